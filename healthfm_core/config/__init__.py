@@ -1,0 +1,24 @@
+"""Typed configuration: one frozen schema per group of ``configs/``."""
+
+from healthfm_core.config.data import CohortConfig, DataConfig
+from healthfm_core.config.evaluation import EvaluationConfig
+from healthfm_core.config.federation import FederationConfig, ServerOptimizerConfig
+from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.run import RunConfig
+from healthfm_core.config.simulation import SimulationConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.config.train import ObjectivesConfig, TrainConfig
+
+__all__ = [
+    "CohortConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FederationConfig",
+    "ModelConfig",
+    "ObjectivesConfig",
+    "RunConfig",
+    "ServerOptimizerConfig",
+    "SimulationConfig",
+    "TokensConfig",
+    "TrainConfig",
+]

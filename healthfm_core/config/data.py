@@ -1,0 +1,48 @@
+"""Configuration group ``data``: which people, and how they fall into sites."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+
+Source = Literal["cohort", "stores", "physionet2012", "eicu_demo", "nhanes"]
+Modality = Literal["ehr", "wearable", "genomics"]
+
+
+class CohortConfig(Schema):
+    """A simulated cohort with known truth."""
+
+    subjects: int = Field(2400, ge=20)
+    sites: int = Field(6, ge=1)
+    years: float = Field(6.0, gt=0, description="mean observed history in years")
+    conditions: int = Field(24, ge=2, description="diagnosis codes that are prediction targets")
+    drugs: int = Field(16, ge=0)
+    labs: int = Field(8, ge=0)
+    latents_fast: int = Field(2, ge=1)
+    latents_slow: int = Field(2, ge=1)
+    half_life_fast_days: float = Field(20.0, gt=0)
+    half_life_slow_days: float = Field(700.0, gt=0)
+    prs: int = Field(6, ge=0)
+    prs_effect: float = Field(1.0, ge=0, description="log hazard per SD of the condition's score")
+    wearable_hours: int = Field(48, ge=0, description="worn hours kept before each visit, at most")
+    wearable_noise: float = Field(0.7, ge=0, description="SD of a reading given the latent")
+    without_wearable: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
+    without_genomics: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
+    size_skew: float = Field(2.0, gt=0, description="Dirichlet alpha of the site sizes")
+    label_shift: float = Field(0.5, ge=0, description="SD of a site's log-rate offset per code")
+
+
+class DataConfig(Schema):
+    """Where the people come from."""
+
+    source: Source = "cohort"
+    path: str | None = Field(None, description="folder of the raw data; None is the default place")
+    stores: tuple[str, ...] = Field((), description="site stores, when source is 'stores'")
+    modalities: dict[str, tuple[Modality, ...]] = Field(
+        default_factory=dict,
+        description="site name → modalities it may use; a site not named uses all it holds",
+    )
+    cohort: CohortConfig = CohortConfig()

@@ -1,0 +1,38 @@
+"""Configuration group ``federation``: rounds, quorum, server optimiser."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+
+
+class ServerOptimizerConfig(Schema):
+    """What the server does with the averaged update (Reddi et al. 2021)."""
+
+    name: Literal["none", "momentum", "adam"] = "none"
+    lr: float = Field(1.0, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    eps: float = Field(1e-3, gt=0)
+
+
+class FederationConfig(Schema):
+    """The round loop."""
+
+    rounds: int = Field(8, ge=1)
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the sites asked each round")
+    aggregation: Literal["modality", "shared"] = Field(
+        "modality",
+        description="'modality': each group over the sites that hold it; "
+        "'shared': plain FedAvg over the groups every site holds, the others left out",
+    )
+    quorum: float = Field(0.5, gt=0, le=1, description="share of a group's sites that must answer")
+    deadline_s: float = Field(3600.0, gt=0)
+    ttl_s: float = Field(3600.0, gt=0, description="life of a message; a straggler's work expires")
+    max_update_norm: float = Field(100.0, gt=0, description="L2 of one group's update, at most")
+    evaluate_every: int = Field(1, ge=0, description="tuning metrics each n rounds; 0: never")
+    keep_checkpoints: int = Field(3, ge=1)
+    server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()

@@ -1,0 +1,35 @@
+"""Configuration group ``model``: sizes and switches of the network."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from healthfm_core.config.base import Schema
+
+
+class ModelConfig(Schema):
+    """The network's shape; the sizes are those of the design's table."""
+
+    name: str = "demo"
+    layers: int = Field(4, ge=1)
+    width: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    ffn: int = Field(512, ge=8)
+    rates: int = Field(3, ge=1, le=8, description="learnable decay rates per head (R)")
+    floor: bool = Field(False, description="one more component that never decays")
+    attention: Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"] = "logbias"
+    activation: Literal["gelu", "swiglu"] = "gelu"
+    dropout: float = Field(0.1, ge=0, lt=1)
+    wearable_layers: int = Field(2, ge=1)
+    wearable_width: int = Field(64, ge=8)
+    wearable_heads: int = Field(4, ge=1)
+    prs_tokens: int = Field(4, ge=1)
+    prs_width: int = Field(64, ge=8)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.heads or self.wearable_width % self.wearable_heads:
+            raise ValueError("width must be a multiple of heads")
+        return self

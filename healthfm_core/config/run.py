@@ -1,0 +1,31 @@
+"""The whole configuration of one run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+from healthfm_core.config.data import DataConfig
+from healthfm_core.config.evaluation import EvaluationConfig
+from healthfm_core.config.federation import FederationConfig
+from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.simulation import SimulationConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.config.train import TrainConfig
+
+
+class RunConfig(Schema):
+    """One run, typed and frozen; it travels to the sites as JSON and is checked there again."""
+
+    name: str = "run"
+    seed: int = Field(0, ge=0)
+    out: str | None = Field(None, description="result folder; None is runs/<time>")
+    resume: bool = False
+    sites: str = Field("natural", description="how the source's people form sites")
+    data: DataConfig = DataConfig()
+    tokens: TokensConfig = TokensConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    federation: FederationConfig = FederationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    simulation: SimulationConfig = SimulationConfig()

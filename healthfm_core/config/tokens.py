@@ -1,0 +1,30 @@
+"""Configuration group ``tokens``: from events to rows of tokens."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+
+
+class TokensConfig(Schema):
+    """How a record becomes tokens."""
+
+    k_min: int = Field(20, ge=1, description="a code leaves a site when k of its subjects have it")
+    value_bins: int = Field(10, ge=2, le=100, description="quantile bins of a numeric code")
+    max_len: int = Field(256, ge=8, description="most recent tokens kept of a subject, statics too")
+    max_codes: int = Field(8192, ge=1)
+    max_targets: int = Field(256, ge=1, description="most frequent codes next_visit predicts")
+    max_queries: int = Field(16, ge=1, description="SEP and NOW tokens per row, the latest kept")
+    max_wearable_tokens: int = Field(168, ge=1, description="latest wearing tokens kept")
+    visit_gap_hours: float = Field(
+        0.0, ge=0, description="events at most this far apart belong to one visit; 0: same time"
+    )
+    bin_hours: float = Field(
+        0.0,
+        ge=0,
+        description="numeric events of one code in one bin become one token of their mean; 0: off",
+    )
+    wearable_token_s: float = Field(3600.0, gt=0, description="wearing pooled into one token")
+    wearable_window_s: float = Field(900.0, gt=0, description="one window of the wearable encoder")
+    device: str | None = Field(None, description="device folder of the stores; None: the first")

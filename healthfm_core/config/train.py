@@ -1,0 +1,43 @@
+"""Configuration group ``train``: what a site does with the model in one round."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+
+
+class ObjectivesConfig(Schema):
+    """Weights λ of the losses; a loss with weight 0 is not computed."""
+
+    next_visit: float = Field(1.0, ge=0)
+    time_to_event: float = Field(0.0, ge=0)
+    masked_reconstruction: float = Field(0.0, ge=0)
+    label: float = Field(0.0, ge=0, description="binary label of the task at NOW")
+
+
+class TrainConfig(Schema):
+    """Local training."""
+
+    objectives: ObjectivesConfig = ObjectivesConfig()
+    local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
+    max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    lr_final: float = Field(0.1, ge=0, le=1, description="last round's lr as a share of lr, cosine")
+    warmup_rounds: float = Field(0.5, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = Field(1.0, gt=0)
+    fedprox_mu: float = Field(
+        0.0, ge=0, description="weight of ½·mean squared distance to the global model"
+    )
+    repeat_decay: float = Field(0.5, ge=0, description="e^(−δ·n) on a code seen in n visits")
+    mask_fraction: float = Field(0.15, gt=0, lt=1)
+    drop_wearable: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")
+    drop_genomics: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")
+    drop_ehr: float = Field(0.0, ge=0, le=1, description="modality dropout per subject")
+    drop_events: float = Field(0.0, ge=0, lt=1, description="share of clinical tokens dropped")
+    horizons_days: tuple[float, ...] = Field(
+        (30.0, 90.0, 180.0, 365.0, 730.0), description="edges of the hazard's pieces"
+    )

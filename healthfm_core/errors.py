@@ -1,0 +1,136 @@
+"""The tree of errors a user or a file can cause, each with a stable code and a remedy."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+CODES: Final[dict[int, str]] = {
+    # 1xx configuration
+    101: "a configuration key is unknown",
+    102: "a configuration value has the wrong type or is out of range",
+    103: "two configuration values contradict each other",
+    104: "a configuration group or file does not exist",
+    # 2xx site store
+    201: "a column is missing",
+    202: "a column has the wrong type",
+    203: "events are not sorted by subject and time",
+    204: "an event occurs twice",
+    205: "a subject is in two files or two splits",
+    206: "the store is empty",
+    207: "the store is half-written",
+    208: "the store does not exist or is not a store",
+    209: "a file cannot be read",
+    210: "a subject is unknown",
+    # 3xx ingest
+    301: "the input does not exist",
+    302: "no reader recognises the input",
+    303: "an input file cannot be read",
+    304: "the output exists already",
+    305: "an identifier is missing",
+    306: "the input holds no usable row",
+    # 4xx federation
+    401: "sites run different protocol versions",
+    402: "a reply does not fit the contract",
+    403: "too few sites answered",
+    404: "the contract is unknown at the site",
+    405: "the vocabulary differs from the study's",
+    406: "no site has the data the study needs",
+    # 5xx site policy
+    501: "the site's policy does not permit the request",
+    # 6xx privacy
+    601: "the privacy budget would be exceeded",
+    # 7xx runs
+    701: "there is no run to resume",
+    702: "the run was made with another configuration",
+    703: "a checkpoint is damaged",
+    704: "the output folder holds another run",
+    705: "the run was interrupted and can be resumed",
+}
+"""Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
+
+
+class HealthFMError(Exception):
+    """Something a person can put right: where, what was seen, what was wanted, what to do.
+
+    Args:
+        number: A key of `CODES`; printed as ``HF-<number>`` and never reused.
+        where: File, column, option or site. Never a subject's id or a value of a record.
+        seen: What was found there.
+        wanted: What was expected instead.
+        do: One action that resolves it.
+
+    The process that ends on one exits with `exit_code`, which is the same for a whole subclass.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, number: int, *, where: str, seen: str, wanted: str, do: str) -> None:
+        if number not in CODES:
+            raise KeyError(f"HF-{number} is not in errors.CODES")
+        self.number = number
+        self.where = where
+        self.seen = seen
+        self.wanted = wanted
+        self.do = do
+        super().__init__(number, where, seen, wanted, do)
+
+    @property
+    def code(self) -> str:
+        """The stable code, for example ``HF-201``."""
+        return f"HF-{self.number}"
+
+    def __str__(self) -> str:
+        name = type(self).__name__
+        return f"{name}[{self.code}]: {self.where}: {self.seen}; {self.wanted}. {self.do}"
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Survives a process boundary (Ray workers raise these too)."""
+        return _rebuild, (type(self), self.number, self.where, self.seen, self.wanted, self.do)
+
+
+def _rebuild(
+    cls: type[HealthFMError], number: int, where: str, seen: str, wanted: str, do: str
+) -> HealthFMError:
+    return cls(number, where=where, seen=seen, wanted=wanted, do=do)
+
+
+class ConfigError(HealthFMError):
+    """The configuration cannot be used (HF-1xx)."""
+
+    exit_code = 2
+
+
+class StoreError(HealthFMError):
+    """A site store is not what MEDS and HealthFM want (HF-2xx)."""
+
+    exit_code = 3
+
+
+class IngestError(HealthFMError):
+    """A source cannot be turned into a store (HF-3xx)."""
+
+    exit_code = 4
+
+
+class ProtocolError(HealthFMError):
+    """Server and site do not understand each other (HF-4xx)."""
+
+    exit_code = 5
+
+
+class PolicyError(HealthFMError):
+    """The site's own policy says no (HF-5xx)."""
+
+    exit_code = 6
+
+
+class PrivacyError(HealthFMError):
+    """The privacy budget or its bookkeeping says no (HF-6xx)."""
+
+    exit_code = 7
+
+
+class RunError(HealthFMError):
+    """A run cannot be started, resumed or finished (HF-7xx)."""
+
+    exit_code = 8
