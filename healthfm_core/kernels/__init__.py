@@ -1,1 +1,1 @@
-"""TODO-DOC."""
+"""Compute kernels: functions of tensors, without parameters; one folder each."""
