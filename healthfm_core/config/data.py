@@ -28,11 +28,13 @@ class CohortConfig(Schema):
     prs: int = Field(6, ge=0)
     prs_effect: float = Field(1.0, ge=0, description="log hazard per SD of the condition's score")
     wearable_hours: int = Field(48, ge=0, description="worn hours kept before each visit, at most")
+    worn_hours: int = Field(60, ge=0, description="worn hours of one subject in all, about")
     wearable_noise: float = Field(0.7, ge=0, description="SD of a reading given the latent")
     without_wearable: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
     without_genomics: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
     size_skew: float = Field(2.0, gt=0, description="Dirichlet alpha of the site sizes")
     label_shift: float = Field(0.5, ge=0, description="SD of a site's log-rate offset per code")
+    code_dialect: float = Field(0.0, ge=0, le=1, description="share of codes a site renames")
 
 
 class DataConfig(Schema):

@@ -1,1 +1,5 @@
-"""TODO-DOC."""
+"""The default cohort: simulated people whose truth is known."""
+
+from healthfm_simulations.cohort.generate import Cohort, CohortSite, generate
+
+__all__ = ["Cohort", "CohortSite", "generate"]

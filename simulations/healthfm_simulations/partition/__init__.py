@@ -1,1 +1,22 @@
-"""TODO-DOC."""
+"""Ways in which sites differ, as pure functions of a seeded generator.
+
+Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`), label shift
+(`rate_offsets` on the rates of simulated people, `shifted_assignment` on real people's labels) and
+code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them.
+"""
+
+from healthfm_simulations.partition.dialect import dialect, parents, speak
+from healthfm_simulations.partition.labels import rate_offsets, shifted_assignment
+from healthfm_simulations.partition.modalities import crossed_absence
+from healthfm_simulations.partition.sizes import assign_sites, site_sizes
+
+__all__ = [
+    "assign_sites",
+    "crossed_absence",
+    "dialect",
+    "parents",
+    "rate_offsets",
+    "shifted_assignment",
+    "site_sizes",
+    "speak",
+]

@@ -1,0 +1,150 @@
+"""The best any forecaster could do, because here the truth is known.
+
+For every (visit asked about, condition) three probabilities, each given more than the one before:
+
+* ``filtered``: what the readings tell. A Kalman filter over all labs and wearable readings up to
+  the previous visit that the site holds, the person's score where the site holds it (else
+  integrated out), age, site and history. It does not use what diagnoses and visit times say of the
+  latents, so a model can pass it, but not by much where there is a wearable.
+* ``present``: the latents known exactly up to the previous visit, and every score: no model can
+  pass it but by chance, since all else is independent of the next visit given these.
+* ``all``: the latents at the visit asked about too; the probability the coin was tossed with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_simulations.cohort.people import (
+    Lives,
+    People,
+    condition_probability,
+    fixed_log_hazard,
+)
+from healthfm_simulations.cohort.readings import Labs, Wearing
+from healthfm_simulations.cohort.world import LAB_NOISE, World
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+NODES: Final = 7
+"""Nodes of the Gauss-Hermite quadrature."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Probabilities [A, C] at the A visits that follow another visit.
+
+    Attributes:
+        visit: [A] index into the visits.
+        filtered: Given the readings the site holds up to the previous visit.
+        present: Given the true latents up to the previous visit.
+        all: Given everything.
+    """
+
+    visit: Int64
+    filtered: Float64
+    present: Float64
+    all: Float64
+
+
+def ask_oracle(
+    world: World,
+    people: People,
+    lives: Lives,
+    labs: Labs,
+    wearing: Wearing,
+    has_score: Bool,
+    noise: float,
+) -> Oracle:
+    """Compute the three probabilities for every visit but each person's first.
+
+    Args:
+        world: The laws.
+        people: The people.
+        lives: Their visits.
+        labs: What was measured there.
+        wearing: What was worn before.
+        has_score: [N] whose scores the site holds.
+        noise: SD of one wearable reading.
+    """
+    visit = np.flatnonzero(lives.number > 0)
+    person = lives.person[visit]
+    fixed = fixed_log_hazard(world, people, person, lives.time_us[visit])
+    earlier = lives.earlier[visit]
+    keep = world.correlation(lives.gap_days[visit])
+    loading = world.loading
+    fresh = (1.0 - keep**2) @ (loading**2).T
+    present = _expected(world, fixed, (keep * lives.latent[visit - 1]) @ loading.T, fresh, earlier)
+    mean, covariance = filter_latents(world, lives, labs, wearing, noise)
+    unknown = ~has_score[person]
+    score_loading = world.score_loading()
+    hidden = people.scores[person] @ score_loading.T * unknown[:, None]
+    carried = keep[:, :, None] * covariance[visit - 1] * keep[:, None, :]
+    spread = np.einsum("ck,ukj,cj->uc", loading, carried, loading, optimize=True) + fresh
+    spread = spread + unknown[:, None] * (score_loading**2).sum(1)
+    signal = (keep * mean[visit - 1]) @ loading.T
+    filtered = _expected(world, fixed - hidden, signal, spread, earlier)
+    return Oracle(visit, filtered, present, lives.probability[visit])
+
+
+def _expected(
+    world: World,
+    fixed: Float64,
+    signal: Float64,
+    variance: Float64,
+    earlier: npt.NDArray[np.int16],
+) -> Float64:
+    """Mean probability when the signal is normal with the given mean and variance."""
+    node, weight = np.polynomial.hermite_e.hermegauss(NODES)
+    sd = np.sqrt(np.maximum(variance, 0.0))
+    total = np.zeros_like(signal)
+    for x, w in zip(node, weight / weight.sum(), strict=True):
+        total += w * condition_probability(world, fixed, signal + x * sd, earlier)
+    return total
+
+
+def filter_latents(
+    world: World, lives: Lives, labs: Labs, wearing: Wearing, noise: float
+) -> tuple[Float64, Float64]:
+    """Return mean [U, K] and covariance [U, K, K] of the latents given all readings so far."""
+    precision, weighted = _information(world, labs, wearing, noise)
+    mean = np.zeros_like(weighted)
+    covariance = np.zeros_like(precision)
+    order = np.argsort(lives.number, kind="stable")
+    ends = np.cumsum(np.bincount(lives.number))
+    identity = np.eye(world.latents)
+    for number, visits in enumerate(np.split(order, ends[:-1])):
+        if number == 0:
+            prior_mean = np.zeros((len(visits), world.latents))
+            prior = np.broadcast_to(identity, (len(visits), *identity.shape))
+        else:
+            keep = world.correlation(lives.gap_days[visits])
+            prior_mean = keep * mean[visits - 1]
+            prior = keep[:, :, None] * covariance[visits - 1] * keep[:, None, :]
+            prior = prior + (1.0 - keep**2)[:, :, None] * identity
+        inverse = np.linalg.inv(prior)
+        covariance[visits] = np.linalg.inv(inverse + precision[visits])
+        right = np.einsum("ukj,uj->uk", inverse, prior_mean) + weighted[visits]
+        mean[visits] = np.einsum("ukj,uj->uk", covariance[visits], right)
+    return mean, covariance
+
+
+def _information(
+    world: World, labs: Labs, wearing: Wearing, noise: float
+) -> tuple[Float64, Float64]:
+    """Precision [U, K, K] and precision-weighted reading [U, K] that each visit brings."""
+    outer = np.einsum("gk,gj->gkj", world.lab_loading, world.lab_loading)
+    precision = np.tensordot(labs.taken / LAB_NOISE**2, outer, 1)
+    weighted = labs.value @ world.lab_loading / LAB_NOISE**2
+    variance = max(noise, 1e-3) ** 2
+    channels = world.channel_loading
+    outer = np.einsum("hk,hj->hkj", channels, channels)
+    precision[wearing.visit] += np.tensordot(wearing.count / variance, outer, 1)
+    weighted[wearing.visit] += (wearing.count * wearing.mean) @ channels / variance
+    return precision, weighted

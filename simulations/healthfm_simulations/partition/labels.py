@@ -1,0 +1,39 @@
+"""Sites that differ in how often a label occurs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+
+def rate_offsets(n_sites: int, n_codes: int, sd: float, rng: np.random.Generator) -> Float64:
+    """Draw log-rate offsets [n_sites, n_codes], normal with `sd`, each code's mean over sites 0."""
+    offsets = rng.normal(0.0, 1.0, (n_sites, n_codes)) * sd
+    centred: Float64 = offsets - offsets.mean(axis=0, keepdims=True)
+    return centred
+
+
+def shifted_assignment(
+    group: npt.NDArray[np.int64], n_sites: int, alpha: float, rng: np.random.Generator
+) -> npt.NDArray[np.int32]:
+    """Return each person's site such that the mix of `group` differs between the sites.
+
+    Each group is dealt to the sites by its own Dirichlet(`alpha`) shares (Hsu et al. 2019): a small
+    `alpha` gives sites that hold one group almost alone. A site may end up with nobody.
+
+    Args:
+        group: [n] any label of the people, 0, 1, ….
+        n_sites: Number of sites.
+        alpha: Concentration, > 0.
+        rng: Where the randomness comes from.
+    """
+    site = np.empty(len(group), np.int32)
+    for value in np.unique(group):
+        members = rng.permutation(np.flatnonzero(group == value))
+        shares = rng.dirichlet(np.full(n_sites, alpha))
+        cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for index, part in enumerate(np.split(members, cuts)):
+            site[part] = index
+    return site
