@@ -1,1 +1,21 @@
-"""TODO-DOC."""
+"""Evaluation: how good the predictions are, how sure we are of that, and a page that shows it.
+
+Predictions are flat columns (`Predictions`), a row per subject, query and target. `metric_rows`
+turns those of several arms into rows with 95 % intervals over subjects and paired differences;
+`write_report` makes one self-contained page of them. New onset, a code the subject's full history
+does not hold, is always a column of its own: repeating the history scores well overall and finds
+nothing new.
+"""
+
+from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
+from healthfm_core.evaluation.tables import MetricRow, metric_rows, read_rows, write_rows
+
+__all__ = [
+    "SUBSETS",
+    "MetricRow",
+    "Predictions",
+    "Subset",
+    "metric_rows",
+    "read_rows",
+    "write_rows",
+]

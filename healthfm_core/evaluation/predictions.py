@@ -1,0 +1,81 @@
+"""What a model said and what happened, as flat columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Subset = Literal["overall", "repeat", "new_onset"]
+SUBSETS: Final[tuple[Subset, ...]] = ("overall", "repeat", "new_onset")
+
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """n predictions, a row per (subject, query, target).
+
+    Attributes:
+        subject: [n] int64, whom to resample together; unique over the sites, need not be an id.
+        site: [n] int32, index of the subject's site.
+        target: [n] int32, column of the vocabulary's targets; 0 for a label task.
+        repeats: [n] float32, visits in the whole earlier history with the target's code.
+        score: [n] float32 in [0, 1].
+        outcome: [n] bool.
+    """
+
+    subject: npt.NDArray[np.int64]
+    site: npt.NDArray[np.int32]
+    target: npt.NDArray[np.int32]
+    repeats: npt.NDArray[np.float32]
+    score: npt.NDArray[np.float32]
+    outcome: Bool
+
+    def __post_init__(self) -> None:
+        lengths = {len(getattr(self, name)) for name in self.__dataclass_fields__}
+        if len(lengths) > 1:
+            raise ValueError(f"columns of predictions differ in length: {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of different subjects."""
+        return len(np.unique(self.subject))
+
+    def where(self, mask: Bool) -> Predictions:
+        """Return the rows where `mask` [n] is true."""
+        return Predictions(
+            **{name: getattr(self, name)[mask] for name in self.__dataclass_fields__}
+        )
+
+    def subset(self, name: Subset) -> Predictions:
+        """Return all rows, those of codes seen before, or those of codes never seen before."""
+        if name == "overall":
+            return self
+        return self.where((self.repeats > 0) == (name == "repeat"))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Return the rows of all parts, which must not share subjects by accident of numbering."""
+        if not parts:
+            return cls.empty()
+        columns = cls.__dataclass_fields__
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in columns})
+
+    @classmethod
+    def empty(cls) -> Predictions:
+        """Return no rows."""
+        return cls(
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.bool_),
+        )

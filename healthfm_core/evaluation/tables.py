@@ -1,0 +1,155 @@
+"""Rows of results: one per arm, subset and metric, with a 95 % interval over subjects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from healthfm_core.evaluation.bootstrap import Draws, Estimate, draw_subjects, estimate
+from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
+
+MINUS: Final = " - "
+"""Joins two arms' names in a row of their paired difference."""
+
+BASE_METRICS: Final = (
+    "auroc",
+    "average_precision",
+    "brier",
+    "ece",
+    "ece_uniform",
+    "slope",
+    "intercept",
+)
+MACRO_METRICS: Final = ("macro_auroc", "macro_average_precision")
+COMPARED: Final = ("auroc", "average_precision", "brier")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number.
+
+    Attributes:
+        arm: ``federated``, ``local``, …, or ``federated - local`` for a paired difference.
+        task: ``next_visit`` or the label table's name.
+        subset: ``overall``, ``repeat`` or ``new_onset``.
+        metric: A key of `bootstrap.METRICS`.
+        value: Point estimate; NaN where it is not defined.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        n_subjects: Subjects with a row in the subset.
+    """
+
+    arm: str
+    task: str
+    subset: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_subjects: int
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether it is a paired difference between two arms."""
+        return MINUS in self.arm
+
+
+def subsets_of(task: str) -> tuple[Subset, ...]:
+    """All three columns for next-visit tasks, only overall for a label."""
+    return SUBSETS if task == "next_visit" else ("overall",)
+
+
+def metric_rows(
+    predictions: Mapping[str, Predictions],
+    *,
+    task: str,
+    bootstraps: int,
+    rng: np.random.Generator,
+    reference: str = "federated",
+    metrics: Sequence[str] | None = None,
+) -> list[MetricRow]:
+    """Return every arm's rows, then the paired differences `reference` minus each other arm.
+
+    All arms are resampled with the same draws over the union of their subjects; a difference is
+    given for arms that scored the very same rows as the reference.
+
+    Args:
+        predictions: Arm → predictions.
+        task: ``next_visit`` or a label table's name.
+        bootstraps: Number of replicates.
+        rng: Where the draws come from.
+        reference: The arm the others are held against.
+        metrics: Keys of `bootstrap.METRICS`; None is all that make sense for the task.
+    """
+    if metrics is None:
+        metrics = BASE_METRICS + (MACRO_METRICS if task == "next_visit" else ())
+    everybody = np.unique(np.concatenate([np.unique(p.subject) for p in predictions.values()]))
+    draws = draw_subjects(everybody, bootstraps, rng)
+    rows: list[MetricRow] = []
+    differences: list[MetricRow] = []
+    for subset in subsets_of(task):
+        parts = {arm: p.subset(subset) for arm, p in predictions.items()}
+        estimates = {arm: _estimates(part, metrics, draws) for arm, part in parts.items()}
+        for arm, part in parts.items():
+            rows += _rows(arm, task, subset, estimates[arm], part.n_subjects)
+            if arm != reference and reference in parts and same_rows(parts[reference], part):
+                paired = {
+                    metric: estimates[reference][metric] - estimates[arm][metric]
+                    for metric in metrics
+                    if metric in COMPARED
+                }
+                name = f"{reference}{MINUS}{arm}"
+                differences += _rows(name, task, subset, paired, part.n_subjects)
+    return rows + differences
+
+
+def same_rows(a: Predictions, b: Predictions) -> bool:
+    """Whether two arms predicted the same targets of the same subjects, in the same order."""
+    return (
+        np.array_equal(a.subject, b.subject)
+        and np.array_equal(a.target, b.target)
+        and np.array_equal(a.outcome, b.outcome)
+    )
+
+
+def _estimates(part: Predictions, names: Sequence[str], draws: Draws) -> dict[str, Estimate]:
+    return {name: estimate(name, part, draws) for name in names}
+
+
+def _rows(
+    arm: str, task: str, subset: str, estimates: Mapping[str, Estimate], n_subjects: int
+) -> list[MetricRow]:
+    return [
+        MetricRow(arm, task, subset, metric, found.value, *found.interval(), n_subjects)
+        for metric, found in estimates.items()
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[MetricRow]) -> None:
+    """Write rows as a JSON list of objects; an undefined number is null."""
+    plain = [
+        {
+            key: None if isinstance(v, float) and not math.isfinite(v) else v
+            for key, v in row.items()
+        }
+        for row in map(asdict, rows)
+    ]
+    path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[MetricRow]:
+    """Read what `write_rows` wrote."""
+    return [
+        MetricRow(**{**row, **{k: _number(row[k]) for k in ("value", "low", "high")}})
+        for row in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
