@@ -1,0 +1,58 @@
+# Every target sets up what it needs in .venv; a machine with Python 3.11 and make is enough.
+#   make simulate ARGS="data=physionet2012 rounds=3 out=runs/first"
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install simulate test check bench clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
+  'import sys; sys.version_info[:2] == (3, 11) and print("$(p)")' 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+# No process of ours phones home, and nothing is installed while a run goes on.
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed-dev ## everything: the four packages, Ray, the tools of make test and make check
+
+simulate: $(VENV)/installed-run ## a simulated federation and its report; ARGS="key=value ..." changes it
+	@$(BIN)/healthfm-simulate $(ARGS)
+
+test: $(VENV)/installed-dev ## all tests, two processes; ARGS="tests/data -k store" narrows them
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+
+check: $(VENV)/installed-dev ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## the measured promises, one file of benchmarks/ each
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+clean: ## remove the virtual environment and every cache; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "HealthFM needs Python 3.11; install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the runtime packages into $(VENV) ..."
+	@$(PIP) install --no-compile -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the runtime packages, Ray and the development tools into $(VENV) ..."
+	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,dev]'
+	@touch $(VENV)/installed-run $@
