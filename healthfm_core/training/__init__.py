@@ -1,1 +1,22 @@
-"""TODO-DOC."""
+"""What happens at a site: tokenised people, a round of local training, tuning metrics."""
+
+from healthfm_core.training.round import evaluate, run_round
+from healthfm_core.training.site import (
+    SiteData,
+    initial_parameters,
+    label_task,
+    loaded_model,
+    loader_for,
+    model_for,
+)
+
+__all__ = [
+    "SiteData",
+    "evaluate",
+    "initial_parameters",
+    "label_task",
+    "loaded_model",
+    "loader_for",
+    "model_for",
+    "run_round",
+]

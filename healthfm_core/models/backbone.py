@@ -1,0 +1,196 @@
+"""The continuous-time transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from healthfm_core.config import ModelConfig
+from healthfm_core.data.batch import Batch
+from healthfm_core.data.sequences import KINDS
+from healthfm_core.kernels.ct_attention import Variant, ct_attention
+from healthfm_core.models.layers import FeedForward, PerSubjectParameter
+
+HALF_LIFE_MIN_DAYS = 1 / 24
+HALF_LIFE_MAX_DAYS = 20 * 365.25
+FIRST_HALF_LIFE_DAYS = 1 / 24
+LAST_HALF_LIFE_DAYS = 10 * 365.25
+FLOOR_LOGIT = -40.0
+"""Log rate of the optional component that never decays: half-life of 10^17 days."""
+
+_VARIANTS: dict[str, Variant] = {
+    "logbias": "logbias",
+    "postmul": "postmul",
+    "logitmul": "logitmul",
+    "rope_days": "none",
+    "sinusoid": "none",
+}
+
+
+def initial_log_rates(heads: int, rates: int) -> Float[Tensor, "H R"]:
+    """Return log λ with half-lives log-spaced from 1 h to 10 y, staggered over the heads.
+
+    Head h takes R neighbouring places of H + R − 1, so some heads have no slow component at all
+    and some no fast one; a slow one in every head would defeat the skipping of far tiles.
+    """
+    places = heads + rates - 1
+    span = torch.linspace(
+        math.log(FIRST_HALF_LIFE_DAYS), math.log(LAST_HALF_LIFE_DAYS), max(places, 2)
+    )
+    log_half_life = torch.stack([span[h : h + rates] for h in range(heads)])
+    return math.log(math.log(2)) - log_half_life
+
+
+class DecayRates(nn.Module):
+    """Rates and weights of each head's kernel, given out per subject."""
+
+    def __init__(self, heads: int, rates: int, floor: bool) -> None:
+        super().__init__()
+        self.floor = floor
+        self.log_rate = PerSubjectParameter(initial_log_rates(heads, rates))
+        self.logit = PerSubjectParameter(torch.zeros(heads, rates + floor))
+
+    def forward(
+        self, subject_B: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B H R"], Float[Tensor, "B H R"]]:
+        """Return λ per day (half-lives held in [1 h, 20 y]) and w, which sums to 1."""
+        log_rate = self.log_rate(subject_B).clamp(
+            math.log(math.log(2) / HALF_LIFE_MAX_DAYS), math.log(math.log(2) / HALF_LIFE_MIN_DAYS)
+        )
+        if self.floor:
+            log_rate = nn.functional.pad(log_rate, (1, 0), value=FLOOR_LOGIT)
+        weights = torch.softmax(self.logit(subject_B), dim=-1)
+        return log_rate.exp(), weights * (1 - 1e-6 * weights.shape[-1]) + 1e-6
+
+
+class TimeFeatures(nn.Module):
+    """Time at the input: since the row's first event, since the last one, and age.
+
+    Everything is counted from the past. The design names days to the last event instead; in a row
+    with several SEPs that would tell an early visit how much record is still to come.
+    """
+
+    PERIODS_DAYS = (0.25, 1.0, 7.0, 30.0, 365.25, 3652.5)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * len(self.PERIODS_DAYS) + 3, width)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return one vector per position, 0 for statics."""
+        timed = _timed(batch)
+        start = batch.t_days.masked_fill(~timed, math.inf).amin(1, keepdim=True)
+        elapsed = (batch.t_days - start).masked_fill(~timed, 0)
+        turns = [elapsed * (2 * math.pi / period) for period in self.PERIODS_DAYS]
+        features = torch.stack(
+            [f(turn) for turn in turns for f in (torch.sin, torch.cos)]
+            + [elapsed.clamp_min(0).log1p(), batch.gap_days.log1p(), batch.age_years / 50],
+            dim=-1,
+        )
+        return self.project(features) * timed.unsqueeze(-1)
+
+
+def _timed(batch: Batch) -> Tensor:
+    position = torch.arange(batch.kind.shape[1], device=batch.kind.device)
+    return (position[None] >= batch.n_static[:, None]) & (batch.kind > 0)
+
+
+class Block(nn.Module):
+    """Pre-norm continuous-time attention, then a feed-forward network."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.variant: Variant = _VARIANTS[config.attention]
+        self.rotary = config.attention == "rope_days"
+        self.norm_attention = nn.RMSNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.decay = DecayRates(config.heads, config.rates, config.floor)
+        self.out = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm_ffn = nn.RMSNorm(config.width)
+        self.ffn = FeedForward(config.width, config.ffn, config.activation, config.dropout)
+
+    def forward(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return the block's output."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
+        )
+        if self.rotary:
+            q, k = (_rotate(part, batch.t_days) for part in (q, k))
+        rates, weights = self.decay(batch.t_days[:, 0])
+        attended = ct_attention(
+            q,
+            k,
+            v,
+            batch.t_days,
+            batch.kv_end,
+            batch.n_static,
+            rates,
+            weights,
+            variant=self.variant,
+        )
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        return x + self.ffn(self.norm_ffn(x))
+
+
+def _rotate(
+    x_BHTD: Float[Tensor, "B H T D"], t_days_BT: Float[Tensor, "B T"]
+) -> Float[Tensor, "B H T D"]:
+    """Rotate by angles that are days times log-spaced frequencies (ablation ``rope_days``)."""
+    half = x_BHTD.shape[-1] // 2
+    period = torch.logspace(
+        math.log10(FIRST_HALF_LIFE_DAYS), math.log10(LAST_HALF_LIFE_DAYS), half
+    ).to(x_BHTD)
+    angle = t_days_BT[:, None, :, None] * (2 * math.pi / period)
+    a, b = x_BHTD[..., :half], x_BHTD[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+
+
+class Backbone(nn.Module):
+    """Type and time embeddings, then the blocks; shared by every site whatever its modalities."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.kind = nn.Embedding(KINDS, config.width, padding_idx=0)
+        nn.init.normal_(self.kind.weight, std=config.width**-0.5)
+        self.time = TimeFeatures(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width)
+        for block in self.blocks:
+            for layer in (block.out, block.ffn.down):  # type: ignore[union-attr]
+                layer.weight.data.mul_((2 * config.layers) ** -0.5)  # type: ignore[union-attr, operator]
+
+    def forward(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return the state of every position."""
+        x = self.dropout(x + self.kind(batch.kind) + self.time(batch))
+        for block in self.blocks:
+            x = block(x, batch)
+        return self.norm(x)
+
+
+LayerMonitor = dict[
+    Literal["half_life_min_days", "half_life_median_days", "half_life_max_days"], float
+]
+
+
+def half_lives(backbone: Backbone) -> list[LayerMonitor]:
+    """Return min, median and max half-life in days of each layer, for the kernel monitors."""
+    rows: list[LayerMonitor] = []
+    for block in backbone.blocks:
+        log_rate = block.decay.log_rate.weight.detach()  # type: ignore[union-attr]
+        days = (math.log(2) / log_rate.exp()).clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)  # type: ignore[operator]
+        rows.append(
+            {
+                "half_life_min_days": float(days.min()),
+                "half_life_median_days": float(days.median()),
+                "half_life_max_days": float(days.max()),
+            }
+        )
+    return rows

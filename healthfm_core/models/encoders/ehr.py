@@ -1,0 +1,37 @@
+"""Clinical events and statics to vectors."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from healthfm_core.data.batch import Batch
+
+
+class EHREncoder(nn.Module):
+    """Embeds a code, its value's decile, and where inside the distribution the value lies.
+
+    The vector is E_token[code⊕decile] + E_code[code] + quantile · E_slope[code]. The fused token
+    is the design's; the shared code vector and the slope are ours: they let neighbouring deciles
+    of a rare lab share what they learn, which the fused table alone cannot.
+
+    Args:
+        n_tokens: Size of the fused vocabulary; index 0 is padding.
+        n_codes: Number of codes; index 0 is padding.
+        width: d.
+    """
+
+    def __init__(self, n_tokens: int, n_codes: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(n_tokens, width, padding_idx=0)
+        self.code = nn.Embedding(n_codes, width, padding_idx=0)
+        self.slope = nn.Embedding(n_codes, width, padding_idx=0)
+        for table in (self.token, self.code, self.slope):
+            nn.init.normal_(table.weight, std=width**-0.5)
+            table.weight.data[0].zero_()
+        self.token.weight.data.mul_(0.3)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return one vector per position, 0 where the position is not a code."""
+        value = (batch.quantile * batch.has_value).unsqueeze(-1)
+        return self.token(batch.token) + self.code(batch.code) + self.slope(batch.code) * value

@@ -1,0 +1,106 @@
+"""Windows of wearing to one vector per worn hour (or day)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from healthfm_core.data.batch import Batch
+from healthfm_core.models.layers import FeedForward
+
+
+class WearableEncoder(nn.Module):
+    """Patch-linear windows, pre-norm layers that never leave their hour, mean over the windows.
+
+    Each value travels with its mask; a missing value is never imputed. The subject stays the
+    first dimension: layers see [B, S·W, width] with a block-diagonal mask per hour.
+
+    Args:
+        features: F values of one window (channels times samples).
+        windows: W windows per hour token.
+        layers: Pre-norm layers (6 in arXiv 2601.12227).
+        inner: Width inside the encoder.
+        heads: Attention heads inside the encoder.
+        width: d of the backbone.
+        dropout: Dropout of the feed-forward networks.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        windows: int,
+        *,
+        layers: int,
+        inner: int,
+        heads: int,
+        width: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.windows = windows
+        self.patch = nn.Linear(2 * features, inner)
+        self.place = nn.Embedding(windows, inner)
+        self.layers = nn.ModuleList(
+            _WindowLayer(inner, heads, dropout) if windows > 1 else _DenseLayer(inner, dropout)
+            for _ in range(layers)
+        )
+        self.norm = nn.RMSNorm(inner)
+        self.outwards = nn.Linear(inner, width)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
+        """Return one vector per wearable token of the batch."""
+        b, s, w, _ = batch.wearable.shape
+        mask = batch.wearable_mask.to(batch.wearable.dtype)
+        x = self.patch(torch.cat([batch.wearable * mask, mask], dim=-1).flatten(1, 2))
+        place = torch.arange(w, device=x.device).repeat(s).expand(b, -1)
+        x = x + self.place(place)
+        worn = batch.wearable_mask.any(-1)
+        for layer in self.layers:
+            x = layer(x, worn)
+        x = self.norm(x).unflatten(1, (s, w))
+        share = worn.to(x.dtype).unsqueeze(-1)
+        pooled = (x * share).sum(2) / share.sum(2).clamp_min(1)
+        return self.outwards(pooled)
+
+
+class _WindowLayer(nn.Module):
+    """Pre-norm attention among the windows of one hour, then a feed-forward network."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_ffn = nn.RMSNorm(width)
+        self.ffn = FeedForward(width, 2 * width, "gelu", dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B SW d"], worn: Bool[Tensor, "B S W"]
+    ) -> Float[Tensor, "B SW d"]:
+        """Return the layer's output; windows that were not worn are not attended to."""
+        s, w = worn.shape[1:]
+        qkv = self.qkv(self.norm_attention(x)).unflatten(1, (s, w))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(2, 3) for part in qkv.chunk(3, dim=-1)
+        )
+        seen = worn[:, :, None, None, :] | ~worn.any(-1)[:, :, None, None, None]
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        x = x + self.out(attended.transpose(2, 3).flatten(3).flatten(1, 2))
+        return x + self.ffn(self.norm_ffn(x))
+
+
+class _DenseLayer(nn.Module):
+    """The same without attention, for devices with one window per token (daily summaries)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_ffn = nn.RMSNorm(width)
+        self.ffn = FeedForward(width, 2 * width, "gelu", dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B SW d"], worn: Bool[Tensor, "B S W"]
+    ) -> Float[Tensor, "B SW d"]:
+        """Return the layer's output."""
+        return x + self.ffn(self.norm_ffn(x))

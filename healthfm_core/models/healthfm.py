@@ -1,0 +1,104 @@
+"""The whole model: encoders of the modalities a site holds, one backbone, the study's heads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from healthfm_core.config import ModelConfig
+from healthfm_core.data.batch import Batch
+from healthfm_core.models.backbone import Backbone
+from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
+from healthfm_core.models.heads import make_head
+from healthfm_core.models.shape import ModelShape
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+class HealthFM(nn.Module):
+    """One multimodal model of a subject's record.
+
+    A site builds it with the encoders of its own modalities only: what a site does not have is
+    not there, so nothing about it can be trained, sent or noised.
+
+    Args:
+        config: Size and switches.
+        shape: What the vocabulary fixes.
+        encoders: Modalities whose encoders exist, of ``ehr``, ``wearable``, ``genomics``.
+        heads: Names of the heads that exist.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        shape: ModelShape,
+        *,
+        encoders: Collection[str],
+        heads: Collection[str],
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoders = nn.ModuleDict()
+        if "ehr" in encoders:
+            self.encoders["ehr"] = EHREncoder(shape.tokens, shape.codes, config.width)
+        if "wearable" in encoders:
+            self.encoders["wearable"] = WearableEncoder(
+                shape.features,
+                shape.windows,
+                layers=config.wearable_layers,
+                inner=config.wearable_width,
+                heads=config.wearable_heads,
+                width=config.width,
+                dropout=config.dropout,
+            )
+        if "genomics" in encoders:
+            self.encoders["genomics"] = GenomicsEncoder(
+                shape.scores, config.prs_tokens, config.prs_width, config.width
+            )
+        self.backbone = Backbone(config)
+        self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return the backbone's state at every position of every row."""
+        x = torch.zeros(*batch.kind.shape, self.backbone.kind.embedding_dim)
+        if "ehr" in self.encoders:
+            x = x + self.encoders["ehr"](batch)
+        if "wearable" in self.encoders:
+            x = x + place(self.encoders["wearable"](batch), batch.wearable_slot)
+        if "genomics" in self.encoders:
+            x = x + place(self.encoders["genomics"](batch), batch.prs_slot)
+        return cast(Tensor, self.backbone(x, batch))
+
+    def head(self, name: str, states_BQd: Float[Tensor, "B Q d"]) -> Float[Tensor, "B Q o"]:
+        """Return the outputs of head `name`."""
+        return cast(Tensor, self.heads[name](states_BQd))
+
+    def arrays(self) -> Arrays:
+        """Return copies of all parameters by name, float32."""
+        return {
+            name: parameter.detach().to(torch.float32).numpy().copy()
+            for name, parameter in self.named_parameters()
+        }
+
+    def load_arrays(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Set every parameter of this model from `arrays`, which may hold others too."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(torch.from_numpy(np.asarray(arrays[name])))
+
+
+def place(vectors_BSd: Float[Tensor, "B S d"], slot_BT: Tensor) -> Float[Tensor, "B T d"]:
+    """Return each position's own vector, 0 where its slot is negative."""
+    index = slot_BT.clamp_min(0).unsqueeze(-1).expand(-1, -1, vectors_BSd.shape[-1])
+    return vectors_BSd.gather(1, index) * (slot_BT >= 0).unsqueeze(-1)
+
+
+def at_queries(states_BTd: Float[Tensor, "B T d"], query_BQ: Tensor) -> Float[Tensor, "B Q d"]:
+    """Return the states at the queries' positions."""
+    return states_BTd.gather(1, query_BQ.unsqueeze(-1).expand(-1, -1, states_BTd.shape[-1]))

@@ -1,0 +1,74 @@
+"""A trained model's answers to every query of a loader, as flat NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from healthfm_core.data.batch import Batch
+from healthfm_core.models.healthfm import HealthFM, at_queries
+
+
+@dataclass(frozen=True)
+class Answers:
+    """n answered queries with O outputs each.
+
+    Attributes:
+        subject: [n] int64, index of the subject in its `Sequences`.
+        time_us: [n] int64, the query's time.
+        logit: [n, O] float32, raw outputs of the head.
+        target: [n, V] bool, what the next visit held (for SEP queries).
+        repeats: [n, V] float32, earlier visits that held the target.
+        label: [n] float32, the task's label, NaN where there is none.
+    """
+
+    subject: npt.NDArray[np.int64]
+    time_us: npt.NDArray[np.int64]
+    logit: npt.NDArray[np.float32]
+    target: npt.NDArray[np.bool_]
+    repeats: npt.NDArray[np.float32]
+    label: npt.NDArray[np.float32]
+
+    @property
+    def score(self) -> npt.NDArray[np.float32]:
+        """[n, O] probabilities: the logistic of `logit`."""
+        half = self.logit * 0.5
+        return (0.5 * (np.tanh(half) + 1)).astype(np.float32)
+
+
+@torch.no_grad()
+def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
+    """Return head `head`'s outputs at every query of `batches`; `model` is set to evaluation."""
+    was_training = model.training
+    model.eval()
+    parts: list[tuple[npt.NDArray[np.generic], ...]] = []
+    for batch in batches:
+        states = at_queries(model(batch), batch.query)
+        keep = batch.query_mask
+        subject = batch.subject[:, None].expand_as(batch.query)
+        parts.append(
+            tuple(
+                tensor[keep].numpy()
+                for tensor in (
+                    subject,
+                    batch.query_time_us,
+                    model.head(head, states),
+                    batch.target.bool(),
+                    batch.repeats,
+                    batch.label,
+                )
+            )
+        )
+    model.train(was_training)
+    outputs = model.heads[head].out_features
+    if not parts:
+        targets = model.shape.targets
+        empty = np.zeros((0, targets), np.float32)
+        none = np.zeros(0, np.int64)
+        logit = np.zeros((0, int(outputs)), np.float32)  # type: ignore[arg-type]
+        return Answers(none, none, logit, empty.astype(bool), empty, none.astype(np.float32))
+    return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))

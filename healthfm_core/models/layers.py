@@ -1,0 +1,80 @@
+"""The leaf modules everything is built of, laid out so that per-subject gradients exist.
+
+Opacus takes a gradient per subject at leaf modules with one positional tensor input whose first
+dimension is the subject. Hence the rules kept here: parameters only in such leaves, no buffers on
+them, no BatchNorm, no nn.MultiheadAttention, no tied embeddings, Linear inputs of 2 or 3
+dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from opacus.grad_sample import register_grad_sampler, register_norm_sampler
+from torch import Tensor, nn
+
+Activation = Literal["gelu", "swiglu"]
+
+
+class PerSubjectParameter(nn.Module):
+    """A parameter given out once per subject, so that its gradient comes back per subject.
+
+    Args:
+        value: Initial value, any shape.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(value)
+
+    def forward(self, subject_B: Float[Tensor, " B"]) -> Float[Tensor, "B ..."]:
+        """Return [B, *shape]; `subject_B` only says how many, and must not require a gradient."""
+        return self.weight.unsqueeze(0).repeat(subject_B.shape[0], *([1] * self.weight.dim()))
+
+
+@register_grad_sampler(PerSubjectParameter)
+def _per_subject_gradient(
+    layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    return {layer.weight: backprops}
+
+
+@register_norm_sampler(PerSubjectParameter)
+def _per_subject_norm(
+    layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    return {layer.weight: backprops.flatten(1).norm(2, dim=1)}
+
+
+@register_norm_sampler(nn.RMSNorm)
+def _rms_norm(
+    layer: nn.RMSNorm, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    x = activations[0]
+    eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
+    normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return {layer.weight: (backprops * normed).flatten(1, -2).sum(1).norm(2, dim=1)}
+
+
+class FeedForward(nn.Module):
+    """Position-wise network: GELU, or SwiGLU with the same number of parameters."""
+
+    def __init__(self, width: int, hidden: int, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.gated = activation == "swiglu"
+        hidden = max(8, hidden * 2 // 3) if self.gated else hidden
+        self.up = nn.Linear(width, 2 * hidden if self.gated else hidden)
+        self.down = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
+        """Return the network's output, without the residual."""
+        h = self.up(x)
+        if self.gated:
+            gate, h = h.chunk(2, dim=-1)
+            h = nn.functional.silu(gate) * h
+        else:
+            h = nn.functional.gelu(h)
+        return self.dropout(self.down(h))

@@ -1,0 +1,30 @@
+"""The sizes a study fixes and a model is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the vocabulary says about the model's inputs and outputs.
+
+    Attributes:
+        tokens: Size of the fused code⊕bin vocabulary.
+        codes: Number of codes.
+        mask_token: Index of MASK in the fused vocabulary.
+        targets: V, codes the next-visit and hazard heads predict.
+        scores: P, polygenic scores of the panel; 0 without genomics.
+        windows: W, windows per wearable token; 0 without wearables.
+        features: F, values per window; 0 without wearables.
+        pieces: Pieces of the piecewise-constant hazard.
+    """
+
+    tokens: int
+    codes: int
+    mask_token: int
+    targets: int
+    scores: int
+    windows: int
+    features: int
+    pieces: int

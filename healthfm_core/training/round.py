@@ -1,0 +1,198 @@
+"""One site's part in one round: parameters in, update out."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from healthfm_core.config import TrainConfig
+from healthfm_core.data.batch import Batch
+from healthfm_core.data.loader import BatchLoader
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.models import Arrays, HealthFM
+from healthfm_core.models.backbone import half_lives
+from healthfm_core.models.inference import answer
+from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
+from healthfm_core.training.schedule import learning_rate
+from healthfm_core.training.site import SiteData, label_task, loaded_model, loader_for
+from healthfm_core.training.step import losses, optimizer_for, proximal, queries_for
+
+
+def run_round(
+    parameters: Mapping[str, npt.NDArray[np.float32]],
+    data: SiteData,
+    study: Study,
+    order: RoundOrder,
+) -> RoundResult:
+    """Train the site's model from the global parameters and return what changed.
+
+    Pure but for time: the same arguments give the same result in any process.
+
+    Args:
+        parameters: At least every parameter of the groups in `order`.
+        data: The site's people.
+        study: Contract of the run.
+        order: Which round, which groups, which seed.
+
+    Returns:
+        The update (local minus global) of every parameter of the ordered groups, each group's
+        weight (training people who hold the modality), and metrics of the round.
+    """
+    model = loaded_model(parameters, study, data.modalities)
+    start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    metrics = evaluate(parameters, data, study) if order.evaluate else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(order.seed, "dropout", order.round))
+        metrics |= _train(model, start, data, study, order)
+    update = {
+        name: (tensor.detach() - start[name]).numpy()
+        for name, tensor in model.named_parameters()
+        if group_of(name) in order.groups
+    }
+    metrics |= _monitors(model, update)
+    return RoundResult(update, group_weights(data.train, order.groups), metrics)
+
+
+def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, float]:
+    """Return, for each group, the number of training people whose data it can learn from."""
+    everyone = float(sequences.n_subjects)
+    worn = np.unique(_subject_of_items(sequences)[sequences.wearable_row >= 0])
+    holders = {
+        "wearable": float(len(worn)),
+        "genomics": float(sequences.prs_mask.any(axis=1).sum()),
+    }
+    holders["head/wearable_reconstruction"] = holders["wearable"]
+    return {group: holders.get(group, everyone) for group in groups}
+
+
+def _subject_of_items(sequences: Sequences) -> npt.NDArray[np.int64]:
+    return np.repeat(np.arange(sequences.n_subjects), np.diff(sequences.offsets))
+
+
+def _train(
+    model: HealthFM,
+    start: Mapping[str, Tensor],
+    data: SiteData,
+    study: Study,
+    order: RoundOrder,
+) -> dict[str, float]:
+    """Run the round's local steps on `model` in place; return mean losses and gradient norms."""
+    config = study.config.train
+    loader = loader_for(data.train, study)
+    steps = _n_steps(loader, config)
+    optimizer = optimizer_for(model, config)
+    generator = torch_generator(order.seed, "masks", order.round)
+    streams = {
+        query: _endless(loader, query, config, numpy_generator(order.seed, query, order.round))
+        for query in queries_for(config)
+    }
+    sums: dict[str, float] = defaultdict(float)
+    model.train()
+    for step in range(steps):
+        rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=step / steps)
+        for options in optimizer.param_groups:
+            options["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        for query, stream in streams.items():
+            batch = next(stream)
+            found = losses(model, batch, query, config, generator)
+            (found.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
+            for name, value in found.means.items():
+                sums[f"loss_{name}"] += value
+        if config.fedprox_mu > 0:
+            proximal(model, start, config.fedprox_mu).backward()  # type: ignore[no-untyped-call]
+        for group, norm in _gradient_norms(model).items():
+            sums[f"grad_norm/{group}"] += norm
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+    return {name: value / steps for name, value in sums.items()} | {"steps": float(steps)}
+
+
+def _n_steps(loader: BatchLoader, config: TrainConfig) -> int:
+    """Return local steps of a round; 0 where the site has no row to train on."""
+    rows = max(loader.n_rows(query) for query in queries_for(config))
+    steps = math.ceil(rows * config.local_epochs / config.batch_size)
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+def _endless(
+    loader: BatchLoader, query: str, config: TrainConfig, rng: np.random.Generator
+) -> Iterator[Batch]:
+    while True:
+        yield from loader.epoch(
+            rng,
+            batch_size=config.batch_size,
+            query=query,
+            drop_wearable=config.drop_wearable,
+            drop_genomics=config.drop_genomics,
+            drop_ehr=config.drop_ehr,
+            drop_events=config.drop_events,
+        )
+
+
+def _gradient_norms(model: HealthFM) -> dict[str, float]:
+    squares: dict[str, float] = defaultdict(float)
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            squares[group_of(name)] += float(parameter.grad.square().sum())
+    return {group: math.sqrt(value) for group, value in squares.items()}
+
+
+def _monitors(model: HealthFM, update: Arrays) -> dict[str, float]:
+    """Return the kernel's half-lives per layer and the update's L2 norm."""
+    found = {
+        f"layer{layer}/{name}": value
+        for layer, row in enumerate(half_lives(model.backbone))
+        for name, value in row.items()
+    }
+    total = sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values())
+    return found | {"update_norm": math.sqrt(total)}
+
+
+def evaluate(
+    parameters: Mapping[str, npt.NDArray[np.float32]],
+    data: SiteData,
+    study: Study,
+    split: str = "tuning",
+) -> dict[str, float]:
+    """Return AUROC and average precision of the study's task on the site's own people.
+
+    For ``next_visit`` over all (visit, target) pairs and over new onsets alone. A metric that the
+    people at hand cannot give (no case, or nothing but cases) is left out.
+    """
+    sequences = data.tuning if split == "tuning" else data.train
+    model = loaded_model(parameters, study, data.modalities)
+    is_label = label_task(study.config) is not None
+    head, query = ("label", "label") if is_label else ("next_visit", "sep")
+    if head not in model.heads:
+        return {}
+    batches = loader_for(sequences, study).in_order(
+        batch_size=2 * study.config.train.batch_size, query=query
+    )
+    found = answer(model, batches, head)
+    if is_label:
+        known = ~np.isnan(found.label)
+        subsets = {"": (found.logit[known, 0], found.label[known] > 0)}
+    else:
+        new = found.repeats == 0
+        subsets = {
+            "": (found.logit.ravel(), found.target.ravel()),
+            "_new_onset": (found.logit[new], found.target[new]),
+        }
+    metrics = {f"{split}_subjects": float(len(np.unique(found.subject)))}
+    for name, (logit, outcome) in subsets.items():
+        if 0 < outcome.sum() < len(outcome):
+            metrics[f"{split}_auroc{name}"] = float(roc_auc_score(outcome, logit))
+            metrics[f"{split}_average_precision{name}"] = float(
+                average_precision_score(outcome, logit)
+            )
+    return metrics

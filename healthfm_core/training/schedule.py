@@ -1,0 +1,22 @@
+"""Learning rate as a function of global progress, which the server's round number gives."""
+
+from __future__ import annotations
+
+import math
+
+from healthfm_core.config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, *, round_: int, rounds: int, done: float) -> float:
+    """Return the learning rate in round `round_` (from 1) of `rounds`.
+
+    Args:
+        config: Peak, final share and warm-up.
+        round_: The current round.
+        rounds: Rounds of the whole run.
+        done: Share of the round's local steps that are done, in [0, 1).
+    """
+    at = round_ - 1 + done
+    warm = min(1.0, (at + 1e-3) / config.warmup_rounds) if config.warmup_rounds else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, at / rounds)))
+    return config.lr * warm * (config.lr_final + (1 - config.lr_final) * cosine)

@@ -1,0 +1,126 @@
+"""What a site trains on: its tokenised people, and the model it may build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from healthfm_core.config import RunConfig
+from healthfm_core.data.loader import BatchLoader
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.store import SiteStore
+from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.protocol import Study
+from healthfm_core.models import Arrays, HealthFM, ModelShape, heads_for
+from healthfm_core.seeding import seed_for
+from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.tokens.vocabulary import Vocabulary
+
+NEXT_VISIT_TASK = "next_visit"
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """One site's people, tokenised by the study's vocabulary.
+
+    Attributes:
+        train: People to train on.
+        tuning: People to tune on.
+        modalities: What the site holds and may use.
+    """
+
+    train: Sequences
+    tuning: Sequences
+    modalities: frozenset[str]
+
+    @classmethod
+    def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
+        """Tokenise the stores' training and tuning people."""
+        task = label_task(study.config)
+        splits = (
+            tokenize(stores, study.vocabulary, study.config.tokens, split=split, task=task)
+            for split in ("train", "tuning")
+        )
+        held = frozenset[str]().union(*(store.modalities for store in stores))
+        return cls(*splits, modalities=held)
+
+
+def label_task(config: RunConfig) -> str | None:
+    """Return the label table the run needs, or None where no label is trained or judged."""
+    task = config.evaluation.task
+    return None if task == NEXT_VISIT_TASK else task
+
+
+def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
+    """Return the sizes that the vocabulary and the configuration fix."""
+    wearable = vocabulary.wearable
+    return ModelShape(
+        tokens=vocabulary.n_tokens,
+        codes=vocabulary.n_codes,
+        mask_token=vocabulary.mask_token,
+        targets=max(1, len(vocabulary.targets)),
+        scores=len(vocabulary.prs_panel),
+        windows=wearable.windows if wearable else 0,
+        features=wearable.features if wearable else 0,
+        pieces=len(config.train.horizons_days),
+    )
+
+
+def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthFM:
+    """Return a freshly initialised model with the encoders of `modalities` (None: the study's).
+
+    Which numbers it starts from depends on the study's seed alone.
+    """
+    wanted = study_modalities(study)
+    held = wanted if modalities is None else wanted & modalities
+    weights = study.config.train.objectives
+    heads = heads_for(
+        next_visit=weights.next_visit > 0,
+        time_to_event=weights.time_to_event > 0,
+        reconstruction=weights.masked_reconstruction > 0,
+        label=weights.label > 0,
+        wearable="wearable" in held,
+    )
+    if "ehr" not in held:
+        heads = tuple(name for name in heads if name != "masked_codes")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(study.config.seed, "initial"))
+        return HealthFM(
+            study.config.model,
+            shape_of(study.vocabulary, study.config),
+            encoders=held,
+            heads=heads,
+        )
+
+
+def initial_parameters(study: Study) -> Arrays:
+    """Return the parameters of every group of the study as round 1 starts from them."""
+    return model_for(study).arrays()
+
+
+def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
+    """Return the loader of `sequences` under the study's token settings."""
+    vocabulary = study.vocabulary
+    wearable = vocabulary.wearable
+    return BatchLoader(
+        sequences,
+        study.config.tokens,
+        n_targets=max(1, len(vocabulary.targets)),
+        n_scores=len(vocabulary.prs_panel),
+        windows=wearable.windows if wearable else 0,
+        features=wearable.features if wearable else 0,
+        n_prs_slots=study.config.model.prs_tokens if vocabulary.prs_panel else 0,
+    )
+
+
+def loaded_model(
+    parameters: Mapping[str, npt.NDArray[np.float32]], study: Study, modalities: frozenset[str]
+) -> HealthFM:
+    """Return the site's model with its parameters set from the server's."""
+    model = model_for(study, modalities)
+    model.load_arrays(parameters)
+    return model
