@@ -106,11 +106,11 @@ def rank_bins(score: npt.NDArray[np.floating], bins: int) -> Int64:
     """Return each score's bin [n], ascending, ties together, fine at the top and even below."""
     distinct, place = np.unique(score, return_inverse=True)
     if len(distinct) <= bins:
-        return place.astype(np.int64)
+        return np.asarray(place, np.int64)
     n, half = len(score), bins // 2
     ranks = np.concatenate([np.geomspace(1, n, half), np.linspace(1, n, half)])
     edges = np.unique(np.sort(score)[n - np.unique(ranks.astype(np.int64))])
-    return np.searchsorted(edges, score, side="right").astype(np.int64)
+    return np.asarray(np.searchsorted(edges, score, side="right"), np.int64)
 
 
 def _per_draw(index: Int64, cell: Int64, cells: int, value: Float64, draws: Draws) -> Float64:

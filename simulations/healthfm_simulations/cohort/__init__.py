@@ -1,5 +1,5 @@
 """The default cohort: simulated people whose truth is known."""
 
-from healthfm_simulations.cohort.generate import Cohort, CohortSite, generate
+from healthfm_simulations.cohort.build import Cohort, CohortSite, generate
 
 __all__ = ["Cohort", "CohortSite", "generate"]

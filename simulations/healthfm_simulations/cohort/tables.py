@@ -128,21 +128,18 @@ def clinical_events(
     )
 
 
-def score_events(
+def score_rows(
     world: World, people: People, has_score: npt.NDArray[np.bool_], subject_id: Int64
 ) -> pa.Table:
-    """Return the polygenic scores as static rows, for those whose site holds them."""
-    names = CodeBook.of(world).scores
+    """Return the polygenic scores, a row per subject and score (subject_id, score, z)."""
+    names = [name.removeprefix("PRS//") for name in CodeBook.of(world).scores]
     holders = np.flatnonzero(has_score) if names else np.zeros(0, np.int64)
-    rows = len(holders) * len(names)
     return pa.table(
-        [
-            pa.array(np.repeat(subject_id[holders], len(names))),
-            pa.nulls(rows, pa.timestamp("us")),
-            pa.array(list(names) * len(holders), pa.string()),
-            pa.array(people.scores[holders][:, : len(names)].ravel().astype(np.float32)),
-        ],
-        schema=EVENTS,
+        {
+            "subject_id": np.repeat(subject_id[holders], len(names)),
+            "score": pa.array(names * len(holders), pa.string()),
+            "z": people.scores[holders][:, : len(names)].ravel(),
+        }
     )
 
 
@@ -207,11 +204,3 @@ def rows_of(table: pa.Table, first_id: int, last_id: int) -> pa.Table:
     ids = table["subject_id"].to_numpy()
     start, stop = np.searchsorted(ids, [first_id, last_id + 1])
     return table.slice(int(start), int(stop - start))
-
-
-def with_scores(events: pa.Table, scores: pa.Table) -> pa.Table:
-    """Return events and static scores in one sorted table."""
-    if scores.num_rows == 0:
-        return events
-    table = pa.concat_tables([scores, events])
-    return table.take(pa.array(np.argsort(table["subject_id"].to_numpy(), kind="stable")))

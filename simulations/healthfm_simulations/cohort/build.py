@@ -18,10 +18,9 @@ from healthfm_simulations.cohort.tables import (
     CodeBook,
     clinical_events,
     rows_of,
-    score_events,
+    score_rows,
     truth_rows,
     wearable_rows,
-    with_scores,
 )
 from healthfm_simulations.cohort.world import World, draw_world
 from healthfm_simulations.partition import (
@@ -47,7 +46,8 @@ class CohortSite:
     Attributes:
         name: ``site-00``, ….
         modalities: Of ehr, wearable, genomics: those the site holds.
-        events: MEDS columns, sorted, scores included.
+        events: MEDS columns, sorted.
+        scores: Columns subject_id, score, z; empty where the site has no genomics.
         wearable: Columns as in a store, empty where the site has no wearables.
         codes: The site's code table.
         local_names: Code → the site's own name for it; the truth keeps the common one.
@@ -57,6 +57,7 @@ class CohortSite:
     name: str
     modalities: frozenset[str]
     events: pa.Table
+    scores: pa.Table
     wearable: pa.Table
     codes: pa.Table
     local_names: dict[str, str]
@@ -123,6 +124,7 @@ def _modalities(
 @dataclass(frozen=True)
 class _Tables:
     events: pa.Table
+    scores: pa.Table
     wearable: pa.Table
     truth: pa.Table
 
@@ -156,9 +158,9 @@ def _simulate(
     oracle = ask_oracle(world, people, lives, labs, wearing, has_score, config.wearable_noise)
     ids = FIRST_ID + np.arange(len(site), dtype=np.int64)
     coins = numpy_generator(seed, "cohort", "drugs")
-    events = clinical_events(world, people, lives, labs, ids, coins)
     return _Tables(
-        with_scores(events, score_events(world, people, has_score, ids)),
+        clinical_events(world, people, lives, labs, ids, coins),
+        score_rows(world, people, has_score, ids),
         wearable_rows(world, lives, wearing, ids),
         truth_rows(world, lives, oracle, ids),
     )
@@ -181,6 +183,7 @@ def _site(
         name=name,
         modalities=modalities,
         events=speak(rows_of(tables.events, *ids), names),
+        scores=rows_of(tables.scores, *ids),
         wearable=rows_of(tables.wearable, *ids),
         codes=parents(book.table(world), names),
         local_names=names,
