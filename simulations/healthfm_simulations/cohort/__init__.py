@@ -1,5 +1,24 @@
-"""The default cohort: simulated people whose truth is known."""
+"""The default cohort: simulated people at several sites, and the truth about them.
+
+Each person carries a few latents that move on their own, fast ones (half-life three weeks) and slow
+ones (two years). Conditions strike at visits with hazards that read the latents, age and, where a
+score is planted, the genome; chronic ones come back. Labs read the latents noisily, a wearable
+reads them well, drugs follow conditions. So what each modality can add is known, and so is the best
+any model could do: `ceiling` gives the oracle's own predictions for the report.
+
+`generate` simulates, `write_sites` writes a store per site with the truth beside them.
+"""
 
 from healthfm_simulations.cohort.build import Cohort, CohortSite, generate
+from healthfm_simulations.cohort.truth import ceiling, half_lives, is_condition
+from healthfm_simulations.cohort.write import write_sites
 
-__all__ = ["Cohort", "CohortSite", "generate"]
+__all__ = [
+    "Cohort",
+    "CohortSite",
+    "ceiling",
+    "generate",
+    "half_lives",
+    "is_condition",
+    "write_sites",
+]

@@ -1,0 +1,107 @@
+"""The known truth, read back: ceilings for a report, half-lives for the kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from healthfm_core.errors import StoreError
+from healthfm_core.evaluation import Predictions
+from healthfm_simulations.cohort.write import TRUTH, WORLD_FILE
+
+Knowing = Literal["filtered", "present", "all"]
+
+
+def ceiling(
+    folder: Path,
+    subjects: Mapping[str, npt.NDArray[np.int64]],
+    targets: Sequence[str],
+    *,
+    knowing: Knowing = "present",
+    latest: int | None = None,
+) -> Predictions:
+    """Return the oracle's predictions for the given people's visits, as if it were a model.
+
+    Args:
+        folder: What `write_sites` wrote to.
+        subjects: Site name → ids of the people asked about, for example the held-out ones.
+        targets: The vocabulary's targets; only those that are conditions give rows.
+        knowing: What the oracle knows, see `oracle`: ``filtered`` the readings the site holds,
+            ``present`` the latents up to the previous visit (no model can do better but by
+            chance), ``all`` the latents at the visit asked about too.
+        latest: Only so many latest visits of each subject, as many as the model was asked about.
+
+    Raises:
+        StoreError: HF-208, there is no truth in `folder`.
+    """
+    parts = []
+    for index, (site, ids) in enumerate(subjects.items()):
+        path = folder / TRUTH / f"{site}.parquet"
+        if not path.exists():
+            raise _no_truth(f"{TRUTH}/{site}.parquet")
+        table = pq.read_table(
+            path, columns=["subject_id", "visit", "code", "repeats", "outcome", knowing]
+        )
+        table = table.filter(pc.is_in(table["subject_id"], pa.array(ids, pa.int64())))
+        parts.append(_predictions(table, index, list(targets), knowing, latest))
+    return Predictions.concatenate(parts)
+
+
+def _predictions(
+    table: pa.Table, site: int, targets: list[str], knowing: Knowing, latest: int | None
+) -> Predictions:
+    code = table["code"].combine_chunks().dictionary_encode()
+    column = {name: i for i, name in enumerate(targets)}
+    place = np.array([column.get(name, -1) for name in code.dictionary.to_pylist()], np.int32)
+    target = place[np.asarray(code.indices)] if len(place) else np.zeros(0, np.int32)
+    subject = table["subject_id"].to_numpy()
+    keep = target >= 0
+    if latest is not None and len(subject):
+        visit = table["visit"].to_numpy()
+        _, person = np.unique(subject, return_inverse=True)
+        last = np.zeros(person.max() + 1, visit.dtype)
+        np.maximum.at(last, person, visit)
+        keep &= visit > last[person] - latest
+    return Predictions(
+        subject=subject[keep],
+        site=np.full(int(keep.sum()), site, np.int32),
+        target=target[keep],
+        repeats=table["repeats"].to_numpy()[keep].astype(np.float32),
+        score=table[knowing].to_numpy()[keep],
+        outcome=np.asarray(table["outcome"])[keep].astype(np.bool_),
+    )
+
+
+def half_lives(folder: Path) -> tuple[float, ...]:
+    """Return the half-lives of the latents in days, slow ones first.
+
+    Raises:
+        StoreError: HF-208, there is no truth in `folder`.
+    """
+    path = folder / TRUTH / WORLD_FILE
+    if not path.exists():
+        raise _no_truth(f"{TRUTH}/{WORLD_FILE}")
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["half_life_days"])
+
+
+def is_condition(targets: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Return which targets are conditions of the cohort, those the truth speaks of."""
+    return np.array([name.startswith("DX//") for name in targets], np.bool_)
+
+
+def _no_truth(where: str) -> StoreError:
+    return StoreError(
+        208,
+        where=where,
+        seen="the file does not exist",
+        wanted="a folder written by the simulated cohort holds the truth beside its stores",
+        do="Simulate the cohort again.",
+    )
