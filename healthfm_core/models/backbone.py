@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
@@ -115,28 +115,37 @@ class Block(nn.Module):
         self.norm_ffn = nn.RMSNorm(config.width)
         self.ffn = FeedForward(config.width, config.ffn, config.activation, config.dropout)
 
-    def forward(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return the block's output."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
-        )
+    def forward(
+        self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
+    ) -> Float[Tensor, "B Q d"]:
+        """Return the block's output at every position, or only at the positions `at_BQ`."""
+        normed = self.norm_attention(x)
+        q, k, v = self.qkv(normed).chunk(3, dim=-1)
+        t_days, kv_end = batch.t_days, batch.kv_end
+        if at_BQ is not None:
+            x, q = gather(x, at_BQ), gather(q, at_BQ)
+            t_days, kv_end = t_days.gather(1, at_BQ), kv_end.gather(1, at_BQ)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         if self.rotary:
-            q, k = (_rotate(part, batch.t_days) for part in (q, k))
-        rates, weights = self.decay(batch.t_days[:, 0])
+            q, k = _rotate(q, t_days), _rotate(k, batch.t_days)
         attended = ct_attention(
             q,
             k,
             v,
+            t_days,
             batch.t_days,
-            batch.kv_end,
+            kv_end,
             batch.n_static,
-            rates,
-            weights,
+            *self.decay(batch.t_days[:, 0]),
             variant=self.variant,
         )
         x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
         return x + self.ffn(self.norm_ffn(x))
+
+
+def gather(x_BTd: Float[Tensor, "B T d"], at_BQ: Int64[Tensor, "B Q"]) -> Float[Tensor, "B Q d"]:
+    """Return each row's vectors at its own positions `at_BQ`."""
+    return x_BTd.gather(1, at_BQ.unsqueeze(-1).expand(-1, -1, x_BTd.shape[-1]))
 
 
 def _rotate(
@@ -163,16 +172,24 @@ class Backbone(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
-        for block in self.blocks:
-            for layer in (block.out, block.ffn.down):  # type: ignore[union-attr]
-                layer.weight.data.mul_((2 * config.layers) ** -0.5)  # type: ignore[union-attr, operator]
+        with torch.no_grad():
+            for module in self.blocks:
+                block = cast(Block, module)
+                for layer in (block.out, block.ffn.down):
+                    layer.weight.mul_((2 * config.layers) ** -0.5)
 
-    def forward(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return the state of every position."""
+    def forward(
+        self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
+    ) -> Float[Tensor, "B Q d"]:
+        """Return the states at `at_BQ`, or at every position.
+
+        The last block computes what is asked for and nothing else; earlier ones everything.
+        """
         x = self.dropout(x + self.kind(batch.kind) + self.time(batch))
-        for block in self.blocks:
+        *early, last = self.blocks
+        for block in early:
             x = block(x, batch)
-        return self.norm(x)
+        return self.norm(last(x, batch, at_BQ))
 
 
 LayerMonitor = dict[
@@ -183,9 +200,9 @@ LayerMonitor = dict[
 def half_lives(backbone: Backbone) -> list[LayerMonitor]:
     """Return min, median and max half-life in days of each layer, for the kernel monitors."""
     rows: list[LayerMonitor] = []
-    for block in backbone.blocks:
-        log_rate = block.decay.log_rate.weight.detach()  # type: ignore[union-attr]
-        days = (math.log(2) / log_rate.exp()).clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)  # type: ignore[operator]
+    for module in backbone.blocks:
+        log_rate = cast(Block, module).decay.log_rate.weight.detach()
+        days = (math.log(2) / log_rate.exp()).clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)
         rows.append(
             {
                 "half_life_min_days": float(days.min()),

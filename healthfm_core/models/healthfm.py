@@ -8,12 +8,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch import Batch
-from healthfm_core.models.backbone import Backbone
+from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
 from healthfm_core.models.heads import make_head
 from healthfm_core.models.shape import ModelShape
@@ -64,8 +64,10 @@ class HealthFM(nn.Module):
         self.backbone = Backbone(config)
         self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
 
-    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return the backbone's state at every position of every row."""
+    def forward(
+        self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
+    ) -> Float[Tensor, "B Q d"]:
+        """Return the backbone's states at the positions `at_BQ` of each row, or at all of them."""
         x = torch.zeros(*batch.kind.shape, self.backbone.kind.embedding_dim)
         if "ehr" in self.encoders:
             x = x + self.encoders["ehr"](batch)
@@ -73,7 +75,7 @@ class HealthFM(nn.Module):
             x = x + place(self.encoders["wearable"](batch), batch.wearable_slot)
         if "genomics" in self.encoders:
             x = x + place(self.encoders["genomics"](batch), batch.prs_slot)
-        return cast(Tensor, self.backbone(x, batch))
+        return cast(Tensor, self.backbone(x, batch, at_BQ))
 
     def head(self, name: str, states_BQd: Float[Tensor, "B Q d"]) -> Float[Tensor, "B Q o"]:
         """Return the outputs of head `name`."""
@@ -95,10 +97,4 @@ class HealthFM(nn.Module):
 
 def place(vectors_BSd: Float[Tensor, "B S d"], slot_BT: Tensor) -> Float[Tensor, "B T d"]:
     """Return each position's own vector, 0 where its slot is negative."""
-    index = slot_BT.clamp_min(0).unsqueeze(-1).expand(-1, -1, vectors_BSd.shape[-1])
-    return vectors_BSd.gather(1, index) * (slot_BT >= 0).unsqueeze(-1)
-
-
-def at_queries(states_BTd: Float[Tensor, "B T d"], query_BQ: Tensor) -> Float[Tensor, "B Q d"]:
-    """Return the states at the queries' positions."""
-    return states_BTd.gather(1, query_BQ.unsqueeze(-1).expand(-1, -1, states_BTd.shape[-1]))
+    return gather(vectors_BSd, slot_BT.clamp_min(0)) * (slot_BT >= 0).unsqueeze(-1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.data.batch import Batch
-from healthfm_core.models.healthfm import HealthFM, at_queries
+from healthfm_core.models.healthfm import HealthFM
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
     model.eval()
     parts: list[tuple[npt.NDArray[np.generic], ...]] = []
     for batch in batches:
-        states = at_queries(model(batch), batch.query)
+        states = model(batch, batch.query)
         keep = batch.query_mask
         subject = batch.subject[:, None].expand_as(batch.query)
         parts.append(

@@ -34,21 +34,21 @@ class PerSubjectParameter(nn.Module):
         return self.weight.unsqueeze(0).repeat(subject_B.shape[0], *([1] * self.weight.dim()))
 
 
-@register_grad_sampler(PerSubjectParameter)
+@register_grad_sampler(PerSubjectParameter)  # type: ignore[untyped-decorator]
 def _per_subject_gradient(
     layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
     return {layer.weight: backprops}
 
 
-@register_norm_sampler(PerSubjectParameter)
+@register_norm_sampler(PerSubjectParameter)  # type: ignore[untyped-decorator]
 def _per_subject_norm(
     layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
     return {layer.weight: backprops.flatten(1).norm(2, dim=1)}
 
 
-@register_norm_sampler(nn.RMSNorm)
+@register_norm_sampler(nn.RMSNorm)  # type: ignore[untyped-decorator]
 def _rms_norm(
     layer: nn.RMSNorm, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:

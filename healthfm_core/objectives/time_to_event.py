@@ -37,7 +37,7 @@ def time_to_event(
     With z the log hazard per year in a piece: Σ_k e^z_k · years_k − z at the event's piece.
     The record's end censors; death, being a target itself, ends the record.
     """
-    z = logits_BQV.unflatten(-1, (batch.target.shape[-1], len(edges_days)))
+    z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
     stop = torch.minimum(batch.event_days, batch.exposure_days.unsqueeze(-1))
     years = piece_exposure(stop, edges_days)
     ends = torch.tensor(edges_days, dtype=stop.dtype)
@@ -53,6 +53,6 @@ def risk(
     logits_BQV: Float[Tensor, "B Q VK"], edges_days: Sequence[float], horizon_days: float
 ) -> Float[Tensor, "B Q V"]:
     """Return P(event within `horizon_days`) = 1 − exp(−Σ hazard · width), ignoring competitors."""
-    z = logits_BQV.unflatten(-1, (-1, len(edges_days)))
+    z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
     stop = z.new_full(z.shape[:-1], min(horizon_days, math.inf))
     return -torch.expm1(-(z.exp() * piece_exposure(stop, edges_days)).sum(-1))

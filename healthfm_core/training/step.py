@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
-from healthfm_core.models import HealthFM, at_queries
+from healthfm_core.models import HealthFM
 from healthfm_core.objectives import (
     hide,
     label,
@@ -72,8 +72,11 @@ def losses(
             fraction=config.mask_fraction,
             generator=generator,
         )
-    states = model(hidden.batch if hidden else batch)
-    asked = at_queries(states, batch.query)
+    wanted = [batch.query]
+    if hidden:
+        wanted += [hidden.position, wearable_positions(batch)]
+    states = model(hidden.batch if hidden else batch, torch.cat(wanted, dim=1))
+    asked, *rest = states.split([positions.shape[1] for positions in wanted], dim=1)
     if query == SEP_QUERY:
         loss = next_visit(model.head("next_visit", asked), batch, repeat_decay=config.repeat_decay)
         parts["next_visit"] = (weights.next_visit, loss)
@@ -83,27 +86,24 @@ def losses(
     if query == LABEL_QUERY:
         parts["label"] = (weights.label, label(model.head("label", asked), batch))
     if hidden and "masked_codes" in model.heads:
-        decoded = model.head("masked_codes", at_queries(states, hidden.position))
-        loss = masked_codes(decoded, hidden)
+        loss = masked_codes(model.head("masked_codes", rest[0]), hidden)
         parts["masked_codes"] = (weights.masked_reconstruction, loss)
     if hidden and "wearable_reconstruction" in model.heads:
-        worn = model.head("wearable_reconstruction", wearable_states(states, batch))
-        decoded = worn.unflatten(-1, batch.wearable.shape[2:])
+        worn = model.head("wearable_reconstruction", rest[1])
+        decoded = worn.reshape(batch.wearable.shape)
         loss = masked_wearing(decoded, batch, hidden)
         parts["masked_wearing"] = (weights.masked_reconstruction, loss)
     total = sum((weight * loss for weight, loss in parts.values()), torch.zeros(batch.size))
     return StepLosses(total, {name: float(loss.mean()) for name, (_, loss) in parts.items()})
 
 
-def wearable_states(states_BTd: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B S d"]:
-    """Return the states at the wearable tokens, in the order of the batch's slots."""
+def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
+    """Return the row positions of the wearable tokens, in the order of the batch's slots."""
     slots = batch.wearable.shape[1]
     real = batch.wearable_slot >= 0
-    position = torch.arange(states_BTd.shape[1]).expand_as(batch.wearable_slot)
-    where = torch.zeros(batch.size, slots + 1, dtype=torch.int64).scatter(
-        1, batch.wearable_slot.masked_fill(~real, slots), position
-    )
-    return at_queries(states_BTd, where[:, :slots])
+    position = torch.arange(batch.kind.shape[1]).expand_as(batch.wearable_slot)
+    where = torch.zeros(batch.size, slots + 1, dtype=torch.int64)
+    return where.scatter(1, batch.wearable_slot.masked_fill(~real, slots), position)[:, :slots]
 
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

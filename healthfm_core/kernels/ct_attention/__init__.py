@@ -16,26 +16,28 @@ __all__ = ["Variant", "ct_attention"]
 
 
 def ct_attention(
-    q_BHTD: Float[Tensor, "B H T D"],
+    q_BHQD: Float[Tensor, "B H Q D"],
     k_BHTD: Float[Tensor, "B H T D"],
     v_BHTD: Float[Tensor, "B H T D"],
-    t_days_BT: Float[Tensor, "B T"],
-    kv_end_BT: Int[Tensor, "B T"],
+    tq_days_BQ: Float[Tensor, "B Q"],
+    tk_days_BT: Float[Tensor, "B T"],
+    kv_end_BQ: Int[Tensor, "B Q"],
     n_static_B: Int[Tensor, " B"],
     rates_BHR: Float[Tensor, "B H R"],
     weights_BHR: Float[Tensor, "B H R"],
     *,
     variant: Variant = "logbias",
-) -> Float[Tensor, "B H T D"]:
+) -> Float[Tensor, "B H Q D"]:
     """Attend with logits q·k/√D + log K(Δ), K(Δ) = Σ_r w_r e^(−λ_r Δ), Δ = |t_i − t_j| in days.
 
     Args:
-        q_BHTD: Queries.
+        q_BHQD: Queries: every token of a row, or only those whose output is wanted.
         k_BHTD: Keys.
         v_BHTD: Values.
-        t_days_BT: Time of each token in days.
-        kv_end_BT: Token i sees the keys ``0 … kv_end_i − 1`` of its row. 0 gives zeros.
-        n_static_B: The first ``n_static`` tokens of a row have no time: Δ from and to them is 0.
+        tq_days_BQ: Time of each query in days.
+        tk_days_BT: Time of each key in days.
+        kv_end_BQ: Query i sees the keys ``0 … kv_end_i − 1`` of its row. 0 gives zeros.
+        n_static_B: The first ``n_static`` keys of a row have no time: Δ to them is 0.
         rates_BHR: Decay rates λ > 0 per day, one set per subject and head.
         weights_BHR: Weights w ≥ 0 of the components, summing to 1 over R.
         variant: ``logbias``, or an ablation arm: ``postmul`` (after the softmax, not
@@ -44,18 +46,18 @@ def ct_attention(
     Returns:
         The attended values, in the dtype of `v_BHTD`.
     """
-    if variant == "logbias" and not t_days_BT.requires_grad:
-        return eager.CTAttention.apply(  # type: ignore[no-untyped-call,no-any-return]
-            q_BHTD, k_BHTD, v_BHTD, t_days_BT, kv_end_BT, n_static_B, rates_BHR, weights_BHR
-        )[0]
-    return reference.ct_attention(
-        q_BHTD,
+    arguments = (
+        q_BHQD,
         k_BHTD,
         v_BHTD,
-        t_days_BT,
-        kv_end_BT,
+        tq_days_BQ,
+        tk_days_BT,
+        kv_end_BQ,
         n_static_B,
         rates_BHR,
         weights_BHR,
-        variant=variant,
     )
+    if variant == "logbias":
+        attended: Tensor = eager.CTAttention.apply(*arguments)[0]  # type: ignore[no-untyped-call]
+        return attended
+    return reference.ct_attention(*arguments, variant=variant)

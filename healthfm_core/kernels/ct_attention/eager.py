@@ -26,22 +26,23 @@ class CTAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        q_BHTD: Float[Tensor, "B H T D"],
+        q_BHQD: Float[Tensor, "B H Q D"],
         k_BHTD: Float[Tensor, "B H T D"],
         v_BHTD: Float[Tensor, "B H T D"],
-        t_days_BT: Float[Tensor, "B T"],
-        kv_end_BT: Int[Tensor, "B T"],
+        tq_days_BQ: Float[Tensor, "B Q"],
+        tk_days_BT: Float[Tensor, "B T"],
+        kv_end_BQ: Int[Tensor, "B Q"],
         n_static_B: Int[Tensor, " B"],
         rates_BHR: Float[Tensor, "B H R"],
         weights_BHR: Float[Tensor, "B H R"],
-    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T"]]:
+    ) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B H Q"]]:
         """Return the output and, for the backward pass, each query's logsumexp."""
-        out = torch.empty_like(v_BHTD)
-        lse = q_BHTD.new_empty(q_BHTD.shape[:3])
-        lowest = torch.finfo(q_BHTD.dtype).min
-        for b, i, j in _tiles(q_BHTD, kv_end_BT):
-            delta, unseen = _gaps(t_days_BT, kv_end_BT, n_static_B, b, i, j)
-            logits = _logits(q_BHTD[b, :, i], k_BHTD[b, :, j], delta, rates_BHR[b])
+        out = torch.empty_like(q_BHQD)
+        lse = q_BHQD.new_empty(q_BHQD.shape[:3])
+        lowest = torch.finfo(q_BHQD.dtype).min
+        for b, i, j in _tiles(q_BHQD, k_BHTD, kv_end_BQ):
+            delta, unseen = _gaps(tq_days_BQ, tk_days_BT, kv_end_BQ, n_static_B, b, i, j)
+            logits = _logits(q_BHQD[b, :, i], k_BHTD[b, :, j], delta, rates_BHR[b])
             logits.masked_fill_(unseen, lowest)
             peak = logits.amax(-1, keepdim=True)
             weights = logits.sub_(peak).exp_().masked_fill_(unseen, 0)
@@ -60,20 +61,20 @@ class CTAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v, rates and weights, the last two per subject."""
-        q, k, v, t_days, kv_end, n_static, rates, weights, out, lse = ctx.saved_tensors
+        q, k, v, t_q, t_k, kv_end, n_static, rates, weights, out, lse = ctx.saved_tensors
         scale = 1 / math.sqrt(q.shape[-1])
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         d_rates, d_weights = torch.zeros_like(rates), torch.zeros_like(weights)
-        row_BHT = (d_out * out).sum(-1)
-        for b, i, j in _tiles(q, kv_end):
-            delta, unseen = _gaps(t_days, kv_end, n_static, b, i, j)
+        row_BHQ = (d_out * out).sum(-1)
+        for b, i, j in _tiles(q, k, kv_end):
+            delta, unseen = _gaps(t_q, t_k, kv_end, n_static, b, i, j)
             e0 = _logits(q[b, :, i], k[b, :, j], delta, rates[b])
             e0 = e0.sub_(lse[b, :, i, None]).masked_fill_(unseen, -math.inf).exp_()
             parts = _components(delta, rates[b])
             kernel = sum(part * weights[b, :, r, None, None] for r, part in enumerate(parts))
             dv[b, :, j] += (e0 * kernel).transpose(-1, -2) @ d_out[b, :, i]
             dp = d_out[b, :, i] @ v[b, :, j].transpose(-1, -2)
-            g = dp.sub_(row_BHT[b, :, i, None]).mul_(e0)
+            g = dp.sub_(row_BHQ[b, :, i, None]).mul_(e0)
             for r, part in enumerate(parts):
                 part.mul_(g)
                 d_weights[b, :, r] += part.sum((-1, -2))
@@ -81,7 +82,7 @@ class CTAttention(torch.autograd.Function):
             ds = g.mul_(kernel)
             dq[b, :, i] = (ds @ k[b, :, j]).mul_(scale)
             dk[b, :, j] += (ds.transpose(-1, -2) @ q[b, :, i]).mul_(scale)
-        return dq, dk, dv, None, None, None, d_rates, d_weights
+        return dq, dk, dv, None, None, None, None, d_rates, d_weights
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
@@ -95,13 +96,15 @@ class CTAttention(torch.autograd.Function):
         return (out.unflatten(0, (size, -1)), lse.unflatten(0, (size, -1))), (0, 0)
 
 
-def _tiles(q_BHTD: Tensor, kv_end_BT: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+def _tiles(
+    q_BHQD: Tensor, k_BHTD: Tensor, kv_end_BQ: Tensor
+) -> Iterator[tuple[slice, slice, slice]]:
     """Yield slices of subjects, queries and the keys those queries see."""
-    b, h, t, _ = q_BHTD.shape
-    block = min(t, BLOCK_QUERIES)
-    subjects = max(1, TILE_FLOATS // (h * block * t))
-    starts = range(0, t, block)
-    reach = [kv_end_BT[:, start : start + block].amax(1) for start in starts]
+    b, h, n_queries, _ = q_BHQD.shape
+    block = min(n_queries, BLOCK_QUERIES)
+    subjects = max(1, TILE_FLOATS // (h * block * k_BHTD.shape[2]))
+    starts = range(0, n_queries, block)
+    reach = [kv_end_BQ[:, start : start + block].amax(1) for start in starts]
     for first in range(0, b, subjects):
         rows = slice(first, first + subjects)
         for start, reach_B in zip(starts, reach, strict=True):
@@ -110,15 +113,19 @@ def _tiles(q_BHTD: Tensor, kv_end_BT: Tensor) -> Iterator[tuple[slice, slice, sl
 
 
 def _gaps(
-    t_days_BT: Tensor, kv_end_BT: Tensor, n_static_B: Tensor, b: slice, i: slice, j: slice
+    tq_days_BQ: Tensor,
+    tk_days_BT: Tensor,
+    kv_end_BQ: Tensor,
+    n_static_B: Tensor,
+    b: slice,
+    i: slice,
+    j: slice,
 ) -> tuple[Tensor, Tensor]:
     """Return Δ and which keys are not seen, both [b, 1, i, j]."""
-    position = torch.arange(t_days_BT.shape[1], device=t_days_BT.device)
-    delta = (t_days_BT[b, i, None] - t_days_BT[b, None, j]).abs_()
-    static = n_static_B[b, None]
-    delta.masked_fill_((position[i] < static)[:, :, None], 0)
-    delta.masked_fill_((position[j] < static)[:, None, :], 0)
-    unseen = position[j] >= kv_end_BT[b, i, None]
+    position = torch.arange(j.stop, device=tk_days_BT.device)
+    delta = (tq_days_BQ[b, i, None] - tk_days_BT[b, None, j]).abs_()
+    delta.masked_fill_((position < n_static_B[b, None])[:, None, :], 0)
+    unseen = position >= kv_end_BQ[b, i, None]
     return delta[:, None], unseen[:, None]
 
 
