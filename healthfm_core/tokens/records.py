@@ -1,0 +1,126 @@
+"""What tokenisation reads: a site's events as columns of integers, from Arrow to NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from healthfm_core.data.events import STATIC_TIME, coded, ids, times_us
+from healthfm_core.data.segments import offsets_of, run_starts
+from healthfm_core.data.store import SiteStore
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+US_PER_HOUR: Final = 3_600_000_000
+
+
+@dataclass(frozen=True)
+class Events:
+    """R events of S subjects, sorted by subject and time, statics first.
+
+    Attributes:
+        subjects: [S] int64 identifiers, sorted.
+        codes: the distinct codes.
+        subject: [R] int64, index into `subjects`.
+        code: [R] int32, index into `codes`.
+        time_us: [R] int64, 0 where static.
+        static: [R] bool, the event has no time.
+        value: [R] float64, NaN where there is no finite value.
+    """
+
+    subjects: Int64
+    codes: tuple[str, ...]
+    subject: Int64
+    code: Int32
+    time_us: Int64
+    static: Bool
+    value: npt.NDArray[np.float64]
+
+    def where(self, rows: Bool) -> Events:
+        """Return the events for which `rows` holds."""
+        return Events(
+            self.subjects,
+            self.codes,
+            self.subject[rows],
+            self.code[rows],
+            self.time_us[rows],
+            self.static[rows],
+            self.value[rows],
+        )
+
+
+def read_events(store: SiteStore, split: str | None) -> Events:
+    """Return the events of a split of a store (None: of all); a null code is left out."""
+    table = store.events(split)
+    code, codes = coded(table["code"])
+    time = times_us(table)
+    value = np.asarray(table["numeric_value"].cast(pa.float64()).fill_null(np.nan).to_numpy())
+    subjects = store.subjects(split)
+    events = Events(
+        subjects=subjects,
+        codes=tuple(codes),
+        subject=np.searchsorted(subjects, ids(table)).astype(np.int64),
+        code=code.astype(np.int32),
+        time_us=np.where(time == STATIC_TIME, 0, time),
+        static=time == STATIC_TIME,
+        value=np.where(np.isfinite(value), value, np.nan),
+    )
+    return events if len(code) == 0 or code.min() >= 0 else events.where(code >= 0)
+
+
+def pool(parts: Sequence[Events]) -> Events:
+    """Return the events of several stores of one site as one; no subject is in two of them."""
+    codes = tuple(sorted({code for part in parts for code in part.codes}))
+    index = {code: i for i, code in enumerate(codes)}
+    before = offsets_of(np.array([len(part.subjects) for part in parts], np.int64))
+    moved = [
+        Events(
+            part.subjects,
+            codes,
+            part.subject + shift,
+            np.array([index[code] for code in part.codes], np.int32)[part.code],
+            part.time_us,
+            part.static,
+            part.value,
+        )
+        for part, shift in zip(parts, before[:-1], strict=True)
+    ]
+    return Events(
+        np.concatenate([part.subjects for part in moved]),
+        codes,
+        np.concatenate([part.subject for part in moved]),
+        np.concatenate([part.code for part in moved]),
+        np.concatenate([part.time_us for part in moved]),
+        np.concatenate([part.static for part in moved]),
+        np.concatenate([part.value for part in moved]),
+    )
+
+
+def read_parents(store: SiteStore) -> dict[str, str]:
+    """Return each code's first parent, from the store's ``metadata/codes.parquet`` if any."""
+    path = store.path / "metadata" / "codes.parquet"
+    if not path.is_file() or "parent_codes" not in pq.read_schema(path).names:
+        return {}
+    table = pq.read_table(path, columns=["code", "parent_codes"])
+    codes, parents = table.column("code").to_pylist(), table.column("parent_codes").to_pylist()
+    return {code: above[0] for code, above in zip(codes, parents, strict=True) if above}
+
+
+def visit_starts(subject: Int64, time_us: Int64, gap_hours: float) -> Bool:
+    """Return where a visit starts among timed events sorted by subject and time.
+
+    A visit goes on while an event follows the one before within `gap_hours`; with 0 a visit is one
+    instant.
+    """
+    starts = run_starts(subject)
+    gap_us = round(gap_hours * US_PER_HOUR)
+    starts[1:] |= np.diff(time_us) > gap_us
+    return starts

@@ -1,0 +1,319 @@
+"""Round 0 of a study: the counts, moments and sketches that a site lets out.
+
+Everything is a sum over subjects, so that sites' statistics add up in any order. What fewer than
+`k_min` subjects of the site have (a code, a score, a channel, a modality) is taken out here, at
+the site, before anything is sent. Not covered: differential privacy, which needs noise on top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from meds import birth_code
+
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.schemas import PRS_PREFIX
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens import values
+from healthfm_core.tokens.records import (
+    Events,
+    pool,
+    read_events,
+    read_parents,
+    visit_starts,
+)
+from healthfm_core.tokens.values import Sketch
+from healthfm_core.tokens.wearing import channel_moments, total_moments
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+MODALITIES: Final = ("ehr", "wearable", "genomics")
+_MAX_DEPTH: Final = 32
+
+
+_Name = TypeVar("_Name", str, tuple[str, str])
+
+
+class _CodeCounts(TypedDict):
+    codes: tuple[str, ...]
+    subjects: Int64
+    timed_subjects: Int64
+    visits: Int64
+    sketch: Sketch
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """Additive statistics of one site, or of several once merged.
+
+    Attributes:
+        codes: C codes in order of name, without births and scores.
+        subjects: [C] int64, subjects who have the code.
+        timed_subjects: [C] int64, subjects who have it with a time (0: it is static).
+        visits: [C] int64, visits in which it occurs.
+        sketch: one value per subject of each numeric code, over `codes`.
+        scores: P names of polygenic scores, without their ``PRS//``.
+        score_subjects: [P] int64, subjects who have the score.
+        channels: K pairs (device, channel).
+        channel_subjects: [K] int64, subjects with an observed sample.
+        channel_sum: [K] float64, sum over subjects of the mean of their samples.
+        channel_square: [K] float64, sum over subjects of the mean of their squared samples.
+        channel_hz: [K] float64, highest sampling rate seen.
+        modality_subjects: [3] int64, subjects with each of `MODALITIES`.
+    """
+
+    codes: tuple[str, ...]
+    subjects: Int64
+    timed_subjects: Int64
+    visits: Int64
+    sketch: Sketch
+    scores: tuple[str, ...]
+    score_subjects: Int64
+    channels: tuple[tuple[str, str], ...]
+    channel_subjects: Int64
+    channel_sum: Float64
+    channel_square: Float64
+    channel_hz: Float64
+    modality_subjects: Int64
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return plain numeric arrays for the wire; names travel as UTF-8 bytes of JSON."""
+        names = {"codes": self.codes, "scores": self.scores, "channels": self.channels}
+        text = json.dumps(names, ensure_ascii=False, separators=(",", ":")).encode()
+        return {
+            "names": np.frombuffer(text, np.uint8).copy(),
+            "sketch_code": self.sketch.code,
+            "sketch_bucket": self.sketch.bucket,
+            "sketch_count": self.sketch.count,
+            **{name: getattr(self, name) for name in _ARRAYS},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> SiteStatistics:
+        """Return the statistics that `to_arrays` wrote.
+
+        Raises:
+            ProtocolError: HF-402 where an array is missing or does not fit the others.
+        """
+        try:
+            names = json.loads(np.asarray(arrays["names"], np.uint8).tobytes())
+            found = cls(
+                codes=tuple(names["codes"]),
+                scores=tuple(names["scores"]),
+                channels=tuple((device, channel) for device, channel in names["channels"]),
+                sketch=Sketch(
+                    np.asarray(arrays["sketch_code"], np.int32),
+                    np.asarray(arrays["sketch_bucket"], np.int32),
+                    np.asarray(arrays["sketch_count"], np.int64),
+                ),
+                **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise _unfit(f"statistics that cannot be read ({type(error).__name__})") from error
+        _check(found)
+        return found
+
+
+_ARRAYS: Final[dict[str, type[np.generic]]] = {
+    "subjects": np.int64,
+    "timed_subjects": np.int64,
+    "visits": np.int64,
+    "score_subjects": np.int64,
+    "channel_subjects": np.int64,
+    "channel_sum": np.float64,
+    "channel_square": np.float64,
+    "channel_hz": np.float64,
+    "modality_subjects": np.int64,
+}
+
+
+def _unfit(seen: str) -> ProtocolError:
+    return ProtocolError(
+        402,
+        where="federated statistics",
+        seen=seen,
+        wanted="arrays of one length per code, score and channel, finite and not negative",
+        do="Install the same HealthFM release at the site and at the server.",
+    )
+
+
+def _check(found: SiteStatistics) -> None:
+    lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
+    sizes = {**dict.fromkeys(("subjects", "timed_subjects", "visits"), len(lengths["subjects"]))}
+    sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(MODALITIES)}
+    for name in _ARRAYS:
+        size = sizes.get(name, len(found.channels))
+        array = getattr(found, name)
+        if array.shape != (size,) or not np.isfinite(array).all():
+            raise _unfit(f"{name} has shape {array.shape}, or a value that is not finite")
+        if name != "channel_sum" and (array < 0).any():
+            raise _unfit(f"{name} has a negative count")
+    code, bucket, count = found.sketch.code, found.sketch.bucket, found.sketch.count
+    if not len(code) == len(bucket) == len(count) or (count < 0).any():
+        raise _unfit("the sketch's arrays differ in length, or a count is negative")
+    if len(code) and (code.min() < 0 or code.max() >= len(found.codes)):
+        raise _unfit("the sketch has a code without a name")
+
+
+def site_statistics(
+    stores: Sequence[SiteStore], config: TokensConfig, split: str | None = "train"
+) -> SiteStatistics:
+    """Return what the site's stores let out about a split, with small counts taken out.
+
+    A code that fewer than `k_min` of the site's subjects have is counted as its parent, and so on
+    upwards, so that an ancestor that stands for rare codes can enter the vocabulary.
+    """
+    k = config.k_min
+    events = pool([read_events(store, split) for store in stores])
+    parents = {c: p for store in stores for c, p in read_parents(store).items()}
+    score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
+    birth = np.array([code == birth_code for code in events.codes], np.bool_)
+    clinical = events.where(~(score | birth)[events.code])
+    genetic = events.where(score[events.code])
+    worn = total_moments([channel_moments(store, config.device, split) for store in stores])
+    people = [_distinct(clinical.subject), worn.n_subjects, _distinct(genetic.subject)]
+    keep = np.flatnonzero(worn.subjects >= k)
+    scores, score_subjects = _score_counts(genetic, k)
+    return SiteStatistics(
+        **_code_counts(clinical, config, parents),
+        scores=scores,
+        score_subjects=score_subjects,
+        channels=tuple(worn.channels[i] for i in keep),
+        channel_subjects=worn.subjects[keep],
+        channel_sum=worn.sum[keep],
+        channel_square=worn.square[keep],
+        channel_hz=worn.hz[keep],
+        modality_subjects=_withheld(np.array(people, np.int64), k),
+    )
+
+
+def _distinct(keys: Int64) -> int:
+    return len(np.unique(keys))
+
+
+def _withheld(count: Int64, k: int) -> Int64:
+    return np.where(count >= k, count, 0)
+
+
+def _score_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
+    events = events.where(~np.isnan(events.value))
+    subjects = _subjects_per(events.code, events.subject, len(events.codes))
+    names = sorted((events.codes[i], i) for i in np.flatnonzero(subjects >= k))
+    return tuple(n.removeprefix(PRS_PREFIX) for n, _ in names), subjects[[i for _, i in names]]
+
+
+def _subjects_per(code: npt.NDArray[np.integer], other: Int64, n_codes: int) -> Int64:
+    """Count the distinct `other` of each code."""
+    width = int(other.max()) + 1 if len(other) else 1
+    pairs = np.unique(code.astype(np.int64) * width + other)
+    return np.bincount(pairs // width, minlength=n_codes).astype(np.int64)
+
+
+def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str]) -> _CodeCounts:
+    codes, counted_as = _rolled_up(events, parents, config.k_min)
+    code = counted_as[events.code]
+    timed = ~events.static
+    timed_code, timed_subject = code[timed], events.subject[timed]
+    starts = visit_starts(timed_subject, events.time_us[timed], config.visit_gap_hours)
+    subjects = _subjects_per(code, events.subject, len(codes))
+    kept = np.array(sorted(np.flatnonzero(subjects >= config.k_min), key=codes.__getitem__), int)
+    place = np.full(len(codes), -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    of_own = counted_as[events.code] == events.code
+    return _CodeCounts(
+        codes=tuple(codes[i] for i in kept),
+        subjects=subjects[kept],
+        timed_subjects=_withheld(
+            _subjects_per(timed_code, timed_subject, len(codes))[kept], config.k_min
+        ),
+        visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
+        sketch=_sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min),
+    )
+
+
+def _rolled_up(
+    events: Events, parents: Mapping[str, str], k: int
+) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Return all codes, and what each code of `events` counts as: itself or an ancestor."""
+    codes = list(events.codes)
+    index = {code: i for i, code in enumerate(codes)}
+    parent: list[int] = []
+    for code in codes:  # grows while it runs: a parent has a parent
+        above = parents.get(code)
+        if above is not None and above not in index:
+            index[above] = len(codes)
+            codes.append(above)
+        parent.append(-1 if above is None else index[above])
+    above_of = np.array(parent, np.int64)
+    counted_as = np.arange(len(codes))
+    for _ in range(_MAX_DEPTH):
+        subjects = _subjects_per(counted_as[events.code], events.subject, len(codes))
+        rare = (subjects[counted_as] < k) & (above_of[counted_as] >= 0)
+        if not rare[np.unique(events.code)].any():
+            break
+        counted_as = np.where(rare, above_of[counted_as], counted_as)
+    return codes, counted_as
+
+
+def _sketch(events: Events, place: Int64, k: int) -> Sketch:
+    """Sketch one value per subject and code; `place` is the index of a code, -1 if withheld."""
+    events = events.where(place[events.code] >= 0)
+    if not len(events.code):
+        return values.add([])
+    keys = [hashlib.blake2b(code.encode(), digest_size=8).digest() for code in events.codes]
+    code_key = np.frombuffer(b"".join(keys), np.int64)
+    rows = values.one_per_subject(
+        events.subjects[events.subject], events.code.astype(np.int64), code_key
+    )
+    return values.merge_small(values.sketch(place[events.code[rows]], events.value[rows]), k)
+
+
+def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
+    """Return the sum of sites' statistics over the union of their codes."""
+    codes, maps = _union([s.codes for s in statistics])
+    scores, score_maps = _union([s.scores for s in statistics])
+    channels, channel_maps = _union([s.channels for s in statistics])
+
+    def total(name: str, where: Sequence[Int64], size: int, dtype: type[np.generic]) -> Any:
+        sums = np.zeros(size, dtype)
+        for statistic, at in zip(statistics, where, strict=True):
+            np.add.at(sums, at, getattr(statistic, name))
+        return sums
+
+    hz = np.zeros(len(channels))
+    for statistic, at in zip(statistics, channel_maps, strict=True):
+        np.maximum.at(hz, at, statistic.channel_hz)
+    moved = [
+        Sketch(at[s.sketch.code].astype(np.int32), s.sketch.bucket, s.sketch.count)
+        for s, at in zip(statistics, maps, strict=True)
+    ]
+    everyone = [np.arange(len(MODALITIES))] * len(statistics)
+    return SiteStatistics(
+        codes=codes,
+        subjects=total("subjects", maps, len(codes), np.int64),
+        timed_subjects=total("timed_subjects", maps, len(codes), np.int64),
+        visits=total("visits", maps, len(codes), np.int64),
+        sketch=values.add(moved),
+        scores=scores,
+        score_subjects=total("score_subjects", score_maps, len(scores), np.int64),
+        channels=channels,
+        channel_subjects=total("channel_subjects", channel_maps, len(channels), np.int64),
+        channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),
+        channel_square=total("channel_square", channel_maps, len(channels), np.float64),
+        channel_hz=hz,
+        modality_subjects=total("modality_subjects", everyone, len(MODALITIES), np.int64),
+    )
+
+
+def _union(names: Sequence[Sequence[_Name]]) -> tuple[tuple[_Name, ...], list[Int64]]:
+    union = tuple(sorted({name for site in names for name in site}))
+    index = {name: i for i, name in enumerate(union)}
+    return union, [np.array([index[name] for name in site], np.int64) for site in names]

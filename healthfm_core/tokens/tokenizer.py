@@ -1,0 +1,304 @@
+"""From a site's stores to ragged sequences of tokens, a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from meds import birth_code
+
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.events import ids, times_us
+from healthfm_core.data.genetics import CLIP
+from healthfm_core.data.schemas import PRS_PREFIX
+from healthfm_core.data.segments import offsets_of, run_starts
+from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.store import SiteStore
+from healthfm_core.tokens.records import (
+    US_PER_HOUR,
+    Events,
+    read_events,
+    read_parents,
+    visit_starts,
+)
+from healthfm_core.tokens.vocabulary import ANCESTOR, DOMAIN, EXACT, UNKNOWN, Vocabulary
+from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Clinical:
+    """Clinical events under the study's codes, by subject and time, statics first."""
+
+    subject: Int64
+    time_us: Int64
+    static: Bool
+    code: Int64
+    value: Float64
+
+    def take(self, rows: npt.NDArray[np.generic]) -> _Clinical:
+        return _Clinical(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """Visits of a store: which one each event is in, where they start, what occurs in them."""
+
+    of_event: Int32
+    offsets: Int64
+    time_us: Int64
+    target_offsets: Int64
+    target: Int32
+
+
+def tokenize(
+    stores: Sequence[SiteStore],
+    vocabulary: Vocabulary,
+    config: TokensConfig,
+    *,
+    split: str | None,
+    task: str | None = None,
+) -> Sequences:
+    """Return the sequences of every subject of a split, store by store.
+
+    Args:
+        stores: The site's stores; `Sequences.site` is the index here.
+        vocabulary: The study's.
+        config: How visits, bins and wearables are cut.
+        split: train, tuning or held_out; None is all three.
+        task: Label table to read; a store without it gives no labels.
+
+    Returns:
+        Subjects in the order of the stores, and of their ids within one. A subject without any
+        event is there, with no items.
+    """
+    parts = [_tokenize_store(store, vocabulary, config, split, task) for store in stores]
+    return _concatenated(parts)
+
+
+def _tokenize_store(
+    store: SiteStore,
+    vocabulary: Vocabulary,
+    config: TokensConfig,
+    split: str | None,
+    task: str | None,
+) -> Sequences:
+    events = read_events(store, split)
+    is_score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
+    is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
+    clinical = _under_study_codes(
+        events.where(~(is_score | is_birth)[events.code]), vocabulary, read_parents(store)
+    )
+    clinical = _in_bins(clinical, config.bin_hours)
+    worn = _worn(store, vocabulary, split)
+    visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
+    prs, prs_mask = _scores(events.where(is_score[events.code]), vocabulary)
+    label_subject, label_time_us, label_value = _labels(store, task, events.subjects)
+    return Sequences(
+        subject_id=events.subjects,
+        site=np.zeros(len(events.subjects), np.int32),
+        birth_us=_births(events.where(is_birth[events.code] & ~events.static)),
+        **_items(clinical, worn, visits, vocabulary, len(events.subjects)),
+        wearable=worn.value,
+        wearable_mask=worn.observed,
+        prs=prs,
+        prs_mask=prs_mask,
+        visit_offsets=visits.offsets,
+        visit_time_us=visits.time_us,
+        visit_target_offsets=visits.target_offsets,
+        visit_target=visits.target,
+        label_subject=label_subject,
+        label_time_us=label_time_us,
+        label_value=label_value,
+    )
+
+
+def _under_study_codes(
+    events: Events, vocabulary: Vocabulary, parents: dict[str, str]
+) -> _Clinical:
+    """Name events by the study's codes; a value counts only under the code it was recorded by."""
+    index, how = vocabulary.look_up(events.codes, parents)
+    value = np.where(how[events.code] == EXACT, events.value, np.nan)
+    return _Clinical(events.subject, events.time_us, events.static, index[events.code], value)
+
+
+def _in_bins(events: _Clinical, bin_hours: float) -> _Clinical:
+    """Collapse values of one subject, code and bin into their mean at the last one's time.
+
+    Bins are counted from 1970, in whole microseconds.
+    """
+    if bin_hours == 0:
+        return events
+    valued = ~events.static & np.isfinite(events.value)
+    rows = np.flatnonzero(valued)
+    bin_ = events.time_us[rows] // round(bin_hours * US_PER_HOUR)
+    order = np.lexsort((bin_, events.code[rows], events.subject[rows]))
+    rows = rows[order]
+    first = np.flatnonzero(run_starts(events.subject[rows], events.code[rows], bin_[order]))
+    if not len(first):
+        return events
+    size = np.diff(np.append(first, len(rows)))
+    last = events.take(rows[first + size - 1])
+    last = replace(last, value=np.add.reduceat(events.value[rows], first) / size)
+    rest = events.take(~valued)
+    both = _Clinical(
+        *(np.concatenate([getattr(rest, f.name), getattr(last, f.name)]) for f in fields(rest))
+    )
+    return both.take(np.lexsort((both.time_us, ~both.static, both.subject)))
+
+
+def _visits(
+    events: _Clinical, vocabulary: Vocabulary, gap_hours: float, n_subjects: int
+) -> _Visits:
+    timed = np.flatnonzero(~events.static)
+    subject, time_us = events.subject[timed], events.time_us[timed]
+    starts = visit_starts(subject, time_us, gap_hours)
+    number = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    offsets = offsets_of(np.bincount(subject[first], minlength=n_subjects))
+    of_event = np.full(len(events.subject), -1, np.int32)
+    of_event[timed] = number - offsets[subject]
+    target = vocabulary.target_of_code[events.code[timed]]
+    hit = target >= 0
+    width = max(1, len(vocabulary.targets))
+    pairs = np.unique(number[hit] * width + target[hit])
+    return _Visits(
+        of_event=of_event,
+        offsets=offsets,
+        time_us=time_us[first],
+        target_offsets=offsets_of(np.bincount(pairs // width, minlength=len(first))),
+        target=(pairs % width).astype(np.int32),
+    )
+
+
+def _items(
+    events: _Clinical,
+    worn: WearableTokens,
+    visits: _Visits,
+    vocabulary: Vocabulary,
+    n_subjects: int,
+) -> dict[str, Any]:
+    """Return the item columns of `Sequences`: events and wearable tokens in one order."""
+    token, quantile = vocabulary.place(events.code, events.value)
+    n_worn = len(worn.subject)
+    none = np.zeros(n_worn, np.int32)
+    kind = np.where(events.static, STATIC, EVENT).astype(np.uint8)
+    has_value = token != vocabulary.first_token[events.code]
+    columns: dict[str, Any] = {
+        "kind": np.concatenate([kind, np.full(n_worn, WEARABLE, np.uint8)]),
+        "token": np.concatenate([token, none]),
+        "code": np.concatenate([events.code.astype(np.int32), none]),
+        "quantile": np.concatenate([quantile, none.astype(np.float32)]),
+        "has_value": np.concatenate([has_value, none.astype(np.bool_)]),
+        "time_us": np.concatenate([events.time_us, worn.end_us]),
+        "visit": np.concatenate([visits.of_event, none - np.int32(1)]),
+        "wearable_row": np.concatenate([np.full(len(token), -1), np.arange(n_worn)]),
+    }
+    subject = np.concatenate([events.subject, worn.subject])
+    if n_worn:
+        timed = columns["kind"] != STATIC
+        order = np.lexsort((columns["kind"], columns["time_us"], timed, subject))
+        columns = {name: column[order] for name, column in columns.items()}
+    columns["offsets"] = offsets_of(np.bincount(subject, minlength=n_subjects))
+    return columns
+
+
+def _births(events: Events) -> Int64:
+    birth_us = np.full(len(events.subjects), UNKNOWN_TIME, np.int64)
+    birth_us[events.subject] = events.time_us
+    return birth_us
+
+
+def _scores(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
+    place = {PRS_PREFIX + name: i for i, name in enumerate(vocabulary.prs_panel)}
+    column = np.array([place.get(code, -1) for code in events.codes], np.int64)[events.code]
+    known = (column >= 0) & ~np.isnan(events.value)
+    shape = (len(events.subjects), len(vocabulary.prs_panel))
+    prs, mask = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    at = events.subject[known], column[known]
+    prs[at] = np.clip(events.value[known], -CLIP, CLIP)
+    mask[at] = True
+    return prs, mask
+
+
+def _worn(store: SiteStore, vocabulary: Vocabulary, split: str | None) -> WearableTokens:
+    if vocabulary.wearable is not None:
+        return wearable_tokens(store, vocabulary.wearable, split)
+    none = np.empty(0, np.int64)
+    shape = (0, 1, 1)
+    return WearableTokens(none, none, np.empty(shape, np.float32), np.empty(shape, np.bool_))
+
+
+def _labels(store: SiteStore, task: str | None, subjects: Int64) -> tuple[Int64, Int64, Float32]:
+    if task is None or task not in store.tasks:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+    table = store.labels(task)
+    who = ids(table)
+    value = np.asarray(table["boolean_value"].to_numpy()).astype(np.float32)
+    rows = np.isin(who, subjects)
+    at = np.searchsorted(subjects, who[rows]).astype(np.int64)
+    return at, times_us(table, "prediction_time")[rows], value[rows]
+
+
+def _concatenated(parts: Sequence[Sequences]) -> Sequences:
+    """Join the sequences of stores; indices and offsets move behind those of the stores before."""
+    columns: dict[str, Any] = {}
+    for field in fields(Sequences):
+        arrays = [getattr(part, field.name) for part in parts]
+        if field.name in _MOVED:
+            before = offsets_of(np.array([_size(part, _MOVED[field.name]) for part in parts]))
+            arrays = [
+                np.where(array < 0, array, array + shift)
+                for array, shift in zip(arrays, before[:-1], strict=True)
+            ]
+        if field.name.endswith("offsets"):
+            arrays = [arrays[0], *(array[1:] for array in arrays[1:])]
+        if field.name == "site":
+            arrays = [np.full_like(array, i) for i, array in enumerate(arrays)]
+        columns[field.name] = np.ascontiguousarray(np.concatenate(arrays))
+    return Sequences(**columns)
+
+
+_MOVED = {
+    "offsets": "kind",
+    "wearable_row": "wearable",
+    "visit_offsets": "visit_time_us",
+    "visit_target_offsets": "visit_target",
+    "label_subject": "subject_id",
+}
+"""Columns that index another column, and which."""
+
+
+def _size(part: Sequences, name: str) -> int:
+    return len(getattr(part, name))
+
+
+def coverage(
+    stores: Sequence[SiteStore], vocabulary: Vocabulary, split: str | None = "train"
+) -> dict[str, float]:
+    """Return shares of a site's clinical events by how the vocabulary covers them.
+
+    Returns:
+        ``coverage_exact``, ``coverage_ancestor``, ``coverage_domain`` and ``coverage_unknown``,
+        which sum to 1; nothing where the site has no clinical event.
+    """
+    counts = np.zeros(4, np.int64)
+    for store in stores:
+        events = read_events(store, split)
+        _, how = vocabulary.look_up(events.codes, read_parents(store))
+        own = [code != birth_code and not code.startswith(PRS_PREFIX) for code in events.codes]
+        rows = np.bincount(events.code, minlength=len(events.codes))
+        counts += np.bincount(how, rows * np.array(own, np.int64), minlength=4).astype(np.int64)
+    if not counts.sum():
+        return {}
+    share = counts / counts.sum()
+    names = {"exact": EXACT, "ancestor": ANCESTOR, "domain": DOMAIN, "unknown": UNKNOWN}
+    return {f"coverage_{name}": float(share[how]) for name, how in names.items()}

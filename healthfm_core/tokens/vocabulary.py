@@ -1,0 +1,314 @@
+"""The vocabulary of a study: codes, their value bins, targets, scores and the wearable device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.schemas import WEARABLE_PREFIX
+from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens import values
+from healthfm_core.tokens.statistics import SiteStatistics
+from healthfm_core.tokens.wearing import WearableSpec
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+PAD_TOKEN: Final = 0
+UNKNOWN_TOKEN: Final = 1
+MASK_TOKEN: Final = 2
+_SPECIAL: Final = 3
+_PERCENTILES: Final = 99
+
+EXACT: Final = 0
+ANCESTOR: Final = 1
+DOMAIN: Final = 2
+UNKNOWN: Final = 3
+"""How a site's code was found in the vocabulary (`Vocabulary.look_up`)."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What every site of a study calls its data; frozen by the server, compared by `hash`.
+
+    Codes are numbered ``0 PAD, 1 UNK, 2 MASK``, then one unknown per domain (what stands before
+    the first ``//``), then `codes`. Tokens are numbered likewise, but a numeric code takes
+    1 + `value_bins` of them: without a value, then one per quantile bin.
+
+    Attributes:
+        codes: Codes by number of subjects, most first.
+        domains: Domains of `codes`, by name.
+        value_bins: Bins of a numeric code.
+        percentiles: For each numeric code its 1st … 99th percentile, as buckets of `values`.
+        targets: Codes that next_visit predicts, by number of subjects, most first.
+        prs_panel: Names of the polygenic scores, in the order of the panel.
+        wearable: The study's device, None without one.
+    """
+
+    codes: tuple[str, ...]
+    domains: tuple[str, ...]
+    value_bins: int
+    percentiles: Mapping[str, tuple[int, ...]]
+    targets: tuple[str, ...]
+    prs_panel: tuple[str, ...]
+    wearable: WearableSpec | None
+
+    @property
+    def mask_token(self) -> int:
+        """The token that hides another one in masked reconstruction."""
+        return MASK_TOKEN
+
+    @property
+    def n_codes(self) -> int:
+        """Number of code indices, special ones included."""
+        return _SPECIAL + len(self.domains) + len(self.codes)
+
+    @cached_property
+    def n_tokens(self) -> int:
+        """Number of code⊕bin tokens, special ones included."""
+        return self.n_codes + self.value_bins * len(self.percentiles)
+
+    @cached_property
+    def first_token(self) -> Int32:
+        """[n_codes] the token of each code index without a value."""
+        width = np.ones(self.n_codes, np.int32)
+        width[np.flatnonzero(self._grid_row >= 0)] += self.value_bins
+        return (np.cumsum(width) - width).astype(np.int32)
+
+    @cached_property
+    def target_of_code(self) -> Int32:
+        """[n_codes] the target each code index is, -1 where it is none."""
+        target = np.full(self.n_codes, -1, np.int32)
+        target[[self._index[code] for code in self.targets]] = np.arange(len(self.targets))
+        return target
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        first = _SPECIAL + len(self.domains)
+        return {code: first + i for i, code in enumerate(self.codes)}
+
+    @cached_property
+    def _domain_index(self) -> dict[str, int]:
+        return {domain: _SPECIAL + i for i, domain in enumerate(self.domains)}
+
+    @cached_property
+    def _grid(self) -> Int32:
+        rows = list(self.percentiles.values())
+        return np.array(rows, np.int32).reshape(len(rows), _PERCENTILES)
+
+    @cached_property
+    def _grid_row(self) -> Int64:
+        rows = np.full(self.n_codes, -1, np.int64)
+        rows[[self._index[code] for code in self.percentiles]] = np.arange(len(self.percentiles))
+        return rows
+
+    def look_up(self, codes: Sequence[str], parents: Mapping[str, str]) -> tuple[Int64, Int64]:
+        """Return each code's index and how it was found.
+
+        A code that the study does not have becomes its nearest ancestor that the study has, else
+        the unknown of its domain, else the unknown of all.
+
+        Args:
+            codes: A site's own codes.
+            parents: The site's code → its parent.
+
+        Returns:
+            ([n] code index, [n] `EXACT`, `ANCESTOR`, `DOMAIN` or `UNKNOWN`).
+        """
+        found = [self._find(code, parents) for code in codes]
+        both = np.array(found, np.int64).reshape(len(found), 2)
+        return both[:, 0].copy(), both[:, 1].copy()
+
+    def _find(self, code: str, parents: Mapping[str, str]) -> tuple[int, int]:
+        if code in self._index:
+            return self._index[code], EXACT
+        seen, above = {code}, parents.get(code)
+        while above is not None and above not in seen:
+            if above in self._index:
+                return self._index[above], ANCESTOR
+            seen.add(above)
+            above = parents.get(above)
+        domain = domain_of(code)
+        if domain in self._domain_index:
+            return self._domain_index[domain], DOMAIN
+        return UNKNOWN_TOKEN, UNKNOWN
+
+    def place(self, code: Int64, value: npt.NDArray[np.float64]) -> tuple[Int32, Float32]:
+        """Return the token and the quantile of events, the value placed in its code's bins.
+
+        Args:
+            code: [n] code indices.
+            value: [n] values, NaN where there is none or where it must not be used.
+
+        Returns:
+            ([n] token; [n] 2·p − 1, with p the share of the study's values below the value plus
+            half of those that tie with it, in hundredths; 0 where there is no value).
+        """
+        token = self.first_token[code].copy()
+        quantile = np.zeros(len(code), np.float32)
+        rows = np.flatnonzero((self._grid_row[code] >= 0) & np.isfinite(value))
+        share = _mid_rank(self._grid, self._grid_row[code[rows]], values.bucket_of(value[rows]))
+        bin_ = np.minimum((share * self.value_bins).astype(np.int32), self.value_bins - 1)
+        token[rows] += 1 + bin_
+        quantile[rows] = 2 * share - 1
+        return token, quantile
+
+    def edges(self, code: str) -> tuple[float, ...]:
+        """Return the `value_bins` - 1 inner edges of a numeric code's bins, in its unit."""
+        wanted = np.arange(1, self.value_bins) * (_PERCENTILES + 1) / self.value_bins
+        buckets = np.array(self.percentiles[code], np.int32)[np.ceil(wanted).astype(int) - 1]
+        return tuple(float(edge) for edge in values.upper_edge(buckets))
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: keys in order, no spaces."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> Vocabulary:
+        """Return the vocabulary that `to_json` wrote.
+
+        Raises:
+            ProtocolError: HF-405 where the text is not a vocabulary.
+        """
+        try:
+            return _read(json.loads(text))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(
+                405,
+                where="vocabulary",
+                seen=f"a text that is no vocabulary ({type(error).__name__})",
+                wanted="the JSON that Vocabulary.to_json writes",
+                do="Install the same HealthFM release at the site and at the server.",
+            ) from error
+
+
+def _read(raw: dict[str, Any]) -> Vocabulary:
+    percentiles = {code: tuple(map(int, row)) for code, row in raw["percentiles"].items()}
+    if any(len(row) != _PERCENTILES for row in percentiles.values()):
+        raise ValueError("a numeric code needs 99 percentiles")
+    if not {*percentiles, *raw["targets"]} <= set(raw["codes"]):
+        raise ValueError("a target or a numeric code is not a code")
+    device = raw["wearable"]
+    return Vocabulary(
+        codes=tuple(raw["codes"]),
+        domains=tuple(raw["domains"]),
+        value_bins=int(raw["value_bins"]),
+        percentiles=dict(sorted(percentiles.items())),
+        targets=tuple(raw["targets"]),
+        prs_panel=tuple(raw["prs_panel"]),
+        wearable=None if device is None else _read_device(device),
+    )
+
+
+def _read_device(raw: dict[str, Any]) -> WearableSpec:
+    return WearableSpec(
+        device=str(raw["device"]),
+        channels=tuple(raw["channels"]),
+        mean=tuple(map(float, raw["mean"])),
+        sd=tuple(map(float, raw["sd"])),
+        hz=float(raw["hz"]),
+        token_s=float(raw["token_s"]),
+        window_s=float(raw["window_s"]),
+    )
+
+
+def _mid_rank(grid: Int32, row: Int64, bucket: Int32) -> npt.NDArray[np.float64]:
+    """Return the share of values below, plus half of the ties; resolution 1/100, never 0 or 1."""
+    below = _count(grid, row, bucket, inclusive=False)
+    up_to = _count(grid, row, bucket, inclusive=True)
+    return (below + up_to + 1) / 2 / (_PERCENTILES + 1)
+
+
+def _count(grid: Int32, row: Int64, bucket: Int32, *, inclusive: bool) -> Int64:
+    """Count the grid points of each row below (or up to) a bucket, by bisection of all at once."""
+    low = np.zeros(len(row), np.int64)
+    high = np.full(len(row), _PERCENTILES, np.int64)
+    for _ in range(_PERCENTILES.bit_length()):
+        middle = np.minimum((low + high) >> 1, _PERCENTILES - 1)
+        point = grid[row, middle]
+        after = (point <= bucket if inclusive else point < bucket) & (low < high)
+        low, high = (
+            np.where(after, middle + 1, low),
+            np.where(after, high, np.minimum(middle, high)),
+        )
+    return low
+
+
+def domain_of(code: str) -> str | None:
+    """Return what stands before a code's first ``//``, None where it has none."""
+    head, separator, _ = code.partition("//")
+    return head if separator else None
+
+
+def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary:
+    """Return the vocabulary of a study from the sum of its sites' statistics.
+
+    The `max_codes` codes most subjects have enter. A code is numeric where a site let out values
+    of it. A target is a code without values that occurs at a time and is not a wearable summary;
+    the `max_targets` most frequent are kept.
+    """
+    order = sorted(range(len(merged.codes)), key=lambda i: (-merged.subjects[i], merged.codes[i]))
+    order = order[: config.max_codes]
+    numeric = np.zeros(len(merged.codes), np.bool_)
+    numeric[merged.sketch.code] = True
+    codes = tuple(merged.codes[i] for i in order)
+    wanted = np.array([i for i in order if numeric[i]], np.int64)
+    points = np.arange(1, _PERCENTILES + 1) / (_PERCENTILES + 1)
+    grid = values.quantile_buckets(merged.sketch, wanted, points)
+    rows = {merged.codes[i]: tuple(grid[at].tolist()) for at, i in enumerate(wanted)}
+    targets = [
+        merged.codes[i]
+        for i in order
+        if not numeric[i]
+        and merged.timed_subjects[i] > 0
+        and not merged.codes[i].startswith(WEARABLE_PREFIX)
+    ]
+    return Vocabulary(
+        codes=codes,
+        domains=tuple(sorted({d for d in map(domain_of, codes) if d is not None})),
+        value_bins=config.value_bins,
+        percentiles=dict(sorted(rows.items())),
+        targets=tuple(targets[: config.max_targets]),
+        prs_panel=merged.scores,
+        wearable=_wearable(merged, config),
+    )
+
+
+def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | None:
+    """Return the device most subjects wear (the configured one if any), None without samples."""
+    worn: dict[str, int] = {}
+    for (device, _), subjects in zip(merged.channels, merged.channel_subjects, strict=True):
+        if config.device in (None, device) and subjects > 0:
+            worn[device] = max(worn.get(device, 0), int(subjects))
+    if not worn:
+        return None
+    device = min(worn, key=lambda name: (-worn[name], name))
+    at = [i for i, (name, _) in enumerate(merged.channels) if name == device]
+    subjects = merged.channel_subjects[at]
+    mean = merged.channel_sum[at] / subjects
+    sd = np.sqrt(np.maximum(merged.channel_square[at] / subjects - mean**2, 0))
+    hz = float(merged.channel_hz[at].max())
+    token_s = max(config.wearable_token_s, 1 / hz)
+    return WearableSpec(
+        device=device,
+        channels=tuple(merged.channels[i][1] for i in at),
+        mean=tuple(mean.tolist()),
+        sd=tuple(np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0).tolist()),
+        hz=hz,
+        token_s=token_s,
+        window_s=min(max(config.wearable_window_s, 1 / hz), token_s),
+    )

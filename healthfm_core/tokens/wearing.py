@@ -1,0 +1,257 @@
+"""Wearable recordings: moments of their channels, and samples laid out as tokens of windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from healthfm_core.data.events import coded, ids, times_us
+from healthfm_core.data.segments import offsets_of, ranges
+from healthfm_core.data.store import SiteStore
+
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+_SAMPLES_AT_ONCE: Final = 1 << 22
+_TOKENS: Final = 1 << 40
+
+
+@dataclass(frozen=True)
+class WearableSpec:
+    """A study's wearable device: which channels, their scale, and how samples become tokens.
+
+    Attributes:
+        device: Device folder of the stores.
+        channels: Names of the channels, in the order of the features.
+        mean: Mean of each channel, every subject weighing the same.
+        sd: Standard deviation of each channel over samples, likewise.
+        hz: Samples per second.
+        token_s: Seconds of wearing in one token.
+        window_s: Seconds in one window, at most `token_s`.
+    """
+
+    device: str
+    channels: tuple[str, ...]
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    hz: float
+    token_s: float
+    window_s: float
+
+    @property
+    def windows(self) -> int:
+        """W, windows per token."""
+        return math.ceil(self.token_s / self.window_s - 1e-9)
+
+    @property
+    def samples(self) -> int:
+        """Samples of one channel per window."""
+        return max(1, round(self.window_s * self.hz))
+
+    @property
+    def features(self) -> int:
+        """F, values per window: channel by channel, each in order of time."""
+        return len(self.channels) * self.samples
+
+
+@dataclass(frozen=True)
+class ChannelMoments:
+    """Sums over subjects of each channel's mean sample and mean squared sample.
+
+    Every subject weighs the same however long they wear the device, so one subject changes a
+    count by 1 and a sum by one reading's size.
+    """
+
+    channels: tuple[tuple[str, str], ...]
+    subjects: Int64
+    sum: Float64
+    square: Float64
+    hz: Float64
+    n_subjects: int
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Observed samples of some recordings, in order."""
+
+    subject: Int64
+    channel: Int64
+    time_us: Int64
+    value: Float32
+
+
+@dataclass(frozen=True)
+class WearableTokens:
+    """H tokens of a store, sorted by subject and time; shapes as in `data.sequences`."""
+
+    subject: Int64
+    end_us: Int64
+    value: Float32
+    observed: Bool
+
+
+def device_of(store: SiteStore, device: str | None) -> str | None:
+    """Return the device to read: the one asked for if the store has it, its first for None."""
+    if device is not None:
+        return device if device in store.devices else None
+    return store.devices[0] if store.devices else None
+
+
+def channel_moments(store: SiteStore, device: str | None, split: str | None) -> ChannelMoments:
+    """Return the moments of every channel of a device in one store."""
+    name = device_of(store, device)
+    if name is None:
+        return _no_moments()
+    table = store.wearable(name, split)
+    if not table.num_rows:
+        return _no_moments()
+    subjects = np.asarray(store.subjects(split), np.int64)
+    channels, channel_row = _channels(table)
+    size = len(subjects) * len(channels)
+    count, total, square = (np.zeros(size) for _ in range(3))
+    for samples in _chunks(table, subjects, channel_row):
+        at = samples.subject * len(channels) + samples.channel
+        reading = samples.value.astype(np.float64)
+        count += np.bincount(at, minlength=size)
+        total += np.bincount(at, reading, minlength=size)
+        square += np.bincount(at, reading * reading, minlength=size)
+    shape = (len(subjects), len(channels))
+    worn, per_subject = (count > 0).reshape(shape), np.maximum(count, 1)
+    hz = np.zeros(len(channels))
+    np.maximum.at(hz, channel_row, np.asarray(table.column("hz").to_numpy()))
+    return ChannelMoments(
+        channels=tuple((name, channel) for channel in channels),
+        subjects=worn.sum(0).astype(np.int64),
+        sum=(total / per_subject).reshape(shape).sum(0),
+        square=(square / per_subject).reshape(shape).sum(0),
+        hz=hz,
+        n_subjects=int(worn.any(1).sum()),
+    )
+
+
+def _no_moments() -> ChannelMoments:
+    none = np.empty(0)
+    return ChannelMoments((), np.empty(0, np.int64), none, none, none, 0)
+
+
+def total_moments(parts: Sequence[ChannelMoments]) -> ChannelMoments:
+    """Return the sum over a site's stores, which share no subject."""
+    channels = tuple(sorted({channel for part in parts for channel in part.channels}))
+    index = {channel: i for i, channel in enumerate(channels)}
+    subjects = np.zeros(len(channels), np.int64)
+    total, square, hz = (np.zeros(len(channels)) for _ in range(3))
+    for part in parts:
+        at = np.array([index[channel] for channel in part.channels], np.int64)
+        np.add.at(subjects, at, part.subjects)
+        np.add.at(total, at, part.sum)
+        np.add.at(square, at, part.square)
+        np.maximum.at(hz, at, part.hz)
+    everyone = sum(part.n_subjects for part in parts)
+    return ChannelMoments(channels, subjects, total, square, hz, everyone)
+
+
+def _channels(table: pa.Table) -> tuple[tuple[str, ...], Int64]:
+    """Return the channels by name, and each row's index among them."""
+    row, names = coded(table["channel"])
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    return tuple(names[i] for i in order), rank[row]
+
+
+def _chunks(table: pa.Table, subjects: Int64, channel_row: Int64) -> Iterator[_Samples]:
+    """Yield the observed samples, a bounded number at a time; channel -1 is left out."""
+    lengths = np.asarray(table.column("value").combine_chunks().value_lengths().fill_null(0))
+    bounds = offsets_of(lengths)
+    low = 0
+    while low < table.num_rows:
+        high = int(np.searchsorted(bounds, bounds[low] + _SAMPLES_AT_ONCE, side="right")) - 1
+        high = max(high, low + 1)
+        yield _samples(table.slice(low, high - low), subjects, channel_row[low:high])
+        low = high
+
+
+def _samples(table: pa.Table, subjects: Int64, channel_row: Int64) -> _Samples:
+    values = table.column("value").combine_chunks()
+    lengths = np.asarray(values.value_lengths().fill_null(0)).astype(np.int64)
+    value = np.asarray(values.flatten().fill_null(np.nan).to_numpy(zero_copy_only=False))
+    mask = table.column("mask").combine_chunks().flatten().fill_null(False)
+    observed = np.asarray(mask.to_numpy(zero_copy_only=False), np.bool_) & np.isfinite(value)
+    observed &= np.repeat(channel_row >= 0, lengths)
+    kept = np.flatnonzero(observed)
+    row = np.repeat(np.arange(table.num_rows), lengths)[kept]
+    step = ranges(np.zeros(len(lengths), np.int64), lengths)[kept]
+    period_us = 1e6 / np.asarray(table.column("hz").to_numpy())
+    subject = np.searchsorted(subjects, ids(table))
+    start = times_us(table, "start")
+    return _Samples(
+        subject=subject.astype(np.int64)[row],
+        channel=channel_row[row],
+        time_us=start[row] + np.rint(step * period_us[row]).astype(np.int64),
+        value=value[kept].astype(np.float32),
+    )
+
+
+def wearable_tokens(store: SiteStore, spec: WearableSpec, split: str | None) -> WearableTokens:
+    """Return the store's recordings as tokens of `spec.token_s`, aligned to the epoch.
+
+    A sample goes to the token, window and slot its own time falls into; of two samples in one slot
+    the later one is kept; a slot without a sample stays 0 and unobserved. Only tokens with an
+    observed sample exist. Channels that the study does not have are left out.
+    """
+    name = device_of(store, spec.device)
+    table = None if name is None else store.wearable(name, split)
+    if table is None or not table.num_rows:
+        return _laid_out(np.empty(0, np.int64), np.empty(0, np.int64), (), spec)
+    subjects = np.asarray(store.subjects(split), np.int64)
+    found, row = _channels(table)
+    index = {channel: i for i, channel in enumerate(spec.channels)}
+    channel_row = np.array([index.get(channel, -1) for channel in found], np.int64)[row]
+    every = np.unique(
+        np.concatenate(
+            [np.unique(_token_keys(s, spec)) for s in _chunks(table, subjects, channel_row)]
+        )
+    )
+    subject, number = np.divmod(every, _TOKENS)
+    places = (
+        (np.searchsorted(every, _token_keys(samples, spec)), samples)
+        for samples in _chunks(table, subjects, channel_row)
+    )
+    return _laid_out(subject, (number - _TOKENS // 2 + 1) * _token_us(spec), places, spec)
+
+
+def _token_us(spec: WearableSpec) -> int:
+    return round(spec.token_s * 1e6)
+
+
+def _token_keys(samples: _Samples, spec: WearableSpec) -> Int64:
+    """Return a number per sample that stands for its subject and token, in their order."""
+    return samples.subject * _TOKENS + (samples.time_us // _token_us(spec) + _TOKENS // 2)
+
+
+def _laid_out(
+    subject: Int64, end_us: Int64, places: Iterable[tuple[Int64, _Samples]], spec: WearableSpec
+) -> WearableTokens:
+    """Write samples, given with the token each belongs to, into [H, W, F] arrays."""
+    per_window, window_us = spec.samples, spec.window_s * 1e6
+    shape = (len(subject), spec.windows, spec.features)
+    value, observed = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    flat, seen = value.reshape(-1), observed.reshape(-1)
+    mean, sd = np.array(spec.mean), np.array(spec.sd)
+    for token, samples in places:
+        within = samples.time_us % _token_us(spec)
+        window = np.minimum((within // window_us).astype(np.int64), spec.windows - 1)
+        slot = ((within - window * window_us) * (per_window / window_us)).astype(np.int64)
+        slot = samples.channel * per_window + np.minimum(slot, per_window - 1)
+        at = (token * spec.windows + window) * spec.features + slot
+        flat[at] = (samples.value - mean[samples.channel]) / sd[samples.channel]
+        seen[at] = True
+    return WearableTokens(subject, end_us, value, observed)
