@@ -61,6 +61,34 @@ class Predictions:
         return self.where((self.repeats > 0) == (name == "repeat"))
 
     @classmethod
+    def of_queries(
+        cls,
+        subject: npt.NDArray[np.int64],
+        site: npt.NDArray[np.int32],
+        score: npt.NDArray[np.float32],
+        outcome: Bool,
+        repeats: npt.NDArray[np.float32],
+    ) -> Predictions:
+        """Return a row per query and target, from n queries of V targets.
+
+        Args:
+            subject: [n].
+            site: [n].
+            score: [n, V].
+            outcome: [n, V].
+            repeats: [n, V].
+        """
+        n, targets = score.shape
+        return cls(
+            subject=np.repeat(subject.astype(np.int64), targets),
+            site=np.repeat(site.astype(np.int32), targets),
+            target=np.tile(np.arange(targets, dtype=np.int32), n),
+            repeats=repeats.astype(np.float32).ravel(),
+            score=score.astype(np.float32).ravel(),
+            outcome=outcome.astype(np.bool_).ravel(),
+        )
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
         """Return the rows of all parts, which must not share subjects by accident of numbering."""
         if not parts:

@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from healthfm_core.evaluation.bootstrap import Draws, Estimate, draw_subjects, estimate
+from healthfm_core.evaluation.bootstrap import Estimate, draw_subjects
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
+from healthfm_core.evaluation.resampling import estimates as estimates_of
 
 MINUS: Final = " - "
 """Joins two arms' names in a row of their paired difference."""
@@ -38,7 +39,7 @@ class MetricRow:
         arm: ``federated``, ``local``, …, or ``federated - local`` for a paired difference.
         task: ``next_visit`` or the label table's name.
         subset: ``overall``, ``repeat`` or ``new_onset``.
-        metric: A key of `bootstrap.METRICS`.
+        metric: A key of `resampling.METRICS`.
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.
         high: Upper end.
@@ -85,7 +86,7 @@ def metric_rows(
         bootstraps: Number of replicates.
         rng: Where the draws come from.
         reference: The arm the others are held against.
-        metrics: Keys of `bootstrap.METRICS`; None is all that make sense for the task.
+        metrics: Keys of `resampling.METRICS`; None is all that make sense for the task.
     """
     if metrics is None:
         metrics = BASE_METRICS + (MACRO_METRICS if task == "next_visit" else ())
@@ -95,7 +96,7 @@ def metric_rows(
     differences: list[MetricRow] = []
     for subset in subsets_of(task):
         parts = {arm: p.subset(subset) for arm, p in predictions.items()}
-        estimates = {arm: _estimates(part, metrics, draws) for arm, part in parts.items()}
+        estimates = {arm: estimates_of(tuple(metrics), part, draws) for arm, part in parts.items()}
         for arm, part in parts.items():
             rows += _rows(arm, task, subset, estimates[arm], part.n_subjects)
             if arm != reference and reference in parts and same_rows(parts[reference], part):
@@ -116,10 +117,6 @@ def same_rows(a: Predictions, b: Predictions) -> bool:
         and np.array_equal(a.target, b.target)
         and np.array_equal(a.outcome, b.outcome)
     )
-
-
-def _estimates(part: Predictions, names: Sequence[str], draws: Draws) -> dict[str, Estimate]:
-    return {name: estimate(name, part, draws) for name in names}
 
 
 def _rows(

@@ -10,7 +10,7 @@ any model could do: `ceiling` gives the oracle's own predictions for the report.
 """
 
 from healthfm_simulations.cohort.build import Cohort, CohortSite, generate
-from healthfm_simulations.cohort.truth import ceiling, half_lives, is_condition
+from healthfm_simulations.cohort.truth import ceiling, half_lives, is_condition, scores_at
 from healthfm_simulations.cohort.write import write_sites
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "generate",
     "half_lives",
     "is_condition",
+    "scores_at",
     "write_sites",
 ]

@@ -80,6 +80,59 @@ def _predictions(
     )
 
 
+def scores_at(
+    folder: Path,
+    site: str,
+    subject: npt.NDArray[np.int64],
+    time_us: npt.NDArray[np.int64],
+    targets: Sequence[str],
+    *,
+    knowing: Knowing = "present",
+) -> npt.NDArray[np.float32]:
+    """Return the oracle's probability [n, V] of each target at each visit asked about.
+
+    For a ceiling on the very rows a model answered. NaN where the target is no condition.
+
+    Args:
+        folder: What `write_sites` wrote to.
+        site: The site's name.
+        subject: [n] subject ids.
+        time_us: [n] time of the visit asked about (a SEP's own time).
+        targets: V names.
+        knowing: What the oracle knows, see `ceiling`.
+
+    Raises:
+        StoreError: HF-208 without truth in `folder`; HF-210 where a visit is not in it.
+    """
+    path = folder / TRUTH / f"{site}.parquet"
+    if not path.exists():
+        raise _no_truth(f"{TRUTH}/{site}.parquet")
+    table = pq.read_table(path, columns=["subject_id", "time", "code", knowing])
+    code = table["code"].combine_chunks().dictionary_encode()
+    conditions = len(code.dictionary)
+    grid = table[knowing].to_numpy().reshape(-1, conditions)
+    names = [code.dictionary[i].as_py() for i in np.asarray(code.indices)[:conditions]]
+    key = np.empty(len(grid), [("subject", np.int64), ("time", np.int64)])
+    key["subject"] = table["subject_id"].to_numpy()[::conditions]
+    key["time"] = table["time"].cast(pa.int64()).to_numpy()[::conditions]
+    asked = np.empty(len(subject), key.dtype)
+    asked["subject"], asked["time"] = subject, time_us
+    row = np.minimum(np.searchsorted(key, asked), max(len(key) - 1, 0))
+    if not np.array_equal(key[row], asked):
+        raise StoreError(
+            210,
+            where=f"{TRUTH}/{site}.parquet",
+            seen="a visit asked about is not in it",
+            wanted="visits of this cohort, each with an earlier one",
+            do="Ask about visits of the stores beside this truth.",
+        )
+    scores = np.full((len(subject), len(targets)), np.nan, np.float32)
+    for column, name in enumerate(targets):
+        if name in names:
+            scores[:, column] = grid[row, names.index(name)]
+    return scores
+
+
 def half_lives(folder: Path) -> tuple[float, ...]:
     """Return the half-lives of the latents in days, slow ones first.
 
