@@ -21,6 +21,7 @@ CODES: Final[dict[int, str]] = {
     208: "the store does not exist or is not a store",
     209: "a file cannot be read",
     210: "a subject is unknown",
+    211: "polygenic scores are not normalised",
     # 3xx ingest
     301: "the input does not exist",
     302: "no reader recognises the input",
@@ -28,6 +29,8 @@ CODES: Final[dict[int, str]] = {
     304: "the output exists already",
     305: "an identifier is missing",
     306: "the input holds no usable row",
+    307: "a column is missing from the input",
+    308: "a column of the input has the wrong type",
     # 4xx federation
     401: "sites run different protocol versions",
     402: "a reply does not fit the contract",

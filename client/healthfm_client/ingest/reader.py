@@ -1,0 +1,73 @@
+"""What a reader is: a name, how it knows its source, its options, and the sites it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+from healthfm_core.data.genetics import DECLARED_Z
+
+
+class ReaderOptions(Schema):
+    """Options every reader has; a reader adds its own as fields, which become flags."""
+
+    today: date | None = Field(None, description="what is dated later is set aside [today, UTC]")
+
+    @property
+    def now_us(self) -> int:
+        """The end of `today` in µs since 1970."""
+        day = self.today or datetime.now(UTC).date()
+        return int(datetime.combine(day, time.max, UTC).timestamp() * 1_000_000)
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that a source says of one site; any part may be absent.
+
+    Attributes:
+        name: The site; None where the source is one site, whose store is then the output folder.
+        events: MEDS columns, rows in any order.
+        wearables: Device → rows of `schemas.WEARABLE`.
+        scores: subject_id, score, z.
+        normalisation: How the scores came to be z (see `healthfm_core.data.genetics`).
+        labels: Task → MEDS label table.
+        splits: MEDS's subject_splits; None is the keyed hash.
+        codes: MEDS's code metadata.
+        rejected: Reason → rows set aside.
+    """
+
+    name: str | None
+    events: pa.Table | None = None
+    wearables: Mapping[str, pa.Table] = field(default_factory=dict)
+    scores: pa.Table | None = None
+    normalisation: str = DECLARED_Z
+    labels: Mapping[str, pa.Table] = field(default_factory=dict)
+    splits: pa.Table | None = None
+    codes: pa.Table | None = None
+    rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of source.
+
+    Attributes:
+        name: As in ``ingest NAME PATH``.
+        summary: One line for ``--help``.
+        options: Its options, all with a default.
+        sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
+        read: (path, options) → the sites, one at a time; raises `IngestError`.
+    """
+
+    name: str
+    summary: str
+    sniff: Callable[[Path], bool]
+    read: Callable[[Path, Any], Iterator[Site]]
+    options: type[ReaderOptions] = ReaderOptions

@@ -1,0 +1,168 @@
+"""Reading raw columns: by name, of the right kind, or refused in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from healthfm_core.data.events import Int64, coded
+from healthfm_core.data.schemas import is_list_of, is_text
+from healthfm_core.errors import IngestError
+
+
+class Kind(Enum):
+    """What a raw column may be, and what it becomes."""
+
+    INTEGER = "an integer"
+    NUMBER = "a number"
+    TEXT = "text"
+    TIME = "a timestamp without a time zone"
+    FLAG = "true or false"
+    SERIES = "a list of numbers"
+
+
+_FITS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
+    Kind.INTEGER: pa.types.is_integer,
+    Kind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    Kind.TEXT: is_text,
+    Kind.TIME: lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+    Kind.FLAG: lambda kind: pa.types.is_boolean(kind) or pa.types.is_integer(kind),
+    Kind.SERIES: lambda kind: any(
+        is_list_of(kind, item) for item in (pa.float32(), pa.float64(), pa.uint8(), pa.int16())
+    ),
+}
+_BECOMES: Mapping[Kind, pa.DataType] = {
+    Kind.INTEGER: pa.int64(),
+    Kind.NUMBER: pa.float64(),
+    Kind.TIME: pa.timestamp("us"),
+    Kind.FLAG: pa.bool_(),
+}
+
+
+def schema_of(file: Path) -> pa.Schema | None:
+    """Return a Parquet file's schema, or None where it is none."""
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def has_columns(file: Path, names: Iterable[str]) -> bool:
+    """Whether `file` is Parquet with these columns; for sniffing."""
+    schema = schema_of(file) if file.is_file() else None
+    return schema is not None and set(names) <= set(schema.names)
+
+
+def read_columns(
+    file: Path, wanted: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
+) -> pa.Table:
+    """Return columns of a Parquet file, cast to what their kind becomes (texts as they are).
+
+    Args:
+        file: The file.
+        wanted: Column → kind.
+        optional: Likewise, for columns that may lack.
+
+    Raises:
+        IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind.
+    """
+    if not file.is_file():
+        raise _error(301, file.name, "there is no such file", "it is part of this source")
+    schema = schema_of(file)
+    if schema is None:
+        raise _error(303, file.name, "the file cannot be read", "a whole Parquet file is wanted")
+    kinds = dict(wanted) | {k: v for k, v in (optional or {}).items() if k in schema.names}
+    for name, kind in kinds.items():
+        if name not in schema.names:
+            seen = f'there is no column "{name}"'
+            raise _error(307, file.name, seen, f"{kind.value} of that name is wanted")
+        if not _FITS[kind](schema.field(name).type):
+            seen = f'column "{name}" is {schema.field(name).type}'
+            raise _error(308, file.name, seen, f"{kind.value} is wanted")
+    try:
+        table = pq.read_table(file, columns=list(kinds))
+    except (OSError, pa.ArrowException) as error:
+        raise _error(
+            303, file.name, "the file is cut off or damaged", "a whole Parquet file is wanted"
+        ) from error
+    columns = {
+        name: table[name].cast(_BECOMES[kind], safe=False) if kind in _BECOMES else table[name]
+        for name, kind in kinds.items()
+    }
+    return pa.table(columns)
+
+
+def refuse_nulls(table: pa.Table, names: Iterable[str], where: str) -> None:
+    """Raise HF-305 where an identifier is missing in some row."""
+    for name in names:
+        missing = table[name].null_count
+        if missing:
+            seen = f'column "{name}" is empty in {missing} rows'
+            raise _error(305, where, seen, "an identifier in every row is wanted")
+
+
+def refuse_empty(table: pa.Table, where: str) -> None:
+    """Raise HF-306 where there is no row."""
+    if not table.num_rows:
+        raise _error(306, where, "there is no usable row", "at least one is wanted")
+
+
+def by_group(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
+    """Yield (value as text, rows) per distinct value of a column, in order of the value.
+
+    Args:
+        table: Rows in any order; those of a group keep theirs.
+        column: Integer or text without nulls; it is dropped.
+    """
+    index, names = coded(table[column].cast(pa.string()))
+    rest = table.drop_columns([column])
+    if not np.all(index[1:] >= index[:-1]):
+        rest = rest.take(pa.array(np.argsort(index, kind="stable")))
+    ends = np.cumsum(np.bincount(index, minlength=len(names)))
+    for at in sorted(range(len(names)), key=lambda at: (len(names[at]), names[at])):
+        start = int(ends[at - 1]) if at else 0
+        yield names[at], rest.slice(start, int(ends[at]) - start)
+
+
+def folder_name(text: str) -> str:
+    """Return a site's name as a folder's: lower case, letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.") or "unknown"
+
+
+def rows_of(table: pa.Table, subjects: Int64) -> pa.Table:
+    """Return the rows whose subject_id is among `subjects`."""
+    return table.filter(pc.is_in(table["subject_id"], pa.array(subjects, pa.int64())))
+
+
+def matched(subject: Int64, known: Int64, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Return for each row what another table says of its subject.
+
+    Args:
+        subject: [N] subject of each row.
+        known: [K] subjects of the other table, each once.
+        column: [K] what it says.
+        where: Named in an error.
+
+    Raises:
+        IngestError: HF-305 where the other table does not have a subject.
+    """
+    order = np.argsort(known)
+    at = np.minimum(np.searchsorted(known, subject, sorter=order), len(known) - 1)
+    unknown = int(np.sum(known[order[at]] != subject)) if len(known) else len(subject)
+    if unknown:
+        seen = f"the subjects of {unknown} events are not in it"
+        raise _error(305, where, seen, "every subject with events is wanted there")
+    return column.take(pa.array(order[at]))
+
+
+def _error(number: int, where: str, seen: str, wanted: str) -> IngestError:
+    return IngestError(
+        number, where=where, seen=seen, wanted=wanted, do="Check the source's export."
+    )

@@ -1,0 +1,208 @@
+"""Events as MEDS rows: order, duplicates and impossible values, a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from meds import birth_code
+
+from healthfm_core.data.schemas import EVENTS
+from healthfm_core.data.splits import mix
+from healthfm_core.errors import StoreError
+
+STATIC_TIME: Final = np.iinfo(np.int64).min
+"""Stands for a null time in int64 columns, so that static rows sort first."""
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+Limits = Mapping[str, tuple[float, float]]
+"""Code → least and greatest value that can be true, both allowed."""
+
+
+def ids(table: pa.Table, name: str = "subject_id") -> Int64:
+    """Return an int64 column without nulls as an array."""
+    return np.asarray(table[name].to_numpy(), dtype=np.int64)
+
+
+def times_us(table: pa.Table, name: str = "time") -> Int64:
+    """Return a timestamp column as µs since 1970, `STATIC_TIME` where null."""
+    return np.asarray(table[name].cast(pa.int64()).fill_null(STATIC_TIME).to_numpy(), np.int64)
+
+
+def coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return a text column as ([N] index into the names, -1 where null; the distinct names)."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
+    index = whole.indices.cast(pa.int64()).fill_null(-1).to_numpy()
+    return np.asarray(index, np.int64), whole.dictionary.to_pylist()
+
+
+def is_ascending(subject: Int64, time: Int64) -> bool:
+    """Whether rows are in order of subject, then time."""
+    later = subject[1:] > subject[:-1]
+    return bool(np.all(later | ((subject[1:] == subject[:-1]) & (time[1:] >= time[:-1]))))
+
+
+def sort_events(table: pa.Table) -> pa.Table:
+    """Return the rows by subject, then time (static first); rows that tie keep their order."""
+    subject, time = ids(table), times_us(table)
+    if is_ascending(subject, time):
+        return table
+    return table.take(pa.array(np.lexsort((time, subject))))
+
+
+def repeated(keys: list[Int64]) -> Bool:
+    """Return where a row equals an earlier row in all of `keys`.
+
+    Rows are compared by a 64-bit hash first and exactly where hashes agree.
+    """
+    size = len(keys[0])
+    hashed = np.zeros(size, np.uint64)
+    for key in keys:
+        hashed = mix(hashed * np.uint64(0x9E3779B97F4A7C15) + key.view(np.uint64))
+    ranked = np.sort(hashed)
+    twice = ranked[1:][ranked[1:] == ranked[:-1]]
+    result = np.zeros(size, np.bool_)
+    if not len(twice):
+        return result
+    rows = np.flatnonzero(np.isin(hashed, twice))
+    rows = rows[np.lexsort([key[rows] for key in keys])]
+    same = np.logical_and.reduce([key[rows[1:]] == key[rows[:-1]] for key in keys])
+    result[rows[1:][same]] = True
+    return result
+
+
+def duplicates(table: pa.Table) -> Bool:
+    """Return where an event equals an earlier one in subject, time, code and both values."""
+    numbers = table["numeric_value"]
+    present = np.asarray(numbers.is_valid().to_numpy())
+    values = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32) + np.float32(0.0)
+    bits = np.where(present, values.view(np.uint32).astype(np.int64), -1)
+    keys = [ids(table), times_us(table), coded(table["code"])[0], bits]
+    if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
+        keys.append(coded(table["text_value"])[0])
+    return repeated(keys)
+
+
+def check_events(table: pa.Table, where: str) -> None:
+    """Check that each subject is contiguous and in order of time, and no event occurs twice.
+
+    Raises:
+        StoreError: HF-203 or HF-204, with the number of rows and nothing of their content.
+    """
+    subject, time = ids(table), times_us(table)
+    changes = subject[1:] != subject[:-1]
+    backwards = int(np.sum(~changes & (time[1:] < time[:-1])))
+    runs = int(np.sum(changes)) + (len(subject) > 0)
+    apart = runs - len(np.unique(subject))
+    if backwards or apart:
+        raise StoreError(
+            203,
+            where=where,
+            seen=f"events go back in time or a subject's rows lie apart, {backwards + apart}×",
+            wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
+            do="Sort the file by subject_id and time, or ingest it as an event table.",
+        )
+    again = int(np.sum(duplicates(table)))
+    if again:
+        raise StoreError(
+            204,
+            where=where,
+            seen=f"{again} events equal another in subject, time, code and value",
+            wanted="every event is wanted once",
+            do="Remove the duplicates, or ingest it as an event table, which sets them aside.",
+        )
+
+
+def births(table: pa.Table) -> tuple[Int64, Int64]:
+    """Return the subjects with a birth (sorted) and its time in µs; the first where there are two.
+
+    Args:
+        table: MEDS columns in any order.
+    """
+    rows = table.filter(pc.equal(table["code"].cast(pa.string()), birth_code))
+    subject, time = ids(rows), times_us(rows)
+    order = np.lexsort((time, subject))
+    subject, time = subject[order], time[order]
+    known = time != STATIC_TIME
+    subject, first = np.unique(subject[known], return_index=True)
+    return subject, time[known][first]
+
+
+def _before_birth(table: pa.Table, time: Int64) -> Bool:
+    born, born_us = births(table)
+    if not len(born):
+        return np.zeros(len(time), np.bool_)
+    subject = ids(table)
+    at = np.minimum(np.searchsorted(born, subject), len(born) - 1)
+    return np.asarray((born[at] == subject) & (time != STATIC_TIME) & (time < born_us[at]))
+
+
+def _beyond_limits(table: pa.Table, limits: Limits) -> Bool:
+    index, names = coded(table["code"])
+    low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in names] + [-np.inf])
+    high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in names] + [np.inf])
+    value = np.asarray(table["numeric_value"].fill_null(np.nan).to_numpy(), np.float32)
+    low, high = low.astype(np.float32), high.astype(np.float32)
+    return np.asarray((value < low[index]) | (value > high[index]))
+
+
+def set_aside(
+    table: pa.Table, *, now_us: int, limits: Limits | None = None
+) -> tuple[pa.Table, dict[str, pa.Table]]:
+    """Part events that can be true from those that cannot.
+
+    Args:
+        table: The columns of `EVENTS`, in any order of rows.
+        now_us: µs since 1970; what is dated later has not happened.
+        limits: Values of a code outside its limits are impossible.
+
+    Returns:
+        The events to keep, in their order, and reason → events set aside. An event is counted
+        under the first reason that fits: no_code, duplicate, after_today, before_birth,
+        not_finite, impossible_value.
+    """
+    time = times_us(table)
+    numbers = table["numeric_value"]
+    value = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32)
+    code = table["code"]
+    blank = pc.fill_null(pc.equal(pc.utf8_length(code.cast(pa.string())), 0), True)
+    reasons: dict[str, Bool] = {
+        "no_code": np.asarray(blank.to_numpy(), np.bool_),
+        "duplicate": duplicates(table),
+        "after_today": time > now_us,
+        "before_birth": _before_birth(table, time),
+        "not_finite": ~np.isfinite(value),
+        "impossible_value": _beyond_limits(table, limits or {}),
+    }
+    kept = np.ones(table.num_rows, np.bool_)
+    aside: dict[str, pa.Table] = {}
+    for reason, where in reasons.items():
+        rows = kept & where
+        if rows.any():
+            aside[reason] = table.filter(pa.array(rows))
+            kept &= ~rows
+    return (table if kept.all() else table.filter(pa.array(kept))), aside
+
+
+def static_rows(subject_id: Int64, code: list[str] | pa.Array, value: pa.Array | None) -> pa.Table:
+    """Return events without a time; `value` null or None where a code has no number."""
+    size = len(subject_id)
+    return pa.table(
+        {
+            "subject_id": pa.array(subject_id, pa.int64()),
+            "time": pa.nulls(size, pa.timestamp("us")),
+            "code": pa.array(code, pa.string()),
+            "numeric_value": pa.nulls(size, pa.float32()) if value is None else value,
+            "text_value": pa.nulls(size, pa.large_string()),
+        },
+        schema=pa.schema([field.with_nullable(True) for field in EVENTS]),
+    )

@@ -1,0 +1,134 @@
+"""Where things lie in a site store, and how its files are opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from meds import (
+    code_metadata_filepath,
+    data_subdirectory,
+    dataset_metadata_filepath,
+    subject_splits_filepath,
+)
+
+from healthfm_core.errors import StoreError
+
+DATA: Final = data_subdirectory
+SPLITS_FILE: Final = subject_splits_filepath
+CODES_FILE: Final = code_metadata_filepath
+MARKER_FILE: Final = dataset_metadata_filepath
+"""Written last: a store without it is half-written."""
+WEARABLE_FOLDER: Final = "wearable"
+LABELS_FOLDER: Final = "labels"
+REJECTED_FOLDER: Final = "rejected"
+OWN_KEY: Final = "healthfm"
+"""Key of HealthFM's own facts in dataset.json, which allows further ones."""
+
+
+def in_order(folder: Path) -> list[Path]:
+    """Return the Parquet files below `folder`, ``2.parquet`` before ``10.parquet``."""
+    files = [path for path in folder.rglob("*.parquet") if path.is_file()]
+    return sorted(files, key=lambda path: (path.parent.as_posix(), len(path.stem), path.stem))
+
+
+def read_schema(file: Path, where: str) -> pa.Schema:
+    """Return the schema in a Parquet file's footer.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(where) from error
+
+
+def read_parquet(
+    file: Path, where: str, columns: list[str] | None = None, coded: tuple[str, ...] = ()
+) -> pa.Table:
+    """Return a Parquet file as it is.
+
+    Args:
+        file: The file.
+        where: Named in an error.
+        columns: Only these.
+        coded: Text columns to read as dictionaries.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    try:
+        return pq.ParquetFile(file, read_dictionary=list(coded)).read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(where) from error
+
+
+def read_marker(store: Path) -> dict[str, Any]:
+    """Return dataset.json.
+
+    Raises:
+        StoreError: HF-207 where it is missing or cut off, HF-208 where `store` is no store at all.
+    """
+    if not store.is_dir() or not any((store / name).is_dir() for name in (DATA, "metadata")):
+        raise StoreError(
+            208,
+            where=store.name,
+            seen="there is no folder with data/ and metadata/" if store.is_dir() else "not there",
+            wanted="a site store is wanted",
+            do="Give a folder that `ingest` wrote.",
+        )
+    try:
+        marker = json.loads((store / MARKER_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        marker = None
+    except (OSError, ValueError) as error:
+        raise _half_written(store, "cannot be read") from error
+    if not isinstance(marker, dict):
+        raise _half_written(store, "is missing" if marker is None else "is not an object")
+    return marker
+
+
+def write_parquet(table: pa.Table, file: Path) -> None:
+    """Write a table so that equal tables give equal bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, compression="zstd", row_group_size=1 << 20)
+
+
+def write_shards(table: pa.Table, folder: Path, rows_per_file: int) -> None:
+    """Write a table that is sorted by subject as ``0.parquet``, ``1.parquet`` …
+
+    A subject is in one file; a file ends with the subject that fills it.
+    """
+    subject = np.asarray(table["subject_id"].to_numpy())
+    ends = np.append(np.flatnonzero(subject[1:] != subject[:-1]) + 1, len(subject))
+    start = number = 0
+    while start < len(subject):
+        full = np.searchsorted(ends, min(start + rows_per_file, len(subject)))
+        end = int(ends[full])
+        write_parquet(table.slice(start, end - start), folder / f"{number}.parquet")
+        start, number = end, number + 1
+
+
+def _unreadable(where: str) -> StoreError:
+    return StoreError(
+        209,
+        where=where,
+        seen="the file cannot be read",
+        wanted="a whole Parquet file is wanted",
+        do="Check the disk and the permissions, or ingest the source again.",
+    )
+
+
+def _half_written(store: Path, what: str) -> StoreError:
+    return StoreError(
+        207,
+        where=store.name,
+        seen=f"{MARKER_FILE}, which is written last, {what}",
+        wanted="a finished store is wanted",
+        do="Delete the folder and ingest the source again.",
+    )

@@ -1,0 +1,280 @@
+"""Writing a site store: all of it, checked, or nothing."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from healthfm_core.data.events import Int64, ids, sort_events
+from healthfm_core.data.genetics import DECLARED_Z, mark, score_events
+from healthfm_core.data.integrity import check_store, empty
+from healthfm_core.data.labels import check_labels
+from healthfm_core.data.layout import (
+    CODES_FILE,
+    DATA,
+    LABELS_FOLDER,
+    MARKER_FILE,
+    OWN_KEY,
+    REJECTED_FOLDER,
+    SPLITS_FILE,
+    WEARABLE_FOLDER,
+    write_parquet,
+    write_shards,
+)
+from healthfm_core.data.schemas import (
+    CODES,
+    EVENTS,
+    PRS_PREFIX,
+    SPLIT_NAMES,
+    SPLITS,
+    WEARABLE,
+    conform,
+)
+from healthfm_core.data.splits import DEFAULT_KEY, assign, split_table
+from healthfm_core.data.wearables import sort_wearable
+from healthfm_core.errors import IngestError
+
+EVENTS_PER_FILE: Final = 2_000_000
+SAMPLES_PER_FILE: Final = 50_000_000
+
+
+class StoreWriter:
+    """Collects a site's tables and, at the end of its ``with`` block, writes and checks the store.
+
+    Everything goes to a sibling temporary folder that takes the store's name when every row has
+    passed the check; after an exception (an interruption too) nothing of it is left. Events and
+    wearable rows may come in any order and in several calls: the writer sorts them.
+
+    Args:
+        path: The store's folder.
+        dataset_name: The site's name.
+        overwrite: Replace a store that is there; without it that is an error.
+
+    Raises:
+        IngestError: HF-304 where the folder exists, on entering.
+        StoreError: HF-201 to HF-211, on leaving.
+    """
+
+    def __init__(self, path: Path, *, dataset_name: str, overwrite: bool = False) -> None:
+        self._path = Path(path)
+        self._name = dataset_name
+        self._overwrite = overwrite
+        self._events: list[pa.Table] = []
+        self._wearables: dict[str, list[pa.Table]] = {}
+        self._labels: dict[str, pa.Table] = {}
+        self._rejected: dict[str, list[pa.Table]] = {}
+        self._splits: Mapping[int, str] | pa.Table | None = None
+        self._codes = CODES.empty_table()
+        self._scores = ""
+
+    def __enter__(self) -> Self:
+        refuse_existing(self._path, self._overwrite)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            with Replacing(self._path, overwrite=self._overwrite) as folder:
+                self._write(folder)
+
+    def events(self, table: pa.Table) -> None:
+        """Add events (MEDS columns; rows in any order; a duplicate is refused at the end)."""
+        self._events.append(conform(table, EVENTS, f"{self._name}: events"))
+
+    def wearable(self, device: str, table: pa.Table) -> None:
+        """Add rows of `WEARABLE` under the device's name."""
+        rows = conform(table, WEARABLE, f"{self._name}: {WEARABLE_FOLDER}/{device}")
+        self._wearables.setdefault(device, []).append(rows)
+
+    def scores(self, table: pa.Table, *, normalisation: str = DECLARED_Z) -> None:
+        """Add polygenic scores (subject_id, score, z), of one normalisation (see `genetics`)."""
+        self._events.append(score_events(table, f"{self._name}: polygenic scores"))
+        self._scores = normalisation
+
+    def labels(self, task: str, table: pa.Table) -> None:
+        """Set the labels of a task (MEDS label columns; further columns are kept)."""
+        self._labels[task] = table
+
+    def splits(self, mapping: Mapping[int, str] | pa.Table | None) -> None:
+        """Set subject → train | tuning | held_out, as a mapping or MEDS's table.
+
+        A subject that is not named, or everyone where this is None or never called, goes by keyed
+        hash of the id 70/15/15.
+        """
+        self._splits = mapping
+
+    def codes(self, table: pa.Table) -> None:
+        """Set what is known of codes (code, description, parent_codes); the rest is completed."""
+        self._codes = conform(table, CODES, f"{self._name}: {CODES_FILE}")
+
+    def rejected(self, reason: str, table: pa.Table) -> None:
+        """Keep rows that were set aside, beside the data, under the reason why."""
+        self._rejected.setdefault(reason, []).append(table)
+
+    def _write(self, folder: Path) -> None:
+        events = sort_events(pa.concat_tables([EVENTS.empty_table(), *self._events]))
+        wearables = {
+            device: sort_wearable(pa.concat_tables(tables))
+            for device, tables in self._wearables.items()
+        }
+        wearables = {device: table for device, table in wearables.items() if table.num_rows}
+        subjects = np.unique(
+            np.concatenate([ids(events), *(ids(table) for table in wearables.values())])
+        )
+        if not len(subjects):
+            raise empty(self._name)
+        splits = self._split_table(subjects)
+        write_parquet(splits, folder / SPLITS_FILE)
+        self._write_events(folder, events, splits)
+        for device, table in wearables.items():
+            samples = max(1, len(pc.list_flatten(table["mask"])) // table.num_rows)
+            rows = max(1, SAMPLES_PER_FILE // samples)
+            write_shards(table, folder / WEARABLE_FOLDER / device, rows)
+        for task, table in self._labels.items():
+            where = f"{LABELS_FOLDER}/{task}.parquet"
+            write_parquet(check_labels(table, ids(splits), where), folder / where)
+        for reason, tables in self._rejected.items():
+            table = pa.concat_tables(tables, promote_options="permissive")
+            write_parquet(table, folder / REJECTED_FOLDER / f"{reason}.parquet")
+        write_parquet(self._code_table(events), folder / CODES_FILE)
+        check_store(folder)
+        marker = json.dumps(self._marker(tuple(sorted(wearables))), indent=2, sort_keys=True)
+        (folder / MARKER_FILE).write_text(marker + "\n", encoding="utf-8")
+
+    def _write_events(self, folder: Path, events: pa.Table, splits: pa.Table) -> None:
+        if not events["text_value"].drop_null().length():
+            events = events.drop_columns(["text_value"])
+        subject, subjects = ids(events), ids(splits)
+        rows = np.searchsorted(subjects, subject)
+        for name in SPLIT_NAMES:
+            chosen = np.asarray(pc.equal(splits["split"], name).to_numpy(), np.bool_)
+            table = events.filter(pa.array(chosen[rows], pa.bool_()))
+            write_shards(table, folder / DATA / name, EVENTS_PER_FILE)
+
+    def _split_table(self, subjects: Int64) -> pa.Table:
+        given = self._splits
+        if given is None:
+            return split_table(subjects, assign(subjects, key=DEFAULT_KEY))
+        if isinstance(given, Mapping):
+            given = pa.table(
+                {
+                    "subject_id": pa.array(list(given), pa.int64()),
+                    "split": pa.array(list(given.values()), pa.string()),
+                }
+            )
+        given = conform(given, SPLITS, f"{self._name}: {SPLITS_FILE}")
+        others = np.setdiff1d(subjects, ids(given))
+        rest = split_table(others, assign(others, key=DEFAULT_KEY))
+        table = pa.concat_tables([given, rest]).sort_by("subject_id")
+        return table.filter(pc.is_in(table["subject_id"], pa.array(subjects)))
+
+    def _code_table(self, events: pa.Table) -> pa.Table:
+        names = sorted(events["code"].unique().to_pylist())
+        known = self._codes.filter(pc.is_in(self._codes["code"], pa.array(names, pa.string())))
+        rest = sorted(set(names) - set(known["code"].to_pylist()))
+        described = [
+            mark(self._scores) if self._scores and name.startswith(PRS_PREFIX) else None
+            for name in rest
+        ]
+        more = pa.table(
+            {
+                "code": pa.array(rest, pa.string()),
+                "description": pa.array(described, pa.string()),
+                "parent_codes": pa.nulls(len(rest), pa.list_(pa.string())),
+            },
+            schema=CODES,
+        )
+        return pa.concat_tables([known.cast(CODES), more]).sort_by("code")
+
+    def _marker(self, devices: tuple[str, ...]) -> dict[str, Any]:
+        rejected = {
+            reason: sum(table.num_rows for table in tables)
+            for reason, tables in sorted(self._rejected.items())
+        }
+        return {
+            "dataset_name": self._name,
+            "etl_name": "healthfm",
+            "etl_version": version("healthfm"),
+            "meds_version": version("meds"),
+            "additional_value_modality_columns": [f"{WEARABLE_FOLDER}/{d}" for d in devices],
+            OWN_KEY: {"rejected": rejected, "scores": self._scores or None},
+        }
+
+
+class Replacing:
+    """A temporary folder beside `path` that takes its name when the block ends well.
+
+    What stood at `path` goes only once the new folder is complete. After an exception the
+    temporary folder is removed and `path` is as it was.
+
+    Raises:
+        IngestError: HF-304 where `path` exists and `overwrite` is false, on entering.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self._path = path
+        self._overwrite = overwrite
+        self._folder = path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
+
+    def __enter__(self) -> Path:
+        refuse_existing(self._path, self._overwrite)
+        self._folder.mkdir(parents=True)
+        return self._folder
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._take_the_name()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _take_the_name(self) -> None:
+        old = self._folder.with_name(f"{self._folder.name}.old")
+        if self._path.exists():
+            self._path.rename(old)
+        try:
+            self._folder.rename(self._path)
+        except OSError:
+            if old.exists():
+                old.rename(self._path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise HF-304 where `path` exists, unless it may be replaced and holds stores only."""
+    if not path.exists() or (overwrite and _replaceable(path)):
+        return
+    raise IngestError(
+        304,
+        where=path.name,
+        seen="the output folder exists already" + (" and holds no store" if overwrite else ""),
+        wanted="a new one is wanted, since nothing is replaced unasked",
+        do="Name another folder" + ("." if overwrite else ", or give --overwrite."),
+    )
+
+
+def _replaceable(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    inside = list(path.iterdir())
+    return (path / "metadata").is_dir() or all((child / "metadata").is_dir() for child in inside)
