@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
   'import sys; sys.version_info[:2] == (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
 
 # No process of ours phones home, and nothing is installed while a run goes on.
@@ -48,11 +48,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing the runtime packages into $(VENV) ..."
+	@echo "Installing the runtime packages into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing the runtime packages, Ray and the development tools into $(VENV) ..."
+	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,dev]'
 	@touch $(VENV)/installed-run $@
