@@ -6,14 +6,22 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import beartype
+import numpy as np
+import numpy.typing as npt
+
+TEXT_ARRAY = npt.NDArray[np.str_]
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` with its arguments and result checked at each call.
 
-    beartype knows `Self` only where it decorates a whole class, and jaxtyping's hook decorates
-    methods one by one; so a result of type `Self` is left to mypy.
+    Two annotations are left to mypy: a result of type `Self`, which beartype knows only where it
+    decorates a whole class; and the width of an array of text, which it takes to be 0.
     """
-    if function.__annotations__.get("return") in ("Self", Self):
-        del function.__annotations__["return"]
+    hints = function.__annotations__
+    if hints.get("return") in ("Self", Self):
+        del hints["return"]
+    for name, hint in hints.items():
+        if hint == TEXT_ARRAY:
+            hints[name] = np.ndarray
     return beartype.beartype(function)
