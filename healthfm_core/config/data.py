@@ -47,4 +47,8 @@ class DataConfig(Schema):
         default_factory=dict,
         description="site name → modalities it may use; a site not named uses all it holds",
     )
+    cycle_modalities: tuple[tuple[Modality, ...], ...] = Field(
+        (),
+        description="deals these sets of modalities out over the sites in equal runs; () is all",
+    )
     cohort: CohortConfig = CohortConfig()

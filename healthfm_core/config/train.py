@@ -20,6 +20,9 @@ class TrainConfig(Schema):
     """Local training."""
 
     objectives: ObjectivesConfig = ObjectivesConfig()
+    label_task: str | None = Field(
+        None, description="label table to train on; None is the evaluation's task"
+    )
     local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
     max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")
     batch_size: int = Field(32, ge=1)

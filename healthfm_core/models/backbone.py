@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -192,22 +192,25 @@ class Backbone(nn.Module):
         return self.norm(last(x, batch, at_BQ))
 
 
-LayerMonitor = dict[
-    Literal["half_life_min_days", "half_life_median_days", "half_life_max_days"], float
-]
+def all_half_lives(backbone: Backbone) -> list[list[float]]:
+    """Return every half-life in days, a list of H · R per layer."""
+    return [
+        (math.log(2) / cast(Block, block).decay.log_rate.weight.detach().exp())
+        .clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)
+        .flatten()
+        .tolist()
+        for block in backbone.blocks
+    ]
 
 
-def half_lives(backbone: Backbone) -> list[LayerMonitor]:
-    """Return min, median and max half-life in days of each layer, for the kernel monitors."""
-    rows: list[LayerMonitor] = []
-    for module in backbone.blocks:
-        log_rate = cast(Block, module).decay.log_rate.weight.detach()
-        days = (math.log(2) / log_rate.exp()).clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)
-        rows.append(
-            {
-                "half_life_min_days": float(days.min()),
-                "half_life_median_days": float(days.median()),
-                "half_life_max_days": float(days.max()),
-            }
-        )
-    return rows
+def half_life_monitors(backbone: Backbone) -> dict[str, float]:
+    """Return min, median and max half-life in days of each layer, as metrics by name.
+
+    All below a week, or all above ten years, is one failure in two directions: the kernel decayed
+    to zero, or to a constant.
+    """
+    found: dict[str, float] = {}
+    for layer, days in enumerate(map(sorted, all_half_lives(backbone))):
+        for name, value in (("min", days[0]), ("median", days[len(days) // 2]), ("max", days[-1])):
+            found[f"layer{layer}/half_life_{name}_days"] = value
+    return found

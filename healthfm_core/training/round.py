@@ -14,12 +14,12 @@ from torch import Tensor
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader
+from healthfm_core.data.loader import BatchLoader, Query
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays, HealthFM
-from healthfm_core.models.backbone import half_lives
+from healthfm_core.models.backbone import half_life_monitors
 from healthfm_core.models.inference import answer
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.schedule import learning_rate
@@ -125,7 +125,7 @@ def _n_steps(loader: BatchLoader, config: TrainConfig) -> int:
 
 
 def _endless(
-    loader: BatchLoader, query: str, config: TrainConfig, rng: np.random.Generator
+    loader: BatchLoader, query: Query, config: TrainConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
     while True:
         yield from loader.epoch(
@@ -149,13 +149,8 @@ def _gradient_norms(model: HealthFM) -> dict[str, float]:
 
 def _monitors(model: HealthFM, update: Arrays) -> dict[str, float]:
     """Return the kernel's half-lives per layer and the update's L2 norm."""
-    found = {
-        f"layer{layer}/{name}": value
-        for layer, row in enumerate(half_lives(model.backbone))
-        for name, value in row.items()
-    }
     total = sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values())
-    return found | {"update_norm": math.sqrt(total)}
+    return half_life_monitors(model.backbone) | {"update_norm": math.sqrt(total)}
 
 
 def evaluate(
@@ -172,11 +167,11 @@ def evaluate(
     sequences = data.tuning if split == "tuning" else data.train
     model = loaded_model(parameters, study, data.modalities)
     is_label = label_task(study.config) is not None
-    head, query = ("label", "label") if is_label else ("next_visit", "sep")
+    head = "label" if is_label else "next_visit"
     if head not in model.heads:
         return {}
     batches = loader_for(sequences, study).in_order(
-        batch_size=2 * study.config.train.batch_size, query=query
+        batch_size=2 * study.config.train.batch_size, query="label" if is_label else "sep"
     )
     found = answer(model, batches, head)
     if is_label:

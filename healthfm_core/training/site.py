@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from healthfm_core.config import RunConfig
+from healthfm_core.config.data import Modality
 from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.data.store import SiteStore
@@ -17,7 +19,7 @@ from healthfm_core.federation.groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import Arrays, HealthFM, ModelShape, heads_for
 from healthfm_core.seeding import seed_for
-from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.tokens.tokenizer import concatenate, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 NEXT_VISIT_TASK = "next_visit"
@@ -39,19 +41,32 @@ class SiteData:
 
     @classmethod
     def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
-        """Tokenise the stores' training and tuning people."""
+        """Tokenise the stores' training and tuning people.
+
+        Where whole sites are held out for testing, a training site's own held-out people train.
+        What the study's model has no encoder for is left aside, as if the site did not hold it.
+        """
         task = label_task(study.config)
-        splits = (
-            tokenize(stores, study.vocabulary, study.config.tokens, split=split, task=task)
-            for split in ("train", "tuning")
-        )
-        held = frozenset[str]().union(*(store.modalities for store in stores))
-        return cls(*splits, modalities=held)
+        views = [_view(store, study) for store in stores]
+        by_split = {
+            split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
+            for split in ("train", "tuning", "held_out")
+        }
+        train = by_split["train"]
+        if study.config.evaluation.protocol != "held_out":
+            train = concatenate([train, by_split["held_out"]])
+        held = frozenset[str]().union(*(view.modalities for view in views))
+        return cls(train, by_split["tuning"], modalities=held)
+
+
+def _view(store: SiteStore, study: Study) -> SiteStore:
+    wanted = study_modalities(study) & store.modalities
+    return SiteStore.open(store.path, modalities=cast(frozenset[Modality], wanted))
 
 
 def label_task(config: RunConfig) -> str | None:
     """Return the label table the run needs, or None where no label is trained or judged."""
-    task = config.evaluation.task
+    task = config.train.label_task or config.evaluation.task
     return None if task == NEXT_VISIT_TASK else task
 
 

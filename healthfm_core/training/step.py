@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
+from healthfm_core.data.loader import Query
 from healthfm_core.models import HealthFM
 from healthfm_core.objectives import (
     hide,
@@ -21,9 +23,9 @@ from healthfm_core.objectives import (
     time_to_event,
 )
 
-SEP_QUERY = "sep"
-NOW_QUERY = "now"
-LABEL_QUERY = "label"
+SEP_QUERY: Final = "sep"
+NOW_QUERY: Final = "now"
+LABEL_QUERY: Final = "label"
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class StepLosses:
     means: dict[str, float]
 
 
-def queries_for(config: TrainConfig) -> tuple[str, ...]:
+def queries_for(config: TrainConfig) -> tuple[Query, ...]:
     """Return the kinds of row the objectives read: one batch of each per step."""
     weights = config.objectives
-    wanted = {
+    wanted: dict[Query, bool] = {
         SEP_QUERY: weights.next_visit > 0,
         NOW_QUERY: weights.time_to_event > 0,
         LABEL_QUERY: weights.label > 0,
@@ -54,7 +56,7 @@ def queries_for(config: TrainConfig) -> tuple[str, ...]:
 def losses(
     model: HealthFM,
     batch: Batch,
-    query: str,
+    query: Query,
     config: TrainConfig,
     generator: torch.Generator,
 ) -> StepLosses:
@@ -94,7 +96,9 @@ def losses(
         loss = masked_wearing(decoded, batch, hidden)
         parts["masked_wearing"] = (weights.masked_reconstruction, loss)
     total = sum((weight * loss for weight, loss in parts.values()), torch.zeros(batch.size))
-    return StepLosses(total, {name: float(loss.mean()) for name, (_, loss) in parts.items()})
+    return StepLosses(
+        total, {name: float(loss.detach().mean()) for name, (_, loss) in parts.items()}
+    )
 
 
 def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
@@ -108,7 +112,8 @@ def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"

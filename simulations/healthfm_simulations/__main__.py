@@ -1,0 +1,74 @@
+"""``healthfm-simulate``: a whole federation on one machine, from raw tables to a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from healthfm_core.config.compose import compose, options
+from healthfm_core.errors import HealthFMError
+from healthfm_core.evaluation.terminal import arms_table
+from healthfm_simulations.experiment import run_experiment
+
+USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
+
+Trains one health model over several simulated sites and compares four arms: federated
+(modality-aware), plain FedAvg, local-only per site, centralised. Leaves report.html,
+metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by default).
+
+  data=      {data}
+  model=     {model}
+  sites=     natural | region | hospital      (eicu_demo)
+  rounds=    number of rounds                 seed=    number
+  out=       result folder                    resume=true   go on with the run in out=
+  simulation.arms=[federated,local]           simulation.engine=ray
+  data.path= folder of the raw data           simulation.replicates=5   seeds
+
+Any key of config.yaml can be set the same way."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the process's exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(given):
+        groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+        print(USAGE.format(**groups))
+        return 0
+    console = Console(highlight=False)
+    try:
+        return _run(given, console)
+    except HealthFMError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped. Add resume=true and the same out= to go on.", file=sys.stderr)
+        return 130
+
+
+def _run(given: list[str], console: Console) -> int:
+    started = time.monotonic()
+    config = compose(given)
+    out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
+    command = shlex.join(["healthfm-simulate", *given])
+    console.print(f"{command}\nresults in {out}")
+    try:
+        result = run_experiment(config, out, command=command, console=console)
+    except HealthFMError as error:
+        if error.number == 705:
+            again = [item for item in given if not item.startswith(("out=", "resume="))]
+            again += [f"out={out}", "resume=true"]
+            print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
+        raise
+    console.print(arms_table(result.rows))
+    for note in result.notes:
+        console.print(note)
+    console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

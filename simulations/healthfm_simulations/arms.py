@@ -1,0 +1,144 @@
+"""The arms of an experiment: the same people, model and budget, trained in four ways.
+
+``federated`` averages each modality's group over the sites that hold it; ``fedavg`` averages what
+all sites share and leaves the rest out of the model; ``local`` trains one model per site;
+``centralised`` trains one model on all records in one place, which no hospital would allow. All
+arms use the vocabulary agreed on by the federated one, so that only the training differs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from healthfm_core.config import RunConfig, TokensConfig
+from healthfm_core.config.simulation import Arm
+from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_simulations.engine import Apps, NodeSpec, ProgressEvent, run_federation
+from healthfm_simulations.engine.federation import core_apps
+from healthfm_simulations.folds import Fold
+from healthfm_simulations.scoring import Model
+from healthfm_simulations.sites import SimulatedSite
+
+Listener = Callable[[str, float], None]
+"""Hears of a run's name and of the share of it that is done, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """What training one arm on one fold gave.
+
+    Attributes:
+        models: Site name → model for ``local``; one model under the empty name otherwise.
+        history: A record per round of the arm's (first) run.
+        seconds: Wall clock of the training.
+        note: Why there is no model, where there is none.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+
+
+class AgreedVocabulary(ServerWork):
+    """The server's work with a vocabulary that was agreed on before."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def vocabulary(
+        self, statistics: Sequence[dict[str, npt.NDArray[Any]]], tokens: TokensConfig
+    ) -> Vocabulary:
+        """Return the agreed vocabulary, whatever these sites' statistics are."""
+        return self._vocabulary
+
+
+def train_arm(
+    arm: Arm,
+    config: RunConfig,
+    fold: Fold,
+    folder: Path,
+    *,
+    agreed: Vocabulary | None,
+    heard: Listener,
+) -> TrainedArm:
+    """Train `arm` on the fold's training sites; a run found in `folder` is continued.
+
+    Args:
+        arm: Which of the four.
+        config: The run's configuration.
+        fold: Whose training sites.
+        folder: Where the arm's run folders go.
+        agreed: The vocabulary to use; None agrees on one.
+        heard: Hears of the progress.
+    """
+    started = time.monotonic()
+    shared = config.model_copy(
+        update={"federation": config.federation.model_copy(update={"aggregation": "shared"})}
+    )
+    by_modality = config.model_copy(
+        update={"federation": config.federation.model_copy(update={"aggregation": "modality"})}
+    )
+    found = TrainedArm()
+    for name, nodes in node_sets(arm, fold).items():
+        run = folder / name if name else folder
+        try:
+            result = run_federation(
+                shared if arm == "fedavg" else by_modality,
+                nodes,
+                run,
+                resume=True,
+                progress=_share_done(f"{arm} {name}".strip(), heard),
+                apps=_apps(agreed),
+            )
+        except ProtocolError as error:
+            if error.number != 406:
+                raise
+            found = TrainedArm(found.models, found.history, note=f"{arm} {name}: {error.seen}")
+            continue
+        found.models[name] = Model(result.study, result.parameters)
+        found.history.extend(result.history if not found.history else [])
+    seconds = time.monotonic() - started
+    return TrainedArm(found.models, found.history, seconds, found.note)
+
+
+def node_sets(arm: Arm, fold: Fold) -> dict[str, list[NodeSpec]]:
+    """Return the federations an arm consists of: name → nodes."""
+    if arm == "local":
+        return {site.name: [_node(site)] for site in fold.train}
+    if arm == "centralised":
+        stores = tuple((site.path, site.modalities) for site in fold.train)
+        return {"": [NodeSpec("pooled", stores)]}
+    return {"": [_node(site) for site in fold.train]}
+
+
+def _node(site: SimulatedSite) -> NodeSpec:
+    return NodeSpec(site.name, ((site.path, site.modalities),))
+
+
+def _apps(agreed: Vocabulary | None) -> Apps:
+    apps = core_apps()
+    return apps if agreed is None else Apps(AgreedVocabulary(agreed), apps.client)
+
+
+def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
+    def hear(event: ProgressEvent) -> None:
+        if event.round == 0:
+            return
+        inside = 1.0 if event.phase == "round" else 0.999 * event.done / max(1, event.sites)
+        heard(name, (event.round - 1 + inside) / event.rounds)
+
+    return hear
+
+
+def same_modalities(fold: Fold) -> bool:
+    """Whether all training sites hold the same modalities, so that plain FedAvg is the same run."""
+    return len({site.view().modalities for site in fold.train}) == 1

@@ -1,0 +1,254 @@
+"""One experiment: sites, folds, arms, replicates, and the folder of results they leave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from healthfm_core.config import RunConfig
+from healthfm_core.config.compose import to_yaml
+from healthfm_core.config.simulation import Arm
+from healthfm_core.errors import RunError
+from healthfm_core.evaluation import MetricRow
+from healthfm_core.evaluation.report import HalfLives, write_report
+from healthfm_simulations.arms import TrainedArm, same_modalities, train_arm
+from healthfm_simulations.folds import Fold, folds_of
+from healthfm_simulations.progress import RunBar
+from healthfm_simulations.reference import reference_predictions
+from healthfm_simulations.results import (
+    Collected,
+    collect,
+    context_of,
+    learned_half_lives,
+    over_seeds,
+    rows_of,
+    split_ceiling,
+)
+from healthfm_simulations.scoring import EVERYTHING
+from healthfm_simulations.sites import SimulatedSite, prepare_sites
+
+CONFIG_FILE = "config.yaml"
+RESUMED_KEYS = ("out", "resume")
+"""Keys that may differ between a run and the command that resumes it."""
+
+
+@dataclass
+class Replicate:
+    """All that came of one seed."""
+
+    config: RunConfig
+    sites: tuple[SimulatedSite, ...]
+    folds: tuple[Fold, ...]
+    collected: Collected = field(default_factory=Collected)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    half_lives: HalfLives | None = None
+    rows: list[MetricRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished experiment.
+
+    Attributes:
+        rows: Every row of ``metrics.json``, the known truth's among them.
+        report: The page.
+        notes: Plain sentences the page carries too.
+    """
+
+    rows: list[MetricRow]
+    report: Path
+    notes: list[str]
+
+
+def open_folder(config: RunConfig, out: Path) -> None:
+    """Make the result folder, or check that it holds this very run.
+
+    Raises:
+        RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
+    """
+    file = out / CONFIG_FILE
+    text = to_yaml(config.model_copy(update={"out": None, "resume": False}))
+    if config.resume and not file.is_file():
+        raise RunError(
+            701,
+            where=str(out),
+            seen="there is no run in it",
+            wanted="resume=true goes on with a run that was begun",
+            do="Leave resume out, or name the run's folder with out=",
+        )
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise RunError(
+            702,
+            where=str(file),
+            seen="the run in it was begun with other settings",
+            wanted="a run is resumed with the settings it was begun with",
+            do="Give the same settings, or another out=",
+        )
+    if not config.resume and out.exists() and any(out.iterdir()):
+        raise RunError(
+            704,
+            where=str(out),
+            seen="the folder is not empty",
+            wanted="a new run starts in an empty folder",
+            do="Add resume=true to go on with it, or give another out=",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def run_experiment(config: RunConfig, out: Path, *, command: str, console: Console) -> Result:
+    """Run all replicates of `config` and write report, metrics and checkpoints to `out`.
+
+    Raises:
+        HealthFMError: Any of the tree; an interrupted run can be resumed.
+    """
+    torch.set_num_threads(config.simulation.threads)
+    open_folder(config, out)
+    replicates = [
+        _replicate(config.model_copy(update={"seed": config.seed + i}), out, i, console)
+        for i in range(config.simulation.replicates)
+    ]
+    return _report(config, replicates, out, command)
+
+
+def _replicate(config: RunConfig, out: Path, number: int, console: Console) -> Replicate:
+    several = config.simulation.replicates > 1
+    folder = out / f"seed-{config.seed}" if several else out
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    sites = prepare_sites(config, folder / "sites")
+    found = Replicate(config, sites, folds_of(config, sites))
+    people = sum(len(site.view().subjects()) for site in sites)
+    took = time.monotonic() - started
+    console.print(
+        f"seed {config.seed}: {people:,} people at {len(sites)} sites "
+        f"({config.data.source}), ready in {took:.0f} s"
+    )
+    with RunBar(console, _units(found)) as bar:
+        for fold in found.folds:
+            _run_fold(found, fold, folder, bar, console)
+    found.rows = rows_of(found.collected, config)
+    return found
+
+
+def _units(found: Replicate) -> float:
+    return float(
+        sum(len(found.config.simulation.arms) * _people(fold) for fold in found.folds)
+        * found.config.federation.rounds
+    )
+
+
+def _people(fold: Fold) -> int:
+    return sum(len(site.view().subjects("train")) for site in fold.train)
+
+
+def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: Console) -> None:
+    config = found.config
+    trained: dict[str, TrainedArm] = {}
+    agreed = None
+    units = float(_people(fold) * config.federation.rounds)
+    for arm in _federated_first(config.simulation.arms):
+        name = f"{fold.name}/{arm}"
+        if arm == "fedavg" and "federated" in trained and same_modalities(fold):
+            trained[arm] = trained["federated"]
+            note = "All sites hold the same modalities, so plain FedAvg is the federated run."
+            _note(found, note)
+        else:
+            heard = _hear_share(bar, name, units, arm, len(fold.train))
+            run = folder / "runs" / fold.name / arm
+            trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
+        bar.finish(units)
+        if agreed is None and trained[arm].models:
+            agreed = next(iter(trained[arm].models.values())).study.vocabulary
+        if trained[arm].note:
+            _note(found, f"{trained[arm].note}.")
+        found.seconds[arm] = found.seconds.get(arm, 0.0) + trained[arm].seconds
+        found.history.setdefault(arm, trained[arm].history)
+        console.print(f"  {name}: {trained[arm].seconds:.0f} s")
+    collect(found.collected, trained, fold, found.sites, config)
+    if agreed is not None:
+        beside = reference_predictions(config, fold, found.sites, agreed)
+        for name, predictions in beside.items():
+            found.collected.add(EVERYTHING, name, predictions)
+    first = trained.get("federated")
+    if first and first.models and found.half_lives is None:
+        found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
+
+
+def _federated_first(arms: Sequence[Arm]) -> list[Arm]:
+    return sorted(arms, key=lambda arm: arm != "federated")
+
+
+def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> Any:
+    seen: dict[str, float] = {}
+    runs = sites if arm == "local" else 1
+
+    def hear(run: str, share: float) -> None:
+        seen[run] = share
+        bar.hear(name, units * sum(seen.values()) / runs)
+
+    return hear
+
+
+def _note(found: Replicate, note: str) -> None:
+    if note not in found.notes:
+        found.notes.append(note)
+
+
+def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, command: str) -> Result:
+    first = replicates[0]
+    rows = over_seeds([found.rows for found in replicates])
+    arms, ceiling = split_ceiling(rows)
+    notes = [note for found in replicates for note in found.notes]
+    notes = list(dict.fromkeys(notes))
+    if len(replicates) > 1:
+        notes.append(
+            f"Values are means over {len(replicates)} seeds, intervals are 95 % t intervals over "
+            "them; figures by site and reliability are the first seed's."
+        )
+        for found in replicates:
+            file = out / f"seed-{found.config.seed}" / "metrics.json"
+            file.write_text(json.dumps([row.__dict__ for row in found.rows], indent=1) + "\n")
+    context = context_of(
+        config,
+        lead=_lead(config, first),
+        command=command,
+        config_yaml=to_yaml(config),
+        sites=first.sites,
+        folds=first.folds,
+        collected=first.collected,
+        history=first.history,
+        seconds={
+            arm: sum(found.seconds.get(arm, 0.0) for found in replicates) for arm in first.seconds
+        },
+        ceiling=ceiling,
+        half_lives=first.half_lives,
+        notes=notes,
+    )
+    page = write_report(out, title=_title(config), rows=arms, context=context)
+    return Result(rows, page, notes)
+
+
+def _title(config: RunConfig) -> str:
+    return f"{config.data.source}: {config.evaluation.task.replace('_', ' ')}"
+
+
+def _lead(config: RunConfig, first: Replicate) -> str:
+    protocol = {
+        "held_out": "held-out people of every site",
+        "held_out_sites": "whole sites that took no part in training",
+        "leave_sites_out": f"every site once left out, in {len(first.folds)} folds",
+    }[config.evaluation.protocol]
+    return (
+        f"{len(first.sites)} sites, {config.federation.rounds} rounds, model "
+        f"{config.model.name}; tested on {protocol}."
+    )

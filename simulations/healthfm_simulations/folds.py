@@ -1,0 +1,68 @@
+"""Who trains and who is tested: the evaluation protocols as folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from healthfm_core.config import RunConfig
+from healthfm_core.errors import ConfigError
+from healthfm_core.seeding import numpy_generator
+from healthfm_simulations.sites import SimulatedSite
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split of the world.
+
+    Attributes:
+        name: Folder name of the fold's runs.
+        train: Sites that take part in the federation.
+        test: Sites whose people are scored.
+        split: People of the test sites that are scored; None is everyone.
+    """
+
+    name: str
+    train: tuple[SimulatedSite, ...]
+    test: tuple[SimulatedSite, ...]
+    split: str | None
+
+    @property
+    def tests_newcomers(self) -> bool:
+        """Whether the test sites took no part in training."""
+        return self.split is None
+
+
+def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, ...]:
+    """Return the folds of the configured protocol over `sites`.
+
+    Raises:
+        ConfigError: HF-103 where there are too few sites for it.
+    """
+    evaluation = config.evaluation
+    if evaluation.protocol == "held_out":
+        return (Fold("fold-0", tuple(sites), tuple(sites), "held_out"),)
+    order = numpy_generator(config.seed, "folds").permutation(len(sites))
+    if evaluation.protocol == "held_out_sites":
+        groups = [order[: max(1, round(evaluation.held_out_sites * len(sites)))]]
+    else:
+        size = math.ceil(len(sites) / evaluation.folds)
+        groups = [order[first : first + size] for first in range(0, len(sites), size)]
+    if len(sites) < 2 or any(len(group) == len(sites) for group in groups):
+        raise ConfigError(
+            103,
+            where="evaluation.protocol",
+            seen=f"{evaluation.protocol} with {len(sites)} sites",
+            wanted="at least one site must be left to train",
+            do="Use evaluation.protocol=held_out, or more sites",
+        )
+    return tuple(
+        Fold(
+            f"fold-{number}",
+            tuple(site for i, site in enumerate(sites) if i not in set(group.tolist())),
+            tuple(sites[i] for i in sorted(group.tolist())),
+            None,
+        )
+        for number, group in enumerate(groups)
+    )

@@ -1,0 +1,246 @@
+"""From trained arms to rows of metrics and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from healthfm_core.config import RunConfig
+from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
+from healthfm_core.evaluation.report import HalfLives, ReportContext, SiteSummary
+from healthfm_core.models.backbone import all_half_lives
+from healthfm_core.seeding import numpy_generator
+from healthfm_core.training import loaded_model
+from healthfm_simulations.arms import TrainedArm
+from healthfm_simulations.cohort import half_lives as true_half_lives
+from healthfm_simulations.folds import Fold
+from healthfm_simulations.reference import REFERENCE_SCORE
+from healthfm_simulations.scoring import EVERYTHING, NEXT_VISIT, Model, of_the_truth, score
+from healthfm_simulations.sites import SimulatedSite
+
+CEILING: Final = "ceiling"
+
+
+@dataclass
+class Collected:
+    """Predictions gathered over the folds of one replicate.
+
+    Attributes:
+        parts: (input subset, arm) → predictions per fold.
+        single: input subset → local site → predictions per fold, where sites that take no part
+            in the test have a model each.
+    """
+
+    parts: dict[tuple[str, str], list[Predictions]] = field(default_factory=dict)
+    single: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
+
+    def add(self, inputs: str, arm: str, predictions: Predictions) -> None:
+        """Take one fold's predictions."""
+        self.parts.setdefault((inputs, arm), []).append(predictions)
+
+    def of(self, inputs: str) -> dict[str, Predictions]:
+        """Return arm → predictions of all folds."""
+        return {
+            arm: Predictions.concatenate(parts)
+            for (name, arm), parts in self.parts.items()
+            if name == inputs
+        }
+
+
+def collect(
+    collected: Collected,
+    trained: Mapping[str, TrainedArm],
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    config: RunConfig,
+) -> None:
+    """Score every arm's models on the fold's test people, and the truth where it is known."""
+    for inputs in (EVERYTHING, *config.evaluation.inputs):
+        for arm, found in trained.items():
+            if arm == "local":
+                _collect_local(collected, found, fold, sites, config, inputs)
+            elif found.models and _can_read(found.models[""], inputs):
+                scored = score(found.models[""], fold, sites, config, inputs)
+                collected.add(inputs, arm, scored.predictions)
+                if config.data.source == "cohort" and arm == "federated" and inputs == EVERYTHING:
+                    truth = of_the_truth(scored, sites, "present")
+                    collected.add(inputs, CEILING, truth)
+
+
+def _can_read(model: Model, inputs: str) -> bool:
+    return inputs == EVERYTHING or bool(set(inputs.split("+")) & set(model.study.modalities))
+
+
+def _collect_local(
+    collected: Collected,
+    found: TrainedArm,
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    config: RunConfig,
+    inputs: str,
+) -> None:
+    """A test site is scored by its own model; newcomers by every single site's, kept apart."""
+    if not fold.tests_newcomers:
+        own = [
+            score(found.models[site.name], replace(fold, test=(site,)), sites, config, inputs)
+            for site in fold.test
+            if site.name in found.models
+        ]
+        if own:
+            joined = Predictions.concatenate([part.predictions for part in own])
+            collected.add(inputs, "local", joined)
+        return
+    for name, model in found.models.items():
+        if _can_read(model, inputs):
+            scored = score(model, fold, sites, config, inputs)
+            singles = collected.single.setdefault(inputs, {})
+            singles.setdefault(name, []).append(scored.predictions)
+
+
+def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
+    """Return the metric rows of one replicate; an input subset's name stands in `subset`."""
+    rows: list[MetricRow] = []
+    for inputs in (EVERYTHING, *config.evaluation.inputs):
+        predictions = collected.of(inputs)
+        singles = {
+            name: Predictions.concatenate(parts)
+            for name, parts in collected.single.get(inputs, {}).items()
+        }
+        found = _rows(predictions, config)
+        if REFERENCE_SCORE in predictions:
+            found += _beside_reference(predictions, config)
+        found += _mean_rows([_rows({"local": part}, config) for part in singles.values()])
+        rows += found if inputs == EVERYTHING else [_named(row, inputs) for row in found]
+    return rows
+
+
+def _beside_reference(predictions: Mapping[str, Predictions], config: RunConfig) -> list[MetricRow]:
+    """Return all arms' rows on the very people whom the data's own reference score speaks of."""
+    scored = np.unique(predictions[REFERENCE_SCORE].subject)
+    same = {arm: found.where(np.isin(found.subject, scored)) for arm, found in predictions.items()}
+    return [replace(row, subset="with_reference") for row in _rows(same, config)]
+
+
+def _rows(predictions: Mapping[str, Predictions], config: RunConfig) -> list[MetricRow]:
+    if not predictions:
+        return []
+    return metric_rows(
+        predictions,
+        task=config.evaluation.task,
+        bootstraps=config.evaluation.bootstraps,
+        rng=numpy_generator(config.seed, "bootstrap"),
+    )
+
+
+def _named(row: MetricRow, inputs: str) -> MetricRow:
+    return replace(row, subset=inputs if row.subset == "overall" else f"{inputs}/{row.subset}")
+
+
+def _mean_rows(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
+    """Return the mean of single-site models' rows; the interval is the mean of their intervals."""
+    return [
+        replace(
+            same[0],
+            value=float(np.nanmean([row.value for row in same])),
+            low=float(np.nanmean([row.low for row in same])),
+            high=float(np.nanmean([row.high for row in same])),
+        )
+        for same in zip(*tables, strict=True)
+        if np.isfinite([row.value for row in same]).any()
+    ]
+
+
+def over_seeds(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
+    """Return the mean over replicates with a 95 % t interval over the seeds."""
+    if len(tables) == 1:
+        return list(tables[0])
+    from scipy.stats import t
+
+    wanted = {(row.arm, row.task, row.subset, row.metric) for row in tables[0]}
+    grouped: dict[tuple[str, str, str, str], list[MetricRow]] = {}
+    for table in tables:
+        for row in table:
+            grouped.setdefault((row.arm, row.task, row.subset, row.metric), []).append(row)
+    rows = []
+    for key, same in grouped.items():
+        if key not in wanted or len(same) < len(tables):
+            continue
+        values = np.array([row.value for row in same])
+        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+        mean = float(values.mean())
+        people = sum(row.n_subjects for row in same)
+        rows.append(MetricRow(*key, mean, mean - half, mean + half, people))
+    return rows
+
+
+def site_summaries(
+    sites: Sequence[SimulatedSite], folds: Sequence[Fold]
+) -> tuple[SiteSummary, ...]:
+    """Return the sites as the report's matrix shows them."""
+    tested = {site.name: fold.split for fold in folds for site in fold.test}
+    summaries = []
+    for site in sites:
+        store = site.view()
+        held = len(store.subjects(tested[site.name])) if site.name in tested else 0
+        summaries.append(
+            SiteSummary(site.name, store.modalities, len(store.subjects()), n_held_out=held)
+        )
+    return tuple(summaries)
+
+
+def learned_half_lives(model: Model, config: RunConfig, folder: Path) -> HalfLives:
+    """Return the kernel's half-lives per layer, and the true ones of a simulated cohort."""
+    with torch.no_grad():
+        network = loaded_model(model.parameters, model.study, frozenset(model.study.modalities))
+        learned = {
+            f"layer {layer}": days for layer, days in enumerate(all_half_lives(network.backbone))
+        }
+    known = true_half_lives(folder) if config.data.source == "cohort" else ()
+    return HalfLives(learned, known)
+
+
+def split_ceiling(rows: Sequence[MetricRow]) -> tuple[list[MetricRow], list[MetricRow]]:
+    """Return the arms' rows and the known truth's rows."""
+    ceiling = [row for row in rows if row.arm == CEILING]
+    return [row for row in rows if CEILING not in row.arm], ceiling
+
+
+def context_of(
+    config: RunConfig,
+    *,
+    lead: str,
+    command: str,
+    config_yaml: str,
+    sites: Sequence[SimulatedSite],
+    folds: Sequence[Fold],
+    collected: Collected,
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+    seconds: Mapping[str, float],
+    ceiling: Sequence[MetricRow],
+    half_lives: HalfLives | None,
+    notes: Sequence[str],
+) -> ReportContext:
+    """Return what the report shows beside the rows."""
+    predictions = {arm: found for arm, found in collected.of(EVERYTHING).items() if arm != CEILING}
+    return ReportContext(
+        task=config.evaluation.task,
+        lead=lead,
+        command=command,
+        k_subgroup=config.evaluation.k_subgroup,
+        sites=site_summaries(sites, folds),
+        predictions=predictions,
+        history=history,
+        ceiling=ceiling,
+        half_lives=half_lives,
+        seconds=seconds,
+        config=config_yaml,
+        notes=notes,
+    )
+
+
+TASK_NAMES: Final = {NEXT_VISIT: "what the next visit will hold"}

@@ -1,0 +1,158 @@
+"""A trained model's predictions for the people of test sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.config import RunConfig
+from healthfm_core.config.data import Modality
+from healthfm_core.data.store import SiteStore
+from healthfm_core.evaluation import Predictions
+from healthfm_core.federation.protocol import Study
+from healthfm_core.models.inference import Answers, answer
+from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.training import loaded_model, loader_for
+from healthfm_simulations.cohort import is_condition, scores_at
+from healthfm_simulations.cohort.truth import Knowing
+from healthfm_simulations.folds import Fold
+from healthfm_simulations.sites import SimulatedSite
+
+NEXT_VISIT = "next_visit"
+EVERYTHING = "all"
+"""Name of the input subset that gives a model whatever the site holds."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished model: the study's contract and the parameters."""
+
+    study: Study
+    parameters: Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions, and which queries they answer.
+
+    Attributes:
+        predictions: n·V rows, query by query, the same order in every arm.
+        site: [n] int32, index of the query's site.
+        subject_id: [n] int64.
+        time_us: [n] int64, the query's own time.
+        targets: V names; one empty name for a label task.
+    """
+
+    predictions: Predictions
+    site: npt.NDArray[np.int32]
+    subject_id: npt.NDArray[np.int64]
+    time_us: npt.NDArray[np.int64]
+    targets: tuple[str, ...]
+
+
+def score(
+    model: Model,
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    config: RunConfig,
+    inputs: str = EVERYTHING,
+) -> Scored:
+    """Return the predictions for the fold's test people, in the same order for every arm.
+
+    Args:
+        model: What to ask; a modality it has no encoder for is not given to it.
+        fold: Whose people, and which of them.
+        sites: All sites of the run, whose positions are the sites' indices.
+        config: The run's configuration.
+        inputs: ``all``, or modalities joined by ``+``: the model is given these and no others.
+    """
+    index = {site.name: i for i, site in enumerate(sites)}
+    parts = [_score_site(model, site, index[site.name], fold, config, inputs) for site in fold.test]
+    return concatenate(parts)
+
+
+def concatenate(parts: Sequence[Scored]) -> Scored:
+    """Return the queries of all parts, which asked about the same targets."""
+    return Scored(
+        Predictions.concatenate([part.predictions for part in parts]),
+        np.concatenate([part.site for part in parts]),
+        np.concatenate([part.subject_id for part in parts]),
+        np.concatenate([part.time_us for part in parts]),
+        parts[0].targets,
+    )
+
+
+def _score_site(
+    model: Model, site: SimulatedSite, index: int, fold: Fold, config: RunConfig, inputs: str
+) -> Scored:
+    store = _view(model, site, inputs)
+    task = None if config.evaluation.task == NEXT_VISIT else config.evaluation.task
+    sequences = tokenize(
+        [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
+    )
+    network = loaded_model(model.parameters, model.study, store.modalities)
+    batches = loader_for(sequences, model.study).in_order(
+        batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
+    )
+    found = answer(network, batches, NEXT_VISIT if task is None else "label")
+    subject_id = sequences.subject_id[found.subject]
+    order = np.lexsort((found.time_us, subject_id))
+    subject_id, found = subject_id[order], _take(found, order)
+    key = np.searchsorted(store.subjects(fold.split), subject_id) + (np.int64(index) << 32)
+    where = np.full(len(key), index, np.int32)
+    if task is None:
+        judged = judged_targets(model.study.vocabulary.targets, config)
+        columns = np.flatnonzero(judged)
+        names = tuple(model.study.vocabulary.targets[i] for i in columns)
+        outcome, repeats = found.target[:, columns], found.repeats[:, columns]
+    else:
+        columns, names = np.arange(1), ("",)
+        outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
+    predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
+    return Scored(predictions, where, subject_id, found.time_us, names)
+
+
+def _view(model: Model, site: SimulatedSite, inputs: str) -> SiteStore:
+    allowed = site.modalities if inputs == EVERYTHING else tuple(inputs.split("+"))
+    usable = set(model.study.modalities)
+    if allowed is not None:
+        usable &= set(allowed)
+    return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
+
+
+def judged_targets(targets: Sequence[str], config: RunConfig) -> npt.NDArray[np.bool_]:
+    """Return which targets are judged [V]: in the simulated cohort the conditions, else all."""
+    if config.data.source == "cohort":
+        return is_condition(targets)
+    return np.ones(len(targets), np.bool_)
+
+
+def _take(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
+    return Answers(**{name: getattr(answers, name)[rows] for name in Answers.__dataclass_fields__})
+
+
+def of_the_truth(scored: Scored, sites: Sequence[SimulatedSite], knowing: Knowing) -> Predictions:
+    """Return the known truth's own predictions on exactly the rows of `scored`.
+
+    Args:
+        scored: A model's answers on the simulated cohort.
+        sites: All sites of the run.
+        knowing: What the oracle knows, see `healthfm_simulations.cohort.ceiling`.
+    """
+    truth = np.empty((len(scored.site), len(scored.targets)), np.float32)
+    for i in np.unique(scored.site):
+        rows = np.flatnonzero(scored.site == i)
+        path = sites[i].path
+        truth[rows] = scores_at(
+            path.parent,
+            sites[i].name,
+            scored.subject_id[rows],
+            scored.time_us[rows],
+            scored.targets,
+            knowing=knowing,
+        )
+    return replace(scored.predictions, score=truth.ravel())
