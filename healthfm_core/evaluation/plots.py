@@ -22,6 +22,10 @@ RULE: Final = "#030303"
 ARM_COLOURS: Final = tuple(f"#0404{i:02x}" for i in range(8))
 """Stand-ins, exchanged for the page's own colours when the SVG is written."""
 
+PIXELS: Final = 100
+PIXELS_AT_LEAST: Final = 62
+"""Width of an inch on a wide page, and on a phone, where a figure scrolls rather than shrink."""
+
 _STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -74,7 +78,10 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<svg [^>]*?width="[^"]*pt"', lambda m: m[0].rsplit(" width", 1)[0], text)
     text = re.sub(r'^(<svg [^>]*?) height="[^"]*pt"', r"\1", text, count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1).strip()
+    width = figure.get_size_inches()[0]
+    style = f"max-width:{PIXELS * width:.0f}px;min-width:{PIXELS_AT_LEAST * width:.0f}px"
+    opening = f'<svg role="img" aria-label="{title}" style="{style}" '
+    return text.replace("<svg ", opening, 1).strip()
 
 
 def _figure(
@@ -110,7 +117,9 @@ def interval_plot(
     shade = colours([arm.split(MINUS)[-1] for arm in arms] if zero else arms)
     with mpl.rc_context(_STYLE):
         height = 0.75 + 0.24 * len(arms)
-        figure, axes = _figure(2.5 * len(panels) + 1.2, height, 1, len(panels), sharey=True)
+        figure, axes = _figure(
+            max(5.6, 2.5 * len(panels) + 1.2), height, 1, len(panels), sharey=True
+        )
         for axis, (subset, title) in zip(axes[0], panels, strict=True):
             axis.set_title(title)
             axis.grid(axis="x")

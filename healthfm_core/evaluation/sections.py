@@ -79,6 +79,13 @@ def headline(task: str) -> tuple[str, str]:
     return ("average_precision", "new_onset") if task == "next_visit" else ("auroc", "overall")
 
 
+def _discrimination(task: str) -> list[tuple[str, str]]:
+    """The (subset, metric) columns of the first tables, the headline metric first."""
+    first, _ = headline(task)
+    metrics = (first, "auroc" if first == "average_precision" else "average_precision")
+    return [(subset, metric) for subset in subsets_of(task) for metric in metrics]
+
+
 def _cell(row: MetricRow | None) -> Cell:
     if row is None:
         return Cell("–", "")
@@ -125,11 +132,7 @@ def main_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
     """Discrimination of every arm and of the known truth, by subset."""
     arms = arms_of(rows, context.reference)
     ceilings = list(dict.fromkeys(row.arm for row in context.ceiling))
-    pairs = [
-        (subset, metric)
-        for subset in subsets_of(context.task)
-        for metric in ("average_precision", "auroc")
-    ]
+    pairs = _discrimination(context.task)
     every = [*rows, *context.ceiling]
     return _table(every, arms + ceilings, pairs, context.reference, apart=ceilings, palette=arms)
 
@@ -139,11 +142,7 @@ def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table
     arms = list(dict.fromkeys(row.arm for row in rows if row.is_difference))
     if not arms:
         return None
-    pairs = [
-        (subset, metric)
-        for subset in subsets_of(context.task)
-        for metric in ("average_precision", "auroc")
-    ]
+    pairs = _discrimination(context.task)
     return _table(rows, arms, pairs, context.reference)
 
 

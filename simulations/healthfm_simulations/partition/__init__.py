@@ -2,13 +2,15 @@
 
 Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`), label shift
 (`rate_offsets` on the rates of simulated people, `shifted_assignment` on real people's labels) and
-code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them.
+code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them; `split_store`
+deals the people of one real store to several sites.
 """
 
 from healthfm_simulations.partition.dialect import dialect, parents, speak
 from healthfm_simulations.partition.labels import rate_offsets, shifted_assignment
 from healthfm_simulations.partition.modalities import crossed_absence
 from healthfm_simulations.partition.sizes import assign_sites, site_sizes
+from healthfm_simulations.partition.stores import split_store
 
 __all__ = [
     "assign_sites",
@@ -19,4 +21,5 @@ __all__ = [
     "shifted_assignment",
     "site_sizes",
     "speak",
+    "split_store",
 ]
