@@ -45,7 +45,7 @@ clean: ## remove the virtual environment and every cache; runs/ stays
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "HealthFM needs Python 3.11; install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing or incomplete; install it (Debian: python3.11-venv)"; exit 1; }
 
 $(VENV)/installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing the runtime packages into $(VENV), a minute or two ..."
