@@ -93,6 +93,21 @@ def read_marker(store: Path) -> dict[str, Any]:
     return marker
 
 
+def stores_below(path: Path) -> list[Path]:
+    """Return the store itself, or the stores that a folder holds, by name.
+
+    Raises:
+        StoreError: HF-208 where there is none.
+    """
+    inside = [path] if (path / DATA).is_dir() or (path / "metadata").is_dir() else []
+    if not inside and path.is_dir():
+        below = (child for child in path.iterdir() if not child.name.startswith("."))
+        inside = sorted(child for child in below if (child / "metadata").is_dir())
+    if not inside:
+        read_marker(path)
+    return inside
+
+
 def write_parquet(table: pa.Table, file: Path) -> None:
     """Write a table so that equal tables give equal bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)

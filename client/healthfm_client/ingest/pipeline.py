@@ -91,7 +91,7 @@ def write_sites(sites: Iterable[Site], out: Path, *, overwrite: bool) -> list[Pa
 
 
 def _write(site: Site, folder: Path, name: str) -> None:
-    with StoreWriter(folder, dataset_name=name) as writer:
+    with StoreWriter(folder, dataset_name=site.title or name) as writer:
         if site.events is not None:
             writer.events(site.events)
         for device, table in site.wearables.items():

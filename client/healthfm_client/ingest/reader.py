@@ -41,6 +41,7 @@ class Site:
         splits: MEDS's subject_splits; None is the keyed hash.
         codes: MEDS's code metadata.
         rejected: Reason → rows set aside.
+        title: The store's own name; None is `name`, or the output folder's.
     """
 
     name: str | None
@@ -52,6 +53,7 @@ class Site:
     splits: pa.Table | None = None
     codes: pa.Table | None = None
     rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+    title: str | None = None
 
 
 @dataclass(frozen=True)

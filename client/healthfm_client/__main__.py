@@ -1,0 +1,63 @@
+"""The site's command line: ``client.py COMMAND``, each command a module of ``commands``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from healthfm_client.commands import Command, commands
+from healthfm_core.errors import HealthFMError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+TERMINATED = 143
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command there is."""
+    parser = argparse.ArgumentParser(
+        prog="healthfm-client",
+        description="HealthFM at a site: data goes in, only what the policy permits goes out.",
+    )
+    chosen = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in commands():
+        its = chosen.add_parser(command.name, help=command.summary, description=command.summary)
+        command.configure(its)
+        its.set_defaults(command=command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code.
+
+    An error that a person can put right is one sentence on stderr and its class's exit code
+    (docs/exit-codes.md); an interruption is 130 and leaves nothing half-written.
+    """
+    arguments = build_parser().parse_args(argv)
+    command: Command = arguments.command
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command.run(arguments)
+    except HealthFMError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was left half-written.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

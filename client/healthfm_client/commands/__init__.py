@@ -1,0 +1,43 @@
+"""The commands of ``healthfm-client``: one module each, found by its `COMMAND`.
+
+To add a command, add one module here with a `COMMAND`; nothing else has to know of it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        name: What is typed.
+        summary: One line for ``--help``.
+        configure: Adds its arguments to its own parser.
+        run: Does the work and returns the exit code; raises `HealthFMError` for what a person can
+            put right.
+    """
+
+    name: str
+    summary: str
+    configure: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def commands() -> list[Command]:
+    """Return every command, by name."""
+    modules = [import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    found = [m.COMMAND for m in modules if isinstance(vars(m).get("COMMAND"), Command)]
+    return sorted(found, key=lambda command: command.name)
+
+
+def say(text: str) -> None:
+    """Write a line to stdout: a command's answer, as against what went wrong."""
+    sys.stdout.write(f"{text}\n")

@@ -1,0 +1,26 @@
+"""``check STORE``: every row of a store held against what MEDS and HealthFM want."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from healthfm_client.commands import Command, say
+from healthfm_core.data.layout import stores_below
+from healthfm_core.data.store import SiteStore
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("store", type=Path, metavar="STORE", help="a store, or a folder of stores")
+
+
+def run(arguments: Namespace) -> int:
+    """Check; the first fault found is the error."""
+    for path in stores_below(arguments.store):
+        SiteStore.open(path).check()
+        say(f"{path}: sound")
+    return 0
+
+
+COMMAND = Command("check", "check every row of a store", configure, run)

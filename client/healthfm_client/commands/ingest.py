@@ -1,0 +1,83 @@
+"""``ingest SOURCE PATH --out DIR``: raw data in, checked site stores out, or nothing."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from healthfm_client.commands import Command, say
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.reader import ReaderOptions
+from healthfm_client.ingest.registry import AUTO, readers
+from healthfm_core.data.store import SiteStore
+
+SHOWN = 12
+"""Stores that get a line of their own."""
+THRESHOLD = 20
+"""Counts under it are not printed."""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add a parser per reader, with the reader's options as flags."""
+    sources = parser.add_subparsers(metavar="SOURCE", required=True, dest="source")
+    known = {name: (reader.summary, reader.options) for name, reader in readers().items()}
+    known |= {AUTO: ("whichever reader recognises the path", ReaderOptions)}
+    for name, (summary, options) in known.items():
+        its = sources.add_parser(name, help=summary, description=summary)
+        its.add_argument("path", type=Path, metavar="PATH", help="file or folder of the raw data")
+        its.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+        its.add_argument("--overwrite", action="store_true", help="replace stores that are there")
+        for option in options.model_fields:
+            _add_flag(its, options, option)
+
+
+def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -> None:
+    field = options.model_fields[name]
+    said: dict[str, Any] = {"dest": f"option_{name}", "default": SUPPRESS}
+    said["help"] = (field.description or "").replace("%", "%%")
+    if field.annotation is bool:
+        said["action"] = BooleanOptionalAction
+    elif get_origin(field.annotation) is tuple:
+        said |= {"nargs": "+", "metavar": name.upper()}
+    elif get_origin(field.annotation) is Literal:
+        said["choices"] = get_args(field.annotation)
+    else:
+        said["metavar"] = name.upper()
+    parser.add_argument(f"--{name.replace('_', '-')}", **said)
+
+
+def run(arguments: Namespace) -> int:
+    """Ingest, and print a line per store (a few of many) and one of all."""
+    given = vars(arguments).items()
+    options = {k.removeprefix("option_"): v for k, v in given if k.startswith("option_")}
+    paths = ingest(
+        arguments.source,
+        arguments.path,
+        arguments.out,
+        overwrite=arguments.overwrite,
+        **options,
+    )
+    stores = [SiteStore.open(path) for path in paths]
+    for store in stores[:SHOWN]:
+        facts = f"{_count(len(store.subjects()))} subjects, {', '.join(sorted(store.modalities))}"
+        say(f"{store.path}: {facts}")
+    if len(stores) > SHOWN:
+        say(f"… and {len(stores) - SHOWN} more")
+    rejected: Counter[str] = Counter()
+    for store in stores:
+        rejected.update(store.rejected)
+    people = sum(len(store.subjects()) for store in stores)
+    say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(people)} subjects")
+    if rejected:
+        reasons = ", ".join(f"{_count(n)} {reason}" for reason, n in sorted(rejected.items()))
+        say(f"set aside in rejected/: {reasons}")
+    return 0
+
+
+def _count(number: int) -> str:
+    return f"<{THRESHOLD}" if 0 < number < THRESHOLD else f"{number:,}"
+
+
+COMMAND = Command("ingest", "turn raw data into site stores", configure, run)
