@@ -1,1 +1,11 @@
-"""TODO-DOC."""
+"""Engines that run the real apps of server and site on one machine: in-process, or on Ray."""
+
+from healthfm_simulations.engine.federation import (
+    Apps,
+    FederationResult,
+    NodeSpec,
+    ProgressEvent,
+    run_federation,
+)
+
+__all__ = ["Apps", "FederationResult", "NodeSpec", "ProgressEvent", "run_federation"]

@@ -1,0 +1,57 @@
+"""The real local work: stores, statistics, tokens and training of `healthfm_core`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_client.local import Arrays, StoreSpec
+from healthfm_core import training
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.store import SiteStore
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.tokens.statistics import site_statistics
+from healthfm_core.tokens.tokenizer import coverage
+
+
+class CoreWork:
+    """`LocalWork` as a site really does it."""
+
+    def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
+        """Return the modalities the stores hold and their number of training subjects.
+
+        Raises:
+            StoreError: A store is missing, half-written or not MEDS (HF-2xx).
+        """
+        opened = _open(stores)
+        held = frozenset[str]().union(*(store.modalities for store in opened))
+        return held, sum(len(store.subjects("train")) for store in opened)
+
+    def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
+        """Return counts over k and mergeable sketches of the training people."""
+        return dict(site_statistics(_open(stores), tokens).to_arrays())
+
+    def load(self, stores: Sequence[StoreSpec], study: Study) -> training.SiteData:
+        """Return the stores' people tokenised by the study's vocabulary."""
+        return training.SiteData.load(_open(stores), study)
+
+    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
+        """Return how much of the site's record the study's vocabulary covers."""
+        return coverage(_open(stores), study.vocabulary)
+
+    def run_round(
+        self,
+        parameters: Mapping[str, npt.NDArray[np.float32]],
+        data: Any,
+        study: Study,
+        order: RoundOrder,
+    ) -> RoundResult:
+        """Train from `parameters` and return the update."""
+        return training.run_round(parameters, data, study, order)
+
+
+def _open(stores: Sequence[StoreSpec]) -> list[SiteStore]:
+    return [SiteStore.open(spec.path, modalities=spec.modalities) for spec in stores]

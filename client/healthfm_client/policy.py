@@ -1,0 +1,135 @@
+"""What this site permits, whatever a coordinator asks: read from the site's own ``site.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from healthfm_core.config.base import Schema
+from healthfm_core.config.data import Modality
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.errors import ConfigError, PolicyError
+
+
+class SitePolicy(Schema):
+    """The site's own rules; the defaults permit what a simulation needs.
+
+    A refusal is a `PolicyError`, and the refusal is all the coordinator gets to see.
+    """
+
+    modalities: tuple[Modality, ...] = Field(
+        ("ehr", "genomics", "wearable"), description="what may be used; the rest is as if absent"
+    )
+    min_cohort: int = Field(
+        1, ge=1, description="fewest training subjects the site takes part with"
+    )
+    k_min: int = Field(
+        1, ge=1, description="no count under it leaves, and no code that fewer subjects have"
+    )
+    metrics: tuple[str, ...] = Field(
+        (
+            "loss_*",
+            "tuning_*",
+            "coverage_*",
+            "grad_norm/*",
+            "update_norm",
+            "layer*/*",
+            "steps",
+        ),
+        description="patterns of metrics that may leave",
+    )
+    counts: tuple[str, ...] = Field(
+        ("*_subjects",), description="patterns of metrics that are counts of people"
+    )
+
+    @classmethod
+    def read(cls, path: Path) -> SitePolicy:
+        """Return the policy in a YAML file.
+
+        Raises:
+            ConfigError: The file is missing (HF-104) or not a policy (HF-101, HF-102).
+        """
+        if not path.is_file():
+            raise ConfigError(
+                104,
+                where=path.name,
+                seen="there is no such file",
+                wanted="the site's policy",
+                do="Copy site.example.yaml there and adapt it",
+            )
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+        except (yaml.YAMLError, ValidationError) as error:
+            raise _not_a_policy(path, error) from error
+
+    def permitted(self, modalities: Collection[Modality] | None) -> tuple[Modality, ...]:
+        """Return which of `modalities` (None: all) may be used.
+
+        Raises:
+            PolicyError: None of them (HF-501).
+        """
+        wanted = self.modalities if modalities is None else modalities
+        left = tuple(m for m in self.modalities if m in wanted)
+        if not left:
+            raise _refusal("modalities", "no modality asked for is permitted")
+        return left
+
+    def raise_threshold(self, tokens: TokensConfig) -> TokensConfig:
+        """Return `tokens` with the site's k where it is the stricter one."""
+        return tokens.model_copy(update={"k_min": max(tokens.k_min, self.k_min)})
+
+    def check_cohort(self, n_subjects: int) -> None:
+        """Refuse to take part with too few people.
+
+        Raises:
+            PolicyError: Fewer than `min_cohort` or `k_min` (HF-501); their number is not said.
+        """
+        if n_subjects < max(self.min_cohort, self.k_min):
+            raise _refusal("min_cohort", "the site has too few training subjects to take part")
+
+    def metrics_to_send(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return those of `metrics` that are on the list, without counts under `k_min`."""
+        return {
+            name: float(value)
+            for name, value in sorted(metrics.items())
+            if _matches(name, self.metrics)
+            and not (_matches(name, self.counts) and 0 < value < self.k_min)
+        }
+
+    def groups_to_send(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return those of `weights` that are not counts under `k_min`; the others stay here."""
+        return {g: float(w) for g, w in sorted(weights.items()) if w >= self.k_min}
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refusal(rule: str, seen: str) -> PolicyError:
+    return PolicyError(
+        501,
+        where=f"site policy, {rule}",
+        seen=seen,
+        wanted="the site's own rules come first",
+        do="Ask the site's administrator, who can change site.yaml",
+    )
+
+
+def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> ConfigError:
+    number, where, seen = 102, path.name, "it is not YAML"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        number = 101 if first["type"] == "extra_forbidden" else 102
+        where = f"{path.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
+        seen = str(first["msg"])
+    return ConfigError(
+        number,
+        where=where,
+        seen=seen,
+        wanted="the keys of site.example.yaml",
+        do="Correct the line; client/site.example.yaml explains each key",
+    )

@@ -1,0 +1,51 @@
+"""Arrays to and from Flower's records, at the site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord
+
+from healthfm_core.errors import ProtocolError
+from healthfm_core.federation import wire
+
+
+def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """Return `arrays` as a record; its bytes share nothing with them."""
+    return ArrayRecord(
+        {
+            name: Array(array.dtype.str, array.shape, wire.STYPE, wire.pack(array))
+            for name, array in sorted(arrays.items())
+        }
+    )
+
+
+def parameters_of(record: ArrayRecord) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the received parameters as arrays of the site's own, to be written to as it likes.
+
+    Raises:
+        ProtocolError: An array is not float32 or cannot be read (HF-402).
+    """
+    parameters = {}
+    for name, array in record.items():
+        try:
+            view = wire.unpack(array.dtype, tuple(array.shape), array.data)
+        except ValueError as error:
+            raise _unusable(name, str(error)) from error
+        if view.dtype != np.float32:
+            raise _unusable(name, "its type is not float32")
+        parameters[name] = view.copy()
+    return parameters
+
+
+def _unusable(name: str, seen: str) -> ProtocolError:
+    return ProtocolError(
+        402,
+        where=name,
+        seen=seen,
+        wanted="parameters are float32 arrays in .npy layout",
+        do="Install the same release of healthfm on both sides",
+    )

@@ -1,0 +1,19 @@
+"""Switches that keep Flower and Ray from phoning home; set before either is imported."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+QUIET: Final = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment of every process of a federation (06-flower: Shape of a deployment)."""
+
+
+def keep_quiet() -> None:
+    """Set `QUIET` in this process and so in its children, whatever was there before."""
+    os.environ.update(QUIET)

@@ -1,0 +1,90 @@
+"""Parameter groups: the one place that knows which parameters a site may move.
+
+A parameter's group follows from its name: ``encoders.wearable.*`` is ``wearable``, ``backbone.*``
+is ``backbone``, ``heads.next_visit.*`` is ``head/next_visit``. A site holds a group when it has
+the modality the group needs; a group that needs none is held by every site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, Literal
+
+from healthfm_core.errors import ProtocolError
+from healthfm_core.federation.protocol import Study
+
+MODALITIES: Final = ("ehr", "genomics", "wearable")
+BACKBONE: Final = "backbone"
+HEAD_NEEDS: Final = {"head/masked_codes": "ehr", "head/wearable_reconstruction": "wearable"}
+"""Heads whose targets exist only where a modality does; every other head goes everywhere."""
+
+
+def group_of(parameter: str) -> str:
+    """Return the group of `parameter`.
+
+    Raises:
+        ValueError: The name belongs to no group; names are the model's own, never a user's.
+    """
+    first, _, rest = parameter.partition(".")
+    second = rest.partition(".")[0]
+    if first == "encoders" and second in MODALITIES:
+        return second
+    if first == "heads" and second:
+        return f"head/{second}"
+    if first == BACKBONE:
+        return BACKBONE
+    raise ValueError(f"parameter {parameter!r} belongs to no group")
+
+
+def group_names(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return group → its parameters, both sorted."""
+    members: dict[str, list[str]] = {}
+    for name in sorted(parameters):
+        members.setdefault(group_of(name), []).append(name)
+    return {group: tuple(members[group]) for group in sorted(members)}
+
+
+def modality_of(group: str) -> str | None:
+    """Return the modality a site must hold to move `group`; None when every site may."""
+    return group if group in MODALITIES else HEAD_NEEDS.get(group)
+
+
+def groups_held(modalities: Collection[str], groups: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `groups` that a site with `modalities` may move, sorted."""
+    return tuple(sorted(g for g in groups if (modality_of(g) or "") in {"", *modalities}))
+
+
+def agree_on_modalities(
+    sites: Sequence[Collection[str]], aggregation: Literal["modality", "shared"]
+) -> tuple[str, ...]:
+    """Return the modalities whose encoders the study's model has, sorted.
+
+    Args:
+        sites: What each participating site holds.
+        aggregation: ``modality``: what any site holds; ``shared``: what every site holds, since
+            plain FedAvg averages only parameters that all of them have.
+
+    Raises:
+        ProtocolError: No modality is left (HF-406).
+    """
+    held = [set(site) for site in sites]
+    if not held:
+        found: set[str] = set()
+    elif aggregation == "shared":
+        found = set.intersection(*held)
+    else:
+        found = set.union(*held)
+    if not found:
+        raise ProtocolError(
+            406,
+            where=f"federation.aggregation={aggregation}",
+            seen=f"{len(held)} sites hold no modality " + ("in common" if held else "at all"),
+            wanted="a model needs at least one encoder",
+            do="Use aggregation=modality, or leave out the sites that lack the modality",
+        )
+    return tuple(sorted(found))
+
+
+def study_modalities(study: Study) -> frozenset[str]:
+    """Return the modalities whose encoders the study's model has."""
+    return frozenset(study.modalities)

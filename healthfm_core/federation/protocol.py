@@ -1,0 +1,195 @@
+"""What crosses the wire, on both sides: the version, the messages' names and their records.
+
+============  =====================================  ============================================
+message       to the site                            back
+============  =====================================  ============================================
+`STATISTICS`  protocol version, tokens configuration site record, statistics arrays
+`PREPARE`     the study                              site record, coverage metrics
+`TRAIN`       order, parameters of the groups held   update, weights, metrics
+============  =====================================  ============================================
+
+An error reply carries a code of `healthfm_core.errors.CODES` and its one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.config.simulation import SimulationConfig
+from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens.vocabulary import Vocabulary
+
+VERSION: Final = 1
+"""Raised when a record changes its meaning; the server refuses a site that runs another."""
+
+STATISTICS: Final = "query.statistics"
+PREPARE: Final = "query.prepare"
+TRAIN: Final = "train"
+
+ORDER: Final = "order"
+SITE: Final = "site"
+ARRAYS: Final = "arrays"
+WEIGHTS: Final = "weights"
+METRICS: Final = "metrics"
+"""Names of the records in a message; no message carries any other."""
+
+
+def for_the_wire(config: RunConfig) -> RunConfig:
+    """Return `config` without what is the coordinator's own: folders, and how it simulates."""
+    data = config.data.model_copy(update={"path": None, "stores": ()})
+    update = {"out": None, "resume": False, "data": data, "simulation": SimulationConfig()}
+    return config.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every site of a run agrees on before round 1; it never changes during the run.
+
+    Attributes:
+        version: `VERSION` of the server that made it.
+        run_id: names the run in logs and ledgers.
+        config: the whole configuration, less the coordinator's folders.
+        vocabulary: codes, value edges, targets, score panel and wearable channels.
+        modalities: modalities whose encoders the model has, sorted.
+    """
+
+    version: int
+    run_id: str
+    config: RunConfig
+    vocabulary: Vocabulary
+    modalities: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return canonical JSON: equal studies give equal text."""
+        return json.dumps(
+            {
+                "version": self.version,
+                "run_id": self.run_id,
+                "config": self.config.model_dump(mode="json"),
+                "vocabulary": json.loads(self.vocabulary.to_json()),
+                "modalities": list(self.modalities),
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the study written by `to_json`.
+
+        Raises:
+            ProtocolError: Another protocol version made it (HF-401), or it cannot be read (HF-404).
+        """
+        try:
+            raw = json.loads(text)
+            version = int(raw["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable() from error
+        check_version(version, where="study")
+        try:
+            return cls(
+                version=version,
+                run_id=str(raw["run_id"]),
+                config=RunConfig.model_validate(raw["config"]),
+                vocabulary=Vocabulary.from_json(json.dumps(raw["vocabulary"])),
+                modalities=tuple(map(str, raw["modalities"])),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable() from error
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def check_version(version: int, *, where: str) -> None:
+    """Refuse another protocol version.
+
+    Raises:
+        ProtocolError: `version` is not `VERSION` (HF-401).
+    """
+    if version != VERSION:
+        raise ProtocolError(
+            401,
+            where=where,
+            seen=f"protocol version {version}",
+            wanted=f"this side speaks version {VERSION}",
+            do="Install the same release of healthfm on both sides",
+        )
+
+
+def _unreadable() -> ProtocolError:
+    return ProtocolError(
+        404,
+        where="study",
+        seen="text that is no study",
+        wanted="the JSON a coordinator of this release sends",
+        do="Send the study again with the prepare message",
+    )
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """What one site is to do in one round.
+
+    Attributes:
+        round: 1 … rounds.
+        rounds: how many there will be, for schedules.
+        groups: groups whose parameters come with the order and whose updates may go back.
+        evaluate: whether to score the incoming weights on the tuning split first.
+        seed: seed of all the site's randomness in this round.
+    """
+
+    round: int
+    rounds: int
+    groups: tuple[str, ...]
+    evaluate: bool
+    seed: int
+
+    def to_json(self) -> str:
+        """Return the order as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the order written by `to_json`.
+
+        Raises:
+            ProtocolError: It cannot be read (HF-402).
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            return cls(**{**raw, "groups": tuple(map(str, raw["groups"]))})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProtocolError(
+                402,
+                where="train message",
+                seen="an order that cannot be read",
+                wanted="round, rounds, groups, evaluate and seed",
+                do="Install the same release of healthfm on both sides",
+            ) from error
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What local training gives back.
+
+    Attributes:
+        update: parameter → float32 change (new minus received), of the groups in `weights` only.
+        weights: group → training subjects that hold it, > 0; a group without any is left out.
+        metrics: name → value, means over the site's people, never one person's.
+    """
+
+    update: Mapping[str, npt.NDArray[np.float32]]
+    weights: Mapping[str, float]
+    metrics: Mapping[str, float]

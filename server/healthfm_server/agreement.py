@@ -1,0 +1,155 @@
+"""Before round 1: statistics → vocabulary → study → prepared sites."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import HealthFMError
+from healthfm_core.federation import protocol
+from healthfm_core.federation.groups import agree_on_modalities
+from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_server.exchange import Exchange, Patience
+from healthfm_server.progress import Listener, Phase, ProgressEvent
+from healthfm_server.records import read
+from healthfm_server.run_store import RunStore
+from healthfm_server.sites import Site, read_site, register
+from healthfm_server.strategy import too_few
+from healthfm_server.work import StudyWork
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Asks the sites, before round 1; one object per run.
+
+    Attributes:
+        exchange: Sends and receives.
+        store: Takes the study and the events.
+        patience: Deadline and life of messages.
+        listener: Hears of every reply.
+        work: Builds the vocabulary.
+    """
+
+    exchange: Exchange
+    store: RunStore
+    patience: Patience
+    listener: Listener
+    work: StudyWork
+
+    def study(self, nodes: list[int], config: RunConfig) -> Study:
+        """Return the study that `nodes` can agree on, and write it to the run folder.
+
+        Raises:
+            ProtocolError: Too few sites answered (HF-403), or nobody has what the model needs
+                (HF-406).
+        """
+        order = ConfigRecord(
+            {"version": protocol.VERSION, "tokens": config.tokens.model_dump_json()}
+        )
+        found: dict[int, tuple[Site, dict[str, Any]]] = {}
+
+        def take(reply: Message) -> str:
+            site = _site_of(reply)
+            found[site.node_id] = site, read(reply.content.array_records[protocol.ARRAYS])
+            return site.name
+
+        self._ask(nodes, protocol.STATISTICS, order, take, "statistics", config)
+        sites = self._register([site for site, _ in found.values()])
+        modalities = agree_on_modalities(
+            [site.modalities for site in sites.values()], config.federation.aggregation
+        )
+        arrays = [found[site.node_id][1] for site in sites.values()]
+        study = Study(
+            version=protocol.VERSION,
+            run_id=secrets.token_hex(8),
+            config=for_the_wire(config),
+            vocabulary=self.work.vocabulary(arrays, config.tokens),
+            modalities=modalities,
+        )
+        self.store.save_study(study)
+        return study
+
+    def sites(self, nodes: list[int], study: Study) -> dict[str, Site]:
+        """Send the study to `nodes` and return the sites that prepared for it, by name.
+
+        Raises:
+            ProtocolError: Too few sites answered (HF-403).
+        """
+        found: list[Site] = []
+
+        def take(reply: Message) -> str:
+            site = _site_of(reply)
+            coverage = dict(reply.content.metric_records[protocol.METRICS])
+            self.store.note(
+                "prepared",
+                site=site.name,
+                modalities=sorted(site.modalities),
+                subjects=site.n_subjects,
+                coverage=coverage,
+            )
+            found.append(site)
+            return site.name
+
+        record = ConfigRecord({"study": study.to_json()})
+        self._ask(nodes, protocol.PREPARE, record, take, "prepare", study.config)
+        return self._register(found)
+
+    def _ask(
+        self,
+        nodes: list[int],
+        kind: str,
+        record: ConfigRecord,
+        take: Callable[[Message], str],
+        phase: Phase,
+        config: RunConfig,
+    ) -> None:
+        started, answered = time.monotonic(), 0
+        reasons: dict[str, str] = {}
+        contents: Mapping[int, RecordDict] = {
+            node: RecordDict({protocol.ORDER: record}) for node in nodes
+        }
+        for reply in self.exchange(contents, kind, phase, self.patience):
+            name = f"node {reply.metadata.src_node_id}"
+            try:
+                name = take(reply)
+                answered += 1
+            except (HealthFMError, KeyError, ValueError, TypeError) as error:
+                reasons[name] = str(error)[:300]
+                self.store.note("set aside", phase=phase, site=name, reason=reasons[name])
+            self.listener(
+                ProgressEvent(
+                    phase=phase,
+                    round=0,
+                    rounds=config.federation.rounds,
+                    seconds=time.monotonic() - started,
+                    done=answered + len(reasons),
+                    sites=len(nodes),
+                    site=name,
+                )
+            )
+        if answered < max(1, config.federation.quorum * len(nodes)):
+            raise too_few(phase, len(nodes), answered, reasons)
+
+    def _register(self, found: list[Site]) -> dict[str, Site]:
+        sites, doubles = register(found)
+        for site in doubles:
+            self.store.note("set aside", site=site.name, reason="another node has its name")
+        return sites
+
+
+def _site_of(reply: Message) -> Site:
+    """Return the site that answered.
+
+    Raises:
+        ValueError: The reply is an error; the message is its reason.
+        ProtocolError: The record does not fit (HF-401, HF-402).
+    """
+    if reply.has_error():
+        raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
+    return read_site(reply.content.config_records[protocol.SITE], reply.metadata.src_node_id)

@@ -1,0 +1,117 @@
+"""The coordinator's app, on one screen: agree on a study, then run its rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import ProtocolError
+from healthfm_core.federation.server_optimizer import OptimizerState
+from healthfm_server.agreement import Agreement
+from healthfm_server.core_work import CoreWork
+from healthfm_server.exchange import POLL_S, Exchange, Patience
+from healthfm_server.progress import Listener, unheard
+from healthfm_server.run_store import RunStore, ServerState
+from healthfm_server.strategy import ModalityFedAvg
+from healthfm_server.work import StudyWork
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the app is started with: scalars of Flower's run configuration.
+
+    Attributes:
+        config: ``config``: the run's configuration, as JSON.
+        folder: ``folder``: the run folder.
+        resume: ``resume``: whether to continue the run in it.
+        nodes: ``nodes``: how many nodes to wait for.
+        patience: ``patience``: factor on deadline and life of messages, for an engine whose sites
+            take turns.
+    """
+
+    config: RunConfig
+    folder: Path
+    resume: bool
+    nodes: int
+    patience: Patience
+
+    @classmethod
+    def of(cls, context: Context) -> RunRequest:
+        """Read the request from `context`."""
+        raw = context.run_config
+        config = RunConfig.model_validate_json(str(raw["config"]))
+        factor = float(raw.get("patience", 1.0))
+        federation = config.federation
+        return cls(
+            config=config,
+            folder=Path(str(raw["folder"])),
+            resume=bool(raw.get("resume", False)),
+            nodes=int(raw.get("nodes", 1)),
+            patience=Patience(federation.deadline_s * factor, federation.ttl_s * factor),
+        )
+
+
+def make_app(
+    work: StudyWork,
+    listener: Listener = unheard,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ServerApp:
+    """Return the coordinator's app.
+
+    Args:
+        work: Builds vocabulary and initial parameters.
+        listener: Hears of every reply and every round.
+        stopped: Asked between replies; when true the run ends with HF-705 and can be resumed.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        request = RunRequest.of(context)
+        begin = RunStore.resume if request.resume else RunStore.create
+        store = begin(request.folder, request.config)
+        nodes = wait_for_nodes(grid, request.nodes, request.patience.deadline_s, stopped)
+        exchange = Exchange(grid, stopped)
+        agreement = Agreement(exchange, store, request.patience, listener, work)
+        study = store.study() or agreement.study(nodes, request.config)
+        sites = agreement.sites(nodes, study)
+        state = store.load()
+        if state is None:
+            state = ServerState(0, work.initial_parameters(study), OptimizerState())
+            store.save(state)
+        store.forget_after(state.round)
+        ModalityFedAvg(study, sites, exchange, store, request.patience, listener).run(state)
+
+    return app
+
+
+def wait_for_nodes(
+    grid: Grid, count: int, deadline_s: float, stopped: Callable[[], bool]
+) -> list[int]:
+    """Return the ids of the connected nodes, sorted, once there are `count` of them.
+
+    Raises:
+        ProtocolError: Too few connected before the deadline (HF-403).
+    """
+    begun = time.monotonic()
+    while len(nodes := sorted(grid.get_node_ids())) < count:
+        if stopped() or time.monotonic() - begun > deadline_s:
+            raise ProtocolError(
+                403,
+                where="start",
+                seen=f"{len(nodes)} nodes are connected",
+                wanted=f"the run waits for {count}",
+                do="Start the missing nodes, then run again with resume=true",
+            )
+        time.sleep(POLL_S)
+    return nodes
+
+
+app = make_app(CoreWork())
+"""The coordinator's app, as pyproject.toml names it to Flower."""

@@ -1,0 +1,92 @@
+"""Messages out, replies in as they come: pushed once, pulled until a deadline, never collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from healthfm_core.errors import RunError
+
+POLL_S: Final = 0.1
+"""Pause between two looks at a grid that had nothing new."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long replies are waited for.
+
+    Attributes:
+        deadline_s: From sending to the close of the exchange.
+        ttl_s: Life of a message; a straggler's work is worth nothing after it.
+    """
+
+    deadline_s: float
+    ttl_s: float
+
+
+class Exchange:
+    """Sends messages to nodes and yields their replies; remembers who still owes one.
+
+    Args:
+        grid: Flower's grid, of whatever engine.
+        stopped: Asked between looks; when true the exchange ends with HF-705.
+    """
+
+    def __init__(self, grid: Grid, stopped: Callable[[], bool] = lambda: False) -> None:
+        self._grid = grid
+        self._stopped = stopped
+        self._owed: dict[str, tuple[int, float]] = {}
+
+    def busy(self) -> set[int]:
+        """Return the nodes that still work on a message of an earlier exchange."""
+        now = time.monotonic()
+        self._owed = {key: owed for key, owed in self._owed.items() if owed[1] > now}
+        return {node for node, _ in self._owed.values()}
+
+    def __call__(
+        self, contents: Mapping[int, RecordDict], kind: str, group: str, patience: Patience
+    ) -> Iterator[Message]:
+        """Send `contents` (node → records) and yield each reply once, until all or the deadline.
+
+        A reply to an earlier exchange is dropped; it only shows that its node is free again.
+
+        Raises:
+            RunError: The run was told to stop (HF-705).
+        """
+        messages = (
+            Message(records, node, kind, ttl=patience.ttl_s, group_id=group)
+            for node, records in contents.items()
+        )
+        sent_at = time.monotonic()
+        ids = list(self._grid.push_messages(messages))
+        expected = set(ids)
+        self._owed |= {
+            key: (node, sent_at + patience.ttl_s) for key, node in zip(ids, contents, strict=True)
+        }
+        while expected and time.monotonic() - sent_at < patience.deadline_s:
+            any_new = False
+            for reply in self._pull():
+                any_new = True
+                if reply.metadata.reply_to_message_id in expected:
+                    expected.discard(reply.metadata.reply_to_message_id)
+                    yield reply
+            if expected and not any_new:
+                time.sleep(POLL_S)
+
+    def _pull(self) -> Iterable[Message]:
+        if self._stopped():
+            raise RunError(
+                705,
+                where="round loop",
+                seen="the run was told to stop",
+                wanted="its last checkpoint is complete",
+                do="Run the same command with resume=true",
+            )
+        for reply in self._grid.pull_messages(list(self._owed)):
+            if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
+                yield reply

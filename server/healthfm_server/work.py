@@ -1,0 +1,25 @@
+"""The seam between the app and what it needs of the model: vocabulary and initial parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.federation.protocol import Study
+from healthfm_core.tokens.vocabulary import Vocabulary
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class StudyWork(Protocol):
+    """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
+
+    def vocabulary(self, statistics: Sequence[Arrays], tokens: TokensConfig) -> Vocabulary:
+        """Return the vocabulary built from the sites' statistics, in the sites' order."""
+
+    def initial_parameters(self, study: Study) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the parameters of every group of the study's model."""

@@ -1,0 +1,37 @@
+"""The simulated sites, as both engines configure them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from healthfm_core.config.data import Modality
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One simulated site.
+
+    Attributes:
+        name: Unique, printable, at most 64 characters.
+        stores: Its store folders, each with the modalities that may be used (None: all it holds).
+        policy: Its ``site.yaml``, if it has one.
+    """
+
+    name: str
+    stores: Sequence[tuple[Path, Sequence[Modality] | None]]
+    policy: Path | None = None
+
+    def node_config(self) -> dict[str, str | int | float | bool]:
+        """Return the node configuration a real SuperNode would be started with."""
+        stores = [
+            {"path": str(path), "modalities": None if allowed is None else list(allowed)}
+            for path, allowed in self.stores
+        ]
+        config: dict[str, str | int | float | bool] = {
+            "site": self.name,
+            "stores": json.dumps(stores),
+        }
+        return config if self.policy is None else {**config, "policy": str(self.policy)}

@@ -1,0 +1,172 @@
+"""A model of a few numbers in place of the real one, injected at the apps' two seams.
+
+A site's data is one number, `pull`: in a round it moves every parameter it holds half of the way
+to its pull, plus a little noise from the order's seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
+from healthfm_client.local import StoreSpec
+from healthfm_core.config import RunConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.federation.groups import group_of, modality_of
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_simulations.engine import Apps, NodeSpec
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+SHAPES = {
+    "encoders.ehr.w": (2, 3),
+    "encoders.genomics.w": (1,),
+    "encoders.wearable.w": (2,),
+    "encoders.wearable.b": (),
+    "backbone.w": (3,),
+    "heads.next_visit.w": (3, 1),
+    "heads.wearable_reconstruction.w": (2,),
+}
+
+VOCABULARY = Vocabulary(
+    codes=("A",),
+    domains=("A",),
+    value_bins=10,
+    percentiles={},
+    targets=("A",),
+    prs_panel=(),
+    wearable=None,
+)
+
+
+class ServerWork:
+    """Vocabulary and initial parameters of the small model."""
+
+    def vocabulary(self, statistics: Sequence[Arrays], tokens: TokensConfig) -> Vocabulary:
+        """The sites' counts are there, and every study has the same vocabulary."""
+        assert all(found["count"].tolist() for found in statistics)
+        return VOCABULARY
+
+    def initial_parameters(self, study: Study) -> dict[str, npt.NDArray[np.float32]]:
+        """Ones, for the groups of the study's modalities."""
+        return {
+            name: np.ones(shape, np.float32)
+            for name, shape in SHAPES.items()
+            if modality_of(group_of(name)) in {None, *study.modalities}
+        }
+
+
+class ClientWork:
+    """Training of the small model; `misbehave` says what a site does wrong, and when."""
+
+    def __init__(self, misbehave: Mapping[str, str] | None = None, round_: int = 1) -> None:
+        self.misbehave = misbehave or {}
+        self.round = round_
+
+    def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
+        """What site.json says, less what the view forbids."""
+        raw = _raw(stores)
+        return frozenset(raw["modalities"]) & set(stores[0].modalities), raw["n"]
+
+    def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
+        """The number of people."""
+        return {"count": np.array([_raw(stores)["n"]]), "k": np.array([tokens.k_min])}
+
+    def load(self, stores: Sequence[StoreSpec], study: Study) -> Any:
+        """The site's number."""
+        return {**_raw(stores), "name": stores[0].path.name}
+
+    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
+        """Everything is covered."""
+        return {"coverage_exact": 1.0}
+
+    def run_round(
+        self,
+        parameters: Mapping[str, npt.NDArray[np.float32]],
+        data: Any,
+        study: Study,
+        order: RoundOrder,
+    ) -> RoundResult:
+        """Move half of the way to the site's number."""
+        noise = np.random.default_rng(order.seed)
+        update = {
+            name: np.asarray(
+                0.5 * (data["pull"] - value) + 0.01 * noise.standard_normal(value.shape),
+                np.float32,
+            )
+            for name, value in sorted(parameters.items())
+        }
+        for value in parameters.values():
+            value += 1000  # a site may write to what it received: it is its own
+        weights = {group: float(data["n"]) for group in order.groups}
+        wrong = self.misbehave.get(data["name"]) if order.round == self.round else None
+        if wrong is not None:
+            update, weights = _spoil(wrong, update, weights)
+        return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
+
+
+def _spoil(
+    wrong: str, update: Arrays, weights: dict[str, float]
+) -> tuple[Arrays, dict[str, float]]:
+    match wrong:
+        case "nan":
+            update["backbone.w"][1] = np.nan
+        case "huge":
+            update["backbone.w"][1] = 1e9
+        case "overflow":
+            update["backbone.w"][1] = 3e38
+        case "shape":
+            update["backbone.w"] = update["backbone.w"][:2]
+        case "missing":
+            del update["backbone.w"]
+        case "extra":
+            update["backbone.more"] = np.zeros(3, np.float32)
+        case "dtype":
+            update["backbone.w"] = update["backbone.w"].astype(np.float64)
+        case "weight":
+            weights["backbone"] = 1e6
+        case "raise":
+            raise RuntimeError("a subject's name that must not leave")
+        case "interrupt":
+            raise KeyboardInterrupt
+    return update, weights
+
+
+def _raw(stores: Sequence[StoreSpec]) -> Any:
+    return json.loads((stores[0].path / "site.json").read_text())
+
+
+def apps(misbehave: Mapping[str, str] | None = None, round_: int = 1) -> Apps:
+    """The two seams."""
+    return Apps(ServerWork(), ClientWork(misbehave, round_))
+
+
+def site(
+    folder: Path, name: str, *, pull: float, n: int = 10, modalities: Sequence[str] = ("ehr",)
+) -> NodeSpec:
+    """Write a site's file and return the node."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"pull": pull, "n": n, "modalities": list(modalities)})
+    (folder / name / "site.json").write_text(text)
+    return NodeSpec(name, [(folder / name, None)])
+
+
+def three_sites(folder: Path) -> list[NodeSpec]:
+    """Two sites with wearables, one without; nobody has scores."""
+    return [
+        site(folder, "a", pull=1.0, n=10, modalities=("ehr", "wearable")),
+        site(folder, "b", pull=2.0, n=20, modalities=("ehr",)),
+        site(folder, "c", pull=3.0, n=30, modalities=("ehr", "wearable")),
+    ]
+
+
+def config(**federation: Any) -> RunConfig:
+    """A configuration of three rounds unless told otherwise."""
+    return RunConfig.model_validate({"seed": 3, "federation": {"rounds": 3, **federation}})
