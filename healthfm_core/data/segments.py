@@ -36,9 +36,8 @@ def run_starts(*keys: npt.NDArray[np.generic]) -> Bool:
 
 def run_ends(starts: Bool) -> Int64:
     """Return, for every row, the index one past the last row of its run."""
-    first = np.flatnonzero(starts)
-    ends = np.append(first[1:], len(starts))
-    return np.repeat(ends, ends - first)
+    bounds = np.append(np.flatnonzero(starts), len(starts))
+    return np.repeat(bounds[1:], np.diff(bounds))
 
 
 def search(

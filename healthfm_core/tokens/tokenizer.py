@@ -81,7 +81,12 @@ def tokenize(
         event is there, with no items.
     """
     parts = [_tokenize_store(store, vocabulary, config, split, task) for store in stores]
-    return _concatenated(parts)
+    return concatenate(
+        [
+            replace(part, site=np.full(part.n_subjects, index, np.int32))
+            for index, part in enumerate(parts)
+        ]
+    )
 
 
 def _tokenize_store(
@@ -248,8 +253,11 @@ def _labels(store: SiteStore, task: str | None, subjects: Int64) -> tuple[Int64,
     return at, times_us(table, "prediction_time")[rows], value[rows]
 
 
-def _concatenated(parts: Sequence[Sequences]) -> Sequences:
-    """Join the sequences of stores; indices and offsets move behind those of the stores before."""
+def concatenate(parts: Sequence[Sequences]) -> Sequences:
+    """Join sequences of different subjects; indices and offsets move behind those before.
+
+    `Sequences.site` stays as it is.
+    """
     columns: dict[str, Any] = {}
     for field in fields(Sequences):
         arrays = [getattr(part, field.name) for part in parts]
@@ -261,8 +269,6 @@ def _concatenated(parts: Sequence[Sequences]) -> Sequences:
             ]
         if field.name.endswith("offsets"):
             arrays = [arrays[0], *(array[1:] for array in arrays[1:])]
-        if field.name == "site":
-            arrays = [np.full_like(array, i) for i, array in enumerate(arrays)]
         columns[field.name] = np.ascontiguousarray(np.concatenate(arrays))
     return Sequences(**columns)
 
