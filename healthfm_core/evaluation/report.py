@@ -71,6 +71,7 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
         main=sections.main_table(rows, context),
         shares=sections.shares(rows, context),
         differences=sections.difference_table(rows, context),
+        further=sections.further_table(rows, context),
         calibration=sections.calibration_table(rows, context),
         modalities=sections.MODALITIES,
         sites=sections.site_lines(context),

@@ -22,6 +22,7 @@ from healthfm_core.evaluation.wording import (
     duration,
     interval,
     number,
+    subset_name,
 )
 
 MODALITIES: Final = ("ehr", "wearable", "genomics")
@@ -111,10 +112,11 @@ def _table(
     found = {(row.arm, row.subset, row.metric): row for row in rows}
     groups: list[tuple[str, int]] = []
     for subset, _ in pairs:
-        if groups and groups[-1][0] == SUBSET_NAMES[subset]:
-            groups[-1] = (groups[-1][0], groups[-1][1] + 1)
+        name = subset_name(subset)
+        if groups and groups[-1][0] == name:
+            groups[-1] = (name, groups[-1][1] + 1)
         else:
-            groups.append((SUBSET_NAMES[subset], 1))
+            groups.append((name, 1))
     lines = tuple(
         Line(
             arm=arm_name(arm),
@@ -144,6 +146,24 @@ def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table
         return None
     pairs = _discrimination(context.task)
     return _table(rows, arms, pairs, context.reference)
+
+
+def further_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+    """Subsets beside the three: fewer inputs, people with a reference score; None without any.
+
+    Of a next-visit task only all rows and new onsets are shown.
+    """
+    further = dict.fromkeys(row.subset for row in rows if row.subset not in SUBSET_NAMES)
+    shown = [subset for subset in further if not subset.endswith("/repeat")]
+    if not shown:
+        return None
+    metrics = [metric for _, metric in _discrimination(context.task)[:2]]
+    pairs = [(subset, metric) for subset in shown for metric in metrics]
+    held = {row.arm for row in rows if row.subset in shown}
+    arms = arms_of(rows, context.reference)
+    return _table(
+        rows, [arm for arm in arms if arm in held], pairs, context.reference, palette=arms
+    )
 
 
 def calibration_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:

@@ -38,7 +38,8 @@ class MetricRow:
     Attributes:
         arm: ``federated``, ``local``, …, or ``federated - local`` for a paired difference.
         task: ``next_visit`` or the label table's name.
-        subset: ``overall``, ``repeat`` or ``new_onset``.
+        subset: ``overall``, ``repeat`` or ``new_onset``; or a further one, ``ehr/new_onset`` for
+            models shown only some inputs.
         metric: A key of `resampling.METRICS`.
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.

@@ -35,7 +35,7 @@ def arms_table(rows: Sequence[MetricRow], *, reference: str = "federated") -> Ta
         reference: The arm put first.
     """
     plain = [row for row in rows if not row.is_difference]
-    is_label = all(row.subset == "overall" for row in plain)
+    is_label = all(row.subset != "new_onset" for row in plain)
     columns = LABEL if is_label else NEXT_VISIT
     found = {(row.arm, row.subset, row.metric): row for row in plain}
     people = max((row.n_subjects for row in plain), default=0)

@@ -22,6 +22,15 @@ SUBSET_NAMES: Final = {"overall": "overall", "repeat": "repeats", "new_onset": "
 NOTHING: Final = "–"
 
 
+def subset_name(subset: str) -> str:
+    """Write a subset's name; ``ehr+wearable/new_onset`` is restricted inputs, then the subset."""
+    if subset in SUBSET_NAMES:
+        return SUBSET_NAMES[subset]
+    inputs, _, rest = subset.partition("/")
+    text = inputs.replace("_", " ").replace("+", " + ")
+    return f"{text}, {SUBSET_NAMES.get(rest, rest)}" if rest else text
+
+
 def number(value: float, *, signed: bool = False, digits: int = 3) -> str:
     """Write 0.1432 as ``.143`` and −0.02 as ``−.020``; a dash where there is no number."""
     if not math.isfinite(value):

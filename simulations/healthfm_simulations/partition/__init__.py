@@ -2,8 +2,8 @@
 
 Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`), label shift
 (`rate_offsets` on the rates of simulated people, `shifted_assignment` on real people's labels) and
-code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them; `split_store`
-deals the people of one real store to several sites.
+code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them;
+`split_store` deals the people of one real store to several sites.
 """
 
 from healthfm_simulations.partition.dialect import dialect, parents, speak

@@ -1,0 +1,78 @@
+"""Calibration errors, slope and intercept on numbers made to order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from healthfm_core.evaluation.calibration import (
+    calibration_in_the_large,
+    ece,
+    ece_uniform,
+    logit,
+    quantile_bin,
+    recalibrate,
+    reliability,
+)
+
+
+def calibrated(n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
+    """Rare outcomes (3.3 %) with their true probabilities, as in the design's example."""
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.35, 10.0, n)
+    return p, rng.random(n) < p
+
+
+def test_the_error_of_one_bin_is_observed_minus_predicted():
+    assert ece(np.full(10, 0.2), np.arange(10) < 5) == pytest.approx(0.3)
+
+
+def test_weighted_and_unweighted_errors_part_on_a_rare_outcome():
+    """99 rows right at 0, one wrong at .95: one row in a hundred, or one bin of two."""
+    score, outcome = np.r_[np.zeros(99), 0.95], np.zeros(100, np.bool_)
+    assert ece(score, outcome) == pytest.approx(0.0095)
+    assert ece_uniform(score, outcome) == pytest.approx(0.475)
+
+
+def test_a_calibrated_model_has_nearly_no_weighted_error():
+    score, outcome = calibrated()
+    assert ece(score, outcome) < 0.002
+    intercept, slope = recalibrate(score, outcome)
+    assert slope == pytest.approx(1.0, abs=0.02)
+    assert intercept == pytest.approx(0.0, abs=0.06)
+
+
+def test_slope_and_intercept_undo_a_distortion():
+    score, outcome = calibrated()
+    distorted = 1 / (1 + np.exp(-(2.0 * logit(score) + 1.0)))
+    intercept, slope = recalibrate(distorted, outcome)
+    assert slope == pytest.approx(0.5, abs=0.02)
+    assert intercept == pytest.approx(-0.5, abs=0.06)
+
+
+def test_calibration_in_the_large_is_the_shift_of_the_log_odds():
+    score = np.full(1000, 0.5)
+    outcome = np.arange(1000) < 250
+    assert calibration_in_the_large(score, outcome) == pytest.approx(-np.log(3.0))
+
+
+def test_a_constant_score_has_no_slope():
+    assert np.isnan(recalibrate(np.full(4, 0.5), np.array([True, False, True, False]))).all()
+
+
+def test_a_score_that_separates_the_classes_has_no_slope():
+    assert np.isnan(recalibrate(np.r_[0.1, 0.2, 0.8, 0.9], np.arange(4) >= 2)).all()
+
+
+def test_quantile_bins_hold_equal_counts_and_keep_ties_together():
+    assert np.bincount(quantile_bin(np.arange(90) / 90, 15)).tolist() == [6] * 15
+    assert len(np.unique(quantile_bin(np.zeros(90), 15))) == 1
+
+
+def test_reliability_gives_observed_over_expected_per_decile():
+    score = np.repeat(np.arange(1, 11) / 20, 100)
+    outcome = np.tile(np.arange(100) < 20, 10)
+    found = reliability(score, outcome)
+    assert found.count.tolist() == [100] * 10
+    assert found.observed.tolist() == pytest.approx([0.2] * 10)
+    assert found.observed_over_expected[0] == pytest.approx(0.2 / 0.05)
