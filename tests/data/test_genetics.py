@@ -24,7 +24,7 @@ def test_scores_are_clipped_and_an_absent_one_is_no_row():
 @pytest.mark.parametrize(("mean", "sd"), [(-1069.0, 300.0), (0.0, 40.0), (3.0, 0.5)])
 def test_raw_sums_are_refused(mean, sd):
     raw = np.random.default_rng(0).normal(mean, sd, 200)
-    with pytest.raises(StoreError, match="HF-211.*do not look like z"):
+    with pytest.raises(StoreError, match=r"HF-211.*do not look like z"):
         score_events(scores(raw.tolist()))
 
 

@@ -25,5 +25,5 @@ def test_two_labels_of_one_moment_are_refused():
 
 def test_a_label_without_its_time_is_refused():
     table = label_table(np.array([1]), np.array([5]), np.array([True]))
-    with pytest.raises(StoreError, match="HF-201.*prediction_time"):
+    with pytest.raises(StoreError, match=r"HF-201.*prediction_time"):
         check_labels(table.drop_columns(["prediction_time"]), np.array([1]), "labels/x")

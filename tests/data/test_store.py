@@ -172,9 +172,13 @@ def test_large_tables_fall_into_files_that_never_share_a_subject(tmp_path, event
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path, events):
-    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-        writer.events(events([(1, None, "A", None, None)]))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
+            writer.events(events([(1, None, "A", None, None)]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,7 +213,7 @@ def test_a_store_is_replaced_only_when_asked_and_only_by_a_sound_one(store, even
 def test_a_folder_that_holds_no_store_is_never_replaced(tmp_path):
     (tmp_path / "home" / "letters").mkdir(parents=True)
     with (
-        pytest.raises(IngestError, match="HF-304.*holds no store"),
+        pytest.raises(IngestError, match=r"HF-304.*holds no store"),
         StoreWriter(tmp_path / "home", dataset_name="s", overwrite=True),
     ):
         pass
