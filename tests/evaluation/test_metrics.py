@@ -41,7 +41,9 @@ def test_without_both_classes_there_is_no_auroc(outcome):
 
 def test_without_rows_there_is_no_score():
     empty = Predictions.empty()
-    assert np.isnan([f(empty.score, empty.outcome) for f in (auroc, average_precision, brier)]).all()
+    assert np.isnan(
+        [f(empty.score, empty.outcome) for f in (auroc, average_precision, brier)]
+    ).all()
 
 
 rows = st.lists(

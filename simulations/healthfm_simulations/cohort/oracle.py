@@ -4,8 +4,9 @@ For every (visit asked about, condition) three probabilities, each given more th
 
 * ``filtered``: what the readings tell. A Kalman filter over all labs and wearable readings up to
   the previous visit that the site holds, the person's score where the site holds it (else
-  integrated out), age, site and history. It does not use what diagnoses and visit times say of the
-  latents, so a model can pass it, but not by much where there is a wearable.
+  integrated out), age, site and history. It does not use what diagnoses, their absence and visit
+  times say of the latents and of a score the site lacks, so a model can pass it, but not by much
+  where the site holds both.
 * ``present``: the latents known exactly up to the previous visit, and every score: no model can
   pass it but by chance, since all else is independent of the next visit given these.
 * ``all``: the latents at the visit asked about too; the probability the coin was tossed with.
