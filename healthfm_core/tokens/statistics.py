@@ -116,7 +116,7 @@ class SiteStatistics:
                 ),
                 **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _unfit(f"statistics that cannot be read ({type(error).__name__})") from error
         _check(found)
         return found

@@ -186,7 +186,7 @@ class Vocabulary:
         """
         try:
             return _read(json.loads(text))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProtocolError(
                 405,
                 where="vocabulary",
