@@ -73,6 +73,7 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
         differences=sections.difference_table(rows, context),
         further=sections.further_table(rows, context),
         calibration=sections.calibration_table(rows, context),
+        deciles=sections.observed_over_expected(context, arms),
         modalities=sections.MODALITIES,
         sites=sections.site_lines(context),
         clock=sections.clock(context),

@@ -288,6 +288,21 @@ def reliability_figure(context: ReportContext, arms: Sequence[str]) -> str:
     )
 
 
+def observed_over_expected(
+    context: ReportContext, arms: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """Arm → observed over expected per decile of risk, lowest first; small bins withheld."""
+    lines = []
+    for arm in arms:
+        if arm in WITHOUT_FEATURES or not len(context.predictions.get(arm, ())):
+            continue
+        found = reliability(context.predictions[arm].score, context.predictions[arm].outcome)
+        ratios = zip(found.count, found.observed_over_expected, strict=True)
+        shown = [number(float(r), digits=2) if n >= context.k_subgroup else "–" for n, r in ratios]
+        lines.append((arm_name(arm), shown))
+    return lines
+
+
 def sites_figure(context: ReportContext, arms: Sequence[str]) -> str:
     """The reference and local training at each site that is large enough; else empty."""
     pair = (context.reference, "local")
