@@ -38,6 +38,7 @@ CODES: Final[dict[int, str]] = {
     404: "the contract is unknown at the site",
     405: "the vocabulary differs from the study's",
     406: "no site has the data the study needs",
+    407: "a site failed unexpectedly",
     # 5xx site policy
     501: "the site's policy does not permit the request",
     # 6xx privacy
@@ -48,6 +49,7 @@ CODES: Final[dict[int, str]] = {
     703: "a checkpoint is damaged",
     704: "the output folder holds another run",
     705: "the run was interrupted and can be resumed",
+    706: "the simulation engine did not start",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 

@@ -10,8 +10,9 @@ QUIET: Final = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Environment of every process of a federation (06-flower: Shape of a deployment)."""
+"""Environment of every process of a federation; the last only stills a warning of Ray's."""
 
 
 def keep_quiet() -> None:

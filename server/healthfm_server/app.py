@@ -15,7 +15,7 @@ from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.server_optimizer import OptimizerState
 from healthfm_server.agreement import Agreement
 from healthfm_server.core_work import CoreWork
-from healthfm_server.exchange import POLL_S, Exchange, Patience
+from healthfm_server.exchange import POLL_S, Exchange, Patience, told_to_stop
 from healthfm_server.progress import Listener, unheard
 from healthfm_server.run_store import RunStore, ServerState
 from healthfm_server.strategy import ModalityFedAvg
@@ -98,10 +98,13 @@ def wait_for_nodes(
 
     Raises:
         ProtocolError: Too few connected before the deadline (HF-403).
+        RunError: The run was told to stop (HF-705).
     """
     begun = time.monotonic()
     while len(nodes := sorted(grid.get_node_ids())) < count:
-        if stopped() or time.monotonic() - begun > deadline_s:
+        if stopped():
+            raise told_to_stop()
+        if time.monotonic() - begun > deadline_s:
             raise ProtocolError(
                 403,
                 where="start",

@@ -80,13 +80,18 @@ class Exchange:
 
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
-            raise RunError(
-                705,
-                where="round loop",
-                seen="the run was told to stop",
-                wanted="its last checkpoint is complete",
-                do="Run the same command with resume=true",
-            )
+            raise told_to_stop()
         for reply in self._grid.pull_messages(list(self._owed)):
             if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
                 yield reply
+
+
+def told_to_stop() -> RunError:
+    """Return the error of a run that was told to stop (HF-705)."""
+    return RunError(
+        705,
+        where="round loop",
+        seen="the run was told to stop",
+        wanted="its last checkpoint is complete",
+        do="Run the same command with resume=true",
+    )

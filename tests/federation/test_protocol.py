@@ -1,0 +1,60 @@
+"""What both sides read and write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from healthfm_core.config import RunConfig
+from healthfm_core.errors import ProtocolError
+from healthfm_core.federation.protocol import VERSION, RoundOrder, Study, for_the_wire
+from healthfm_core.tokens.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(("A", "B"), ("A", "B"), 10, {}, ("B",), ("height",), None)
+
+
+def _study() -> Study:
+    return Study(VERSION, "r", RunConfig(seed=4), VOCABULARY, ("ehr",))
+
+
+def test_a_study_survives_the_wire() -> None:
+    study = _study()
+    back = Study.from_json(study.to_json())
+    assert back == study
+    assert back.hash == study.hash
+
+
+def test_another_study_has_another_hash() -> None:
+    assert dataclasses.replace(_study(), modalities=("ehr", "wearable")).hash != _study().hash
+
+
+def test_another_version_is_refused_before_anything_else_is_read() -> None:
+    with pytest.raises(ProtocolError, match="HF-401"):
+        Study.from_json(json.dumps({"version": VERSION + 1, "news": True}))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "config": {"lr": 1}}', "null"])
+def test_what_is_no_study_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="HF-404"):
+        Study.from_json(text)
+
+
+def test_an_order_survives_the_wire() -> None:
+    order = RoundOrder(round=2, rounds=9, groups=("backbone", "ehr"), evaluate=True, seed=2**62)
+    assert RoundOrder.from_json(order.to_json()) == order
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"groups": []}', '{"groups": [], "more": 1}'])
+def test_what_is_no_order_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match="HF-402"):
+        RoundOrder.from_json(text)
+
+
+def test_the_coordinators_folders_do_not_travel() -> None:
+    config = RunConfig.model_validate(
+        {"out": "here", "resume": True, "data": {"path": "there", "stores": ["everywhere"]}}
+    )
+    text = for_the_wire(config).model_dump_json()
+    assert not {"here", "there", "everywhere"} & set(text.split('"'))
