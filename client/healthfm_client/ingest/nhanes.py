@@ -156,6 +156,8 @@ def activity_daily(people: pa.Table, exam_us: Int64) -> pa.Table:
 def wear_minute(days: pa.Table, subject: Int64, exam_us: Int64) -> pa.Table:
     """Return whether the device was worn, a row of 1440 minutes per person-day.
 
+    A minute is 1, 0, or not on record (255 in the source), which the mask says.
+
     Args:
         days: subject_id, day_index (1 to 7), wear.
         subject: [S] the people wanted.
@@ -167,8 +169,9 @@ def wear_minute(days: pa.Table, subject: Int64, exam_us: Int64) -> pa.Table:
     order = np.argsort(subject)
     exam = exam_us[order[np.searchsorted(subject, ids(days), sorter=order)]]
     start = exam + ids(days, "day_index") * DAY_US
-    flat = np.asarray(days["wear"].combine_chunks().flatten().to_numpy(), np.float32)
-    return stretches(ids(days), start, "wear", 1 / 60, flat.reshape(days.num_rows, -1))
+    flat = np.asarray(days["wear"].combine_chunks().flatten().to_numpy())
+    worn = flat.reshape(days.num_rows, -1)
+    return stretches(ids(days), start, "wear", 1 / 60, worn.astype(np.float32), worn <= 1)
 
 
 def death_labels(people: pa.Table, exam_us: Int64) -> dict[str, pa.Table]:

@@ -77,6 +77,14 @@ def write_sites(sites: Iterable[Site], out: Path, *, overwrite: bool) -> list[Pa
                 folder.rmdir()
                 _write(site, folder, out.name)
                 return [out]
+            if site.name in names:
+                raise IngestError(
+                    304,
+                    where=site.name,
+                    seen="two sites of the source take this folder name",
+                    wanted="names are wanted that differ in their letters and digits",
+                    do="Rename the sites in the source.",
+                )
             _write(site, folder / site.name, site.name)
             names.append(site.name)
         if not names:

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from datetime import date
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from healthfm_client.ingest import ingest
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import ConfigError, IngestError
+
+OPTIONS = {"today": "2024-06-01"}
+
+
+def test_each_site_becomes_a_store_sorted_and_rid_of_what_cannot_be(source, tmp_path):
+    paths = ingest("event_table", source, tmp_path / "out", **OPTIONS)
+    assert [path.name for path in paths] == ["10", "9"]
+    ten, nine = (SiteStore.open(path) for path in paths)
+    assert ten.events()["code"].to_pylist() == ["A", "B"]
+    assert ten.rejected == {"duplicate": 1}
+    assert nine.subjects().tolist() == [3]
+    assert nine.rejected == {"after_today": 1}
+    aside = pq.read_table(paths[1] / "rejected" / "after_today.parquet")
+    assert aside["subject_id"].to_pylist() == [2]
+    for path in paths:
+        SiteStore.open(path).check()
+
+
+def test_reading_again_gives_the_same_store(source, tmp_path):
+    first = ingest("event_table", source, tmp_path / "a", today=date(2024, 6, 1))
+    again = ingest("event_table", source, tmp_path / "b", **OPTIONS)
+    for one, other in zip(first, again, strict=True):
+        files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+        assert files == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
+        assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
+
+
+def test_without_a_site_column_the_output_is_the_store(source, tmp_path):
+    assert ingest("event_table", source, tmp_path / "out", site_column="") == [tmp_path / "out"]
+    assert SiteStore.open(tmp_path / "out").subjects().tolist() == [1, 3]
+
+
+def test_labels_and_splits_come_along(source, tmp_path):
+    duckdb.sql(
+        "copy (select 1::bigint subject_id, timestamp '2020-02-01' prediction_time, "
+        f"true boolean_value) to '{tmp_path}/death.parquet'"
+    )
+    duckdb.sql(f"copy (select 1::bigint subject_id, 'tuning' split) to '{tmp_path}/s.parquet'")
+    paths = ingest(
+        "event_table",
+        source,
+        tmp_path / "out",
+        labels=[tmp_path / "death.parquet"],
+        splits=tmp_path / "s.parquet",
+        site_column="",
+    )
+    store = SiteStore.open(paths[0])
+    assert store.labels("death")["subject_id"].to_pylist() == [1]
+    assert store.subjects("tuning").tolist() == [1]
+
+
+def refused(source, tmp_path, number: int) -> str:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(IngestError) as caught:
+        ingest("event_table", source, tmp_path / "out")
+    assert caught.value.code == f"HF-{number}"
+    assert sorted(tmp_path.iterdir()) == before
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["subject_id", "time", "code", "numeric_value", "site"])
+def test_a_missing_column_is_refused(source, table, tmp_path, column):
+    pq.write_table(table.drop_columns([column]), source)
+    assert f'there is no column "{column}"' in refused(source, tmp_path, 307)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("subject_id", pa.string()),
+        ("time", pa.string()),
+        ("time", pa.timestamp("us", "UTC")),
+        ("numeric_value", pa.string()),
+        ("site", pa.float64()),
+    ],
+)
+def test_a_wrong_dtype_is_refused(source, table, tmp_path, column, kind):
+    at = table.column_names.index(column)
+    pq.write_table(table.set_column(at, column, table[column].cast(kind)), source)
+    assert f'column "{column}" is {kind}' in refused(source, tmp_path, 308)
+
+
+@pytest.mark.parametrize("column", ["subject_id", "site"])
+def test_an_event_of_nobody_or_nowhere_is_refused(source, table, tmp_path, column):
+    at = table.column_names.index(column)
+    kind = table.schema.field(column).type
+    holed = pa.array([None, 1, 1, 1, 2], pa.int64()).cast(kind)
+    pq.write_table(table.set_column(at, column, holed), source)
+    assert "empty in 1 rows" in refused(source, tmp_path, 305)
+
+
+def test_an_empty_table_is_refused(source, table, tmp_path):
+    pq.write_table(table.slice(0, 0), source)
+    refused(source, tmp_path, 306)
+
+
+def test_a_site_whose_every_event_is_impossible_leaves_no_store_at_all(source, table, tmp_path):
+    pq.write_table(table.slice(4, 1), source)
+    refused(source, tmp_path, 306)
+
+
+def test_a_file_cut_off_is_refused(source, tmp_path):
+    source.write_bytes(source.read_bytes()[:-9])
+    refused(source, tmp_path, 303)
+
+
+def test_numbers_of_other_widths_and_finer_times_are_taken(source, table, tmp_path):
+    table = table.set_column(0, "subject_id", table["subject_id"].cast(pa.int32()))
+    fine = table["time"].cast(pa.timestamp("ns"), safe=False)
+    table = table.slice(0, 4).set_column(1, "time", fine.slice(0, 4))
+    at = table.column_names.index("numeric_value")
+    table = table.set_column(at, "numeric_value", table["numeric_value"].cast(pa.float64()))
+    pq.write_table(table, source)
+    assert len(ingest("event_table", source, tmp_path / "out")) == 2
+
+
+def test_two_sites_of_one_folder_name_are_refused(source, table, tmp_path):
+    names = pa.array(["St Mary", "st mary", "x", "x", "x"])
+    pq.write_table(table.set_column(4, "site", names), source)
+    assert "two sites" in refused(source, tmp_path, 304)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [({"sitecolumn": "x"}, "HF-101"), ({"today": "soon"}, "HF-102")]
+)
+def test_a_wrong_option_is_named(source, tmp_path, options, code):
+    with pytest.raises(ConfigError, match=code):
+        ingest("event_table", source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import healthfm_client.ingest as package
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.registry import find, readers
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import IngestError
+
+ONE_FILE = """
+from healthfm_client.ingest.event_table import event_site
+from healthfm_client.ingest.reader import Reader
+from healthfm_client.ingest.source import Kind, read_columns
+import pyarrow as pa
+
+def read(path, options):
+    rows = read_columns(path, {"person": Kind.INTEGER})
+    code = pa.array(["SEEN"] * rows.num_rows)
+    none = pa.nulls(rows.num_rows, pa.timestamp("us")), pa.nulls(rows.num_rows, pa.float32())
+    columns = [rows["person"], none[0], code, none[1]]
+    names = ["subject_id", "time", "code", "numeric_value"]
+    yield event_site("ward", pa.table(columns, names), now_us=options.now_us)
+
+READER = Reader("ward_list", "a list of persons", lambda path: path.suffix == ".ward", read)
+"""
+
+
+def test_every_source_of_the_first_milestone_has_a_reader():
+    assert {
+        "meds",
+        "event_table",
+        "physionet2012",
+        "eicu_demo",
+        "nhanes",
+        "chf_actigraphy",
+        "pgsc_calc",
+    } <= set(readers())
+
+
+def test_a_new_reader_is_one_file(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "ward_list.py").write_text(ONE_FILE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "more")])
+    readers.cache_clear()
+    try:
+        pq.write_table(pa.table({"person": [5, 4]}), tmp_path / "list.ward")
+        (path,) = ingest("auto", tmp_path / "list.ward", tmp_path / "out")
+    finally:
+        readers.cache_clear()
+        sys.modules.pop("healthfm_client.ingest.ward_list", None)
+    assert SiteStore.open(path).subjects().tolist() == [4, 5]
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(IngestError, match="HF-301"):
+        find("auto", tmp_path / "nothing")
+
+
+def test_a_source_nobody_reads(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for source in ("auto", "hl7v2"):
+        with pytest.raises(IngestError, match=r"HF-302.*physionet2012"):
+            find(source, tmp_path / "notes.txt")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("physionet2012", "physionet2012"),
+        ("eicu_demo", "eicu_demo"),
+        ("nhanes_2003_2006", "nhanes"),
+        ("chf_actigraphy", "chf_actigraphy"),
+        ("formats/pgs/aggregated_scores.txt.gz", "pgsc_calc"),
+        ("physionet2012/events.parquet", "event_table"),
+    ],
+)
+def test_real_sources_are_recognised(shared_data: Path, folder: str, name: str):
+    assert find("auto", shared_data / folder).name == name
