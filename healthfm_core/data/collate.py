@@ -88,34 +88,40 @@ def _times(record: Record, rows: Rows, layout: Layout, shape: tuple[int, int]) -
     anchor = rows.time_us[rows.query_offsets[:-1]].copy()
     some = layout.length > layout.statics
     anchor[some] = time[ends[some] - 1]
-    gap = np.diff(time, prepend=time[:1])
-    gap[run_starts(row)] = 0
-    seen = layout.query_end - layout.statics[query_row]
-    last_seen = (ends - (layout.length - layout.statics))[query_row] + seen - 1
-    query_gap = np.zeros(len(query_row), np.int64)
-    query_gap[seen > 0] = rows.time_us[seen > 0] - time[last_seen[seen > 0]]
-    kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)
-    kv_end[row, position] = _visible_to(record, rows, item, row, position, time)
-    kv_end[query_row, query_at] = layout.query_end
-    every = np.concatenate([row, query_row]), np.concatenate([position, query_at])
+    gaps = _gaps(rows, layout, row, time, query_row)
+    owner = np.concatenate([row, query_row])
+    at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
-    gaps = np.concatenate([gap, query_gap])
-    birth = sequences.birth_us[rows.subject][every[0]]
-    age = np.where(birth == UNKNOWN_TIME, 0, when - np.where(birth == UNKNOWN_TIME, 0, birth))
+    birth = sequences.birth_us[rows.subject]
+    born = birth != UNKNOWN_TIME
+    age = (when - np.where(born, birth, 0)[owner]) * born[owner]
+    ends_at = np.concatenate([_visible_to(record, item, row, position, time), layout.query_end])
+    kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)
+    kv_end.reshape(-1)[at] = ends_at
     found: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
     for name, value in (
-        ("t_days", days(when - anchor[every[0]])),
+        ("t_days", days(when - anchor[owner])),
         ("gap_days", days(gaps)),
-        ("age_years", (days(age) / DAYS_PER_YEAR).astype(np.float32)),
+        ("age_years", days(age) / np.float32(DAYS_PER_YEAR)),
     ):
         found[name] = np.zeros(shape, np.float32)
-        found[name][every] = value
+        found[name].reshape(-1)[at] = value
     return found
 
 
-def _visible_to(
-    record: Record, rows: Rows, item: Int64, row: Int64, position: Int64, time: Int64
-) -> Int64:
+def _gaps(rows: Rows, layout: Layout, row: Int64, time: Int64, query_row: Int64) -> Int64:
+    """Return µs since the item before (of each history item) or since the last known (queries)."""
+    gap = np.diff(time, prepend=time[:1])
+    gap[run_starts(row)] = 0
+    first = np.searchsorted(row, np.arange(len(rows)))
+    seen = layout.query_end - layout.statics[query_row]
+    some = seen > 0
+    query_gap = np.zeros(len(query_row), np.int64)
+    query_gap[some] = rows.time_us[some] - time[(first[query_row] + seen - 1)[some]]
+    return np.concatenate([gap, query_gap])
+
+
+def _visible_to(record: Record, item: Int64, row: Int64, position: Int64, time: Int64) -> Int64:
     """Return how far each history token sees: its whole visit, or all of its own time."""
     sequences = record.sequences
     end = position[run_ends(run_starts(row, time)) - 1] + 1

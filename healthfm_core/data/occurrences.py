@@ -65,8 +65,12 @@ class Occurrences:
         first = self._queries_up_to(rows.known_visits)
         known = first < shape[1]
         at = (self.row[known] * shape[1] + first[known]) * shape[2] + self.target[known]
-        new = np.bincount(at, minlength=int(np.prod(shape))).reshape(shape)
-        return (np.cumsum(new, axis=1) * self.mask[:, :, None]).astype(np.float32)
+        count = np.zeros(shape, np.float32)
+        np.add.at(count.reshape(-1), at, np.float32(1))
+        for query in range(1, shape[1]):
+            count[:, query] += count[:, query - 1]
+        count[~self.mask] = 0
+        return count
 
     def at_next(self, rows: Rows, shape: tuple[int, int, int]) -> Float32:
         """Return which targets occur in the visit that each query asks about."""
