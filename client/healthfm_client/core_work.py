@@ -21,14 +21,14 @@ class CoreWork:
     """`LocalWork` as a site really does it."""
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
-        """Return the modalities the stores hold and their number of training subjects.
+        """Return the modalities the stores hold and their number of subjects.
 
         Raises:
             StoreError: A store is missing, half-written or not MEDS (HF-2xx).
         """
         opened = _open(stores)
         held = frozenset[str]().union(*(store.modalities for store in opened))
-        return held, sum(len(store.subjects("train")) for store in opened)
+        return held, sum(len(store.subjects()) for store in opened)
 
     def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
         """Return counts over k and mergeable sketches of the training people."""

@@ -166,7 +166,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.kind = nn.Embedding(KINDS, config.width, padding_idx=0)
+        self.kind = nn.Embedding(KINDS, config.width)
         nn.init.normal_(self.kind.weight, std=config.width**-0.5)
         self.time = TimeFeatures(config.width)
         self.dropout = nn.Dropout(config.dropout)

@@ -55,7 +55,8 @@ def _rms_norm(
     x = activations[0]
     eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
     normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    return {layer.weight: (backprops * normed).flatten(1, -2).sum(1).norm(2, dim=1)}
+    sample = torch.einsum("b...d,b...d->bd", backprops, normed)
+    return {layer.weight: sample.norm(2, dim=1)}
 
 
 class FeedForward(nn.Module):

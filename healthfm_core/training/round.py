@@ -64,7 +64,8 @@ def run_round(
 
 def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, float]:
     """Return, for each group, the number of training people whose data it can learn from."""
-    everyone = float(sequences.n_subjects)
+    labelled = len(np.unique(sequences.label_subject))
+    everyone = float(labelled or sequences.n_subjects)
     worn = np.unique(_subject_of_items(sequences)[sequences.wearable_row >= 0])
     holders = {
         "wearable": float(len(worn)),

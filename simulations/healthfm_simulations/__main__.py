@@ -54,7 +54,7 @@ def _run(given: list[str], console: Console) -> int:
     config = compose(given)
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
-    console.print(f"{command}\nresults in {out}")
+    console.print(f"{command}\nresults in {out}", markup=False)
     try:
         result = run_experiment(config, out, command=command, console=console)
     except HealthFMError as error:

@@ -85,7 +85,7 @@ def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
     path = Path(config.data.path) if config.data.path else REAL_DATA / FOLDERS[source]
     options: dict[str, object] = {}
     if source == "eicu_demo":
-        options["sites"] = "hospital" if config.sites == "natural" else config.sites
+        options["sites"] = config.sites
     elif config.sites != "natural":
         raise ConfigError(
             103,
@@ -94,8 +94,8 @@ def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
             wanted="only eicu_demo can group its sites (region, hospital)",
             do="Leave sites out",
         )
-    if source == "nhanes" and config.tokens.device != "wear_minute":
-        options["minutes"] = False
+    if source == "nhanes":
+        options["wear_minutes"] = config.tokens.device == "wear_minute"
     return ingest(source, path, folder, overwrite=True, **options)
 
 

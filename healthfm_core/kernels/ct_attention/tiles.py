@@ -48,9 +48,7 @@ class CTAttention(torch.autograd.Function):
         out = torch.empty_like(q_BHQD)
         lse = q_BHQD.new_empty(q_BHQD.shape[:3])
         q_BHQD = q_BHQD * (1 / math.sqrt(q_BHQD.shape[-1]))
-        for b, i, j, split in _tiles(
-            q_BHQD, k_BHTD, kv_end_BQ, tq_days_BQ, tk_days_BT, n_static_B
-        ):
+        for b, i, j, split in _tiles(q_BHQD, k_BHTD, kv_end_BQ, tq_days_BQ, tk_days_BT, n_static_B):
             gap = _gap(tq_days_BQ, tk_days_BT, n_static_B, b, i, j, split)
             decay = _decay(gap, rates_BHR[b], weights_BHR[b])
             logits = q_BHQD[b, :, i] @ k_BHTD[b, :, j].transpose(-1, -2)
@@ -72,7 +70,34 @@ class CTAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v, rates and weights, the last two per subject."""
-        q, k, v, t_q, t_k, kv_end, n_static, rates, weights, out, lse = ctx.saved_tensors
+        dq, dk, dv, d_rates, d_weights = _Backward.apply(d_out, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return dq, dk, dv, None, None, None, None, d_rates, d_weights
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
+        """Fold the mapped dimension into the subjects: rows never meet, so they are one batch."""
+        return _folded(CTAttention, info, in_dims, args)
+
+
+class _Backward(torch.autograd.Function):
+    """The backward pass as an operation of its own, so that it too can be mapped."""
+
+    @staticmethod
+    def forward(
+        d_out: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        t_q: Tensor,
+        t_k: Tensor,
+        kv_end: Tensor,
+        n_static: Tensor,
+        rates: Tensor,
+        weights: Tensor,
+        out: Tensor,
+        lse: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return dq, dk, dv, dλ and dw."""
         scale = 1 / math.sqrt(q.shape[-1])
         q = q * scale
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -92,18 +117,36 @@ class CTAttention(torch.autograd.Function):
             ds = g.mul_(decay.kernel)
             dq[b, :, i] = (ds @ k[b, :, j]).mul_(scale)
             dk[b, :, j] += ds.transpose(-1, -2) @ q[b, :, i]
-        return dq, dk, dv, None, None, None, None, d_rates, d_weights
+        return dq, dk, dv, d_rates, d_weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing: the attention is differentiated once."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        """Refuse: use `reference` where second derivatives are wanted."""
+        raise RuntimeError("the tiled attention has no second derivative; use the reference")
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
-        """Fold the mapped dimension into the subjects: rows never meet, so they are one batch."""
-        size: int = info.batch_size
-        flat = [
-            (arg.movedim(dim, 0) if dim is not None else arg.expand(size, *arg.shape)).flatten(0, 1)
-            for arg, dim in zip(args, in_dims, strict=True)
-        ]
-        out, lse = CTAttention.apply(*flat)  # type: ignore[no-untyped-call]
-        return (out.unflatten(0, (size, -1)), lse.unflatten(0, (size, -1))), (0, 0)
+        """Fold the mapped dimension into the subjects."""
+        return _folded(_Backward, info, in_dims, args)
+
+
+def _folded(
+    function: type[torch.autograd.Function],
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    args: tuple[Tensor, ...],
+) -> tuple[Any, Any]:
+    size: int = info.batch_size
+    flat = [
+        (arg.movedim(dim, 0) if dim is not None else arg.expand(size, *arg.shape)).flatten(0, 1)
+        for arg, dim in zip(args, in_dims, strict=True)
+    ]
+    parts = function.apply(*flat)  # type: ignore[no-untyped-call]
+    return tuple(part.unflatten(0, (size, -1)) for part in parts), (0,) * len(parts)
 
 
 @dataclass(frozen=True)
@@ -185,12 +228,13 @@ def _decay(gap: _Gap, rates_BHR: Tensor, weights_BHR: Tensor) -> _Decay:
     slowest = rates_BHR.amin(-1)[..., None, None]
     slow = [slowest * gap.exact]
     parts = _components(gap.exact, rates_BHR)
-    kernel = [sum((parts[r].mul_(weights_BHR[..., r, None, None]) for r in range(len(parts))))]
+    kernel = [sum(parts[r].mul_(weights_BHR[..., r, None, None]) for r in range(len(parts)))]
     if gap.b.shape[-1]:
         u, v, _ = _factors(gap, rates_BHR)
         slow.insert(0, ((gap.a + gap.b) * slowest).masked_fill_(gap.static, 0))
         product = (u * weights_BHR.unsqueeze(-2)) @ v.transpose(-1, -2)
-        kernel.insert(0, product.masked_fill_(gap.static, 1))
+        total = weights_BHR.sum(-1)[..., None, None]
+        kernel.insert(0, torch.where(gap.static, total, product))
     if len(slow) == 1:
         return _Decay(slow[0], kernel[0])
     return _Decay(torch.cat(slow, -1), torch.cat(kernel, -1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
@@ -23,15 +24,20 @@ class EHREncoder(nn.Module):
 
     def __init__(self, n_tokens: int, n_codes: int, width: int) -> None:
         super().__init__()
-        self.token = nn.Embedding(n_tokens, width, padding_idx=0)
-        self.code = nn.Embedding(n_codes, width, padding_idx=0)
-        self.slope = nn.Embedding(n_codes, width, padding_idx=0)
+        self.token = nn.Embedding(n_tokens, width)
+        self.code = nn.Embedding(n_codes, width)
+        self.slope = nn.Embedding(n_codes, width)
         for table in (self.token, self.code, self.slope):
             nn.init.normal_(table.weight, std=width**-0.5)
-            table.weight.data[0].zero_()
         self.token.weight.data.mul_(0.3)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
         value = (batch.quantile * batch.has_value).unsqueeze(-1)
-        return self.token(batch.token) + self.code(batch.code) + self.slope(batch.code) * value
+        code = self.code(batch.code) + self.slope(batch.code) * value
+        return self.token(batch.token) * _present(batch.token) + code * _present(batch.code)
+
+
+def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
+    """Mask padding here: `padding_idx` would hide its gradient from autograd but not from Opacus."""
+    return (index_BT > 0).to(torch.float32).unsqueeze(-1)

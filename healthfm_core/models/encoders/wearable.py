@@ -53,7 +53,7 @@ class WearableEncoder(nn.Module):
         b, s, w, _ = batch.wearable.shape
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         x = self.patch(torch.cat([batch.wearable * mask, mask], dim=-1).flatten(1, 2))
-        place = torch.arange(w, device=x.device).repeat(s).expand(b, -1)
+        place = torch.arange(w, device=x.device).repeat(b, s)
         x = x + self.place(place)
         worn = batch.wearable_mask.any(-1)
         for layer in self.layers:

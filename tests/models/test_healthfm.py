@@ -1,0 +1,139 @@
+"""The model: what a position can see, and gradients per subject as privacy will need them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import opacus
+import pytest
+import torch
+from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
+    GradSampleModuleFastGradientClipping,
+)
+
+from healthfm_core.data.batch import Batch
+from healthfm_core.models.backbone import HALF_LIFE_MAX_DAYS, all_half_lives, initial_log_rates
+from healthfm_core.objectives import next_visit
+from tests.models.tiny import tiny_batch, tiny_model
+
+EVERY = ("ehr", "wearable", "genomics")
+
+
+def one_row(batch: Batch, row: int) -> Batch:
+    return Batch(**{f.name: getattr(batch, f.name)[row : row + 1] for f in fields(Batch)})
+
+
+def row_losses(model, batch):
+    asked = model(batch, batch.query)
+    return next_visit(model.head("next_visit", asked), batch, repeat_decay=0.5)
+
+
+def by_loop(model, batch):
+    """Return parameter → [B, …] gradients, one backward pass per subject."""
+    found = {name: [] for name, _ in model.named_parameters()}
+    for row in range(batch.size):
+        model.zero_grad()
+        row_losses(model, one_row(batch, row)).sum().backward()
+        for name, parameter in model.named_parameters():
+            grad = parameter.grad
+            found[name].append(torch.zeros_like(parameter) if grad is None else grad.clone())
+    return {name: torch.stack(parts) for name, parts in found.items()}
+
+
+def test_states_at_queries_equal_states_of_all_positions():
+    model, batch = tiny_model(), tiny_batch()
+    everywhere = model(batch)
+    asked = model(batch, batch.query)
+    torch.testing.assert_close(asked[0, 0], everywhere[0, 5])
+    torch.testing.assert_close(asked[1, 0], everywhere[1, 3])
+
+
+def test_the_future_and_the_padding_change_nothing():
+    model, batch = tiny_model(), tiny_batch()
+    token = batch.token.clone()
+    token[0, 3], token[1, 4] = 8, 8
+    changed = model(replace(batch, token=token))
+    before = model(batch)
+    torch.testing.assert_close(changed[0, :3], before[0, :3])
+    torch.testing.assert_close(changed[1, :4], before[1, :4])
+    assert not torch.allclose(changed[0, 5], before[0, 5])
+
+
+def test_rows_do_not_touch():
+    model, batch = tiny_model(), tiny_batch()
+    together = model(batch)
+    for row in range(2):
+        torch.testing.assert_close(model(one_row(batch, row))[0], together[row])
+
+
+def test_scores_of_a_subject_without_any_are_not_read():
+    model, batch = tiny_model(), tiny_batch()
+    prs = batch.prs.clone()
+    prs[1] = 5.0
+    torch.testing.assert_close(model(replace(batch, prs=prs))[1], model(batch)[1])
+
+
+@pytest.mark.parametrize("encoders", [EVERY, ("ehr",), ("ehr", "wearable"), ("wearable",)])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
+    model, batch = tiny_model(encoders), tiny_batch()
+    expected = by_loop(model, batch)
+    model.zero_grad()
+    wrapped = opacus.GradSampleModule(model, loss_reduction="sum")
+    row_losses(wrapped._module, batch).sum().backward()
+    for name, parameter in model.named_parameters():
+        sample = getattr(parameter, "grad_sample", None)
+        assert sample is not None, name
+        assert sample.shape[0] == batch.size, name
+        torch.testing.assert_close(sample, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_ghost_norms_equal_a_loop_over_subjects():
+    model, batch = tiny_model(), tiny_batch()
+    expected = by_loop(model, batch)
+    model.zero_grad()
+    wrapped = GradSampleModuleFastGradientClipping(
+        model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
+    )
+    row_losses(wrapped._module, batch).sum().backward()
+    squares = sum(part.flatten(1).square().sum(1) for part in expected.values())
+    torch.testing.assert_close(wrapped.get_norm_sample(), squares.sqrt(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_without_an_encoder_has_no_parameter_of_it():
+    names = [name for name, _ in tiny_model(("ehr",)).named_parameters()]
+    assert not [name for name in names if name.startswith(("encoders.w", "encoders.g"))]
+
+
+def test_half_lives_start_between_an_hour_and_ten_years_spread_over_heads():
+    log_rates = initial_log_rates(4, 3)
+    assert log_rates.shape == (4, 3)
+    assert (log_rates[:, :-1] > log_rates[:, 1:]).all()
+    assert (log_rates[:-1, -1] > log_rates[1:, -1]).all()
+    days = all_half_lives(tiny_model().backbone)
+    assert min(days[0]) == pytest.approx(1 / 24, rel=1e-3)
+    assert max(days[0]) == pytest.approx(3652.5, rel=1e-3)
+    assert max(days[0]) < HALF_LIFE_MAX_DAYS
+
+
+def test_arrays_round_trip():
+    model = tiny_model()
+    arrays = model.arrays()
+    other = tiny_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_arrays(arrays)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("attention", ["logbias", "postmul", "logitmul", "rope_days", "sinusoid"])
+@pytest.mark.parametrize("floor", [False, True])
+def test_every_arm_of_the_ablation_runs_with_finite_gradients(attention, floor):
+    model = tiny_model(attention=attention, floor=floor, activation="swiglu")
+    row_losses(model, tiny_batch()).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
