@@ -107,7 +107,7 @@ class SiteStore:
     def events(self, split: str | None = None) -> pa.Table:
         """Return the events by subject, then time (static first), in the types of `EVENTS`.
 
-        Without ehr in the view only births and polygenic scores remain; without wearable the
+        Without ehr in the view only polygenic scores remain, no age either; without wearable the
         hourly summaries go, without genomics the scores.
 
         Args:
@@ -227,7 +227,7 @@ class SiteStore:
             return rows
         shown = self._permitted if "ehr" in self._permitted else self._permitted & {"genomics"}
         index, names = coded(rows["code"])
-        vital = _VITAL if "ehr" in self._permitted else (birth_code,)
+        vital = _VITAL if "ehr" in self._permitted else ()
         keep = [(modality_of(name) in shown) or name in vital for name in names]
         mask = np.array(keep, np.bool_)[index] if names else np.zeros(0, np.bool_)
         return rows.filter(pa.array(mask))

@@ -31,7 +31,6 @@ from healthfm_simulations.results import (
     rows_of,
     split_ceiling,
 )
-from healthfm_simulations.scoring import EVERYTHING
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
 
 CONFIG_FILE = "config.yaml"
@@ -174,11 +173,11 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         found.seconds[arm] = found.seconds.get(arm, 0.0) + trained[arm].seconds
         found.history.setdefault(arm, trained[arm].history)
         console.print(f"  {name}: {trained[arm].seconds:.0f} s")
-    collect(found.collected, trained, fold, found.sites, config)
-    if agreed is not None:
-        beside = reference_predictions(config, fold, found.sites, agreed)
-        for name, predictions in beside.items():
-            found.collected.add(EVERYTHING, name, predictions)
+    scored = collect(found.collected, trained, fold, found.sites, config)
+    if agreed is not None and scored is not None:
+        beside = reference_predictions(config, fold, found.sites, agreed, scored)
+        for (inputs, name), predictions in beside.items():
+            found.collected.add(inputs, name, predictions)
     first = trained.get("federated")
     if first and first.models and found.half_lives is None:
         found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")

@@ -20,7 +20,7 @@ from healthfm_simulations.arms import TrainedArm
 from healthfm_simulations.cohort import half_lives as true_half_lives
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.reference import REFERENCE_SCORE
-from healthfm_simulations.scoring import EVERYTHING, NEXT_VISIT, Model, of_the_truth, score
+from healthfm_simulations.scoring import EVERYTHING, NEXT_VISIT, Model, Scored, of_the_truth, score
 from healthfm_simulations.sites import SimulatedSite
 
 CEILING: Final = "ceiling"
@@ -58,8 +58,13 @@ def collect(
     fold: Fold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
-) -> None:
-    """Score every arm's models on the fold's test people, and the truth where it is known."""
+) -> Scored | None:
+    """Score every arm's models on the fold's test people, and the truth where it is known.
+
+    Returns:
+        The answers of the first arm that has one model, for others to answer the same rows.
+    """
+    first = None
     for inputs in (EVERYTHING, *config.evaluation.inputs):
         for arm, found in trained.items():
             if arm == "local":
@@ -67,9 +72,11 @@ def collect(
             elif found.models and _can_read(found.models[""], inputs):
                 scored = score(found.models[""], fold, sites, config, inputs)
                 collected.add(inputs, arm, scored.predictions)
+                first = first or scored
                 if config.data.source == "cohort" and arm == "federated" and inputs == EVERYTHING:
                     truth = of_the_truth(scored, sites, "present")
                     collected.add(inputs, CEILING, truth)
+    return first
 
 
 def _can_read(model: Model, inputs: str) -> bool:

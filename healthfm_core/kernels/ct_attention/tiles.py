@@ -227,8 +227,10 @@ def _decay(gap: _Gap, rates_BHR: Tensor, weights_BHR: Tensor) -> _Decay:
     """Return λ0 Δ and K̃ = Σ_r w_r e^(−(λ_r − λ0)Δ), which is in [w_slowest, 1]."""
     slowest = rates_BHR.amin(-1)[..., None, None]
     slow = [slowest * gap.exact]
-    parts = _components(gap.exact, rates_BHR)
-    kernel = [sum(parts[r].mul_(weights_BHR[..., r, None, None]) for r in range(len(parts)))]
+    near = torch.zeros_like(slow[0])
+    for r, part in enumerate(_components(gap.exact, rates_BHR)):
+        near.addcmul_(part, weights_BHR[..., r, None, None])
+    kernel = [near]
     if gap.b.shape[-1]:
         u, v, _ = _factors(gap, rates_BHR)
         slow.insert(0, ((gap.a + gap.b) * slowest).masked_fill_(gap.static, 0))

@@ -39,5 +39,5 @@ class EHREncoder(nn.Module):
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
-    """Mask padding here: `padding_idx` would hide its gradient from autograd but not from Opacus."""
+    """Return 0 for padding: `padding_idx` hides its gradient from autograd, not from Opacus."""
     return (index_BT > 0).to(torch.float32).unsqueeze(-1)
