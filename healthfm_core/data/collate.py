@@ -49,7 +49,7 @@ def collate(
     layout = lay_out(record, rows, drops, sizes, rng)
     n_queries = np.diff(rows.query_offsets)
     shape = (len(rows), int((layout.length + n_queries).max()))
-    arrays = _tokens(record, layout, shape) | _times(record, rows, layout, shape)
+    arrays = _tokens(record, layout, shape) | _times(record, rows, layout, drops, shape)
     arrays |= _modalities(record, rows, layout, drops, sizes, shape)
     arrays |= _queries(record, rows, layout, sizes, query_kind)
     _place_queries(arrays, rows, layout, query_kind)
@@ -76,7 +76,9 @@ def _tokens(record: Record, layout: Layout, shape: tuple[int, int]) -> dict[str,
     return found
 
 
-def _times(record: Record, rows: Rows, layout: Layout, shape: tuple[int, int]) -> dict[str, Any]:
+def _times(
+    record: Record, rows: Rows, layout: Layout, drops: Drops, shape: tuple[int, int]
+) -> dict[str, Any]:
     """Fill times and visibility of what comes before the queries, then of the queries."""
     sequences = record.sequences
     history = np.flatnonzero(sequences.kind[layout.item] != STATIC)
@@ -93,7 +95,7 @@ def _times(record: Record, rows: Rows, layout: Layout, shape: tuple[int, int]) -
     at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
     birth = sequences.birth_us[rows.subject]
-    born = birth != UNKNOWN_TIME
+    born = (birth != UNKNOWN_TIME) & ~drops.ehr
     age = (when - np.where(born, birth, 0)[owner]) * born[owner]
     ends_at = np.concatenate([_visible_to(record, item, row, position, time), layout.query_end])
     kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)

@@ -106,7 +106,7 @@ class BatchLoader:
             query: What is asked.
             drop_wearable: Probability, per row, that its wearable tokens are hidden.
             drop_genomics: The same of its scores.
-            drop_ehr: The same of its events and statics.
+            drop_ehr: The same of its events, statics and age.
             drop_events: Probability, per clinical event, that it is hidden.
         """
         rows = self._rows(query, rng)

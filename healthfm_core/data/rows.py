@@ -86,7 +86,7 @@ class Drops:
     """What is hidden of each row, as if the subject never had it.
 
     Attributes:
-        ehr, wearable, genomics: [R] the modality.
+        ehr, wearable, genomics: [R] the modality; the birth is the clinic's.
         event: probability of each clinical event.
     """
 

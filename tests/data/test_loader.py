@@ -244,11 +244,24 @@ def test_the_clinic_is_dropped_only_where_something_remains():
         assert batch.repeats.tolist() == [[[1, 0, 0, 0]]]  # what is asked does not change
 
 
+def test_a_label_row_without_the_clinic_is_that_of_a_subject_who_has_none():
+    person = replace(ANNA, labels=((48, 1),))
+    (shown,) = loader_of([person]).in_order(
+        batch_size=1, query="label", inputs={"wearable", "genomics"}
+    )
+    bare = replace(person, events=(), statics=(), birth=None)
+    (absent,) = loader_of([bare]).in_order(batch_size=1, query="label")
+    for name in ("repeats", "event_days", "exposure_days"):  # what is asked stays
+        shown = replace(shown, **{name: getattr(absent, name)})
+    assert_equal(shown, absent)
+
+
 def test_inputs_restrict_what_is_shown_and_not_what_is_asked():
     full = one_batch([ANNA], "sep")
     (shown,) = loader_of([ANNA]).in_order(batch_size=1, query="sep", inputs={"genomics"})
     assert shown.kind.tolist() == [[PRS, PRS, SEP]]
     assert shown.t_days.tolist() == [[0, 0, 0]]
+    assert not shown.age_years.any()
     assert torch.equal(shown.target, full.target)
     assert torch.equal(shown.query_time_us, full.query_time_us)
     (none,) = loader_of([ANNA]).in_order(batch_size=1, query="sep", inputs=set())

@@ -232,7 +232,7 @@ def test_a_view_without_a_modality_is_as_if_the_site_never_had_it(tmp_path):
     assert set(found.kind.tolist()) == {WEARABLE}
     assert not found.prs_mask.any()
     assert found.visit_offsets.tolist() == [0, 0, 0]
-    assert found.birth_us[0] == -1000 * HOUR_US
+    assert found.birth_us[0] == UNKNOWN_TIME
     assert len(found.label_subject) == 3
     clinic = SiteStore.open(store.path, modalities=("ehr",))
     assert WEARABLE not in tokenize([clinic], vocabulary, WORN_CONFIG, split=None).kind
