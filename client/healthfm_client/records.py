@@ -15,12 +15,10 @@ from healthfm_core.federation import wire
 
 def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Return `arrays` as a record; its bytes share nothing with them."""
-    return ArrayRecord(
-        {
-            name: Array(array.dtype.str, array.shape, wire.STYPE, wire.pack(array))
-            for name, array in sorted(arrays.items())
-        }
-    )
+    record = ArrayRecord()
+    for name, array in sorted(arrays.items()):
+        record[name] = Array(array.dtype.str, array.shape, wire.STYPE, wire.pack(array))
+    return record
 
 
 def parameters_of(record: ArrayRecord) -> dict[str, npt.NDArray[np.float32]]:

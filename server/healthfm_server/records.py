@@ -21,8 +21,14 @@ def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Ar
 
 
 def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
-    """Return a record of those of `arrays`; records of several sites share the bytes."""
-    return ArrayRecord({name: arrays[name] for name in names})
+    """Return a record of those of `arrays`; records of several sites share them.
+
+    So they are hashed once and go up once, where an engine tells objects by their hash.
+    """
+    record = ArrayRecord()
+    for name in names:
+        record[name] = arrays[name]
+    return record
 
 
 def read(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:

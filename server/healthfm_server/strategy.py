@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold, mean_metrics
-from healthfm_core.federation.checks import Contract, check_update
+from healthfm_core.federation.checks import Contract, check_update, update_norm
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.server_optimizer import apply_means
@@ -195,7 +194,7 @@ class ModalityFedAvg:
         for group in moving:
             weight, sites = current.fold.weight(group), current.fold.sites(group)
             mean = current.fold.mean(group)
-            norm = math.sqrt(sum(float(np.vdot(array, array)) for array in mean.values()))
+            norm = update_norm(mean, mean)
             groups[group] = {"sites": len(sites), "weight": weight, "norm": norm}
             means |= mean
         parameters, optimizer = apply_means(

@@ -98,9 +98,9 @@ def run_federation(
     }
     try:
         if (engine or config.simulation.engine) == "ray":
-            from healthfm_simulations.engine import on_ray  # imported where wanted: it is heavy
+            from healthfm_simulations.engine.on_ray import simulate  # where wanted: it is heavy
 
-            on_ray.simulate(server, client, nodes, run_config, config.simulation)
+            simulate(server, client, nodes, run_config, config.simulation)
         else:
             inprocess.simulate(server, client, nodes, run_config)
     except KeyboardInterrupt as interrupt:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     Context,
@@ -19,7 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from healthfm_simulations.engine.flower import Run, stamp, take_identity
+from healthfm_simulations.engine.flower import Run, stamp, take_identity, twin
 from healthfm_simulations.engine.nodes import NodeSpec
 
 
@@ -103,13 +102,16 @@ class InProcessGrid(Grid):
 
 
 def copied(content: RecordDict) -> RecordDict:
-    """Return `content` in records of its own: bytes cannot be written to, so they are shared."""
+    """Return `content` in records and arrays of its own.
+
+    Only an array's bytes are shared with the other side, and nobody can write to those.
+    """
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            records[name] = ArrayRecord(
-                {key: Array(a.dtype, a.shape, a.stype, a.data) for key, a in record.items()}
-            )
+            arrays = records[name] = ArrayRecord()
+            for key, array in record.items():
+                arrays[key] = twin(array)
         elif isinstance(record, MetricRecord):
             records[name] = MetricRecord(dict(record))
         else:

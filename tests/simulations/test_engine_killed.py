@@ -1,0 +1,69 @@
+"""A real process, killed with SIGKILL at a random moment, then resumed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tests.quiet_flower  # noqa: F401
+from healthfm_server.run_store import RunStore
+from healthfm_simulations.engine import run_federation
+from tests import three_numbers as small
+
+ROUNDS = 40
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests import three_numbers as small
+from healthfm_simulations.engine import run_federation
+
+folder = Path(sys.argv[1])
+config = small.config(rounds=int(sys.argv[2]), server_optimizer={"name": "adam"}, fraction=0.6)
+print("begun", flush=True)
+run_federation(config, small.three_sites(folder / "sites"), folder / "run", apps=small.apps())
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kill_minus_9_at_a_random_round_then_resume_gives_the_same_weights(
+    tmp_path: Path, repository: Path, seed: int
+) -> None:
+    wanted = random.Random(seed).randrange(1, ROUNDS - 10)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), str(ROUNDS)],
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for_round(tmp_path / "run", wanted, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    reached = max(RunStore(tmp_path / "run", 1).rounds())
+    assert wanted <= reached < ROUNDS
+
+    config = small.config(rounds=ROUNDS, server_optimizer={"name": "adam"}, fraction=0.6)
+    nodes = small.three_sites(tmp_path / "sites")
+    resumed = run_federation(config, nodes, tmp_path / "run", resume=True, apps=small.apps())
+    whole = run_federation(config, nodes, tmp_path / "whole", apps=small.apps())
+    for name, value in whole.parameters.items():
+        assert resumed.parameters[name].tobytes() == value.tobytes()
+    assert [row["round"] for row in resumed.history] == list(range(1, ROUNDS + 1))
+
+
+def _wait_for_round(folder: Path, wanted: int, process: subprocess.Popen[bytes]) -> None:
+    store, give_up = RunStore(folder, 1), time.monotonic() + 60
+    while max(store.rounds(), default=-1) < wanted:
+        assert process.poll() is None, "the process ended before it could be killed"
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
