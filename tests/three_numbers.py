@@ -41,6 +41,7 @@ VOCABULARY = Vocabulary(
     value_bins=10,
     percentiles={},
     targets=("A",),
+    target_rates=(0.5,),
     prs_panel=(),
     wearable=None,
 )

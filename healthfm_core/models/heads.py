@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import torch
 from torch import nn
 
 from healthfm_core.models.shape import ModelShape
@@ -16,6 +17,9 @@ WEARABLE_RECONSTRUCTION: Final = "wearable_reconstruction"
 
 RARE_LOGIT: Final = -3.0
 """Bias a head of rare outcomes starts from: about 5 %."""
+
+
+LEAST_RATE: Final = 1e-4
 
 
 def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear:
@@ -31,6 +35,9 @@ def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear:
     nn.init.normal_(layer.weight, std=0.1 * width**-0.5)
     rare = name in (NEXT_VISIT, LABEL, HAZARD)
     nn.init.constant_(layer.bias, RARE_LOGIT if rare else 0.0)
+    if name == NEXT_VISIT and shape.target_rates:
+        rates = torch.tensor(shape.target_rates, dtype=torch.float32)
+        layer.bias.data.copy_(torch.logit(rates.clamp(LEAST_RATE, 1 - LEAST_RATE)))
     return layer
 
 

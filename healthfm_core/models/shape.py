@@ -18,6 +18,8 @@ class ModelShape:
         windows: W, windows per wearable token; 0 without wearables.
         features: F, values per window; 0 without wearables.
         pieces: Pieces of the piecewise-constant hazard.
+        target_rates: Share of visits in which each target occurs; the next-visit head starts
+            there. Empty: from one rate for all.
     """
 
     tokens: int
@@ -28,3 +30,4 @@ class ModelShape:
     windows: int
     features: int
     pieces: int
+    target_rates: tuple[float, ...] = ()

@@ -47,6 +47,7 @@ class _CodeCounts(TypedDict):
     subjects: Int64
     timed_subjects: Int64
     visits: Int64
+    all_visits: Int64
     sketch: Sketch
 
 
@@ -59,6 +60,7 @@ class SiteStatistics:
         subjects: [C] int64, subjects who have the code.
         timed_subjects: [C] int64, subjects who have it with a time (0: it is static).
         visits: [C] int64, visits in which it occurs.
+        all_visits: [1] int64, visits of whatever kind; 0 where the site has fewer subjects than k.
         sketch: one value per subject of each numeric code, over `codes`.
         scores: P names of polygenic scores, without their ``PRS//``.
         score_subjects: [P] int64, subjects who have the score.
@@ -74,6 +76,7 @@ class SiteStatistics:
     subjects: Int64
     timed_subjects: Int64
     visits: Int64
+    all_visits: Int64
     sketch: Sketch
     scores: tuple[str, ...]
     score_subjects: Int64
@@ -126,6 +129,7 @@ _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "subjects": np.int64,
     "timed_subjects": np.int64,
     "visits": np.int64,
+    "all_visits": np.int64,
     "score_subjects": np.int64,
     "channel_subjects": np.int64,
     "channel_sum": np.float64,
@@ -149,6 +153,7 @@ def _check(found: SiteStatistics) -> None:
     lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
     sizes = {**dict.fromkeys(("subjects", "timed_subjects", "visits"), len(lengths["subjects"]))}
     sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(MODALITIES)}
+    sizes["all_visits"] = 1
     for name in _ARRAYS:
         size = sizes.get(name, len(found.channels))
         array = getattr(found, name)
@@ -235,6 +240,7 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
             _subjects_per(timed_code, timed_subject, len(codes))[kept], config.k_min
         ),
         visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
+        all_visits=np.array([starts.sum() if _distinct(timed_subject) >= config.k_min else 0]),
         sketch=_sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min),
     )
 
@@ -301,6 +307,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         subjects=total("subjects", maps, len(codes), np.int64),
         timed_subjects=total("timed_subjects", maps, len(codes), np.int64),
         visits=total("visits", maps, len(codes), np.int64),
+        all_visits=total("all_visits", [np.arange(1)] * len(statistics), 1, np.int64),
         sketch=values.add(moved),
         scores=scores,
         score_subjects=total("score_subjects", score_maps, len(scores), np.int64),

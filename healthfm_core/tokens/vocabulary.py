@@ -50,6 +50,7 @@ class Vocabulary:
         value_bins: Bins of a numeric code.
         percentiles: For each numeric code its 1st … 99th percentile, as buckets of `values`.
         targets: Codes that next_visit predicts, by number of subjects, most first.
+        target_rates: Share of all visits in which each target occurs.
         prs_panel: Names of the polygenic scores, in the order of the panel.
         wearable: The study's device, None without one.
     """
@@ -59,6 +60,7 @@ class Vocabulary:
     value_bins: int
     percentiles: Mapping[str, tuple[int, ...]]
     targets: tuple[str, ...]
+    target_rates: tuple[float, ...]
     prs_panel: tuple[str, ...]
     wearable: WearableSpec | None
 
@@ -209,6 +211,7 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         value_bins=int(raw["value_bins"]),
         percentiles=dict(sorted(percentiles.items())),
         targets=tuple(raw["targets"]),
+        target_rates=tuple(map(float, raw["target_rates"])),
         prs_panel=tuple(raw["prs_panel"]),
         wearable=None if device is None else _read_device(device),
     )
@@ -271,18 +274,20 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
     grid = values.quantile_buckets(merged.sketch, wanted, points)
     rows = {merged.codes[i]: tuple(grid[at].tolist()) for at, i in enumerate(wanted)}
     targets = [
-        merged.codes[i]
+        i
         for i in order
         if not numeric[i]
         and merged.timed_subjects[i] > 0
         and not merged.codes[i].startswith(WEARABLE_PREFIX)
-    ]
+    ][: config.max_targets]
+    all_visits = max(1, int(merged.all_visits.sum()))
     return Vocabulary(
         codes=codes,
         domains=tuple(sorted({d for d in map(domain_of, codes) if d is not None})),
         value_bins=config.value_bins,
         percentiles=dict(sorted(rows.items())),
-        targets=tuple(targets[: config.max_targets]),
+        targets=tuple(merged.codes[i] for i in targets),
+        target_rates=tuple(float(merged.visits[i]) / all_visits for i in targets),
         prs_panel=merged.scores,
         wearable=_wearable(merged, config),
     )

@@ -82,6 +82,7 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
         pieces=len(config.train.horizons_days),
+        target_rates=vocabulary.target_rates,
     )
 
 

@@ -12,7 +12,7 @@ from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study, for_the_wire
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VOCABULARY = Vocabulary(("A", "B"), ("A", "B"), 10, {}, ("B",), ("height",), None)
+VOCABULARY = Vocabulary(("A", "B"), ("A", "B"), 10, {}, ("B",), (0.1,), ("height",), None)
 
 
 def _study() -> Study:

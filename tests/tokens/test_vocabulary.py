@@ -32,6 +32,7 @@ def statistics() -> SiteStatistics:
         subjects=np.array([900, 30, 50, 1000, 40, 60, 70]),
         timed_subjects=np.array([900, 30, 50, 1000, 40, 0, 70]),
         visits=np.array([900, 30, 50, 1000, 40, 0, 70]),
+        all_visits=np.array([2000]),
         sketch=values.add(
             [
                 values.sketch(np.full(1000, 3), uniform),
@@ -149,3 +150,10 @@ def test_nothing_to_count_gives_an_empty_vocabulary():
     assert (empty.n_tokens, empty.n_codes, empty.targets, empty.wearable) == (3, 3, (), None)
     token, quantile = empty.place(np.array([1]), np.array([2.0]))
     assert (token.tolist(), quantile.tolist()) == ([1], [0])
+
+
+def test_target_rates_are_shares_of_all_visits():
+    vocabulary = build_vocabulary(statistics(), FIVE_BINS)
+    rates = dict(zip(vocabulary.targets, vocabulary.target_rates, strict=True))
+    assert rates["DX//B"] == 50 / 2000
+    assert rates["MEDS_DEATH"] == 40 / 2000
