@@ -184,7 +184,8 @@ class StoreWriter:
 
     def _code_table(self, events: pa.Table) -> pa.Table:
         names = sorted(events["code"].unique().to_pylist())
-        known = self._codes.filter(pc.is_in(self._codes["code"], pa.array(names, pa.string())))
+        wanted = pa.array(sorted(self._with_ancestors(names)), pa.string())
+        known = self._codes.filter(pc.is_in(self._codes["code"], wanted))
         rest = sorted(set(names) - set(known["code"].to_pylist()))
         described = [
             mark(self._scores) if self._scores and name.startswith(PRS_PREFIX) else None
@@ -199,6 +200,16 @@ class StoreWriter:
             schema=CODES,
         )
         return pa.concat_tables([known.cast(CODES), more]).sort_by("code")
+
+    def _with_ancestors(self, names: list[str]) -> set[str]:
+        """Return `names` and every code above them, which a tokeniser falls back on."""
+        codes, parents = self._codes["code"].to_pylist(), self._codes["parent_codes"].to_pylist()
+        above = {code: tuple(of or ()) for code, of in zip(codes, parents, strict=True)}
+        found, new = set(names), set(names)
+        while new:
+            new = {parent for code in new for parent in above.get(code, ())} - found
+            found |= new
+        return found
 
     def _marker(self, devices: tuple[str, ...]) -> dict[str, Any]:
         rejected = {

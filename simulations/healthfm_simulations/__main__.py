@@ -11,8 +11,6 @@ from rich.console import Console
 
 from healthfm_core.config.compose import compose, options
 from healthfm_core.errors import HealthFMError
-from healthfm_core.evaluation.terminal import arms_table
-from healthfm_simulations.experiment import run_experiment
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
@@ -52,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
     config = compose(given)
+    from healthfm_core.evaluation.terminal import arms_table  # here: torch takes seconds to load
+    from healthfm_simulations.experiment import run_experiment
+
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)

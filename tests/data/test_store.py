@@ -218,3 +218,27 @@ def test_a_folder_that_holds_no_store_is_never_replaced(tmp_path):
     ):
         pass
     assert (tmp_path / "home" / "letters").is_dir()
+
+
+def test_the_codes_above_a_code_are_kept_all_the_way_up(tmp_path):
+    codes = pa.table(
+        {
+            "code": ["A1", "A", "ALL", "B"],
+            "description": pa.nulls(4, pa.string()),
+            "parent_codes": [["A"], ["ALL"], None, None],
+        }
+    )
+    with StoreWriter(tmp_path / "site", dataset_name="site") as writer:
+        writer.events(
+            pa.table(
+                {
+                    "subject_id": pa.array([1], pa.int64()),
+                    "time": pa.array([0], pa.timestamp("us")),
+                    "code": ["A1"],
+                    "numeric_value": pa.array([None], pa.float32()),
+                }
+            )
+        )
+        writer.codes(codes)
+    kept = pa.parquet.read_table(tmp_path / "site" / "metadata" / "codes.parquet")
+    assert kept["code"].to_pylist() == ["A", "A1", "ALL"]

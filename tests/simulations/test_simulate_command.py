@@ -1,0 +1,115 @@
+"""``healthfm-simulate`` from the command line to the files a researcher opens."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from healthfm_simulations.__main__ import main
+from healthfm_simulations.folds import folds_of
+from healthfm_simulations.sites import SimulatedSite
+
+SMALL = [
+    "data.cohort.subjects=240",
+    "data.cohort.sites=4",
+    "data.cohort.years=3",
+    "tokens.k_min=5",
+    "tokens.max_len=48",
+    "model=tiny",
+    "model.width=16",
+    "model.ffn=32",
+    "rounds=2",
+    "train.max_steps=2",
+    "evaluation.bootstraps=20",
+]
+
+
+def rows_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    assert main([*SMALL, f"out={folder}"]) == 0
+    return folder
+
+
+def test_a_run_leaves_report_metrics_configuration_and_checkpoints(finished):
+    assert "<svg" in (finished / "report.html").read_text()
+    assert yaml.safe_load((finished / "config.yaml").read_text())["federation"]["rounds"] == 2
+    checkpoints = finished / "runs" / "fold-0" / "federated" / "checkpoints"
+    assert (checkpoints / "round-0002.safetensors").is_file()
+
+
+def test_metrics_are_rows_of_the_four_arms_in_three_columns(finished):
+    rows = rows_of(finished)
+    keys = {"arm", "task", "subset", "metric", "value", "low", "high", "n_subjects"}
+    assert all(keys <= set(row) for row in rows)
+    arms = {row["arm"] for row in rows}
+    assert {"federated", "fedavg", "local", "centralised", "ceiling", "linear"} <= arms
+    assert {row["subset"] for row in rows} == {"overall", "repeat", "new_onset"}
+    for row in rows:
+        if row["arm"] == "federated" and row["metric"] == "auroc":
+            assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_arms_score_the_very_same_people_and_are_compared_in_pairs(finished):
+    rows = rows_of(finished)
+    people = {row["n_subjects"] for row in rows if row["subset"] == "overall"}
+    assert len(people) == 1
+    differences = {row["arm"] for row in rows if " - " in row["arm"]}
+    assert {"federated - fedavg", "federated - local", "federated - centralised"} <= differences
+
+
+def test_resuming_a_finished_run_gives_the_same_numbers(finished):
+    before = rows_of(finished)
+    assert main([*SMALL, f"out={finished}", "resume=true"]) == 0
+    assert rows_of(finished) == before
+
+
+def test_a_folder_in_use_is_refused(finished, capsys):
+    assert main([*SMALL, f"out={finished}"]) == 8
+    assert "HF-704" in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_is_refused(finished, capsys):
+    assert main([*SMALL, f"out={finished}", "resume=true", "train.lr=0.5"]) == 8
+    assert "HF-702" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "exit_code"),
+    [
+        (["rounds=2", "resume=true"], "HF-701", 8),
+        (["train.learning_rate=1"], "HF-101", 2),
+        (["train.lr=fast"], "HF-102", 2),
+        (["data=nowhere"], "HF-104", 2),
+        (["data=stores"], "HF-103", 2),
+        (["data=physionet2012", "data.path=missing"], "HF-301", 4),
+        (["data=cohort", "sites=region"], "HF-103", 2),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
+    given, code, exit_code, tmp_path, capsys
+):
+    folder = tmp_path / "out"
+    assert main([*given, f"out={folder}"]) == exit_code
+    said = capsys.readouterr().err.strip()
+    assert code in said
+    assert "Traceback" not in said
+    assert not list(folder.glob("sites/*"))
+
+
+def test_every_site_is_left_out_once(tmp_path):
+    from healthfm_core.config.compose import compose
+
+    config = compose(["data=nhanes", "evaluation.folds=5"])
+    sites = [SimulatedSite(f"s{i}", tmp_path, None) for i in range(10)]
+    folds = folds_of(config, sites)
+    assert sorted(site.name for fold in folds for site in fold.test) == [s.name for s in sites]
+    for fold in folds:
+        assert not {s.name for s in fold.test} & {s.name for s in fold.train}
+        assert len(fold.train) + len(fold.test) == 10
