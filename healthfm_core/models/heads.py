@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from healthfm_core.models.shape import ModelShape
 
@@ -20,9 +21,44 @@ RARE_LOGIT: Final = -3.0
 
 
 LEAST_RATE: Final = 1e-4
+MOST_REPEATS: Final = 8
+"""A code seen in more earlier visits than this counts as seen in this many."""
 
 
-def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear:
+class NextVisitHead(nn.Module):
+    """Logits of the next visit's targets, with a table of how each one recurs.
+
+    The table (ours) gives every target an offset by the number of earlier visits that held it, so
+    that recurrence is learned in a few steps and the backbone's state is left to say what is new.
+
+    Args:
+        width: d.
+        targets: V.
+    """
+
+    def __init__(self, width: int, targets: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(width, targets)
+        self.recurrence = nn.Embedding(targets * (MOST_REPEATS + 1), 1)
+        nn.init.zeros_(self.recurrence.weight)
+        self.targets = targets
+
+    @property
+    def out_features(self) -> int:
+        """V."""
+        return self.targets
+
+    def forward(
+        self, states_BQd: Float[Tensor, "B Q d"], repeats_BQV: Float[Tensor, "B Q V"]
+    ) -> Float[Tensor, "B Q V"]:
+        """Return logits."""
+        seen = repeats_BQV.clamp_max(MOST_REPEATS).long()
+        row = torch.arange(self.targets) * (MOST_REPEATS + 1)
+        offset = self.recurrence((row + seen).flatten(1))
+        return self.state(states_BQd) + offset.view(repeats_BQV.shape)
+
+
+def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear | NextVisitHead:
     """Return the head called `name`, its output small and its bias at the outcome's rarity."""
     outputs = {
         NEXT_VISIT: shape.targets,
@@ -31,14 +67,15 @@ def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear:
         MASKED_CODES: shape.tokens,
         WEARABLE_RECONSTRUCTION: shape.windows * shape.features,
     }
-    layer = nn.Linear(width, outputs[name])
+    head = NextVisitHead(width, shape.targets) if name == NEXT_VISIT else None
+    layer = head.state if head else nn.Linear(width, outputs[name])
     nn.init.normal_(layer.weight, std=0.1 * width**-0.5)
     rare = name in (NEXT_VISIT, LABEL, HAZARD)
     nn.init.constant_(layer.bias, RARE_LOGIT if rare else 0.0)
     if name == NEXT_VISIT and shape.target_rates:
         rates = torch.tensor(shape.target_rates, dtype=torch.float32)
         layer.bias.data.copy_(torch.logit(rates.clamp(LEAST_RATE, 1 - LEAST_RATE)))
-    return layer
+    return head or layer
 
 
 def heads_for(

@@ -15,7 +15,7 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
-from healthfm_core.models.heads import make_head
+from healthfm_core.models.heads import NEXT_VISIT, make_head
 from healthfm_core.models.shape import ModelShape
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -77,8 +77,12 @@ class HealthFM(nn.Module):
             x = x + place(self.encoders["genomics"](batch), batch.prs_slot)
         return cast(Tensor, self.backbone(x, batch, at_BQ))
 
-    def head(self, name: str, states_BQd: Float[Tensor, "B Q d"]) -> Float[Tensor, "B Q o"]:
-        """Return the outputs of head `name`."""
+    def head(
+        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch
+    ) -> Float[Tensor, "B Q o"]:
+        """Return the outputs of head `name` at the batch's queries, or wherever the states are."""
+        if name == NEXT_VISIT:
+            return cast(Tensor, self.heads[name](states_BQd, batch.repeats))
         return cast(Tensor, self.heads[name](states_BQd))
 
     def arrays(self) -> Arrays:

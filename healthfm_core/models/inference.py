@@ -56,7 +56,7 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
                 for tensor in (
                     subject,
                     batch.query_time_us,
-                    model.head(head, states),
+                    model.head(head, states, batch),
                     batch.target.bool(),
                     batch.repeats,
                     batch.label,

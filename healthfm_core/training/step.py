@@ -80,18 +80,22 @@ def losses(
     states = model(hidden.batch if hidden else batch, torch.cat(wanted, dim=1))
     asked, *rest = states.split([positions.shape[1] for positions in wanted], dim=1)
     if query == SEP_QUERY:
-        loss = next_visit(model.head("next_visit", asked), batch, repeat_decay=config.repeat_decay)
+        loss = next_visit(
+            model.head("next_visit", asked, batch), batch, repeat_decay=config.repeat_decay
+        )
         parts["next_visit"] = (weights.next_visit, loss)
     if query == NOW_QUERY and weights.time_to_event > 0:
-        loss = time_to_event(model.head("hazard", asked), batch, edges_days=config.horizons_days)
+        loss = time_to_event(
+            model.head("hazard", asked, batch), batch, edges_days=config.horizons_days
+        )
         parts["time_to_event"] = (weights.time_to_event, loss)
     if query == LABEL_QUERY:
-        parts["label"] = (weights.label, label(model.head("label", asked), batch))
+        parts["label"] = (weights.label, label(model.head("label", asked, batch), batch))
     if hidden and "masked_codes" in model.heads:
-        loss = masked_codes(model.head("masked_codes", rest[0]), hidden)
+        loss = masked_codes(model.head("masked_codes", rest[0], batch), hidden)
         parts["masked_codes"] = (weights.masked_reconstruction, loss)
     if hidden and "wearable_reconstruction" in model.heads:
-        worn = model.head("wearable_reconstruction", rest[1])
+        worn = model.head("wearable_reconstruction", rest[1], batch)
         decoded = worn.reshape(batch.wearable.shape)
         loss = masked_wearing(decoded, batch, hidden)
         parts["masked_wearing"] = (weights.masked_reconstruction, loss)

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         groups = {group: " | ".join(options(group)) for group in ("data", "model")}
         print(USAGE.format(**groups))
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     try:
         return _run(given, console)
     except HealthFMError as error:

@@ -25,7 +25,7 @@ def one_row(batch: Batch, row: int) -> Batch:
 
 def row_losses(model, batch):
     asked = model(batch, batch.query)
-    return next_visit(model.head("next_visit", asked), batch, repeat_decay=0.5)
+    return next_visit(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
 
 
 def by_loop(model, batch):

@@ -12,11 +12,12 @@ from healthfm_simulations.folds import folds_of
 from healthfm_simulations.sites import SimulatedSite
 
 SMALL = [
-    "data.cohort.subjects=240",
+    "data.cohort.subjects=160",
     "data.cohort.sites=4",
-    "data.cohort.years=3",
+    "data.cohort.years=2",
     "tokens.k_min=5",
-    "tokens.max_len=48",
+    "tokens.max_len=160",
+    "federation.evaluate_every=2",
     "model=tiny",
     "model.width=16",
     "model.ffn=32",
