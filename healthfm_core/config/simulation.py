@@ -18,4 +18,5 @@ class SimulationConfig(Schema):
     threads: int = Field(2, ge=1, description="torch threads of a training process")
     arms: tuple[Arm, ...] = ("federated", "fedavg", "local", "centralised")
     replicates: int = Field(1, ge=1, description="seeds seed, seed+1, …; intervals over them")
+    workers: int = Field(1, ge=1, description="replicates at work at a time, a process each")
     ray_address: str | None = None

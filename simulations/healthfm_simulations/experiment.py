@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +112,23 @@ def run_experiment(config: RunConfig, out: Path, *, command: str, console: Conso
     Raises:
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
-    torch.set_num_threads(config.simulation.threads)
     open_folder(config, out)
-    replicates = [
-        _replicate(config.model_copy(update={"seed": config.seed + i}), out, i, console)
-        for i in range(config.simulation.replicates)
+    simulation = config.simulation
+    each = [
+        config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
+    if simulation.workers == 1:
+        replicates = [_replicate(one, out, console) for one in each]
+    else:
+        with ProcessPoolExecutor(simulation.workers, mp_context=get_context("spawn")) as pool:
+            replicates = list(pool.map(_replicate, each, [out] * len(each)))
     return _report(config, replicates, out, command)
 
 
-def _replicate(config: RunConfig, out: Path, number: int, console: Console) -> Replicate:
+def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
+    """Run one seed; the same in this process and in one of its own."""
+    torch.set_num_threads(config.simulation.threads)
+    console = console or Console(highlight=False, width=100)
     several = config.simulation.replicates > 1
     folder = out / f"seed-{config.seed}" if several else out
     folder.mkdir(parents=True, exist_ok=True)
