@@ -79,14 +79,7 @@ def _site(config: RunConfig, path: Path, index: int, count: int) -> SimulatedSit
 
 def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
     source = config.data.source
-    if source == "cohort":
-        folder.mkdir(parents=True, exist_ok=True)
-        return write_sites(generate(config.data.cohort, config.seed), folder)
-    path = Path(config.data.path) if config.data.path else REAL_DATA / FOLDERS[source]
-    options: dict[str, object] = {}
-    if source == "eicu_demo":
-        options["sites"] = config.sites
-    elif config.sites != "natural":
+    if config.sites != "natural" and source != "eicu_demo":
         raise ConfigError(
             103,
             where="sites",
@@ -94,6 +87,13 @@ def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
             wanted="only eicu_demo can group its sites (region, hospital)",
             do="Leave sites out",
         )
+    if source == "cohort":
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_sites(generate(config.data.cohort, config.seed), folder)
+    path = Path(config.data.path) if config.data.path else REAL_DATA / FOLDERS[source]
+    options: dict[str, object] = {}
+    if source == "eicu_demo":
+        options["sites"] = config.sites
     if source == "nhanes":
         options["wear_minutes"] = config.tokens.device == "wear_minute"
     return ingest(source, path, folder, overwrite=True, **options)
