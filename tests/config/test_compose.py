@@ -71,7 +71,7 @@ def test_sizes_are_those_of_the_design(name, size):
 
 
 def test_the_demo_model_is_the_schema_s_default():
-    assert compose(["model=demo"]).model == ModelConfig()
+    assert compose(["data=stores", "data.stores=[a]", "model=demo"]).model == ModelConfig()
 
 
 def test_every_yaml_opens_with_its_command():
