@@ -83,7 +83,10 @@ def test_a_signal_in_the_middle_leaves_nothing(tmp_path, repository, number, exi
     pq.write_table(table, tmp_path / "events.parquet")
     command = [sys.executable, str(repository / "client" / "client.py"), "ingest", "event_table"]
     command += [str(tmp_path / "events.parquet"), "--out", str(tmp_path / "out")]
+    # A job that was itself started in the background ignores SIGINT and hands that on.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, inherited)
     waited = time.monotonic() + 60
     while not list(tmp_path.glob(".out.partial-*/*")) and time.monotonic() < waited:
         time.sleep(0.01)
