@@ -107,6 +107,7 @@ def no_statistics() -> SiteStatistics:
         channel_square=real,
         channel_hz=real,
         modality_subjects=np.zeros(3, np.int64),
+        label_values=np.zeros(2, np.int64),
     )
 
 

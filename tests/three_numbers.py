@@ -42,6 +42,8 @@ VOCABULARY = Vocabulary(
     percentiles={},
     targets=("A",),
     target_rates=(0.5,),
+    onset_rates=(0.5,),
+    label_rate=0.0,
     prs_panel=(),
     wearable=None,
 )
@@ -76,7 +78,9 @@ class ClientWork:
         raw = _raw(stores)
         return frozenset(raw["modalities"]) & set(stores[0].modalities), raw["n"]
 
-    def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
+    def statistics(
+        self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
+    ) -> Arrays:
         """The number of people."""
         return {"count": np.array([_raw(stores)["n"]]), "k": np.array([tokens.k_min])}
 

@@ -81,7 +81,9 @@ class Site:
         protocol.check_version(int(str(order["version"])), where="coordinator")
         tokens = TokensConfig.model_validate_json(str(order["tokens"]))
         record = self._site_record(node)
-        arrays = self._work.statistics(node.stores, node.policy.raise_threshold(tokens))
+        arrays = self._work.statistics(
+            node.stores, node.policy.raise_threshold(tokens), str(order["task"]) or None
+        )
         return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
 
     def _prepare(self, message: Message, node: Node, context: Context) -> RecordDict:

@@ -30,9 +30,11 @@ class CoreWork:
         held = frozenset[str]().union(*(store.modalities for store in opened))
         return held, sum(len(store.subjects()) for store in opened)
 
-    def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
+    def statistics(
+        self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
+    ) -> Arrays:
         """Return counts over k and mergeable sketches of the training people."""
-        return dict(site_statistics(_open(stores), tokens).to_arrays())
+        return dict(site_statistics(_open(stores), tokens, task=task).to_arrays())
 
     def load(self, stores: Sequence[StoreSpec], study: Study) -> training.SiteData:
         """Return the stores' people tokenised by the study's vocabulary."""

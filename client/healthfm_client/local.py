@@ -31,8 +31,13 @@ class LocalWork(Protocol):
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
         """Return the modalities the stores hold and their number of training subjects."""
 
-    def statistics(self, stores: Sequence[StoreSpec], tokens: TokensConfig) -> Arrays:
-        """Return what the vocabulary is made from: counts over k and mergeable sketches."""
+    def statistics(
+        self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
+    ) -> Arrays:
+        """Return what the vocabulary is made from: counts over k and mergeable sketches.
+
+        Labels are counted of `task` alone.
+        """
 
     def load(self, stores: Sequence[StoreSpec], study: Study) -> Any:
         """Return the stores as the study reads them, tokenised."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
+NEXT_VISIT_TASK: Final = "next_visit"
+
 
 class EvaluationConfig(Schema):
     """Evaluation of the final models."""
 
-    task: str = Field("next_visit", description="'next_visit', or the name of a label table")
+    task: str = Field(NEXT_VISIT_TASK, description="'next_visit', or the name of a label table")
     protocol: Literal["held_out", "held_out_sites", "leave_sites_out"] = Field(
         "held_out",
         description="held-out people of every site; whole held-out sites; "

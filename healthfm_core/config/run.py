@@ -6,7 +6,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import DataConfig
-from healthfm_core.config.evaluation import EvaluationConfig
+from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
 from healthfm_core.config.simulation import SimulationConfig
@@ -29,3 +29,9 @@ class RunConfig(Schema):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+
+    @property
+    def label_task(self) -> str | None:
+        """The label table the run needs; None where no label is trained or judged."""
+        task = self.train.label_task or self.evaluation.task
+        return None if task == NEXT_VISIT_TASK else task

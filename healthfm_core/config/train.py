@@ -35,6 +35,9 @@ class TrainConfig(Schema):
     fedprox_mu: float = Field(
         0.0, ge=0, description="weight of ½·mean squared distance to the global model"
     )
+    site_intercepts: bool = Field(
+        True, description="each site shifts its answers by its own rates, which stay there"
+    )
     repeat_decay: float = Field(0.5, ge=0, description="e^(−δ·n) on a code seen in n visits")
     mask_fraction: float = Field(0.15, gt=0, lt=1)
     drop_wearable: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")

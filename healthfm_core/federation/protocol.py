@@ -3,7 +3,7 @@
 ============  =====================================  ============================================
 message       to the site                            back
 ============  =====================================  ============================================
-`STATISTICS`  protocol version, tokens configuration site record, statistics arrays
+`STATISTICS`  version, tokens configuration, task     site record, statistics arrays
 `PREPARE`     the study                              site record, coverage metrics
 `TRAIN`       order, parameters of the groups held   update, weights, metrics
 ============  =====================================  ============================================

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -75,6 +76,8 @@ def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear | NextVisit
     if name == NEXT_VISIT and shape.target_rates:
         rates = torch.tensor(shape.target_rates, dtype=torch.float32)
         layer.bias.data.copy_(torch.logit(rates.clamp(LEAST_RATE, 1 - LEAST_RATE)))
+    if name == LABEL and shape.label_rate:
+        nn.init.constant_(layer.bias, math.log(shape.label_rate / (1 - shape.label_rate)))
     return head or layer
 
 

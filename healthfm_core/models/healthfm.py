@@ -32,6 +32,10 @@ class HealthFM(nn.Module):
         shape: What the vocabulary fixes.
         encoders: Modalities whose encoders exist, of ``ehr``, ``wearable``, ``genomics``.
         heads: Names of the heads that exist.
+
+    Attributes:
+        intercepts: Head → [o] constants that this site adds to its outputs; no parameters, and
+            nothing that is sent.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class HealthFM(nn.Module):
             )
         self.backbone = Backbone(config)
         self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
+        self.intercepts: dict[str, Tensor] = {}
 
     def forward(
         self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
@@ -81,9 +86,9 @@ class HealthFM(nn.Module):
         self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch
     ) -> Float[Tensor, "B Q o"]:
         """Return the outputs of head `name` at the batch's queries, or wherever the states are."""
-        if name == NEXT_VISIT:
-            return cast(Tensor, self.heads[name](states_BQd, batch.repeats))
-        return cast(Tensor, self.heads[name](states_BQd))
+        inputs = (states_BQd, batch.repeats) if name == NEXT_VISIT else (states_BQd,)
+        outputs = cast(Tensor, self.heads[name](*inputs))
+        return outputs + self.intercepts[name] if name in self.intercepts else outputs
 
     def arrays(self) -> Arrays:
         """Return copies of all parameters by name, float32."""

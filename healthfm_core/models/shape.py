@@ -20,6 +20,7 @@ class ModelShape:
         pieces: Pieces of the piecewise-constant hazard.
         target_rates: Share of visits in which each target occurs; the next-visit head starts
             there. Empty: from one rate for all.
+        label_rate: Share of labels that are 1; the label head starts there. 0: not known.
     """
 
     tokens: int
@@ -31,3 +32,4 @@ class ModelShape:
     features: int
     pieces: int
     target_rates: tuple[float, ...] = ()
+    label_rate: float = 0.0

@@ -70,6 +70,8 @@ class SiteStatistics:
         channel_square: [K] float64, sum over subjects of the mean of their squared samples.
         channel_hz: [K] float64, highest sampling rate seen.
         modality_subjects: [3] int64, subjects with each of `MODALITIES`.
+        label_values: [2] int64, labels of the study's task that are 0 and that are 1; both 0 where
+            fewer than k subjects have either.
     """
 
     codes: tuple[str, ...]
@@ -86,6 +88,7 @@ class SiteStatistics:
     channel_square: Float64
     channel_hz: Float64
     modality_subjects: Int64
+    label_values: Int64
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return plain numeric arrays for the wire; names travel as UTF-8 bytes of JSON."""
@@ -136,6 +139,7 @@ _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "channel_square": np.float64,
     "channel_hz": np.float64,
     "modality_subjects": np.int64,
+    "label_values": np.int64,
 }
 
 
@@ -153,7 +157,7 @@ def _check(found: SiteStatistics) -> None:
     lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
     sizes = {**dict.fromkeys(("subjects", "timed_subjects", "visits"), len(lengths["subjects"]))}
     sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(MODALITIES)}
-    sizes["all_visits"] = 1
+    sizes |= {"all_visits": 1, "label_values": 2}
     for name in _ARRAYS:
         size = sizes.get(name, len(found.channels))
         array = getattr(found, name)
@@ -169,12 +173,21 @@ def _check(found: SiteStatistics) -> None:
 
 
 def site_statistics(
-    stores: Sequence[SiteStore], config: TokensConfig, split: str | None = "train"
+    stores: Sequence[SiteStore],
+    config: TokensConfig,
+    split: str | None = "train",
+    task: str | None = None,
 ) -> SiteStatistics:
     """Return what the site's stores let out about a split, with small counts taken out.
 
     A code that fewer than `k_min` of the site's subjects have is counted as its parent, and so on
     upwards, so that an ancestor that stands for rare codes can enter the vocabulary.
+
+    Args:
+        stores: The site's stores.
+        config: Thresholds, gaps and devices.
+        split: Whose records count; None is everyone.
+        task: Label table whose labels are counted too; a store without it has none.
     """
     k = config.k_min
     events = pool([read_events(store, split) for store in stores])
@@ -197,7 +210,24 @@ def site_statistics(
         channel_square=worn.square[keep],
         channel_hz=worn.hz[keep],
         modality_subjects=_withheld(np.array(people, np.int64), k),
+        label_values=_label_values(stores, task, split, k),
     )
+
+
+def _label_values(
+    stores: Sequence[SiteStore], task: str | None, split: str | None, k: int
+) -> Int64:
+    counts, people = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for store in stores:
+        if task is None or task not in store.tasks:
+            continue
+        labels = store.labels(task)
+        subject = labels["subject_id"].to_numpy()
+        value = labels["boolean_value"].to_numpy(zero_copy_only=False).astype(np.int64)
+        ours = np.isin(subject, store.subjects(split))
+        counts += np.bincount(value[ours], minlength=2)
+        people += [_distinct(subject[ours & (value == which)]) for which in (0, 1)]
+    return counts if (people >= k).all() else np.zeros(2, np.int64)
 
 
 def _distinct(keys: Int64) -> int:
@@ -302,6 +332,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         for s, at in zip(statistics, maps, strict=True)
     ]
     everyone = [np.arange(len(MODALITIES))] * len(statistics)
+    either = [np.arange(2)] * len(statistics)
     return SiteStatistics(
         codes=codes,
         subjects=total("subjects", maps, len(codes), np.int64),
@@ -317,6 +348,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         channel_square=total("channel_square", channel_maps, len(channels), np.float64),
         channel_hz=hz,
         modality_subjects=total("modality_subjects", everyone, len(MODALITIES), np.int64),
+        label_values=total("label_values", either, 2, np.int64),
     )
 
 

@@ -51,6 +51,8 @@ class Vocabulary:
         percentiles: For each numeric code its 1st … 99th percentile, as buckets of `values`.
         targets: Codes that next_visit predicts, by number of subjects, most first.
         target_rates: Share of all visits in which each target occurs.
+        onset_rates: Subjects who ever have each target, per visit of anyone.
+        label_rate: Share of the task's labels that are 1; 0 where it is not known.
         prs_panel: Names of the polygenic scores, in the order of the panel.
         wearable: The study's device, None without one.
     """
@@ -61,6 +63,8 @@ class Vocabulary:
     percentiles: Mapping[str, tuple[int, ...]]
     targets: tuple[str, ...]
     target_rates: tuple[float, ...]
+    onset_rates: tuple[float, ...]
+    label_rate: float
     prs_panel: tuple[str, ...]
     wearable: WearableSpec | None
 
@@ -212,6 +216,8 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         percentiles=dict(sorted(percentiles.items())),
         targets=tuple(raw["targets"]),
         target_rates=tuple(map(float, raw["target_rates"])),
+        onset_rates=tuple(map(float, raw["onset_rates"])),
+        label_rate=float(raw["label_rate"]),
         prs_panel=tuple(raw["prs_panel"]),
         wearable=None if device is None else _read_device(device),
     )
@@ -288,6 +294,8 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         percentiles=dict(sorted(rows.items())),
         targets=tuple(merged.codes[i] for i in targets),
         target_rates=tuple(float(merged.visits[i]) / all_visits for i in targets),
+        onset_rates=tuple(float(merged.timed_subjects[i]) / all_visits for i in targets),
+        label_rate=float(merged.label_values[1] / max(1, merged.label_values.sum())),
         prs_panel=merged.scores,
         wearable=_wearable(merged, config),
     )

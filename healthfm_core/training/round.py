@@ -23,7 +23,7 @@ from healthfm_core.models.backbone import half_life_monitors
 from healthfm_core.models.inference import answer
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site import SiteData, label_task, loaded_model, loader_for
+from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import losses, optimizer_for, proximal, queries_for
 
 
@@ -47,7 +47,7 @@ def run_round(
         The update (local minus global) of every parameter of the ordered groups, each group's
         weight (training people who hold the modality), and metrics of the round.
     """
-    model = loaded_model(parameters, study, data.modalities)
+    model = loaded_model(parameters, study, data.modalities, data.intercepts)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     metrics = evaluate(parameters, data, study) if order.evaluate else {}
     with torch.random.fork_rng(devices=[]):
@@ -166,8 +166,8 @@ def evaluate(
     people at hand cannot give (no case, or nothing but cases) is left out.
     """
     sequences = data.tuning if split == "tuning" else data.train
-    model = loaded_model(parameters, study, data.modalities)
-    is_label = label_task(study.config) is not None
+    model = loaded_model(parameters, study, data.modalities, data.intercepts)
+    is_label = study.config.label_task is not None
     head = "label" if is_label else "next_visit"
     if head not in model.heads:
         return {}

@@ -21,8 +21,7 @@ from healthfm_core.models import Arrays, HealthFM, ModelShape, heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-
-NEXT_VISIT_TASK = "next_visit"
+from healthfm_core.training.intercepts import Intercepts, site_intercepts
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,13 @@ class SiteData:
         train: People to train on.
         tuning: People to tune on.
         modalities: What the site holds and may use.
+        intercepts: Head → the site's own intercepts, which never leave it.
     """
 
     train: Sequences
     tuning: Sequences
     modalities: frozenset[str]
+    intercepts: Intercepts
 
     @classmethod
     def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
@@ -46,7 +47,7 @@ class SiteData:
         Where whole sites are held out for testing, a training site's own held-out people train.
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
-        task = label_task(study.config)
+        task = study.config.label_task
         views = [_view(store, study) for store in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
@@ -56,18 +57,17 @@ class SiteData:
         if study.config.evaluation.protocol != "held_out":
             train = concatenate([train, by_split["held_out"]])
         held = frozenset[str]().union(*(view.modalities for view in views))
-        return cls(train, by_split["tuning"], modalities=held)
+        return cls(
+            train,
+            by_split["tuning"],
+            modalities=held,
+            intercepts=site_intercepts(train, study),
+        )
 
 
 def _view(store: SiteStore, study: Study) -> SiteStore:
     wanted = study_modalities(study) & store.modalities
     return SiteStore.open(store.path, modalities=cast(frozenset[Modality], wanted))
-
-
-def label_task(config: RunConfig) -> str | None:
-    """Return the label table the run needs, or None where no label is trained or judged."""
-    task = config.train.label_task or config.evaluation.task
-    return None if task == NEXT_VISIT_TASK else task
 
 
 def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
@@ -83,6 +83,7 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         features=wearable.features if wearable else 0,
         pieces=len(config.train.horizons_days),
         target_rates=vocabulary.target_rates,
+        label_rate=vocabulary.label_rate,
     )
 
 
@@ -134,9 +135,22 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
 
 
 def loaded_model(
-    parameters: Mapping[str, npt.NDArray[np.float32]], study: Study, modalities: frozenset[str]
+    parameters: Mapping[str, npt.NDArray[np.float32]],
+    study: Study,
+    modalities: frozenset[str],
+    intercepts: Intercepts | None = None,
 ) -> HealthFM:
-    """Return the site's model with its parameters set from the server's."""
+    """Return the site's model with its parameters set from the server's.
+
+    Args:
+        parameters: The server's.
+        study: Contract of the run.
+        modalities: What the site holds.
+        intercepts: The site's own (`site_intercepts`); None for a site without any.
+    """
     model = model_for(study, modalities)
     model.load_arrays(parameters)
+    for name, values in (intercepts or {}).items():
+        if name in model.heads:
+            model.intercepts[name] = torch.from_numpy(values)
     return model

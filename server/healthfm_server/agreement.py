@@ -50,7 +50,11 @@ class Agreement:
                 (HF-406).
         """
         order = ConfigRecord(
-            {"version": protocol.VERSION, "tokens": config.tokens.model_dump_json()}
+            {
+                "version": protocol.VERSION,
+                "tokens": config.tokens.model_dump_json(),
+                "task": config.label_task or "",
+            }
         )
         found: dict[int, tuple[Site, dict[str, Any]]] = {}
 

@@ -87,6 +87,7 @@ def train_arm(
     by_modality = config.model_copy(
         update={"federation": config.federation.model_copy(update={"aggregation": "modality"})}
     )
+    at_home = arm != "centralised" and not fold.tests_newcomers
     found = TrainedArm()
     for name, nodes in node_sets(arm, fold).items():
         run = folder / name if name else folder
@@ -104,7 +105,7 @@ def train_arm(
                 raise
             found = TrainedArm(found.models, found.history, note=f"{arm} {name}: {error.seen}")
             continue
-        found.models[name] = Model(result.study, result.parameters)
+        found.models[name] = Model(result.study, result.parameters, at_home)
         found.history.extend(result.history if not found.history else [])
     seconds = time.monotonic() - started
     return TrainedArm(found.models, found.history, seconds, found.note)

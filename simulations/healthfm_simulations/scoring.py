@@ -16,7 +16,7 @@ from healthfm_core.evaluation import Predictions
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models.inference import Answers, answer
 from healthfm_core.tokens.tokenizer import tokenize
-from healthfm_core.training import loaded_model, loader_for
+from healthfm_core.training import Intercepts, SiteData, loaded_model, loader_for
 from healthfm_simulations.cohort import is_condition, scores_at
 from healthfm_simulations.cohort.truth import Knowing
 from healthfm_simulations.folds import Fold
@@ -29,10 +29,18 @@ EVERYTHING = "all"
 
 @dataclass(frozen=True)
 class Model:
-    """A finished model: the study's contract and the parameters."""
+    """A finished model.
+
+    Attributes:
+        study: The contract it was trained under.
+        parameters: By name.
+        at_home: Whether each site that is scored trained it as a site of its own, and so answers
+            with its own intercepts.
+    """
 
     study: Study
     parameters: Mapping[str, npt.NDArray[np.float32]]
+    at_home: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,9 @@ def _score_site(
     sequences = tokenize(
         [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
     )
-    network = loaded_model(model.parameters, model.study, store.modalities)
+    network = loaded_model(
+        model.parameters, model.study, store.modalities, _intercepts(model, site)
+    )
     batches = loader_for(sequences, model.study).in_order(
         batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
     )
@@ -114,6 +124,11 @@ def _score_site(
         outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
     predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
     return Scored(predictions, where, subject_id, found.time_us, names)
+
+
+def _intercepts(model: Model, site: SimulatedSite) -> Intercepts | None:
+    """Return the intercepts the site trained with, counted again on what it trained on."""
+    return SiteData.load([site.view()], model.study).intercepts if model.at_home else None
 
 
 def _view(model: Model, site: SimulatedSite, inputs: str) -> SiteStore:

@@ -68,6 +68,16 @@ def test_a_numeric_code_that_few_have_a_value_of_lets_out_no_value(tmp_path):
     assert len(found.sketch.code) == 0
 
 
+@pytest.mark.parametrize(("ones", "wanted"), [(2, [3, 2]), (1, [0, 0])])
+def test_labels_are_counted_where_enough_subjects_have_each_value(tmp_path, ones, wanted):
+    labels = {"death": [(s, 9.0, s < ones) for s in range(5 if ones == 2 else 4)]}
+    rows: list[Row] = [(s, 1.0, "DX//A", None) for s in range(5)]
+    store = write(tmp_path / "s", rows, labels=labels)
+    assert site_statistics([store], TWO, task="death").label_values.tolist() == wanted
+    assert site_statistics([store], TWO).label_values.tolist() == [0, 0]
+    assert site_statistics([store], TWO, task="stroke").label_values.tolist() == [0, 0]
+
+
 def test_rare_codes_count_as_their_ancestor(tmp_path):
     rows: list[Row] = [(1, 1.0, "DX//A1", None), (2, 1.0, "DX//A2", None), (3, 1.0, "DX//C", None)]
     parents = {"DX//A1": "DX//A", "DX//A2": "DX//A", "DX//A": "DX", "DX//C": "DX"}

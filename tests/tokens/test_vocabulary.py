@@ -47,6 +47,7 @@ def statistics() -> SiteStatistics:
         channel_square=np.array([3.0, 40400.0, 32.0]),
         channel_hz=np.array([1.0, 1 / 60, 1 / 60]),
         modality_subjects=np.array([1000, 7, 5]),
+        label_values=np.array([900, 100]),
     )
 
 
@@ -157,3 +158,5 @@ def test_target_rates_are_shares_of_all_visits():
     rates = dict(zip(vocabulary.targets, vocabulary.target_rates, strict=True))
     assert rates["DX//B"] == 50 / 2000
     assert rates["MEDS_DEATH"] == 40 / 2000
+    assert vocabulary.onset_rates == vocabulary.target_rates  # each subject had one visit with it
+    assert vocabulary.label_rate == 100 / 1000

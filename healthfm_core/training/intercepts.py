@@ -1,0 +1,80 @@
+"""What a site shifts its answers by: how its own rates differ from the study's.
+
+Hospitals differ in how often an outcome occurs for reasons no record shows: whom they admit, what
+they write down. One shared intercept is pulled to and fro by their local training and averages to
+none of them. So each site adds to a head's logits the log odds of its own rate less those of the
+study's, as a constant: the shared parameters learn what is left, the same everywhere (the prior
+correction of Saerens et al. 2002; Zhang et al. 2022 use it against label skew in federated
+learning). The rates are counted on the site's training people, shrunk, and stay at the site. A site
+that took no part in training has none and answers at the study's rate.
+
+Not covered: differential privacy, under which one person must not move what all others train with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.federation.protocol import Study
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Intercepts = Mapping[str, Float32]
+
+PRIOR_CASES: Final = 20.0
+"""A site's rate is counted as if it had had this many further cases, at the study's rate."""
+
+
+def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
+    """Return the site's intercepts: ``label`` [1] and ``next_visit`` [V], added to the logits.
+
+    For targets a case is the first time a subject has it, so that the many visits of one chronic
+    subject count once.
+
+    Args:
+        train: The site's training people.
+        study: Whose rates the site is compared with.
+    """
+    if not study.config.train.site_intercepts:
+        return {}
+    vocabulary = study.vocabulary
+    found = {}
+    if study.config.label_task is not None:
+        cases, rows = train.label_value.sum(), len(train.label_value)
+        found["label"] = log_odds_ratio(cases, rows, vocabulary.label_rate)[None]
+    if vocabulary.targets:
+        found["next_visit"] = log_odds_ratio(
+            subjects_with(train, len(vocabulary.targets)),
+            len(train.visit_time_us),
+            np.array(vocabulary.onset_rates),
+        )
+    return found
+
+
+def log_odds_ratio(cases: Any, rows: int, rate: Any) -> Float32:
+    """Return the log odds of a site's shrunk rate less those of the study's; 0 where it has none.
+
+    Args:
+        cases: [...] of how many `rows` the outcome holds.
+        rows: How many there are.
+        rate: [...] the study's rate, in [0, 1].
+    """
+    known = np.asarray((np.asarray(rate) > 0) & (np.asarray(rate) < 1))
+    study = np.where(known, rate, 0.5)
+    own = (cases + PRIOR_CASES) / (rows + PRIOR_CASES / study)
+    shift = np.log(own / np.maximum(1 - own, 1e-9)) - np.log(study / (1 - study))
+    return np.asarray(np.where(known, shift, 0.0), np.float32)
+
+
+def subjects_with(sequences: Sequences, targets: int) -> npt.NDArray[np.int64]:
+    """Return [V] how many subjects have each target in any visit."""
+    visits = np.diff(sequences.visit_offsets)
+    subject = np.repeat(np.arange(sequences.n_subjects), visits)
+    of_target = np.repeat(subject, np.diff(sequences.visit_target_offsets))
+    pairs = np.unique(sequences.visit_target.astype(np.int64) * sequences.n_subjects + of_target)
+    return np.bincount(pairs // max(1, sequences.n_subjects), minlength=targets).astype(np.int64)
