@@ -25,6 +25,10 @@ LEAST_RATE: Final = 1e-4
 MOST_REPEATS: Final = 8
 """A code seen in more earlier visits than this counts as seen in this many."""
 
+RECURRENCE_SCALE: Final = 10.0
+"""Logits per unit of the table: under Adam its steps are this many times the backbone's, which
+needs small ones to learn what is new."""
+
 
 class NextVisitHead(nn.Module):
     """Logits of the next visit's targets, with a table of how each one recurs.
@@ -56,7 +60,7 @@ class NextVisitHead(nn.Module):
         seen = repeats_BQV.clamp_max(MOST_REPEATS).long()
         row = torch.arange(self.targets) * (MOST_REPEATS + 1)
         offset = self.recurrence((row + seen).flatten(1))
-        return self.state(states_BQd) + offset.view(repeats_BQV.shape)
+        return self.state(states_BQd) + RECURRENCE_SCALE * offset.view(repeats_BQV.shape)
 
 
 def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear | NextVisitHead:
