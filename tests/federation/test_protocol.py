@@ -12,7 +12,18 @@ from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study, for_the_wire
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VOCABULARY = Vocabulary(("A", "B"), ("A", "B"), 10, {}, ("B",), (0.1,), ("height",), None)
+VOCABULARY = Vocabulary(
+    codes=("A", "B"),
+    domains=("A", "B"),
+    value_bins=10,
+    percentiles={},
+    targets=("B",),
+    target_rates=(0.1,),
+    onset_rates=(0.1,),
+    label_rate=0.2,
+    prs_panel=("height",),
+    wearable=None,
+)
 
 
 def _study() -> Study:
