@@ -13,7 +13,7 @@ from healthfm_core.evaluation import plots
 from healthfm_core.evaluation.calibration import reliability
 from healthfm_core.evaluation.context import ReportContext
 from healthfm_core.evaluation.metrics import auroc, average_precision
-from healthfm_core.evaluation.tables import MetricRow, subsets_of
+from healthfm_core.evaluation.tables import MINUS, MetricRow, subsets_of
 from healthfm_core.evaluation.wording import (
     METRIC_NAMES,
     SUBSET_NAMES,
@@ -141,7 +141,7 @@ def main_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
 
 def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
     """Paired differences of the reference to each other arm; None where there is none."""
-    arms = list(dict.fromkeys(row.arm for row in rows if row.is_difference))
+    arms = list(dict.fromkeys(row.arm for row in rows if MINUS in row.arm))
     if not arms:
         return None
     pairs = _discrimination(context.task)

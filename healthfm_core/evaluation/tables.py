@@ -16,7 +16,7 @@ from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 from healthfm_core.evaluation.resampling import estimates as estimates_of
 
 MINUS: Final = " - "
-"""Joins two arms' names in a row of their paired difference."""
+"""Joins two arms' (or two subsets') names in a row of their paired difference."""
 
 BASE_METRICS: Final = (
     "auroc",
@@ -39,7 +39,7 @@ class MetricRow:
         arm: ``federated``, ``local``, …, or ``federated - local`` for a paired difference.
         task: ``next_visit`` or the label table's name.
         subset: ``overall``, ``repeat`` or ``new_onset``; or a further one, ``ehr/new_onset`` for
-            models shown only some inputs.
+            models shown only some inputs, ``ehr+wearable - ehr`` for what the others add.
         metric: A key of `resampling.METRICS`.
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.
@@ -58,8 +58,8 @@ class MetricRow:
 
     @property
     def is_difference(self) -> bool:
-        """Whether it is a paired difference between two arms."""
-        return MINUS in self.arm
+        """Whether it is a paired difference between two arms or two subsets."""
+        return MINUS in self.arm or MINUS in self.subset
 
 
 def subsets_of(task: str) -> tuple[Subset, ...]:

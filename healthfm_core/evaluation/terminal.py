@@ -1,4 +1,4 @@
-"""The arms' table for a terminal of 100 columns."""
+"""The arms' tables for a terminal of 100 columns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from healthfm_core.evaluation.sections import arms_of
-from healthfm_core.evaluation.tables import MetricRow
-from healthfm_core.evaluation.wording import SUBSET_NAMES, arm_name, bracketed
+from healthfm_core.evaluation.sections import arms_of, headline
+from healthfm_core.evaluation.tables import MINUS, MetricRow
+from healthfm_core.evaluation.wording import (
+    METRIC_NAMES,
+    SUBSET_NAMES,
+    arm_name,
+    bracketed,
+    subset_name,
+)
 
 NEXT_VISIT = (
     ("overall", "average_precision", "AP"),
@@ -19,6 +25,7 @@ NEXT_VISIT = (
     ("new_onset", "average_precision", "AP"),
     ("new_onset", "auroc", "AUROC"),
 )
+TRAINED = ("fedavg", "local", "centralised")
 LABEL = (
     ("overall", "auroc", "AUROC"),
     ("overall", "average_precision", "AP"),
@@ -27,15 +34,18 @@ LABEL = (
 )
 
 
-def arms_table(rows: Sequence[MetricRow], *, reference: str = "federated") -> Table:
+def arms_table(
+    rows: Sequence[MetricRow], *, reference: str = "federated", within: str | None = None
+) -> Table:
     """Return a table of arms with 95 % intervals, at most 100 columns wide.
 
     Args:
         rows: Rows of one task; paired differences are left out.
         reference: The arm put first.
+        within: A further subset (fewer inputs, people with a reference score); None is everyone.
     """
-    plain = [row for row in rows if not row.is_difference]
-    is_label = all(row.subset != "new_onset" for row in plain)
+    plain = [row for row in rows if not row.is_difference and _lies_within(row, within)]
+    is_label = all(row.subset != "new_onset" for row in rows)
     columns = LABEL if is_label else NEXT_VISIT
     found = {(row.arm, row.subset, row.metric): row for row in plain}
     people = max((row.n_subjects for row in plain), default=0)
@@ -46,14 +56,57 @@ def arms_table(rows: Sequence[MetricRow], *, reference: str = "federated") -> Ta
         caption=f"95 % intervals over {people} held-out people",
         caption_justify="left",
     )
-    table.add_column("arm", max_width=20)
+    table.add_column("arm" if within is None else subset_name(within), max_width=20)
     for subset, _, short in columns:
         head = short if is_label else f"{SUBSET_NAMES[subset]}\n{short}"
         table.add_column(head, justify="right", no_wrap=True)
     for arm in arms_of(plain, reference):
-        cells = [found.get((arm, subset, metric)) for subset, metric, _ in columns]
+        cells = [found.get((arm, _named(subset, within), metric)) for subset, metric, _ in columns]
         table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
     return table
+
+
+def further_tables(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[Table]:
+    """Return one table per further subset: fewer inputs, people with a reference score."""
+    named = dict.fromkeys(row.subset.partition("/")[0] for row in rows if not row.is_difference)
+    return [
+        arms_table(rows, reference=reference, within=subset)
+        for subset in named
+        if subset not in SUBSET_NAMES
+    ]
+
+
+def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[str]:
+    """Return a line per paired difference that a run is made for, by the headline metric.
+
+    The reference against every other trained arm, and what each input adds to the others in it.
+    """
+    if not rows:
+        return []
+    metric, subset = headline(rows[0].task)
+    trained = {f"{reference}{MINUS}{arm}" for arm in TRAINED}
+    lines = []
+    for row in rows:
+        if row.metric != metric:
+            continue
+        if row.arm in trained and row.subset == subset:
+            of = "" if subset == "overall" else f" on {SUBSET_NAMES[subset]}"
+            lines.append(f"{arm_name(row.arm)}: {METRIC_NAMES[metric]}{of} {bracketed(row)}")
+        elif row.arm == reference and MINUS in row.subset:
+            name = f"{arm_name(row.arm)}, {subset_name(row.subset)}"
+            lines.append(f"{name}: {METRIC_NAMES[metric]} {bracketed(row)}")
+    return lines
+
+
+def _lies_within(row: MetricRow, within: str | None) -> bool:
+    first = row.subset.partition("/")[0]
+    return first in SUBSET_NAMES if within is None else first == within
+
+
+def _named(subset: str, within: str | None) -> str:
+    if within is None:
+        return subset
+    return within if subset == "overall" else f"{within}/{subset}"
 
 
 def arms_text(rows: Sequence[MetricRow], *, reference: str = "federated", width: int = 100) -> str:

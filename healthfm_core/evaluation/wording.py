@@ -27,7 +27,7 @@ def subset_name(subset: str) -> str:
     if subset in SUBSET_NAMES:
         return SUBSET_NAMES[subset]
     inputs, _, rest = subset.partition("/")
-    text = inputs.replace("_", " ").replace("+", " + ")
+    text = arm_name(inputs).replace("+", " + ")
     return f"{text}, {SUBSET_NAMES.get(rest, rest)}" if rest else text
 
 
@@ -50,10 +50,9 @@ def interval(row: MetricRow) -> str:
 
 
 def bracketed(row: MetricRow) -> str:
-    """Write a row as ``.143 [.131, .155]``."""
-    if not math.isfinite(row.low):
-        return number(row.value)
-    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
+    """Write a row as ``.143 [.131, .155]``, a difference with its signs."""
+    value, low, high = (number(x, signed=row.is_difference) for x in (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(row.low) else value
 
 
 def arm_name(arm: str) -> str:

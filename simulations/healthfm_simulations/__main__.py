@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
     config = compose(given)
-    from healthfm_core.evaluation.terminal import arms_table  # here: torch takes seconds to load
+    from healthfm_core.evaluation import terminal  # here: torch takes seconds to load
     from healthfm_simulations.experiment import run_experiment
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
@@ -64,9 +64,10 @@ def _run(given: list[str], console: Console) -> int:
             again += [f"out={out}", "resume=true"]
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
-    console.print(arms_table(result.rows))
-    for note in result.notes:
-        console.print(note)
+    for table in (terminal.arms_table(result.rows), *terminal.further_tables(result.rows)):
+        console.print(table)
+    for line in (*terminal.contrasts(result.rows), *result.notes):
+        console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")
     return 0
 

@@ -13,6 +13,7 @@ import torch
 from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.report import HalfLives, ReportContext, SiteSummary
+from healthfm_core.evaluation.tables import MINUS
 from healthfm_core.models.backbone import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
@@ -20,7 +21,16 @@ from healthfm_simulations.arms import TrainedArm
 from healthfm_simulations.cohort import half_lives as true_half_lives
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.reference import REFERENCE_SCORE
-from healthfm_simulations.scoring import EVERYTHING, NEXT_VISIT, Model, Scored, of_the_truth, score
+from healthfm_simulations.scoring import (
+    EVERYTHING,
+    NEXT_VISIT,
+    Model,
+    Scored,
+    answered_by_all,
+    concatenate,
+    of_the_truth,
+    score,
+)
 from healthfm_simulations.sites import SimulatedSite
 
 CEILING: Final = "ceiling"
@@ -66,47 +76,48 @@ def collect(
     """
     first = None
     for inputs in (EVERYTHING, *config.evaluation.inputs):
-        for arm, found in trained.items():
-            if arm == "local":
-                _collect_local(collected, found, fold, sites, config, inputs)
-            elif found.models and _can_read(found.models[""], inputs):
-                scored = score(found.models[""], fold, sites, config, inputs)
-                collected.add(inputs, arm, scored.predictions)
-                first = first or scored
-                if config.data.source == "cohort" and arm == "federated" and inputs == EVERYTHING:
-                    truth = of_the_truth(scored, sites, "present")
-                    collected.add(inputs, CEILING, truth)
+        answers = answered_by_all(_answers(collected, trained, fold, sites, config, inputs))
+        for arm, scored in answers.items():
+            collected.add(inputs, arm, scored.predictions)
+        first = first or next(iter(answers.values()), None)
+        if config.data.source == "cohort" and inputs == EVERYTHING and "federated" in answers:
+            truth = of_the_truth(answers["federated"], sites, "present")
+            collected.add(inputs, CEILING, truth)
     return first
 
 
-def _can_read(model: Model, inputs: str) -> bool:
-    return inputs == EVERYTHING or bool(set(inputs.split("+")) & set(model.study.modalities))
-
-
-def _collect_local(
+def _answers(
     collected: Collected,
-    found: TrainedArm,
+    trained: Mapping[str, TrainedArm],
     fold: Fold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
-) -> None:
-    """A test site is scored by its own model; newcomers by every single site's, kept apart."""
-    if not fold.tests_newcomers:
-        own = [
-            score(found.models[site.name], replace(fold, test=(site,)), sites, config, inputs)
-            for site in fold.test
-            if site.name in found.models
-        ]
-        if own:
-            joined = Predictions.concatenate([part.predictions for part in own])
-            collected.add(inputs, "local", joined)
-        return
-    for name, model in found.models.items():
-        if _can_read(model, inputs):
-            scored = score(model, fold, sites, config, inputs)
-            singles = collected.single.setdefault(inputs, {})
-            singles.setdefault(name, []).append(scored.predictions)
+) -> dict[str, Scored]:
+    """Return what each arm says of the test people; single sites' models of newcomers go apart."""
+    found = {}
+    for arm, models in ((arm, found.models) for arm, found in trained.items()):
+        if arm == "local" and fold.tests_newcomers:
+            for name, model in models.items():
+                if _can_read(model, inputs):
+                    scored = score(model, fold, sites, config, inputs)
+                    singles = collected.single.setdefault(inputs, {})
+                    singles.setdefault(name, []).append(scored.predictions)
+        elif arm == "local":
+            own = [
+                score(models[site.name], replace(fold, test=(site,)), sites, config, inputs)
+                for site in fold.test
+                if site.name in models
+            ]
+            if own:
+                found[arm] = concatenate(own)
+        elif models and _can_read(models[""], inputs):
+            found[arm] = score(models[""], fold, sites, config, inputs)
+    return found
+
+
+def _can_read(model: Model, inputs: str) -> bool:
+    return inputs == EVERYTHING or bool(set(inputs.split("+")) & set(model.study.modalities))
 
 
 def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
@@ -123,7 +134,25 @@ def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
             found += _beside_reference(predictions, config)
         found += _mean_rows([_rows({"local": part}, config) for part in singles.values()])
         rows += found if inputs == EVERYTHING else [_named(row, inputs) for row in found]
-    return rows
+    return rows + _gains(collected, config)
+
+
+def _gains(collected: Collected, config: RunConfig) -> list[MetricRow]:
+    """Return, per arm, what the inputs of one subset add to those of a smaller one, paired."""
+    rows: list[MetricRow] = []
+    for more in config.evaluation.inputs:
+        for fewer in config.evaluation.inputs:
+            if not set(fewer.split("+")) < set(more.split("+")):
+                continue
+            rich, poor = collected.of(more), collected.of(fewer)
+            for arm in rich.keys() & poor.keys():
+                both = {more: rich[arm], fewer: poor[arm]}
+                rows += [
+                    replace(row, arm=arm, subset=f"{more}{MINUS}{fewer}")
+                    for row in _rows(both, config, reference=more)
+                    if row.is_difference and row.subset == "overall"
+                ]
+    return sorted(rows, key=lambda row: (row.subset, row.arm))
 
 
 def _beside_reference(predictions: Mapping[str, Predictions], config: RunConfig) -> list[MetricRow]:
@@ -133,7 +162,9 @@ def _beside_reference(predictions: Mapping[str, Predictions], config: RunConfig)
     return [replace(row, subset="with_reference") for row in _rows(same, config)]
 
 
-def _rows(predictions: Mapping[str, Predictions], config: RunConfig) -> list[MetricRow]:
+def _rows(
+    predictions: Mapping[str, Predictions], config: RunConfig, reference: str = "federated"
+) -> list[MetricRow]:
     if not predictions:
         return []
     return metric_rows(
@@ -141,6 +172,7 @@ def _rows(predictions: Mapping[str, Predictions], config: RunConfig) -> list[Met
         task=config.evaluation.task,
         bootstraps=config.evaluation.bootstraps,
         rng=numpy_generator(config.seed, "bootstrap"),
+        reference=reference,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -91,6 +91,44 @@ def concatenate(parts: Sequence[Scored]) -> Scored:
         np.concatenate([part.subject_id for part in parts]),
         np.concatenate([part.time_us for part in parts]),
         parts[0].targets,
+    )
+
+
+def answered_by_all(arms: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return each arm's answers to the queries that every arm with answers at that site answered.
+
+    A model that reads more of a person keeps less of a long history, and so may lack the queries
+    of the earliest visits that a model of fewer modalities still answers.
+    """
+    keys = {arm: list(_query_keys(found)) for arm, found in arms.items()}
+    asked = {arm: set(found) for arm, found in keys.items()}
+    covered = {arm: {key[0] for key in found} for arm, found in asked.items()}
+    common = {
+        key
+        for key in set().union(*asked.values())
+        if all(key in asked[arm] or key[0] not in covered[arm] for arm in arms)
+    }
+    return {
+        arm: _of_queries(found, np.array([key in common for key in keys[arm]], bool))
+        for arm, found in arms.items()
+    }
+
+
+def _query_keys(scored: Scored) -> Iterator[tuple[int, int, int]]:
+    """Yield (site, subject, time) of each query."""
+    columns = (scored.site.tolist(), scored.subject_id.tolist(), scored.time_us.tolist())
+    return zip(*columns, strict=True)
+
+
+def _of_queries(scored: Scored, keep: npt.NDArray[np.bool_]) -> Scored:
+    if keep.all():
+        return scored
+    return Scored(
+        scored.predictions.where(np.repeat(keep, len(scored.targets))),
+        scored.site[keep],
+        scored.subject_id[keep],
+        scored.time_us[keep],
+        scored.targets,
     )
 
 

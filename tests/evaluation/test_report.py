@@ -18,7 +18,7 @@ from healthfm_core.evaluation.report import (
     render,
     write_report,
 )
-from healthfm_core.evaluation.terminal import arms_text
+from healthfm_core.evaluation.terminal import arms_text, contrasts, further_tables
 from healthfm_core.evaluation.wording import count, duration, number
 
 
@@ -190,6 +190,28 @@ def test_the_terminal_table_fits_in_100_columns(rows):
     assert "federated" in text.splitlines()[4]
     assert re.search(r"\.\d{3} \[\.\d{3}, \.\d{3}\]", text)
     assert "federated -" not in text
+
+
+def test_the_terminal_says_what_federating_and_what_each_input_adds():
+    found = metric_rows(
+        {"federated": predictions(0.1), "local": predictions(3.0)},
+        task="death",
+        bootstraps=50,
+        rng=np.random.default_rng(0),
+    )
+    given = [
+        replace(row, subset="ehr+wearable - ehr", arm="federated")
+        for row in found
+        if row.is_difference
+    ]
+    both = [replace(row, subset="ehr+wearable") for row in found if not row.is_difference]
+    lines = contrasts([*found, *both, *given])
+    assert len(lines) == 2
+    assert re.fullmatch(r"federated − local: AUROC \+\.\d{3} \[\+\.\d{3}, \+\.\d{3}\]", lines[0])
+    assert lines[1].startswith("federated, ehr + wearable − ehr: AUROC +.")
+    (table,) = further_tables([*found, *both, *given])
+    assert table.columns[0].header == "ehr + wearable"
+    assert table.row_count == 2
 
 
 def test_numbers_are_written_without_a_leading_zero_and_with_a_true_minus():
