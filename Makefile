@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
+# Compiled while installing, where there is a C++ compiler.
+KERNEL := hatch_build.py $(wildcard healthfm_core/kernels/ct_attention/cpu/*.cpp healthfm_core/kernels/ct_attention/cpu/*.h)
 
 # No process of ours phones home, and nothing is installed while a run goes on.
 export FLWR_TELEMETRY_ENABLED := 0
@@ -41,18 +43,19 @@ bench: $(VENV)/installed-dev ## the measured promises, one file of benchmarks/ e
 
 clean: ## remove the virtual environment and every cache; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f healthfm_core/kernels/ct_attention/cpu/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "HealthFM needs Python 3.11; install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing or incomplete; install it (Debian: python3.11-venv)"; exit 1; }
 
-$(VENV)/installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/installed-run: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,dev]'
 	@touch $(VENV)/installed-run $@

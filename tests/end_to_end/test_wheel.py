@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
+from healthfm_core.kernels.ct_attention.cpu import compiled
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"healthfm_core", "healthfm_server", "healthfm_client", "healthfm_simulations"}
 PIP = (sys.executable, "-m", "pip")
@@ -93,6 +95,14 @@ def test_an_installed_wheel_composes_its_own_configs_in_an_empty_folder(installe
     where, name = run([installed / "python", "-c", program], cwd=empty).stdout.split()
     assert Path(where).is_relative_to(installed.parent)
     assert name == "physionet2012"
+
+
+@pytest.mark.skipif(compiled.instructions() is None, reason="no C++ compiler on this machine")
+def test_an_installed_wheel_brings_the_compiled_attention_to_a_site_without_a_compiler(
+    installed, empty
+):
+    done = run([installed / "healthfm-client", "doctor"], cwd=empty)
+    assert f"attention   compiled ({compiled.instructions()})" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["healthfm-simulate", "healthfm-client", "healthfm-server"])

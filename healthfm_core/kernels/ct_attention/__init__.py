@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from healthfm_core.kernels.ct_attention import reference, tiles
+from healthfm_core.kernels.ct_attention import ops, reference
 from healthfm_core.kernels.ct_attention.reference import Variant
 
 __all__ = ["Variant", "ct_attention"]
@@ -58,6 +58,6 @@ def ct_attention(
         weights_BHR,
     )
     if variant == "logbias":
-        attended: Tensor = tiles.CTAttention.apply(*arguments)[0]  # type: ignore[no-untyped-call]
+        attended: Tensor = ops.CTAttention.apply(*arguments)[0]  # type: ignore[no-untyped-call]
         return attended
     return reference.ct_attention(*arguments, variant=variant)

@@ -1,0 +1,34 @@
+// The C interface of the compiled kernel: plain pointers, so that it fits every version of torch.
+#pragma once
+
+#include <cstdint>
+
+#define CT_EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+// Float32 [subjects, heads, positions, channels]; strides in elements, channels are contiguous.
+struct ct_view {
+  float* data;
+  int64_t subject, head, position;
+};
+
+// What kernels/ct_attention/__init__.py says of the arguments, and where results go.
+struct ct_arguments {
+  int64_t subjects, heads, queries, keys, channels, rates, threads;
+  ct_view q, k, v, out;
+  const float *tq_days, *tk_days;     // [subjects, queries], [subjects, keys]
+  const int64_t *kv_end, *n_static;   // [subjects, queries], [subjects]
+  const float *rate, *weight;         // [subjects, heads, rates]
+  float* lse;                         // [subjects, heads, queries]
+  ct_view d_out, dq, dk, dv;
+  float *d_rate, *d_weight;           // [subjects, heads, rates]
+};
+
+// Both return 0, or 1 when memory ran out.
+CT_EXPORT int ct_attention_forward(const ct_arguments* arguments);
+CT_EXPORT int ct_attention_backward(const ct_arguments* arguments);
+
+// The instruction set the two above use on this processor: "avx512", "avx2" or "generic".
+CT_EXPORT const char* ct_attention_instructions();
+}

@@ -1,0 +1,175 @@
+"""The two operations as torch sees them, which implementation serves them, and their derivatives.
+
+Both are custom operators, so that `torch.compile` takes them as they are, and both stand behind an
+`autograd.Function` whose `vmap` folds the mapped dimension into the subjects: rows never meet, so a
+batch of batches is one batch. (`register_autograd` of an operator does not work under functorch.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from healthfm_core.kernels.ct_attention.cpu import compiled, tiles
+from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output
+
+
+def implementation(device: torch.device, dtype: torch.dtype) -> str:
+    """Return which implementation serves tensors of this device and dtype, in words."""
+    if _is_compiled(device, dtype):
+        return f"compiled ({compiled.instructions()})"
+    return "tiles in PyTorch"
+
+
+def _is_compiled(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype != torch.float64 and compiled.instructions() is not None
+
+
+def _forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    q = inputs.q_BHQD
+    serves = compiled if _is_compiled(q.device, q.dtype) else tiles
+    return serves.forward(inputs)
+
+
+def _backward(d_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor) -> tuple[Tensor, ...]:
+    q = inputs.q_BHQD
+    serves = compiled if _is_compiled(q.device, q.dtype) else tiles
+    return serves.backward(d_out, inputs, out, lse)
+
+
+_INPUTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor tq_days, Tensor tk_days, Tensor kv_end, "
+    "Tensor n_static, Tensor rates, Tensor weights"
+)
+
+
+@torch.library.custom_op(
+    "healthfm::ct_attention", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor)"
+)
+def attend(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the output and each query's logsumexp, counted from its nearest visible key."""
+    return _forward(Inputs(*tensors))
+
+
+@attend.register_fake
+def _(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    q = tensors[0]
+    return empty_output(q), q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
+
+
+@torch.library.custom_op(
+    "healthfm::ct_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor d_out, {_INPUTS}, Tensor out, Tensor lse) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def attend_backward(d_out: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return dq, dk, dv and, per subject, dλ and dw."""
+    *inputs, out, lse = tensors
+    return _backward(d_out, Inputs(*inputs), out, lse)
+
+
+@attend_backward.register_fake
+def _(d_out: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    x = Inputs(*tensors[:9])
+    wide, like = (x.q_BHQD, x.k_BHTD, x.v_BHTD), (x.rates_BHR, x.weights_BHR)
+    return (*map(empty_output, wide), *(part.new_empty(part.shape) for part in like))
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class CTAttention(torch.autograd.Function):
+    """``logbias`` attention; use it through `healthfm_core.kernels.ct_attention.ct_attention`."""
+
+    @staticmethod
+    def forward(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tq_days: Tensor,
+        tk_days: Tensor,
+        kv_end: Tensor,
+        n_static: Tensor,
+        rates: Tensor,
+        weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output and, for the backward pass, the logsumexp."""
+        found: tuple[Tensor, Tensor] = attend(
+            q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights
+        )
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the inputs, the output and the logsumexp."""
+        ctx.save_for_backward(*inputs, *output)
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of q, k, v, rates and weights, the last two per subject."""
+        dq, dk, dv, d_rates, d_weights = _Backward.apply(d_out, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return dq, dk, dv, None, None, None, None, d_rates, d_weights
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
+        """Fold the mapped dimension into the subjects."""
+        return _folded(CTAttention, info, in_dims, args)
+
+
+class _Backward(torch.autograd.Function):
+    """The backward pass as a function of its own, so that it too can be mapped."""
+
+    @staticmethod
+    def forward(
+        d_out: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tq_days: Tensor,
+        tk_days: Tensor,
+        kv_end: Tensor,
+        n_static: Tensor,
+        rates: Tensor,
+        weights: Tensor,
+        out: Tensor,
+        lse: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return dq, dk, dv, dλ and dw."""
+        found: tuple[Tensor, ...] = attend_backward(
+            d_out, q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, out, lse
+        )
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing: the attention is differentiated once."""
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        """Refuse: use `reference` where second derivatives are wanted."""
+        raise RuntimeError("the attention has no second derivative; use the reference")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
+        """Fold the mapped dimension into the subjects."""
+        return _folded(_Backward, info, in_dims, args)
+
+
+def _folded(
+    function: type[torch.autograd.Function],
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    args: tuple[Tensor, ...],
+) -> tuple[Any, Any]:
+    size: int = info.batch_size
+    flat = [
+        (arg.movedim(dim, 0) if dim is not None else arg.expand(size, *arg.shape)).flatten(0, 1)
+        for arg, dim in zip(args, in_dims, strict=True)
+    ]
+    parts = function.apply(*flat)  # type: ignore[no-untyped-call]
+    return tuple(part.unflatten(0, (size, -1)) for part in parts), (0,) * len(parts)

@@ -1,0 +1,205 @@
+"""Every implementation against the float64 reference, in outputs and in every gradient."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from healthfm_core.kernels.ct_attention import ct_attention, ops, reference
+from healthfm_core.kernels.ct_attention.cpu import compiled, tiles
+from healthfm_core.kernels.ct_attention.inputs import Inputs
+from tests.kernels.cases import CASES, Case
+
+needs_compiled = pytest.mark.skipif(
+    compiled.instructions() is None, reason="the kernel was not compiled: no C++ compiler here"
+)
+CPU = [pytest.param(compiled, marks=needs_compiled, id="compiled"), pytest.param(tiles, id="tiles")]
+LEAVES = ("q_BHQD", "k_BHTD", "v_BHTD", "rates_BHR", "weights_BHR")
+
+
+def exact(x: Inputs, d_out: torch.Tensor):
+    """Return the reference's output and gradients in float64."""
+    wide = Inputs(*(part.double() if part.is_floating_point() else part for part in x))
+    leaves = [getattr(wide, name).requires_grad_() for name in LEAVES]
+    out = reference.ct_attention(*wide)
+    found = torch.autograd.grad(out, leaves, d_out.double())
+    return out.detach(), found
+
+
+def terms(x: Inputs, d_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sizes of what sums up to dλ and dw: Σ |terms|, [B, H, R].
+
+    Where all keys are equally far the terms of 80 years cancel to nothing; no sum in float32 can
+    be nearer than rounding of its terms.
+    """
+    x = Inputs(*(part.double() if part.is_floating_point() else part for part in x))
+    seen = reference.visible(x.kv_end_BQ, x.k_BHTD.shape[2])
+    delta = reference.gaps_days(x.tq_days_BQ, x.tk_days_BT, x.n_static_B)
+    log_k = reference.log_kernel(delta, x.rates_BHR, x.weights_BHR)
+    logits = x.q_BHQD @ x.k_BHTD.transpose(-1, -2) / math.sqrt(x.q_BHQD.shape[-1]) + log_k
+    p = torch.softmax(logits.masked_fill(~seen, -math.inf), -1).nan_to_num()
+    d_p = d_out.double() @ x.v_BHTD.transpose(-1, -2)
+    size = (p * (d_p.abs() + (p * d_p).sum(-1, keepdim=True).abs())).unsqueeze(2)
+    rates, weights = x.rates_BHR[..., None, None], x.weights_BHR[..., None, None]
+    share = torch.exp(-rates * delta[:, None, None] - log_k[:, :, None])
+    d_weights = (size * share).sum((-1, -2))
+    return (weights * size * share * delta[:, None, None]).sum((-1, -2)), d_weights
+
+
+def random_like(x: Inputs, seed: int = 9) -> torch.Tensor:
+    return torch.randn(x.q_BHQD.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the error's norm over the value's, an entry of which counts as .01 at least."""
+    assert found.shape == wanted.shape
+    size = max(float(wanted.norm()), 0.01 * math.sqrt(wanted.numel()))
+    return float((found.double() - wanted).norm()) / size
+
+
+@pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("name", CASES)
+def test_float32_is_within_1e_5_of_float64(implementation, name):
+    x = CASES[name].inputs()
+    d_out = random_like(x)
+    out, lse = implementation.forward(x)
+    found = implementation.backward(d_out, x, out, lse)
+    wanted_out, wanted = exact(x, d_out)
+    assert relative(out, wanted_out) < 1e-5
+    for leaf, one, other in zip(LEAVES[:3], found[:3], wanted[:3], strict=True):
+        assert relative(one, other) < 1e-5, leaf
+    for one, other, size in zip(found[3:], wanted[3:], terms(x, d_out), strict=True):
+        error = float((one.double() - other).norm())
+        assert error <= max(1e-5 * float(other.norm()), 1e-6 * float(size.norm()), 1e-30)
+
+
+@pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_within_1e_2_and_keeps_its_dtype(implementation, dtype):
+    x = Case(150, channels=64).inputs()
+    x = x._replace(**{name: getattr(x, name).to(dtype) for name in LEAVES[:3]})
+    d_out = random_like(x).to(dtype)
+    out, lse = implementation.forward(x)
+    found = implementation.backward(d_out, x, out, lse)
+    wanted_out, wanted = exact(x, d_out)
+    assert [part.dtype for part in (out, *found[:3])] == [dtype] * 4
+    assert relative(out, wanted_out) < 1e-2
+    for leaf, one, other in zip(LEAVES, found, wanted, strict=True):
+        assert relative(one, other) < 1e-2, leaf
+
+
+@pytest.mark.parametrize("implementation", CPU)
+def test_nothing_is_left_as_it_lay_in_memory(implementation, monkeypatch):
+    """Outputs are written whole: memory that starts as NaN shows what is not."""
+    empty = torch.Tensor.new_empty
+
+    def poisoned(self, *args, **kwargs):
+        return empty(self, *args, **kwargs).fill_(math.nan)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+    for name in ("nothing seen", "any prefix", "65 tokens", "5 channels"):
+        x = CASES[name].inputs()
+        out, lse = implementation.forward(x)
+        found = implementation.backward(random_like(x), x, out, lse)
+        assert all(bool(part.isfinite().all()) for part in (out, lse, *found)), name
+
+
+@needs_compiled
+def test_the_compiled_kernel_gives_the_same_bits_on_any_number_of_threads():
+    x = Case(300, subjects=3).inputs()
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            out, lse = compiled.forward(x)
+            results.append((out, lse, *compiled.backward(random_like(x), x, out, lse)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_torch_is_told_which_implementation_it_gets():
+    single = ops.implementation(torch.device("cpu"), torch.float32)
+    assert single == f"compiled ({compiled.instructions()})" or compiled.instructions() is None
+    assert ops.implementation(torch.device("cpu"), torch.float64) == "tiles in PyTorch"
+
+
+def test_the_operators_pass_torchs_own_checks():
+    x = CASES["statics"].inputs()
+    out, lse = ops.attend(*x)
+    torch.library.opcheck(ops.attend, tuple(x))
+    torch.library.opcheck(ops.attend_backward, (random_like(x), *x, out, lse))
+
+
+GRAPH = """
+import torch
+from healthfm_core.kernels.ct_attention import ct_attention
+from tests.kernels.cases import CASES
+
+x = CASES["statics"].inputs()
+leaves = [part.clone().requires_grad_() for part in (x[0], x[1], x[2], x[7], x[8])]
+
+def loss(q, k, v, rates, weights):
+    return ct_attention(q, k, v, *x[3:7], rates, weights).square().sum()
+
+graph = torch.compile(loss, fullgraph=True, backend="aot_eager")
+pairs = zip(torch.autograd.grad(graph(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves))
+for one, other in pairs:
+    torch.testing.assert_close(one, other)
+print("equal")
+"""
+
+
+def test_a_compiled_graph_gives_the_same_gradients_without_a_break():
+    """In a process of its own: the shape checks of the tests cannot be compiled."""
+    done = subprocess.run(
+        [sys.executable, "-c", GRAPH], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+def test_a_checkpoint_gives_the_same_gradients():
+    x = CASES["100 tokens"].inputs()
+    leaves = [getattr(x, name).clone().requires_grad_() for name in LEAVES]
+
+    def loss(*parts):
+        return ct_attention(*x._replace(**dict(zip(LEAVES, parts, strict=True)))).square().sum()
+
+    kept = torch.utils.checkpoint.checkpoint(loss, *leaves, use_reentrant=False)
+    for one, other in zip(
+        torch.autograd.grad(kept, leaves), torch.autograd.grad(loss(*leaves), leaves), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_autocast_runs_the_attention_in_bfloat16_and_the_rates_in_float32():
+    x = CASES["100 tokens"].inputs()
+    project = torch.nn.Linear(32, 32)
+    rates = x.rates_BHR.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        q, k, v = project(x.q_BHQD), project(x.k_BHTD), project(x.v_BHTD)
+        out = ct_attention(*x._replace(q_BHQD=q, k_BHTD=k, v_BHTD=v, rates_BHR=rates))
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    assert rates.grad is not None
+    assert rates.grad.dtype == torch.float32
+
+
+@needs_compiled
+def test_vmap_of_grad_gives_each_subjects_own_gradient_in_float32():
+    x = Case(40, subjects=3).inputs()
+
+    def loss(*parts):
+        return ct_attention(*(part[None] for part in parts)).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss, argnums=(0, 7, 8)))(*x)
+    for row in range(3):
+        alone = torch.func.grad(loss, argnums=(0, 7, 8))(*(part[row] for part in x))
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[row], other, rtol=1e-6, atol=1e-6)
