@@ -7,7 +7,7 @@ Where keys are earlier than every query of the tile (or later) the decay factori
 product of rank R, and what is added to the logits rides along in the other one as more channels,
 ``q′ = [q/√D, 1, −ρ_i (past), −ρ_i (future), −lse_i]`` and ``k′ = [k, −λ0 b_j, is past, is future,
 1]``. Likewise ``dO′ = [dO, −D_i]`` and ``v′ = [v, 1]``, whose last column in the forward pass is
-the denominator of the softmax. So one pass over the pairs takes the exponential and one multiplies by
+the softmax's denominator. So one pass over the pairs takes the exponential and one multiplies by
 the kernel. Other pairs (near the diagonal, or where times are not sorted) take R exponentials each.
 
 Exponentials are taken to the base 2: what MKL offers for base e is 20 to 60 times slower where the
