@@ -15,7 +15,9 @@ class SimulationConfig(Schema):
     """How the federation is simulated on one machine."""
 
     engine: Literal["inprocess", "ray"] = "inprocess"
-    threads: int = Field(2, ge=1, description="torch threads of a training process")
+    threads: int = Field(
+        1, ge=1, description="torch threads of a training process; small models gain by none more"
+    )
     arms: tuple[Arm, ...] = ("federated", "fedavg", "local", "centralised")
     replicates: int = Field(1, ge=1, description="seeds seed, seed+1, …; intervals over them")
     workers: int = Field(1, ge=1, description="replicates at work at a time, a process each")

@@ -87,7 +87,7 @@ def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> lis
     trained = {f"{reference}{MINUS}{arm}" for arm in TRAINED}
     lines = []
     for row in rows:
-        if row.metric != metric:
+        if row.metric != metric or row.value == row.low == row.high == 0:  # one run, two names
             continue
         if row.arm in trained and row.subset == subset:
             of = "" if subset == "overall" else f" on {SUBSET_NAMES[subset]}"

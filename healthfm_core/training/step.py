@@ -129,6 +129,7 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         ],
         lr=config.lr,
         betas=config.betas,
+        fused=True,
     )
 
 
