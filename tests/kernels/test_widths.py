@@ -1,0 +1,67 @@
+"""The compiled kernel at every vector width, whatever this processor has."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from healthfm_core.kernels.ct_attention.cpu import compiled
+from tests.kernels.cases import CASES
+from tests.kernels.test_implementations import exact, random_like, relative
+
+SOURCE = compiled.LIBRARY.with_name("ct_attention.cpp")
+ENTRY = """
+#include "ct_attention.h"
+namespace built { int forward(const ct_arguments*); int backward(const ct_arguments*); }
+extern "C" {
+int ct_attention_forward(const ct_arguments* a) { return built::forward(a); }
+int ct_attention_backward(const ct_arguments* a) { return built::backward(a); }
+const char* ct_attention_instructions() { return "built"; }
+}
+"""
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+
+
+@pytest.fixture
+def at_width(monkeypatch, tmp_path):
+    """Compile for vectors of so many floats, out of narrower instructions, and use that."""
+
+    def build(width: int, rows: int) -> None:
+        entry = tmp_path / "entry.cpp"
+        entry.write_text(ENTRY)
+        macros = ["-DCT_NAMESPACE=built", f"-DCT_WIDTH={width}", f"-DCT_ROWS={rows}"]
+        flags = ["-O1", "-std=c++17", "-fPIC", "-fopenmp", "-w", f"-I{SOURCE.parent}"]
+        library = tmp_path / "built.so"
+        sources = [str(SOURCE), str(entry)]
+        command = [COMPILER, *flags, *macros, "-shared", *sources, "-o", str(library)]
+        subprocess.run(command, check=True)
+        monkeypatch.setattr(compiled, "LIBRARY", library)
+        compiled._library.cache_clear()
+        compiled.why_absent.cache_clear()
+
+    yield build
+    monkeypatch.undo()
+    compiled._library.cache_clear()
+    compiled.why_absent.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
+@pytest.mark.parametrize(("width", "rows"), [(4, 6), (16, 8)], ids=["generic", "avx512"])
+def test_every_width_equals_the_reference(at_width, width, rows):
+    """AVX-512 vectors are built out of narrower ones: the same source, the same memory."""
+    at_width(width, rows)
+    assert compiled.instructions() == "built"
+    for name, case in CASES.items():
+        x = case.inputs()
+        d_out = random_like(x)
+        out, lse = compiled.forward(x)
+        found = compiled.backward(d_out, x, out, lse)
+        wanted_out, wanted = exact(x, d_out)
+        assert relative(out, wanted_out) < 1e-5, name
+        for one, other in zip(found[:3], wanted[:3], strict=True):
+            assert relative(one, other) < 1e-5, name
+        assert all(bool(torch.isfinite(part).all()) for part in found), name
