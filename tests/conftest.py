@@ -25,6 +25,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.compiled_kernel import use_library  # noqa: F401  (a fixture)
+
 torch.set_num_threads(1)
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

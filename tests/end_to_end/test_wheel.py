@@ -14,6 +14,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from healthfm_core.kernels.ct_attention.cpu import compiled
+from tests.compiled_kernel import needs_compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"healthfm_core", "healthfm_server", "healthfm_client", "healthfm_simulations"}
@@ -97,7 +98,7 @@ def test_an_installed_wheel_composes_its_own_configs_in_an_empty_folder(installe
     assert name == "physionet2012"
 
 
-@pytest.mark.skipif(compiled.instructions() is None, reason="no C++ compiler on this machine")
+@needs_compiler
 def test_an_installed_wheel_brings_the_compiled_attention_to_a_site_without_a_compiler(
     installed, empty
 ):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
 import torch
 
 from healthfm_core.kernels.ct_attention.cpu import compiled
+from tests.compiled_kernel import COMPILER, needs_compiler
 from tests.kernels.cases import CASES
 from tests.kernels.test_implementations import exact, random_like, relative
 
@@ -22,11 +22,10 @@ int ct_attention_backward(const ct_arguments* a) { return built::backward(a); }
 const char* ct_attention_instructions() { return "built"; }
 }
 """
-COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 
 @pytest.fixture
-def at_width(monkeypatch, tmp_path):
+def at_width(use_library, tmp_path):
     """Compile for vectors of so many floats, out of narrower instructions, and use that."""
 
     def build(width: int, rows: int) -> None:
@@ -38,18 +37,13 @@ def at_width(monkeypatch, tmp_path):
         sources = [str(SOURCE), str(entry)]
         command = [COMPILER, *flags, *macros, "-shared", *sources, "-o", str(library)]
         subprocess.run(command, check=True)
-        monkeypatch.setattr(compiled, "LIBRARY", library)
-        compiled._library.cache_clear()
-        compiled.why_absent.cache_clear()
+        use_library(library)
 
-    yield build
-    monkeypatch.undo()
-    compiled._library.cache_clear()
-    compiled.why_absent.cache_clear()
+    return build
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler on this machine")
+@needs_compiler
 @pytest.mark.parametrize(("width", "rows"), [(4, 6), (16, 8)], ids=["generic", "avx512"])
 def test_every_width_equals_the_reference(at_width, width, rows):
     """AVX-512 vectors are built out of narrower ones: the same source, the same memory."""

@@ -2,7 +2,8 @@
 
 Both are custom operators, so that `torch.compile` takes them as they are, and both stand behind an
 `autograd.Function` whose `vmap` folds the mapped dimension into the subjects: rows never meet, so a
-batch of batches is one batch. (`register_autograd` of an operator does not work under functorch.)
+batch of batches is one batch. Their arguments are named one by one because `torch.compile` can't
+trace a starred `forward`. (`register_autograd` of an operator does not work under functorch.)
 """
 
 from __future__ import annotations
