@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.kernels.ct_attention.cpu import compiled
 from healthfm_core.models.backbone import Block
 from healthfm_core.objectives import next_visit
 from tests.models.tiny import CONFIG, tiny_batch, tiny_model
@@ -28,8 +29,9 @@ from tests.models.tiny import CONFIG, tiny_batch, tiny_model
 Gradients = dict[str, Tensor]
 
 LENGTHS = [(40,), (4, 100, 17, 70)]
-PRECISIONS = [(torch.float32, 1e-6), (torch.float64, 1e-12)]
-"""What it runs in and the largest error; float32 attends in the compiled kernel, where it is."""
+PRECISIONS = [(torch.float32, 1e-6 if compiled.instructions() else 3e-6), (torch.float64, 1e-12)]
+"""What it runs in and the largest error. Float32 attends in the compiled kernel, else in tiles like
+float64, whose rounding depends on the padding."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning"),
