@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 
-from healthfm_core.kernels.ct_attention import ct_attention, reference
+from healthfm_core.kernels.ct_attention import Variant, ct_attention, reference
 
 R, H, D = 3, 2, 4
+VARIANTS = get_args(Variant)
 
 
 def inputs(length: int, queries: int | None = None, *, span_days: float = 3000.0, seed: int = 0):
@@ -42,15 +45,16 @@ def gradients(function, arguments):
     g = torch.Generator().manual_seed(9)
     weight = torch.randn(out.shape, generator=g, dtype=torch.float64)
     wanted = [leaves[i] for i in (0, 1, 2, 7, 8)]
-    return out, torch.autograd.grad(out, wanted, weight.to(out.dtype))
+    return out, torch.autograd.grad(out, wanted, weight.to(out.dtype), materialize_grads=True)
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 63, 100, 130])
 @pytest.mark.parametrize("queries", [None, 5])
-def test_tiles_equal_the_reference_in_output_and_all_gradients(length, queries):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_tiles_equal_the_reference_in_output_and_all_gradients(length, queries, variant):
     arguments = inputs(length, queries)
-    out, found = gradients(ct_attention, arguments)
-    expected, wanted = gradients(reference.ct_attention, arguments)
+    out, found = gradients(partial(ct_attention, variant=variant), arguments)
+    expected, wanted = gradients(partial(reference.ct_attention, variant=variant), arguments)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
@@ -65,29 +69,37 @@ def test_float32_stays_within_1e_5_of_float64():
     assert float((out.double() - exact).norm() / exact.norm()) < 1e-5
 
 
-def test_extreme_rates_and_an_80_year_gap_underflow_nowhere():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_extreme_rates_and_an_80_year_gap_give_finite_gradients(variant):
     q, k, v, tq, tk, kv_end, n_static, rates, weights = inputs(20)
     for rate in (1e-9, 1e3):
         out, found = gradients(
-            ct_attention,
+            partial(ct_attention, variant=variant),
             (q, k, v, tq, tk, kv_end, n_static, torch.full_like(rates, rate), weights),
         )
         assert all(torch.isfinite(part).all() for part in (out, *found))
 
 
-def test_a_query_that_sees_nothing_gives_zeros():
-    arguments = list(inputs(6))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_query_that_sees_nothing_gives_zeros(variant, dtype):
+    arguments = [part.to(dtype) if part.is_floating_point() else part for part in inputs(6)]
     arguments[5] = torch.zeros(2, 6, dtype=torch.int32)
-    assert torch.equal(ct_attention(*arguments), torch.zeros(2, H, 6, D, dtype=torch.float64))
+    out = ct_attention(*arguments, variant=variant)
+    assert torch.equal(out, torch.zeros(2, H, 6, D, dtype=dtype))
 
 
-def test_two_keys_a_half_life_apart_are_weighed_two_to_one():
-    zeros = torch.zeros(1, 1, 2, 1, dtype=torch.float64)
-    v = torch.tensor([[[[0.0], [1.0]]]], dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("variant", "wanted"), [("logbias", 3.0), ("postmul", 2.25), ("logitmul", 3.4), ("none", 2.5)]
+)
+def test_two_keys_a_half_life_apart_are_weighed_as_each_arm_says(variant, wanted):
+    """Both logits are ln 16; K is 1/2 and 1; the values are 1 and 4."""
+    ones = torch.ones(1, 1, 2, 1, dtype=torch.float64)
+    v = torch.tensor([[[[1.0], [4.0]]]], dtype=torch.float64)
     t = torch.tensor([[-10.0, 0.0]], dtype=torch.float64)
     out = ct_attention(
-        zeros,
-        zeros,
+        ones * math.log(16),
+        ones,
         v,
         t,
         t,
@@ -95,8 +107,9 @@ def test_two_keys_a_half_life_apart_are_weighed_two_to_one():
         torch.zeros(1, dtype=torch.int32),
         torch.full((1, 1, 1), math.log(2) / 10, dtype=torch.float64),
         torch.ones(1, 1, 1, dtype=torch.float64),
+        variant=variant,
     )
-    torch.testing.assert_close(out[0, 0, :, 0], torch.tensor([0.0, 2 / 3], dtype=torch.float64))
+    assert float(out[0, 0, 1, 0]) == pytest.approx(wanted)
 
 
 def test_one_rate_is_the_forgetting_transformer():
@@ -123,11 +136,15 @@ def test_one_rate_is_the_forgetting_transformer():
     torch.testing.assert_close(out, torch.softmax(logits, -1) @ v, rtol=1e-9, atol=1e-9)
 
 
-def test_gradcheck_passes():
-    q, k, v, tq, tk, kv_end, n_static, rates, weights = inputs(9, span_days=30.0)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradcheck_passes(variant):
+    q, k, v, tq, tk, kv_end, n_static, rates, weights = inputs(6, span_days=30.0)
     arguments = [part.clone().requires_grad_() for part in (q, k, v, rates, weights)]
     assert torch.autograd.gradcheck(
-        lambda q, k, v, r, w: ct_attention(q, k, v, tq, tk, kv_end, n_static, r, w), arguments
+        lambda q, k, v, r, w: ct_attention(
+            q, k, v, tq, tk, kv_end, n_static, r, w, variant=variant
+        ),
+        arguments,
     )
 
 
@@ -150,7 +167,10 @@ def test_vmap_of_grad_gives_each_subjects_own_gradient():
         torch.testing.assert_close(together[row], expected)
 
 
-@pytest.mark.parametrize("variant", ["postmul", "logitmul", "none"])
-def test_ablations_run_and_differ(variant):
-    arguments = inputs(30)
-    assert not torch.allclose(ct_attention(*arguments, variant=variant), ct_attention(*arguments))
+def test_attention_without_decay_has_no_gradient_of_its_rates():
+    *rest, rates, weights = inputs(5)
+    parts = [part.clone().requires_grad_() for part in (rates, weights)]
+    rest[0].requires_grad_()
+    ct_attention(*rest, *parts, variant="none").sum().backward()
+    assert rest[0].grad is not None
+    assert [part.grad for part in parts] == [None, None]

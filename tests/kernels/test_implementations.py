@@ -5,30 +5,42 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
 from healthfm_core.kernels.ct_attention import ct_attention, ops, reference
 from healthfm_core.kernels.ct_attention.cpu import compiled, tiles
-from healthfm_core.kernels.ct_attention.inputs import Inputs
+from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, without_decay
 from tests.compiled_kernel import COMPILER, needs_compiler
 from tests.kernels.cases import CASES, Case
 
 CPU = [pytest.param(compiled, marks=needs_compiler, id="compiled"), pytest.param(tiles, id="tiles")]
+VARIANTS = get_args(Variant)
+ARMS = ("postmul", "logitmul")
 LEAVES = ("q_BHQD", "k_BHTD", "v_BHTD", "rates_BHR", "weights_BHR")
 
 
-def exact(x: Inputs, d_out: torch.Tensor):
+def passes(implementation, x: Inputs, d_out: torch.Tensor, variant: Variant = "logbias"):
+    """Return an implementation's output, logsumexp and gradients; those of ``none`` end at dv."""
+    if variant == "none":
+        out, lse, found = passes(implementation, without_decay(x), d_out)
+        return out, lse, found[:3]
+    out, lse = implementation.forward(x, variant)
+    return out, lse, implementation.backward(d_out, x, out, lse, variant)
+
+
+def exact(x: Inputs, d_out: torch.Tensor, variant: Variant = "logbias"):
     """Return the reference's output and gradients in float64."""
     wide = Inputs(*(part.double() if part.is_floating_point() else part for part in x))
     leaves = [getattr(wide, name).requires_grad_() for name in LEAVES]
-    out = reference.ct_attention(*wide)
-    found = torch.autograd.grad(out, leaves, d_out.double())
-    return out.detach(), found
+    out = reference.ct_attention(*wide, variant=variant)
+    wanted = leaves[:3] if variant == "none" else leaves
+    return out.detach(), torch.autograd.grad(out, wanted, d_out.double())
 
 
-def terms(x: Inputs, d_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def terms(x: Inputs, d_out: torch.Tensor, variant: Variant) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sizes of what sums up to dλ and dw: Σ |terms|, [B, H, R].
 
     Where all keys are equally far the terms of 80 years cancel to nothing; no sum in float32 can
@@ -38,12 +50,18 @@ def terms(x: Inputs, d_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     seen = reference.visible(x.kv_end_BQ, x.k_BHTD.shape[2])
     delta = reference.gaps_days(x.tq_days_BQ, x.tk_days_BT, x.n_static_B)
     log_k = reference.log_kernel(delta, x.rates_BHR, x.weights_BHR)
-    logits = x.q_BHQD @ x.k_BHTD.transpose(-1, -2) / math.sqrt(x.q_BHQD.shape[-1]) + log_k
+    plain = x.q_BHQD @ x.k_BHTD.transpose(-1, -2) / math.sqrt(x.q_BHQD.shape[-1])
+    logits = {"logbias": plain + log_k, "postmul": plain, "logitmul": plain * log_k.exp()}[variant]
     p = torch.softmax(logits.masked_fill(~seen, -math.inf), -1).nan_to_num()
     d_p = d_out.double() @ x.v_BHTD.transpose(-1, -2)
-    size = (p * (d_p.abs() + (p * d_p).sum(-1, keepdim=True).abs())).unsqueeze(2)
+    centred = d_p.abs() + (p * d_p).sum(-1, keepdim=True).abs()
+    size = (
+        p * {"logbias": centred, "postmul": d_p.abs(), "logitmul": centred * plain.abs()}[variant]
+    )
+    size = size.unsqueeze(2)
     rates, weights = x.rates_BHR[..., None, None], x.weights_BHR[..., None, None]
-    share = torch.exp(-rates * delta[:, None, None] - log_k[:, :, None])
+    in_exponent = log_k[:, :, None] if variant == "logbias" else 0
+    share = torch.exp(-rates * delta[:, None, None] - in_exponent)
     d_weights = (size * share).sum((-1, -2))
     return (weights * size * share * delta[:, None, None]).sum((-1, -2)), d_weights
 
@@ -60,38 +78,51 @@ def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", CASES)
-def test_float32_is_within_1e_5_of_float64(implementation, name):
+def test_float32_is_within_1e_5_of_float64(implementation, variant, name):
     x = CASES[name].inputs()
     d_out = random_like(x)
-    out, lse = implementation.forward(x)
-    found = implementation.backward(d_out, x, out, lse)
-    wanted_out, wanted = exact(x, d_out)
+    out, _, found = passes(implementation, x, d_out, variant)
+    wanted_out, wanted = exact(x, d_out, variant)
     assert relative(out, wanted_out) < 1e-5
     for leaf, one, other in zip(LEAVES[:3], found[:3], wanted[:3], strict=True):
         assert relative(one, other) < 1e-5, leaf
-    for one, other, size in zip(found[3:], wanted[3:], terms(x, d_out), strict=True):
+    if variant == "none":
+        return
+    for one, other, size in zip(found[3:], wanted[3:], terms(x, d_out, variant), strict=True):
         error = float((one.double() - other).norm())
         assert error <= max(1e-5 * float(other.norm()), 1e-6 * float(size.norm()), 1e-30)
 
 
+@needs_compiler
+@pytest.mark.parametrize("variant", ["logbias", *ARMS])
+def test_both_implementations_mean_the_same_by_logsumexp(variant):
+    for name in ("statics", "any prefix", "not sorted", "asked after 80 years"):
+        x = CASES[name].inputs()
+        seen = (x.kv_end_BQ > 0)[:, None].expand(x.q_BHQD.shape[:3])
+        one, other = compiled.forward(x, variant)[1], tiles.forward(x, variant)[1]
+        torch.testing.assert_close(one[seen], other[seen], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("implementation", CPU)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_within_1e_2_and_keeps_its_dtype(implementation, dtype):
+def test_half_precision_is_within_1e_2_and_keeps_its_dtype(implementation, variant, dtype):
     x = Case(150, channels=64).inputs()
     x = x._replace(**{name: getattr(x, name).to(dtype) for name in LEAVES[:3]})
     d_out = random_like(x).to(dtype)
-    out, lse = implementation.forward(x)
-    found = implementation.backward(d_out, x, out, lse)
-    wanted_out, wanted = exact(x, d_out)
+    out, _, found = passes(implementation, x, d_out, variant)
+    wanted_out, wanted = exact(x, d_out, variant)
     assert [part.dtype for part in (out, *found[:3])] == [dtype] * 4
     assert relative(out, wanted_out) < 1e-2
-    for leaf, one, other in zip(LEAVES, found, wanted, strict=True):
+    for leaf, one, other in zip(LEAVES[: len(found)], found, wanted, strict=True):
         assert relative(one, other) < 1e-2, leaf
 
 
 @pytest.mark.parametrize("implementation", CPU)
-def test_nothing_is_left_as_it_lay_in_memory(implementation, monkeypatch):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_is_left_as_it_lay_in_memory(implementation, variant, monkeypatch):
     """Outputs are written whole: memory that starts as NaN shows what is not."""
     empty = torch.Tensor.new_empty
 
@@ -101,8 +132,7 @@ def test_nothing_is_left_as_it_lay_in_memory(implementation, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
     for name in ("nothing seen", "any prefix", "65 tokens", "5 channels"):
         x = CASES[name].inputs()
-        out, lse = implementation.forward(x)
-        found = implementation.backward(random_like(x), x, out, lse)
+        out, lse, found = passes(implementation, x, random_like(x), variant)
         assert all(bool(part.isfinite().all()) for part in (out, lse, *found)), name
 
 
@@ -114,8 +144,8 @@ def test_the_compiled_kernel_gives_the_same_bits_on_any_number_of_threads():
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            out, lse = compiled.forward(x)
-            results.append((out, lse, *compiled.backward(random_like(x), x, out, lse)))
+            out, lse, found = passes(compiled, x, random_like(x))
+            results.append((out, lse, *found))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -129,28 +159,33 @@ def test_torch_is_told_which_implementation_it_gets():
     assert ops.implementation(torch.device("cpu"), torch.float64) == "tiles in PyTorch"
 
 
-def test_the_operators_pass_torchs_own_checks():
+@pytest.mark.parametrize("variant", ["logbias", *ARMS])
+def test_the_operators_pass_torchs_own_checks(variant):
     x = CASES["statics"].inputs()
-    out, lse = ops.attend(*x)
-    torch.library.opcheck(ops.attend, tuple(x))
-    torch.library.opcheck(ops.attend_backward, (random_like(x), *x, out, lse))
+    out, lse = ops.attend(*x, variant)
+    torch.library.opcheck(ops.attend, (*x, variant))
+    torch.library.opcheck(ops.attend_backward, (random_like(x), *x, out, lse, variant))
 
 
 GRAPH = """
+from typing import get_args
 import torch
-from healthfm_core.kernels.ct_attention import ct_attention
+from healthfm_core.kernels.ct_attention import Variant, ct_attention
 from tests.kernels.cases import CASES
 
 x = CASES["statics"].inputs()
 leaves = [part.clone().requires_grad_() for part in (x[0], x[1], x[2], x[7], x[8])]
 
-def loss(q, k, v, rates, weights):
-    return ct_attention(q, k, v, *x[3:7], rates, weights).square().sum()
+def gradients(f, variant):
+    return torch.autograd.grad(f(variant, *leaves), leaves, materialize_grads=True)
+
+def loss(variant, q, k, v, rates, weights):
+    return ct_attention(q, k, v, *x[3:7], rates, weights, variant=variant).square().sum()
 
 graph = torch.compile(loss, fullgraph=True, backend="aot_eager")
-pairs = zip(torch.autograd.grad(graph(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves))
-for one, other in pairs:
-    torch.testing.assert_close(one, other)
+for variant in get_args(Variant):
+    for one, other in zip(gradients(graph, variant), gradients(loss, variant)):
+        torch.testing.assert_close(one, other)
 print("equal")
 """
 
@@ -191,11 +226,12 @@ def test_autocast_runs_the_attention_in_bfloat16_and_the_rates_in_float32():
 
 
 @needs_compiler
-def test_vmap_of_grad_gives_each_subjects_own_gradient_in_float32():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_vmap_of_grad_gives_each_subjects_own_gradient_in_float32(variant):
     x = Case(40, subjects=3).inputs()
 
     def loss(*parts):
-        return ct_attention(*(part[None] for part in parts)).square().sum()
+        return ct_attention(*(part[None] for part in parts), variant=variant).square().sum()
 
     together = torch.func.vmap(torch.func.grad(loss, argnums=(0, 7, 8)))(*x)
     for row in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import product
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from tests.compiled_kernel import COMPILER, needs_compiler
 from tests.kernels.cases import CASES
-from tests.kernels.test_implementations import exact, random_like, relative
+from tests.kernels.test_implementations import VARIANTS, exact, passes, random_like, relative
 
 SOURCE = compiled.LIBRARY.with_name("ct_attention.cpp")
 ENTRY = """
@@ -49,13 +50,12 @@ def test_every_width_equals_the_reference(at_width, width, rows):
     """AVX-512 vectors are built out of narrower ones: the same source, the same memory."""
     at_width(width, rows)
     assert compiled.instructions() == "built"
-    for name, case in CASES.items():
-        x = case.inputs()
+    for name, variant in product(CASES, VARIANTS):
+        x = CASES[name].inputs()
         d_out = random_like(x)
-        out, lse = compiled.forward(x)
-        found = compiled.backward(d_out, x, out, lse)
-        wanted_out, wanted = exact(x, d_out)
-        assert relative(out, wanted_out) < 1e-5, name
+        out, _, found = passes(compiled, x, d_out, variant)
+        wanted_out, wanted = exact(x, d_out, variant)
+        assert relative(out, wanted_out) < 1e-5, (name, variant)
         for one, other in zip(found[:3], wanted[:3], strict=True):
-            assert relative(one, other) < 1e-5, name
-        assert all(bool(torch.isfinite(part).all()) for part in found), name
+            assert relative(one, other) < 1e-5, (name, variant)
+        assert all(bool(torch.isfinite(part).all()) for part in found), (name, variant)

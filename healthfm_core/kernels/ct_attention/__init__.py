@@ -9,8 +9,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from healthfm_core.kernels.ct_attention import ops, reference
-from healthfm_core.kernels.ct_attention.reference import Variant
+from healthfm_core.kernels.ct_attention import ops
+from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, without_decay
 
 __all__ = ["Variant", "ct_attention"]
 
@@ -41,12 +41,13 @@ def ct_attention(
         rates_BHR: Decay rates λ > 0 per day, one set per subject and head.
         weights_BHR: Weights w ≥ 0 of the components, summing to 1 over R.
         variant: ``logbias``, or an ablation arm: ``postmul`` (after the softmax, not
-            renormalised), ``logitmul`` (logits times K; arXiv 2507.14847), or ``none``.
+            renormalised), ``logitmul`` (logits times K; arXiv 2507.14847), or ``none`` (no K:
+            rates and weights get no gradient).
 
     Returns:
         The attended values, in the dtype of `v_BHTD`.
     """
-    arguments = (
+    x = Inputs(
         q_BHQD,
         k_BHTD,
         v_BHTD,
@@ -57,7 +58,7 @@ def ct_attention(
         rates_BHR,
         weights_BHR,
     )
-    if variant == "logbias":
-        attended: Tensor = ops.CTAttention.apply(*arguments)[0]  # type: ignore[no-untyped-call]
-        return attended
-    return reference.ct_attention(*arguments, variant=variant)
+    if variant == "none":
+        x, variant = without_decay(x), "logbias"
+    attended: Tensor = ops.CTAttention.apply(*x, variant)[0]  # type: ignore[no-untyped-call]
+    return attended

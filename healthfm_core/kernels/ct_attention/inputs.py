@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Variant = Literal["logbias", "postmul", "logitmul", "none"]
 
 
 class Inputs(NamedTuple):
@@ -21,6 +23,17 @@ class Inputs(NamedTuple):
     n_static_B: Int[Tensor, " B"]
     rates_BHR: Float[Tensor, "B H R"]
     weights_BHR: Float[Tensor, "B H R"]
+
+
+def without_decay(x: Inputs) -> Inputs:
+    """Return inputs whose ``logbias`` attention is plain: everything at once, one rate of 0."""
+    rates = torch.zeros_like(x.rates_BHR[..., :1])
+    return x._replace(
+        tq_days_BQ=torch.zeros_like(x.tq_days_BQ),
+        tk_days_BT=torch.zeros_like(x.tk_days_BT),
+        rates_BHR=rates,
+        weights_BHR=torch.ones_like(rates),
+    )
 
 
 def empty_output(

@@ -8,13 +8,22 @@ trace a starred `forward`. (`register_autograd` of an operator does not work und
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from healthfm_core.kernels.ct_attention.cpu import compiled, tiles
-from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output
+from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, empty_output
+
+
+@runtime_checkable
+class _Implementation(Protocol):
+    def forward(self, inputs: Inputs, variant: Variant) -> tuple[Tensor, Tensor]: ...
+
+    def backward(
+        self, d_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor, variant: Variant
+    ) -> tuple[Tensor, ...]: ...
 
 
 def implementation(device: torch.device, dtype: torch.dtype) -> str:
@@ -28,16 +37,8 @@ def _is_compiled(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype != torch.float64 and compiled.instructions() is not None
 
 
-def _forward(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    q = inputs.q_BHQD
-    serves = compiled if _is_compiled(q.device, q.dtype) else tiles
-    return serves.forward(inputs)
-
-
-def _backward(d_out: Tensor, inputs: Inputs, out: Tensor, lse: Tensor) -> tuple[Tensor, ...]:
-    q = inputs.q_BHQD
-    serves = compiled if _is_compiled(q.device, q.dtype) else tiles
-    return serves.backward(d_out, inputs, out, lse)
+def _serving(q: Tensor) -> _Implementation:
+    return compiled if _is_compiled(q.device, q.dtype) else tiles
 
 
 _INPUTS = (
@@ -47,34 +48,44 @@ _INPUTS = (
 
 
 @torch.library.custom_op(
-    "healthfm::ct_attention", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor)"
+    "healthfm::ct_attention",
+    mutates_args=(),
+    schema=f"({_INPUTS}, str variant) -> (Tensor, Tensor)",
 )
-def attend(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the output and each query's logsumexp, counted from its nearest visible key."""
-    return _forward(Inputs(*tensors))
+def attend(*arguments: Tensor | str) -> tuple[Tensor, Tensor]:
+    """Return the output and the logsumexp of each query's logits.
+
+    For ``logbias`` it is that of log(K) too, counted from the query's nearest visible key; for
+    ``logitmul`` of the logits times K; for ``postmul`` of the plain ones.
+    """
+    *tensors, variant = arguments
+    x = Inputs(*cast(list[Tensor], tensors))
+    return _serving(x.q_BHQD).forward(x, cast(Variant, variant))
 
 
 @attend.register_fake
-def _(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-    q = tensors[0]
+def _(q: Tensor, *_: Tensor | str) -> tuple[Tensor, Tensor]:
     return empty_output(q), q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
 
 
 @torch.library.custom_op(
     "healthfm::ct_attention_backward",
     mutates_args=(),
-    schema=f"(Tensor d_out, {_INPUTS}, Tensor out, Tensor lse) "
+    schema=f"(Tensor d_out, {_INPUTS}, Tensor out, Tensor lse, str variant) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def attend_backward(d_out: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+def attend_backward(d_out: Tensor, *arguments: Tensor | str) -> tuple[Tensor, ...]:
     """Return dq, dk, dv and, per subject, dλ and dw."""
-    *inputs, out, lse = tensors
-    return _backward(d_out, Inputs(*inputs), out, lse)
+    *inputs, out, lse, variant = arguments
+    x = Inputs(*cast(list[Tensor], inputs))
+    return _serving(x.q_BHQD).backward(
+        d_out, x, cast(Tensor, out), cast(Tensor, lse), cast(Variant, variant)
+    )
 
 
 @attend_backward.register_fake
-def _(d_out: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    x = Inputs(*tensors[:9])
+def _(d_out: Tensor, *arguments: Tensor | str) -> tuple[Tensor, ...]:
+    x = Inputs(*cast(tuple[Tensor, ...], arguments[:9]))
     wide, like = (x.q_BHQD, x.k_BHTD, x.v_BHTD), (x.rates_BHR, x.weights_BHR)
     return (*map(empty_output, wide), *(part.new_empty(part.shape) for part in like))
 
@@ -84,7 +95,7 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 class CTAttention(torch.autograd.Function):
-    """``logbias`` attention; use it through `healthfm_core.kernels.ct_attention.ct_attention`."""
+    """The attention of any variant but ``none``; use it through `ct_attention` of this package."""
 
     @staticmethod
     def forward(
@@ -97,27 +108,31 @@ class CTAttention(torch.autograd.Function):
         n_static: Tensor,
         rates: Tensor,
         weights: Tensor,
+        variant: Variant,
     ) -> tuple[Tensor, Tensor]:
         """Return the output and, for the backward pass, the logsumexp."""
         found: tuple[Tensor, Tensor] = attend(
-            q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights
+            q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, variant
         )
         return found
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keep the inputs, the output and the logsumexp."""
-        ctx.save_for_backward(*inputs, *output)
+        *tensors, ctx.variant = inputs
+        ctx.save_for_backward(*tensors, *output)
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v, rates and weights, the last two per subject."""
-        dq, dk, dv, d_rates, d_weights = _Backward.apply(d_out, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-        return dq, dk, dv, None, None, None, None, d_rates, d_weights
+        dq, dk, dv, d_rates, d_weights = _Backward.apply(  # type: ignore[no-untyped-call]
+            d_out, *ctx.saved_tensors, ctx.variant
+        )
+        return dq, dk, dv, None, None, None, None, d_rates, d_weights, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         """Fold the mapped dimension into the subjects."""
         return _folded(CTAttention, info, in_dims, args)
 
@@ -139,15 +154,16 @@ class _Backward(torch.autograd.Function):
         weights: Tensor,
         out: Tensor,
         lse: Tensor,
+        variant: Variant,
     ) -> tuple[Tensor, ...]:
         """Return dq, dk, dv, dλ and dw."""
         found: tuple[Tensor, ...] = attend_backward(
-            d_out, q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, out, lse
+            d_out, q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, out, lse, variant
         )
         return found
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep nothing: the attention is differentiated once."""
 
     @staticmethod
@@ -156,7 +172,7 @@ class _Backward(torch.autograd.Function):
         raise RuntimeError("the attention has no second derivative; use the reference")
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Tensor) -> tuple[Any, Any]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         """Fold the mapped dimension into the subjects."""
         return _folded(_Backward, info, in_dims, args)
 
@@ -165,12 +181,13 @@ def _folded(
     function: type[torch.autograd.Function],
     info: Any,
     in_dims: tuple[int | None, ...],
-    args: tuple[Tensor, ...],
+    args: tuple[Any, ...],
 ) -> tuple[Any, Any]:
+    *tensors, variant = args
     size: int = info.batch_size
     flat = [
         (arg.movedim(dim, 0) if dim is not None else arg.expand(size, *arg.shape)).flatten(0, 1)
-        for arg, dim in zip(args, in_dims, strict=True)
+        for arg, dim in zip(tensors, in_dims[:-1], strict=True)
     ]
-    parts = function.apply(*flat)  # type: ignore[no-untyped-call]
+    parts = function.apply(*flat, variant)  # type: ignore[no-untyped-call]
     return tuple(part.unflatten(0, (size, -1)) for part in parts), (0,) * len(parts)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Variant = Literal["logbias", "postmul", "logitmul", "none"]
+from healthfm_core.kernels.ct_attention.inputs import Variant
 
 
 def visible(kv_end_BQ: Int[Tensor, "B Q"], n_keys: int) -> Bool[Tensor, "B 1 Q T"]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output
+from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, empty_output
 
 LIBRARY: Final = Path(__file__).with_name("_ct_attention.so")
 """What `hatch_build.py` puts beside this file when the package is built."""
@@ -23,10 +23,12 @@ def instructions() -> str | None:
     return library.ct_attention_instructions().decode() if library else None
 
 
-def forward(inputs: Inputs) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B H Q"]]:
-    """Return the output and each query's logsumexp, counted from its nearest visible key."""
+def forward(
+    inputs: Inputs, variant: Variant = "logbias"
+) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B H Q"]]:
+    """Return the output and the logsumexp that `backward` wants (`ops.attend` defines it)."""
     q = inputs.q_BHQD
-    call = _Call(inputs)
+    call = _Call(inputs, variant)
     out = empty_output(call.q)
     lse = call.q.new_empty(q.shape[:3])
     call.results(out, lse)
@@ -39,15 +41,20 @@ def backward(
     inputs: Inputs,
     out: Float[Tensor, "B H Q D"],
     lse: Float[Tensor, "B H Q"],
+    variant: Variant = "logbias",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return dq, dk, dv and, per subject, dλ and dw."""
-    call = _Call(inputs)
+    call = _Call(inputs, variant)
     call.results(_plain(out), lse)
     found = call.gradients(_plain(d_out), inputs)
     call.run("ct_attention_backward")
     q, k, v, rates, weights = found
     dtype = inputs.q_BHQD.dtype
     return q.to(dtype), k.to(dtype), v.to(dtype), rates, weights
+
+
+_VARIANTS: Final[tuple[Variant, ...]] = ("logbias", "postmul", "logitmul")
+"""``ct_variant`` of the header."""
 
 
 class _View(ctypes.Structure):
@@ -70,7 +77,7 @@ class _Arguments(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("subjects", "heads", "queries", "keys")),
-        *((name, ctypes.c_int64) for name in ("channels", "rates", "threads")),
+        *((name, ctypes.c_int64) for name in ("channels", "rates", "threads", "variant")),
         *((name, _View) for name in ("q", "k", "v", "out")),
         *((name, ctypes.c_void_p) for name in ("tq_days", "tk_days", "kv_end", "n_static")),
         *((name, ctypes.c_void_p) for name in ("rate", "weight", "lse")),
@@ -82,7 +89,7 @@ class _Arguments(ctypes.Structure):
 class _Call:
     """One call's arguments, and the tensors whose memory they point to."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, variant: Variant) -> None:
         x = inputs
         self.q, k, v = (_plain(part) for part in (x.q_BHQD, x.k_BHTD, x.v_BHTD))
         floats = (x.tq_days_BQ, x.tk_days_BT, x.rates_BHR, x.weights_BHR)
@@ -90,10 +97,8 @@ class _Call:
         kv_end, n_static = (part.long().contiguous() for part in (x.kv_end_BQ, x.n_static_B))
         self.kept = [self.q, k, v, tq, tk, rates, weights, kv_end, n_static]
         b, h, n_queries, channels = self.q.shape
-        self.arguments = _Arguments(
-            b, h, n_queries, k.shape[2], channels, rates.shape[-1], torch.get_num_threads()
-        )
-        a = self.arguments
+        a = self.arguments = _Arguments(b, h, n_queries, k.shape[2], channels, rates.shape[-1])
+        a.threads, a.variant = torch.get_num_threads(), _VARIANTS.index(variant)
         a.q, a.k, a.v = _View.of(self.q), _View.of(k), _View.of(v)
         a.tq_days, a.tk_days = tq.data_ptr(), tk.data_ptr()
         a.kv_end, a.n_static = kv_end.data_ptr(), n_static.data_ptr()

@@ -141,16 +141,19 @@ void each_rectangle(const Geometry& g, int64_t i, int64_t j, Visit visit) {
       visit(rectangle(g, i + row, j + column, SUB));
 }
 
-// The decay of one head: e^(-slowest * gap) times sum_r weight_r e^(-excess_r * gap).
+// The decay of one head: e^(-slowest * gap) times sum_r weight_r e^(-excess_r * gap). The first
+// factor stays in the exponent; slowest is 0 where the kernel is wanted whole.
 struct Head {
   int rates;
   const float* weight;
   float slowest, total;
+  float unseen;  // the kernel to a key that is not seen: HIDDEN stays HIDDEN times 1
   const float* excess;
 
   Head(const ct_arguments& x, int64_t at, float* excess)
-      : rates(int(x.rates)), weight(x.weight + at),
-        slowest(*std::min_element(x.rate + at, x.rate + at + rates)), total(0), excess(excess) {
+      : rates(int(x.rates)), weight(x.weight + at), slowest(0), total(0),
+        unseen(x.variant == CT_LOGITMUL ? 1 : 0), excess(excess) {
+    if (x.variant == CT_LOGBIAS) slowest = *std::min_element(x.rate + at, x.rate + at + rates);
     for (int r = 0; r < rates; ++r) excess[r] = x.rate[at + r] - slowest, total += weight[r];
   }
 };
@@ -236,19 +239,19 @@ void decay(const Geometry& g, const Head& head, const Rectangle& r, Scratch& s, 
           mixed += exponential(p.gap * -head.excess[m]) * head.weight[m];
         float* at = logits + row * TILE + n;
         store(at, choose(p.seen, load(at) - p.further * head.slowest, all(HIDDEN)));
-        store(kernel + row * TILE + n, choose(p.seen, mixed, vf{}));
+        store(kernel + row * TILE + n, choose(p.seen, mixed, all(head.unseen)));
       }
   } else {
     const bool hidden = r.kind == Kind::HIDDEN_ALL;
     for (int row = 0; row < r.rows; ++row)
       for (int n = 0; n < columns; n += W) {
         if (hidden) store(logits + row * TILE + n, all(HIDDEN));
-        store(kernel + row * TILE + n, all(hidden ? 0 : head.total));
+        store(kernel + row * TILE + n, all(hidden ? head.unseen : head.total));
       }
   }
   for (int row = 0; row < r.rows; ++row)
     for (int n = r.columns; n < columns; ++n)
-      logits[row * TILE + n] = HIDDEN, kernel[row * TILE + n] = 0;
+      logits[row * TILE + n] = HIDDEN, kernel[row * TILE + n] = head.unseen;
 }
 
 // Adds sum G c_r and sum G c_r gap of a rectangle, c_r the r-th exponential; `decay` came before.
@@ -306,6 +309,7 @@ float* row_of(const ct_view& x, int64_t b, int64_t h, int64_t position) {
 }
 
 // What a thread keeps for one (subject, head) of the forward pass.
+template <ct_variant V>
 struct Forward {
   Scratch s;
   std::vector<float> k_panels, v, sums, peak, total;
@@ -331,12 +335,13 @@ struct Forward {
       for (int row = 0; row < rows; row += SUB) end = std::max(end, g.sees_high[(i + row) / SUB]);
       for (int64_t j = 0; j < end; j += TILE) tile(x, g, head, i, j, rows, width);
       for (int row = 0; row < rows; ++row) {
-        const float over = total[row] > 0 ? 1 / total[row] : 0;
+        const bool any = peak[row] > HIDDEN && total[row] > 0;
+        const float over = any ? 1 / total[row] : 0;
         float* to = row_of(x.out, b, h, i + row);
         for (int64_t c = 0; c < x.channels; ++c) to[c] = sums[row * width + c] * over;
         // A query that sees nothing: e^(logit - lse) is 0 in the backward pass.
         x.lse[(b * x.heads + h) * x.queries + i + row] =
-            total[row] > 0 ? peak[row] + std::log(total[row]) : -HIDDEN;
+            any ? peak[row] + std::log(total[row]) : -HIDDEN;
       }
     }
   }
@@ -354,14 +359,17 @@ struct Forward {
     for (int row = 0; row < rows; ++row) {
       float* logits = &s.logits[row * TILE];
       const float* kernel = &s.kernel[row * TILE];
+      if (V == CT_LOGITMUL)
+        for (int n = 0; n < columns; n += W) store(logits + n, load(logits + n) * load(kernel + n));
       vf highest = all(HIDDEN);
       for (int n = 0; n < columns; n += W) highest = maximum(highest, load(logits + n));
       const float before = peak[row], now = std::max(before, largest(highest));
       vf added = vf{};
       for (int n = 0; n < columns; n += W) {
-        const vf p = exponential(load(logits + n) - now) * load(kernel + n);
+        const vf e = exponential(load(logits + n) - now);
+        const vf p = V == CT_LOGITMUL ? e : e * load(kernel + n);
         store(logits + n, p);
-        added += p;
+        added += V == CT_POSTMUL ? e : p;
       }
       if (now > before) {
         const float shrink = std::exp(before - now);
@@ -376,7 +384,22 @@ struct Forward {
   }
 };
 
+// What a pair adds to the gradients: p to dv, logit to dq and dk, kernel to those of the decay.
+struct Terms {
+  vf p, logit, kernel;
+};
+
+template <ct_variant V>
+inline Terms terms(vf logit, vf kernel, float lse, vf dp, float inner) {
+  const vf e = exponential((V == CT_LOGITMUL ? logit * kernel : logit) - lse);
+  if (V == CT_POSTMUL) return {e * kernel, e * (dp * kernel - inner), e * dp};
+  const vf grad = e * (dp - inner);
+  if (V == CT_LOGITMUL) return {e, grad * kernel, grad * logit};
+  return {e * kernel, grad * kernel, grad};
+}
+
 // What a thread keeps for one (subject, head) of the backward pass.
+template <ct_variant V>
 struct Backward {
   Scratch s;
   std::vector<float> k, k_panels, v_panels, q, d_out, dq, inner, dk, dv;
@@ -447,12 +470,11 @@ struct Backward {
       for (int row = 0; row < r.rows; ++row)
         for (int n = 0; n < whole; n += W) {
           const int64_t here = at + row * TILE + n;
-          const vf e = exponential(load(&s.logits[here]) - lse[r.i + row]);
-          const vf kernel = load(&s.kernel[here]);
-          const vf grad = e * (load(&s.dp[here]) - inner[r.i + row]);
-          store(&s.logits[here], e * kernel);
-          store(&s.g[here], grad);
-          store(&s.dp[here], grad * kernel);
+          const Terms t = terms<V>(load(&s.logits[here]), load(&s.kernel[here]), lse[r.i + row],
+                                   load(&s.dp[here]), inner[r.i + row]);
+          store(&s.logits[here], t.p);
+          store(&s.g[here], t.kernel);
+          store(&s.dp[here], t.logit);
         }
       rate_sums(g, head, r, s, &s.g[at], weight_sums.data(), decay_sums.data());
     });
@@ -486,11 +508,18 @@ int run(const ct_arguments* arguments) {
   return 0;
 }
 
+template <template <ct_variant> typename Pass>
+int run_variant(const ct_arguments* arguments) {
+  if (arguments->variant == CT_POSTMUL) return run<Pass<CT_POSTMUL>>(arguments);
+  if (arguments->variant == CT_LOGITMUL) return run<Pass<CT_LOGITMUL>>(arguments);
+  return run<Pass<CT_LOGBIAS>>(arguments);
+}
+
 }  // namespace
 
 int forward(const ct_arguments* arguments);
 int backward(const ct_arguments* arguments);
-int forward(const ct_arguments* arguments) { return run<Forward>(arguments); }
-int backward(const ct_arguments* arguments) { return run<Backward>(arguments); }
+int forward(const ct_arguments* arguments) { return run_variant<Forward>(arguments); }
+int backward(const ct_arguments* arguments) { return run_variant<Backward>(arguments); }
 
 }  // namespace CT_NAMESPACE

@@ -7,6 +7,9 @@
 
 extern "C" {
 
+// What the decay does; ../README.md, "Ablation arms". Without decay: one rate of 0.
+enum ct_variant { CT_LOGBIAS, CT_POSTMUL, CT_LOGITMUL };
+
 // Float32 [subjects, heads, positions, channels]; strides in elements, channels are contiguous.
 struct ct_view {
   float* data;
@@ -15,7 +18,7 @@ struct ct_view {
 
 // What kernels/ct_attention/__init__.py says of the arguments, and where results go.
 struct ct_arguments {
-  int64_t subjects, heads, queries, keys, channels, rates, threads;
+  int64_t subjects, heads, queries, keys, channels, rates, threads, variant;
   ct_view q, k, v, out;
   const float *tq_days, *tk_days;     // [subjects, queries], [subjects, keys]
   const int64_t *kv_end, *n_static;   // [subjects, queries], [subjects]

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output
+from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, empty_output
 
 TILE_FLOATS = 1 << 18
 """Most elements of a tile's [subjects, H, queries, keys] buffers: about 1 MB in float32."""
@@ -37,8 +37,10 @@ _DAYS, _PAST, _FUTURE, _LSE = range(-_ADDED, 0)
 Side = Literal["past", "future", "exact"]
 
 
-def forward(inputs: Inputs) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B H Q"]]:
-    """Return the output and each query's logsumexp, counted from its nearest visible key."""
+def forward(
+    inputs: Inputs, variant: Variant = "logbias"
+) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B H Q"]]:
+    """Return the output and the logsumexp that `backward` wants (`ops.attend` defines it)."""
     x = _widened(inputs)
     out, lse = empty_output(x.q_BHQD), x.q_BHQD.new_empty(x.q_BHQD.shape[:3])
     keys, values = _keys(x.k_BHTD), _values(x.v_BHTD)
@@ -49,11 +51,17 @@ def forward(inputs: Inputs) -> tuple[Float[Tensor, "B H Q D"], Float[Tensor, "B 
             out[b, :, i], lse[b, :, i] = 0, limits.max
             continue
         queries = _queries(x.q_BHQD[b, :, i])
-        decay = _Decay.of(tile, x, queries, keys[b])
-        logits = decay.take_off(queries @ keys[b, :, j].transpose(-1, -2))
-        peak = logits.amax(-1, keepdim=True)
-        sums = logits.sub_(peak).exp2_().mul_(decay.kernel) @ values[b, :, j]
-        mass = sums[..., -1:].clamp_min(limits.tiny)
+        decay = _Decay.of(tile, x, queries, keys[b], variant)
+        logits = queries @ keys[b, :, j].transpose(-1, -2)
+        if variant == "logitmul":
+            logits.mul_(decay.kernel)
+        peak = decay.take_off(logits).amax(-1, keepdim=True).clamp_min_(limits.min / 8)
+        weight = logits.sub_(peak).exp2_()
+        mass = weight.sum(-1, keepdim=True) if variant == "postmul" else None
+        if variant != "logitmul":
+            weight.mul_(decay.kernel)
+        sums = weight @ values[b, :, j]
+        mass = (sums[..., -1:] if mass is None else mass).clamp_min(limits.tiny)
         out[b, :, i] = sums[..., :-1] / mass
         lse[b, :, i] = (peak.div(LOG2_E) + mass.log()).squeeze(-1)
     return out.to(inputs.q_BHQD.dtype), lse
@@ -64,6 +72,7 @@ def backward(
     inputs: Inputs,
     out: Float[Tensor, "B H Q D"],
     lse: Float[Tensor, "B H Q"],
+    variant: Variant = "logbias",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return dq, dk, dv and, per subject, dλ and dw."""
     x = _widened(inputs)
@@ -72,21 +81,39 @@ def backward(
     d_rates, d_weights = (part.new_zeros(part.shape) for part in (x.rates_BHR, x.weights_BHR))
     scale = 1 / math.sqrt(dq.shape[-1])
     keys, values = _keys(x.k_BHTD), _values(x.v_BHTD)
-    d_rows = torch.cat([d_out, (d_out * out).sum(-1, keepdim=True).neg_()], -1)
+    inner = (d_out * out).sum(-1, keepdim=True)
+    d_rows = torch.cat([d_out, inner.neg()], -1)
     for tile in _tiles(x):
         b, i, j = tile.b, tile.i, tile.j
         if not tile.runs:
             continue
         queries = _queries(x.q_BHQD[b, :, i])
-        queries[..., _LSE] = lse[b, :, i] * -LOG2_E
-        decay = _Decay.of(tile, x, queries, keys[b])
-        weight = decay.take_off(queries @ keys[b, :, j].transpose(-1, -2)).exp2_()
-        grad = (d_rows[b, :, i] @ values[b, :, j].transpose(-1, -2)).mul_(weight)
-        d_weight, d_rate = decay.gradients(grad)
+        lse_i = lse[b, :, i].unsqueeze(-1) * LOG2_E
+        if variant != "logitmul":
+            queries[..., _LSE:] = -lse_i
+        decay = _Decay.of(tile, x, queries, keys[b], variant)
+        logits = queries @ keys[b, :, j].transpose(-1, -2)
+        grad = d_rows[b, :, i] @ values[b, :, j].transpose(-1, -2)
+        if variant == "logitmul":
+            plain = logits
+            logits = (plain * decay.kernel).sub_(lse_i)
+        weight = decay.take_off(logits).exp2_()
+        if variant == "logitmul":
+            d_weight, d_rate = decay.gradients(plain.mul_(grad.mul_(weight)))
+            d_weight, d_rate = d_weight / LOG2_E, d_rate / LOG2_E
+        elif variant == "postmul":
+            grad += inner[b, :, i]
+            d_weight, d_rate = decay.gradients(grad.mul_(weight))
+        else:
+            d_weight, d_rate = decay.gradients(grad.mul_(weight))
         d_weights[b] += d_weight
         d_rates[b] -= x.weights_BHR[b] * d_rate
-        dv[b, :, j] += weight.mul_(decay.kernel).transpose(-1, -2) @ d_out[b, :, i]
         grad.mul_(decay.kernel)
+        if variant == "postmul":
+            grad.addcmul_(weight, inner[b, :, i], value=-1)
+        if variant != "logitmul":
+            weight.mul_(decay.kernel)
+        dv[b, :, j] += weight.transpose(-1, -2) @ d_out[b, :, i]
         dq[b, :, i] = (grad @ x.k_BHTD[b, :, j]).mul_(scale)
         dk[b, :, j] += (grad.transpose(-1, -2) @ x.q_BHQD[b, :, i]).mul_(scale)
     dtype = inputs.q_BHQD.dtype
@@ -223,10 +250,10 @@ class _Decay:
     exact: tuple[_Exact, ...]
 
     @classmethod
-    def of(cls, tile: _Tile, x: Inputs, queries: Tensor, keys: Tensor) -> _Decay:
+    def of(cls, tile: _Tile, x: Inputs, queries: Tensor, keys: Tensor, variant: Variant) -> _Decay:
         """Find the decays; write the added channels of the tile's `queries` and `keys`."""
         rates, weights = x.rates_BHR[tile.b], x.weights_BHR[tile.b]
-        slowest = rates.amin(-1)
+        slowest = rates.amin(-1) * (variant == "logbias")
         excess = rates - slowest.unsqueeze(-1)
         keys[:, :, tile.j, _DAYS:_LSE] = 0
         factors = tuple(
