@@ -27,6 +27,9 @@ def run(arguments: Namespace) -> int:
     say(f"packages    Python {platform.python_version()}, {packages}")
     say(f"processors  {processors} {platform.machine()}, {torch.get_num_threads()} threads in use")
     say(f"attention   {ops.implementation(torch.device('cpu'), torch.float32)}")
+    for n in range(torch.cuda.device_count()):
+        named = f"{torch.cuda.get_device_name(n)}: "
+        say(f"            {named}{ops.implementation(torch.device('cuda', n), torch.bfloat16)}")
     reason = compiled.why_absent()
     if reason is not None:
         say(f"            the compiled kernel, several times faster, is missing: {reason};")

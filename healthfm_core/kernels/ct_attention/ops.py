@@ -8,6 +8,10 @@ trace a starred `forward`. (`register_autograd` of an operator does not work und
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -30,15 +34,31 @@ def implementation(device: torch.device, dtype: torch.dtype) -> str:
     """Return which implementation serves tensors of this device and dtype, in words."""
     if _is_compiled(device, dtype):
         return f"compiled ({compiled.instructions()})"
-    return "tiles in PyTorch"
+    return "Triton" if _is_triton(device, dtype) else "tiles in PyTorch"
 
 
 def _is_compiled(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype != torch.float64 and compiled.instructions() is not None
 
 
-def _serving(q: Tensor) -> _Implementation:
-    return compiled if _is_compiled(q.device, q.dtype) else tiles
+def _is_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cuda" and dtype != torch.float64 and _passes() is not None
+
+
+@cache
+def _passes() -> ModuleType | None:
+    """Return the GPU's passes; None without Triton, which comes with PyTorch for CUDA."""
+    if find_spec("triton") is None:
+        return None
+    return import_module("healthfm_core.kernels.ct_attention.cuda.passes")
+
+
+def _serving(x: Inputs) -> _Implementation:
+    device, dtype = x.q_BHQD.device, x.q_BHQD.dtype
+    if _is_compiled(device, dtype):
+        return compiled
+    passes = _passes() if _is_triton(device, dtype) else None
+    return cast(_Implementation, passes) if passes and passes.serves(x) else tiles
 
 
 _INPUTS = (
@@ -60,7 +80,7 @@ def attend(*arguments: Tensor | str) -> tuple[Tensor, Tensor]:
     """
     *tensors, variant = arguments
     x = Inputs(*cast(list[Tensor], tensors))
-    return _serving(x.q_BHQD).forward(x, cast(Variant, variant))
+    return _serving(x).forward(x, cast(Variant, variant))
 
 
 @attend.register_fake
@@ -78,7 +98,7 @@ def attend_backward(d_out: Tensor, *arguments: Tensor | str) -> tuple[Tensor, ..
     """Return dq, dk, dv and, per subject, dλ and dw."""
     *inputs, out, lse, variant = arguments
     x = Inputs(*cast(list[Tensor], inputs))
-    return _serving(x.q_BHQD).backward(
+    return _serving(x).backward(
         d_out, x, cast(Tensor, out), cast(Tensor, lse), cast(Variant, variant)
     )
 
