@@ -94,6 +94,12 @@ def _any_prefix(x: Inputs) -> Inputs:
     )
 
 
+def _most_of_it(x: Inputs) -> Inputs:
+    g = torch.Generator().manual_seed(3)
+    n = x.tk_days_BT.shape[1]
+    return x._replace(kv_end_BQ=torch.randint(n - n // 5, n + 1, x.kv_end_BQ.shape, generator=g))
+
+
 def _times(rate: float) -> Callable[[Inputs], Inputs]:
     return lambda x: x._replace(rates_BHR=x.rates_BHR * rate)
 
@@ -126,6 +132,7 @@ CASES: dict[str, Case] = {
     "both directions with statics": Case(150, causal=False, statics=3),
     "not sorted": replace(_PLAIN, change=_shuffled),
     "nothing seen": replace(_PLAIN, change=_blind),
+    "both directions, most of it": Case(150, change=_most_of_it),
     "any prefix": Case(150, change=_any_prefix),
     "rates of nothing": replace(_PLAIN, change=_times(1e-9)),
     "rates of a second": replace(_PLAIN, change=_times(5e3)),

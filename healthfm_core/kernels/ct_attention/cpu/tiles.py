@@ -4,11 +4,9 @@ A tile is a few subjects by a block of queries by the keys they see; memory is O
 is in the README of `healthfm_core.kernels.ct_attention`; the names here are the ones it uses.
 
 Where keys are earlier than every query of the tile (or later) the decay factorises: K̃ is one
-product of rank R, and what is added to the logits rides along in the other one as more channels,
-``q′ = [q/√D, 1, −ρ_i (past), −ρ_i (future), −lse_i]`` and ``k′ = [k, −λ0 b_j, is past, is future,
-1]``. Likewise ``dO′ = [dO, −D_i]`` and ``v′ = [v, 1]``, whose last column in the forward pass is
-the softmax's denominator. So one pass over the pairs takes the exponential and one multiplies by
-the kernel. Other pairs (near the diagonal, or where times are not sorted) take R exponentials each.
+product of rank R, and what is taken off the logits is a term per query and one per key. Other pairs
+(near the diagonal, or where times are not sorted) take R exponentials each. Memory for the pairs is
+taken once and used by every tile: to fetch new memory takes as long as a product.
 
 Exponentials are taken to the base 2: what MKL offers for base e is 20 to 60 times slower where the
 result underflows, which most of these do.
@@ -17,7 +15,7 @@ result underflows, which most of these do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -31,9 +29,6 @@ TILE_FLOATS = 1 << 18
 """Most elements of a tile's [subjects, H, queries, keys] buffers: about 1 MB in float32."""
 BLOCK_QUERIES = 64
 LOG2_E: Final = math.log2(math.e)
-_ADDED: Final = 4
-_DAYS, _PAST, _FUTURE, _LSE = range(-_ADDED, 0)
-
 Side = Literal["past", "future", "exact"]
 
 
@@ -43,28 +38,35 @@ def forward(
     """Return the output and the logsumexp that `backward` wants (`ops.attend` defines it)."""
     x = _widened(inputs)
     out, lse = empty_output(x.q_BHQD), x.q_BHQD.new_empty(x.q_BHQD.shape[:3])
-    keys, values = _keys(x.k_BHTD), _values(x.v_BHTD)
+    rows = _Rows.of(x, variant)
     limits = torch.finfo(out.dtype)
     for tile in _tiles(x):
         b, i, j = tile.b, tile.i, tile.j
         if not tile.runs:
             out[b, :, i], lse[b, :, i] = 0, limits.max
             continue
-        queries = _queries(x.q_BHQD[b, :, i])
-        decay = _Decay.of(tile, x, queries, keys[b], variant)
-        logits = queries @ keys[b, :, j].transpose(-1, -2)
+        decay = _Decay.of(tile, rows)
+        logits = rows.logits(tile)
         if variant == "logitmul":
             logits.mul_(decay.kernel)
         peak = decay.take_off(logits).amax(-1, keepdim=True).clamp_min_(limits.min / 8)
-        weight = logits.sub_(peak).exp2_()
-        mass = weight.sum(-1, keepdim=True) if variant == "postmul" else None
-        if variant != "logitmul":
-            weight.mul_(decay.kernel)
-        sums = weight @ values[b, :, j]
-        mass = (sums[..., -1:] if mass is None else mass).clamp_min(limits.tiny)
-        out[b, :, i] = sums[..., :-1] / mass
-        lse[b, :, i] = (peak.div(LOG2_E) + mass.log()).squeeze(-1)
+        weight, mass = _weights(variant, logits.sub_(peak), decay.kernel)
+        sums = rows.scratch.product("output", weight, rows.v[b, :, j])
+        torch.div(sums, mass.clamp_min_(limits.tiny), out=out[b, :, i])
+        lse[b, :, i] = peak.div_(LOG2_E).add_(mass.log_()).squeeze(-1)
     return out.to(inputs.q_BHQD.dtype), lse
+
+
+def _weights(variant: Variant, logits: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, in the memory of `logits`, what multiplies the values, and its denominator."""
+    weight = logits.exp2_()
+    if variant == "logitmul":
+        return weight, weight.sum(-1, keepdim=True)
+    if variant == "postmul":
+        mass = weight.sum(-1, keepdim=True)
+        return weight.mul_(kernel), mass
+    weight.mul_(kernel)
+    return weight, weight.sum(-1, keepdim=True)
 
 
 def backward(
@@ -76,67 +78,33 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return dq, dk, dv and, per subject, dλ and dw."""
     x = _widened(inputs)
-    d_out, out = d_out.to(lse.dtype), out.to(lse.dtype)
-    dq, dk, dv = (empty_output(part).zero_() for part in (x.q_BHQD, x.k_BHTD, x.v_BHTD))
+    rows, outer = _Rows.of(x, variant), _Outer.of(d_out.to(lse.dtype), out.to(lse.dtype), lse)
+    dq, dk, dv = (empty_output(part) for part in (x.q_BHQD, x.k_BHTD, x.v_BHTD))
+    for total in (dk, dv):
+        total.zero_()
     d_rates, d_weights = (part.new_zeros(part.shape) for part in (x.rates_BHR, x.weights_BHR))
     scale = 1 / math.sqrt(dq.shape[-1])
-    keys, values = _keys(x.k_BHTD), _values(x.v_BHTD)
-    inner = (d_out * out).sum(-1, keepdim=True)
-    d_rows = torch.cat([d_out, inner.neg()], -1)
     for tile in _tiles(x):
         b, i, j = tile.b, tile.i, tile.j
         if not tile.runs:
+            dq[b, :, i] = 0
             continue
-        queries = _queries(x.q_BHQD[b, :, i])
-        lse_i = lse[b, :, i].unsqueeze(-1) * LOG2_E
-        if variant != "logitmul":
-            queries[..., _LSE:] = -lse_i
-        decay = _Decay.of(tile, x, queries, keys[b], variant)
-        logits = queries @ keys[b, :, j].transpose(-1, -2)
-        grad = d_rows[b, :, i] @ values[b, :, j].transpose(-1, -2)
-        if variant == "logitmul":
-            plain = logits
-            logits = (plain * decay.kernel).sub_(lse_i)
-        weight = decay.take_off(logits).exp2_()
-        if variant == "logitmul":
-            d_weight, d_rate = decay.gradients(plain.mul_(grad.mul_(weight)))
-            d_weight, d_rate = d_weight / LOG2_E, d_rate / LOG2_E
-        elif variant == "postmul":
-            grad += inner[b, :, i]
-            d_weight, d_rate = decay.gradients(grad.mul_(weight))
-        else:
-            d_weight, d_rate = decay.gradients(grad.mul_(weight))
+        weight, d_logits, d_weight, d_rate = outer.differentiate(tile, rows)
         d_weights[b] += d_weight
         d_rates[b] -= x.weights_BHR[b] * d_rate
-        grad.mul_(decay.kernel)
-        if variant == "postmul":
-            grad.addcmul_(weight, inner[b, :, i], value=-1)
-        if variant != "logitmul":
-            weight.mul_(decay.kernel)
-        dv[b, :, j] += weight.transpose(-1, -2) @ d_out[b, :, i]
-        dq[b, :, i] = (grad @ x.k_BHTD[b, :, j]).mul_(scale)
-        dk[b, :, j] += (grad.transpose(-1, -2) @ x.q_BHQD[b, :, i]).mul_(scale)
+        _add_product(dv[b, :, j], weight, outer.d_out[b, :, i])
+        _add_product(dk[b, :, j], d_logits, rows.queries(tile))
+        d_queries = rows.scratch.product("output", d_logits, rows.k[b, :, j])
+        torch.mul(d_queries, scale, out=dq[b, :, i])
+    dk.div_(LOG2_E)
     dtype = inputs.q_BHQD.dtype
     return dq.to(dtype), dk.to(dtype), dv.to(dtype), d_rates, d_weights
 
 
-def _keys(k: Tensor) -> Tensor:
-    """Return k′, whose added channels a tile sets."""
-    keys = torch.nn.functional.pad(k, (0, _ADDED))
-    keys[..., _LSE] = 1
-    return keys
-
-
-def _values(v: Tensor) -> Tensor:
-    """Return v′ = [v, 1]."""
-    return torch.nn.functional.pad(v, (0, 1), value=1.0)
-
-
-def _queries(q: Float[Tensor, "b H i D"]) -> Float[Tensor, "b H i D_added"]:
-    """Return q′ to the base 2, with no decay and no logsumexp yet."""
-    queries = torch.nn.functional.pad(q * (LOG2_E / math.sqrt(q.shape[-1])), (0, _ADDED))
-    queries[..., _DAYS] = LOG2_E
-    return queries
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ · right over [b, H, i, j] and [b, H, i, c] to `total`."""
+    for own, one, other in zip(total, left.transpose(-1, -2), right, strict=True):
+        own.baddbmm_(one, other)
 
 
 def _widened(x: Inputs) -> Inputs:
@@ -144,6 +112,114 @@ def _widened(x: Inputs) -> Inputs:
     if x.q_BHQD.dtype in (torch.float32, torch.float64):
         return x
     return x._replace(q_BHQD=x.q_BHQD.float(), k_BHTD=x.k_BHTD.float(), v_BHTD=x.v_BHTD.float())
+
+
+class _Scratch:
+    """Memory that all tiles of a pass use again, one after the other."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.held: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return a tensor over the memory of this name, which holds anything."""
+        size = math.prod(shape)
+        if name not in self.held or self.held[name].numel() < size:
+            self.held[name] = self.like.new_empty(size)
+        return self.held[name][:size].view(shape)
+
+    def product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
+        """Return left · right over [b, H, i, c] and [b, H, c, j] in the memory of this name."""
+        out = self.take(name, *left.shape[:-1], right.shape[-1])
+        torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.flatten(0, 1))
+        return out
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What all tiles of a pass share; G = B·H.
+
+    Attributes:
+        variant: As in `ct_attention`.
+        q, k, v: [B, H, positions, D]
+        slowest: [B, H, 1, 1] λ0 to the base 2 (0 where the variant wants the kernel whole).
+        rate: [B, H, R, 1] −(λ_r − λ0) to the base 2.
+        weights: [B, H, R] w.
+        scratch: Where what belongs to a tile goes.
+    """
+
+    variant: Variant
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    slowest: Tensor
+    rate: Tensor
+    weights: Tensor
+    scratch: _Scratch
+
+    @classmethod
+    def of(cls, x: Inputs, variant: Variant) -> _Rows:
+        """Lay out the inputs of a pass."""
+        slowest = x.rates_BHR.amin(-1, keepdim=True) * (LOG2_E * (variant == "logbias"))
+        rate = (slowest - x.rates_BHR * LOG2_E).unsqueeze(-1)
+        k, v = x.k_BHTD.contiguous(), x.v_BHTD.contiguous()
+        slowest, scratch = slowest.unsqueeze(-1), _Scratch(x.q_BHQD)
+        return cls(variant, x.q_BHQD, k, v, slowest, rate, x.weights_BHR, scratch)
+
+    def queries(self, tile: _Tile) -> Tensor:
+        """Return a tile's queries such that their products with keys are logits to the base 2."""
+        own = self.q[tile.b, :, tile.i]
+        memory = self.scratch.take("queries", *own.shape)
+        return torch.mul(own, LOG2_E / math.sqrt(own.shape[-1]), out=memory)
+
+    def logits(self, tile: _Tile) -> Tensor:
+        """Return the logits of a tile to the base 2, [b, H, i, j]."""
+        keys = self.k[tile.b, :, tile.j].transpose(-1, -2)
+        return self.scratch.product("logits", self.queries(tile), keys)
+
+
+@dataclass(frozen=True)
+class _Outer:
+    """What the backward pass knows of its queries; the mathematics is in the folder's README.
+
+    Attributes:
+        d_out: [B, H, Q, D] dO.
+        inner: [B, H, Q, 1] D.
+        lse: [B, H, Q, 1] to the base 2.
+    """
+
+    d_out: Tensor
+    inner: Tensor
+    lse: Tensor
+
+    @classmethod
+    def of(cls, d_out: Tensor, out: Tensor, lse: Tensor) -> _Outer:
+        """Lay out what came from the forward pass and from above."""
+        inner = (d_out * out).sum(-1, keepdim=True)
+        return cls(d_out.contiguous(), inner, lse.unsqueeze(-1) * LOG2_E)
+
+    def differentiate(self, tile: _Tile, rows: _Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return P and dS, [b, H, i, j], and Σ G c_r and Σ G c_r Δ, [b, H, R]."""
+        b, i = tile.b, tile.i
+        inner, lse = self.inner[b, :, i], self.lse[b, :, i]
+        decay = _Decay.of(tile, rows)
+        logits = rows.logits(tile)
+        values = rows.v[b, :, tile.j].transpose(-1, -2)
+        grad = rows.scratch.product("gradient", self.d_out[b, :, i], values)
+        if rows.variant == "logitmul":
+            memory = rows.scratch.take("shifted", *grad.shape)
+            weight = decay.take_off(torch.mul(logits, decay.kernel, out=memory), lse).exp2_()
+            grad.sub_(inner).mul_(weight)
+            plain, timed = decay.gradients(logits.mul_(grad))
+            return weight, grad.mul_(decay.kernel), plain / LOG2_E, timed / LOG2_E
+        weight = decay.take_off(logits, lse).exp2_()
+        if rows.variant == "postmul":
+            sums = decay.gradients(grad.mul_(weight))
+            grad.mul_(decay.kernel).addcmul_(weight, inner, value=-1)
+        else:
+            sums = decay.gradients(grad.sub_(inner).mul_(weight))
+            grad.mul_(decay.kernel)
+        return weight.mul_(decay.kernel), grad, *sums
 
 
 @dataclass(frozen=True)
@@ -163,6 +239,7 @@ class _Tile:
         i: Queries.
         j: Keys from the first to the last that any of the queries sees.
         runs: Their parts; those of a ``past`` or ``future`` run are seen by every query.
+        statics: Most keys without a time that one of the subjects has.
         tq: [b, i] days.
         tk: [b, T] days.
         static: [b, T] keys without a time.
@@ -176,7 +253,7 @@ class _Tile:
     i: slice
     j: slice
     runs: tuple[_Run, ...]
-    any_static: bool
+    statics: int
     tq: Tensor
     tk: Tensor
     static: Tensor
@@ -187,24 +264,53 @@ class _Tile:
 
 @dataclass(frozen=True)
 class _Factors:
-    """Decay of the runs whose keys lie on one side: c_r = U_ir V_jr, one side after the other.
+    """Decay of a run whose keys lie on one side: c_r = U_ir V_jr.
 
     Attributes:
+        keys: The run, counted from the tile's first key.
         a: [b, 1, i, 1] days from the run's reference time to each query.
+        b: [b, 1, 1, j] days from each key to the reference time.
+        further: [b, 1, i, 1] days from it to the nearest key, for queries that have one nearer.
         u: [b, H, i, R] without w.
-        v: [b, H, j, R], 0 for static keys and outside of the run.
-        vb: `v` times the days from each key to the reference time.
+        v: [b, H, R, j], 0 for static keys.
+        static: [b, 1, 1, s] 1 where one of the first s keys has no time.
+        scratch: Where what is summed up at once goes.
     """
 
+    keys: slice
     a: Tensor
+    b: Tensor
+    further: Tensor
     u: Tensor
     v: Tensor
-    vb: Tensor
+    static: Tensor
+    scratch: _Scratch
+
+    def write(self, kernel: Tensor, weights: Tensor) -> None:
+        """Write K̃ of the run into the tile's [b, H, i, j]."""
+        left = (self.u * weights.unsqueeze(-2)).flatten(0, 1)
+        torch.bmm(left, self.v.flatten(0, 1), out=kernel.flatten(0, 1)[..., self.keys])
+        if held := self.static.shape[-1]:
+            kernel[..., :held] += self.static * weights.sum(-1)[..., None, None]
+
+    def take_off(self, logits: Tensor, slowest: Tensor, lse: Tensor | float) -> None:
+        """Take λ0 times the days beyond the nearest key's, and LSE, off the run's logits."""
+        query, key = self.further * slowest, self.b * slowest
+        held = self.static.shape[-1]
+        if held:
+            decay = (query + key[..., :held]) * (1 - self.static)
+            logits[..., :held].sub_(decay + lse)
+        logits[..., self.keys][..., held:].sub_(query + lse).sub_(key[..., held:])
 
     def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each."""
-        plain, timed = (grad @ torch.cat([self.v, self.vb], -1)).chunk(2, -1)
-        return (self.u * plain).sum(-2), (self.u * (self.a * plain + timed)).sum(-2)
+        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each, for G [b, H, i, j]."""
+        left = torch.cat([self.u, self.u * self.a], -1).transpose(-1, -2)
+        plain, timed = self.scratch.product("factors", left, grad[..., self.keys]).chunk(2, 2)
+        d_weight = plain.mul_(self.v).sum(-1)
+        d_rate = timed.mul_(self.v).addcmul_(plain, self.b).sum(-1)
+        if held := self.static.shape[-1]:
+            d_weight += (grad[..., :held] * self.static).sum((-1, -2)).unsqueeze(-1)
+        return d_weight, d_rate
 
 
 @dataclass(frozen=True)
@@ -213,10 +319,11 @@ class _Exact:
 
     Attributes:
         keys: The run, counted from the tile's first key.
-        unseen: [b, 1, i, e] which queries don't see which keys.
+        unseen: [b, 1, i, e] next to −∞ where a query does not see a key, else 0.
         further: [b, 1, i, e] days beyond the nearest key's.
         delta: [b, 1, i, e] Δ in days.
         components: [b, H, R, i·e] c_r = e^(−(λ_r − λ0)Δ), in [0, 1].
+        scratch: Where what is summed up at once goes.
     """
 
     keys: slice
@@ -224,12 +331,27 @@ class _Exact:
     further: Tensor
     delta: Tensor
     components: Tensor
+    scratch: _Scratch
+
+    def write(self, kernel: Tensor, weights: Tensor) -> None:
+        """Write K̃ of the run into the tile's [b, H, i, j]."""
+        own = kernel[..., self.keys]
+        mixed = self.scratch.product("mixed", weights.unsqueeze(-2), self.components)
+        own.copy_(mixed.view(own.shape))
+
+    def take_off(self, logits: Tensor, slowest: Tensor, lse: Tensor | float) -> None:
+        """Take λ0 times the days beyond the nearest key's, and LSE, off the run's logits."""
+        own = logits[..., self.keys]
+        own.sub_(lse).addcmul_(self.further, slowest, value=-1).add_(self.unseen)
 
     def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each."""
+        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each, for G [b, H, i, j]."""
         own = grad[..., self.keys]
-        both = torch.stack([own, own * self.delta], -1).flatten(-3, -2)
-        plain, timed = (self.components @ both).unbind(-1)
+        both = self.scratch.take("both", *own.shape[:2], 2, *own.shape[2:])
+        both[:, :, 0].copy_(own)
+        torch.mul(own, self.delta, out=both[:, :, 1])
+        components = self.components.transpose(-1, -2)
+        plain, timed = (both.flatten(-2) @ components).unbind(2)
         return plain, timed
 
 
@@ -238,105 +360,87 @@ class _Decay:
     """All decays of a tile.
 
     Attributes:
-        kernel: [b, H, i, j] K̃, 0 where a query does not see a key.
-        static: [b, 1, 1, j] 1 where a key has no time, or None where none is.
-        slowest: [b, H] λ0.
+        kernel: [b, H, i, j] K̃; anything where a query does not see a key.
+        slowest: [b, H, 1, 1] λ0 to the base 2.
+        parts: One for each run.
     """
 
     kernel: Tensor
-    static: Tensor | None
     slowest: Tensor
-    factors: tuple[_Factors, ...]
-    exact: tuple[_Exact, ...]
+    parts: tuple[_Factors | _Exact, ...]
 
     @classmethod
-    def of(cls, tile: _Tile, x: Inputs, queries: Tensor, keys: Tensor, variant: Variant) -> _Decay:
-        """Find the decays; write the added channels of the tile's `queries` and `keys`."""
-        rates, weights = x.rates_BHR[tile.b], x.weights_BHR[tile.b]
-        slowest = rates.amin(-1) * (variant == "logbias")
-        excess = rates - slowest.unsqueeze(-1)
-        keys[:, :, tile.j, _DAYS:_LSE] = 0
-        factors = tuple(
-            _factors(tile, run, slowest, excess, queries, keys)
-            for run in tile.runs
-            if run.side != "exact"
+    def of(cls, tile: _Tile, rows: _Rows) -> _Decay:
+        """Find the decays of the tile's runs."""
+        slowest, weights = rows.slowest[tile.b], rows.weights[tile.b]
+        shape = (*slowest.shape[:2], tile.tq.shape[1], tile.j.stop)
+        kernel = rows.scratch.take("kernel", *shape)
+        parts = tuple(
+            (_exact if run.side == "exact" else _factors)(tile, run, f"decay {place}", rows)
+            for place, run in enumerate(tile.runs)
         )
-        exact = tuple(_exact(tile, run, excess) for run in tile.runs if run.side == "exact")
-        left = [part.u * weights.unsqueeze(-2) for part in factors]
-        right = [part.v for part in factors]
-        static = None
-        if tile.any_static:
-            static = tile.static[:, None, None, tile.j].to(rates.dtype)
-            shape = queries.shape[:3]
-            left.append(weights.sum(-1)[..., None, None].expand(*shape, 1))
-            right.append(static.transpose(-1, -2).expand(*shape[:2], -1, 1))
-        kernel = queries.new_zeros(*queries.shape[:3], tile.j.stop)
-        if left:
-            kernel = torch.cat(left, -1) @ torch.cat(right, -1).transpose(-1, -2)
-        for part in exact:
-            shape = kernel[..., part.keys].shape
-            own = (weights.unsqueeze(-2) @ part.components).view(shape)
-            kernel[..., part.keys] = own.masked_fill_(part.unseen, 0)
-        return cls(kernel, static, slowest, factors, exact)
+        for part in parts:
+            part.write(kernel, weights)
+        return cls(kernel, slowest, parts)
 
-    def take_off(self, logits: Tensor) -> Tensor:
-        """Take λ0 times the days beyond the nearest key's off the exact runs' logits, in place."""
-        lowest = torch.finfo(logits.dtype).min / 4
-        for part in self.exact:
-            own = logits[..., part.keys]
-            own.addcmul_(part.further, self.slowest[..., None, None], value=-LOG2_E)
-            own.masked_fill_(part.unseen, lowest)
+    def take_off(self, logits: Tensor, lse: Tensor | float = 0.0) -> Tensor:
+        """Take the decay that K̃ leaves out, and LSE, off a tile's logits, in place."""
+        for part in self.parts:
+            part.take_off(logits, self.slowest, lse)
         return logits
 
     def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each."""
-        parts = [part.gradients(grad) for part in self.factors]
-        parts += [part.gradients(grad) for part in self.exact]
-        d_weight, d_rate = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
-        if self.static is None or not self.factors:
-            return d_weight, d_rate
-        held = grad[..., : self.static.shape[-1]] * self.static
-        for part in self.exact:
-            held[..., part.keys] = 0
-        return d_weight + held.sum((-1, -2)).unsqueeze(-1), d_rate
+        """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each, for G [b, H, i, j]."""
+        d_weight, d_rate = self.parts[0].gradients(grad)
+        for part in self.parts[1:]:
+            more = part.gradients(grad)
+            d_weight, d_rate = d_weight + more[0], d_rate + more[1]
+        return d_weight, d_rate
 
 
-def _factors(
-    tile: _Tile, run: _Run, slowest: Tensor, excess: Tensor, queries: Tensor, keys: Tensor
-) -> _Factors:
+def _factors(tile: _Tile, run: _Run, name: str, rows: _Rows) -> _Factors:
     j = run.keys
     past = run.side == "past"
     sign, nearest = (1, tile.past) if past else (-1, tile.future)
-    static = tile.static[:, j]
+    held = min(tile.statics, j.stop) if past else 0
+    static = tile.static[:, :held]
     t = tile.tk[:, j] * sign
-    edge = t.masked_fill(static, -math.inf).amax(1, keepdim=True)
-    edge = torch.where(edge.isinf(), (tile.tq * sign).amin(1, keepdim=True), edge)
-    a = tile.tq * sign - edge
-    b = (edge - t).masked_fill_(static, 0)
-    further = (nearest * sign - edge).clamp_min_(0)
-    keys[:, :, j, _DAYS] = b[:, None] * -slowest[..., None]
-    keys[:, :, j, _PAST if past else _FUTURE] = (~static)[:, None].to(keys.dtype)
-    queries[..., _PAST if past else _FUTURE] = further[:, None] * (slowest[..., None] * -LOG2_E)
-    a, b = a[:, None, :, None], b[:, None, :, None]
-    rate = excess.unsqueeze(-2) * -LOG2_E
-    v = torch.exp2(b * rate).masked_fill_(static[:, None, :, None], 0)
-    outside = (0, 0, j.start, tile.j.stop - j.stop)
-    v, vb = (torch.nn.functional.pad(part, outside) for part in (v, v * b))
-    return _Factors(a, torch.exp2(a * rate), v, vb)
+    if held:
+        t[:, :held].masked_fill_(static, -math.inf)
+    edge = t.amax(1, keepdim=True)
+    if held:
+        edge = torch.where(edge.isinf(), (tile.tq * sign).amin(1, keepdim=True), edge)
+    a, b, further = tile.tq * sign - edge, edge - t, (nearest * sign - edge).clamp_min_(0)
+    if held:
+        b[:, :held].masked_fill_(static, 0)
+    a, b, further = a[:, None, :, None], b[:, None, None], further[:, None, :, None]
+    rate, static = rows.rate[tile.b], static[:, None, None]
+    memory = rows.scratch.take(name, *rate.shape[:3], b.shape[-1])
+    u, v = torch.exp2(a * rate.transpose(-1, -2)), torch.mul(b, rate, out=memory).exp2_()
+    if held:
+        v[..., :held].masked_fill_(static, 0)
+    return _Factors(j, a, b, further, u, v, static.to(v.dtype), rows.scratch)
 
 
-def _exact(tile: _Tile, run: _Run, excess: Tensor) -> _Exact:
+def _exact(tile: _Tile, run: _Run, name: str, rows: _Rows) -> _Exact:
     j = run.keys
     tq, tk = tile.tq[:, :, None], tile.tk[:, None, j]
-    static = tile.static[:, None, j]
+    delta = tq - tk
+    further = torch.where(delta >= 0, tile.past[:, :, None] - tk, tk - tile.future[:, :, None])
+    further.clamp_min_(0)
+    delta.abs_()
+    if tile.statics > j.start:
+        static = tile.static[:, None, j]
+        further.masked_fill_(static, 0)
+        delta.masked_fill_(static, 0)
     position = torch.arange(j.start, j.stop, device=tq.device)
-    unseen = (position >= tile.sees[:, :, None])[:, None]
-    further = torch.where(tk <= tq, tile.past[:, :, None] - tk, tk - tile.future[:, :, None])
-    further = further.clamp_min_(0).masked_fill_(static, 0)[:, None]
-    delta = (tq - tk).abs_().masked_fill_(static, 0)[:, None]
-    rate = excess.unsqueeze(-1) * -LOG2_E
-    components = (delta.flatten(-2).unsqueeze(-2) * rate).exp2_()
-    return _Exact(j, unseen, further, delta, components)
+    lowest = torch.finfo(tq.dtype).min / 4
+    unseen = (position >= tile.sees[:, :, None]).to(tq.dtype).mul_(lowest)
+    delta, further, unseen = delta[:, None], further[:, None], unseen[:, None]
+    days, rate = delta.flatten(-2).unsqueeze(-2), rows.rate[tile.b]
+    components = rows.scratch.take(name, *rate.shape[:3], days.shape[-1])
+    torch.mul(days, rate, out=components).exp2_()
+    return _Exact(j, unseen, further, delta, components, rows.scratch)
 
 
 def _tiles(x: Inputs) -> Iterator[_Tile]:
@@ -344,16 +448,17 @@ def _tiles(x: Inputs) -> Iterator[_Tile]:
     n_subjects, heads, n_queries, _ = x.q_BHQD.shape
     n_keys = x.tk_days_BT.shape[1]
     static = torch.arange(n_keys, device=x.n_static_B.device) < x.n_static_B[:, None]
-    any_static = bool(static.any())
+    statics = x.n_static_B.clamp(0, n_keys)
     past, future = _nearest(x, static)
     block = min(max(n_queries, 1), BLOCK_QUERIES)
     subjects = max(1, TILE_FLOATS // (heads * block * max(n_keys, 1)))
     queries = [slice(start, start + block) for start in range(0, n_queries, block)]
-    cuts = _cuts(x, static, queries)
+    cuts = _cuts(x, static, block)
     for start in range(0, n_subjects, subjects):
         b = slice(start, start + subjects)
+        most = int(statics[b].amax())
         lowest, highest = cuts[b].amin(0).tolist(), cuts[b].amax(0).tolist()
-        for place, i in enumerate(queries):
+        for place, i in reversed(list(enumerate(queries))):
             past_end, seen_by_all = lowest[place][0], lowest[place][2]
             future_start, seen_by_any = highest[place][1], highest[place][3]
             yield _Tile(
@@ -361,7 +466,7 @@ def _tiles(x: Inputs) -> Iterator[_Tile]:
                 i,
                 slice(0, seen_by_any),
                 _runs(past_end, future_start, seen_by_all, seen_by_any),
-                any_static,
+                most,
                 x.tq_days_BQ[b, i],
                 x.tk_days_BT[b],
                 static[b],
@@ -385,26 +490,23 @@ def _runs(past_end: int, future_start: int, seen_by_all: int, seen_by_any: int) 
     return tuple(_Run(side, slice(start, stop)) for side, start, stop in bounds if stop > start)
 
 
-def _cuts(
-    x: Inputs, static_BT: Bool[Tensor, "B T"], queries: Sequence[slice]
-) -> Int[Tensor, "B blocks 4"]:
+def _cuts(x: Inputs, static_BT: Bool[Tensor, "B T"], block: int) -> Int[Tensor, "B blocks 4"]:
     """Return, per subject and block of queries, four places among the keys.
 
     Before the first, no key is later than any query; from the second on, none is earlier and none
     static; before the third, every query sees every key; from the fourth on, none sees any.
     """
-    tk_days_BT = x.tk_days_BT
-    n_keys = tk_days_BT.shape[1]
-    position = torch.arange(n_keys, device=tk_days_BT.device)
-    columns = []
-    for i in queries:
-        tq, sees = x.tq_days_BQ[:, i], x.kv_end_BQ[:, i].clamp(0, n_keys)
-        later = (tk_days_BT > tq.amin(1, keepdim=True)) & ~static_BT
-        earlier = (tk_days_BT < tq.amax(1, keepdim=True)) | static_BT
-        past_end = torch.where(later, position, n_keys).amin(1)
-        future_start = torch.where(earlier, position + 1, 0).amax(1)
-        columns.append(torch.stack([past_end, future_start, sees.amin(1), sees.amax(1)], -1))
-    return torch.stack(columns, 1)
+    n_queries, n_keys = x.kv_end_BQ.shape[1], static_BT.shape[1]
+    starts = torch.arange(0, n_queries, block, device=static_BT.device)
+    place = torch.arange(block, device=static_BT.device)
+    at = (starts[:, None] + place).clamp_max_(n_queries - 1)
+    tq, sees = x.tq_days_BQ[:, at], x.kv_end_BQ[:, at].clamp(0, n_keys)
+    latest = x.tk_days_BT.masked_fill(static_BT, -math.inf)
+    earliest = latest.flip(1).cummin(1).values.flip(1)
+    latest = latest.cummax(1).values
+    past_end = torch.searchsorted(latest, tq.amin(-1), right=True)
+    future_start = torch.searchsorted(earliest, tq.amax(-1))
+    return torch.stack([past_end, future_start, sees.amin(-1), sees.amax(-1)], -1)
 
 
 def _nearest(
