@@ -44,8 +44,10 @@ def type_of(name: str) -> str:
 
 def made(kernel: triton.JITFunction, channels: int, rates: int) -> dict[str, int]:
     """Return instructions of one kernel in bfloat16, with rows of 16 bytes."""
-    cut = passes.forward_blocks if kernel is attend else passes.backward_blocks
-    blocks = cut(channels, torch.bfloat16)
+    by_queries, by_keys = passes.backward_blocks(torch.bfloat16)
+    blocks = by_keys if kernel is attend_backward_keys else by_queries
+    if kernel is attend:
+        blocks = passes.forward_blocks(channels, torch.bfloat16)
     sizes = {"D": channels, "DP": channels, "R": rates, "BM": blocks.queries, "BN": blocks.keys}
     fixed = sizes | {"WIDTH": 32, "PRECISION": "tf32", "VARIANT": 0}
     types = {name: fixed.get(name) or type_of(name) for name in kernel.arg_names}

@@ -30,11 +30,15 @@ HARD = (
 )
 
 
+def moved(x: Inputs) -> Inputs:
+    return Inputs(*(part.to(DEVICE) for part in x))
+
+
 def run(x: Inputs, d_out: torch.Tensor, variant: Variant = "logbias", blocks: Blocks | None = None):
-    x = Inputs(*(part.to(DEVICE) for part in x))
-    d_out = d_out.to(DEVICE)
+    x, d_out = moved(x), d_out.to(DEVICE)
+    both = None if blocks is None else (blocks, blocks)
     out, lse = passes.forward(x, variant, blocks)
-    return out, lse, passes.backward(d_out, x, out, lse, variant, blocks)
+    return out, lse, passes.backward(d_out, x, out, lse, variant, both)
 
 
 def check_float32(x: Inputs, variant: Variant, blocks: Blocks | None) -> None:
@@ -66,7 +70,14 @@ def test_the_ablation_arms_are_within_1e_5_of_float64(name, variant):
 
 def test_half_a_thousand_tokens_in_the_blocks_that_a_gpu_gets():
     x = Case(513, subjects=1, heads=1, channels=64, rates=4, statics=3).inputs()
-    check_float32(x, "logbias", passes.backward_blocks(64, torch.bfloat16))
+    d_out = random_like(x)
+    half = torch.bfloat16
+    here, blocks = moved(x), passes.backward_blocks(half)
+    out, lse = passes.forward(here, "logbias", passes.forward_blocks(64, half))
+    found = passes.backward(d_out.to(DEVICE), here, out, lse, "logbias", blocks)
+    wanted_out, wanted = exact(x, d_out)
+    for one, other in zip((out, *found), (wanted_out, *wanted), strict=True):
+        assert relative(one.cpu(), other) < 1e-5
 
 
 @pytest.mark.usefixtures("bfloat16")
@@ -106,15 +117,9 @@ def test_padding_is_not_worked_on():
     x.kv_end_BQ.clamp_max_(40)
     for part in (x.k_BHTD, x.v_BHTD):
         part[:, :, 64:] = 1e30
-    call = passes.Call(x, "logbias")
-    plan = passes.make_plan(call, SMALL, backward=True)
-    visited = [
-        lists[0][0, own, kind, : lists[2][0, own, kind]]
-        for lists in (plan.by_query,)
-        for own in range(4)
-        for kind in range(3)
-    ]
-    assert sorted(set(torch.cat(visited).tolist())) == [0, 1]
+    plan = passes.make_plan(passes.Call(moved(x), "logbias"), SMALL, by_query=True)
+    listed = torch.arange(4, device=DEVICE) < plan.counts[..., None]
+    assert sorted(set(plan.blocks[listed].tolist())) == [0, 1]
     out, _, found = run(x, random_like(x), blocks=SMALL)
     assert all(bool(part.isfinite().all()) for part in (out, *found))
     assert not found[1][:, :, 64:].any()
@@ -125,10 +130,9 @@ def test_far_tiles_are_skipped_and_nothing_is_lost():
     x = Case(160, subjects=1, heads=2, span_days=2 * YEAR, tie_every=0).inputs()
     rates = torch.tensor([[[math.log(2)], [math.log(2) / (5 * YEAR)]]]) * torch.tensor([1, 10, 50])
     x = x._replace(rates_BHR=rates.contiguous(), q_BHQD=x.q_BHQD * 0.3, k_BHTD=x.k_BHTD * 0.3)
-    plan = passes.make_plan(passes.Call(x, "logbias"), SMALL, backward=False)
-    _, further, counts = plan.by_query
-    listed = torch.arange(further.shape[-1]) < counts[0, -1, 0]
-    reached = [int((listed & (further[0, -1, 0] <= days)).sum()) for days in plan.reach[0]]
+    plan = passes.make_plan(passes.Call(moved(x), "logbias"), SMALL, by_query=True)
+    listed = torch.arange(5, device=DEVICE) < plan.counts[0, -1, 0]
+    reached = [int((listed & (plan.further[0, -1, 0] <= days)).sum()) for days in plan.reach[0]]
     assert reached == [1, 4]
     check_float32(x, "logbias", SMALL)
 

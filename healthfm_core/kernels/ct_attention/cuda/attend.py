@@ -20,7 +20,7 @@ from healthfm_core.kernels.ct_attention.cuda.parts import (
     logits_of,
     near_blocks,
     pair_decay,
-    right_factors,
+    side_decay,
     store_rows,
 )
 
@@ -91,12 +91,13 @@ def attend(
         peak = shifted
         for n in range(near):
             j = statics + tl.load(listed + n) * BN + one
-            gone = tl.maximum((anchor - tl.load(tk + b * n_keys + j)) * sign, 0.0)
+            t_keys = tl.load(tk + b * n_keys + j)
+            taken, kernel, _ = side_decay(
+                t_keys, anchor, sign, left, excess, slow, PRECISION, VARIANT
+            )
             keys = load_rows(k, j, n_keys, k_j, D, DP)
-            right = right_factors(gone, excess).to(queries.dtype)
-            kernel = tl.dot(left, tl.trans(right), input_precision=PRECISION)
             x = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
-            x = logits_of(x, (gone * slow)[None, :], kernel, VARIANT)
+            x = logits_of(x, taken, kernel, VARIANT)
             values = load_rows(v, j, n_keys, v_j, D, DP)
             sums, total, peak = _attend_tile(
                 sums, total, peak, x, kernel, values, PRECISION, VARIANT
@@ -109,8 +110,9 @@ def attend(
         t_keys = tl.load(tk + b * n_keys + j, mask=j < n_keys, other=0.0)
         keys = load_rows(k, j, n_keys, k_j, D, DP)
         _, taken, kernel = pair_decay(
-            t[:, None], t_keys[None, :], before[:, None], after[:, None], rates, weights, slowest, R
-        )
+            t[:, None], t_keys[None, :], before[:, None], after[:, None],
+            rates, weights, slowest, R, VARIANT,
+        )  # fmt: skip
         x = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
         x = logits_of(x, taken, kernel, VARIANT)
         x = tl.where(j[None, :] < end[:, None], x, float("-inf"))

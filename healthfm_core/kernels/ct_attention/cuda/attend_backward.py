@@ -13,6 +13,7 @@ from healthfm_core.kernels.ct_attention.cuda.parts import (
     LENGTHS,
     LOG2E,
     NEVER,
+    NONE,
     SLOTS,
     head_of,
     left_factors,
@@ -22,6 +23,7 @@ from healthfm_core.kernels.ct_attention.cuda.parts import (
     pair_decay,
     pieces,
     right_factors,
+    side_decay,
     store_rows,
 )
 
@@ -85,16 +87,18 @@ def attend_backward_queries(
         found = tl.zeros((BM, SLOTS), tl.float32)
         for n in range(near):
             j = statics + tl.load(listed + n) * BN + one
-            gone = tl.maximum((anchor - tl.load(tk + b * n_keys + j)) * sign, 0.0)
+            t_keys = tl.load(tk + b * n_keys + j)
+            taken, kernel, right = side_decay(
+                t_keys, anchor, sign, left, excess, slow, PRECISION, VARIANT
+            )
             keys = load_rows(k, j, n_keys, k_j, D, DP)
             values = load_rows(v, j, n_keys, v_j, D, DP)
-            right = right_factors(gone, excess).to(queries.dtype)
-            kernel = tl.dot(left, tl.trans(right), input_precision=PRECISION)
             plain = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
-            e = tl.exp2(logits_of(plain, (gone * slow)[None, :], kernel, VARIANT) - origin[:, None])
+            e = tl.exp2(logits_of(plain, taken, kernel, VARIANT) - origin[:, None])
             dp = tl.dot(d_rows, tl.trans(values), input_precision=PRECISION)
             _, ds, g = pieces(e, plain, kernel, dp, dot[:, None], VARIANT)
-            found = tl.dot(g.to(right.dtype), right, found, input_precision=PRECISION)
+            if VARIANT != NONE:
+                found = tl.dot(g.to(right.dtype), right, found, input_precision=PRECISION)
             grad = tl.dot(ds.to(keys.dtype), keys, grad, input_precision=PRECISION)
         found *= tl.exp2(-apart[:, None] * excess[None, :])
         by_weight += tl.sum(found, 0)
@@ -107,14 +111,15 @@ def attend_backward_queries(
         keys = load_rows(k, j, n_keys, k_j, D, DP)
         values = load_rows(v, j, n_keys, v_j, D, DP)
         gap, taken, kernel = pair_decay(
-            t[:, None], t_keys[None, :], before[:, None], after[:, None], rates, weights, slowest, R
-        )
+            t[:, None], t_keys[None, :], before[:, None], after[:, None],
+            rates, weights, slowest, R, VARIANT,
+        )  # fmt: skip
         plain = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
         x = logits_of(plain, taken, kernel, VARIANT) - level[:, None]
         e = tl.exp2(tl.where(j[None, :] < end[:, None], x, float("-inf")))
         dp = tl.dot(d_rows, tl.trans(values), input_precision=PRECISION)
         _, ds, g = pieces(e, plain, kernel, dp, dot[:, None], VARIANT)
-        for r in tl.static_range(R):
+        for r in tl.static_range(R if VARIANT != NONE else 0):
             own = g * tl.exp2(-gap * ((tl.load(rates + r) - slowest) * LOG2E))
             by_weight += tl.where(slot == r, tl.sum(own), 0.0)
             by_rate += tl.where(slot == r, tl.sum(own * gap), 0.0)
@@ -231,8 +236,12 @@ def attend_backward_keys(
                 nearest = tl.load((future if side else past) + i, mask=is_i, other=0.0)
                 level += slow * tl.maximum((nearest - anchor) * sign, 0.0)
                 t = tl.load(tq + i, mask=is_i, other=0.0)
-                left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight)
-                kernel = tl.dot(right, tl.trans(left.to(right.dtype)), input_precision=PRECISION)
+                if VARIANT == NONE:
+                    kernel = 1.0
+                else:
+                    left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight)
+                    left = tl.trans(left.to(right.dtype))
+                    kernel = tl.dot(right, left, input_precision=PRECISION)
                 queries = load_rows(q, i, n_queries, q_i, D, DP)
                 d_rows = load_rows(d_out, i, n_queries, do_i, D, DP)
                 plain = tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * scale
@@ -254,7 +263,7 @@ def attend_backward_keys(
                 t_keys[:, None],
                 tl.load(past + i, mask=is_i, other=0.0)[None, :],
                 tl.load(future + i, mask=is_i, other=0.0)[None, :],
-                rates, weights, slowest, R,
+                rates, weights, slowest, R, VARIANT,
             )  # fmt: skip
             queries = load_rows(q, i, n_queries, q_i, D, DP)
             d_rows = load_rows(d_out, i, n_queries, do_i, D, DP)

@@ -31,6 +31,8 @@ FUTURE = tl.constexpr(2)
 LOGBIAS = tl.constexpr(0)
 POSTMUL = tl.constexpr(1)
 LOGITMUL = tl.constexpr(2)
+NONE = tl.constexpr(3)
+"""No decay at all: what the others are measured against."""
 
 
 @triton.jit
@@ -94,8 +96,26 @@ def right_factors(b, excess):
 
 @triton.jit
 @no_type_check
-def pair_decay(t, keys, past, future, rates, weights, slowest, R: tl.constexpr):
+def side_decay(
+    t_keys, anchor, sign, left, excess, slow, PRECISION: tl.constexpr, VARIANT: tl.constexpr
+):
+    """Return λ0 times the days from `anchor` to the keys (base 2), K̃, and the keys' factors."""
+    if VARIANT == NONE:
+        return 0.0, 1.0, left
+    gone = tl.maximum((anchor - t_keys) * sign, 0.0)
+    right = right_factors(gone, excess).to(left.dtype)
+    kernel = tl.dot(left, tl.trans(right), input_precision=PRECISION)
+    return (gone * slow)[None, :], kernel, right
+
+
+@triton.jit
+@no_type_check
+def pair_decay(
+    t, keys, past, future, rates, weights, slowest, R: tl.constexpr, VARIANT: tl.constexpr
+):
     """Return Δ, λ0 times the days beyond the nearest key's (base 2) and K̃, pair by pair."""
+    if VARIANT == NONE:
+        return 0.0, 0.0, 1.0
     gap = tl.abs(t - keys)
     further = tl.maximum(tl.where(keys <= t, past - keys, keys - future), 0.0)
     kernel = tl.zeros_like(gap)
@@ -124,8 +144,11 @@ def pieces(e, plain, kernel, dp, dot, VARIANT: tl.constexpr):
     elif VARIANT == POSTMUL:
         p, g = e * kernel, e * dp
         ds = g * kernel - e * dot
+    elif VARIANT == LOGITMUL:
+        p, g = e, e * (dp - dot)
+        ds = g * kernel
+        g *= plain * (1 / LOG2E)
     else:
         p, ds = e, e * (dp - dot)
-        g = ds * plain * (1 / LOG2E)
-        ds *= kernel
+        g = ds
     return p, ds, g

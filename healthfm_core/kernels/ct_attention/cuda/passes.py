@@ -20,8 +20,8 @@ from healthfm_core.kernels.ct_attention.cuda.attend_backward import (
 from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, empty_output
 
 LOG2E = math.log2(math.e)
-VARIANTS: tuple[Variant, ...] = ("logbias", "postmul", "logitmul")
-"""In the order of the kernels' numbers; ``none`` is ``logbias`` at a rate of 0."""
+VARIANTS: tuple[Variant, ...] = ("logbias", "postmul", "logitmul", "none")
+"""In the order of the kernels' numbers."""
 MOST_CHANNELS = 128
 SPARE_BITS = 8
 """A far tile is skipped when each of its weights is below 2^-(24 + this) / N of its row's sum: the
@@ -47,14 +47,25 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each block of queries, and each block of keys, has to visit."""
+    """What each block of queries (or of keys) has to visit.
+
+    Attributes:
+        past: Time of each query's nearest visible key as seen from the past.
+        future: The same as seen from the future.
+        k_times: First and last time of each block of keys.
+        reach: Days beyond the nearest key from which on a head forgets all.
+        blocks: The blocks to visit by kind, near ones first, [B, own, 3, others].
+        further: Days by which they lie beyond the nearest key.
+        counts: How many there are, [B, own, 3].
+    """
 
     past: Float[Tensor, "B Q"]
     future: Float[Tensor, "B Q"]
     k_times: Float[Tensor, "B k_blocks 2"]
-    by_query: tuple[Tensor, Tensor, Tensor]
-    by_key: tuple[Tensor, Tensor, Tensor] | None
     reach: Float[Tensor, "B H"]
+    blocks: Tensor
+    further: Tensor
+    counts: Tensor
 
 
 def serves(x: Inputs) -> bool:
@@ -69,11 +80,11 @@ def forward_blocks(channels: int, dtype: torch.dtype) -> Blocks:
     return Blocks(128, 64, 8, 3 if channels <= 64 else 2)
 
 
-def backward_blocks(channels: int, dtype: torch.dtype) -> Blocks:
-    """Return how both kernels of the backward pass are cut."""
+def backward_blocks(dtype: torch.dtype) -> tuple[Blocks, Blocks]:
+    """Return how the backward pass is cut: its kernel by queries, and that by keys."""
     if dtype == torch.float32:
-        return Blocks(32, 32, 4, 2 if channels <= 64 else 1)
-    return Blocks(64, 64, 8 if channels > 64 else 4, 2)
+        return Blocks(32, 32, 4, 2), Blocks(32, 32, 4, 2)
+    return Blocks(128, 32, 8, 2), Blocks(32, 128, 8, 2)
 
 
 def forward(
@@ -85,11 +96,11 @@ def forward(
     out = empty_output(x.q)
     lse = x.q.new_empty(x.q.shape[:3], dtype=torch.float32)
     with x.device():
-        plan = make_plan(x, blocks, backward=False)
+        plan = make_plan(x, blocks, by_query=True)
         attend[x.rows, _cdiv(x.n_queries, blocks.queries)](
-            x.q, x.k, x.v, out, lse, *x.where, *x.planned(plan, plan.by_query),
+            x.q, x.k, x.v, out, lse, *x.where, *x.planned(plan),
             *_strides(x.q, x.k, x.v, out), x.heads, x.n_queries, x.n_keys,
-            _cdiv(x.n_keys, blocks.keys), x.scale, **x.sizes(blocks, x.n_keys, blocks.keys),
+            _cdiv(x.n_keys, blocks.keys), x.scale, **x.sizes(blocks, plan),
         )  # fmt: skip
     return out, lse
 
@@ -100,30 +111,28 @@ def backward(
     out: Tensor,
     lse: Tensor,
     variant: Variant,
-    blocks: Blocks | None = None,
+    blocks: tuple[Blocks, Blocks] | None = None,
 ) -> tuple[Tensor, ...]:
     """Return dq, dk, dv and, per subject, dλ and dw."""
     x = Call(inputs, variant)
-    blocks = blocks or backward_blocks(x.channels, x.dtype)
+    by_queries, by_keys = blocks or backward_blocks(x.dtype)
     d_out, out = _plain(d_out), _plain(out)
     dq, dk, dv = (empty_output(part) for part in (x.q, x.k, x.v))
     inner = torch.empty_like(lse)
-    n_q, n_k = _cdiv(x.n_queries, blocks.queries), _cdiv(x.n_keys, blocks.keys)
+    n_q, n_k = _cdiv(x.n_queries, by_queries.queries), _cdiv(x.n_keys, by_keys.keys)
     sums = lse.new_empty(*x.rates.shape[:2], n_q, 2, parts.SLOTS.value)
     with x.device():
-        plan = make_plan(x, blocks, backward=True)
-        assert plan.by_key is not None
+        plan = make_plan(x, by_queries, by_query=True)
         attend_backward_queries[x.rows, n_q](
-            x.q, x.k, x.v, out, d_out, lse, dq, inner, sums,
-            *x.where, *x.planned(plan, plan.by_query),
-            *_strides(x.q, x.k, x.v, out, d_out, dq), x.heads, x.n_queries, x.n_keys, n_k,
-            x.scale, **x.sizes(blocks, x.n_keys, blocks.keys),
+            x.q, x.k, x.v, out, d_out, lse, dq, inner, sums, *x.where, *x.planned(plan),
+            *_strides(x.q, x.k, x.v, out, d_out, dq), x.heads, x.n_queries, x.n_keys,
+            _cdiv(x.n_keys, by_queries.keys), x.scale, **x.sizes(by_queries, plan),
         )  # fmt: skip
+        plan = make_plan(x, by_keys, by_query=False)
         attend_backward_keys[x.rows, n_k + 1](
-            x.q, x.k, x.v, d_out, lse, inner, dk, dv,
-            *x.where, *x.planned(plan, plan.by_key),
-            *_strides(x.q, x.k, x.v, d_out, dk, dv), x.heads, x.n_queries, x.n_keys, n_q, n_k,
-            x.scale, **x.sizes(blocks, x.n_queries, blocks.queries),
+            x.q, x.k, x.v, d_out, lse, inner, dk, dv, *x.where, *x.planned(plan),
+            *_strides(x.q, x.k, x.v, d_out, dk, dv), x.heads, x.n_queries, x.n_keys,
+            _cdiv(x.n_queries, by_keys.queries), n_k, x.scale, **x.sizes(by_keys, plan),
         )  # fmt: skip
     n_rates, half = x.rates.shape[-1], parts.HALF.value
     plain, timed = sums.sum(2).unbind(2)
@@ -153,21 +162,20 @@ class Call:
         """Return a context in which kernels are launched where the inputs are."""
         return torch.cuda.device(self.q.device) if self.q.is_cuda else nullcontext()
 
-    def planned(self, plan: Plan, lists: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def planned(self, plan: Plan) -> tuple[Tensor, ...]:
         """Return what all three kernels take of a plan."""
-        blocks, further, counts = lists
         at = (plan.past, plan.future, plan.k_times, self.rates, self.weights)
-        return (*at, plan.reach, blocks, further, counts)
+        return (*at, plan.reach, plan.blocks, plan.further, plan.counts)
 
-    def sizes(self, blocks: Blocks, n_others: int, other: int) -> dict[str, Any]:
-        """Return what the kernels are compiled for; `n_others` positions in blocks of `other`."""
+    def sizes(self, blocks: Blocks, plan: Plan) -> dict[str, Any]:
+        """Return what the kernels are compiled for."""
         return {
             "D": self.channels,
             "DP": max(16, _power(self.channels)),
             "R": self.rates.shape[-1],
             "BM": blocks.queries,
             "BN": blocks.keys,
-            "WIDTH": _power(_cdiv(n_others, other)),
+            "WIDTH": _power(plan.blocks.shape[-1]),
             "PRECISION": "tf32x3" if self.dtype == torch.float32 else "tf32",
             "VARIANT": VARIANTS.index(self.variant),
             "num_warps": blocks.warps,
@@ -175,7 +183,7 @@ class Call:
         }
 
 
-def make_plan(x: Call, blocks: Blocks, *, backward: bool) -> Plan:
+def make_plan(x: Call, blocks: Blocks, *, by_query: bool) -> Plan:
     """Find nearest keys, the kinds of tiles, and how far each head reaches."""
     n_q, n_k = _cdiv(x.n_queries, blocks.queries), _cdiv(x.n_keys, blocks.keys)
     past, future = torch.empty_like(x.tq), torch.empty_like(x.tq)
@@ -188,18 +196,15 @@ def make_plan(x: Call, blocks: Blocks, *, backward: bool) -> Plan:
     )  # fmt: skip
     planning.summarise_keys[x.subjects, n_k](x.tk, x.n_static, k_times, x.n_keys, BN=blocks.keys)
 
-    def lists(own: int, others: int, by_query: bool) -> tuple[Tensor, Tensor, Tensor]:
-        listed = q_sees.new_empty(x.subjects, own, 3, others)
-        further = q_times.new_empty(x.subjects, own, 3, others)
-        counts = q_sees.new_empty(x.subjects, own, 3)
-        planning.plan[x.subjects, own](
-            q_times, q_sees, k_times, x.n_static, listed, further, counts, n_q, n_k,
-            BN=blocks.keys, WIDTH=_power(others), BY_QUERY=by_query,
-        )  # fmt: skip
-        return listed, further, counts
-
-    by_key = lists(n_k, n_q, False) if backward else None
-    return Plan(past, future, k_times, lists(n_q, n_k, True), by_key, reach_days(x))
+    own, others = (n_q, n_k) if by_query else (n_k, n_q)
+    listed = q_sees.new_empty(x.subjects, own, 3, others)
+    further = q_times.new_empty(x.subjects, own, 3, others)
+    counts = q_sees.new_empty(x.subjects, own, 3)
+    planning.plan[x.subjects, own](
+        q_times, q_sees, k_times, x.n_static, listed, further, counts, n_q, n_k,
+        BN=blocks.keys, WIDTH=_power(others), BY_QUERY=by_query,
+    )  # fmt: skip
+    return Plan(past, future, k_times, reach_days(x), listed, further, counts)
 
 
 def reach_days(x: Call) -> Float[Tensor, "B H"]:
