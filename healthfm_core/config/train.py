@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
@@ -32,6 +34,9 @@ class TrainConfig(Schema):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the model's products in training; parameters stay float32"
+    )
     fedprox_mu: float = Field(
         0.0, ge=0, description="weight of ½·mean squared distance to the global model"
     )

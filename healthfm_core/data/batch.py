@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
@@ -76,3 +78,10 @@ class Batch:
     def size(self) -> int:
         """Number of subjects B."""
         return int(self.kind.shape[0])
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on `device`; itself where it is there."""
+        if self.kind.device == device:
+            return self
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return type(self)(**moved)

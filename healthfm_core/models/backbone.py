@@ -153,12 +153,12 @@ def _rotate(
 ) -> Float[Tensor, "B H T D"]:
     """Rotate by angles that are days times log-spaced frequencies (ablation ``rope_days``)."""
     half = x_BHTD.shape[-1] // 2
-    period = torch.logspace(
-        math.log10(FIRST_HALF_LIFE_DAYS), math.log10(LAST_HALF_LIFE_DAYS), half
-    ).to(x_BHTD)
+    first, last = math.log10(FIRST_HALF_LIFE_DAYS), math.log10(LAST_HALF_LIFE_DAYS)
+    period = torch.logspace(first, last, half, device=x_BHTD.device, dtype=t_days_BT.dtype)
     angle = t_days_BT[:, None, :, None] * (2 * math.pi / period)
+    cos, sin = angle.cos().to(x_BHTD.dtype), angle.sin().to(x_BHTD.dtype)
     a, b = x_BHTD[..., :half], x_BHTD[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
 class Backbone(nn.Module):

@@ -58,7 +58,7 @@ class NextVisitHead(nn.Module):
     ) -> Float[Tensor, "B Q V"]:
         """Return logits."""
         seen = repeats_BQV.clamp_max(MOST_REPEATS).long()
-        row = torch.arange(self.targets) * (MOST_REPEATS + 1)
+        row = torch.arange(self.targets, device=seen.device) * (MOST_REPEATS + 1)
         offset = self.recurrence((row + seen).flatten(1))
         return self.state(states_BQd) + RECURRENCE_SCALE * offset.view(repeats_BQV.shape)
 

@@ -73,7 +73,8 @@ class HealthFM(nn.Module):
         self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
     ) -> Float[Tensor, "B Q d"]:
         """Return the backbone's states at the positions `at_BQ` of each row, or at all of them."""
-        x = torch.zeros(*batch.kind.shape, self.backbone.kind.embedding_dim)
+        embeddings = self.backbone.kind.weight
+        x = embeddings.new_zeros(*batch.kind.shape, embeddings.shape[1])
         if "ehr" in self.encoders:
             x = x + self.encoders["ehr"](batch)
         if "wearable" in self.encoders:
@@ -85,15 +86,24 @@ class HealthFM(nn.Module):
     def head(
         self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch
     ) -> Float[Tensor, "B Q o"]:
-        """Return the outputs of head `name` at the batch's queries, or wherever the states are."""
+        """Return the outputs of head `name` at the batch's queries, or wherever the states are.
+
+        In float32 at least: a loss is a sum over many of them.
+        """
         inputs = (states_BQd, batch.repeats) if name == NEXT_VISIT else (states_BQd,)
         outputs = cast(Tensor, self.heads[name](*inputs))
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.backbone.kind.weight.device
 
     def arrays(self) -> Arrays:
         """Return copies of all parameters by name, float32."""
         return {
-            name: parameter.detach().to(torch.float32).numpy().copy()
+            name: parameter.detach().to("cpu", torch.float32).numpy().copy()
             for name, parameter in self.named_parameters()
         }
 

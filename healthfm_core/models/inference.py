@@ -46,13 +46,13 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
     was_training = model.training
     model.eval()
     parts: list[tuple[npt.NDArray[np.generic], ...]] = []
-    for batch in batches:
+    for batch in (batch.to(model.device) for batch in batches):
         states = model(batch, batch.query)
         keep = batch.query_mask
         subject = batch.subject[:, None].expand_as(batch.query)
         parts.append(
             tuple(
-                tensor[keep].numpy()
+                tensor[keep].cpu().numpy()
                 for tensor in (
                     subject,
                     batch.query_time_us,

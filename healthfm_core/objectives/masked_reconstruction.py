@@ -33,17 +33,23 @@ class Hidden:
 
 
 def hide(batch: Batch, *, mask_token: int, fraction: float, generator: torch.Generator) -> Hidden:
-    """Hide a `fraction` of each subject's clinical tokens and of its wearable windows."""
+    """Hide a `fraction` of each subject's clinical tokens and of its wearable windows.
+
+    `generator` is one of the CPU's, so that the same seed hides the same on any device.
+    """
     is_event = batch.kind == EVENT
-    order = torch.rand(batch.kind.shape, generator=generator).masked_fill(~is_event, -1.0)
+    device = batch.kind.device
+    order = torch.rand(batch.kind.shape, generator=generator).to(device)
+    order = order.masked_fill(~is_event, -1.0)
     wanted = torch.ceil(is_event.sum(1) * fraction).long()
     most = max(1, math.ceil(batch.kind.shape[1] * fraction))
     drawn, position = order.topk(min(most, order.shape[1]), dim=1)
-    counted = (torch.arange(drawn.shape[1])[None] < wanted[:, None]) & (drawn >= 0)
+    place = torch.arange(drawn.shape[1], device=device)
+    counted = (place[None] < wanted[:, None]) & (drawn >= 0)
     token = batch.token.gather(1, position)
     chosen = torch.zeros_like(is_event).scatter(1, position, counted)
     windows = torch.rand(batch.wearable.shape[:3], generator=generator) < fraction
-    window = batch.wearable_mask & windows.unsqueeze(-1)
+    window = batch.wearable_mask & windows.to(device).unsqueeze(-1)
     hidden = replace(
         batch,
         token=batch.token.masked_fill(chosen, mask_token),

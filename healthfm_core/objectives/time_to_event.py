@@ -23,7 +23,7 @@ def piece_exposure(
         stop_days: Days from the query to the event or to the end of the record.
         edges_days: Ends of the K pieces; what is later than the last is not counted.
     """
-    ends = torch.tensor(edges_days, dtype=stop_days.dtype)
+    ends = stop_days.new_tensor(edges_days)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     inside = stop_days.unsqueeze(-1).clamp_max(1e9) - starts
     return torch.minimum(inside.clamp_min(0), ends - starts) / YEAR_DAYS
@@ -40,7 +40,7 @@ def time_to_event(
     z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
     stop = torch.minimum(batch.event_days, batch.exposure_days.unsqueeze(-1))
     years = piece_exposure(stop, edges_days)
-    ends = torch.tensor(edges_days, dtype=stop.dtype)
+    ends = stop.new_tensor(edges_days)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     event = batch.event_days.unsqueeze(-1)
     here = (event > starts) & (event <= ends) & (event <= batch.exposure_days[..., None, None])

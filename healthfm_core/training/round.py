@@ -50,11 +50,11 @@ def run_round(
     model = loaded_model(parameters, study, data.modalities, data.intercepts)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     metrics = evaluate(parameters, data, study) if order.evaluate else {}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed_for(order.seed, "dropout", order.round))
         metrics |= _train(model, start, data, study, order)
     update = {
-        name: (tensor.detach() - start[name]).numpy()
+        name: (tensor.detach() - start[name]).cpu().numpy()
         for name, tensor in model.named_parameters()
         if group_of(name) in order.groups
     }
@@ -96,7 +96,7 @@ def _train(
         query: _endless(loader, query, config, numpy_generator(order.seed, query, order.round))
         for query in queries_for(config)
     }
-    sums: dict[str, float] = defaultdict(float)
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=model.device))
     model.train()
     for step in range(steps):
         rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=step / steps)
@@ -104,18 +104,25 @@ def _train(
             options["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         for query, stream in streams.items():
-            batch = next(stream)
-            found = losses(model, batch, query, config, generator)
+            batch = next(stream).to(model.device)
+            with _precision(model.device, config):
+                found = losses(model, batch, query, config, generator)
             (found.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
             for name, value in found.means.items():
-                sums[f"loss_{name}"] += value
+                sums[f"loss_{name}"] = sums[f"loss_{name}"] + value
         if config.fedprox_mu > 0:
             proximal(model, start, config.fedprox_mu).backward()  # type: ignore[no-untyped-call]
         for group, norm in _gradient_norms(model).items():
-            sums[f"grad_norm/{group}"] += norm
+            sums[f"grad_norm/{group}"] = sums[f"grad_norm/{group}"] + norm
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
-    return {name: value / steps for name, value in sums.items()} | {"steps": float(steps)}
+    means = {name: float(value) / steps for name, value in sums.items()}
+    return means | {"steps": float(steps)}
+
+
+def _precision(device: torch.device, config: TrainConfig) -> torch.autocast:
+    half = config.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def _n_steps(loader: BatchLoader, config: TrainConfig) -> int:
@@ -140,12 +147,13 @@ def _endless(
         )
 
 
-def _gradient_norms(model: HealthFM) -> dict[str, float]:
-    squares: dict[str, float] = defaultdict(float)
+def _gradient_norms(model: HealthFM) -> dict[str, Tensor]:
+    """Return each group's norm as a scalar on the model's device: nothing waits for it."""
+    squares: dict[str, list[Tensor]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            squares[group_of(name)] += float(parameter.grad.square().sum())
-    return {group: math.sqrt(value) for group, value in squares.items()}
+            squares[group_of(name)].append(parameter.grad.square().sum())
+    return {group: torch.stack(values).sum().sqrt() for group, values in squares.items()}
 
 
 def _monitors(model: HealthFM, update: Arrays) -> dict[str, float]:

@@ -134,6 +134,14 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
     )
 
 
+def compute_device() -> torch.device:
+    """Return the first GPU this process may see (``CUDA_VISIBLE_DEVICES`` says which), or the CPU.
+
+    What a site computes on is the site's own affair, so no study configures it.
+    """
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def loaded_model(
     parameters: Mapping[str, npt.NDArray[np.float32]],
     study: Study,
@@ -148,9 +156,10 @@ def loaded_model(
         modalities: What the site holds.
         intercepts: The site's own (`site_intercepts`); None for a site without any.
     """
-    model = model_for(study, modalities)
+    device = compute_device()
+    model = model_for(study, modalities).to(device)
     model.load_arrays(parameters)
     for name, values in (intercepts or {}).items():
         if name in model.heads:
-            model.intercepts[name] = torch.from_numpy(values)
+            model.intercepts[name] = torch.from_numpy(values).to(device)
     return model

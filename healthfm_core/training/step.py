@@ -34,11 +34,11 @@ class StepLosses:
 
     Attributes:
         per_subject: Σ_m λ_m L_m for each of the B subjects.
-        means: Mean over subjects of each objective, unweighted.
+        means: Mean over subjects of each objective, unweighted, without gradients.
     """
 
     per_subject: Float[Tensor, " B"]
-    means: dict[str, float]
+    means: dict[str, Float[Tensor, ""]]
 
 
 def queries_for(config: TrainConfig) -> tuple[Query, ...]:
@@ -99,18 +99,17 @@ def losses(
         decoded = worn.reshape(batch.wearable.shape)
         loss = masked_wearing(decoded, batch, hidden)
         parts["masked_wearing"] = (weights.masked_reconstruction, loss)
-    total = sum((weight * loss for weight, loss in parts.values()), torch.zeros(batch.size))
-    return StepLosses(
-        total, {name: float(loss.detach().mean()) for name, (_, loss) in parts.items()}
-    )
+    nothing = batch.t_days.new_zeros(batch.size)
+    total = sum((weight * loss for weight, loss in parts.values()), nothing)
+    return StepLosses(total, {name: loss.detach().mean() for name, (_, loss) in parts.items()})
 
 
 def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
     """Return the row positions of the wearable tokens, in the order of the batch's slots."""
     slots = batch.wearable.shape[1]
     real = batch.wearable_slot >= 0
-    position = torch.arange(batch.kind.shape[1]).expand_as(batch.wearable_slot)
-    where = torch.zeros(batch.size, slots + 1, dtype=torch.int64)
+    position = torch.arange(batch.kind.shape[1], device=real.device).expand_as(real)
+    where = position.new_zeros(batch.size, slots + 1)
     return where.scatter(1, batch.wearable_slot.masked_fill(~real, slots), position)[:, :slots]
 
 

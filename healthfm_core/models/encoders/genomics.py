@@ -30,5 +30,5 @@ class GenomicsEncoder(nn.Module):
         """Return the soft tokens; of a subject without scores they are not read."""
         present = batch.prs_mask.to(batch.prs.dtype)
         h = self.inwards(torch.cat([batch.prs * present, present], dim=-1))
-        h = nn.functional.gelu(self.norm(h))
+        h = nn.functional.gelu(self.norm(h.to(self.norm.weight.dtype)))
         return self.outwards(h).unflatten(-1, (self.n_tokens, -1))
