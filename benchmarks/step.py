@@ -25,7 +25,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -134,18 +133,15 @@ def batches_of(config: RunConfig, length: int, rows: int, device: str) -> dict[Q
     found = {
         q: next(loader.epoch(rng, batch_size=rows, query=q)) for q in queries_for(config.train)
     }
-    return {
-        query: Batch(**{f.name: getattr(batch, f.name).to(device) for f in fields(Batch)})
-        for query, batch in found.items()
-    }
+    return {query: batch.to(torch.device(device)) for query, batch in found.items()}
 
 
 def step_of(config: RunConfig, batches: Mapping[Query, Batch], device: str) -> Callable[[], None]:
     """Return a function that makes one step and waits for its end."""
     torch.manual_seed(0)
-    model = model_of(config)
+    model = model_of(config).to(device)
     optimizer = optimizer_for(model, config.train)
-    generator = torch.Generator(device)
+    generator = torch.Generator()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -228,8 +224,6 @@ def main() -> None:
     given = parser.parse_args()
     given.batch_tokens = given.batch_tokens or BATCH_TOKENS[given.device]
     torch.set_num_threads(given.threads)
-    if given.device == "cuda":
-        torch.set_default_device("cuda")  # the losses make small tensors of their own
     rows: list[dict[str, Any]] = []
     for size in given.sizes or SIZES[given.device]:
         for length in given.lengths:
