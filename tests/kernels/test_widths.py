@@ -11,7 +11,7 @@ import torch
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from tests.compiled_kernel import COMPILER, needs_compiler
 from tests.kernels.cases import CASES
-from tests.kernels.test_implementations import VARIANTS, exact, passes, random_like, relative
+from tests.kernels.oracle import VARIANTS, exact, passes, random_like, relative
 
 SOURCE = compiled.LIBRARY.with_name("ct_attention.cpp")
 ENTRY = """

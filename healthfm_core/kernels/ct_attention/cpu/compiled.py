@@ -142,13 +142,19 @@ def why_absent() -> str | None:
     if not LIBRARY.is_file():
         return "it was not compiled when this package was built or installed (no C++ compiler)"
     try:
-        _loaded()
+        library = _loaded()
     except OSError as error:
         return f"it does not fit this machine: {error}"
+    if library is None:
+        return "it was compiled from other sources than this package's"
     return None
 
 
-def _loaded() -> ctypes.CDLL:
+def _loaded() -> ctypes.CDLL | None:
+    """Return the library, None where its arguments are not the ones that are passed here."""
     library = ctypes.CDLL(str(LIBRARY))
+    size = getattr(library, "ct_attention_arguments_size", None)
+    if size is None or size() != ctypes.sizeof(_Arguments):
+        return None
     library.ct_attention_instructions.restype = ctypes.c_char_p
     return library

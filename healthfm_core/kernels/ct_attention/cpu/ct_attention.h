@@ -34,4 +34,7 @@ CT_EXPORT int ct_attention_backward(const ct_arguments* arguments);
 
 // The instruction set the two above use on this processor: "avx512", "avx2" or "generic".
 CT_EXPORT const char* ct_attention_instructions();
+
+// sizeof(ct_arguments): tells a caller whether it was built from the same header.
+CT_EXPORT int64_t ct_attention_arguments_size();
 }

@@ -44,4 +44,5 @@ int ct_attention_backward(const ct_arguments* arguments) {
   return implementation.backward(arguments);
 }
 const char* ct_attention_instructions() { return implementation.name; }
+int64_t ct_attention_arguments_size() { return sizeof(ct_arguments); }
 }
