@@ -110,6 +110,8 @@ def test_the_operators_pass_torchs_own_checks(variant):
 
 
 GRAPH = """
+from typing import get_args
+
 import torch
 from healthfm_core.kernels.ct_attention import Variant, ct_attention
 from tests.kernels.cases import CASES

@@ -21,6 +21,7 @@ extern "C" {
 int ct_attention_forward(const ct_arguments* a) { return built::forward(a); }
 int ct_attention_backward(const ct_arguments* a) { return built::backward(a); }
 const char* ct_attention_instructions() { return "built"; }
+int64_t ct_attention_arguments_size() { return sizeof(ct_arguments); }
 }
 """
 
