@@ -15,7 +15,10 @@ from healthfm_core.kernels.ct_attention.inputs import Inputs
 
 TILE_FLOATS = 1 << 18
 """Most elements of a tile's [subjects, H, queries, keys] buffers: about 1 MB in float32."""
-BLOCK_QUERIES = 64
+BLOCK_QUERIES = 128
+"""On two threads a tenth faster than 64: half the calls, each long enough to be worth sharing."""
+LONG_FLOATS = 1 << 22
+"""Blocks of half as many queries where one subject's buffers would be larger than this."""
 Side = Literal["past", "future", "exact"]
 
 
@@ -67,6 +70,8 @@ def tiles(x: Inputs) -> Iterator[Tile]:
     statics = x.n_static_B.clamp(0, n_keys)
     past, future = _nearest(x, static)
     block = min(max(n_queries, 1), BLOCK_QUERIES)
+    if heads * block * n_keys > LONG_FLOATS:
+        block = (block + 1) // 2
     subjects = max(1, TILE_FLOATS // (heads * block * max(n_keys, 1)))
     queries = [slice(start, start + block) for start in range(0, n_queries, block)]
     cuts = _cuts(x, static, block)
