@@ -17,7 +17,7 @@ from healthfm_core.kernels.ct_attention.cuda.passes import Blocks
 from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant
 from tests.kernels.cases import CASES, YEAR, Case
 from tests.kernels.interpreter import bfloat16  # noqa: F401  (a fixture)
-from tests.kernels.oracle import LEAVES, check_float32, exact, random_like, relative
+from tests.kernels.oracle import LEAVES, check_float32, exact, random_like, relative, terms
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = Blocks(queries=32, keys=32, warps=4, stages=1)
@@ -83,6 +83,25 @@ def test_half_precision_is_within_1e_2_and_keeps_its_dtype(dtype):
     assert relative(out.cpu(), wanted_out) < 1e-2
     for leaf, one, other in zip(LEAVES, found, wanted, strict=True):
         assert relative(one.cpu(), other) < (1e-2 if leaf in LEAVES[:3] else 2e-2), leaf
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_float16_does_not_run_over_where_the_slow_component_is_all_there_is():
+    """P / K̃ is a million there, and float16 ends at 65,504."""
+    x = Case(100, channels=32, rates=2, subjects=1, span_days=4 * YEAR, tie_every=0).inputs()
+    rates, weights = torch.tensor([1e-4, 10.0]), torch.tensor([1e-6, 1 - 1e-6])
+    x = x._replace(
+        rates_BHR=rates.expand_as(x.rates_BHR).contiguous(),
+        weights_BHR=weights.expand_as(x.weights_BHR).contiguous(),
+        kv_end_BQ=x.kv_end_BQ.sub(60).clamp_min(1),
+        **{name: getattr(x, name).half() for name in LEAVES[:3]},
+    )
+    d_out = random_like(x).half()
+    _, _, found = run(x, d_out, blocks=SMALL)
+    _, wanted = exact(x, d_out)
+    assert all(bool(part.isfinite().all()) for part in found)
+    for one, other, size in zip(found[3:], wanted[3:], terms(x, d_out, "logbias"), strict=True):
+        assert float((one.cpu() - other).norm()) < 1e-2 * float(size.norm())
 
 
 def test_nothing_is_left_as_it_lay_in_memory(monkeypatch):

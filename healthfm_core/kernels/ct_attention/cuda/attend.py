@@ -84,7 +84,7 @@ def attend(
         first = tl.load(listed, mask=near > 0, other=0)
         at_first = 2 * (b * n_k_blocks + first) + 1 - side
         anchor = tl.load(k_times + at_first, mask=near > 0, other=0.0)
-        left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight).to(queries.dtype)
+        left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight, queries)
         # Logits of a side lack a row's term: the peak has it instead, until the loop is over.
         shift = slow * tl.maximum((nearest - anchor) * sign, 0.0)
         peak_before, shifted = peak, peak + shift

@@ -82,7 +82,7 @@ def attend_backward_queries(
         at_first = 2 * (b * n_k_blocks + first) + 1 - side
         anchor = tl.load(k_times + at_first, mask=near > 0, other=0.0)
         apart = tl.maximum((t - anchor) * sign, 0.0)
-        left = left_factors(apart, excess, weight).to(queries.dtype)
+        left = left_factors(apart, excess, weight, queries)
         origin = level + slow * tl.maximum((nearest - anchor) * sign, 0.0)
         found = tl.zeros((BM, SLOTS), tl.float32)
         for n in range(near):
@@ -226,7 +226,7 @@ def attend_backward_keys(
             )
             anchor = tl.load(k_times + 2 * at + 1 - side)
             gone = tl.maximum((anchor - t_keys) * sign, 0.0)
-            right = right_factors(gone, excess).to(keys.dtype)
+            right = right_factors(gone, excess, keys)
             for n in range(near):
                 i = tl.load(listed + n) * BM + one
                 is_i = i < n_queries
@@ -239,9 +239,8 @@ def attend_backward_keys(
                 if VARIANT == NONE:
                     kernel = 1.0
                 else:
-                    left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight)
-                    left = tl.trans(left.to(right.dtype))
-                    kernel = tl.dot(right, left, input_precision=PRECISION)
+                    left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight, keys)
+                    kernel = tl.dot(right, tl.trans(left), input_precision=PRECISION)
                 queries = load_rows(q, i, n_queries, q_i, D, DP)
                 d_rows = load_rows(d_out, i, n_queries, do_i, D, DP)
                 plain = tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * scale

@@ -81,17 +81,25 @@ def store_rows(x, at, n, stride, value, D: tl.constexpr, DP: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def left_factors(a, excess, weight):
-    """Return w e^(−μ a), [.., SLOTS]."""
-    return weight[None, :] * tl.exp2(-a[:, None] * excess[None, :])
+def as_factors(x, like):
+    """Round factors, and G beside them, to the inputs' type; from float16 G = P / K̃ runs over."""
+    return x.to(tl.bfloat16 if like.dtype == tl.float16 else like.dtype)
 
 
 @triton.jit
 @no_type_check
-def right_factors(b, excess):
+def left_factors(a, excess, weight, like):
+    """Return w e^(−μ a), [.., SLOTS]."""
+    return as_factors(weight[None, :] * tl.exp2(-a[:, None] * excess[None, :]), like)
+
+
+@triton.jit
+@no_type_check
+def right_factors(b, excess, like):
     """Return e^(−μ b) in the first half of the slots and b e^(−μ b) in the second."""
     timed = tl.arange(0, SLOTS) >= HALF
-    return tl.exp2(-b[:, None] * excess[None, :]) * tl.where(timed[None, :], b[:, None], 1.0)
+    factors = tl.exp2(-b[:, None] * excess[None, :]) * tl.where(timed[None, :], b[:, None], 1.0)
+    return as_factors(factors, like)
 
 
 @triton.jit
@@ -103,7 +111,7 @@ def side_decay(
     if VARIANT == NONE:
         return 0.0, 1.0, left
     gone = tl.maximum((anchor - t_keys) * sign, 0.0)
-    right = right_factors(gone, excess).to(left.dtype)
+    right = right_factors(gone, excess, left)
     kernel = tl.dot(left, tl.trans(right), input_precision=PRECISION)
     return (gone * slow)[None, :], kernel, right
 
