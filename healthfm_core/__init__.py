@@ -6,6 +6,7 @@ Nothing here knows Flower, Hydra (one file excepted) or sockets; the layers are 
 import os
 
 # Read once, when torch is loaded. By default a thread that has done its part of an operation spins
-# for milliseconds until the others have too. Where anything else wants the processor, that made a
-# step on two cores up to 18 times slower (484 ms for 27 ms); alone, spinning gained nothing.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# for milliseconds until the others have too: two processes of two threads each on two cores then
+# take 4,300 ms for a step of the tiny model that takes 69 alone. Spinning 5,000 times it is 293 and
+# 69; 1,000 times, 134 and 186, and without the compiled attention twice as long for larger models.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
