@@ -50,6 +50,8 @@ CODES: Final[dict[int, str]] = {
     704: "the output folder holds another run",
     705: "the run was interrupted and can be resumed",
     706: "the simulation engine did not start",
+    707: "a model folder is incomplete or damaged",
+    708: "the model was not trained to answer this",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 

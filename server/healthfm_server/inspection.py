@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from healthfm_core.errors import RunError
 from healthfm_server.run_store import RunStore
 
 _SHOWN: Final = ("loss_", "tuning_")
@@ -18,15 +17,7 @@ def describe_run(folder: Path) -> Iterator[str]:
     Raises:
         RunError: There is no run in it (HF-701).
     """
-    store = RunStore(folder, keep=1)
-    if not (folder / "config.json").is_file():
-        raise RunError(
-            701,
-            where=str(folder),
-            seen="there is no run in it",
-            wanted="a run folder holds config.json and checkpoints/",
-            do="Name the folder a run was written to",
-        )
+    store = RunStore.open(folder)
     study, kept = store.study(), store.rounds()
     if study is not None:
         federation = study.config.federation

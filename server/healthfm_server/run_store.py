@@ -83,6 +83,23 @@ class RunStore:
         return store
 
     @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """Open the run in `folder` to read it.
+
+        Raises:
+            RunError: There is no run in it (HF-701).
+        """
+        if not (folder / "config.json").is_file():
+            raise RunError(
+                701,
+                where=str(folder),
+                seen="there is no run in it",
+                wanted="a run folder holds config.json and checkpoints/",
+                do="Name the folder a run was written to",
+            )
+        return cls(folder, keep=1)
+
+    @classmethod
     def resume(cls, folder: Path, config: RunConfig) -> RunStore:
         """Open the run in `folder` to continue it.
 

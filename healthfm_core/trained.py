@@ -1,0 +1,219 @@
+"""A trained model as a folder, and what a researcher asks of it outside of any federation.
+
+``model.safetensors`` holds the parameters, with the hash of the study beside them; ``study.json``
+how people become tokens and what the model is; ``README.md`` is the model card. Nothing in the
+folder is about a person. Answers are given at the study's own rates: a site's intercepts
+(`training.intercepts`) stay at the site.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from healthfm_core.config.data import Modality
+from healthfm_core.data.loader import BatchLoader
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import RunError
+from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.protocol import Study
+from healthfm_core.models import HealthFM
+from healthfm_core.models.inference import answer
+from healthfm_core.objectives.time_to_event import risk
+from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.training.site import loaded_model, loader_for
+
+WEIGHTS: Final = "model.safetensors"
+STUDY: Final = "study.json"
+CARD: Final = "README.md"
+BATCH: Final = 64
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """n states of the model, one after each visit that a subject's window holds.
+
+    Attributes:
+        subject_id: [n] int64, the store's own.
+        time_us: [n] int64, µs since 1970: nothing later was read.
+        vector: [n, d] float32.
+    """
+
+    subject_id: npt.NDArray[np.int64]
+    time_us: npt.NDArray[np.int64]
+    vector: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Risks:
+    """n predictions, one after each visit that a subject's window holds.
+
+    Attributes:
+        subject_id: [n] int64, the store's own.
+        time_us: [n] int64, µs since 1970: nothing later was read.
+        targets: V names, the columns of `probability`.
+        probability: [n, V] float32, of the target's next occurrence within the horizon.
+    """
+
+    subject_id: npt.NDArray[np.int64]
+    time_us: npt.NDArray[np.int64]
+    targets: tuple[str, ...]
+    probability: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Parameters and the study they were trained in.
+
+    Attributes:
+        study: Vocabulary, configuration and modalities.
+        parameters: Every parameter of the study's model, float32, by name.
+    """
+
+    study: Study
+    parameters: Mapping[str, npt.NDArray[np.float32]]
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, whole or not at all.
+
+        Raises:
+            RunError: There is something at `folder` already (HF-704).
+        """
+        if folder.exists():
+            raise RunError(
+                704,
+                where=str(folder),
+                seen="something is there already",
+                wanted="a model is written to a folder of its own",
+                do="Name a folder that does not exist yet",
+            )
+        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+        draft.mkdir(parents=True)
+        try:
+            marks = {"study": self.study.hash, "vocabulary": self.study.vocabulary.hash}
+            save_file(dict(self.parameters), draft / WEIGHTS, metadata=marks)
+            (draft / STUDY).write_text(self.study.to_json(), "utf-8")
+            (draft / CARD).write_text(self.card(), "utf-8")
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            RunError: Parts are missing, damaged, or of two different studies (HF-707).
+            ProtocolError: Another protocol version made it (HF-401).
+        """
+        missing = [name for name in (WEIGHTS, STUDY) if not (folder / name).is_file()]
+        if missing:
+            raise _damaged(folder, f"no {missing[0]}")
+        study = Study.from_json((folder / STUDY).read_text("utf-8"))
+        try:
+            with safe_open(folder / WEIGHTS, framework="numpy") as file:
+                marks = file.metadata() or {}
+                parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise _damaged(folder, f"{WEIGHTS} cannot be read") from error
+        if marks.get("study") != study.hash:
+            raise _damaged(folder, f"{WEIGHTS} is of another study than {STUDY}")
+        return cls(study, parameters)
+
+    def embed(self, store: SiteStore) -> Embeddings:
+        """Return the model's state after each visit of every subject of a store."""
+        people, loader, model = self._opened(store)
+        model.eval()
+        columns: list[tuple[npt.NDArray[np.generic], ...]] = []
+        with torch.no_grad():
+            for batch in loader.in_order(batch_size=BATCH, query="now"):
+                here = batch.to(model.device)
+                keep = batch.query_mask
+                subject = batch.subject[:, None].expand_as(batch.query)[keep]
+                states = model(here, here.query).cpu()[keep]
+                columns.append((subject.numpy(), batch.query_time_us[keep].numpy(), states.numpy()))
+        if not columns:
+            width = self.study.config.model.width
+            none = np.zeros(0, np.int64)
+            return Embeddings(none, none, np.zeros((0, width), np.float32))
+        person, time_us, vector = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return Embeddings(people.subject_id[person], time_us, vector)
+
+    def risks(self, store: SiteStore, *, horizon_days: float) -> Risks:
+        """Return each target's risk within `horizon_days` after each visit of every subject.
+
+        Raises:
+            RunError: The model was not trained on the time to events (HF-708).
+        """
+        people, loader, model = self._opened(store)
+        if "hazard" not in model.heads:
+            raise RunError(
+                708,
+                where=f"study {self.study.run_id}",
+                seen="the model has no head for the time to an event",
+                wanted="a model trained with train.objectives.time_to_event",
+                do="Train with train=multitask, or use `embed` with a model of your own on top",
+            )
+        found = answer(model, loader.in_order(batch_size=BATCH, query="now"), "hazard")
+        edges = self.study.config.train.horizons_days
+        probability = risk(torch.from_numpy(found.logit)[None], edges, horizon_days)[0]
+        targets = self.study.vocabulary.targets
+        subject_id = people.subject_id[found.subject]
+        return Risks(subject_id, found.time_us, targets, probability.numpy())
+
+    def card(self) -> str:
+        """Return the model card, in Markdown."""
+        study, vocabulary = self.study, self.study.vocabulary
+        weights = study.config.train.objectives.model_dump()
+        numbers = sum(array.size for array in self.parameters.values())
+        lines = [
+            f"# Model of study {study.run_id}",
+            "",
+            "A HealthFM model: one person's record in, states and risks out.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| size | {study.config.model.name}, {numbers:,} parameters |",
+            f"| modalities | {', '.join(study.modalities)} |",
+            f"| objectives | {', '.join(name for name, w in weights.items() if w > 0)} |",
+            f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
+            f"{len(vocabulary.prs_panel)} scores; SHA-256 {vocabulary.hash} |",
+            f"| rounds | {study.config.federation.rounds} |",
+            "| privacy | trained without differential privacy; no record is in this folder |",
+            "",
+            "Not a medical device: for research, and to be validated on your own people, by",
+            "subgroup, before anything is concluded. Risks are at the rates of the study's sites;",
+            "where an outcome is rarer or more common they have to be recalibrated.",
+            "",
+            "`healthfm_core.trained.TrainedModel.load` reads this folder.",
+            "",
+        ]
+        return "\n".join(lines)
+
+    def _opened(self, store: SiteStore) -> tuple[Sequences, BatchLoader, HealthFM]:
+        wanted = study_modalities(self.study) & store.modalities
+        view = SiteStore.open(store.path, modalities=cast(frozenset[Modality], wanted))
+        people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
+        model = loaded_model(self.parameters, self.study, view.modalities)
+        return people, loader_for(people, self.study), model
+
+
+def _damaged(folder: Path, seen: str) -> RunError:
+    return RunError(
+        707,
+        where=str(folder),
+        seen=seen,
+        wanted=f"the {WEIGHTS}, {STUDY} and {CARD} of one model",
+        do="Export the model again, or copy its folder again, whole",
+    )

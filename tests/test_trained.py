@@ -1,0 +1,129 @@
+"""A trained model as a folder, and what is asked of it."""
+
+from __future__ import annotations
+
+import doctest
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tests.quiet_flower  # noqa: F401
+from healthfm_core.config.compose import compose
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import RunError
+from healthfm_core.federation.protocol import VERSION, Study
+from healthfm_core.tokens.statistics import merge, site_statistics
+from healthfm_core.tokens.vocabulary import build_vocabulary
+from healthfm_core.trained import TrainedModel
+from healthfm_core.training import initial_parameters
+from healthfm_server.__main__ import main
+from healthfm_server.run_store import RunStore
+from healthfm_simulations.cohort import generate, write_sites
+from healthfm_simulations.engine import run_federation
+from tests import three_numbers as small
+from tests.training.test_round import SETTINGS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "using-a-trained-model.md"
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    config = compose(SETTINGS)
+    paths = write_sites(generate(config.data.cohort, 0), tmp_path_factory.mktemp("sites"))
+    return [SiteStore.open(path) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def model(stores):
+    config = compose(SETTINGS)
+    merged = merge([site_statistics([store], config.tokens) for store in stores])
+    vocabulary = build_vocabulary(merged, config.tokens)
+    study = Study(VERSION, "first", config, vocabulary, ("ehr", "genomics", "wearable"))
+    return TrainedModel(study, initial_parameters(study))
+
+
+def test_a_folder_gives_back_the_model_bit_for_bit(model, tmp_path):
+    model.save(tmp_path / "models" / "first")
+    again = TrainedModel.load(tmp_path / "models" / "first")
+    assert again.study == model.study
+    assert again.parameters.keys() == model.parameters.keys()
+    assert all(np.array_equal(again.parameters[n], a) for n, a in model.parameters.items())
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["first"]
+    card = (tmp_path / "models" / "first" / "README.md").read_text()
+    assert model.study.vocabulary.hash in card
+    assert "ehr, genomics, wearable" in card
+
+
+def test_no_folder_is_overwritten(model, tmp_path):
+    model.save(tmp_path / "first")
+    with pytest.raises(RunError, match="HF-704"):
+        model.save(tmp_path / "first")
+
+
+def test_a_folder_with_parts_of_two_models_is_refused(model, tmp_path):
+    other = replace(model, study=replace(model.study, run_id="second"))
+    model.save(tmp_path / "first")
+    other.save(tmp_path / "second")
+    (tmp_path / "second" / "study.json").replace(tmp_path / "first" / "study.json")
+    with pytest.raises(RunError, match=r"HF-707.*of another study"):
+        TrainedModel.load(tmp_path / "first")
+    with pytest.raises(RunError, match=r"HF-707.*no study\.json"):
+        TrainedModel.load(tmp_path / "second")
+
+
+def test_weights_cut_short_are_refused(model, tmp_path):
+    model.save(tmp_path / "first")
+    weights = tmp_path / "first" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RunError, match=r"HF-707.*cannot be read"):
+        TrainedModel.load(tmp_path / "first")
+
+
+def test_every_store_is_answered_whatever_it_lacks(model, stores):
+    assert {len(store.modalities) for store in stores} >= {1, 3}
+    for store in stores:
+        found = model.embed(store)
+        assert found.vector.shape == (len(found.subject_id), model.study.config.model.width)
+        assert np.isfinite(found.vector).all()
+        assert set(found.subject_id) <= set(store.subjects().tolist())
+        assert (np.diff(found.time_us)[np.diff(found.subject_id) == 0] > 0).all()
+        soon, later = (model.risks(store, horizon_days=days) for days in (90.0, 365.25))
+        assert np.array_equal(later.time_us, found.time_us)
+        assert soon.probability.shape == (len(found.time_us), len(model.study.vocabulary.targets))
+        assert (soon.probability <= later.probability).all()
+        assert (soon.probability >= 0).all()
+        assert (later.probability <= 1).all()
+
+
+def test_risks_are_refused_by_a_model_that_has_none(model, stores):
+    objectives = model.study.config.train.objectives.model_copy(update={"time_to_event": 0.0})
+    train = model.study.config.train.model_copy(update={"objectives": objectives})
+    config = model.study.config.model_copy(update={"train": train})
+    other = replace(model, study=replace(model.study, config=config))
+    with pytest.raises(RunError, match="HF-708"):
+        other.risks(stores[0], horizon_days=90.0)
+
+
+def test_the_page_does_what_it_shows(model, stores, tmp_path, monkeypatch):
+    model.save(tmp_path / "models" / "first")
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "mine").symlink_to(stores[0].path)
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(str(PAGE), module_relative=False)
+    assert result == (0, 9)
+
+
+def test_a_run_s_model_is_exported_by_its_coordinator(tmp_path, capsys):
+    nodes = small.three_sites(tmp_path / "sites")
+    run_federation(small.config(), nodes, tmp_path / "run", apps=small.apps())
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "model")]) == 0
+    assert "the model after round" in capsys.readouterr().out
+    state = RunStore.open(tmp_path / "run").load()
+    exported = TrainedModel.load(tmp_path / "model").parameters
+    assert exported.keys() == state.parameters.keys()
+    assert all(np.array_equal(exported[name], array) for name, array in state.parameters.items())
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "x"), "--round", "99"]) == 8
+    assert not (tmp_path / "x").exists()
+    assert "HF-701" in capsys.readouterr().err
