@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from healthfm_core.config.data import Modality
 from healthfm_core.data.loader import BatchLoader
@@ -79,10 +79,12 @@ class TrainedModel:
     Attributes:
         study: Vocabulary, configuration and modalities.
         parameters: Every parameter of the study's model, float32, by name.
+        round: Rounds they were trained for.
     """
 
     study: Study
     parameters: Mapping[str, npt.NDArray[np.float32]]
+    round: int
 
     def save(self, folder: Path) -> None:
         """Write the folder, whole or not at all.
@@ -101,8 +103,12 @@ class TrainedModel:
         draft = folder.with_name(f".{folder.name}.{os.getpid()}")
         draft.mkdir(parents=True)
         try:
-            marks = {"study": self.study.hash, "vocabulary": self.study.vocabulary.hash}
-            save_file(dict(self.parameters), draft / WEIGHTS, metadata=marks)
+            marks = {
+                "study": self.study.hash,
+                "vocabulary": self.study.vocabulary.hash,
+                "round": str(self.round),
+            }
+            (draft / WEIGHTS).write_bytes(save(dict(self.parameters), metadata=marks))
             (draft / STUDY).write_text(self.study.to_json(), "utf-8")
             (draft / CARD).write_text(self.card(), "utf-8")
             draft.rename(folder)
@@ -129,7 +135,7 @@ class TrainedModel:
             raise _damaged(folder, f"{WEIGHTS} cannot be read") from error
         if marks.get("study") != study.hash:
             raise _damaged(folder, f"{WEIGHTS} is of another study than {STUDY}")
-        return cls(study, parameters)
+        return cls(study, parameters, int(marks["round"]))
 
     def embed(self, store: SiteStore) -> Embeddings:
         """Return the model's state after each visit of every subject of a store."""
@@ -189,7 +195,7 @@ class TrainedModel:
             f"| objectives | {', '.join(name for name, w in weights.items() if w > 0)} |",
             f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
             f"{len(vocabulary.prs_panel)} scores; SHA-256 {vocabulary.hash} |",
-            f"| rounds | {study.config.federation.rounds} |",
+            f"| rounds | {self.round} of {study.config.federation.rounds} |",
             "| privacy | trained without differential privacy; no record is in this folder |",
             "",
             "Not a medical device: for research, and to be validated on your own people, by",

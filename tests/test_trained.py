@@ -41,13 +41,13 @@ def model(stores):
     merged = merge([site_statistics([store], config.tokens) for store in stores])
     vocabulary = build_vocabulary(merged, config.tokens)
     study = Study(VERSION, "first", config, vocabulary, ("ehr", "genomics", "wearable"))
-    return TrainedModel(study, initial_parameters(study))
+    return TrainedModel(study, initial_parameters(study), round=0)
 
 
 def test_a_folder_gives_back_the_model_bit_for_bit(model, tmp_path):
     model.save(tmp_path / "models" / "first")
     again = TrainedModel.load(tmp_path / "models" / "first")
-    assert again.study == model.study
+    assert (again.study, again.round) == (model.study, 0)
     assert again.parameters.keys() == model.parameters.keys()
     assert all(np.array_equal(again.parameters[n], a) for n, a in model.parameters.items())
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["first"]
@@ -121,9 +121,10 @@ def test_a_run_s_model_is_exported_by_its_coordinator(tmp_path, capsys):
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "model")]) == 0
     assert "the model after round" in capsys.readouterr().out
     state = RunStore.open(tmp_path / "run").load()
-    exported = TrainedModel.load(tmp_path / "model").parameters
-    assert exported.keys() == state.parameters.keys()
-    assert all(np.array_equal(exported[name], array) for name, array in state.parameters.items())
+    exported = TrainedModel.load(tmp_path / "model")
+    assert exported.round == state.round > 0
+    assert exported.parameters.keys() == state.parameters.keys()
+    assert all(np.array_equal(exported.parameters[n], a) for n, a in state.parameters.items())
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "x"), "--round", "99"]) == 8
     assert not (tmp_path / "x").exists()
     assert "HF-701" in capsys.readouterr().err

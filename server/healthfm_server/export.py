@@ -27,5 +27,5 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> Iterator
             wanted="a run that has at least the model it starts from",
             do="Continue the run with resume=true",
         )
-    TrainedModel(study, state.parameters).save(folder)
+    TrainedModel(study, state.parameters, state.round).save(folder)
     yield f"the model after round {state.round} is in {folder}"
