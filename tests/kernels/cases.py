@@ -104,6 +104,10 @@ def _times(rate: float) -> Callable[[Inputs], Inputs]:
     return lambda x: x._replace(rates_BHR=x.rates_BHR * rate)
 
 
+def _at_least(rate: float) -> Callable[[Inputs], Inputs]:
+    return lambda x: x._replace(rates_BHR=x.rates_BHR.clamp_min(rate))
+
+
 def _by_position(x: Inputs) -> Inputs:
     """Lay queries, keys and values out as a projection does: heads side by side."""
 
@@ -134,6 +138,10 @@ CASES: dict[str, Case] = {
     "nothing seen": replace(_PLAIN, change=_blind),
     "both directions, most of it": Case(150, change=_most_of_it),
     "any prefix": Case(150, change=_any_prefix),
+    "forgets in days": Case(300, statics=2, span_days=20 * YEAR, change=_at_least(0.3)),
+    "forgets in days, both directions": Case(
+        300, causal=False, span_days=20 * YEAR, change=_at_least(0.3)
+    ),
     "rates of nothing": replace(_PLAIN, change=_times(1e-9)),
     "rates of a second": replace(_PLAIN, change=_times(5e3)),
     "heads side by side": replace(_PLAIN, change=_by_position),

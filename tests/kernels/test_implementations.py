@@ -79,6 +79,22 @@ def test_nothing_is_left_as_it_lay_in_memory(implementation, variant, monkeypatc
 
 
 @needs_compiler
+def test_the_compiled_kernel_does_not_read_what_is_too_far_to_matter():
+    """Values that are no numbers show up in what was computed with them, at whatever weight."""
+    x = CASES["forgets in days"].inputs()
+    x.v_BHTD[:, :, 64:128] = math.nan  # years before the last tile of queries
+    last, d_out = slice(256, 300), random_like(x)
+    out, lse = compiled.forward(x)
+    assert bool(out[:, :, last].isfinite().all())
+    assert bool(out[:, :, 128:140].isnan().all())
+    d_out[:, :, :256] = 0
+    grads = compiled.backward(d_out, x, out.nan_to_num(), lse)
+    assert all(bool(part[:, :, last].isfinite().all()) for part in grads[:3])
+    slow = x._replace(rates_BHR=x.rates_BHR * 1e-4)
+    assert bool(compiled.forward(slow)[0][:, :, last].isnan().all())
+
+
+@needs_compiler
 def test_the_compiled_kernel_gives_the_same_bits_on_any_number_of_threads():
     x = Case(300, subjects=3).inputs()
     results = []

@@ -34,6 +34,7 @@ struct Geometry {
   std::vector<int32_t> sees;
   std::vector<float> q_low, q_high, k_low, k_high;  // per SUB positions
   std::vector<int64_t> sees_low, sees_high;
+  std::vector<float> past_low, future_high;  // of the nearest keys, where a query sees any
 
   Geometry(const ct_arguments& x, int64_t subject)
       : queries(x.queries), keys(x.keys), statics(std::min(x.n_static[subject], x.keys)) {
@@ -85,6 +86,13 @@ struct Geometry {
       const auto ends = std::minmax_element(sees.begin() + start, sees.begin() + end);
       q_low.push_back(*times.first), q_high.push_back(*times.second);
       sees_low.push_back(*ends.first), sees_high.push_back(*ends.second);
+      float past = INFINITY, future = -INFINITY;
+      for (int64_t i = start; i < end; ++i)
+        if (sees[i] > 0) {
+          past = std::min(past, nearest_past[i]);
+          future = std::max(future, nearest_future[i]);
+        }
+      past_low.push_back(past), future_high.push_back(future);
     }
     for (int64_t start = 0; start < keys; start += SUB) {
       const int64_t end = std::min(start + SUB, keys);
@@ -148,15 +156,48 @@ struct Head {
   const float* weight;
   float slowest, total;
   float unseen;  // the kernel to a key that is not seen: HIDDEN stays HIDDEN times 1
+  float reach;   // days beyond a query's nearest key after which no key matters
   const float* excess;
 
   Head(const ct_arguments& x, int64_t at, float* excess)
       : rates(int(x.rates)), weight(x.weight + at), slowest(0), total(0),
-        unseen(x.variant == CT_LOGITMUL ? 1 : 0), excess(excess) {
+        unseen(x.variant == CT_LOGITMUL ? 1 : 0), reach(INFINITY), excess(excess) {
     if (x.variant == CT_LOGBIAS) slowest = *std::min_element(x.rate + at, x.rate + at + rates);
     for (int r = 0; r < rates; ++r) excess[r] = x.rate[at + r] - slowest, total += weight[r];
   }
 };
+
+// The largest norm of a head's rows; infinite if one is not finite.
+float longest(const ct_view& x, int64_t b, int64_t h, int64_t n, int64_t channels) {
+  const float* row = x.data + b * x.subject + h * x.head;
+  float most = 0;
+  for (int64_t i = 0; i < n; ++i, row += x.position) {
+    float squares = 0;
+    for (int64_t c = 0; c < channels; ++c) squares += row[c] * row[c];
+    if (!std::isfinite(squares)) return INFINITY;
+    most = std::max(most, squares);
+  }
+  return std::sqrt(most);
+}
+
+// Days beyond its nearest key after which a key weighs less than 2^-32 / keys of it.
+float reach_of(const ct_arguments& x, int64_t b, int64_t h, float slowest) {
+  if (!(slowest > 0)) return INFINITY;
+  const float logit = longest(x.q, b, h, x.queries, x.channels) *
+                      longest(x.k, b, h, x.keys, x.channels) / std::sqrt(float(x.channels));
+  return ((32 + std::log2(float(x.keys))) * std::log(2.0f) + 2 * logit) / slowest;
+}
+
+// Whether no key of a tile can matter to any of its queries.
+bool is_far(const Geometry& g, const Head& head, int64_t i, int64_t j) {
+  if (!std::isfinite(head.reach)) return false;
+  const Rectangle r = rectangle(g, i, j, TILE);
+  if (r.kind != Kind::PAST && r.kind != Kind::FUTURE) return false;
+  float past = INFINITY, future = -INFINITY;
+  for (int64_t s = i / SUB; s * SUB < i + r.rows; ++s)
+    past = std::min(past, g.past_low[s]), future = std::max(future, g.future_high[s]);
+  return (r.kind == Kind::PAST ? past - r.anchor : r.anchor - future) > head.reach;
+}
 
 // Buffers of one thread for one tile; all of them [.., TILE].
 struct Scratch {
@@ -320,7 +361,8 @@ struct Forward {
 
   void run(const ct_arguments& x, const Geometry& g, int64_t b, int64_t h, int64_t width) {
     const int64_t at = (b * x.heads + h) * x.rates;
-    const Head head(x, at, s.excess.data());
+    Head head(x, at, s.excess.data());
+    head.reach = reach_of(x, b, h, head.slowest);
     copy_panels(x.k, b, h, x.keys, x.channels, k_panels.data());
     copy_rows(x.v, b, h, 0, x.keys, x.channels, width, 1, v.data());
     std::fill(v.begin() + x.keys * width, v.end(), 0.0f);
@@ -333,7 +375,8 @@ struct Forward {
       std::fill(total.begin(), total.end(), 0.0f);
       int64_t end = 0;
       for (int row = 0; row < rows; row += SUB) end = std::max(end, g.sees_high[(i + row) / SUB]);
-      for (int64_t j = 0; j < end; j += TILE) tile(x, g, head, i, j, rows, width);
+      for (int64_t j = 0; j < end; j += TILE)
+        if (!is_far(g, head, i, j)) tile(x, g, head, i, j, rows, width);
       for (int row = 0; row < rows; ++row) {
         const bool any = peak[row] > HIDDEN && total[row] > 0;
         const float over = any ? 1 / total[row] : 0;
@@ -413,7 +456,8 @@ struct Backward {
 
   void run(const ct_arguments& x, const Geometry& g, int64_t b, int64_t h, int64_t width) {
     const int64_t at = (b * x.heads + h) * x.rates;
-    const Head head(x, at, s.excess.data());
+    Head head(x, at, s.excess.data());
+    head.reach = reach_of(x, b, h, head.slowest);
     const float scale = 1 / std::sqrt(float(x.channels));
     copy_panels(x.k, b, h, x.keys, x.channels, k_panels.data());
     copy_panels(x.v, b, h, x.keys, x.channels, v_panels.data());
@@ -434,7 +478,8 @@ struct Backward {
     for (int64_t j = 0; j < x.keys; j += TILE) {
       std::fill(dk.begin(), dk.end(), 0.0f);
       std::fill(dv.begin(), dv.end(), 0.0f);
-      for (int64_t i = 0; i < x.queries; i += TILE) tile(x, g, head, lse, i, j, width);
+      for (int64_t i = 0; i < x.queries; i += TILE)
+        if (!is_far(g, head, i, j)) tile(x, g, head, lse, i, j, width);
       for (int64_t n = 0; n < std::min<int64_t>(TILE, x.keys - j); ++n) {
         std::copy_n(&dk[n * width], x.channels, row_of(x.dk, b, h, j + n));
         std::copy_n(&dv[n * width], x.channels, row_of(x.dv, b, h, j + n));
