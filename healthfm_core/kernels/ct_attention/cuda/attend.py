@@ -19,7 +19,9 @@ from healthfm_core.kernels.ct_attention.cuda.parts import (
     load_rows,
     logits_of,
     near_blocks,
+    nearest_edge,
     pair_decay,
+    query_times,
     side_decay,
     store_rows,
 )
@@ -63,10 +65,7 @@ def attend(
     rates += bh * R
     weights += bh * R
     at_i, is_i = b * n_queries + i, i < n_queries
-    t = tl.load(tq + at_i, mask=is_i, other=0.0)
-    before = tl.load(past + at_i, mask=is_i, other=0.0)
-    after = tl.load(future + at_i, mask=is_i, other=0.0)
-    end = tl.minimum(tl.load(kv_end + at_i, mask=is_i, other=0).to(tl.int32), n_keys)
+    t, before, after, end = query_times(tq, past, future, kv_end, at_i, is_i, n_keys)
     statics = tl.minimum(tl.load(n_static + b).to(tl.int32), n_keys)
     slowest, excess, weight = head_of(rates, weights, R, VARIANT)
     slow = slowest * LOG2E
@@ -81,9 +80,7 @@ def attend(
         sign = 1 - 2 * side
         nearest = after if side else before
         listed, near = near_blocks(blocks, further, counts, at, 2 * side, n_k_blocks, days, WIDTH)
-        first = tl.load(listed, mask=near > 0, other=0)
-        at_first = 2 * (b * n_k_blocks + first) + 1 - side
-        anchor = tl.load(k_times + at_first, mask=near > 0, other=0.0)
+        anchor = nearest_edge(listed, near, k_times + 2 * b * n_k_blocks, side)
         left = left_factors(tl.maximum((t - anchor) * sign, 0.0), excess, weight, queries)
         # Logits of a side lack a row's term: the peak has it instead, until the loop is over.
         shift = slow * tl.maximum((nearest - anchor) * sign, 0.0)

@@ -20,8 +20,10 @@ from healthfm_core.kernels.ct_attention.cuda.parts import (
     load_rows,
     logits_of,
     near_blocks,
+    nearest_edge,
     pair_decay,
     pieces,
+    query_times,
     right_factors,
     side_decay,
     store_rows,
@@ -58,10 +60,7 @@ def attend_backward_queries(
     v += b * v_b + h * v_h
     rates += bh * R
     weights += bh * R
-    t = tl.load(tq + at_i, mask=is_i, other=0.0)
-    before = tl.load(past + at_i, mask=is_i, other=0.0)
-    after = tl.load(future + at_i, mask=is_i, other=0.0)
-    end = tl.minimum(tl.load(kv_end + at_i, mask=is_i, other=0).to(tl.int32), n_keys)
+    t, before, after, end = query_times(tq, past, future, kv_end, at_i, is_i, n_keys)
     level = tl.where(end > 0, tl.load(lse + at_hi, mask=is_i, other=0.0), NEVER) * LOG2E
     statics = tl.minimum(tl.load(n_static + b).to(tl.int32), n_keys)
     slowest, excess, weight = head_of(rates, weights, R, VARIANT)
@@ -78,9 +77,7 @@ def attend_backward_queries(
         sign = 1 - 2 * side
         nearest = after if side else before
         listed, near = near_blocks(blocks, further, counts, at, 2 * side, n_k_blocks, days, WIDTH)
-        first = tl.load(listed, mask=near > 0, other=0)
-        at_first = 2 * (b * n_k_blocks + first) + 1 - side
-        anchor = tl.load(k_times + at_first, mask=near > 0, other=0.0)
+        anchor = nearest_edge(listed, near, k_times + 2 * b * n_k_blocks, side)
         apart = tl.maximum((t - anchor) * sign, 0.0)
         left = left_factors(apart, excess, weight, queries)
         origin = level + slow * tl.maximum((nearest - anchor) * sign, 0.0)

@@ -62,6 +62,25 @@ def near_blocks(blocks, further, counts, own, kind, n_others, reach, WIDTH: tl.c
 
 @triton.jit
 @no_type_check
+def nearest_edge(listed, near, k_times, side: tl.constexpr):
+    """Return the nearest time of the blocks to visit: their last in the past, else their first."""
+    first = tl.load(listed, mask=near > 0, other=0)
+    return tl.load(k_times + 2 * first + 1 - side, mask=near > 0, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def query_times(tq, past, future, kv_end, at, exists, n_keys):
+    """Return the queries' times, those of their nearest keys on both sides, and what they see."""
+    t = tl.load(tq + at, mask=exists, other=0.0)
+    before = tl.load(past + at, mask=exists, other=0.0)
+    after = tl.load(future + at, mask=exists, other=0.0)
+    end = tl.load(kv_end + at, mask=exists, other=0).to(tl.int32)
+    return t, before, after, tl.minimum(end, n_keys)
+
+
+@triton.jit
+@no_type_check
 def load_rows(x, at, n, stride, D: tl.constexpr, DP: tl.constexpr):
     """Load the positions `at` of a view [n, D] as [.., DP], with zeros beyond its edges."""
     c = tl.arange(0, DP)
