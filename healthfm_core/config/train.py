@@ -8,6 +8,8 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
+RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
+
 
 class ObjectivesConfig(Schema):
     """Weights λ of the losses; a loss with weight 0 is not computed."""
@@ -43,7 +45,12 @@ class TrainConfig(Schema):
     site_intercepts: bool = Field(
         True, description="each site shifts its answers by its own rates, which stay there"
     )
-    repeat_decay: float = Field(0.5, ge=0, description="e^(−δ·n) on a code seen in n visits")
+    repeat_weighting: RepeatWeighting = Field(
+        "symmetric",
+        description="how a code that was seen before weighs in next_visit: e^(−δ·n) whether it "
+        "recurs or not; on recurrences alone; focal loss instead; not at all",
+    )
+    repeat_decay: float = Field(0.5, ge=0, description="δ: e^(−δ·n) on a code seen in n visits")
     mask_fraction: float = Field(0.15, gt=0, lt=1)
     drop_wearable: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")
     drop_genomics: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from healthfm_core.config.train import RepeatWeighting
 from healthfm_core.data.batch import Batch
+
+FOCUS: Final = 2.0
+"""γ of the focal loss (Lin et al. 2017)."""
 
 
 def next_visit(
-    logits_BQV: Float[Tensor, "B Q V"], batch: Batch, *, repeat_decay: float
+    logits_BQV: Float[Tensor, "B Q V"],
+    batch: Batch,
+    *,
+    repeat_decay: float,
+    weighting: RepeatWeighting = "symmetric",
 ) -> Float[Tensor, " B"]:
     """Return each subject's mean weighted binary cross-entropy over its SEPs and all targets.
 
-    A code seen in n earlier visits of the whole history weighs e^(−repeat_decay · n), whether it
-    recurs or not; weighting positives alone would mis-calibrate the repeats.
+    With ``symmetric`` weights a code seen in n earlier visits of the whole history weighs
+    e^(−repeat_decay · n), whether it recurs or not. The other weightings are arms to compare with:
+    weighting the recurrences alone, or focal loss, teaches probabilities that are too low or too
+    flat, and ``none`` lets the repeats drown what is new.
     """
     loss = nn.functional.binary_cross_entropy_with_logits(
         logits_BQV, batch.target, reduction="none"
     )
-    weight = torch.exp(-repeat_decay * batch.repeats) * batch.query_mask.unsqueeze(-1)
+    weight = _weights(logits_BQV, batch, repeat_decay, weighting) * batch.query_mask.unsqueeze(-1)
     asked = batch.query_mask.sum(1).clamp_min(1) * logits_BQV.shape[-1]
     return (loss * weight).sum((1, 2)) / asked
+
+
+def _weights(
+    logits_BQV: Float[Tensor, "B Q V"], batch: Batch, decay: float, weighting: RepeatWeighting
+) -> Float[Tensor, "B Q V"]:
+    if weighting == "symmetric":
+        return torch.exp(-decay * batch.repeats)
+    if weighting == "positives":
+        return torch.exp(-decay * batch.repeats * batch.target)
+    if weighting == "focal":
+        return (torch.sigmoid(logits_BQV) - batch.target).abs() ** FOCUS
+    return torch.ones_like(batch.target)

@@ -81,7 +81,10 @@ def losses(
     asked, *rest = states.split([positions.shape[1] for positions in wanted], dim=1)
     if query == SEP_QUERY:
         loss = next_visit(
-            model.head("next_visit", asked, batch), batch, repeat_decay=config.repeat_decay
+            model.head("next_visit", asked, batch),
+            batch,
+            repeat_decay=config.repeat_decay,
+            weighting=config.repeat_weighting,
         )
         parts["next_visit"] = (weights.next_visit, loss)
     if query == NOW_QUERY and weights.time_to_event > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from healthfm_core.data.sequences import EVENT, NOW
@@ -19,6 +20,23 @@ def test_next_visit_weighs_a_repeat_down_whether_it_recurs_or_not():
     found = next_visit(torch.zeros(2, 1, 2), batch, repeat_decay=0.5)
     expected = torch.tensor([math.exp(-1.0), 1.0]) * math.log(2)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "recurs", "does_not"),
+    [
+        ("symmetric", math.exp(-1.0), math.exp(-1.0)),
+        ("positives", math.exp(-1.0), 1.0),
+        ("focal", 0.25, 0.25),
+        ("none", 1.0, 1.0),
+    ],
+)
+def test_each_weighting_of_repeats_weighs_as_it_is_called(weighting, recurs, does_not):
+    batch = tiny_batch(
+        target=torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]]), repeats=torch.full((2, 1, 2), 2.0)
+    )
+    found = next_visit(torch.zeros(2, 1, 2), batch, repeat_decay=0.5, weighting=weighting)
+    torch.testing.assert_close(found, torch.tensor([recurs, does_not]) * math.log(2))
 
 
 def test_a_subject_without_a_query_has_no_loss():
