@@ -95,14 +95,8 @@ def arms(device: str) -> Arms:
 
 def model_of(config: RunConfig) -> HealthFM:
     """Return a model of every modality with the heads of the configured objectives."""
-    weights = config.train.objectives
-    heads = heads_for(
-        next_visit=weights.next_visit > 0,
-        time_to_event=weights.time_to_event > 0,
-        reconstruction=weights.masked_reconstruction > 0,
-        label=weights.label > 0,
-        wearable=True,
-    )
+    weights, all_three = config.train.objectives, ("ehr", "wearable", "genomics")
+    heads = heads_for(weights, label=weights.label > 0, modalities=all_three)
     shape = ModelShape(
         tokens=VOCABULARY,
         codes=VOCABULARY,
@@ -112,10 +106,10 @@ def model_of(config: RunConfig) -> HealthFM:
         windows=WINDOWS,
         features=FEATURES,
         pieces=len(config.train.horizons_days),
+        channels=1,
+        cross_horizons=len(config.train.cross_horizons_days),
     )
-    return HealthFM(
-        config.model, shape, encoders=("ehr", "wearable", "genomics"), heads=heads
-    ).train()
+    return HealthFM(config.model, shape, encoders=all_three, heads=heads).train()
 
 
 def batches_of(config: RunConfig, length: int, rows: int, device: str) -> dict[Query, Batch]:

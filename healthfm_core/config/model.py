@@ -27,6 +27,16 @@ class ModelConfig(Schema):
     wearable_heads: int = Field(4, ge=1)
     prs_tokens: int = Field(4, ge=1)
     prs_width: int = Field(64, ge=8)
+    genomics_fusion: Literal["soft_tokens", "cross_attention", "late"] = Field(
+        "soft_tokens",
+        description="polygenic scores as tokens of the row, read by the states that are asked "
+        "for, or added to them",
+    )
+
+    @property
+    def prs_slots(self) -> int:
+        """Positions of a row that a subject's polygenic scores take."""
+        return self.prs_tokens if self.genomics_fusion == "soft_tokens" else 0
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

@@ -17,6 +17,9 @@ class ObjectivesConfig(Schema):
     next_visit: float = Field(1.0, ge=0)
     time_to_event: float = Field(0.0, ge=0)
     masked_reconstruction: float = Field(0.0, ge=0)
+    next_event: float = Field(0.0, ge=0, description="the next event, token by token")
+    predictive_coding: float = Field(0.0, ge=0, description="the wearing of the hours to come")
+    cross_modal: float = Field(0.0, ge=0, description="the clinic to come, asked while worn")
     label: float = Field(0.0, ge=0, description="binary label of the task at NOW")
 
 
@@ -24,6 +27,9 @@ class TrainConfig(Schema):
     """Local training."""
 
     objectives: ObjectivesConfig = ObjectivesConfig()
+    curriculum: Literal["none", "staged"] = Field(
+        "none", description="how the weights change over the rounds (training.curriculum)"
+    )
     label_task: str | None = Field(
         None, description="label table to train on; None is the evaluation's task"
     )
@@ -51,7 +57,14 @@ class TrainConfig(Schema):
         "recurs or not; on recurrences alone; focal loss instead; not at all",
     )
     repeat_decay: float = Field(0.5, ge=0, description="δ: e^(−δ·n) on a code seen in n visits")
-    mask_fraction: float = Field(0.15, gt=0, lt=1)
+    mask_fraction: float = Field(0.15, gt=0, lt=1, description="of codes, in reconstruction")
+    mask_wearing: float = Field(0.3, gt=0, lt=1, description="of wearing, in reconstruction")
+    cross_horizons_days: tuple[float, ...] = Field(
+        (30.0, 90.0), min_length=1, description="how far cross_modal looks ahead"
+    )
+    cross_drop_ehr: float = Field(
+        0.5, ge=0, le=1, description="share of cross_modal's rows that have wearing alone"
+    )
     drop_wearable: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")
     drop_genomics: float = Field(0.5, ge=0, le=1, description="modality dropout per subject")
     drop_ehr: float = Field(0.0, ge=0, le=1, description="modality dropout per subject")

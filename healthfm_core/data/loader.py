@@ -12,13 +12,14 @@ import numpy.typing as npt
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.collate import collate
+from healthfm_core.data.occurrences import US_PER_DAY
 from healthfm_core.data.rows import Drops, Record, Rows, Sizes, lay_out
 from healthfm_core.data.segments import offsets_of, ranges, search
-from healthfm_core.data.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, Sequences
+from healthfm_core.data.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Query = Literal["sep", "now", "label"]
+Query = Literal["sep", "now", "label", "worn"]
 
 _POOL: Final = 32
 """Batches whose rows are sorted by length together."""
@@ -36,6 +37,8 @@ class BatchLoader:
       subject who has no visit but a history is asked at its end.
     - ``label``: the task's label at its prediction time. A row is a label, and nothing later than
       that time is in it.
+    - ``worn``: when each target occurs next, asked at a worn hour. A row is a subject who wears a
+      device and has visits; it ends at one worn hour, a random one in training, else the last.
 
     Which visits ask depends on the record alone, never on what was dropped from it.
 
@@ -75,6 +78,9 @@ class BatchLoader:
         )
         self._has_scores: Bool = np.asarray(sequences.prs_mask.any(1), np.bool_)
         self._first_visit = self._first_in_window()
+        self._worn_items = np.flatnonzero(sequences.kind == WEARABLE)
+        worn = np.diff(self._record.worn_before[sequences.offsets]) > 0
+        self._wearers = np.flatnonzero(worn & (np.diff(sequences.visit_offsets) > 0))
 
     def n_rows(self, query: Query) -> int:
         """Return the number of rows an epoch of `query` has."""
@@ -82,6 +88,8 @@ class BatchLoader:
             return len(self.sequences.label_subject)
         if query == "sep":
             return int((np.diff(self.sequences.visit_offsets) >= 2).sum())
+        if query == "worn":
+            return len(self._wearers)
         return int((self._record.end_us != UNKNOWN_TIME).sum())
 
     def epoch(
@@ -120,7 +128,12 @@ class BatchLoader:
             yield self._batch(chosen, drops, query, rng)
 
     def in_order(
-        self, *, batch_size: int, query: Query, inputs: Collection[str] | None = None
+        self,
+        *,
+        batch_size: int,
+        query: Query,
+        inputs: Collection[str] | None = None,
+        ahead_days: float | None = None,
     ) -> Iterator[Batch]:
         """Yield every row once, in the order of the subjects (of the labels, for ``label``).
 
@@ -128,8 +141,13 @@ class BatchLoader:
             batch_size: Rows of a batch.
             query: What is asked.
             inputs: Modalities (ehr, wearable, genomics) that are shown; None is all.
+            ahead_days: Ask as a SEP so many days after each query's time, knowing what is known
+                then: what would a visit bring that took place on that day?
         """
         rows = self._rows(query, None)
+        if ahead_days is not None:
+            rows = replace(rows, time_us=rows.time_us + round(ahead_days * US_PER_DAY))
+            query = "sep"
         shown = {"ehr", "wearable", "genomics"} if inputs is None else set(inputs)
         for low in range(0, len(rows), batch_size):
             chosen = rows.take(np.arange(low, min(low + batch_size, len(rows))))
@@ -149,17 +167,35 @@ class BatchLoader:
             return self._label_rows()
         if query == "sep":
             return self._sep_rows()
+        if query == "worn":
+            return self._worn_rows(rng)
         return self._every_now() if rng is None else self._one_now(rng)
 
     def _label_rows(self) -> Rows:
+        sequences = self.sequences
+        return self._rows_at(
+            sequences.label_subject, sequences.label_time_us, sequences.label_value
+        )
+
+    def _worn_rows(self, rng: np.random.Generator | None) -> Rows:
         sequences, record = self.sequences, self._record
-        subject, time = sequences.label_subject, sequences.label_time_us
+        before = record.worn_before
+        low = before[sequences.offsets[self._wearers]]
+        count = before[sequences.offsets[self._wearers + 1]] - low
+        drawn = np.ones(len(low)) if rng is None else rng.random(len(low))
+        hour = low + np.minimum((drawn * count).astype(np.int64), count - 1)
+        time = sequences.time_us[self._worn_items[hour]]
+        return self._rows_at(self._wearers, time, np.full(len(time), np.nan, np.float32))
+
+    def _rows_at(self, subject: Int64, time: Int64, label: npt.NDArray[np.float32]) -> Rows:
+        """Return a row per subject and time that holds what is not later, and asks there."""
+        sequences, record = self.sequences, self._record
         stop = record.history_before(subject, time)
         low, high = sequences.visit_offsets[subject], sequences.visit_offsets[subject + 1]
         begun = search(sequences.visit_time_us, low, high, time, "right") - low
         ended = search(record.visit_end_us, low, high, time, "right") - low
         each = np.arange(len(subject) + 1)
-        return Rows(subject, stop, each, time, stop, ended, begun, sequences.label_value)
+        return Rows(subject, stop, each, time, stop, ended, begun, label)
 
     def _sep_rows(self) -> Rows:
         n_visits = np.diff(self.sequences.visit_offsets)

@@ -15,7 +15,13 @@ from healthfm_core.federation.protocol import Study
 
 MODALITIES: Final = ("ehr", "genomics", "wearable")
 BACKBONE: Final = "backbone"
-HEAD_NEEDS: Final = {"head/masked_codes": "ehr", "head/wearable_reconstruction": "wearable"}
+HEAD_NEEDS: Final = {
+    "head/masked_codes": "ehr",
+    "head/next_event": "ehr",
+    "head/wearable_reconstruction": "wearable",
+    "head/predictive_coding": "wearable",
+    "head/cross_modal": "wearable",
+}
 """Heads whose targets exist only where a modality does; every other head goes everywhere."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.config.train import ObjectivesConfig
+from healthfm_core.models.gaps import GAP_BINS
 from healthfm_core.models.shape import ModelShape
 
 NEXT_VISIT: Final = "next_visit"
@@ -16,6 +19,12 @@ LABEL: Final = "label"
 HAZARD: Final = "hazard"
 MASKED_CODES: Final = "masked_codes"
 WEARABLE_RECONSTRUCTION: Final = "wearable_reconstruction"
+NEXT_EVENT: Final = "next_event"
+PREDICTIVE_CODING: Final = "predictive_coding"
+CROSS_MODAL: Final = "cross_modal"
+
+CODING_HOURS: Final = (1, 3, 6, 24)
+"""How many hours ahead predictive coding looks."""
 
 RARE_LOGIT: Final = -3.0
 """Bias a head of rare outcomes starts from: about 5 %."""
@@ -63,19 +72,57 @@ class NextVisitHead(nn.Module):
         return self.state(states_BQd) + RECURRENCE_SCALE * offset.view(repeats_BQV.shape)
 
 
-def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear | NextVisitHead:
+class NextEventHead(nn.Module):
+    """How long until the next event, and, told that, which token it is (arXiv 2510.23639).
+
+    Args:
+        width: d.
+        tokens: K.
+    """
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.gap = nn.Linear(width, GAP_BINS)
+        self.told = nn.Embedding(GAP_BINS, width)
+        self.token = nn.Linear(width, tokens)
+        for layer in (self.gap, self.token):
+            nn.init.normal_(layer.weight, std=0.1 * width**-0.5)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.told.weight, std=width**-0.5)
+
+    @property
+    def out_features(self) -> int:
+        """Gap bins and tokens together."""
+        return GAP_BINS + self.token.out_features
+
+    def forward(
+        self, states_BQd: Float[Tensor, "B Q d"], gap_BQ: Int64[Tensor, "B Q"]
+    ) -> Float[Tensor, "B Q GK"]:
+        """Return logits of the gap's bin, then of the token given that the gap is in `gap_BQ`."""
+        tokens = self.token(states_BQd + self.told(gap_BQ))
+        return torch.cat([self.gap(states_BQd), tokens], dim=-1)
+
+
+Head = nn.Linear | NextVisitHead | NextEventHead
+
+
+def make_head(name: str, shape: ModelShape, width: int) -> Head:
     """Return the head called `name`, its output small and its bias at the outcome's rarity."""
+    if name == NEXT_EVENT:
+        return NextEventHead(width, shape.tokens)
     outputs = {
         NEXT_VISIT: shape.targets,
         LABEL: 1,
         HAZARD: shape.targets * shape.pieces,
         MASKED_CODES: shape.tokens,
         WEARABLE_RECONSTRUCTION: shape.windows * shape.features,
+        PREDICTIVE_CODING: len(CODING_HOURS) * width,
+        CROSS_MODAL: shape.targets * shape.cross_horizons,
     }
     head = NextVisitHead(width, shape.targets) if name == NEXT_VISIT else None
     layer = head.state if head else nn.Linear(width, outputs[name])
     nn.init.normal_(layer.weight, std=0.1 * width**-0.5)
-    rare = name in (NEXT_VISIT, LABEL, HAZARD)
+    rare = name in (NEXT_VISIT, LABEL, HAZARD, CROSS_MODAL)
     nn.init.constant_(layer.bias, RARE_LOGIT if rare else 0.0)
     if name == NEXT_VISIT and shape.target_rates:
         rates = torch.tensor(shape.target_rates, dtype=torch.float32)
@@ -86,14 +133,24 @@ def make_head(name: str, shape: ModelShape, width: int) -> nn.Linear | NextVisit
 
 
 def heads_for(
-    *, next_visit: bool, time_to_event: bool, reconstruction: bool, label: bool, wearable: bool
+    weights: ObjectivesConfig, *, label: bool, modalities: Collection[str]
 ) -> tuple[str, ...]:
-    """Return the heads a study's objectives need, in the order of their definition."""
+    """Return the heads that the objectives need of a site, in the order of their definition.
+
+    Args:
+        weights: The objectives.
+        label: Whether there is a label to train on.
+        modalities: What the site holds.
+    """
+    worn, coded = "wearable" in modalities, "ehr" in modalities
     wanted = {
-        NEXT_VISIT: next_visit,
-        LABEL: label,
-        HAZARD: time_to_event,
-        MASKED_CODES: reconstruction,
-        WEARABLE_RECONSTRUCTION: reconstruction and wearable,
+        NEXT_VISIT: weights.next_visit > 0,
+        LABEL: label and weights.label > 0,
+        HAZARD: weights.time_to_event > 0,
+        MASKED_CODES: weights.masked_reconstruction > 0 and coded,
+        WEARABLE_RECONSTRUCTION: weights.masked_reconstruction > 0 and worn,
+        NEXT_EVENT: weights.next_event > 0 and coded,
+        PREDICTIVE_CODING: weights.predictive_coding > 0 and worn,
+        CROSS_MODAL: weights.cross_modal > 0 and worn,
     }
     return tuple(name for name, is_wanted in wanted.items() if is_wanted)

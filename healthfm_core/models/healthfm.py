@@ -15,7 +15,12 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
-from healthfm_core.models.heads import NEXT_VISIT, make_head
+from healthfm_core.models.heads import (
+    NEXT_VISIT,
+    PREDICTIVE_CODING,
+    WEARABLE_RECONSTRUCTION,
+    make_head,
+)
 from healthfm_core.models.shape import ModelShape
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -63,7 +68,11 @@ class HealthFM(nn.Module):
             )
         if "genomics" in encoders:
             self.encoders["genomics"] = GenomicsEncoder(
-                shape.scores, config.prs_tokens, config.prs_width, config.width
+                shape.scores,
+                config.prs_tokens,
+                config.prs_width,
+                config.width,
+                config.genomics_fusion,
             )
         self.backbone = Backbone(config)
         self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
@@ -79,21 +88,39 @@ class HealthFM(nn.Module):
             x = x + self.encoders["ehr"](batch)
         if "wearable" in self.encoders:
             x = x + place(self.encoders["wearable"](batch), batch.wearable_slot)
-        if "genomics" in self.encoders:
-            x = x + place(self.encoders["genomics"](batch), batch.prs_slot)
-        return cast(Tensor, self.backbone(x, batch, at_BQ))
+        genomics = self._genomics
+        if genomics and genomics.fusion == "soft_tokens":
+            x = x + place(genomics(batch), batch.prs_slot)
+        states = cast(Tensor, self.backbone(x, batch, at_BQ))
+        return genomics.join(states, batch) if genomics else states
+
+    @property
+    def _genomics(self) -> GenomicsEncoder | None:
+        held = "genomics" in self.encoders
+        return cast(GenomicsEncoder, self.encoders["genomics"]) if held else None
 
     def head(
-        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch
+        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *told: Tensor
     ) -> Float[Tensor, "B Q o"]:
         """Return the outputs of head `name` at the batch's queries, or wherever the states are.
 
         In float32 at least: a loss is a sum over many of them.
+
+        Args:
+            name: The head.
+            states_BQd: The states.
+            batch: Where they are from.
+            told: What else the head is told (`NextEventHead`).
         """
-        inputs = (states_BQd, batch.repeats) if name == NEXT_VISIT else (states_BQd,)
-        outputs = cast(Tensor, self.heads[name](*inputs))
+        more = (batch.repeats,) if name == NEXT_VISIT else told
+        outputs = cast(Tensor, self.heads[name](states_BQd, *more))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
+
+    @property
+    def heads_of_wearing(self) -> bool:
+        """Whether some head reads the states at worn hours."""
+        return not {WEARABLE_RECONSTRUCTION, PREDICTIVE_CODING}.isdisjoint(self.heads)
 
     @property
     def device(self) -> torch.device:

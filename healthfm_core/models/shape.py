@@ -17,7 +17,9 @@ class ModelShape:
         scores: P, polygenic scores of the panel; 0 without genomics.
         windows: W, windows per wearable token; 0 without wearables.
         features: F, values per window; 0 without wearables.
+        channels: Channels of the device, of F / channels samples each; 0 without wearables.
         pieces: Pieces of the piecewise-constant hazard.
+        cross_horizons: How many horizons cross-modal prediction asks about.
         target_rates: Share of visits in which each target occurs; the next-visit head starts
             there. Empty: from one rate for all.
         label_rate: Share of labels that are 1; the label head starts there. 0: not known.
@@ -33,3 +35,5 @@ class ModelShape:
     pieces: int
     target_rates: tuple[float, ...] = ()
     label_rate: float = 0.0
+    channels: int = 0
+    cross_horizons: int = 0

@@ -32,8 +32,16 @@ class Hidden:
     window: Bool[Tensor, "B S W F"]
 
 
-def hide(batch: Batch, *, mask_token: int, fraction: float, generator: torch.Generator) -> Hidden:
-    """Hide a `fraction` of each subject's clinical tokens and of its wearable windows.
+def hide(
+    batch: Batch,
+    *,
+    mask_token: int,
+    fraction: float,
+    of_wearing: float,
+    channels: int,
+    generator: torch.Generator,
+) -> Hidden:
+    """Hide a `fraction` of each subject's clinical tokens, and some `of_wearing`.
 
     `generator` is one of the CPU's, so that the same seed hides the same on any device.
     """
@@ -48,8 +56,7 @@ def hide(batch: Batch, *, mask_token: int, fraction: float, generator: torch.Gen
     counted = (place[None] < wanted[:, None]) & (drawn >= 0)
     token = batch.token.gather(1, position)
     chosen = torch.zeros_like(is_event).scatter(1, position, counted)
-    windows = torch.rand(batch.wearable.shape[:3], generator=generator) < fraction
-    window = batch.wearable_mask & windows.to(device).unsqueeze(-1)
+    window = batch.wearable_mask & _wearing_to_hide(batch, of_wearing, channels, generator)
     hidden = replace(
         batch,
         token=batch.token.masked_fill(chosen, mask_token),
@@ -59,6 +66,31 @@ def hide(batch: Batch, *, mask_token: int, fraction: float, generator: torch.Gen
         wearable=batch.wearable.masked_fill(window, 0.0),
     )
     return Hidden(hidden, position, token, counted, window)
+
+
+def _wearing_to_hide(
+    batch: Batch, share: float, channels: int, generator: torch.Generator
+) -> Bool[Tensor, "B S W F"]:
+    """Return the cells to hide: for each subject windows here and there, a stretch, or sensors.
+
+    The artificial masks of LSM-2 (arXiv 2506.05321), one scheme per subject and step. What was not
+    observed in the first place stays unobserved, and nothing is asked of it.
+    """
+    b, s, w, f = batch.wearable.shape
+    draws = torch.rand(b, 2 + s * w + max(channels, 1), generator=generator)
+    draws = draws.to(batch.wearable.device)
+    scheme, start = draws[:, :1], draws[:, 1:2]
+    windows, sensors = draws[:, 2 : 2 + s * w], draws[:, 2 + s * w :]
+    observed = batch.wearable_mask.any(-1).flatten(1)
+    length = observed.sum(1, keepdim=True)
+    place = observed.cumsum(1) - 1
+    first = start * (length * (1 - share)).clamp_min(0)
+    stretch = (place >= first) & (place < first + share * length)
+    here = (windows < share).view(b, s, w, 1)
+    some = (sensors < share).repeat_interleave(f // max(channels, 1), dim=1).view(b, 1, 1, f)
+    which = (scheme * 3).long().view(b, 1, 1, 1)
+    hidden = torch.where(which == 0, here, torch.where(which == 1, stretch.view(b, s, w, 1), some))
+    return hidden.expand(b, s, w, f)
 
 
 def masked_codes(logits_BMK: Float[Tensor, "B M K"], hidden: Hidden) -> Float[Tensor, " B"]:

@@ -22,9 +22,10 @@ from healthfm_core.models import Arrays, HealthFM
 from healthfm_core.models.backbone import half_life_monitors
 from healthfm_core.models.inference import answer
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
+from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
-from healthfm_core.training.step import losses, optimizer_for, proximal, queries_for
+from healthfm_core.training.step import WORN_QUERY, losses, optimizer_for, proximal, queries_for
 
 
 def run_round(
@@ -71,7 +72,8 @@ def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, fl
         "wearable": float(len(worn)),
         "genomics": float(sequences.prs_mask.any(axis=1).sum()),
     }
-    holders["head/wearable_reconstruction"] = holders["wearable"]
+    worn_heads = ("wearable_reconstruction", "predictive_coding", "cross_modal")
+    holders |= {f"head/{name}": holders["wearable"] for name in worn_heads}
     return {group: holders.get(group, everyone) for group in groups}
 
 
@@ -87,7 +89,7 @@ def _train(
     order: RoundOrder,
 ) -> dict[str, float]:
     """Run the round's local steps on `model` in place; return mean losses and gradient norms."""
-    config = study.config.train
+    config = in_round(study.config.train, round_=order.round, rounds=order.rounds)
     loader = loader_for(data.train, study)
     steps = _n_steps(loader, config)
     optimizer = optimizer_for(model, config)
@@ -95,7 +97,9 @@ def _train(
     streams = {
         query: _endless(loader, query, config, numpy_generator(order.seed, query, order.round))
         for query in queries_for(config)
+        if loader.n_rows(query)
     }
+    first = next(iter(streams), None)
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=model.device))
     model.train()
     for step in range(steps):
@@ -106,7 +110,7 @@ def _train(
         for query, stream in streams.items():
             batch = next(stream).to(model.device)
             with _precision(model.device, config):
-                found = losses(model, batch, query, config, generator)
+                found = losses(model, batch, query, config, generator, leads=query == first)
             (found.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
             for name, value in found.means.items():
                 sums[f"loss_{name}"] = sums[f"loss_{name}"] + value
@@ -135,14 +139,15 @@ def _n_steps(loader: BatchLoader, config: TrainConfig) -> int:
 def _endless(
     loader: BatchLoader, query: Query, config: TrainConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
+    asks_wearing = query == WORN_QUERY
     while True:
         yield from loader.epoch(
             rng,
             batch_size=config.batch_size,
             query=query,
-            drop_wearable=config.drop_wearable,
+            drop_wearable=0.0 if asks_wearing else config.drop_wearable,
             drop_genomics=config.drop_genomics,
-            drop_ehr=config.drop_ehr,
+            drop_ehr=config.cross_drop_ehr if asks_wearing else config.drop_ehr,
             drop_events=config.drop_events,
         )
 

@@ -84,6 +84,8 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         pieces=len(config.train.horizons_days),
         target_rates=vocabulary.target_rates,
         label_rate=vocabulary.label_rate,
+        channels=len(wearable.channels) if wearable else 0,
+        cross_horizons=len(config.train.cross_horizons_days),
     )
 
 
@@ -94,16 +96,8 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
     """
     wanted = study_modalities(study)
     held = wanted if modalities is None else wanted & modalities
-    weights = study.config.train.objectives
-    heads = heads_for(
-        next_visit=weights.next_visit > 0,
-        time_to_event=weights.time_to_event > 0,
-        reconstruction=weights.masked_reconstruction > 0,
-        label=weights.label > 0,
-        wearable="wearable" in held,
-    )
-    if "ehr" not in held:
-        heads = tuple(name for name in heads if name != "masked_codes")
+    train = study.config.train
+    heads = heads_for(train.objectives, label=train.objectives.label > 0, modalities=held)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(study.config.seed, "initial"))
         return HealthFM(
@@ -130,7 +124,7 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
         n_scores=len(vocabulary.prs_panel),
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
-        n_prs_slots=study.config.model.prs_tokens if vocabulary.prs_panel else 0,
+        n_prs_slots=study.config.model.prs_slots if vocabulary.prs_panel else 0,
     )
 
 

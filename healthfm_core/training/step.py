@@ -7,25 +7,33 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.loader import Query
 from healthfm_core.models import HealthFM
+from healthfm_core.models.heads import CODING_HOURS
 from healthfm_core.objectives import (
+    Hidden,
+    cross_modal,
     hide,
+    hours_ahead,
     label,
     masked_codes,
     masked_wearing,
+    next_event,
+    next_events,
     next_visit,
+    predictive_coding,
     time_to_event,
 )
 
 SEP_QUERY: Final = "sep"
 NOW_QUERY: Final = "now"
 LABEL_QUERY: Final = "label"
+WORN_QUERY: Final = "worn"
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,17 @@ def queries_for(config: TrainConfig) -> tuple[Query, ...]:
     """Return the kinds of row the objectives read: one batch of each per step."""
     weights = config.objectives
     wanted: dict[Query, bool] = {
-        SEP_QUERY: weights.next_visit > 0,
+        SEP_QUERY: weights.next_visit > 0 or weights.next_event > 0,
         NOW_QUERY: weights.time_to_event > 0,
         LABEL_QUERY: weights.label > 0,
+        WORN_QUERY: weights.cross_modal > 0,
     }
     kinds = tuple(name for name, is_wanted in wanted.items() if is_wanted)
     return kinds or (NOW_QUERY,)
+
+
+Parts = dict[str, tuple[float, Tensor]]
+"""Objective → its weight and its loss per subject."""
 
 
 def losses(
@@ -59,52 +72,113 @@ def losses(
     query: Query,
     config: TrainConfig,
     generator: torch.Generator,
+    *,
+    leads: bool = True,
 ) -> StepLosses:
     """Return the losses of the objectives that read rows of kind `query`.
 
-    Masked reconstruction reads whatever rows the first other objective reads.
+    Args:
+        model: The site's.
+        batch: Rows of that kind.
+        query: The kind.
+        config: Weights and settings, those of the round.
+        generator: Draws what is hidden.
+        leads: Whether what asks nothing of its own (masked reconstruction, predictive coding)
+            reads these rows; one kind of the step's does.
     """
-    weights = config.objectives
-    parts: dict[str, tuple[float, Tensor]] = {}
-    hidden = None
-    if weights.masked_reconstruction > 0 and query == queries_for(config)[0]:
-        hidden = hide(
-            batch,
-            mask_token=model.shape.mask_token,
-            fraction=config.mask_fraction,
-            generator=generator,
-        )
+    hidden = _hidden(model, batch, config, generator) if leads else None
     wanted = [batch.query]
     if hidden:
-        wanted += [hidden.position, wearable_positions(batch)]
+        wanted.append(hidden.position)
+    if leads and model.heads_of_wearing:
+        wanted.append(wearable_positions(batch))
     states = model(hidden.batch if hidden else batch, torch.cat(wanted, dim=1))
     asked, *rest = states.split([positions.shape[1] for positions in wanted], dim=1)
-    if query == SEP_QUERY:
+    parts = _asked(model, asked, batch, query, config)
+    if hidden and "masked_codes" in model.heads:
+        loss = masked_codes(model.head("masked_codes", rest[0], batch), hidden)
+        parts["masked_codes"] = (config.objectives.masked_reconstruction, loss)
+    if leads and model.heads_of_wearing:
+        parts |= _of_wearing(model, rest[-1], batch, hidden, config)
+    if query == SEP_QUERY and "next_event" in model.heads:
+        parts["next_event"] = (config.objectives.next_event, _next_event(model, batch))
+    nothing = batch.t_days.new_zeros(batch.size)
+    total = sum((weight * loss for weight, loss in parts.values()), nothing)
+    return StepLosses(total, {name: loss.detach().mean() for name, (_, loss) in parts.items()})
+
+
+def _hidden(
+    model: HealthFM, batch: Batch, config: TrainConfig, generator: torch.Generator
+) -> Hidden | None:
+    if config.objectives.masked_reconstruction == 0:
+        return None
+    return hide(
+        batch,
+        mask_token=model.shape.mask_token,
+        fraction=config.mask_fraction,
+        of_wearing=config.mask_wearing,
+        channels=model.shape.channels,
+        generator=generator,
+    )
+
+
+def _asked(
+    model: HealthFM, states: Tensor, batch: Batch, query: Query, config: TrainConfig
+) -> Parts:
+    """Return the losses of what the rows' own queries are asked."""
+    weights = config.objectives
+    if query == SEP_QUERY and weights.next_visit > 0:
         loss = next_visit(
-            model.head("next_visit", asked, batch),
+            model.head("next_visit", states, batch),
             batch,
             repeat_decay=config.repeat_decay,
             weighting=config.repeat_weighting,
         )
-        parts["next_visit"] = (weights.next_visit, loss)
+        return {"next_visit": (weights.next_visit, loss)}
     if query == NOW_QUERY and weights.time_to_event > 0:
-        loss = time_to_event(
-            model.head("hazard", asked, batch), batch, edges_days=config.horizons_days
-        )
-        parts["time_to_event"] = (weights.time_to_event, loss)
+        logits = model.head("hazard", states, batch)
+        loss = time_to_event(logits, batch, edges_days=config.horizons_days)
+        return {"time_to_event": (weights.time_to_event, loss)}
     if query == LABEL_QUERY:
-        parts["label"] = (weights.label, label(model.head("label", asked, batch), batch))
-    if hidden and "masked_codes" in model.heads:
-        loss = masked_codes(model.head("masked_codes", rest[0], batch), hidden)
-        parts["masked_codes"] = (weights.masked_reconstruction, loss)
+        return {"label": (weights.label, label(model.head("label", states, batch), batch))}
+    if query == WORN_QUERY and "cross_modal" in model.heads:
+        logits = model.head("cross_modal", states, batch)
+        loss = cross_modal(logits, batch, horizons_days=config.cross_horizons_days)
+        return {"cross_modal": (weights.cross_modal, loss)}
+    return {}
+
+
+def _of_wearing(
+    model: HealthFM, states: Tensor, batch: Batch, hidden: Hidden | None, config: TrainConfig
+) -> Parts:
+    """Return the losses of what the states at worn hours tell of the wearing itself."""
+    weights, parts = config.objectives, Parts()
     if hidden and "wearable_reconstruction" in model.heads:
-        worn = model.head("wearable_reconstruction", rest[1], batch)
-        decoded = worn.reshape(batch.wearable.shape)
-        loss = masked_wearing(decoded, batch, hidden)
+        worn = model.head("wearable_reconstruction", states, batch)
+        loss = masked_wearing(worn.reshape(batch.wearable.shape), batch, hidden)
         parts["masked_wearing"] = (weights.masked_reconstruction, loss)
-    nothing = batch.t_days.new_zeros(batch.size)
-    total = sum((weight * loss for weight, loss in parts.values()), nothing)
-    return StepLosses(total, {name: loss.detach().mean() for name, (_, loss) in parts.items()})
+    if weights.predictive_coding > 0 and "predictive_coding" in model.heads:
+        at = wearable_positions(batch)
+        ahead, known = hours_ahead(batch.t_days.gather(1, at), _worn(batch), CODING_HOURS)
+        said = model.head("predictive_coding", states, batch)
+        with torch.no_grad():
+            latent = model.encoders["wearable"](batch)
+        said = said.reshape(*known.shape, -1)
+        loss = predictive_coding(said, latent, ahead, known)
+        parts["predictive_coding"] = (weights.predictive_coding, loss)
+    return parts
+
+
+def _next_event(model: HealthFM, batch: Batch) -> Float[Tensor, " B"]:
+    """Return the loss of the next event at every position, the record read from left to right."""
+    asked = next_events(batch)
+    return next_event(model.head("next_event", model(asked.batch), batch, asked.gap), asked)
+
+
+def _worn(batch: Batch) -> Bool[Tensor, "B S"]:
+    """Return which slots of the batch hold a worn hour."""
+    slot = torch.arange(batch.wearable.shape[1], device=batch.wearable_slot.device)
+    return slot < (batch.wearable_slot >= 0).sum(1, keepdim=True)
 
 
 def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:

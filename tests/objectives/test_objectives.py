@@ -8,7 +8,20 @@ import pytest
 import torch
 
 from healthfm_core.data.sequences import EVENT, NOW
-from healthfm_core.objectives import hide, label, next_visit, risk, time_to_event
+from healthfm_core.models.gaps import GAP_BINS, GAP_EDGES_DAYS, gap_bin, gap_in
+from healthfm_core.objectives import (
+    cross_modal,
+    hide,
+    hours_ahead,
+    label,
+    masked_wearing,
+    next_event,
+    next_events,
+    next_visit,
+    predictive_coding,
+    risk,
+    time_to_event,
+)
 from tests.models.tiny import tiny_batch
 
 
@@ -82,7 +95,7 @@ def test_risk_is_the_closed_form_of_a_constant_hazard():
 
 def test_hiding_takes_the_wanted_share_of_events_and_nothing_else():
     batch = tiny_batch()
-    hidden = hide(batch, mask_token=2, fraction=0.5, generator=torch.Generator().manual_seed(0))
+    hidden = hidden_of(batch, fraction=0.5)
     changed = hidden.batch.token != batch.token
     assert (batch.kind[changed] == EVENT).all()
     assert not (batch.kind[changed] == NOW).any()
@@ -91,3 +104,124 @@ def test_hiding_takes_the_wanted_share_of_events_and_nothing_else():
     torch.testing.assert_close(hidden.counted.sum(1), per_row)
     at = hidden.position[hidden.counted]
     assert len(at) == int(per_row.sum())
+
+
+def hidden_of(batch, seed=0, **changes):
+    settings = {"fraction": 0.15, "of_wearing": 0.5, "channels": 2} | changes
+    return hide(batch, mask_token=2, generator=torch.Generator().manual_seed(seed), **settings)
+
+
+def worn_batch(hours=40, subjects=60):
+    """Subjects who wore two channels of two samples, two windows an hour; one in five cells lost."""
+    g = torch.Generator().manual_seed(5)
+    mask = torch.rand(subjects, hours, 2, 4, generator=g) > 0.2
+    batch = tiny_batch()
+    rows = {
+        name: getattr(batch, name)[:1].expand(subjects, *getattr(batch, name).shape[1:])
+        for name in batch.__dataclass_fields__
+    }
+    wearable = torch.randn(subjects, hours, 2, 4, generator=g) * mask
+    return type(batch)(**{**rows, "wearable": wearable, "wearable_mask": mask})
+
+
+def test_wearing_is_hidden_by_windows_by_a_stretch_or_by_sensors_and_only_where_observed():
+    batch = worn_batch()
+    window = hidden_of(batch).window
+    assert not (window & ~batch.wearable_mask).any()
+    kinds = [scheme_of(batch.wearable_mask[b], window[b]) for b in range(batch.size)]
+    assert set(kinds) == {"windows", "stretch", "sensors"}
+    assert min(kinds.count(kind) for kind in set(kinds)) > 8
+    assert 0.4 < window.sum() / batch.wearable_mask.sum() < 0.6
+
+
+def scheme_of(mask, window):
+    """Which of the three schemes hid `window` of the observed `mask` [S, W, F] of one subject."""
+    share = window.sum((0, 1)) / mask.sum((0, 1))
+    if bool(((share == 0) | (share == 1)).all()):
+        assert share[0] == share[1]
+        assert share[2] == share[3]  # whole sensors: two samples a channel
+        return "sensors"
+    whole = window.any(-1)
+    torch.testing.assert_close(window, mask & whole.unsqueeze(-1))  # whole windows
+    (at,) = torch.nonzero(whole.flatten(), as_tuple=True)
+    return "stretch" if int(at[-1] - at[0]) + 1 == len(at) else "windows"
+
+
+def test_reconstruction_asks_only_what_was_observed_and_then_hidden():
+    batch = worn_batch(hours=4, subjects=3)
+    hidden = hidden_of(batch)
+    wrong = batch.wearable + torch.where(hidden.window, 2.0, 100.0)
+    found = masked_wearing(wrong, batch, hidden)
+    asked = hidden.window.sum((1, 2, 3)) > 0
+    torch.testing.assert_close(found, torch.where(asked, 4.0, 0.0))
+
+
+def test_hours_ahead_are_found_by_their_time_and_only_where_worn():
+    hour = 1 / 24
+    t = torch.tensor([[0.0, hour, 3 * hour, 4 * hour, 0.0]])
+    worn = torch.tensor([[True, True, True, True, False]])
+    at, known = hours_ahead(t, worn, (1, 3, 24))
+    assert known[0].tolist() == [
+        [True, True, False],
+        [False, True, False],
+        [True, False, False],
+        [False] * 3,
+        [False] * 3,
+    ]
+    assert at[0, 0, :2].tolist() == [1, 2]
+    assert at[0, 1, 1] == 3
+
+
+def test_predictive_coding_is_nothing_for_the_right_answer_and_teaches_the_encoder_nothing():
+    latent = torch.randn(2, 3, 4, requires_grad=True)
+    normed = torch.nn.functional.layer_norm(latent.detach(), (4,))
+    ahead = torch.tensor([[[1], [2], [0]], [[1], [2], [0]]])
+    known = torch.tensor([[[True], [True], [False]], [[False]] * 3])
+    said = normed.roll(-1, 1).unsqueeze(2).clone().requires_grad_()
+    found = predictive_coding(said + 0.5, latent, ahead, known)
+    torch.testing.assert_close(found, torch.tensor([0.25, 0.0]))
+    found.sum().backward()
+    assert latent.grad is None
+    assert said.grad is not None
+
+
+def test_cross_modal_asks_only_what_is_known_of_the_horizon():
+    batch = tiny_batch(
+        event_days=torch.tensor([[[10.0, math.inf]], [[60.0, math.inf]]]),
+        exposure_days=torch.tensor([[20.0], [100.0]]),
+    )
+    logits = torch.zeros(2, 1, 4)
+    logits[0, 0, 0] = 50.0  # target 0 within 30 days: it happens, though followed for 20 alone
+    logits[1, 0] = torch.tensor([-50.0, 50.0, -50.0, -50.0])  # 60 days: not in 30, but in 90
+    found = cross_modal(logits, batch, horizons_days=(30.0, 90.0))
+    torch.testing.assert_close(found, torch.tensor([math.log(2) / 2, 0.0]))
+
+
+def test_reading_left_to_right_no_token_sees_a_later_one():
+    batch = tiny_batch()
+    asked = next_events(batch)
+    assert asked.batch.kv_end.tolist() == [[2, 2, 3, 4, 5, 5], [1, 2, 3, 3, 0, 0]]
+    assert asked.counted.tolist() == [
+        [False, True, True, False, False, False],
+        [True, True, False, False, False, False],
+    ]
+    assert asked.token[0, 1:3].tolist() == [5, 6]
+    assert asked.token[1, :2].tolist() == [7, 8]
+    assert asked.gap[0, 2] == gap_bin(torch.tensor(370.0))
+
+
+def test_the_next_event_costs_the_time_and_the_token_it_is_and_the_first_only_its_token():
+    asked = next_events(tiny_batch())
+    logits = torch.zeros(2, 6, GAP_BINS + 9)
+    found = next_event(logits, asked)
+    both = math.log(GAP_BINS) + math.log(9)
+    first = math.log(9)
+    torch.testing.assert_close(found, torch.full((2,), (first + both) / 2))
+
+
+@pytest.mark.parametrize("days", [0.0, 1e-3, 0.5, 20.0, 5000.0])
+def test_a_gap_drawn_from_its_own_bin_lies_in_it(days):
+    bin_ = gap_bin(torch.tensor([days]))
+    drawn = gap_in(bin_.expand(100), torch.rand(100, generator=torch.Generator().manual_seed(0)))
+    assert (gap_bin(drawn.clamp_min(1e-9 if days else 0)) == bin_).all()
+    assert len(GAP_EDGES_DAYS) == GAP_BINS - 1

@@ -43,10 +43,12 @@ def test_a_step_keeps_to_the_device_of_the_model(site, attention):
     model = model.to(meta)
     model.intercepts = {name: shift.to(meta) for name, shift in model.intercepts.items()}
     loader = loader_for(data.train, study)
-    for query in queries_for(config.train):
+    first, *_ = queries = queries_for(config.train)
+    for query in queries:
         rng = np.random.default_rng(0)
         batch = next(loader.epoch(rng, batch_size=4, query=query)).to(meta)
-        found = losses(model, batch, query, config.train, torch.Generator())
+        leads = query == first
+        found = losses(model, batch, query, config.train, torch.Generator(), leads=leads)
         assert {mean.device.type for mean in found.means.values()} == {"meta"}
         found.per_subject.sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}

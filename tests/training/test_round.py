@@ -28,6 +28,9 @@ SETTINGS = [
     "train.max_steps=2",
     "train.objectives.masked_reconstruction=0.5",
     "train.objectives.time_to_event=0.5",
+    "train.objectives.next_event=0.5",
+    "train.objectives.predictive_coding=0.5",
+    "train.objectives.cross_modal=0.5",
 ]
 
 

@@ -1,0 +1,65 @@
+"""The next event, token by token, given all before it and the polygenic scores (2510.23639)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from healthfm_core.data.batch import Batch
+from healthfm_core.data.sequences import EVENT, NOW, SEP
+from healthfm_core.models.gaps import GAP_BINS, gap_bin
+
+
+@dataclass(frozen=True)
+class NextEvents:
+    """A batch in which no token sees a later one, and what comes next at each position.
+
+    Attributes:
+        batch: The batch; a token sees the row up to itself, even inside its own visit.
+        gap: Bin of the time to the event that stands next in the row.
+        token: Its token.
+        counted: Whether an event stands next.
+    """
+
+    batch: Batch
+    gap: Int64[Tensor, "B T"]
+    token: Int64[Tensor, "B T"]
+    counted: Bool[Tensor, "B T"]
+
+
+def next_events(batch: Batch) -> NextEvents:
+    """Return the batch read from left to right.
+
+    An event that follows a worn hour is asked for there; nothing is asked about wearing. From the
+    last static the first event is asked for, without its time, which nothing tells.
+    """
+    position = torch.arange(batch.kind.shape[1], device=batch.kind.device)
+    timed = (position >= batch.n_static[:, None]) & ~_is_query(batch.kind) & (batch.kind > 0)
+    end = torch.where(timed, position + 1, batch.kv_end).to(batch.kv_end.dtype)
+    follows = torch.roll(batch.kind == EVENT, -1, 1)
+    follows[:, -1] = False
+    return NextEvents(
+        replace(batch, kv_end=end),
+        gap_bin(torch.roll(batch.gap_days, -1, 1)),
+        torch.roll(batch.token, -1, 1),
+        follows & (batch.kind > 0),
+    )
+
+
+def _is_query(kind: Int64[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    return (kind == SEP) | (kind == NOW)
+
+
+def next_event(logits_BTGK: Float[Tensor, "B T GK"], asked: NextEvents) -> Float[Tensor, " B"]:
+    """Return each subject's mean negative log-likelihood of the next event's time and token."""
+    position = torch.arange(asked.gap.shape[1], device=asked.gap.device)
+    timed = position >= asked.batch.n_static[:, None]
+    logits = logits_BTGK.transpose(1, 2)
+    gap, token = logits[:, :GAP_BINS], logits[:, GAP_BINS:]
+    of_gap = nn.functional.cross_entropy(gap, asked.gap, reduction="none") * timed
+    of_token = nn.functional.cross_entropy(token, asked.token, reduction="none")
+    loss = (of_gap + of_token) * asked.counted
+    return loss.sum(1) / asked.counted.sum(1).clamp_min(1)
