@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Final, Self
 
 import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
+
+from healthfm_core.data.sequences import EVENT, NOW, SEP, WEARABLE
+
+US_PER_DAY: Final = 86_400_000_000
+DAYS_PER_YEAR: Final = 365.25
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,31 @@ class Batch:
             return self
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return type(self)(**moved)
+
+    def ahead(self, days: float) -> Self:
+        """Return the same rows asked as SEPs `days` after their queries, knowing no more.
+
+        What would a visit bring that took place on that day? `target` and the other answers stay
+        those of the queries as they were.
+        """
+        asked = (self.kind == NOW) | (self.kind == SEP)
+        later = asked * torch.tensor(days, dtype=self.t_days.dtype, device=self.t_days.device)
+        return replace(
+            self,
+            kind=self.kind.masked_fill(asked, SEP),
+            t_days=self.t_days + later,
+            gap_days=self.gap_days + later,
+            age_years=self.age_years + later / DAYS_PER_YEAR * (self.age_years > 0),
+            query_time_us=self.query_time_us + round(days * US_PER_DAY),
+        )
+
+    def left_to_right(self) -> Self:
+        """Return the batch in which a token sees the row up to itself, in its own visit too."""
+        position = torch.arange(self.kind.shape[1], device=self.kind.device)
+        history = (self.kind == EVENT) | (self.kind == WEARABLE)
+        end = torch.where(history, position + 1, self.kv_end)
+        return replace(self, kv_end=end.to(self.kv_end.dtype))
+
+    def take(self, rows: Int64[Tensor, " R"]) -> Self:
+        """Return some of the rows, in that order; a row may come more than once."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})

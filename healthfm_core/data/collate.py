@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.occurrences import Occurrences, days
 from healthfm_core.data.rows import Drops, Layout, Record, Rows, Sizes, lay_out
 from healthfm_core.data.segments import offsets_of, ranges, run_ends, run_starts
@@ -23,8 +23,6 @@ from healthfm_core.data.sequences import (
 )
 
 Int64 = npt.NDArray[np.int64]
-
-DAYS_PER_YEAR: Final = 365.25
 
 
 def collate(

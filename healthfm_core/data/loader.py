@@ -12,7 +12,6 @@ import numpy.typing as npt
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.collate import collate
-from healthfm_core.data.occurrences import US_PER_DAY
 from healthfm_core.data.rows import Drops, Record, Rows, Sizes, lay_out
 from healthfm_core.data.segments import offsets_of, ranges, search
 from healthfm_core.data.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
@@ -128,12 +127,7 @@ class BatchLoader:
             yield self._batch(chosen, drops, query, rng)
 
     def in_order(
-        self,
-        *,
-        batch_size: int,
-        query: Query,
-        inputs: Collection[str] | None = None,
-        ahead_days: float | None = None,
+        self, *, batch_size: int, query: Query, inputs: Collection[str] | None = None
     ) -> Iterator[Batch]:
         """Yield every row once, in the order of the subjects (of the labels, for ``label``).
 
@@ -141,13 +135,8 @@ class BatchLoader:
             batch_size: Rows of a batch.
             query: What is asked.
             inputs: Modalities (ehr, wearable, genomics) that are shown; None is all.
-            ahead_days: Ask as a SEP so many days after each query's time, knowing what is known
-                then: what would a visit bring that took place on that day?
         """
         rows = self._rows(query, None)
-        if ahead_days is not None:
-            rows = replace(rows, time_us=rows.time_us + round(ahead_days * US_PER_DAY))
-            query = "sep"
         shown = {"ehr", "wearable", "genomics"} if inputs is None else set(inputs)
         for low in range(0, len(rows), batch_size):
             chosen = rows.take(np.arange(low, min(low + batch_size, len(rows))))

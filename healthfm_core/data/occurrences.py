@@ -8,6 +8,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.data.batch import US_PER_DAY
 from healthfm_core.data.rows import Record, Rows
 from healthfm_core.data.segments import ranges
 
@@ -15,7 +16,6 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
-US_PER_DAY: Final = 86_400_000_000
 _NEVER: Final = np.iinfo(np.int64).max
 
 

@@ -83,15 +83,28 @@ class TimeFeatures(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 for statics."""
         timed = _timed(batch)
-        start = batch.t_days.masked_fill(~timed, math.inf).amin(1, keepdim=True)
-        elapsed = (batch.t_days - start).masked_fill(~timed, 0)
+        elapsed = (batch.t_days - first_time(batch)).masked_fill(~timed, 0)
+        return self.of(elapsed, batch.gap_days, batch.age_years) * timed.unsqueeze(-1)
+
+    def of(
+        self,
+        elapsed: Float[Tensor, "B T"],
+        gap_days: Float[Tensor, "B T"],
+        age_years: Float[Tensor, "B T"],
+    ) -> Float[Tensor, "B T d"]:
+        """Return the vectors of tokens `elapsed` days after the first one of their row."""
         turns = [elapsed * (2 * math.pi / period) for period in self.PERIODS_DAYS]
         features = torch.stack(
             [f(turn) for turn in turns for f in (torch.sin, torch.cos)]
-            + [elapsed.clamp_min(0).log1p(), batch.gap_days.log1p(), batch.age_years / 50],
+            + [elapsed.clamp_min(0).log1p(), gap_days.log1p(), age_years / 50],
             dim=-1,
         )
-        return self.project(features) * timed.unsqueeze(-1)
+        return self.project(features)
+
+
+def first_time(batch: Batch) -> Float[Tensor, "B 1"]:
+    """Return the time of each row's first token that has one, in the batch's days."""
+    return batch.t_days.masked_fill(~_timed(batch), math.inf).amin(1, keepdim=True)
 
 
 def _timed(batch: Batch) -> Tensor:
@@ -119,26 +132,38 @@ class Block(nn.Module):
         self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
     ) -> Float[Tensor, "B Q d"]:
         """Return the block's output at every position, or only at the positions `at_BQ`."""
-        normed = self.norm_attention(x)
-        q, k, v = self.qkv(normed).chunk(3, dim=-1)
+        q, k, v = self.project(x)
         t_days, kv_end = batch.t_days, batch.kv_end
         if at_BQ is not None:
             x, q = gather(x, at_BQ), gather(q, at_BQ)
             t_days, kv_end = t_days.gather(1, at_BQ), kv_end.gather(1, at_BQ)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if self.rotary:
-            q, k = _rotate(q, t_days), _rotate(k, batch.t_days)
-        attended = ct_attention(
-            q,
-            k,
-            v,
-            t_days,
-            batch.t_days,
-            kv_end,
-            batch.n_static,
-            *self.decay(batch.t_days[:, 0]),
-            variant=self.variant,
-        )
+        q, k, v = self.split(q, t_days), self.split(k, batch.t_days), self.split(v)
+        return self.read(x, q, k, v, t_days, batch.t_days, kv_end, batch.n_static)
+
+    def project(self, x: Float[Tensor, "B T d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [B, T, d]."""
+        q, k, v = self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
+        return q, k, v
+
+    def split(self, x: Float[Tensor, "B T d"], t_days: Tensor | None = None) -> Tensor:
+        """Return `x` by heads [B, H, T, D], turned by its times in the ablation that does that."""
+        by_head = x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return _rotate(by_head, t_days) if self.rotary and t_days is not None else by_head
+
+    def read(
+        self,
+        x: Float[Tensor, "B Q d"],
+        q: Float[Tensor, "B H Q D"],
+        k: Float[Tensor, "B H T D"],
+        v: Float[Tensor, "B H T D"],
+        t_q: Float[Tensor, "B Q"],
+        t_k: Float[Tensor, "B T"],
+        kv_end: Tensor,
+        n_static: Tensor,
+    ) -> Float[Tensor, "B Q d"]:
+        """Return `x` with what it reads from the keys before `kv_end`, fed forward."""
+        rates = self.decay(t_k[:, 0])
+        attended = ct_attention(q, k, v, t_q, t_k, kv_end, n_static, *rates, variant=self.variant)
         x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
         return x + self.ffn(self.norm_ffn(x))
 
@@ -185,11 +210,15 @@ class Backbone(nn.Module):
 
         The last block computes what is asked for and nothing else; earlier ones everything.
         """
-        x = self.dropout(x + self.kind(batch.kind) + self.time(batch))
+        x = self.embed(x, batch)
         *early, last = self.blocks
         for block in early:
             x = block(x, batch)
         return self.norm(last(x, batch, at_BQ))
+
+    def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return what goes into the first block: the encoders' vectors, kinds and times."""
+        return self.dropout(x + self.kind(batch.kind) + self.time(batch))
 
 
 def all_half_lives(backbone: Backbone) -> list[list[float]]:

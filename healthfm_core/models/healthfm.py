@@ -82,17 +82,24 @@ class HealthFM(nn.Module):
         self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
     ) -> Float[Tensor, "B Q d"]:
         """Return the backbone's states at the positions `at_BQ` of each row, or at all of them."""
+        states = cast(Tensor, self.backbone(self.encode(batch), batch, at_BQ))
+        return self.join(states, batch)
+
+    def encode(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return what the encoders make of each position, 0 where none reads it."""
         embeddings = self.backbone.kind.weight
         x = embeddings.new_zeros(*batch.kind.shape, embeddings.shape[1])
         if "ehr" in self.encoders:
             x = x + self.encoders["ehr"](batch)
         if "wearable" in self.encoders:
             x = x + place(self.encoders["wearable"](batch), batch.wearable_slot)
-        genomics = self._genomics
-        if genomics and genomics.fusion == "soft_tokens":
-            x = x + place(genomics(batch), batch.prs_slot)
-        states = cast(Tensor, self.backbone(x, batch, at_BQ))
-        return genomics.join(states, batch) if genomics else states
+        if self._genomics and self._genomics.fusion == "soft_tokens":
+            x = x + place(self._genomics(batch), batch.prs_slot)
+        return x
+
+    def join(self, states_BQd: Float[Tensor, "B Q d"], batch: Batch) -> Float[Tensor, "B Q d"]:
+        """Return the states with what polygenic scores add to them late, if that is how they do."""
+        return self._genomics.join(states_BQd, batch) if self._genomics else states_BQd
 
     @property
     def _genomics(self) -> GenomicsEncoder | None:

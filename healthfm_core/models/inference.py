@@ -24,6 +24,8 @@ class Answers:
         target: [n, V] bool, what the next visit held (for SEP queries).
         repeats: [n, V] float32, earlier visits that held the target.
         label: [n] float32, the task's label, NaN where there is none.
+        event_days: [n, V] float32, days to the target's next occurrence, +inf if none is known.
+        exposure_days: [n] float32, days the subject was followed after the query (NOW queries).
     """
 
     subject: npt.NDArray[np.int64]
@@ -32,6 +34,8 @@ class Answers:
     target: npt.NDArray[np.bool_]
     repeats: npt.NDArray[np.float32]
     label: npt.NDArray[np.float32]
+    event_days: npt.NDArray[np.float32]
+    exposure_days: npt.NDArray[np.float32]
 
     @property
     def score(self) -> npt.NDArray[np.float32]:
@@ -60,6 +64,8 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
                     batch.target.bool(),
                     batch.repeats,
                     batch.label,
+                    batch.event_days,
+                    batch.exposure_days,
                 )
             )
         )
@@ -70,5 +76,6 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
         empty = np.zeros((0, targets), np.float32)
         none = np.zeros(0, np.int64)
         logit = np.zeros((0, int(outputs)), np.float32)  # type: ignore[arg-type]
-        return Answers(none, none, logit, empty.astype(bool), empty, none.astype(np.float32))
+        nobody = none.astype(np.float32)
+        return Answers(none, none, logit, empty.astype(bool), empty, nobody, empty, nobody)
     return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import EVENT, NOW, SEP
+from healthfm_core.data.sequences import EVENT
 from healthfm_core.models.gaps import GAP_BINS, gap_bin
 
 
@@ -36,21 +36,14 @@ def next_events(batch: Batch) -> NextEvents:
     An event that follows a worn hour is asked for there; nothing is asked about wearing. From the
     last static the first event is asked for, without its time, which nothing tells.
     """
-    position = torch.arange(batch.kind.shape[1], device=batch.kind.device)
-    timed = (position >= batch.n_static[:, None]) & ~_is_query(batch.kind) & (batch.kind > 0)
-    end = torch.where(timed, position + 1, batch.kv_end).to(batch.kv_end.dtype)
     follows = torch.roll(batch.kind == EVENT, -1, 1)
     follows[:, -1] = False
     return NextEvents(
-        replace(batch, kv_end=end),
+        batch.left_to_right(),
         gap_bin(torch.roll(batch.gap_days, -1, 1)),
         torch.roll(batch.token, -1, 1),
         follows & (batch.kind > 0),
     )
-
-
-def _is_query(kind: Int64[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    return (kind == SEP) | (kind == NOW)
 
 
 def next_event(logits_BTGK: Float[Tensor, "B T GK"], asked: NextEvents) -> Float[Tensor, " B"]:

@@ -50,9 +50,32 @@ def time_to_event(
 
 
 def risk(
-    logits_BQV: Float[Tensor, "B Q VK"], edges_days: Sequence[float], horizon_days: float
+    logits_BQV: Float[Tensor, "B Q VK"],
+    edges_days: Sequence[float],
+    horizon_days: float,
+    *,
+    death: int | None = None,
 ) -> Float[Tensor, "B Q V"]:
-    """Return P(event within `horizon_days`) = 1 − exp(−Σ hazard · width), ignoring competitors."""
+    """Return P(event within `horizon_days`), in closed form.
+
+    Without competitor 1 − exp(−Σ hazard · width). With death as a competing cause a target occurs
+    only to who is alive: Σ_k S(start of k) · h / (h + d) · (1 − exp(−(h + d) · width_k)), with S
+    the probability that neither has come before.
+
+    Args:
+        logits_BQV: Log hazards per year, K pieces of each of V targets.
+        edges_days: Ends of the pieces; none is at risk after the last.
+        horizon_days: How far to look.
+        death: Which target is death; None where the study has none.
+    """
     z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
-    stop = z.new_full(z.shape[:-1], min(horizon_days, math.inf))
-    return -torch.expm1(-(z.exp() * piece_exposure(stop, edges_days)).sum(-1))
+    years = piece_exposure(z.new_full(z.shape[:-1], min(horizon_days, math.inf)), edges_days)
+    hazard = z.exp()
+    if death is None:
+        return -torch.expm1(-(hazard * years).sum(-1))
+    competing = hazard[..., death : death + 1, :].expand_as(hazard)
+    is_death = torch.arange(z.shape[2], device=z.device) == death
+    both = hazard + competing.masked_fill(is_death[:, None], 0.0)
+    spent = both * years
+    alive = torch.exp(-(spent.cumsum(-1) - spent))
+    return (alive * hazard / both.clamp_min(1e-30) * -torch.expm1(-spent)).sum(-1)

@@ -37,6 +37,23 @@ UNKNOWN: Final = 3
 
 
 @dataclass(frozen=True)
+class TokenParts:
+    """What each of K tokens stands for.
+
+    Attributes:
+        code: [K] int64, its code index.
+        quantile: [K] float32, the middle of its bin in [-1, 1]; 0 without a value.
+        has_value: [K] bool.
+        target: [K] int64, the target that its code is, -1 where it is none.
+    """
+
+    code: Int64
+    quantile: Float32
+    has_value: npt.NDArray[np.bool_]
+    target: Int64
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """What every site of a study calls its data; frozen by the server, compared by `hash`.
 
@@ -96,6 +113,17 @@ class Vocabulary:
         target = np.full(self.n_codes, -1, np.int32)
         target[[self._index[code] for code in self.targets]] = np.arange(len(self.targets))
         return target
+
+    @cached_property
+    def token_parts(self) -> TokenParts:
+        """What each token stands for: the way back from `place`."""
+        width = np.diff(np.append(self.first_token, self.n_tokens))
+        code = np.repeat(np.arange(self.n_codes), width)
+        bin_ = np.arange(self.n_tokens) - self.first_token[code] - 1
+        has_value = bin_ >= 0
+        middle = 2 * (bin_ + 0.5) / self.value_bins - 1
+        quantile = np.where(has_value, middle, 0.0).astype(np.float32)
+        return TokenParts(code, quantile, has_value, self.target_of_code[code].astype(np.int64))
 
     @cached_property
     def _index(self) -> dict[str, int]:

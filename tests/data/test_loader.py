@@ -496,14 +496,17 @@ def test_worn_rows_end_at_a_worn_hour_and_hold_the_past(people, gap, in_training
 
 
 def test_a_sep_can_be_put_any_time_ahead_of_what_is_known():
-    loader = loader_of([ANNA])
-    (now,) = loader.in_order(batch_size=9, query="now")
-    (ahead,) = loader.in_order(batch_size=9, query="now", ahead_days=30.0)
+    now = one_batch([ANNA], "now")
+    ahead = now.ahead(30.0)
     at = ahead.query[0]
     assert ahead.kind[0, at].tolist() == [SEP, SEP]
     assert (ahead.query_time_us - now.query_time_us == 30 * 24 * HOUR_US).all()
     torch.testing.assert_close(ahead.kv_end, now.kv_end)
     torch.testing.assert_close(ahead.gap_days[0, at], now.gap_days[0, at] + 30)
+    torch.testing.assert_close(ahead.t_days[0, at], now.t_days[0, at] + 30)
+    torch.testing.assert_close(ahead.age_years[0, at], now.age_years[0, at] + 30 / 365.25)
+    at = torch.arange(int(at[0]))
+    torch.testing.assert_close(ahead.t_days[0, at], now.t_days[0, at])
     torch.testing.assert_close(ahead.repeats, now.repeats)
 
 

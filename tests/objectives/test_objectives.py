@@ -112,7 +112,7 @@ def hidden_of(batch, seed=0, **changes):
 
 
 def worn_batch(hours=40, subjects=60):
-    """Subjects who wore two channels of two samples, two windows an hour; one in five cells lost."""
+    """Two channels of two samples, two windows an hour, one cell in five not observed."""
     g = torch.Generator().manual_seed(5)
     mask = torch.rand(subjects, hours, 2, 4, generator=g) > 0.2
     batch = tiny_batch()
@@ -122,6 +122,24 @@ def worn_batch(hours=40, subjects=60):
     }
     wearable = torch.randn(subjects, hours, 2, 4, generator=g) * mask
     return type(batch)(**{**rows, "wearable": wearable, "wearable_mask": mask})
+
+
+def test_a_target_occurs_only_to_who_is_alive():
+    rate, death = 0.4, 0.3
+    z = torch.tensor([[[[rate, rate], [death, death]]]]).log().reshape(1, 1, 4)
+    found = risk(z, (365.25, 3 * 365.25), 2 * 365.25, death=1)
+    both = rate + death
+    expected = [rate / both * (1 - math.exp(-2 * both)), 1 - math.exp(-2 * death)]
+    torch.testing.assert_close(found, torch.tensor([[expected]]))
+
+
+@pytest.mark.parametrize("horizon", [100.0, 500.0, 5000.0])
+def test_death_that_never_comes_takes_nothing_away(horizon):
+    z = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0))
+    z[:, :, 1] = -60.0
+    edges = (30.0, 180.0, 365.0, 730.0)
+    alone, beside = (risk(z.flatten(2), edges, horizon, death=d) for d in (None, 1))
+    torch.testing.assert_close(alone, beside)
 
 
 def test_wearing_is_hidden_by_windows_by_a_stretch_or_by_sensors_and_only_where_observed():

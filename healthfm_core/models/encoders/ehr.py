@@ -33,9 +33,17 @@ class EHREncoder(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
-        value = (batch.quantile * batch.has_value).unsqueeze(-1)
-        code = self.code(batch.code) + self.slope(batch.code) * value
-        return self.token(batch.token) * _present(batch.token) + code * _present(batch.code)
+        return self.embed(batch.token, batch.code, batch.quantile * batch.has_value)
+
+    def embed(
+        self,
+        token: Int64[Tensor, "B T"],
+        code: Int64[Tensor, "B T"],
+        value: Float[Tensor, "B T"],
+    ) -> Float[Tensor, "B T d"]:
+        """Return the vectors of tokens with their codes and quantiles, 0 for those without."""
+        shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
+        return self.token(token) * _present(token) + shared * _present(code)
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
