@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -167,6 +168,22 @@ class Block(nn.Module):
         x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
         return x + self.ffn(self.norm_ffn(x))
 
+    def effective_context(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, ""]:
+        """Return how many days back the block looks: mean Σ_j A_ij Δ_ij over heads and tokens.
+
+        Read off with the kernel itself: the values it mixes are times instead of vectors.
+        """
+        q, k, v = self.project(x)
+        q, k, v = self.split(q, batch.t_days), self.split(k, batch.t_days), self.split(v)
+        timed = _timed(batch).to(v.dtype)
+        marks = torch.zeros_like(v)
+        marks[..., 0], marks[..., 1] = (batch.t_days * timed)[:, None], timed[:, None]
+        t, rates = batch.t_days, self.decay(batch.t_days[:, 0])
+        end, static, variant = batch.kv_end, batch.n_static, self.variant
+        read = ct_attention(q, k, marks, t, t, end, static, *rates, variant=variant)
+        days = t[:, None] * read[..., 1] - read[..., 0]
+        return (days * timed[:, None]).sum() / (timed.sum() * self.heads).clamp_min(1)
+
 
 def gather(x_BTd: Float[Tensor, "B T d"], at_BQ: Int64[Tensor, "B Q"]) -> Float[Tensor, "B Q d"]:
     """Return each row's vectors at its own positions `at_BQ`."""
@@ -219,6 +236,28 @@ class Backbone(nn.Module):
     def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what goes into the first block: the encoders' vectors, kinds and times."""
         return self.dropout(x + self.kind(batch.kind) + self.time(batch))
+
+
+@torch.no_grad()
+def context_monitors(
+    backbone: Backbone, x: Float[Tensor, "B T d"], batch: Batch
+) -> dict[str, float]:
+    """Return each layer's effective context in days, and the weight of its floor if it has one.
+
+    Args:
+        backbone: In evaluation mode.
+        x: What the encoders make of the batch.
+        batch: A few rows; what is returned is a mean over all their tokens.
+    """
+    found: dict[str, float] = {}
+    x = backbone.embed(x, batch)
+    for layer, block in enumerate(cast(Iterable[Block], backbone.blocks)):
+        found[f"layer{layer}/effective_context_days"] = float(block.effective_context(x, batch))
+        if block.decay.floor:
+            weights = block.decay.logit.weight.softmax(-1)
+            found[f"layer{layer}/floor_weight"] = float(weights[..., 0].mean())
+        x = block(x, batch)
+    return found
 
 
 def all_half_lives(backbone: Backbone) -> list[list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,15 @@ from healthfm_core.data.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays, HealthFM
-from healthfm_core.models.backbone import half_life_monitors
+from healthfm_core.models.backbone import context_monitors, half_life_monitors
 from healthfm_core.models.inference import answer
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import WORN_QUERY, losses, optimizer_for, proximal, queries_for
+
+CONTEXT_ROWS: Final = 16
 
 
 def run_round(
@@ -51,6 +54,7 @@ def run_round(
     model = loaded_model(parameters, study, data.modalities, data.intercepts)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     metrics = evaluate(parameters, data, study) if order.evaluate else {}
+    metrics |= contexts(model, data.tuning, study) if order.evaluate else {}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed_for(order.seed, "dropout", order.round))
         metrics |= _train(model, start, data, study, order)
@@ -165,6 +169,25 @@ def _monitors(model: HealthFM, update: Arrays) -> dict[str, float]:
     """Return the kernel's half-lives per layer and the update's L2 norm."""
     total = sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values())
     return half_life_monitors(model.backbone) | {"update_norm": math.sqrt(total)}
+
+
+def contexts(model: HealthFM, people: Sequences, study: Study) -> dict[str, float]:
+    """Return how far back each layer looks, over the latest rows of some of the site's people.
+
+    Nothing where there are fewer than `CONTEXT_ROWS` of them: a mean over them all leaves the site.
+    """
+    batch = next(
+        iter(loader_for(people, study).in_order(batch_size=CONTEXT_ROWS, query="now")), None
+    )
+    if batch is None or batch.size < CONTEXT_ROWS:
+        return {}
+    here = batch.to(model.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = context_monitors(model.backbone, model.encode(here), here)
+    model.train(was_training)
+    return found
 
 
 def evaluate(

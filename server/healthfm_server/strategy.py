@@ -19,6 +19,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold, mean_metrics
+from healthfm_core.federation.alarms import alarms
 from healthfm_core.federation.checks import Contract, check_update, update_norm
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
@@ -202,6 +203,7 @@ class ModalityFedAvg:
         )
         new = ServerState(current.number, parameters, optimizer)
         row = self._row(current, groups)
+        self._raise_alarms(row)
         self._store.save(new, row)
         self._tell("round", current, metrics=row["metrics"])
         return new
@@ -234,6 +236,15 @@ class ModalityFedAvg:
                 for site, found in sorted(current.metrics.items())
             },
         }
+
+    def _raise_alarms(self, row: dict[str, Any]) -> None:
+        """Put the alarms into the row, and those that the round before did not have on record."""
+        before = self._store.history()
+        row["alarms"] = alarms([*before, row])
+        known = before[-1].get("alarms", []) if before else []
+        for sentence in row["alarms"]:
+            if sentence.partition(":")[0] not in {old.partition(":")[0] for old in known}:
+                self._store.note("alarm", round=row["round"], reason=sentence)
 
     def _weight(self, site: str, current: Round) -> float:
         return current.fold.weight_of(site, BACKBONE) or float(self._sites[site].n_subjects)

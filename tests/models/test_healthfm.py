@@ -11,10 +11,17 @@ from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
     GradSampleModuleFastGradientClipping,
 )
 
+from healthfm_core.config.compose import compose
 from healthfm_core.data.batch import Batch
-from healthfm_core.models.backbone import HALF_LIFE_MAX_DAYS, all_half_lives, initial_log_rates
+from healthfm_core.models import HealthFM
+from healthfm_core.models.backbone import (
+    HALF_LIFE_MAX_DAYS,
+    all_half_lives,
+    context_monitors,
+    initial_log_rates,
+)
 from healthfm_core.objectives import next_visit
-from tests.models.tiny import tiny_batch, tiny_model
+from tests.models.tiny import SHAPE, tiny_batch, tiny_model
 
 EVERY = ("ehr", "wearable", "genomics")
 
@@ -137,3 +144,40 @@ def test_every_arm_of_the_ablation_runs_with_finite_gradients(attention, floor):
     row_losses(model, tiny_batch()).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def test_effective_context_is_the_mean_of_the_days_looked_back():
+    """Without content to look for, attention goes by the kernel alone."""
+    model = tiny_model(layers=1)
+    block = model.backbone.blocks[0]
+    torch.nn.init.zeros_(block.qkv.weight)
+    torch.nn.init.zeros_(block.qkv.bias)
+    batch = tiny_batch()
+    alone = replace(
+        batch,
+        kind=torch.tensor([[2, 2, 0, 0, 0, 0]] * 2),
+        t_days=torch.tensor([[-10.0, 0, 0, 0, 0, 0]] * 2),
+        kv_end=torch.tensor([[1, 2, 0, 0, 0, 0]] * 2, dtype=torch.int32),
+        n_static=torch.zeros(2, dtype=torch.int32),
+    )
+    with torch.no_grad():
+        rates, weights = block.decay(torch.zeros(1))
+    kernel = (weights * torch.exp(-rates * 10)).sum(-1)
+    expected = (10 * kernel / (1 + kernel)).mean() / 2  # the first of the two looks nowhere
+    found = context_monitors(model.backbone, torch.zeros(2, 6, 8), alone)
+    assert found["layer0/effective_context_days"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_floor_s_weight_is_told_where_there_is_a_floor():
+    model = tiny_model(floor=True)
+    found = context_monitors(model.backbone, torch.zeros(2, 6, 8), tiny_batch())
+    assert found["layer1/floor_weight"] == pytest.approx(1 / 4)
+
+
+def test_the_paper_size_has_302_million_parameters_in_its_blocks():
+    """Counted on the meta device: 24 layers of width 1,024 (arXiv 2601.12227), within 5 %."""
+    config = compose(["model=paper"]).model
+    with torch.device("meta"):
+        model = HealthFM(config, SHAPE, encoders=EVERY, heads=("next_visit",))
+    in_blocks = sum(p.numel() for p in model.backbone.blocks.parameters())
+    assert in_blocks == pytest.approx(302e6, rel=0.05)

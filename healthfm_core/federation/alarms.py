@@ -1,0 +1,74 @@
+"""What a coordinator is told while a run goes wrong in a way its losses do not show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from healthfm_core.federation.groups import MODALITIES
+
+SHORT_DAYS: Final = 7.0
+LONG_DAYS: Final = 3652.5
+LEAST_SHARE: Final = 0.05
+PATIENCE: Final = 3
+"""Rounds in a row that an encoder's share of the gradient has to be small."""
+
+_LONGEST: Final = re.compile(r"layer(\d+)/half_life_max_days")
+
+
+def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one sentence for each thing that goes wrong as of the last of `rows`.
+
+    Two failures of arXiv 2601.12227: a kernel whose half-lives have all become short (it sees the
+    last week only) or all long (it sees no time at all), and a modality whose encoder gets next to
+    none of the gradient for some rounds, so that the others learn without it.
+
+    Args:
+        rows: Rows of a run's history, in order; each has the round's mean ``metrics``.
+    """
+    if not rows:
+        return []
+    found = [dict(row.get("metrics", {})) for row in rows]
+    return [*_kernels(found[-1]), *_collapsed(found)]
+
+
+def _kernels(metrics: Mapping[str, float]) -> Iterator[str]:
+    for name, longest in sorted(metrics.items()):
+        match = _LONGEST.fullmatch(name)
+        if match is None:
+            continue
+        layer = int(match[1])
+        if longest < SHORT_DAYS:
+            yield (
+                f"Layer {layer} of the backbone forgets everything within a week: its longest "
+                f"half-life is {longest:.2g} days."
+            )
+        shortest = metrics.get(f"layer{layer}/half_life_min_days", 0.0)
+        if shortest > LONG_DAYS:
+            yield (
+                f"Layer {layer} of the backbone no longer tells times apart: its shortest "
+                f"half-life is {shortest / 365.25:.0f} years."
+            )
+
+
+def _collapsed(found: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    recent = [_shares(metrics) for metrics in found[-PATIENCE:]]
+    if len(recent) < PATIENCE:
+        return
+    for modality in MODALITIES:
+        if all(modality in shares and shares[modality] < LEAST_SHARE for shares in recent):
+            yield (
+                f"The {modality} encoder gets {100 * recent[-1][modality]:.1f} % of the encoders' "
+                f"gradient, and has got less than {100 * LEAST_SHARE:.0f} % for {PATIENCE} rounds: "
+                "the model learns without it."
+            )
+
+
+def _shares(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return each encoder's share of the encoders' gradient norms; none where there is one."""
+    norms = {m: metrics[f"grad_norm/{m}"] for m in MODALITIES if f"grad_norm/{m}" in metrics}
+    total = sum(norms.values())
+    if len(norms) < 2 or total <= 0:
+        return {}
+    return {modality: norm / total for modality, norm in norms.items()}
