@@ -7,6 +7,7 @@ replicates are ``draws @ sums of each subject``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,3 +100,16 @@ class Estimate:
     def __sub__(self, other: Estimate) -> Estimate:
         """Paired difference: both must come from the same draws."""
         return Estimate(self.value - other.value, self.replicates - other.replicates)
+
+
+def mean_estimate(estimates: Sequence[Estimate], draws: Draws) -> Estimate:
+    """Mean of several estimates from the same draws, each replicate over those defined in it."""
+    if not estimates:
+        return Estimate(float("nan"), np.full(len(draws.weight), np.nan))
+    stacked = np.stack([found.replicates for found in estimates])
+    known = np.isfinite(stacked)
+    total = np.where(known, stacked, 0.0).sum(0)
+    mean = np.divide(total, known.sum(0), out=np.full_like(total, np.nan), where=known.any(0))
+    values = np.array([found.value for found in estimates])
+    values = values[np.isfinite(values)]
+    return Estimate(float(values.mean()) if len(values) else float("nan"), mean)

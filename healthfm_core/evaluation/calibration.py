@@ -17,6 +17,8 @@ QUANTILE_BINS: Final = 15
 UNIFORM_BINS: Final = 10
 EDGE: Final = 1e-6
 """Probabilities are clipped to [EDGE, 1 - EDGE] before their logit is taken."""
+HIGH_RISK: Final = 0.2
+"""Predictions above it are judged once more by themselves: those that a clinic would act on."""
 
 
 def quantile_bin(score: Float, bins: int) -> Int64:

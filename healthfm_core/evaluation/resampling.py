@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.evaluation import calibration, metrics
-from healthfm_core.evaluation.bootstrap import Draws, Estimate
+from healthfm_core.evaluation.bootstrap import Draws, Estimate, mean_estimate
 from healthfm_core.evaluation.predictions import Predictions
 
 Float64 = npt.NDArray[np.float64]
@@ -77,6 +77,12 @@ class Resampled:
         return positives, negatives, cases, everybody - cases
 
     @cached_property
+    def above(self) -> Resampled | None:
+        """The rows predicted above `calibration.HIGH_RISK`, with the same draws; None if none."""
+        found = self.predictions.where(self.predictions.score > calibration.HIGH_RISK)
+        return Resampled(found, self.draws) if len(found) else None
+
+    @cached_property
     def macro(self) -> dict[str, Estimate]:
         """Mean over the targets of both rank metrics."""
         found: dict[str, list[Estimate]] = {name: [] for name in _OF_COUNTS}
@@ -84,7 +90,7 @@ class Resampled:
         for first in range(0, len(targets), TARGETS_AT_ONCE):
             for name, estimates in self._by_target(targets[first : first + TARGETS_AT_ONCE]):
                 found[name] += estimates
-        return {name: self._mean(estimates) for name, estimates in found.items()}
+        return {name: mean_estimate(estimates, self.draws) for name, estimates in found.items()}
 
     def _by_target(self, targets: Int64) -> list[tuple[str, list[Estimate]]]:
         """Estimates of both rank metrics for a few targets, from one matrix product."""
@@ -118,15 +124,6 @@ class Resampled:
             )
             for part in found
         )
-
-    def _mean(self, estimates: list[Estimate]) -> Estimate:
-        if not estimates:
-            return self.undefined()
-        stacked = np.stack([found.replicates for found in estimates])
-        known = np.isfinite(stacked)
-        total = np.where(known, stacked, 0.0).sum(0)
-        mean = np.divide(total, known.sum(0), out=np.full_like(total, np.nan), where=known.any(0))
-        return Estimate(float(np.mean([found.value for found in estimates])), mean)
 
     def undefined(self, value: float = float("nan")) -> Estimate:
         """An estimate without replicates."""
@@ -208,6 +205,25 @@ def _intercept(data: Resampled) -> Estimate:
     return Estimate(intercept, intercept + error / np.maximum(w, 1e-12))
 
 
+def _rows_above(data: Resampled) -> Estimate:
+    """How many rows are predicted above `calibration.HIGH_RISK`."""
+    if data.above is None:
+        return Estimate(0.0, np.zeros(len(data.draws.weight)))
+    (rows,) = data.above.columns(np.ones(len(data.above.index)))
+    return Estimate(float(len(data.above.index)), rows)
+
+
+def _above(of: Callable[[Resampled], Estimate]) -> Callable[[Resampled], Estimate]:
+    """The same metric among rows predicted above `calibration.HIGH_RISK`."""
+    return lambda data: data.undefined() if data.above is None else of(data.above)
+
+
+_ece: Final = _calibration_error(
+    calibration.ece,
+    lambda score: calibration.quantile_bin(score, calibration.QUANTILE_BINS),
+    calibration.weighted_error,
+)
+
 METRICS: Final[Mapping[str, Callable[[Resampled], Estimate]]] = MappingProxyType(
     {
         "auroc": _ranked("auroc"),
@@ -215,11 +231,7 @@ METRICS: Final[Mapping[str, Callable[[Resampled], Estimate]]] = MappingProxyType
         "macro_auroc": lambda data: data.macro["auroc"],
         "macro_average_precision": lambda data: data.macro["average_precision"],
         "brier": _brier,
-        "ece": _calibration_error(
-            calibration.ece,
-            lambda score: calibration.quantile_bin(score, calibration.QUANTILE_BINS),
-            calibration.weighted_error,
-        ),
+        "ece": _ece,
         "ece_uniform": _calibration_error(
             calibration.ece_uniform,
             lambda score: calibration.uniform_bin(score, calibration.UNIFORM_BINS),
@@ -227,6 +239,10 @@ METRICS: Final[Mapping[str, Callable[[Resampled], Estimate]]] = MappingProxyType
         ),
         "slope": _slope,
         "intercept": _intercept,
+        "rows_above_20": _rows_above,
+        "ece_above_20": _above(_ece),
+        "slope_above_20": _above(_slope),
+        "intercept_above_20": _above(_intercept),
     }
 )
 """Every metric of the tables: its exact value and its replicates."""

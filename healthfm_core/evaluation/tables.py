@@ -7,11 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from healthfm_core.evaluation.bootstrap import Estimate, draw_subjects
+from healthfm_core.evaluation.calibration import HIGH_RISK
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 from healthfm_core.evaluation.resampling import estimates as estimates_of
 
@@ -26,7 +29,13 @@ BASE_METRICS: Final = (
     "ece_uniform",
     "slope",
     "intercept",
+    "rows_above_20",
+    "ece_above_20",
+    "slope_above_20",
+    "intercept_above_20",
 )
+ABOVE: Final = "_above_20"
+"""Ends the names of metrics among predictions above 20 %."""
 MACRO_METRICS: Final = ("macro_auroc", "macro_average_precision")
 COMPARED: Final = ("auroc", "average_precision", "brier")
 
@@ -44,7 +53,7 @@ class MetricRow:
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        n_subjects: Subjects with a row in the subset.
+        n_subjects: Subjects with a row in the subset; for a metric above 20 %, with such a row.
     """
 
     arm: str
@@ -75,6 +84,7 @@ def metric_rows(
     rng: np.random.Generator,
     reference: str = "federated",
     metrics: Sequence[str] | None = None,
+    subsets: Sequence[Subset] | None = None,
 ) -> list[MetricRow]:
     """Return every arm's rows, then the paired differences `reference` minus each other arm.
 
@@ -88,6 +98,7 @@ def metric_rows(
         rng: Where the draws come from.
         reference: The arm the others are held against.
         metrics: Keys of `resampling.METRICS`; None is all that make sense for the task.
+        subsets: The columns; None is `subsets_of` the task.
     """
     if metrics is None:
         metrics = BASE_METRICS + (MACRO_METRICS if task == "next_visit" else ())
@@ -95,11 +106,12 @@ def metric_rows(
     draws = draw_subjects(everybody, bootstraps, rng)
     rows: list[MetricRow] = []
     differences: list[MetricRow] = []
-    for subset in subsets_of(task):
+    for subset in subsets_of(task) if subsets is None else subsets:
         parts = {arm: p.subset(subset) for arm, p in predictions.items()}
         estimates = {arm: estimates_of(tuple(metrics), part, draws) for arm, part in parts.items()}
         for arm, part in parts.items():
-            rows += _rows(arm, task, subset, estimates[arm], part.n_subjects)
+            people = _people(part, metrics)
+            rows += rows_of_estimates(arm, task, subset, estimates[arm], people)
             if arm != reference and reference in parts and same_rows(parts[reference], part):
                 paired = {
                     metric: estimates[reference][metric] - estimates[arm][metric]
@@ -107,7 +119,7 @@ def metric_rows(
                     if metric in COMPARED
                 }
                 name = f"{reference}{MINUS}{arm}"
-                differences += _rows(name, task, subset, paired, part.n_subjects)
+                differences += rows_of_estimates(name, task, subset, paired, people)
     return rows + differences
 
 
@@ -120,25 +132,47 @@ def same_rows(a: Predictions, b: Predictions) -> bool:
     )
 
 
-def _rows(
-    arm: str, task: str, subset: str, estimates: Mapping[str, Estimate], n_subjects: int
+def _people(part: Predictions, metrics: Sequence[str]) -> dict[str, int]:
+    """Subjects that each metric speaks of."""
+    above = part.where(part.score > HIGH_RISK).n_subjects
+    everyone = part.n_subjects
+    return {metric: above if metric.endswith(ABOVE) else everyone for metric in metrics}
+
+
+def rows_of_estimates(
+    arm: str,
+    task: str,
+    subset: str,
+    estimates: Mapping[str, Estimate],
+    n_subjects: Mapping[str, int],
 ) -> list[MetricRow]:
+    """Return a row per metric, given its estimate and of how many subjects it speaks."""
     return [
-        MetricRow(arm, task, subset, metric, found.value, *found.interval(), n_subjects)
+        MetricRow(arm, task, subset, metric, found.value, *found.interval(), n_subjects[metric])
         for metric, found in estimates.items()
     ]
 
 
 def write_rows(path: Path, rows: Sequence[MetricRow]) -> None:
     """Write rows as a JSON list of objects; an undefined number is null."""
-    plain = [
-        {
-            key: None if isinstance(v, float) and not math.isfinite(v) else v
-            for key, v in row.items()
-        }
-        for row in map(asdict, rows)
-    ]
+    plain = [{key: _plain(v) for key, v in row.items()} for row in map(asdict, rows)]
     path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows of one dataclass as Parquet, a column per field; an undefined number is null.
+
+    Args:
+        path: The file.
+        rows: At least one, with fields that are text, numbers, yes/no or None.
+    """
+    plain = [asdict(row) for row in rows]
+    columns = {name: [_plain(row[name]) for row in plain] for name in plain[0]}
+    pq.write_table(pa.table(columns), path)
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_rows(path: Path) -> list[MetricRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from healthfm_core.evaluation.bootstrap import Estimate, draw_subjects
 from healthfm_core.evaluation.calibration import (
     calibration_in_the_large,
     ece,
@@ -14,6 +15,18 @@ from healthfm_core.evaluation.calibration import (
     recalibrate,
     reliability,
 )
+from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.evaluation.resampling import estimates
+
+ABOVE = ("rows_above_20", "ece_above_20", "slope_above_20", "intercept_above_20")
+
+
+def above(score: np.ndarray, outcome: np.ndarray) -> dict[str, Estimate]:
+    """The metrics above 20 %, every row a person of their own."""
+    n = len(score)
+    zeros = np.zeros(n, np.int32)
+    found = Predictions(np.arange(n), zeros, zeros, np.zeros(n, np.float32), score, outcome)
+    return estimates(ABOVE, found, draw_subjects(found.subject, 5, np.random.default_rng(0)))
 
 
 def calibrated(n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
@@ -76,3 +89,30 @@ def test_reliability_gives_observed_over_expected_per_decile():
     assert found.count.tolist() == [100] * 10
     assert found.observed.tolist() == pytest.approx([0.2] * 10)
     assert found.observed_over_expected[0] == pytest.approx(0.2 / 0.05)
+
+
+def test_errors_above_a_fifth_speak_only_of_those_rows():
+    """Right below 20 %, twice too high above: 50 rows at .8 of which 20 happen."""
+    score = np.r_[np.full(100, 0.1), np.full(50, 0.8)].astype(np.float32)
+    outcome = np.r_[np.arange(100) < 10, np.arange(50) < 20]
+    found = above(score, outcome)
+    assert found["rows_above_20"].value == 50
+    assert found["ece_above_20"].value == pytest.approx(0.4)
+    assert found["intercept_above_20"].value == pytest.approx(-np.log(4.0) - np.log(1.5), abs=1e-4)
+    assert np.isnan(found["slope_above_20"].value)
+
+
+def test_a_slope_above_a_fifth_is_the_slope_of_those_rows():
+    score, outcome = calibrated()
+    high = score > 0.2
+    found = above(score.astype(np.float32), outcome)
+    assert found["slope_above_20"].value == pytest.approx(
+        recalibrate(score[high], outcome[high])[1], abs=1e-4
+    )
+
+
+def test_without_a_prediction_above_a_fifth_there_is_no_error_there():
+    found = above(np.full(10, 0.2, np.float32), np.arange(10) < 2)
+    assert found["rows_above_20"].value == 0
+    assert found["rows_above_20"].interval() == (0.0, 0.0)
+    assert np.isnan([found[m].value for m in ABOVE if m != "rows_above_20"]).all()
