@@ -93,7 +93,7 @@ def _times(
     at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
     birth = sequences.birth_us[rows.subject]
-    born = (birth != UNKNOWN_TIME) & ~drops.ehr
+    born = (birth != UNKNOWN_TIME) & ~drops.birth
     age = (when - np.where(born, birth, 0)[owner]) * born[owner]
     ends_at = np.concatenate([_visible_to(record, item, row, position, time), layout.query_end])
     kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)
@@ -157,7 +157,7 @@ def _modalities(
     wearable_slot[row, layout.position[worn]] = slot
     prs = np.zeros((len(rows), sizes.scores), np.float32)
     prs_mask = np.zeros((len(rows), sizes.scores), np.bool_)
-    held = ~drops.genomics[:, None] & sequences.prs_mask[rows.subject]
+    held = drops.scores(sequences.prs_mask[rows.subject])
     prs_mask[:, : held.shape[1]] = held
     prs[:, : held.shape[1]] = np.where(held, sequences.prs[rows.subject], 0)
     return {

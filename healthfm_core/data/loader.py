@@ -12,6 +12,7 @@ import numpy.typing as npt
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.collate import collate
+from healthfm_core.data.hiding import Hidden
 from healthfm_core.data.rows import Drops, Record, Rows, Sizes, lay_out
 from healthfm_core.data.segments import offsets_of, ranges, search
 from healthfm_core.data.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
@@ -145,6 +146,33 @@ class BatchLoader:
             )
             yield self._batch(chosen, Drops(ehr, wearable, genomics), query, None)
 
+    def after_visits(self, subject: int) -> Rows:
+        """Return a row per visit of a subject, which ends with the visit and asks there.
+
+        So is a record read in training. A subject with no visit but a history is asked at its end.
+        """
+        who = np.array([subject])
+        if self._record.end_us[subject] == UNKNOWN_TIME:
+            return self._visit_rows(who[:0], who[:0], who[:0])
+        n_visits = np.diff(self.sequences.visit_offsets)[who]
+        visit = np.arange(max(int(n_visits[0]), 1))
+        last = np.minimum(visit + 1, n_visits)
+        rows = self._visit_rows(np.repeat(who, len(visit)), visit, last)
+        return replace(rows, stop=rows.known_stop)
+
+    def asked(
+        self, rows: Rows, *, batch_size: int, hidden: Hidden | None = None
+    ) -> Iterator[Batch]:
+        """Yield batches of `rows` (of `after_visits`) in their order, less what is hidden."""
+        for low in range(0, len(rows), batch_size):
+            chosen = rows.take(np.arange(low, min(low + batch_size, len(rows))))
+            single = None if hidden is None else hidden.slice(low, low + len(chosen))
+            yield self._batch(chosen, _nothing(len(chosen), single), "now", None)
+
+    def items_read(self, rows: Rows) -> Int64:
+        """Return the items that are left of `rows` when they are cut to their length."""
+        return lay_out(self._record, rows, _nothing(len(rows)), self._sizes, None).item
+
     def _batch(
         self, rows: Rows, drops: Drops, query: Query, rng: np.random.Generator | None
     ) -> Batch:
@@ -243,8 +271,7 @@ class BatchLoader:
         no_query = np.zeros(len(end) + 1, np.int64)
         label = np.empty(0, np.float32)
         rows = Rows(everyone, end, no_query, none, none, none, none, label)
-        hidden = np.zeros(len(end), np.bool_)
-        layout = lay_out(record, rows, Drops(hidden, hidden, hidden), self._sizes, None)
+        layout = lay_out(record, rows, _nothing(len(end)), self._sizes, None)
         timed = np.flatnonzero(sequences.kind[layout.item] != STATIC)
         earliest = end.copy()
         earliest[layout.row[timed][::-1]] = layout.item[timed][::-1]
@@ -267,3 +294,9 @@ class BatchLoader:
         order = order[np.lexsort((length[order], pool))]
         for batch in rng.permutation(-(-len(order) // batch_size)):
             yield order[batch * batch_size : (batch + 1) * batch_size]
+
+
+def _nothing(rows: int, single: Hidden | None = None) -> Drops:
+    """Return that no modality is dropped from so many rows."""
+    none = np.zeros(rows, np.bool_)
+    return Drops(none, none, none, single=single)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.data.hiding import Hidden
 from healthfm_core.data.segments import offsets_of, ranges, search
 from healthfm_core.data.sequences import EVENT, KINDS, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
@@ -88,12 +89,24 @@ class Drops:
     Attributes:
         ehr, wearable, genomics: [R] the modality; the birth is the clinic's.
         event: probability of each clinical event.
+        single: single things.
     """
 
     ehr: Bool
     wearable: Bool
     genomics: Bool
     event: float = 0.0
+    single: Hidden | None = None
+
+    def scores(self, prs_mask: Bool) -> Bool:
+        """Return which of the scores [R, P] are left."""
+        left = prs_mask & ~self.genomics[:, None]
+        return left if self.single is None else left & ~self.single.score
+
+    @property
+    def birth(self) -> Bool:
+        """[R] rows whose birth is hidden."""
+        return self.ehr if self.single is None else self.ehr | self.single.birth
 
 
 class Record:
@@ -179,9 +192,11 @@ def lay_out(
     row = np.repeat(np.arange(len(rows)), size)
     item = ranges(low, size)
     kind = record.sequences.kind[item]
-    has_scores = record.sequences.prs_mask[rows.subject].any(1) & ~drops.genomics
+    has_scores = np.any(drops.scores(record.sequences.prs_mask[rows.subject]), axis=1)
     slots = sizes.prs_slots * has_scores.astype(np.int64)
     keep = _not_dropped(row, kind, slots, drops, rng)
+    if drops.single is not None:
+        keep &= drops.single.shown(low, size)
     static = keep & (kind == STATIC)
     keep &= ~static | (ranges(np.zeros_like(size), size) < (sizes.max_len - 1 - slots)[row])
     static &= keep
