@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from meds import (
     code_metadata_filepath,
@@ -66,6 +67,27 @@ def read_parquet(
         return pq.ParquetFile(file, read_dictionary=list(coded)).read(columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(where) from error
+
+
+def may_hold(file: Path, where: str, subjects: pa.Array) -> bool:
+    """Return whether a file's own statistics leave it open that one of `subjects` is in it.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    try:
+        footer = pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(where) from error
+    column = footer.schema.names.index("subject_id")
+    for group in range(footer.num_row_groups):
+        found = footer.row_group(group).column(column).statistics
+        if found is None or not found.has_min_max:
+            return True
+        inside = pc.and_(pc.greater_equal(subjects, found.min), pc.less_equal(subjects, found.max))
+        if pc.any(inside).as_py():
+            return True
+    return False
 
 
 def read_marker(store: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from healthfm_core.data.layout import (
     OWN_KEY,
     WEARABLE_FOLDER,
     in_order,
+    may_hold,
     read_marker,
     read_parquet,
 )
@@ -63,10 +64,13 @@ class SiteStore:
     path: Path
     name: str
 
-    def __init__(self, path: Path, name: str, permitted: frozenset[str]) -> None:
+    def __init__(
+        self, path: Path, name: str, permitted: frozenset[str], people: pa.Array | None = None
+    ) -> None:
         self.path = path
         self.name = name
         self._permitted = permitted
+        self._people = people
 
     @classmethod
     def open(cls, path: Path, *, modalities: Collection[Modality] | None = None) -> Self:
@@ -85,6 +89,25 @@ class SiteStore:
         check_schemas(path)
         permitted = ALL_MODALITIES if modalities is None else frozenset(map(str, modalities))
         return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+
+    def narrowed(
+        self,
+        *,
+        modalities: Collection[str] | None = None,
+        subjects: Collection[int] | Int64 | None = None,
+    ) -> Self:
+        """Return a view of some modalities or some people of this view; None is all it shows.
+
+        Raises:
+            StoreError: HF-210 for a subject that this view does not have.
+        """
+        shown = self._permitted if modalities is None else self._permitted & set(modalities)
+        people = self._people
+        if subjects is not None:
+            wanted = np.unique(np.array(list(subjects), np.int64))
+            self._check_known(wanted)
+            people = pa.array(wanted)
+        return type(self)(self.path, self.name, shown, people)
 
     @cached_property
     def modalities(self) -> frozenset[str]:
@@ -117,8 +140,9 @@ class SiteStore:
         tables = []
         for file in in_order(folder if split is None else folder / split):
             where = file.relative_to(self.path).as_posix()
-            rows = read_parquet(file, where, coded=("code",))
-            tables.append(self._visible(conform_coded(rows, where)))
+            if self._people is None or may_hold(file, where, self._people):
+                rows = self._own(read_parquet(file, where, coded=("code",)))
+                tables.append(self._visible(conform_coded(rows, where)))
         if not tables:
             return EVENTS.empty_table()
         return _plain(sort_events(pa.concat_tables(tables, promote_options="permissive")))
@@ -139,11 +163,13 @@ class SiteStore:
         if device not in self.devices:
             raise self._absent(f"{WEARABLE_FOLDER}/{device}", "device", self.devices)
         files = in_order(self.path / WEARABLE_FOLDER / device)
+        if self._people is not None:
+            files = [file for file in files if may_hold(file, file.name, self._people)]
         tables = [conform(read_parquet(file, file.name), WEARABLE, file.name) for file in files]
-        if split is not None:
+        if split is not None or self._people is not None:
             wanted = pa.array(self.subjects(split))
             tables = [t.filter(pc.is_in(t["subject_id"], wanted)) for t in tables]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(tables) if tables else WEARABLE.empty_table()
         return table if _by_subject(table) else sort_wearable(table)
 
     def labels(self, task: str) -> pa.Table:
@@ -156,6 +182,7 @@ class SiteStore:
             raise self._absent(f"{LABELS_FOLDER}/{task}", "task", self.tasks)
         where = f"{LABELS_FOLDER}/{task}.parquet"
         table = conform(read_parquet(self.path / where, where), LABELS, where, extra=True)
+        table = self._own(table)
         return table.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
 
     def subjects(self, split: str | None = None) -> Int64:
@@ -220,7 +247,25 @@ class SiteStore:
 
     @cached_property
     def _splits(self) -> pa.Table:
-        return read_splits(self.path)
+        return self._own(read_splits(self.path))
+
+    def _own(self, rows: pa.Table) -> pa.Table:
+        """Return the rows of this view's people."""
+        if self._people is None:
+            return rows
+        return rows.filter(pc.is_in(rows["subject_id"], self._people))
+
+    def _check_known(self, wanted: Int64) -> None:
+        missing = int((~np.isin(wanted, self.subjects())).sum())
+        if missing:
+            raise StoreError(
+                210,
+                where=self.name,
+                seen=f"{missing} of {len(wanted)} subjects asked for "
+                f"{'is' if missing == 1 else 'are'} not there",
+                wanted="ids of the store's own subjects are wanted",
+                do="Take them from metadata/subject_splits.parquet",
+            )
 
     def _visible(self, rows: pa.Table) -> pa.Table:
         if self._permitted == ALL_MODALITIES:

@@ -119,6 +119,38 @@ def test_what_a_view_does_not_name_is_as_if_it_were_not_there(everything, shown,
     assert store.subjects().tolist() == [1, 2, 3]
 
 
+def test_a_view_of_some_people_shows_nothing_of_the_others(everything):
+    whole = SiteStore.open(everything)
+    view = whole.narrowed(subjects=[3, 1])
+    assert view.subjects().tolist() == [1, 3]
+    assert view.subjects("train").tolist() == [1]
+    for split in (None, "train", "held_out"):
+        assert set(view.events(split)["subject_id"].to_pylist()) <= {1, 3}
+        assert set(view.wearable(None, split)["subject_id"].to_pylist()) <= {1, 3}
+    only = view.narrowed(subjects=[3], modalities={"wearable", "ehr"})
+    assert only.events().num_rows == 0
+    assert only.wearable("watch")["subject_id"].to_pylist() == [3]
+    assert only.labels("death")["subject_id"].to_pylist() == [3]
+    assert only.modalities == {"ehr", "wearable"}
+    with pytest.raises(StoreError, match=r"HF-210.* 1 of 2 subjects"):
+        only.narrowed(subjects=[1, 3])
+
+
+def test_only_files_that_may_hold_a_view_s_people_are_read(tmp_path, events, monkeypatch):
+    monkeypatch.setattr("healthfm_core.data.writer.EVENTS_PER_FILE", 1)
+    with StoreWriter(tmp_path / "many", dataset_name="many") as writer:
+        noon = datetime(2020, 1, 1, 12)
+        writer.events(events([(who, noon, "DX//I10", None, None) for who in (1, 2, 3)]))
+        writer.splits(dict.fromkeys((1, 2, 3), "train"))
+    view = SiteStore.open(tmp_path / "many").narrowed(subjects=[2])
+    (kept,) = (f for f in (tmp_path / "many" / "data" / "train").iterdir() if f.stem == "1")
+    for file in (tmp_path / "many" / "data" / "train").iterdir():
+        if file != kept:
+            at = file.read_bytes()
+            file.write_bytes(b"\0" * 100 + at[100:])  # its rows are gone, its footer is not
+    assert view.events()["subject_id"].to_pylist() == [2]
+
+
 def test_a_modality_without_rows_is_not_there(store):
     assert SiteStore.open(store, modalities=["wearable", "ehr"]).modalities == {"ehr"}
 
