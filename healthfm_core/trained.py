@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from healthfm_core.config.data import Modality
 from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.data.store import SiteStore
@@ -70,6 +69,21 @@ class Risks:
     time_us: npt.NDArray[np.int64]
     targets: tuple[str, ...]
     probability: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A store as a model reads it.
+
+    Attributes:
+        people: Its people, tokenised.
+        loader: Batches of them.
+        model: With the encoders of what the store holds, set to evaluation.
+    """
+
+    people: Sequences
+    loader: BatchLoader
+    model: HealthFM
 
 
 @dataclass(frozen=True)
@@ -139,11 +153,11 @@ class TrainedModel:
 
     def embed(self, store: SiteStore) -> Embeddings:
         """Return the model's state after each visit of every subject of a store."""
-        people, loader, model = self._opened(store)
-        model.eval()
+        reading = self.read(store)
+        model = reading.model
         columns: list[tuple[npt.NDArray[np.generic], ...]] = []
         with torch.no_grad():
-            for batch in loader.in_order(batch_size=BATCH, query="now"):
+            for batch in reading.loader.in_order(batch_size=BATCH, query="now"):
                 here = batch.to(model.device)
                 keep = batch.query_mask
                 subject = batch.subject[:, None].expand_as(batch.query)[keep]
@@ -154,29 +168,55 @@ class TrainedModel:
             none = np.zeros(0, np.int64)
             return Embeddings(none, none, np.zeros((0, width), np.float32))
         person, time_us, vector = (np.concatenate(column) for column in zip(*columns, strict=True))
-        return Embeddings(people.subject_id[person], time_us, vector)
+        return Embeddings(reading.people.subject_id[person], time_us, vector)
 
     def risks(self, store: SiteStore, *, horizon_days: float) -> Risks:
         """Return each target's risk within `horizon_days` after each visit of every subject.
 
         Raises:
-            RunError: The model was not trained on the time to events (HF-708).
+            RunError: The model was not trained to say so (HF-708).
         """
-        people, loader, model = self._opened(store)
-        if "hazard" not in model.heads:
+        self.check_horizon(horizon_days)
+        reading = self.read(store)
+        asked = reading.loader.in_order(batch_size=BATCH, query="now")
+        found = answer(reading.model, asked, "hazard")
+        edges = self.study.config.train.horizons_days
+        probability = risk(torch.from_numpy(found.logit)[None], edges, horizon_days)[0]
+        targets = self.study.vocabulary.targets
+        subject_id = reading.people.subject_id[found.subject]
+        return Risks(subject_id, found.time_us, targets, probability.numpy())
+
+    def check_horizon(self, horizon_days: float) -> None:
+        """Check that the model can say what happens within a horizon.
+
+        Raises:
+            RunError: It has no hazards, or none so far ahead (HF-708).
+        """
+        where = f"study {self.study.run_id}"
+        if self.study.config.train.objectives.time_to_event <= 0:
             raise RunError(
                 708,
-                where=f"study {self.study.run_id}",
+                where=where,
                 seen="the model has no head for the time to an event",
                 wanted="a model trained with train.objectives.time_to_event",
                 do="Train with train=multitask, or use `embed` with a model of your own on top",
             )
-        found = answer(model, loader.in_order(batch_size=BATCH, query="now"), "hazard")
-        edges = self.study.config.train.horizons_days
-        probability = risk(torch.from_numpy(found.logit)[None], edges, horizon_days)[0]
-        targets = self.study.vocabulary.targets
-        subject_id = people.subject_id[found.subject]
-        return Risks(subject_id, found.time_us, targets, probability.numpy())
+        last = max(self.study.config.train.horizons_days)
+        if not 0 < horizon_days <= last:
+            raise RunError(
+                708,
+                where=where,
+                seen=f"a horizon of {horizon_days:g} days is asked for",
+                wanted=f"the model knows hazards from now to {last:g} days",
+                do="Ask within them, or train with longer train.horizons_days",
+            )
+
+    def read(self, store: SiteStore) -> Reading:
+        """Return the store, or view of one, as this model reads it."""
+        view = store.narrowed(modalities=study_modalities(self.study))
+        people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
+        model = loaded_model(self.parameters, self.study, view.modalities)
+        return Reading(people, loader_for(people, self.study), model.eval())
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
@@ -206,13 +246,6 @@ class TrainedModel:
             "",
         ]
         return "\n".join(lines)
-
-    def _opened(self, store: SiteStore) -> tuple[Sequences, BatchLoader, HealthFM]:
-        wanted = study_modalities(self.study) & store.modalities
-        view = SiteStore.open(store.path, modalities=cast(frozenset[Modality], wanted))
-        people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
-        model = loaded_model(self.parameters, self.study, view.modalities)
-        return people, loader_for(people, self.study), model
 
 
 def _damaged(folder: Path, seen: str) -> RunError:

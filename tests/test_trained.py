@@ -106,6 +106,22 @@ def test_risks_are_refused_by_a_model_that_has_none(model, stores):
         other.risks(stores[0], horizon_days=90.0)
 
 
+@pytest.mark.parametrize("days", [0.0, -1.0, 730.5, float("nan")])
+def test_a_horizon_that_the_model_knows_nothing_of_is_refused(model, stores, days):
+    with pytest.raises(RunError, match=r"HF-708.*from now to 730 days"):
+        model.risks(stores[0], horizon_days=days)
+
+
+def test_a_view_of_some_people_is_answered_as_the_store_is(model, stores):
+    store = max(stores, key=lambda store: len(store.modalities))
+    some = store.subjects()[3:8]
+    whole = model.risks(store, horizon_days=90.0)
+    part = model.risks(store.narrowed(subjects=some), horizon_days=90.0)
+    rows = np.isin(whole.subject_id, some)
+    assert np.array_equal(part.time_us, whole.time_us[rows])
+    assert np.allclose(part.probability, whole.probability[rows], rtol=1e-5)
+
+
 def test_the_page_does_what_it_shows(model, stores, tmp_path, monkeypatch):
     model.save(tmp_path / "models" / "first")
     (tmp_path / "stores").mkdir()
