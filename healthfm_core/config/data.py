@@ -34,6 +34,13 @@ class CohortConfig(Schema):
     without_genomics: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
     size_skew: float = Field(2.0, gt=0, description="Dirichlet alpha of the site sizes")
     label_shift: float = Field(0.5, ge=0, description="SD of a site's log-rate offset per code")
+    label_alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="instead of label_shift: Dirichlet alpha of the sites' shares of each "
+        "condition's rate; .1 leaves most conditions to one site, 100 shares them evenly",
+    )
     code_dialect: float = Field(0.0, ge=0, le=1, description="share of codes a site renames")
 
 

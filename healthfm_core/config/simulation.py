@@ -8,7 +8,23 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
-Arm = Literal["federated", "fedavg", "local", "centralised"]
+Arm = Literal["federated", "fedavg", "local", "ensemble", "centralised"]
+
+
+class CentralisedConfig(Schema):
+    """What the centralised arm does otherwise than a site, so that its budget can be fair to it."""
+
+    local_epochs: float | None = Field(
+        None, gt=0, description="passes over everybody per round; None: train.local_epochs"
+    )
+    batch_size: int | None = Field(None, ge=1, description="None: train.batch_size")
+    lr: float | None = Field(None, gt=0, description="None: train.lr")
+    server_optimizer: bool = Field(
+        True, description="whether the federation's server optimiser works on its rounds too"
+    )
+    site_intercepts: bool = Field(
+        False, description="whether it answers at each site with the site's own intercepts"
+    )
 
 
 class SimulationConfig(Schema):
@@ -19,6 +35,7 @@ class SimulationConfig(Schema):
         1, ge=1, description="torch threads of a training process; small models gain by none more"
     )
     arms: tuple[Arm, ...] = ("federated", "fedavg", "local", "centralised")
+    centralised: CentralisedConfig = CentralisedConfig()
     replicates: int = Field(1, ge=1, description="seeds seed, seed+1, …; intervals over them")
     workers: int = Field(1, ge=1, description="replicates at work at a time, a process each")
     ray_address: str | None = None

@@ -14,8 +14,9 @@ from healthfm_core.errors import HealthFMError
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
-Trains one health model over several simulated sites and compares four arms: federated
-(modality-aware), plain FedAvg, local-only per site, centralised. Leaves report.html,
+Trains one health model over several simulated sites and compares arms: federated
+(modality-aware), plain FedAvg, local-only per site, centralised, and on request the ensemble of
+the local models. Leaves report.html,
 metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by default).
 
   data=      {data}

@@ -1,9 +1,10 @@
-"""The arms of an experiment: the same people, model and budget, trained in four ways.
+"""The arms of an experiment: the same people, model and budget, trained in several ways.
 
 ``federated`` averages each modality's group over the sites that hold it; ``fedavg`` averages what
 all sites share and leaves the rest out of the model; ``local`` trains one model per site;
-``centralised`` trains one model on all records in one place, which no hospital would allow. All
-arms use the vocabulary agreed on by the federated one, so that only the training differs.
+``ensemble`` trains nothing and asks all the local models; ``centralised`` trains one model on all
+records in one place, which no hospital would allow. All arms use the vocabulary that the sites
+agree on together, so that only the training differs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from healthfm_core.config import RunConfig, TokensConfig
+from healthfm_core.config import RunConfig, ServerOptimizerConfig, TokensConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_server.core_work import CoreWork as ServerWork
 from healthfm_simulations.engine import Apps, NodeSpec, ProgressEvent, run_federation
@@ -36,7 +38,8 @@ class TrainedArm:
     """What training one arm on one fold gave.
 
     Attributes:
-        models: Site name → model for ``local``; one model under the empty name otherwise.
+        models: Site name → model for ``local`` and ``ensemble``; one model under the empty name
+            otherwise.
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
@@ -73,7 +76,7 @@ def train_arm(
     """Train `arm` on the fold's training sites; a run found in `folder` is continued.
 
     Args:
-        arm: Which of the four.
+        arm: Which; ``ensemble`` trains what ``local`` does.
         config: The run's configuration.
         fold: Whose training sites.
         folder: Where the arm's run folders go.
@@ -81,19 +84,15 @@ def train_arm(
         heard: Hears of the progress.
     """
     started = time.monotonic()
-    shared = config.model_copy(
-        update={"federation": config.federation.model_copy(update={"aggregation": "shared"})}
-    )
-    by_modality = config.model_copy(
-        update={"federation": config.federation.model_copy(update={"aggregation": "modality"})}
-    )
-    at_home = arm != "centralised" and not fold.tests_newcomers
+    own = config_of(arm, config)
+    own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
+    at_home = own_intercepts and not fold.tests_newcomers
     found = TrainedArm()
     for name, nodes in node_sets(arm, fold).items():
         run = folder / name if name else folder
         try:
             result = run_federation(
-                shared if arm == "fedavg" else by_modality,
+                own,
                 nodes,
                 run,
                 resume=True,
@@ -111,14 +110,47 @@ def train_arm(
     return TrainedArm(found.models, found.history, seconds, found.note)
 
 
+def config_of(arm: Arm, config: RunConfig) -> RunConfig:
+    """Return the configuration an arm trains with: its way to average, its budget."""
+    way = "shared" if arm == "fedavg" else "modality"
+    federation = config.federation.model_copy(update={"aggregation": way})
+    if arm != "centralised":
+        return config.model_copy(update={"federation": federation})
+    given = config.simulation.centralised
+    train = {
+        name: getattr(given, name)
+        for name in ("local_epochs", "batch_size", "lr")
+        if getattr(given, name) is not None
+    }
+    if not given.server_optimizer:
+        plain = {"server_optimizer": ServerOptimizerConfig()}
+        federation = federation.model_copy(update=plain)
+    return config.model_copy(
+        update={"federation": federation, "train": config.train.model_copy(update=train)}
+    )
+
+
 def node_sets(arm: Arm, fold: Fold) -> dict[str, list[NodeSpec]]:
     """Return the federations an arm consists of: name → nodes."""
-    if arm == "local":
+    if arm in ("local", "ensemble"):
         return {site.name: [_node(site)] for site in fold.train}
     if arm == "centralised":
         stores = tuple((site.path, site.modalities) for site in fold.train)
         return {"": [NodeSpec("pooled", stores)]}
     return {"": [_node(site) for site in fold.train]}
+
+
+def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
+    """Return what the fold's training sites would agree on before a federated run.
+
+    For arms whose own runs see one site each, where no federated arm comes before them.
+    """
+    sites = sorted(fold.train, key=lambda site: site.name)
+    statistics = [
+        site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
+        for site in sites
+    ]
+    return ServerWork().vocabulary([dict(found) for found in statistics], config.tokens)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

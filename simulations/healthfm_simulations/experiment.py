@@ -20,7 +20,13 @@ from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report import HalfLives, write_report
-from healthfm_simulations.arms import TrainedArm, same_modalities, train_arm
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_simulations.arms import (
+    TrainedArm,
+    agreed_vocabulary,
+    same_modalities,
+    train_arm,
+)
 from healthfm_simulations.folds import Fold, folds_of
 from healthfm_simulations.progress import RunBar
 from healthfm_simulations.reference import reference_predictions
@@ -162,17 +168,20 @@ def _people(fold: Fold) -> int:
 def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: Console) -> None:
     config = found.config
     trained: dict[str, TrainedArm] = {}
-    agreed = None
+    arms = _in_order(config.simulation.arms)
+    agreed = _agreed_before(arms, config, fold)
     units = float(_people(fold) * config.federation.rounds)
-    for arm in _federated_first(config.simulation.arms):
+    for arm in arms:
         name = f"{fold.name}/{arm}"
         if arm == "fedavg" and "federated" in trained and same_modalities(fold):
             trained[arm] = trained["federated"]
             note = "All sites hold the same modalities, so plain FedAvg is the federated run."
             _note(found, note)
+        elif arm == "ensemble" and "local" in trained:
+            trained[arm] = TrainedArm(trained["local"].models)
         else:
             heard = _hear_share(bar, name, units, arm, len(fold.train))
-            run = folder / "runs" / fold.name / arm
+            run = folder / "runs" / fold.name / ("local" if arm == "ensemble" else arm)
             trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
         bar.finish(units)
         if agreed is None and trained[arm].models:
@@ -192,13 +201,21 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
 
 
-def _federated_first(arms: Sequence[Arm]) -> list[Arm]:
-    return sorted(arms, key=lambda arm: arm != "federated")
+def _in_order(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms: first the one that agrees on a vocabulary, last the one of others' models."""
+    place = {"federated": 0, "ensemble": 2}
+    return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
+
+
+def _agreed_before(arms: Sequence[Arm], config: RunConfig, fold: Fold) -> Vocabulary | None:
+    """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
+    alone = "federated" not in arms and {"local", "ensemble"} & set(arms)
+    return agreed_vocabulary(config, fold) if alone else None
 
 
 def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> Any:
     seen: dict[str, float] = {}
-    runs = sites if arm == "local" else 1
+    runs = sites if arm in ("local", "ensemble") else 1
 
     def hear(run: str, share: float) -> None:
         seen[run] = share

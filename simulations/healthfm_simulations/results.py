@@ -19,6 +19,7 @@ from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
 from healthfm_simulations.arms import TrainedArm
 from healthfm_simulations.cohort import half_lives as true_half_lives
+from healthfm_simulations.ensemble import score_ensemble
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.reference import REFERENCE_SCORE
 from healthfm_simulations.scoring import (
@@ -111,6 +112,10 @@ def _answers(
             ]
             if own:
                 found[arm] = concatenate(own)
+        elif arm == "ensemble":
+            together = score_ensemble(models, fold, sites, config, inputs)
+            if together is not None:
+                found[arm] = together
         elif models and _can_read(models[""], inputs):
             found[arm] = score(models[""], fold, sites, config, inputs)
     return found

@@ -169,11 +169,19 @@ def _intercepts(model: Model, site: SimulatedSite) -> Intercepts | None:
     return SiteData.load([site.view()], model.study).intercepts if model.at_home else None
 
 
-def _view(model: Model, site: SimulatedSite, inputs: str) -> SiteStore:
+def readable(model: Model, site: SimulatedSite, inputs: str) -> frozenset[str]:
+    """Return the modalities that the site holds, the model has encoders for and `inputs` shows."""
+    return frozenset(_usable(model, site, inputs) & SiteStore.open(site.path).modalities)
+
+
+def _usable(model: Model, site: SimulatedSite, inputs: str) -> set[str]:
     allowed = site.modalities if inputs == EVERYTHING else tuple(inputs.split("+"))
     usable = set(model.study.modalities)
-    if allowed is not None:
-        usable &= set(allowed)
+    return usable if allowed is None else usable & set(allowed)
+
+
+def _view(model: Model, site: SimulatedSite, inputs: str) -> SiteStore:
+    usable = _usable(model, site, inputs)
     return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
 
 

@@ -17,11 +17,13 @@ from healthfm_simulations.partition import (
     crossed_absence,
     dialect,
     rate_offsets,
+    shared_rate_offsets,
     shifted_assignment,
     site_sizes,
     speak,
     split_store,
 )
+from healthfm_simulations.partition.labels import MOST_OFFSET
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -60,6 +62,48 @@ def test_rate_offsets_cancel_over_the_sites():
     found = rate_offsets(5, 3, 0.5, np.random.default_rng(0))
     assert found.sum(axis=0) == pytest.approx(np.zeros(3))
     assert (rate_offsets(5, 3, 0.0, np.random.default_rng(0)) == 0).all()
+
+
+@given(st.integers(1, 12), st.sampled_from([0.05, 0.5, 5.0]), seeds)
+def test_shared_rates_stay_within_their_bounds(sites, alpha, seed):
+    found = shared_rate_offsets(sites, 6, alpha, np.random.default_rng(seed))
+    assert found.shape == (sites, 6)
+    assert np.abs(found).max() <= MOST_OFFSET
+    assert (found.max(axis=0) > -1e-9).all()
+
+
+def test_shared_rates_have_the_common_rate_as_their_mean_where_nothing_is_cut():
+    found = shared_rate_offsets(5, 200, 50.0, np.random.default_rng(0))
+    assert np.exp(found).mean(axis=0) == pytest.approx(np.ones(200))
+
+
+@pytest.mark.parametrize(("alpha", "low", "high"), [(0.1, 3.0, 5.0), (2.0, 1.5, 2.6)])
+def test_a_small_alpha_leaves_a_condition_to_one_site(alpha, low, high):
+    """The site with the largest share of five has up to five times the common rate."""
+    found = shared_rate_offsets(5, 400, alpha, np.random.default_rng(0))
+    assert low < np.exp(found).max(axis=0).mean() < high
+
+
+def test_label_alpha_moves_the_onsets_to_the_sites_that_got_the_share():
+    """Onsets counted in the records follow the offsets; nothing else of the world moves."""
+    plain = CohortConfig(subjects=1200, sites=3, size_skew=1000.0, label_shift=0.0)
+    even, skewed = (
+        generate(plain.model_copy(update={"label_alpha": alpha}), 0) for alpha in (None, 0.2)
+    )
+    assert np.array_equal(even.world.intercept, skewed.world.intercept)
+    assert (even.world.site_offset == 0).all()
+    offset, onsets = skewed.world.site_offset, np.stack([_onsets(s) for s in skewed.sites])
+    assert np.corrcoef(offset.ravel(), np.log(onsets + 1).ravel())[0, 1] > 0.8
+    spread = [np.ptp(np.stack([_onsets(s) for s in c.sites]), axis=0).sum() for c in (even, skewed)]
+    assert spread[1] > 3 * spread[0]
+
+
+def _onsets(site):
+    """New onsets of each condition after a first visit."""
+    truth = site.truth
+    new = (truth["repeats"].to_numpy() == 0) & np.asarray(truth["outcome"])
+    _, condition = np.unique(np.asarray(truth["code"].cast(pa.string())), return_inverse=True)
+    return np.bincount(condition[new], minlength=24)
 
 
 def test_a_small_alpha_keeps_the_groups_apart():

@@ -28,6 +28,7 @@ from healthfm_simulations.partition import (
     dialect,
     parents,
     rate_offsets,
+    shared_rate_offsets,
     site_sizes,
     speak,
 )
@@ -96,13 +97,7 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
     )
     no_wearable = no_wearable | (min(config.wearable_hours, config.worn_hours) == 0)
     no_genomics = no_genomics | (config.prs == 0)
-    offset = rate_offsets(
-        config.sites,
-        config.conditions,
-        config.label_shift,
-        numpy_generator(seed, "cohort", "labels"),
-    )
-    world = draw_world(config, offset, numpy_generator(seed, "cohort", "world"))
+    world = draw_world(config, _label_skew(config, seed), numpy_generator(seed, "cohort", "world"))
     tables = _simulate(config, world, sizes, no_wearable, no_genomics, seed)
     last = FIRST_ID - 1 + np.cumsum(sizes)
     sites = tuple(
@@ -110,6 +105,14 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
         for s, held in enumerate(_modalities(no_wearable, no_genomics))
     )
     return Cohort(config, seed, world, sites)
+
+
+def _label_skew(config: CohortConfig, seed: int) -> npt.NDArray[np.float64]:
+    """Return the sites' log-rate offsets [sites, conditions]."""
+    rng, shape = numpy_generator(seed, "cohort", "labels"), (config.sites, config.conditions)
+    if config.label_alpha is not None:
+        return shared_rate_offsets(*shape, config.label_alpha, rng)
+    return rate_offsets(*shape, config.label_shift, rng)
 
 
 def _modalities(

@@ -1,13 +1,18 @@
 """Ways in which sites differ, as pure functions of a seeded generator.
 
 Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`), label shift
-(`rate_offsets` on the rates of simulated people, `shifted_assignment` on real people's labels) and
+(`rate_offsets` and `shared_rate_offsets` on the rates of simulated people, `shifted_assignment` on
+real people's labels) and
 code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them;
 `split_store` deals the people of one real store to several sites.
 """
 
 from healthfm_simulations.partition.dialect import dialect, parents, speak
-from healthfm_simulations.partition.labels import rate_offsets, shifted_assignment
+from healthfm_simulations.partition.labels import (
+    rate_offsets,
+    shared_rate_offsets,
+    shifted_assignment,
+)
 from healthfm_simulations.partition.modalities import crossed_absence
 from healthfm_simulations.partition.sizes import assign_sites, site_sizes
 from healthfm_simulations.partition.stores import split_store
@@ -18,6 +23,7 @@ __all__ = [
     "dialect",
     "parents",
     "rate_offsets",
+    "shared_rate_offsets",
     "shifted_assignment",
     "site_sizes",
     "speak",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
+
+MOST_OFFSET: Final = 3.0
+"""No site's rate is shared down or up by more than e^3, a factor of 20."""
 
 
 def rate_offsets(n_sites: int, n_codes: int, sd: float, rng: np.random.Generator) -> Float64:
@@ -13,6 +18,19 @@ def rate_offsets(n_sites: int, n_codes: int, sd: float, rng: np.random.Generator
     offsets = rng.normal(0.0, 1.0, (n_sites, n_codes)) * sd
     centred: Float64 = offsets - offsets.mean(axis=0, keepdims=True)
     return centred
+
+
+def shared_rate_offsets(
+    n_sites: int, n_codes: int, alpha: float, rng: np.random.Generator
+) -> Float64:
+    """Draw log-rate offsets [n_sites, n_codes] from each code's Dirichlet(`alpha`) shares.
+
+    A site with the share p of a code's rate has it at n_sites · p times the common rate, so that
+    the mean over the sites is the common rate but for the bound: offsets lie within ±`MOST_OFFSET`.
+    """
+    shares = rng.dirichlet(np.full(n_sites, alpha), n_codes).T
+    offsets = np.log(np.maximum(n_sites * shares, np.exp(-MOST_OFFSET)))
+    return np.asarray(np.minimum(offsets, MOST_OFFSET))
 
 
 def shifted_assignment(
