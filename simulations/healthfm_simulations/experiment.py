@@ -27,6 +27,7 @@ from healthfm_simulations.arms import (
     same_modalities,
     train_arm,
 )
+from healthfm_simulations.by_site import rows_by_site, write_by_site
 from healthfm_simulations.folds import Fold, folds_of
 from healthfm_simulations.progress import RunBar
 from healthfm_simulations.reference import reference_predictions
@@ -35,10 +36,11 @@ from healthfm_simulations.results import (
     collect,
     context_of,
     learned_half_lives,
-    over_seeds,
     rows_of,
     split_ceiling,
 )
+from healthfm_simulations.scoring import EVERYTHING
+from healthfm_simulations.seeds import over_seeds
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
 
 CONFIG_FILE = "config.yaml"
@@ -151,6 +153,7 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
         for fold in found.folds:
             _run_fold(found, fold, folder, bar, console)
     found.rows = rows_of(found.collected, config)
+    write_by_site(folder, rows_by_site(found.collected.of(EVERYTHING), sites, config))
     return found
 
 
@@ -202,7 +205,7 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
 
 
 def _in_order(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms: first the one that agrees on a vocabulary, last the one of others' models."""
+    """Return the arms: first the one that agrees on a vocabulary, last the one that trains none."""
     place = {"federated": 0, "ensemble": 2}
     return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
 

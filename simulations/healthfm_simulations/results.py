@@ -199,29 +199,6 @@ def _mean_rows(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
     ]
 
 
-def over_seeds(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
-    """Return the mean over replicates with a 95 % t interval over the seeds."""
-    if len(tables) == 1:
-        return list(tables[0])
-    from scipy.stats import t
-
-    wanted = {(row.arm, row.task, row.subset, row.metric) for row in tables[0]}
-    grouped: dict[tuple[str, str, str, str], list[MetricRow]] = {}
-    for table in tables:
-        for row in table:
-            grouped.setdefault((row.arm, row.task, row.subset, row.metric), []).append(row)
-    rows = []
-    for key, same in grouped.items():
-        if key not in wanted or len(same) < len(tables):
-            continue
-        values = np.array([row.value for row in same])
-        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-        mean = float(values.mean())
-        people = sum(row.n_subjects for row in same)
-        rows.append(MetricRow(*key, mean, mean - half, mean + half, people))
-    return rows
-
-
 def site_summaries(
     sites: Sequence[SimulatedSite], folds: Sequence[Fold]
 ) -> tuple[SiteSummary, ...]:

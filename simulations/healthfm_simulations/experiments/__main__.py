@@ -1,0 +1,85 @@
+"""``healthfm-experiment``: run an experiment's variants over its seeds, and write its table."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from healthfm_core.errors import HealthFMError
+from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
+
+README = "README.md"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the process's exit code."""
+    options = _parser().parse_args(arguments)
+    if not (options.experiment or options.cheap):
+        return _list()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    try:
+        folders = _cheap() if options.cheap else [find(options.experiment)]
+        for folder in folders:
+            _run(folder, options.seeds, options.out, console)
+    except HealthFMError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last finished round.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="healthfm-experiment",
+        description="Runs every variant of an experiment over its seeds and writes the table of "
+        "its README. A finished run is not repeated; without a name the experiments are listed.",
+    )
+    parser.add_argument("experiment", nargs="?", help="a name of the list, or a folder")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="so many seeds; fewer than planned print only"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="runs/experiments/<name>")
+    parser.add_argument("--cheap", action="store_true", help="run all that are marked cheap")
+    return parser
+
+
+def _list() -> int:
+    for folder in catalogue():
+        plan = read_plan(folder)
+        print(f"{folder.name}  ({plan.time})\n    {plan.question}")
+    return 0
+
+
+def _cheap() -> list[Path]:
+    return [folder for folder in catalogue() if read_plan(folder).cheap]
+
+
+def _run(folder: Path, seeds: int | None, out: Path | None, console: Console) -> None:
+    plan = read_plan(folder)
+    from healthfm_simulations.experiments import readme, runs  # here: torch takes seconds to load
+
+    readme.check_markers(folder / README)
+    count = plan.seeds if seeds is None else max(1, seeds)
+    target = out or Path("runs") / "experiments" / folder.name
+    wanted = range(plan.first_seed, plan.first_seed + count)
+    found = runs.run_all(plan, target, wanted, console)
+    text = readme.results(plan, found, _command(folder, plan, count))
+    console.print(text, markup=False)
+    if count >= plan.seeds:
+        readme.write_results(folder / README, plan, text)
+        console.print(f"written to {folder / README}", markup=False)
+
+
+def _command(folder: Path, plan: Plan, count: int) -> str:
+    extra = [] if count == plan.seeds else ["--seeds", str(count)]
+    return shlex.join(["healthfm-experiment", folder.name, *extra])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

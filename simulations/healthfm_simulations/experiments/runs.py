@@ -1,0 +1,139 @@
+"""The runs of an experiment: one per variant and seed, each in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from healthfm_core.config import RunConfig
+from healthfm_core.config.compose import to_yaml
+from healthfm_core.errors import RunError
+from healthfm_core.evaluation import MetricRow, read_rows
+from healthfm_core.evaluation.report import METRICS_FILE
+from healthfm_simulations.by_site import SiteRows, read_by_site
+from healthfm_simulations.experiment import CONFIG_FILE, run_experiment
+from healthfm_simulations.experiments.plan import Plan
+
+STAMP_FILE: Final = "stamp.json"
+"""Written last into the folder of a run: it is finished, and how it came about."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How a finished run came about.
+
+    Attributes:
+        day: When it ended, ``2026-11-21``.
+        seconds: Wall clock, of the last start to its end.
+        commit: The checkout's commit, with ``+`` where files were changed; empty outside one.
+    """
+
+    day: str
+    seconds: float
+    commit: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished run."""
+
+    variant: str
+    seed: int
+    rows: tuple[MetricRow, ...]
+    by_site: tuple[SiteRows, ...]
+    stamp: Stamp
+
+
+def run_all(plan: Plan, out: Path, seeds: Sequence[int], console: Console) -> list[Finished]:
+    """Run what is not finished yet, seed by seed so that every seed is soon complete.
+
+    Raises:
+        RunError: HF-702, a folder holds a run of other settings; HF-705, interrupted.
+        HealthFMError: What a run raises.
+    """
+    found = []
+    for seed in seeds:
+        for variant in plan.variants:
+            folder = out / slug(variant) / f"seed-{seed}"
+            config = plan.config(variant, seed)
+            if not is_finished(folder, config):
+                console.print(f"{variant}, seed {seed}: {folder}", markup=False)
+                _run(config, folder, console)
+            found.append(_read(folder, variant, seed))
+    return found
+
+
+def is_finished(folder: Path, config: RunConfig) -> bool:
+    """Whether `folder` holds the finished run of `config`.
+
+    Raises:
+        RunError: HF-702, it holds another run.
+    """
+    begun = folder / CONFIG_FILE
+    if not begun.is_file():
+        return False
+    if begun.read_text(encoding="utf-8") != _recorded(config):
+        raise RunError(
+            702,
+            where=str(folder),
+            seen="the run in it was made with other settings",
+            wanted="a run is repeated when its settings changed, not mixed with the old",
+            do="Delete the folder to run it anew, or give another --out",
+        )
+    return (folder / STAMP_FILE).is_file()
+
+
+def slug(variant: str) -> str:
+    """Return a folder's name for a variant: its letters, digits and dots, joined by dashes."""
+    kept = "".join(c if c.isalnum() or c == "." else " " for c in variant)
+    return "-".join(kept.split())
+
+
+def _recorded(config: RunConfig) -> str:
+    return to_yaml(config.model_copy(update={"out": None, "resume": False}))
+
+
+def _run(config: RunConfig, folder: Path, console: Console) -> None:
+    started = time.monotonic()
+    resumed = config.model_copy(update={"resume": (folder / CONFIG_FILE).is_file()})
+    run_experiment(resumed, folder, command="healthfm-experiment", console=console)
+    shutil.rmtree(folder / "runs")  # checkpoints: what is asked of them is in the rows by now
+    day = datetime.now(UTC).date().isoformat()
+    stamp = Stamp(day, round(time.monotonic() - started, 1), commit_here())
+    (folder / STAMP_FILE).write_text(json.dumps(asdict(stamp)) + "\n", encoding="utf-8")
+
+
+def _read(folder: Path, variant: str, seed: int) -> Finished:
+    stamp = Stamp(**json.loads((folder / STAMP_FILE).read_text(encoding="utf-8")))
+    rows, sites = read_rows(folder / METRICS_FILE), read_by_site(folder)
+    return Finished(variant, seed, tuple(rows), tuple(sites), stamp)
+
+
+def commit_here() -> str:
+    """Return the commit of the checkout this package lies in, with ``+`` where it was changed."""
+    try:
+        commit = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    return done.stdout.strip()
+
+
+def of_variant(found: Sequence[Finished], variant: str) -> Iterator[Finished]:
+    """Yield a variant's runs, by seed."""
+    return (one for one in found if one.variant == variant)

@@ -1,0 +1,154 @@
+"""From finished runs to Markdown: a table of arms, paired comparisons, what each site gains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from healthfm_core.evaluation import MetricRow
+from healthfm_core.evaluation.wording import METRIC_NAMES, arm_name, number, subset_name
+from healthfm_simulations.experiments.plan import BySite, Column, Comparison, Plan, Side
+from healthfm_simulations.experiments.runs import Finished, of_variant
+from healthfm_simulations.seeds import t_interval
+
+SHORT: Final = {"average_precision": "AP", "auroc": "AUROC", "brier": "Brier", "ece": "ECE"}
+
+Values = Mapping[tuple[str, int], float]
+"""(variant, seed) → one number."""
+
+
+def arms_table(plan: Plan, found: Sequence[Finished]) -> list[str]:
+    """Return the lines of a table: a row per variant and arm, a column per subset and metric."""
+    heads = ["variant", "arm", *(_title(column) for column in plan.columns)]
+    several = len(plan.variants) > 1
+    lines = _header(heads if several else heads[1:])
+    for variant in plan.variants:
+        for arm in plan.arms:
+            cells = [
+                _cell(_values(found, Side(variant=variant, arm=arm), c.subset, c.metric))
+                for c in plan.columns
+            ]
+            if any(cells):
+                names = [variant, arm_name(arm)] if several else [arm_name(arm)]
+                lines.append(_row([*names, *(cell or "–" for cell in cells)]))
+    return lines
+
+
+def comparison_lines(plan: Plan, found: Sequence[Finished]) -> list[str]:
+    """Return a list item per comparison (and variant, where it names none)."""
+    return [
+        line
+        for one in plan.comparisons
+        for variant in _variants_of(one, plan)
+        if (line := _compared(one, variant, found))
+    ]
+
+
+def site_lines(by_site: BySite, plan: Plan, found: Sequence[Finished]) -> list[str]:
+    """Return who gains: per variant, sites by their size within each seed, smallest first."""
+    what = f"{arm_name(by_site.of)} − {arm_name(by_site.to)}"
+    metric = f"{SHORT.get(by_site.metric, by_site.metric)}, {subset_name(by_site.subset)}"
+    heads = ["variant", "sites", "people trained on", f"{what}: {metric}", "sites that gain"]
+    lines = _header(heads)
+    for variant in plan.variants:
+        ranked = [_gains(one, by_site) for one in of_variant(found, variant)]
+        for place in range(max(map(len, ranked), default=0)):
+            same = [gains[place] for gains in ranked if place < len(gains)]
+            lines.append(_row([variant, _ordinal(place, ranked), *_gain_cells(same)]))
+        everyone = [gain for gains in ranked for gain in gains]
+        if everyone:
+            lines.append(_row([variant, "all", *_gain_cells(everyone)]))
+    return lines
+
+
+def _gains(one: Finished, by_site: BySite) -> list[tuple[int, float]]:
+    """Return (people trained on, gain) of a run's sites, smallest first."""
+    found = []
+    for site in one.by_site:
+        row = _find(site.rows, f"{by_site.of} - {by_site.to}", by_site.subset, by_site.metric)
+        if row is not None and math.isfinite(row.value):
+            found.append((site.people, row.value))
+    return sorted(found)
+
+
+def _gain_cells(same: Sequence[tuple[int, float]]) -> list[str]:
+    people = sorted(size for size, _ in same)
+    gains = [gain for _, gain in same]
+    span = str(people[0]) if people[0] == people[-1] else f"{people[0]} to {people[-1]}"
+    winners = sum(gain > 0 for gain in gains)
+    return [span, _interval(gains, signed=True), f"{winners} of {len(gains)}"]
+
+
+def _ordinal(place: int, ranked: Sequence[Sequence[object]]) -> str:
+    if place == 0:
+        return "smallest"
+    return "largest" if place == max(map(len, ranked)) - 1 else f"{place + 1}."
+
+
+def _variants_of(one: Comparison, plan: Plan) -> Iterable[str | None]:
+    named = one.of.variant is not None and one.to.variant is not None
+    return [None] if named else list(plan.variants)
+
+
+def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -> str:
+    of, to = (_in_variant(side, variant) for side in (one.of, one.to))
+    left, right = (_values(found, side, one.subset, one.metric) for side in (of, to))
+    by_seed = {seed: value for (_, seed), value in right.items()}
+    pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
+    if not pairs or of == to:
+        return ""
+    what = f"{METRIC_NAMES.get(one.metric, one.metric)}, {subset_name(one.subset)}"
+    if one.kind == "share":
+        text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
+        return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
+    text = _interval([a - b for a, b in pairs], signed=True)
+    return f"- {_name(of)} − {_name(to, of)} ({what}): {text}"
+
+
+def _in_variant(side: Side, variant: str | None) -> Side:
+    return side if side.variant is not None else side.model_copy(update={"variant": variant})
+
+
+def _name(side: Side, beside: Side | None = None) -> str:
+    if beside is not None and beside.variant == side.variant:
+        return arm_name(side.arm)
+    return f"{side.variant}: {arm_name(side.arm)}"
+
+
+def _values(found: Sequence[Finished], side: Side, subset: str, metric: str) -> Values:
+    values = {}
+    for one in of_variant(found, side.variant or ""):
+        row = _find(one.rows, side.arm, subset, metric)
+        if row is not None and math.isfinite(row.value):
+            values[one.variant, one.seed] = row.value
+    return values
+
+
+def _find(rows: Sequence[MetricRow], arm: str, subset: str, metric: str) -> MetricRow | None:
+    wanted = (arm, subset, metric)
+    return next((row for row in rows if (row.arm, row.subset, row.metric) == wanted), None)
+
+
+def _cell(values: Values) -> str:
+    return _interval(list(values.values())) if values else ""
+
+
+def _interval(
+    values: Sequence[float], *, signed: bool = False, digits: int = 3, unit: str = ""
+) -> str:
+    mean, low, high = (number(x, signed=signed, digits=digits) for x in t_interval(values))
+    return f"{mean}{unit} [{low}, {high}]" if len(values) > 1 else f"{mean}{unit}"
+
+
+def _title(column: Column) -> str:
+    metric = SHORT.get(column.metric, METRIC_NAMES.get(column.metric, column.metric))
+    return column.title or f"{metric}, {subset_name(column.subset)}"
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), "|" + "---|" * len(cells)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

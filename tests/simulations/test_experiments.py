@@ -1,0 +1,216 @@
+"""Experiments: their plans, their runs, and the tables written into a README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.evaluation import MetricRow
+from healthfm_simulations.by_site import SiteRows
+from healthfm_simulations.experiments import readme
+from healthfm_simulations.experiments.__main__ import main
+from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
+from healthfm_simulations.experiments.runs import Finished, Stamp, slug
+from healthfm_simulations.experiments.tables import arms_table, comparison_lines, site_lines
+from healthfm_simulations.seeds import t_interval
+from tests.simulations.test_simulate_command import SMALL
+
+PLAN = {
+    "question": "Does a longer walk tire more than a short one?",
+    "time": "no time",
+    "seeds": 2,
+    "base": [*SMALL, "rounds=1", "simulation.arms=[federated,local]"],
+    "variants": {"short": [], "long": ["train.max_steps=3"]},
+    "arms": ["federated", "linear"],
+    "comparisons": [
+        {"of": {"variant": "long"}, "to": {"variant": "short"}},
+        {"to": {"arm": "local"}, "kind": "share"},
+    ],
+    "by_site": {},
+}
+
+
+def plan_in(folder: Path, **changes: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "experiment.yaml").write_text(yaml.safe_dump({**PLAN, **changes}))
+    return folder
+
+
+def row(arm: str, value: float, subset: str = "new_onset") -> MetricRow:
+    return MetricRow(arm, "next_visit", subset, "average_precision", value, 0.0, 1.0, 30)
+
+
+def finished(variant: str, seed: int, **values: float) -> Finished:
+    rows = tuple(row(arm, value) for arm, value in values.items())
+    sites = tuple(
+        SiteRows(name, ("ehr",), people, (row("federated - local", gain),))
+        for name, people, gain in (("a", 300, 0.02 * (seed + 1)), ("b", 100, -0.01))
+    )
+    return Finished(variant, seed, rows, sites, Stamp("2026-01-02", 60.0, "abc"))
+
+
+TWO = [
+    finished("short", 0, federated=0.10, local=0.10, linear=0.05),
+    finished("long", 0, federated=0.20, local=0.10),
+    finished("short", 1, federated=0.12, local=0.20, linear=0.07),
+    finished("long", 1, federated=0.18, local=0.20),
+]
+
+
+def test_an_interval_over_two_seeds_is_student_s():
+    mean, low, high = t_interval([1.0, 3.0])
+    assert (mean, low, high) == pytest.approx((2.0, 2 - 12.7062, 2 + 12.7062), abs=1e-3)
+
+
+def test_the_table_has_a_line_per_variant_and_arm_that_has_numbers():
+    lines = arms_table(Plan(**PLAN), TWO)
+    assert lines[0] == "| variant | arm | AP, new onsets |"
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [
+        ["| short", "federated"],
+        ["| short", "linear"],
+        ["| long", "federated"],
+    ]
+    assert ".110 [−.017, .237]" in lines[2]
+
+
+def test_variants_are_compared_seed_by_seed_and_arms_within_a_variant():
+    """Long minus short: .10 and .06; federated over local in the long one: 200 % and 90 %."""
+    lines = comparison_lines(Plan(**PLAN), TWO)
+    assert lines[0].startswith("- long: federated − short: federated")
+    assert "+.080" in lines[0]
+    assert lines[2].startswith("- long: federated as a share of local")
+    assert "145 %" in lines[2]
+    assert len(lines) == 3
+
+
+def test_a_seed_that_only_one_side_has_is_no_pair():
+    lines = comparison_lines(Plan(**PLAN), TWO[:3])
+    assert lines[0].endswith("+.100")
+
+
+def test_sites_are_ranked_by_size_and_those_that_gain_are_counted():
+    lines = site_lines(Plan(**PLAN).by_site, Plan(**PLAN), TWO)
+    assert lines[2].startswith("| short | smallest | 100 | −.010")
+    assert lines[2].endswith("| 0 of 2 |")
+    assert lines[3].startswith("| short | largest | 300 | +.030")
+    assert lines[4].endswith("| 2 of 4 |")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = plan_in(tmp_path_factory.mktemp("walks") / "walking")
+    out = folder.parent / "out"
+    assert main([str(folder), "--out", str(out)]) == 0
+    return folder, out
+
+
+def test_a_run_writes_the_table_with_how_it_came_about(ran):
+    folder, out = ran
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# walking\n\nDoes a longer walk")
+    assert "`healthfm-experiment walking` · 20" in text
+    assert "in 4 runs · seeds 0 to 1" in text
+    values = [
+        next(r for r in json.loads((out / "long" / f"seed-{s}" / "metrics.json").read_text())
+             if (r["arm"], r["subset"], r["metric"])
+             == ("federated", "new_onset", "average_precision"))["value"]
+        for s in (0, 1)
+    ]  # fmt: skip
+    mean = f"{sum(values) / 2:.3f}"[1:]
+    assert f"| long | federated | {mean} [" in text
+
+
+def test_a_finished_run_is_not_repeated_and_hand_written_words_stay(ran, capsys):
+    folder, out = ran
+    file = folder / "README.md"
+    before = [p.stat().st_mtime_ns for p in sorted(out.glob("*/*/report.html"))]
+    file.write_text("**Answer.** By hand.\n" + file.read_text() + "\nMore by hand.\n")
+    text = file.read_text()
+    capsys.readouterr()
+    assert main([str(folder), "--out", str(out)]) == 0
+    assert [p.stat().st_mtime_ns for p in sorted(out.glob("*/*/report.html"))] == before
+    assert file.read_text() == text
+    assert "ready in" not in capsys.readouterr().out
+
+
+def test_fewer_seeds_than_planned_are_printed_and_not_written(ran, capsys):
+    folder, out = ran
+    before = (folder / "README.md").read_text()
+    assert main([str(folder), "--out", str(out), "--seeds", "1"]) == 0
+    assert "in 2 runs · seed 0" in capsys.readouterr().out
+    assert (folder / "README.md").read_text() == before
+
+
+def test_changed_settings_do_not_mix_with_what_was_run(ran, capsys):
+    _, out = ran
+    other = plan_in(out.parent / "other", base=[*PLAN["base"], "train.lr=0.1"])
+    assert main([str(other), "--out", str(out)]) == RunError.exit_code
+    assert "HF-702" in capsys.readouterr().err
+
+
+def test_by_site_rows_hold_paired_differences_of_sites_with_enough_people(tmp_path):
+    changes = {"base": [*PLAN["base"], "evaluation.k_subgroup=6"], "seeds": 1}
+    folder = plan_in(tmp_path / "sites", variants={"one": []}, comparisons=[], **changes)
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "one" / "seed-0" / "by_site.json").read_text())
+    assert found
+    assert {r["n_subjects"] for one in found for r in one["rows"]} <= set(range(6, 161))
+    assert all("federated - local" in {r["arm"] for r in one["rows"]} for one in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "tells"),
+    [
+        ({"variants": {}}, "HF-102", "variants"),
+        ({"sedes": 3}, "HF-101", "sedes"),
+        ({"seeds": "many"}, "HF-102", "seeds"),
+        ({"base": ["train.lrr=1"]}, "HF-101", "train.lr"),
+        ({"comparisons": [{"of": {"variant": "tall"}}]}, "HF-103", "tall"),
+        ({"comparisons": [{}]}, "HF-103", "itself"),
+    ],
+)
+def test_a_wrong_plan_is_one_sentence(tmp_path, capsys, changes, code, tells):
+    folder = plan_in(tmp_path / "wrong", **changes)
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == ConfigError.exit_code
+    said = capsys.readouterr().err.strip()
+    assert code in said
+    assert tells in said
+    assert "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_experiment_names_the_known_ones():
+    with pytest.raises(ConfigError, match=r"HF-104.*modality_aware"):
+        read_plan(find("no_such"))
+
+
+def test_a_plan_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("question: [\n")
+    with pytest.raises(ConfigError, match=r"HF-102.*experiment\.yaml"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.END}\n{readme.BEGIN}"])
+def test_a_readme_without_its_markers_is_refused_before_anything_runs(tmp_path, text, capsys):
+    folder = plan_in(tmp_path / "unmarked")
+    (folder / "README.md").write_text(f"By hand.\n{text}\n")
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == ConfigError.exit_code
+    assert "HF-102" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("folder", catalogue(), ids=lambda folder: folder.name)
+def test_every_experiment_of_the_catalogue_composes_and_has_a_place_for_its_results(folder):
+    plan = read_plan(folder)
+    readme.check_markers(folder / "README.md")
+    assert (folder / "README.md").is_file()
+    assert len({slug(variant) for variant in plan.variants}) == len(plan.variants)
+
+
+def test_without_a_name_the_catalogue_is_listed(capsys):
+    assert main([]) == 0
+    assert "modality_aware" in capsys.readouterr().out
