@@ -21,7 +21,7 @@ metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by def
 
   data=      {data}
   model=     {model}
-  sites=     natural | region | hospital      (eicu_demo)
+  sites=     natural | region | hospital | groups      (eicu_demo)
   rounds=    number of rounds                 seed=    number
   out=       result folder                    resume=true   go on with the run in out=
   simulation.arms=[federated,local]           simulation.engine=ray

@@ -84,7 +84,7 @@ def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
             103,
             where="sites",
             seen=f"sites={config.sites} with data={source}",
-            wanted="only eicu_demo can group its sites (region, hospital)",
+            wanted="only eicu_demo can group its sites (region, hospital, groups)",
             do="Leave sites out",
         )
     if source == "cohort":

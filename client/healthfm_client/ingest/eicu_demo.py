@@ -59,9 +59,11 @@ _SITES: Final = {"site": Kind.INTEGER, "region": Kind.TEXT}
 class EicuOptions(ReaderOptions):
     """Options of ``eicu_demo``."""
 
-    sites: Literal["natural", "hospital", "region"] = Field(
-        "natural", description="natural is hospital (186 sites); region is five"
+    sites: Literal["natural", "hospital", "region", "groups"] = Field(
+        "natural",
+        description="natural is hospital (186 sites); region is five; groups of hospitals",
     )
+    groups: int = Field(10, ge=1, description="sites to fold the hospitals into, with sites=groups")
 
 
 def mortality_labels(stays: pa.Table) -> pa.Table:
@@ -91,7 +93,7 @@ def mortality_labels(stays: pa.Table) -> pa.Table:
 
 
 def read(path: Path, options: EicuOptions) -> Iterator[Site]:
-    """Yield the hospitals or regions; a person's stays are all on one side of the split."""
+    """Yield the sites; a person's stays are all on one side of the split."""
     stays = read_columns(path / "stays.parquet", _STAYS)
     refuse_nulls(
         stays, ["subject_id", "site", "unit_admit", "hosp_disch", "split"], "stays.parquet"
@@ -100,16 +102,25 @@ def read(path: Path, options: EicuOptions) -> Iterator[Site]:
     splits = stays.select(["subject_id", "split"])
     splits = splits.group_by(["subject_id", "split"]).aggregate([])
     events = read_events(path, site_column="site")
-    if options.sites == "region":
-        places = read_columns(path / "sites.parquet", _SITES)
-        region = places["region"].fill_null("unknown")
-        where = matched(ids(events, "site"), ids(places, "site"), region, "sites.parquet")
-        events = events.set_column(events.column_names.index("site"), "site", where)
+    places = read_columns(path / "sites.parquet", _SITES)
+    where = matched(ids(events, "site"), ids(places, "site"), _names(places, options), "sites")
+    events = events.set_column(events.column_names.index("site"), "site", where)
     for name, rows in by_group(events, "site"):
-        named = folder_name(name if options.sites == "region" else f"hospital-{name}")
+        named = folder_name(name)
         yield event_site(
             named, rows, now_us=options.now_us, limits=LIMITS, labels=labels, splits=splits
         )
+
+
+def _names(places: pa.Table, options: EicuOptions) -> pa.ChunkedArray:
+    """Return what site each hospital goes to; hospital r (by number) to group r mod `groups`."""
+    if options.sites == "region":
+        return places["region"].fill_null("unknown")
+    number = ids(places, "site")
+    if options.sites == "groups":
+        rank = np.unique(number, return_inverse=True)[1] % options.groups
+        return pa.chunked_array([[f"group-{group:02d}" for group in rank]])
+    return pa.chunked_array([[f"hospital-{name}" for name in number]])
 
 
 def sniff(path: Path) -> bool:
