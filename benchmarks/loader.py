@@ -53,6 +53,7 @@ def generate(subjects: int, events: int, rng: np.random.Generator) -> Sequences:
         token=token.astype(np.int32),
         code=token.astype(np.int32),
         quantile=rng.random(len(kind), np.float32),
+        spread=np.zeros((len(kind), 0), np.float32),
         has_value=kind == EVENT,
         time_us=time_us,
         visit=visit.astype(np.int32),

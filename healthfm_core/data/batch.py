@@ -29,6 +29,7 @@ class Batch:
         token: code⊕bin token, 0 where the position is not a code.
         code: code index without its bin, 0 likewise.
         quantile: position of the value in its code's distribution, in [-1, 1].
+        spread: K further numbers about the value's bin, see `sequences.SPREAD`; 0 without one.
         has_value: whether there is one.
         t_days: days from the subject's last history item (≤ 0 in the history; a SEP's is the next
             visit's, a NOW's the prediction time's); 0 for statics and padding.
@@ -57,6 +58,7 @@ class Batch:
     token: Int64[Tensor, "B T"]
     code: Int64[Tensor, "B T"]
     quantile: Float32[Tensor, "B T"]
+    spread: Float32[Tensor, "B T K"]
     has_value: Bool[Tensor, "B T"]
     t_days: Float32[Tensor, "B T"]
     gap_days: Float32[Tensor, "B T"]

@@ -67,6 +67,10 @@ def _tokens(record: Record, layout: Layout, shape: tuple[int, int]) -> dict[str,
         flat = np.zeros(shape[0] * shape[1], dtype)
         flat[at] = getattr(record.sequences, name)[layout.item]
         found[name] = flat.reshape(shape)
+    spread = record.sequences.spread
+    found["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
+    found["spread"][at] = spread[layout.item]
+    found["spread"] = found["spread"].reshape(*shape, spread.shape[1])
     slot = np.arange(shape[1])
     is_slot = slot < layout.slots[:, None]
     found["kind"][is_slot] = PRS

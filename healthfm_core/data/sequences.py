@@ -18,6 +18,9 @@ NOW: Final = 6
 KINDS: Final = 7
 """Kinds of token in a row; an item of `Sequences` is STATIC, EVENT or WEARABLE."""
 
+SPREAD: Final = ("mean", "lowest", "highest", "first", "last", "count")
+"""What a token tells of the values it stands for, besides the quantile of their mean."""
+
 UNKNOWN_TIME: Final = np.iinfo(np.int64).min
 """Stands for a missing birth."""
 
@@ -45,6 +48,8 @@ class Sequences:
         code: [N] int32, code index without the bin (0 for a wearable token).
         quantile: [N] float32 in [-1, 1], where the value lies in the study's distribution of its
             code (0 is the median); 0 where `has_value` is false.
+        spread: [N, K] float32, what `SPREAD` names of the values that a token stands for, as
+            `Vocabulary.standardise` scales them; K is 0 where the study does without.
         has_value: [N] bool.
         time_us: [N] int64 (0 for statics).
         visit: [N] int32, index of the visit within the subject; -1 for statics and wearables.
@@ -70,6 +75,7 @@ class Sequences:
     token: Int32
     code: Int32
     quantile: Float32
+    spread: Float32
     has_value: Bool
     time_us: Int64
     visit: Int32

@@ -55,7 +55,7 @@ class HealthFM(nn.Module):
         self.shape = shape
         self.encoders = nn.ModuleDict()
         if "ehr" in encoders:
-            self.encoders["ehr"] = EHREncoder(shape.tokens, shape.codes, config.width)
+            self.encoders["ehr"] = EHREncoder(shape.tokens, shape.codes, config.width, shape.spread)
         if "wearable" in encoders:
             self.encoders["wearable"] = WearableEncoder(
                 shape.features,

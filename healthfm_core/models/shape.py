@@ -23,6 +23,7 @@ class ModelShape:
         target_rates: Share of visits in which each target occurs; the next-visit head starts
             there. Empty: from one rate for all.
         label_rate: Share of labels that are 1; the label head starts there. 0: not known.
+        spread: K, numbers a token brings about its bin besides the value; 0 without bins.
     """
 
     tokens: int
@@ -37,3 +38,4 @@ class ModelShape:
     label_rate: float = 0.0
     channels: int = 0
     cross_horizons: int = 0
+    spread: int = 0

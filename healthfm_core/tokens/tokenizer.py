@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from healthfm_core.tokens.records import (
 from healthfm_core.tokens.vocabulary import ANCESTOR, DOMAIN, EXACT, UNKNOWN, Vocabulary
 from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
 
+COUNT_SCALE: Final = 4.0
+"""log(1 + values of a bin) over this is about 1 at fifty of them."""
+
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -43,6 +46,7 @@ class _Clinical:
     static: Bool
     code: Int64
     value: Float64
+    spread: Float64
 
     def take(self, rows: npt.NDArray[np.generic]) -> _Clinical:
         return _Clinical(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -102,7 +106,7 @@ def _tokenize_store(
     clinical = _under_study_codes(
         events.where(~(is_score | is_birth)[events.code]), vocabulary, read_parents(store)
     )
-    clinical = _in_bins(clinical, config.bin_hours)
+    clinical = _in_bins(clinical, config.bin_hours, spread=config.bin_spread)
     worn = _worn(store, vocabulary, split)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
     prs, prs_mask = _scores(events.where(is_score[events.code]), vocabulary)
@@ -132,14 +136,19 @@ def _under_study_codes(
     """Name events by the study's codes; a value counts only under the code it was recorded by."""
     index, how = vocabulary.look_up(events.codes, parents)
     value = np.where(how[events.code] == EXACT, events.value, np.nan)
-    return _Clinical(events.subject, events.time_us, events.static, index[events.code], value)
+    none = np.zeros((len(value), 0))
+    return _Clinical(events.subject, events.time_us, events.static, index[events.code], value, none)
 
 
-def _in_bins(events: _Clinical, bin_hours: float) -> _Clinical:
+def _in_bins(events: _Clinical, bin_hours: float, *, spread: bool) -> _Clinical:
     """Collapse values of one subject, code and bin into their mean at the last one's time.
 
-    Bins are counted from 1970, in whole microseconds.
+    Bins are counted from 1970, in whole microseconds. With `spread` each value gets the columns of
+    `sequences.SPREAD`; a value alone in its bin is its own lowest, highest, first and last.
     """
+    if spread:
+        alone = np.where(np.isfinite(events.value), 1.0, 0.0)
+        events = replace(events, spread=np.stack([*[events.value] * 4, alone], axis=1))
     if bin_hours == 0:
         return events
     valued = ~events.static & np.isfinite(events.value)
@@ -152,7 +161,12 @@ def _in_bins(events: _Clinical, bin_hours: float) -> _Clinical:
         return events
     size = np.diff(np.append(first, len(rows)))
     last = events.take(rows[first + size - 1])
-    last = replace(last, value=np.add.reduceat(events.value[rows], first) / size)
+    value = events.value[rows]
+    last = replace(last, value=np.add.reduceat(value, first) / size)
+    if spread:
+        ends = value[first], value[first + size - 1]
+        extremes = np.minimum.reduceat(value, first), np.maximum.reduceat(value, first)
+        last = replace(last, spread=np.stack([*extremes, *ends, size], axis=1))
     rest = events.take(~valued)
     both = _Clinical(
         *(np.concatenate([getattr(rest, f.name), getattr(last, f.name)]) for f in fields(rest))
@@ -193,6 +207,7 @@ def _items(
 ) -> dict[str, Any]:
     """Return the item columns of `Sequences`: events and wearable tokens in one order."""
     token, quantile = vocabulary.place(events.code, events.value)
+    spread = _spread(events, vocabulary)
     n_worn = len(worn.subject)
     none = np.zeros(n_worn, np.int32)
     kind = np.where(events.static, STATIC, EVENT).astype(np.uint8)
@@ -202,6 +217,7 @@ def _items(
         "token": np.concatenate([token, none]),
         "code": np.concatenate([events.code.astype(np.int32), none]),
         "quantile": np.concatenate([quantile, none.astype(np.float32)]),
+        "spread": np.concatenate([spread, np.zeros((n_worn, spread.shape[1]), np.float32)]),
         "has_value": np.concatenate([has_value, none.astype(np.bool_)]),
         "time_us": np.concatenate([events.time_us, worn.end_us]),
         "visit": np.concatenate([visits.of_event, none - np.int32(1)]),
@@ -214,6 +230,16 @@ def _items(
         columns = {name: column[order] for name, column in columns.items()}
     columns["offsets"] = offsets_of(np.bincount(subject, minlength=n_subjects))
     return columns
+
+
+def _spread(events: _Clinical, vocabulary: Vocabulary) -> Float32:
+    """Return what `Sequences.spread` holds of the events: values, then the count's logarithm."""
+    if not events.spread.shape[1]:
+        return events.spread.astype(np.float32)
+    columns = (events.value, *events.spread[:, :-1].T)
+    places = [vocabulary.standardise(events.code, column) for column in columns]
+    often = np.log1p(events.spread[:, -1]) / COUNT_SCALE
+    return np.stack([*places, often], axis=1).astype(np.float32)
 
 
 def _births(events: Events) -> Int64:

@@ -196,6 +196,25 @@ class Vocabulary:
         quantile[rows] = 2 * share - 1
         return token, quantile
 
+    def standardise(self, code: Int64, value: npt.NDArray[np.float64]) -> Float32:
+        """Return [n] values in units of their code's spread, squashed; 0 where there is none.
+
+        asinh((value − m) / s), with m and s mean and standard deviation of the code's percentiles.
+        Unlike a quantile it tells how far out a value of the last hundredth lies.
+        """
+        found = np.zeros(len(code), np.float32)
+        rows = np.flatnonzero((self._grid_row[code] >= 0) & np.isfinite(value))
+        at = self._grid_row[code[rows]]
+        mean, sd = self._moments
+        found[rows] = np.arcsinh((value[rows] - mean[at]) / sd[at])
+        return found
+
+    @cached_property
+    def _moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        points = values.upper_edge(self._grid)
+        mean, sd = points.mean(axis=1), points.std(axis=1)
+        return mean, np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0)
+
     def edges(self, code: str) -> tuple[float, ...]:
         """Return the `value_bins` - 1 inner edges of a numeric code's bins, in its unit."""
         wanted = np.arange(1, self.value_bins) * (_PERCENTILES + 1) / self.value_bins

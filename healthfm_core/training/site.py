@@ -13,7 +13,7 @@ import torch
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
 from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.sequences import SPREAD, Sequences
 from healthfm_core.data.store import SiteStore
 from healthfm_core.federation.groups import study_modalities
 from healthfm_core.federation.protocol import Study
@@ -86,6 +86,7 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         label_rate=vocabulary.label_rate,
         channels=len(wearable.channels) if wearable else 0,
         cross_horizons=len(config.train.cross_horizons_days),
+        spread=len(SPREAD) if config.tokens.bin_spread else 0,
     )
 
 

@@ -84,6 +84,7 @@ def sequences_of(people: list[Person], gap: int = 0) -> Sequences:
         token=token,
         code=token.copy(),
         quantile=(token / 100).astype(np.float32),
+        spread=np.zeros((len(token), 0), np.float32),
         has_value=token >= 10,
         time_us=np.array([item.hour * HOUR_US for item in flat], np.int64),
         visit=np.array([item.visit for item in flat], np.int32),

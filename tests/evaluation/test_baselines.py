@@ -41,6 +41,7 @@ def records(people: list[list[tuple[int, list[int]]]], static: int = 9) -> Seque
         token=np.array(token, np.int32),
         code=np.array(token, np.int32),
         quantile=np.zeros(n, np.float32),
+        spread=np.zeros((n, 0), np.float32),
         has_value=np.zeros(n, np.bool_),
         time_us=np.array(time, np.int64),
         visit=np.array(visit, np.int32),

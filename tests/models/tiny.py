@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,12 +34,14 @@ CONFIG = ModelConfig(
 def tiny_model(
     encoders: tuple[str, ...] = ("ehr", "wearable", "genomics"),
     heads: tuple[str, ...] = ("next_visit",),
+    spread: int = 0,
     **changes: Any,
 ) -> HealthFM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = CONFIG.model_copy(update=changes)
-        return HealthFM(config, SHAPE, encoders=encoders, heads=heads)
+        shape = replace(SHAPE, spread=spread)
+        return HealthFM(config, shape, encoders=encoders, heads=heads)
 
 
 def tiny_batch(**changes: Tensor) -> Batch:
@@ -52,6 +55,7 @@ def tiny_batch(**changes: Tensor) -> Batch:
         "token": torch.tensor([[0, 3, 5, 6, 0, 0], [3, 7, 8, 0, 0, 0]]),
         "code": torch.tensor([[0, 1, 2, 2, 0, 0], [1, 3, 3, 0, 0, 0]]),
         "quantile": torch.tensor([[0, 0, 0.5, -0.5, 0, 0], [0, 0.2, 0, 0, 0, 0]]),
+        "spread": torch.zeros(*changes.get("kind", kind).shape, 0),
         "has_value": torch.tensor(
             [[False, False, True, True, False, False], [False, True, False, False, False, False]]
         ),

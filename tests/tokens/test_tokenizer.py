@@ -11,6 +11,7 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import (
     EVENT,
+    SPREAD,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
@@ -18,7 +19,7 @@ from healthfm_core.data.sequences import (
 )
 from healthfm_core.data.store import SiteStore
 from healthfm_core.tokens.statistics import site_statistics
-from healthfm_core.tokens.tokenizer import coverage, tokenize
+from healthfm_core.tokens.tokenizer import COUNT_SCALE, coverage, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from tests.tokens.small_store import HOUR_US, Row, write
 
@@ -122,6 +123,31 @@ def test_values_in_one_bin_become_their_mean_at_the_last_one_s_time(tmp_path):
     assert found.has_value.tolist() == [False, False, True, False, True, True]
     assert found.quantile[2] == found.quantile[5] == 0  # (1 + 2 + 6) / 3 = 3 is the median of 0…6
     assert found.visit.tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_a_bin_tells_its_mean_lowest_highest_first_last_and_count(tmp_path):
+    rows: list[Row] = [
+        *((1, h, "LAB//K", v) for h, v in ((0.0, 2.0), (1.0, 1.0), (3.0, 6.0), (4.0, 90.0))),
+        (1, 1.0, "DX//A", None),
+        (1, None, "LAB//K", 3.0),
+    ]
+    store = write(tmp_path / "s", rows)
+    vocabulary = study([write(tmp_path / "t", [(s, 1.0, "LAB//K", 1.0 * s) for s in range(7)])])
+    config = replace_config(bin_hours=4.0, bin_spread=True)
+    found = tokenize([store], vocabulary, config, split=None)
+    known = found.has_value
+    assert known.tolist() == [True, False, True, True]
+    code = np.full(1, found.code[0], np.int64)
+
+    def scaled(value: float) -> float:
+        return float(vocabulary.standardise(code, np.array([value]))[0])
+
+    several = [3.0, 1.0, 6.0, 2.0, 6.0]
+    for row, values in ((0, [3.0] * 5), (2, several), (3, [90.0] * 5)):
+        assert found.spread[row, :5].tolist() == [scaled(value) for value in values]
+    assert found.spread[:, 5] * COUNT_SCALE == pytest.approx(np.log([2, 1, 4, 2]))
+    assert found.spread[1].tolist() == [0] * len(SPREAD)
+    assert tokenize([store], vocabulary, ONE, split=None).spread.shape == (6, 0)
 
 
 def test_codes_the_study_lacks_back_off_and_lose_their_value(tmp_path):

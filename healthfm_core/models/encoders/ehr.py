@@ -14,15 +14,17 @@ class EHREncoder(nn.Module):
 
     The vector is E_token[code⊕decile] + E_code[code] + quantile · E_slope[code]. The fused token
     is the design's; the shared code vector and the slope are ours: they let neighbouring deciles
-    of a rare lab share what they learn, which the fused table alone cannot.
+    of a rare lab share what they learn, which the fused table alone cannot. Where a token stands
+    for several values, each number of `sequences.SPREAD` has a slope of its own.
 
     Args:
         n_tokens: Size of the fused vocabulary; index 0 is padding.
         n_codes: Number of codes; index 0 is padding.
         width: d.
+        spread: K.
     """
 
-    def __init__(self, n_tokens: int, n_codes: int, width: int) -> None:
+    def __init__(self, n_tokens: int, n_codes: int, width: int, spread: int = 0) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
         self.code = nn.Embedding(n_codes, width)
@@ -30,10 +32,18 @@ class EHREncoder(nn.Module):
         for table in (self.token, self.code, self.slope):
             nn.init.normal_(table.weight, std=width**-0.5)
         self.token.weight.data.mul_(0.3)
+        if spread:
+            self.spread = nn.Embedding(n_codes, spread * width)
+            nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
-        return self.embed(batch.token, batch.code, batch.quantile * batch.has_value)
+        vectors = self.embed(batch.token, batch.code, batch.quantile * batch.has_value)
+        if not batch.spread.shape[-1]:
+            return vectors
+        slopes = self.spread(batch.code).unflatten(-1, (batch.spread.shape[-1], -1))
+        told = batch.spread * batch.has_value.unsqueeze(-1)
+        return vectors + (slopes * told.unsqueeze(-1)).sum(-2) * _present(batch.code)
 
     def embed(
         self,
