@@ -21,6 +21,9 @@ class ModelConfig(Schema):
     floor: bool = Field(False, description="one more component that never decays")
     attention: Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"] = "logbias"
     activation: Literal["gelu", "swiglu"] = "gelu"
+    sums: bool = Field(
+        False, description="a state also reads a sum over all tokens it may see, not only means"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     wearable_layers: int = Field(2, ge=1)
     wearable_width: int = Field(64, ge=8)

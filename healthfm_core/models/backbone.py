@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import Final, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
@@ -203,17 +203,46 @@ def _rotate(
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
+class Sums(nn.Module):
+    """What every token adds by itself, summed over the tokens a position may see.
+
+    Attention gives weighted means: how many tokens there are, and which are not, it tells badly.
+
+    Args:
+        width: d.
+        hidden: Width of the network each token goes through.
+        dropout: Its dropout.
+    """
+
+    SCALE: Final = 1 / 16
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.ffn = FeedForward(width, hidden, "gelu", dropout)
+
+    def forward(
+        self, x: Float[Tensor, "B T d"], kv_end_BQ: Int32[Tensor, "B Q"]
+    ) -> Float[Tensor, "B Q d"]:
+        """Return, for each query, the sum over the positions before its `kv_end`."""
+        before = nn.functional.pad(self.ffn(self.norm(x)).cumsum(1), (0, 0, 1, 0))
+        return gather(before, kv_end_BQ.long()) * self.SCALE
+
+
 class Backbone(nn.Module):
     """Type and time embeddings, then the blocks; shared by every site whatever its modalities."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.has_sums = config.sums
         self.kind = nn.Embedding(KINDS, config.width)
         nn.init.normal_(self.kind.weight, std=config.width**-0.5)
         self.time = TimeFeatures(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
+        if config.sums:
+            self.sums = Sums(config.width, config.ffn, config.dropout)
         with torch.no_grad():
             for module in self.blocks:
                 block = cast(Block, module)
@@ -228,10 +257,15 @@ class Backbone(nn.Module):
         The last block computes what is asked for and nothing else; earlier ones everything.
         """
         x = self.embed(x, batch)
+        added = self._sums(x, batch, at_BQ) if self.has_sums else 0.0
         *early, last = self.blocks
         for block in early:
             x = block(x, batch)
-        return self.norm(last(x, batch, at_BQ))
+        return self.norm(last(x, batch, at_BQ) + added)
+
+    def _sums(self, x: Tensor, batch: Batch, at_BQ: Tensor | None) -> Tensor:
+        kv_end = batch.kv_end if at_BQ is None else batch.kv_end.gather(1, at_BQ)
+        return cast(Tensor, self.sums(x, kv_end))
 
     def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what goes into the first block: the encoders' vectors, kinds and times."""

@@ -30,6 +30,11 @@ def one_row(batch: Batch, row: int) -> Batch:
     return Batch(**{f.name: getattr(batch, f.name)[row : row + 1] for f in fields(Batch)})
 
 
+def spread_batch() -> Batch:
+    """The tiny batch with two further numbers per value."""
+    return tiny_batch(spread=torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(2)))
+
+
 def row_losses(model, batch):
     asked = model(batch, batch.query)
     return next_visit(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
@@ -66,6 +71,29 @@ def test_the_future_and_the_padding_change_nothing():
     assert not torch.allclose(changed[0, 5], before[0, 5])
 
 
+def test_sums_see_what_attention_sees_and_count_it():
+    model, batch = tiny_model(("ehr",), sums=True), tiny_batch()
+    asked, everywhere = model(batch, batch.query), model(batch)
+    torch.testing.assert_close(asked[0, 0], everywhere[0, 5])
+    token = batch.token.clone()
+    token[0, 3], token[1, 4] = 8, 8
+    changed = model(replace(batch, token=token))
+    torch.testing.assert_close(changed[0, :3], everywhere[0, :3])
+    torch.testing.assert_close(changed[1, :4], everywhere[1, :4])
+    x = torch.ones(1, 3, 8)
+    sums = model.backbone.sums(x, torch.tensor([[0, 1, 3]], dtype=torch.int32))
+    torch.testing.assert_close(sums[0, 2], 3 * sums[0, 1])
+    assert not sums[0, 0].any()
+
+
+def test_the_spread_of_a_value_is_read_and_that_of_a_hidden_one_is_not():
+    model, batch = tiny_model(("ehr",), spread=2), spread_batch()
+    before = model.encoders["ehr"](batch)
+    after = model.encoders["ehr"](replace(batch, spread=batch.spread + 1))
+    moved = (before != after).any(-1)
+    assert torch.equal(moved, batch.has_value & (batch.code > 0))
+
+
 def test_rows_do_not_touch():
     model, batch = tiny_model(), tiny_batch()
     together = model(batch)
@@ -83,7 +111,7 @@ def test_scores_of_a_subject_without_any_are_not_read():
 @pytest.mark.parametrize("encoders", [EVERY, ("ehr",), ("ehr", "wearable"), ("wearable",)])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
-    model, batch = tiny_model(encoders), tiny_batch()
+    model, batch = tiny_model(encoders, spread=2, sums=True), spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = opacus.GradSampleModule(model, loss_reduction="sum")
@@ -97,7 +125,7 @@ def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_ghost_norms_equal_a_loop_over_subjects():
-    model, batch = tiny_model(), tiny_batch()
+    model, batch = tiny_model(spread=2, sums=True), spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = GradSampleModuleFastGradientClipping(
