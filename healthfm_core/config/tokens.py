@@ -23,12 +23,13 @@ class TokensConfig(Schema):
     bin_hours: float = Field(
         0.0,
         ge=0,
-        description="numeric events of one code in one bin become one token of their mean; 0: off",
+        description="numeric events of one code in one bin become one token of their mean; a bin "
+        "ends at every prediction time; 0: off",
     )
     bin_spread: bool = Field(
         False,
         description="a bin's token also tells its lowest, highest, first and last value, and how "
-        "many there were",
+        "many there were; codes without values fall into bins too",
     )
     wearable_token_s: float = Field(3600.0, gt=0, description="wearing pooled into one token")
     wearable_window_s: float = Field(900.0, gt=0, description="one window of the wearable encoder")

@@ -62,6 +62,7 @@ def hide(
         token=batch.token.masked_fill(chosen, mask_token),
         code=batch.code.masked_fill(chosen, 0),
         has_value=batch.has_value & ~chosen,
+        spread=batch.spread.masked_fill(chosen.unsqueeze(-1), 0.0),
         wearable_mask=batch.wearable_mask & ~window,
         wearable=batch.wearable.masked_fill(window, 0.0),
     )

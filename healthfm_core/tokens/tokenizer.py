@@ -14,7 +14,7 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.events import ids, times_us
 from healthfm_core.data.genetics import CLIP
 from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts
+from healthfm_core.data.segments import offsets_of, run_starts, search
 from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.data.store import SiteStore
 from healthfm_core.tokens.records import (
@@ -50,6 +50,15 @@ class _Clinical:
 
     def take(self, rows: npt.NDArray[np.generic]) -> _Clinical:
         return _Clinical(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Labels of a store's subjects, by subject and time."""
+
+    subject: Int64
+    time_us: Int64
+    value: Float32
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,11 @@ def _tokenize_store(
     clinical = _under_study_codes(
         events.where(~(is_score | is_birth)[events.code]), vocabulary, read_parents(store)
     )
-    clinical = _in_bins(clinical, config.bin_hours, spread=config.bin_spread)
+    labels = _labels(store, task, events.subjects)
+    clinical = _in_bins(clinical, labels, config.bin_hours, spread=config.bin_spread)
     worn = _worn(store, vocabulary, split)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
     prs, prs_mask = _scores(events.where(is_score[events.code]), vocabulary)
-    label_subject, label_time_us, label_value = _labels(store, task, events.subjects)
     return Sequences(
         subject_id=events.subjects,
         site=np.zeros(len(events.subjects), np.int32),
@@ -124,9 +133,9 @@ def _tokenize_store(
         visit_time_us=visits.time_us,
         visit_target_offsets=visits.target_offsets,
         visit_target=visits.target,
-        label_subject=label_subject,
-        label_time_us=label_time_us,
-        label_value=label_value,
+        label_subject=labels.subject,
+        label_time_us=labels.time_us,
+        label_value=labels.value,
     )
 
 
@@ -140,23 +149,21 @@ def _under_study_codes(
     return _Clinical(events.subject, events.time_us, events.static, index[events.code], value, none)
 
 
-def _in_bins(events: _Clinical, bin_hours: float, *, spread: bool) -> _Clinical:
+def _in_bins(events: _Clinical, labels: _Labels, bin_hours: float, *, spread: bool) -> _Clinical:
     """Collapse values of one subject, code and bin into their mean at the last one's time.
 
-    Bins are counted from 1970, in whole microseconds. With `spread` each value gets the columns of
-    `sequences.SPREAD`; a value alone in its bin is its own lowest, highest, first and last.
+    Bins are counted from 1970, in whole microseconds, and end at every prediction time: a token
+    that stood later would be hidden with all that was known by then. With `spread` each event gets
+    the columns of `sequences.SPREAD`, a value alone in its bin its own, and events without a value
+    collapse too, since their number is told.
     """
     if spread:
-        alone = np.where(np.isfinite(events.value), 1.0, 0.0)
+        alone = np.where(events.static & np.isnan(events.value), 0.0, 1.0)
         events = replace(events, spread=np.stack([*[events.value] * 4, alone], axis=1))
     if bin_hours == 0:
         return events
-    valued = ~events.static & np.isfinite(events.value)
-    rows = np.flatnonzero(valued)
-    bin_ = events.time_us[rows] // round(bin_hours * US_PER_HOUR)
-    order = np.lexsort((bin_, events.code[rows], events.subject[rows]))
-    rows = rows[order]
-    first = np.flatnonzero(run_starts(events.subject[rows], events.code[rows], bin_[order]))
+    collapsed = ~events.static & (spread | np.isfinite(events.value))
+    rows, first = _runs(events, labels, np.flatnonzero(collapsed), bin_hours)
     if not len(first):
         return events
     size = np.diff(np.append(first, len(rows)))
@@ -167,11 +174,23 @@ def _in_bins(events: _Clinical, bin_hours: float, *, spread: bool) -> _Clinical:
         ends = value[first], value[first + size - 1]
         extremes = np.minimum.reduceat(value, first), np.maximum.reduceat(value, first)
         last = replace(last, spread=np.stack([*extremes, *ends, size], axis=1))
-    rest = events.take(~valued)
+    rest = events.take(~collapsed)
     both = _Clinical(
         *(np.concatenate([getattr(rest, f.name), getattr(last, f.name)]) for f in fields(rest))
     )
     return both.take(np.lexsort((both.time_us, ~both.static, both.subject)))
+
+
+def _runs(events: _Clinical, labels: _Labels, rows: Int64, bin_hours: float) -> tuple[Int64, Int64]:
+    """Return `rows` in runs of one subject, code and bin, and where each run starts."""
+    subject, code, time_us = events.subject[rows], events.code[rows], events.time_us[rows]
+    low = np.searchsorted(labels.subject, subject, side="left").astype(np.int64)
+    high = np.searchsorted(labels.subject, subject, side="right").astype(np.int64)
+    asked = search(labels.time_us, low, high, time_us, "left")
+    columns = (np.isnan(events.value[rows]), asked, time_us // round(bin_hours * US_PER_HOUR))
+    order = np.lexsort((*columns, code, subject))
+    starts = run_starts(subject[order], code[order], *(column[order] for column in columns))
+    return rows[order], np.flatnonzero(starts)
 
 
 def _visits(
@@ -268,15 +287,17 @@ def _worn(store: SiteStore, vocabulary: Vocabulary, split: str | None) -> Wearab
     return WearableTokens(none, none, np.empty(shape, np.float32), np.empty(shape, np.bool_))
 
 
-def _labels(store: SiteStore, task: str | None, subjects: Int64) -> tuple[Int64, Int64, Float32]:
+def _labels(store: SiteStore, task: str | None, subjects: Int64) -> _Labels:
     if task is None or task not in store.tasks:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        return _Labels(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     table = store.labels(task)
     who = ids(table)
     value = np.asarray(table["boolean_value"].to_numpy()).astype(np.float32)
     rows = np.isin(who, subjects)
     at = np.searchsorted(subjects, who[rows]).astype(np.int64)
-    return at, times_us(table, "prediction_time")[rows], value[rows]
+    time_us, value = times_us(table, "prediction_time")[rows], value[rows]
+    order = np.lexsort((time_us, at))
+    return _Labels(at[order], time_us[order], value[order])
 
 
 def concatenate(parts: Sequence[Sequences]) -> Sequences:

@@ -86,12 +86,12 @@ def test_sums_see_what_attention_sees_and_count_it():
     assert not sums[0, 0].any()
 
 
-def test_the_spread_of_a_value_is_read_and_that_of_a_hidden_one_is_not():
+def test_the_spread_is_read_where_there_is_a_code():
     model, batch = tiny_model(("ehr",), spread=2), spread_batch()
     before = model.encoders["ehr"](batch)
     after = model.encoders["ehr"](replace(batch, spread=batch.spread + 1))
     moved = (before != after).any(-1)
-    assert torch.equal(moved, batch.has_value & (batch.code > 0))
+    assert torch.equal(moved, batch.code > 0)
 
 
 def test_rows_do_not_touch():

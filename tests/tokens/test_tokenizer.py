@@ -11,7 +11,6 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import (
     EVENT,
-    SPREAD,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
@@ -145,8 +144,8 @@ def test_a_bin_tells_its_mean_lowest_highest_first_last_and_count(tmp_path):
     several = [3.0, 1.0, 6.0, 2.0, 6.0]
     for row, values in ((0, [3.0] * 5), (2, several), (3, [90.0] * 5)):
         assert found.spread[row, :5].tolist() == [scaled(value) for value in values]
-    assert found.spread[:, 5] * COUNT_SCALE == pytest.approx(np.log([2, 1, 4, 2]))
-    assert found.spread[1].tolist() == [0] * len(SPREAD)
+    assert found.spread[:, 5] * COUNT_SCALE == pytest.approx(np.log([2, 2, 4, 2]))
+    assert found.spread[1, :5].tolist() == [0] * 5
     assert tokenize([store], vocabulary, ONE, split=None).spread.shape == (6, 0)
 
 
@@ -327,3 +326,26 @@ def assert_same(one: Sequences, other: Sequences) -> None:
         a, b = getattr(one, field.name), getattr(other, field.name)
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_bin_ends_at_a_prediction_time_so_that_nothing_known_by_then_is_hidden(tmp_path):
+    rows: list[Row] = [(1, h, "LAB//K", v) for h, v in ((1.0, 1.0), (2.0, 3.0), (3.0, 6.0))]
+    store = write(tmp_path / "s", rows, labels={"death": [(1, 2.0, True)]})
+    vocabulary = study([write(tmp_path / "t", [(s, 1.0, "LAB//K", 1.0 * s) for s in range(7)])])
+    config = replace_config(bin_hours=1000.0)
+    asked = tokenize([store], vocabulary, config, split=None, task="death")
+    assert (asked.time_us / HOUR_US).tolist() == [2, 3]
+    at_two, at_six = vocabulary.place(asked.code.astype(np.int64), np.array([2.0, 6.0]))[1]
+    assert asked.quantile.tolist() == [at_two, at_six]
+    assert len(tokenize([store], vocabulary, config, split=None).kind) == 1
+
+
+def test_codes_without_values_fall_into_bins_where_their_number_is_told(tmp_path):
+    rows: list[Row] = [(1, h, "DX//A", None) for h in (1.0, 2.0, 3.0, 5.0)]
+    store = write(tmp_path / "s", rows)
+    found = tokenize(
+        [store], study([store]), replace_config(bin_hours=4.0, bin_spread=True), split=None
+    )
+    assert (found.time_us / HOUR_US).tolist() == [3, 5]
+    assert found.spread[:, :5].tolist() == [[0] * 5] * 2
+    assert found.spread[:, 5] * COUNT_SCALE == pytest.approx(np.log([4, 2]))

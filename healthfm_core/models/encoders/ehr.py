@@ -42,8 +42,7 @@ class EHREncoder(nn.Module):
         if not batch.spread.shape[-1]:
             return vectors
         slopes = self.spread(batch.code).unflatten(-1, (batch.spread.shape[-1], -1))
-        told = batch.spread * batch.has_value.unsqueeze(-1)
-        return vectors + (slopes * told.unsqueeze(-1)).sum(-2) * _present(batch.code)
+        return vectors + (slopes * batch.spread.unsqueeze(-1)).sum(-2) * _present(batch.code)
 
     def embed(
         self,
