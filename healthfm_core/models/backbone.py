@@ -225,8 +225,12 @@ class Sums(nn.Module):
         self, x: Float[Tensor, "B T d"], kv_end_BQ: Int32[Tensor, "B Q"]
     ) -> Float[Tensor, "B Q d"]:
         """Return, for each query, the sum over the positions before its `kv_end`."""
-        before = nn.functional.pad(self.ffn(self.norm(x)).cumsum(1), (0, 0, 1, 0))
-        return gather(before, kv_end_BQ.long()) * self.SCALE
+        before = nn.functional.pad(self.of(x).cumsum(1), (0, 0, 1, 0))
+        return gather(before, kv_end_BQ.long())
+
+    def of(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
+        """Return what each token adds."""
+        return self.ffn(self.norm(x)) * self.SCALE
 
 
 class Backbone(nn.Module):
@@ -257,13 +261,16 @@ class Backbone(nn.Module):
         The last block computes what is asked for and nothing else; earlier ones everything.
         """
         x = self.embed(x, batch)
-        added = self._sums(x, batch, at_BQ) if self.has_sums else 0.0
+        added = self.added(x, batch, at_BQ) if self.has_sums else 0.0
         *early, last = self.blocks
         for block in early:
             x = block(x, batch)
         return self.norm(last(x, batch, at_BQ) + added)
 
-    def _sums(self, x: Tensor, batch: Batch, at_BQ: Tensor | None) -> Tensor:
+    def added(
+        self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
+    ) -> Float[Tensor, "B Q d"]:
+        """Return the sums that the states at `at_BQ` read, `x` being what the first block gets."""
         kv_end = batch.kv_end if at_BQ is None else batch.kv_end.gather(1, at_BQ)
         return cast(Tensor, self.sums(x, kv_end))
 

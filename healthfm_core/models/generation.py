@@ -139,6 +139,7 @@ class _Past:
         start: [A, 1] time of the row's first event.
         age_years: [A, 1] age at the last item; 0 where it is unknown.
         day: [A] days since the query.
+        added: [A, 1, d] sum of what the tokens add by themselves; None for a model without.
         state: [A, 1, d] the backbone's state at the last item.
     """
 
@@ -150,6 +151,7 @@ class _Past:
     start: Tensor
     age_years: Tensor
     day: Tensor
+    added: Tensor | None
     state: Tensor
 
     @classmethod
@@ -157,6 +159,8 @@ class _Past:
         """Read each row's history from left to right."""
         batch = batch.left_to_right()
         x = model.backbone.embed(model.encode(batch), batch)
+        last = (batch.query[:, :1] - 1).clamp_min(0)
+        added = model.backbone.added(x, batch, last) if model.backbone.has_sums else None
         keys, values = [], []
         for block in map(_block, model.backbone.blocks):
             q, k, v = block.project(x)
@@ -166,7 +170,6 @@ class _Past:
             x = block.read(x, q, k, v, t, t, end, static)
             keys.append(torch.nn.functional.pad(k, (0, 0, 0, room)))
             values.append(torch.nn.functional.pad(v, (0, 0, 0, room)))
-        last = (batch.query[:, :1] - 1).clamp_min(0)
         read = replace(
             batch, wearable=batch.wearable[:, :0], wearable_mask=batch.wearable_mask[:, :0]
         )
@@ -179,17 +182,20 @@ class _Past:
             first_time(batch),
             batch.age_years.gather(1, last),
             batch.t_days.gather(1, last)[:, 0] - batch.t_days.gather(1, batch.query[:, :1])[:, 0],
-            model.backbone.norm(gather(x, last)),
+            added,
+            model.backbone.norm(gather(x, last) + (0.0 if added is None else added)),
         )
 
     def take(self, rows: Int64[Tensor, " R"]) -> _Past:
         """Return some of the trajectories, in that order."""
-        return _Past(
-            self.batch.take(rows),
-            [k[rows] for k in self.keys],
-            [v[rows] for v in self.values],
-            *(getattr(self, name)[rows] for name in ("t_days", "length", "start")),
-            *(getattr(self, name)[rows] for name in ("age_years", "day", "state")),
+        names = ("t_days", "length", "start", "age_years", "day", "state")
+        return replace(
+            self,
+            batch=self.batch.take(rows),
+            keys=[k[rows] for k in self.keys],
+            values=[v[rows] for v in self.values],
+            added=None if self.added is None else self.added[rows],
+            **{name: getattr(self, name)[rows] for name in names},
         )
 
     def append(
@@ -204,6 +210,8 @@ class _Past:
         x = encoder.embed(token[:, None], code[:, None], value[:, None])
         x = x + backbone.kind(torch.full_like(token[:, None], EVENT))
         x = x + backbone.time.of(now - self.start, gap[:, None], self.age_years)
+        if self.added is not None:
+            self.added = self.added + backbone.sums.of(x)
         self.t_days[row, self.length] = now[:, 0]
         end = (self.length[:, None] + 1).to(self.batch.kv_end.dtype)
         for block, keys, values in zip(
@@ -215,7 +223,7 @@ class _Past:
             q, static = block.split(q, now), self.batch.n_static
             x = block.read(x, q, keys, values, now, self.t_days, end, static)
         self.length = self.length + 1
-        self.state = backbone.norm(x)
+        self.state = backbone.norm(x if self.added is None else x + self.added)
 
 
 def _block(module: torch.nn.Module) -> Block:

@@ -49,9 +49,11 @@ def at_its_end(batch):
 
 
 @pytest.mark.parametrize("attention", ["logbias", "postmul", "rope_days"])
-@pytest.mark.parametrize("fusion", ["soft_tokens", "cross_attention"])
-def test_an_appended_event_is_read_as_if_it_had_stood_in_the_record(attention, fusion):
-    model = tiny_model(heads=("next_event",), attention=attention, genomics_fusion=fusion)
+@pytest.mark.parametrize(
+    "switches", [{}, {"genomics_fusion": "cross_attention"}, {"sums": True}, {"floor": True}]
+)
+def test_an_appended_event_is_read_as_if_it_had_stood_in_the_record(attention, switches):
+    model = tiny_model(heads=("next_event",), attention=attention, **switches)
     model.eval()
     batch = at_its_end(tiny_batch())
     past = _Past.read(model, batch, room=2)
