@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from healthfm_core.evaluation.missing import CorruptionRow, MatrixCell
 from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.evaluation.probe import ProbeRow
+from healthfm_core.evaluation.smoothness import SmoothnessRow
+from healthfm_core.evaluation.subgroups import SubgroupRow
 from healthfm_core.evaluation.tables import MetricRow
 
 
@@ -56,6 +60,14 @@ class ReportContext:
         ceiling: Rows of the known truth's own score (any arm names), where the truth is known.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
+        horizons: Rows of `horizons.horizon_rows` and of `horizons.time_to_event_rows`.
+        probes: Rows of `probe.linear_probe`, of every arm and task.
+        probe_scores: Rows with intervals of the probes on all labels, by the same task names.
+        physiology: Rows of `physiology.ridge_probe`; the task is the quantity.
+        smoothness: A row per arm.
+        subgroups: Rows of `subgroups.subgroup_rows`.
+        missing: Cells of `missing.missing_matrix`.
+        corruption: Rows of `missing.corruption_rows`.
         config: The run's configuration as YAML text.
         notes: Plain sentences shown under the tables: what was not done, what to beware of.
     """
@@ -71,5 +83,13 @@ class ReportContext:
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    horizons: Sequence[MetricRow] = ()
+    probes: Sequence[ProbeRow] = ()
+    probe_scores: Sequence[MetricRow] = ()
+    physiology: Sequence[MetricRow] = ()
+    smoothness: Sequence[SmoothnessRow] = ()
+    subgroups: Sequence[SubgroupRow] = ()
+    missing: Sequence[MatrixCell] = ()
+    corruption: Sequence[CorruptionRow] = ()
     config: str = ""
     notes: Sequence[str] = ()

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
 
-from healthfm_core.evaluation import sections
 from healthfm_core.evaluation.context import HalfLives, ReportContext, SiteSummary
-from healthfm_core.evaluation.tables import MetricRow, write_rows
+from healthfm_core.evaluation.sections import (
+    absence,
+    arms_of,
+    calibration,
+    comparison,
+    groups,
+    over_time,
+    sites,
+    states,
+    training,
+)
+from healthfm_core.evaluation.tables import MetricRow, write_parquet, write_rows
 
 __all__ = [
     "METRICS_FILE",
@@ -24,12 +34,17 @@ __all__ = [
 
 REPORT_FILE: Final = "report.html"
 METRICS_FILE: Final = "metrics.json"
+FURTHER: Final = ("probes", "smoothness", "subgroups", "missing", "corruption")
+"""Parts of the context whose rows get a Parquet file of their own name."""
 
 
 def write_report(
     folder: Path, *, title: str, rows: Sequence[MetricRow], context: ReportContext
 ) -> Path:
-    """Write ``report.html``, one file that needs no other, and ``metrics.json``.
+    """Write ``report.html``, one file that needs no other, and its numbers.
+
+    ``metrics.json`` and ``metrics.parquet`` hold every `MetricRow`; each of `FURTHER` that is
+    given is a Parquet file of its own.
 
     Args:
         folder: Where to; made if it is not there.
@@ -41,7 +56,13 @@ def write_report(
         The page's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / METRICS_FILE, [*rows, *context.ceiling])
+    more = (context.ceiling, context.horizons, context.probe_scores, context.physiology)
+    every = [*rows, *(row for part in more for row in part)]
+    write_rows(folder / METRICS_FILE, every)
+    tables: dict[str, Sequence[Any]] = {name: getattr(context, name) for name in FURTHER}
+    for name, table in {Path(METRICS_FILE).stem: every, **tables}.items():
+        if table:
+            write_parquet(folder / f"{name}.parquet", table)
     page = folder / REPORT_FILE
     page.write_text(render(title, rows, context), encoding="utf-8")
     return page
@@ -56,27 +77,59 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    arms = sections.arms_of(rows, context.reference)
-    figures = {
-        "arms": sections.interval_figure(rows, context),
-        "sites": sections.sites_figure(context, arms),
-        "curves": sections.curves_figure(context, arms),
-        "reliability": sections.reliability_figure(context, arms),
-        "half_lives": sections.half_life_figure(context),
-    }
+    arms = arms_of(rows, context.reference)
     return environment.get_template("report.html.j2").render(
         title=title,
         context=context,
-        opening=sections.opening(rows, context),
-        main=sections.main_table(rows, context),
-        shares=sections.shares(rows, context),
-        differences=sections.difference_table(rows, context),
-        further=sections.further_table(rows, context),
-        calibration=sections.calibration_table(rows, context),
-        deciles=sections.observed_over_expected(context, arms),
-        modalities=sections.MODALITIES,
-        sites=sections.site_lines(context),
-        clock=sections.clock(context),
-        figures=figures,
+        figures=_figures(rows, context, arms),
         n_subjects=max((row.n_subjects for row in rows), default=0),
+        **_of_the_arms(rows, context, arms),
+        **_beside_them(context, arms),
     )
+
+
+def _figures(
+    rows: Sequence[MetricRow], context: ReportContext, arms: Sequence[str]
+) -> dict[str, str]:
+    """Every figure as SVG; empty where there is nothing to draw."""
+    return {
+        "arms": comparison.interval_figure(rows, context),
+        "sites": sites.sites_figure(context, arms),
+        "curves": training.curves_figure(context, arms),
+        "reliability": calibration.reliability_figure(context, arms),
+        "half_lives": training.half_life_figure(context),
+        "probes": states.probe_figure(context, arms),
+        "missing": absence.matrix_figure(context),
+        "corruption": absence.corruption_figure(context, arms),
+    }
+
+
+def _of_the_arms(
+    rows: Sequence[MetricRow], context: ReportContext, arms: Sequence[str]
+) -> dict[str, Any]:
+    """What is made of the rows of metrics."""
+    return {
+        "opening": comparison.opening(rows, context),
+        "main": comparison.main_table(rows, context),
+        "shares": comparison.shares(rows, context),
+        "differences": comparison.difference_table(rows, context),
+        "further": comparison.further_table(rows, context),
+        "calibration": calibration.calibration_table(rows, context),
+        "stress": calibration.stress_table(rows, context),
+        "deciles": calibration.observed_over_expected(context, arms),
+    }
+
+
+def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
+    """What is made of the context alone."""
+    return {
+        "horizons": over_time.horizon_tables(context, arms),
+        "concordance": over_time.concordance_table(context, arms),
+        "probes": states.probe_tables(context, arms),
+        "physiology": states.physiology_table(context, arms),
+        "smoothness": states.smoothness_table(context, arms),
+        "attributes": groups.attributes(context),
+        "modalities": sites.MODALITIES,
+        "sites": sites.site_lines(context),
+        "clock": training.clock(context),
+    }

@@ -175,8 +175,9 @@ def _calibration_error(
         predicted = data.draws.sums(data.index, cell, cells, score.astype(np.float64))
         observed = data.draws.sums(data.index, cell, cells, outcome.astype(np.float64))
         replicates = error(rows, predicted, observed)
-        value = exact(score, outcome)
-        return Estimate(value, np.maximum(replicates - np.nanmean(replicates) + value, 0.0))
+        value, known = exact(score, outcome), np.isfinite(replicates)
+        centre = replicates[known].mean() if known.any() else value
+        return Estimate(value, np.maximum(replicates - centre + value, 0.0))
 
     return run
 

@@ -17,6 +17,14 @@ METRIC_NAMES: Final = {
     "ece_uniform": "ECE, uniform bins",
     "slope": "calibration slope",
     "intercept": "calibration in the large",
+    "rows_above_20": "predictions above 20 %",
+    "ece_above_20": "ECE above 20 %",
+    "slope_above_20": "slope above 20 %",
+    "intercept_above_20": "calibration in the large above 20 %",
+    "harrell_c": "Harrell’s C",
+    "uno_c": "Uno’s C",
+    "rmse": "RMSE",
+    "r2": "R²",
 }
 SUBSET_NAMES: Final = {"overall": "overall", "repeat": "repeats", "new_onset": "new onsets"}
 NOTHING: Final = "–"
@@ -63,6 +71,19 @@ def arm_name(arm: str) -> str:
 def count(n: int, k: int) -> str:
     """Write a number of people; below the threshold `k` only that it is below."""
     return f"< {k}" if 0 < n < k else f"{n:,}".replace(",", "\u202f")
+
+
+def span(days: float) -> str:
+    """Write a horizon as ``90 days`` or ``2 years``."""
+    years, rest = divmod(days, 365)
+    if years >= 1 and rest == 0:
+        return "1 year" if years == 1 else f"{years:g} years"
+    return f"{days:g} days"
+
+
+def inputs_name(inputs: str) -> str:
+    """Write modalities joined by ``+`` as ``ehr + wearable``."""
+    return inputs.replace("+", " + ")
 
 
 def duration(seconds: float) -> str:

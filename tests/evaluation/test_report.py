@@ -138,7 +138,8 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path, rows):
     assert all(link is not None and link.startswith("#") for link in links)
     assert "url(http" not in text
     assert "@import" not in text
-    assert {path.name for path in page.parent.iterdir()} == {"report.html", "metrics.json"}
+    names = {"report.html", "metrics.json", "metrics.parquet"}
+    assert {path.name for path in page.parent.iterdir()} == names
     assert len(json.loads((page.parent / "metrics.json").read_text())) == len(rows)
 
 
