@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from healthfm_core.evaluation.plots.style import (
     ARM_COLOURS,
-    FAINT,
     RULE,
     STYLE,
     colours,
@@ -167,4 +166,4 @@ def _cell(axis: Any, row: int, column: int, opacity: float, text: tuple[str, str
     axis.text(*middle, text[0], ha="center", va="center", fontsize=9)
     if text[1]:
         under = (column + 0.5, row + 0.7)
-        axis.text(*under, text[1], ha="center", va="center", fontsize=7, color=FAINT)
+        axis.text(*under, text[1], ha="center", va="center", fontsize=7)
