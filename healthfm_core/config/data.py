@@ -27,6 +27,23 @@ class CohortConfig(Schema):
     half_life_slow_days: float = Field(700.0, gt=0)
     prs: int = Field(6, ge=0)
     prs_effect: float = Field(1.0, ge=0, description="log hazard per SD of the condition's score")
+    ancestries: int = Field(
+        1, ge=1, le=8, description="groups of people; with more than one, a static code names them"
+    )
+    ancestry_first: float = Field(
+        0.7, gt=0, lt=1, description="share of people in the first group; the others share the rest"
+    )
+    ancestry_shift: float = Field(
+        1.0, ge=0, description="SD over the groups of a raw score's mean, in its SD within a group"
+    )
+    prs_portability: float = Field(
+        0.5, ge=0, le=1, description="share of a score's effect that holds outside the first group"
+    )
+    prs_normalised: Literal["ancestry", "site"] = Field(
+        "ancestry",
+        description="z within the person's group; or over all of the site's people with scores, "
+        "which leaves the groups' shift in",
+    )
     wearable_hours: int = Field(48, ge=0, description="worn hours kept before each visit, at most")
     worn_hours: int = Field(60, ge=0, description="worn hours of one subject in all, about")
     wearable_noise: float = Field(0.7, ge=0, description="SD of a reading given the latent")
@@ -40,6 +57,12 @@ class CohortConfig(Schema):
         le=1000,
         description="instead of label_shift: Dirichlet alpha of the sites' shares of each "
         "condition's rate; .1 leaves most conditions to one site, 100 shares them evenly",
+    )
+    gap_scale: float = Field(
+        1.0, ge=0.05, le=20, description="factor on the gaps between visits at gap_sites"
+    )
+    gap_sites: tuple[str, ...] = Field(
+        (), description="sites (site-00, …) whose people come more rarely; nothing else differs"
     )
     code_dialect: float = Field(0.0, ge=0, le=1, description="share of codes a site renames")
 

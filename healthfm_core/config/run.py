@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import DataConfig
@@ -29,6 +31,15 @@ class RunConfig(Schema):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+
+    @model_validator(mode="after")
+    def _rounds_of_joining_exist(self) -> Self:
+        rounds = self.federation.rounds
+        if any(not 2 <= first <= rounds for first in self.simulation.joins.values()):
+            raise ValueError("simulation.joins takes rounds from 2 to federation.rounds")
+        if any(not 1 <= last < rounds for last in self.simulation.leaves.values()):
+            raise ValueError("simulation.leaves takes rounds from 1 to federation.rounds - 1")
+        return self
 
     @property
     def label_task(self) -> str | None:

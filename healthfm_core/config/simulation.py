@@ -36,6 +36,14 @@ class SimulationConfig(Schema):
     )
     arms: tuple[Arm, ...] = ("federated", "fedavg", "local", "centralised")
     centralised: CentralisedConfig = CentralisedConfig()
+    joins: dict[str, int] = Field(
+        default_factory=dict,
+        description="site → first round it takes part in, 2 or later; it was not there when the "
+        "others agreed on codes and modalities",
+    )
+    leaves: dict[str, int] = Field(
+        default_factory=dict, description="site → last round it takes part in"
+    )
     replicates: int = Field(1, ge=1, description="seeds seed, seed+1, …; intervals over them")
     workers: int = Field(1, ge=1, description="replicates at work at a time, a process each")
     ray_address: str | None = None

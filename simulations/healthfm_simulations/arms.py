@@ -23,7 +23,15 @@ from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_server.core_work import CoreWork as ServerWork
-from healthfm_simulations.engine import Apps, NodeSpec, ProgressEvent, run_federation
+from healthfm_simulations.attendance import stages
+from healthfm_simulations.engine import (
+    Apps,
+    FederationResult,
+    NodeSpec,
+    ProgressEvent,
+    rounds_done,
+    run_federation,
+)
 from healthfm_simulations.engine.federation import core_apps
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.scoring import Model
@@ -88,17 +96,11 @@ def train_arm(
     own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
     at_home = own_intercepts and not fold.tests_newcomers
     found = TrainedArm()
-    for name, nodes in node_sets(arm, fold).items():
+    for name, parts in federations(arm, own, fold).items():
         run = folder / name if name else folder
+        progress = _share_done(f"{arm} {name}".strip(), heard)
         try:
-            result = run_federation(
-                own,
-                nodes,
-                run,
-                resume=True,
-                progress=_share_done(f"{arm} {name}".strip(), heard),
-                apps=_apps(agreed),
-            )
+            result = _run_in_stages(own, parts, run, progress, _apps(agreed))
         except ProtocolError as error:
             if error.number != 406:
                 raise
@@ -130,14 +132,39 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
     )
 
 
-def node_sets(arm: Arm, fold: Fold) -> dict[str, list[NodeSpec]]:
-    """Return the federations an arm consists of: name → nodes."""
+def federations(
+    arm: Arm, config: RunConfig, fold: Fold
+) -> dict[str, list[tuple[list[NodeSpec], int]]]:
+    """Return the federations an arm consists of: name → its stages' nodes and last rounds."""
+    rounds = config.federation.rounds
     if arm in ("local", "ensemble"):
-        return {site.name: [_node(site)] for site in fold.train}
+        return {site.name: [([_node(site)], rounds)] for site in fold.train}
     if arm == "centralised":
         stores = tuple((site.path, site.modalities) for site in fold.train)
-        return {"": [NodeSpec("pooled", stores)]}
-    return {"": [_node(site) for site in fold.train]}
+        return {"": [([NodeSpec("pooled", stores)], rounds)]}
+    return {
+        "": [
+            ([_node(site) for site in stage.sites], stage.last)
+            for stage in stages(config, fold.train)
+        ]
+    }
+
+
+def _run_in_stages(
+    config: RunConfig,
+    parts: Sequence[tuple[list[NodeSpec], int]],
+    folder: Path,
+    progress: Callable[[ProgressEvent], None],
+    apps: Apps,
+) -> FederationResult:
+    """Run the stages that are not done yet; the last one always, for its result."""
+    done = rounds_done(folder)
+    for nodes, last in parts:
+        if last > done or last == parts[-1][1]:
+            result = run_federation(
+                config, nodes, folder, resume=True, progress=progress, apps=apps, until=last
+            )
+    return result
 
 
 def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:

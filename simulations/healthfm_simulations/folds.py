@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import ConfigError
 from healthfm_core.seeding import numpy_generator
@@ -38,17 +41,12 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
     """Return the folds of the configured protocol over `sites`.
 
     Raises:
-        ConfigError: HF-103 where there are too few sites for it.
+        ConfigError: HF-102 where it names a site that is not, HF-103 where there are too few.
     """
     evaluation = config.evaluation
     if evaluation.protocol == "held_out":
         return (Fold("fold-0", tuple(sites), tuple(sites), "held_out"),)
-    order = numpy_generator(config.seed, "folds").permutation(len(sites))
-    if evaluation.protocol == "held_out_sites":
-        groups = [order[: max(1, round(evaluation.held_out_sites * len(sites)))]]
-    else:
-        size = math.ceil(len(sites) / evaluation.folds)
-        groups = [order[first : first + size] for first in range(0, len(sites), size)]
+    groups = _left_out(config, sites)
     if len(sites) < 2 or any(len(group) == len(sites) for group in groups):
         raise ConfigError(
             103,
@@ -66,3 +64,24 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
         )
         for number, group in enumerate(groups)
     )
+
+
+def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[npt.NDArray[np.int64]]:
+    """Return the indices of the sites that each fold leaves out."""
+    evaluation, names = config.evaluation, [site.name for site in sites]
+    unknown = sorted(set(evaluation.test_sites) - set(names))
+    if unknown:
+        raise ConfigError(
+            102,
+            where="evaluation.test_sites",
+            seen=f"no site is called {unknown[0]}",
+            wanted=f"the sites are {', '.join(names[:12])}",
+            do="Correct the name",
+        )
+    if evaluation.test_sites:
+        return [np.array([names.index(name) for name in evaluation.test_sites], np.int64)]
+    order = numpy_generator(config.seed, "folds").permutation(len(sites))
+    if evaluation.protocol == "held_out_sites":
+        return [order[: max(1, round(evaluation.held_out_sites * len(sites)))]]
+    size = math.ceil(len(sites) / evaluation.folds)
+    return [order[first : first + size] for first in range(0, len(sites), size)]

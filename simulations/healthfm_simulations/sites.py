@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -112,12 +112,18 @@ def _given_stores(config: RunConfig) -> list[Path]:
 
 
 def _refuse_unknown_names(config: RunConfig, names: Sequence[str]) -> None:
-    unknown = sorted(set(config.data.modalities) - set(names))
-    if unknown:
-        raise ConfigError(
-            102,
-            where="data.modalities",
-            seen=f"no site is called {unknown[0]}",
-            wanted=f"the sites are {', '.join(names[:12])}",
-            do="Correct the name",
-        )
+    named: dict[str, Collection[str]] = {
+        "data.modalities": config.data.modalities,
+        "simulation.joins": config.simulation.joins,
+        "simulation.leaves": config.simulation.leaves,
+    }
+    for key, given in named.items():
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise ConfigError(
+                102,
+                where=key,
+                seen=f"no site is called {unknown[0]}",
+                wanted=f"the sites are {', '.join(names[:12])}",
+                do="Correct the name",
+            )

@@ -11,7 +11,7 @@ import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import ConfigError, ProtocolError, RunError
 from healthfm_core.federation.groups import group_of
 from healthfm_server.run_store import RunStore
-from healthfm_simulations.engine import ProgressEvent, run_federation
+from healthfm_simulations.engine import ProgressEvent, rounds_done, run_federation
 from tests import three_numbers as small
 
 BAD = ("nan", "huge", "overflow", "shape", "missing", "extra", "dtype", "weight", "raise")
@@ -225,3 +225,15 @@ def test_two_sites_of_one_name_are_refused(tmp_path: Path) -> None:
     node = small.site(tmp_path, "a", pull=1.0)
     with pytest.raises(ConfigError, match="HF-103"):
         run_federation(small.config(), [node, node], tmp_path / "run", apps=small.apps())
+
+
+def test_a_run_stopped_after_a_round_goes_on_with_other_sites(tmp_path: Path) -> None:
+    """Sites a and c for two rounds, then b as well: the study stays, the new site is asked."""
+    nodes = small.three_sites(tmp_path / "sites")
+    config, run = small.config(rounds=4), tmp_path / "run"
+    two = run_federation(config, [nodes[0], nodes[2]], run, apps=small.apps(), until=2)
+    assert rounds_done(run) == 2
+    four = run_federation(config, nodes, run, apps=small.apps(), resume=True, until=4)
+    assert [row["answered"] for row in four.history] == [["a", "c"], ["a", "c"], [*"abc"], [*"abc"]]
+    assert four.study == two.study
+    assert rounds_done(tmp_path / "nowhere") == 0

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from healthfm_core.config import CohortConfig
+from healthfm_core.errors import ConfigError
 from healthfm_core.seeding import numpy_generator
+from healthfm_simulations.cohort.ancestry import recorded_scores, with_ancestry
 from healthfm_simulations.cohort.oracle import ask_oracle
 from healthfm_simulations.cohort.people import draw_people, live
 from healthfm_simulations.cohort.readings import take_labs, wear
@@ -79,7 +81,8 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
     """Simulate a cohort; equal arguments give equal people, whatever the machine.
 
     Raises:
-        ConfigError: HF-103, more sites than the people can fill.
+        ConfigError: HF-102, a name in ``gap_sites`` that no site has; HF-103, more sites than the
+            people can fill.
     """
     smallest = min(SMALLEST_SITE, config.subjects // config.sites)
     sizes = site_sizes(
@@ -97,7 +100,12 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
     )
     no_wearable = no_wearable | (min(config.wearable_hours, config.worn_hours) == 0)
     no_genomics = no_genomics | (config.prs == 0)
-    world = draw_world(config, _label_skew(config, seed), numpy_generator(seed, "cohort", "world"))
+    world = draw_world(
+        config,
+        _label_skew(config, seed),
+        numpy_generator(seed, "cohort", "world"),
+        _gap_scale(config),
+    )
     tables = _simulate(config, world, sizes, no_wearable, no_genomics, seed)
     last = FIRST_ID - 1 + np.cumsum(sizes)
     sites = tuple(
@@ -113,6 +121,21 @@ def _label_skew(config: CohortConfig, seed: int) -> npt.NDArray[np.float64]:
     if config.label_alpha is not None:
         return shared_rate_offsets(*shape, config.label_alpha, rng)
     return rate_offsets(*shape, config.label_shift, rng)
+
+
+def _gap_scale(config: CohortConfig) -> npt.NDArray[np.float64]:
+    """Return each site's factor on the gaps between visits."""
+    names = [site_name(i, config.sites) for i in range(config.sites)]
+    unknown = sorted(set(config.gap_sites) - set(names))
+    if unknown:
+        raise ConfigError(
+            102,
+            where="data.cohort.gap_sites",
+            seen=f"no site is called {unknown[0]}",
+            wanted=f"the sites are {names[0]} to {names[-1]}",
+            do="Correct the name",
+        )
+    return np.array([config.gap_scale if name in config.gap_sites else 1.0 for name in names])
 
 
 def _modalities(
@@ -144,6 +167,7 @@ def _simulate(
     site = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     scores = int(world.score.max()) + 1
     people = draw_people(site, config.years, scores, numpy_generator(seed, "cohort", "people"))
+    people = with_ancestry(people, config, numpy_generator(seed, "cohort", "ancestry"))
     lives = live(world, people, numpy_generator(seed, "cohort", "lives"))
     labs = take_labs(world, lives, numpy_generator(seed, "cohort", "labs"))
     holds = numpy_generator(seed, "cohort", "holders").random((2, len(site)))
@@ -161,9 +185,10 @@ def _simulate(
     oracle = ask_oracle(world, people, lives, labs, wearing, has_score, config.wearable_noise)
     ids = FIRST_ID + np.arange(len(site), dtype=np.int64)
     coins = numpy_generator(seed, "cohort", "drugs")
+    z = recorded_scores(people, has_score, config, numpy_generator(seed, "cohort", "raw scores"))
     return _Tables(
         clinical_events(world, people, lives, labs, ids, coins),
-        score_rows(world, people, has_score, ids),
+        score_rows(world, z, has_score, ids),
         wearable_rows(world, lives, wearing, ids),
         truth_rows(world, lives, oracle, ids),
     )

@@ -25,6 +25,7 @@ from healthfm_simulations.cohort.people import (
     People,
     condition_probability,
     fixed_log_hazard,
+    score_log_hazard,
 )
 from healthfm_simulations.cohort.readings import Labs, Wearing
 from healthfm_simulations.cohort.world import LAB_NOISE, World
@@ -85,10 +86,11 @@ def ask_oracle(
     mean, covariance = filter_latents(world, lives, labs, wearing, noise)
     unknown = ~has_score[person]
     score_loading = world.score_loading()
-    hidden = people.scores[person] @ score_loading.T * unknown[:, None]
+    hidden = score_log_hazard(world, people, person) * unknown[:, None]
     carried = keep[:, :, None] * covariance[visit - 1] * keep[:, None, :]
     spread = np.einsum("ck,ukj,cj->uc", loading, carried, loading, optimize=True) + fresh
-    spread = spread + unknown[:, None] * (score_loading**2).sum(1)
+    felt = people.effect[person] ** 2 * unknown
+    spread = spread + felt[:, None] * (score_loading**2).sum(1)
     signal = (keep * mean[visit - 1]) @ loading.T
     filtered = _expected(world, fixed - hidden, signal, spread, earlier)
     return Oracle(visit, filtered, present, lives.probability[visit])

@@ -36,7 +36,9 @@ class People:
         start_us: [N] first visit.
         span_days: [N] length of the observed history.
         frailty: [N] multiplies the rate of visits, mean 1.
-        scores: [N, P] polygenic scores, standard normal.
+        scores: [N, P] polygenic scores, standard normal within a group.
+        ancestry: [N] group.
+        effect: [N] share of the scores' effects that holds for the person.
     """
 
     site: npt.NDArray[np.int32]
@@ -46,6 +48,8 @@ class People:
     span_days: Float64
     frailty: Float64
     scores: Float64
+    ancestry: npt.NDArray[np.int32]
+    effect: Float64
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ def draw_people(
         span_days=rng.uniform(0.5, 1.5, n) * years * YEAR_DAYS,
         frailty=rng.gamma(4.0, 0.25, n),
         scores=rng.standard_normal((n, scores)),
+        ancestry=np.zeros(n, np.int32),
+        effect=np.ones(n),
     )
 
 
@@ -100,8 +106,14 @@ def fixed_log_hazard(world: World, people: People, person: Int64, time_us: Int64
     age = (time_us - people.birth_us[person]) / (DAY_US * YEAR_DAYS)
     fixed = world.intercept + world.site_offset[people.site[person]]
     fixed = fixed + world.age_slope * ((age - 50.0) / 20.0)[:, None]
-    result: Float64 = fixed + people.scores[person] @ world.score_loading().T
+    result: Float64 = fixed + score_log_hazard(world, people, person)
     return result
+
+
+def score_log_hazard(world: World, people: People, person: Int64) -> Float64:
+    """What the scores add [U, C] to the log hazards of `person` [U]."""
+    felt = people.scores[person] * people.effect[person, None]
+    return np.asarray(felt @ world.score_loading().T)
 
 
 def condition_probability(
@@ -143,6 +155,7 @@ def live(world: World, people: People, rng: np.random.Generator) -> Lives:
         visits = np.full(len(alive), number)
         steps.append(Lives(alive, visits, time_us, gap, latent, earlier, probability, present))
         gap = _next_gap(world, latent, people.frailty[alive], rng)
+        gap = gap * world.gap_scale[people.site[alive]]
         time_us = time_us + (gap * 86_400.0).astype(np.int64) * 1_000_000
         stay = time_us < end_us[alive]
         alive, time_us, gap = alive[stay], time_us[stay], gap[stay]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from meds import birth_code
 
+from healthfm_simulations.cohort.ancestry import CODE
 from healthfm_simulations.cohort.oracle import Oracle
 from healthfm_simulations.cohort.people import Lives, People
 from healthfm_simulations.cohort.readings import READINGS_PER_HOUR, Labs, Wearing
@@ -32,7 +34,7 @@ EVENTS = pa.schema(
 CODES = pa.schema(
     {"code": pa.string(), "description": pa.string(), "parent_codes": pa.list_(pa.string())}
 )
-BEFORE_VISITS = ("SEX//F", "SEX//M", "MEDS_BIRTH")
+SEXES = ("SEX//F", "SEX//M")
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,11 @@ def clinical_events(
 ) -> pa.Table:
     """Return sex, birth, diagnoses, drugs and labs of everybody, sorted, statics first."""
     book = CodeBook.of(world)
-    names = BEFORE_VISITS + book.labs + book.conditions + book.drugs
+    groups = tuple(ancestry_codes(people))
+    before_visits = (*SEXES, *groups, birth_code)
+    names = before_visits + book.labs + book.conditions + book.drugs
     first = np.searchsorted(lives.person, np.arange(len(people.site)))
-    n_first, n_lab, n_dx = len(BEFORE_VISITS), len(book.labs), len(book.conditions)
+    n_first, n_lab, n_dx = len(before_visits), len(book.labs), len(book.conditions)
     coded = lives.present.astype(np.float64)
     drugged = rng.random((len(coded), len(book.drugs))) < -np.expm1(
         coded @ np.log1p(-world.drug_for).T
@@ -99,10 +103,12 @@ def clinical_events(
     lab_visit, lab = np.nonzero(labs.taken)
     dx_visit, dx = np.nonzero(lives.present)
     rx_visit, rx = np.nonzero(drugged)
-    visit = np.concatenate([first, first, lab_visit, dx_visit, rx_visit])
+    grouped = first if groups else first[:0]
+    visit = np.concatenate([first, grouped, first, lab_visit, dx_visit, rx_visit])
     code = np.concatenate(
         [
             people.male.astype(np.int64),
+            len(SEXES) + people.ancestry[: len(grouped)],
             np.full(len(first), n_first - 1),
             lab + n_first,
             dx + n_first + n_lab,
@@ -110,7 +116,8 @@ def clinical_events(
         ]
     )
     value = np.full(len(code), np.nan)
-    at_labs = slice(2 * len(first), 2 * len(first) + len(lab))
+    before = 2 * len(first) + len(grouped)
+    at_labs = slice(before, before + len(lab))
     value[at_labs] = LAB_MEAN + LAB_SCALE * labs.value[lab_visit, lab]
     order = np.argsort(visit * len(names) + code)
     visit, code, value = visit[order], code[order], value[order].astype(np.float32)
@@ -128,17 +135,26 @@ def clinical_events(
     )
 
 
+def ancestry_codes(people: People) -> list[str]:
+    """Return the static codes of the groups, in order; none where there is one group."""
+    groups = int(people.ancestry.max(initial=0)) + 1
+    return [CODE.format(group) for group in range(groups)] if groups > 1 else []
+
+
 def score_rows(
-    world: World, people: People, has_score: npt.NDArray[np.bool_], subject_id: Int64
+    world: World,
+    z: npt.NDArray[np.float64],
+    has_score: npt.NDArray[np.bool_],
+    subject_id: Int64,
 ) -> pa.Table:
-    """Return the polygenic scores, a row per subject and score (subject_id, score, z)."""
+    """Return the scores `z` [N, P], a row per subject and score (subject_id, score, z)."""
     names = [name.removeprefix("PRS//") for name in CodeBook.of(world).scores]
     holders = np.flatnonzero(has_score) if names else np.zeros(0, np.int64)
     return pa.table(
         {
             "subject_id": np.repeat(subject_id[holders], len(names)),
             "score": pa.array(names * len(holders), pa.string()),
-            "z": people.scores[holders][:, : len(names)].ravel(),
+            "z": z[holders][:, : len(names)].ravel(),
         }
     )
 

@@ -62,6 +62,7 @@ class World:
         lab_ordered: [G + 1] probability that it is taken at a visit.
         channel_loading: [H, K] of the wearable's channels, in their SD.
         site_offset: [sites, C] log hazard (label shift).
+        gap_scale: [sites] factor on the gaps between visits.
     """
 
     half_life_days: Float64
@@ -77,6 +78,7 @@ class World:
     lab_ordered: Float64
     channel_loading: Float64
     site_offset: Float64
+    gap_scale: Float64
 
     @property
     def latents(self) -> int:
@@ -105,8 +107,20 @@ def channel_name(index: int) -> str:
     return CHANNELS[index] if index < len(CHANNELS) else f"channel_{index:02d}"
 
 
-def draw_world(config: CohortConfig, site_offset: Float64, rng: np.random.Generator) -> World:
-    """Draw a world; `site_offset` [sites, conditions] is the label shift."""
+def draw_world(
+    config: CohortConfig,
+    site_offset: Float64,
+    rng: np.random.Generator,
+    gap_scale: Float64 | None = None,
+) -> World:
+    """Draw a world.
+
+    Args:
+        config: The cohort's.
+        site_offset: [sites, conditions] label shift.
+        rng: Where the randomness comes from.
+        gap_scale: [sites] factor on the gaps between visits; None is 1 everywhere.
+    """
     slow, fast = config.latents_slow, config.latents_fast
     latents, n = slow + fast, config.conditions
     main = np.repeat([SLOW_LOADING, FAST_LOADING], [slow, fast])
@@ -135,6 +149,7 @@ def draw_world(config: CohortConfig, site_offset: Float64, rng: np.random.Genera
         lab_ordered=np.r_[1.0, np.full(config.labs, LAB_ORDERED)],
         channel_loading=np.eye(latents) + rng.normal(0, 0.15, (latents, latents)),
         site_offset=site_offset,
+        gap_scale=np.ones(len(site_offset)) if gap_scale is None else gap_scale,
     )
 
 

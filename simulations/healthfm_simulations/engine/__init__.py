@@ -5,7 +5,8 @@ from healthfm_simulations.engine.federation import (
     FederationResult,
     NodeSpec,
     ProgressEvent,
+    rounds_done,
     run_federation,
 )
 
-__all__ = ["Apps", "FederationResult", "NodeSpec", "ProgressEvent", "run_federation"]
+__all__ = ["Apps", "FederationResult", "NodeSpec", "ProgressEvent", "rounds_done", "run_federation"]

@@ -17,7 +17,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.progress import ProgressEvent, unheard
+from healthfm_server.progress import Listener, ProgressEvent, unheard
 from healthfm_server.run_store import RunStore
 from healthfm_server.work import StudyWork
 from healthfm_simulations.engine import inprocess
@@ -30,6 +30,7 @@ __all__ = [
     "NodeSpec",
     "ProgressEvent",
     "core_apps",
+    "rounds_done",
     "run_federation",
 ]
 
@@ -68,6 +69,7 @@ def run_federation(
     progress: Callable[[ProgressEvent], None] | None = None,
     engine: Engine | None = None,
     apps: Apps | None = None,
+    until: int | None = None,
 ) -> FederationResult:
     """Run a federation over `nodes` and return its result; `folder` is its run folder.
 
@@ -79,6 +81,8 @@ def run_federation(
         progress: Hears of every reply and every round.
         engine: ``inprocess`` or ``ray``; None is the configuration's.
         apps: What the apps work with; None is the real thing.
+        until: Stop after this round, as if the coordinator had been stopped; other nodes may go on
+            with `resume`. None runs to the end.
 
     Raises:
         RunError: The folder holds another run (HF-702, HF-704), a checkpoint is damaged (HF-703),
@@ -88,7 +92,8 @@ def run_federation(
     _check_names(nodes)
     apps = apps or core_apps()
     stop = threading.Event()
-    server = make_server_app(apps.server, progress or unheard, stop.is_set)
+    listener = _stopping(stop, until, progress or unheard)
+    server = make_server_app(apps.server, listener, stop.is_set)
     client = make_client_app(apps.client)
     run_config: dict[str, str | int | float | bool] = {
         "config": config.model_dump_json(),
@@ -105,9 +110,26 @@ def run_federation(
             inprocess.simulate(server, client, nodes, run_config)
     except KeyboardInterrupt as interrupt:
         raise _interrupted(folder) from interrupt
+    except RunError as error:
+        if error.number != 705 or not stop.is_set():
+            raise
     finally:
         stop.set()
     return _result(folder, config)
+
+
+def rounds_done(folder: Path) -> int:
+    """Return how many rounds the run in `folder` has completed; 0 where there is none."""
+    return max(RunStore(folder, keep=1).rounds(), default=0)
+
+
+def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> Listener:
+    def hear(event: ProgressEvent) -> None:
+        heard(event)
+        if event.phase == "round" and event.round == until:
+            stop.set()
+
+    return hear
 
 
 def core_apps() -> Apps:
