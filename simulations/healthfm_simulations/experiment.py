@@ -275,6 +275,7 @@ def _lead(config: RunConfig, first: Replicate) -> str:
         "held_out": "held-out people of every site",
         "held_out_sites": "whole sites that took no part in training",
         "leave_sites_out": f"every site once left out, in {len(first.folds)} folds",
+        "late": f"the last {config.evaluation.late_days:g} days of everybody's record",
     }[config.evaluation.protocol]
     return (
         f"{len(first.sites)} sites, {config.federation.rounds} rounds, model "

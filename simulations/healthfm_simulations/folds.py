@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +24,23 @@ class Fold:
         train: Sites that take part in the federation.
         test: Sites whose people are scored.
         split: People of the test sites that are scored; None is everyone.
+        late_days: Only so much of the end of each record is asked about; None is all of it.
     """
 
     name: str
     train: tuple[SimulatedSite, ...]
     test: tuple[SimulatedSite, ...]
     split: str | None
+    late_days: float | None = None
 
     @property
     def tests_newcomers(self) -> bool:
         """Whether the test sites took no part in training."""
-        return self.split is None
+        return not {site.name for site in self.test} <= {site.name for site in self.train}
+
+    def trained_as(self, site: SimulatedSite) -> SimulatedSite:
+        """Return the test site as it took part in training; itself where it did not."""
+        return next((found for found in self.train if found.name == site.name), site)
 
 
 def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, ...]:
@@ -46,6 +52,9 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
     evaluation = config.evaluation
     if evaluation.protocol == "held_out":
         return (Fold("fold-0", tuple(sites), tuple(sites), "held_out"),)
+    if evaluation.protocol == "late":
+        early = tuple(replace(site, path=site.early or site.path) for site in sites)
+        return (Fold("fold-0", early, tuple(sites), None, evaluation.late_days),)
     groups = _left_out(config, sites)
     if len(sites) < 2 or any(len(group) == len(sites) for group in groups):
         raise ConfigError(

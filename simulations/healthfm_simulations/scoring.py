@@ -20,6 +20,7 @@ from healthfm_core.training import Intercepts, SiteData, loaded_model, loader_fo
 from healthfm_simulations.cohort import is_condition, scores_at
 from healthfm_simulations.cohort.truth import Knowing
 from healthfm_simulations.folds import Fold
+from healthfm_simulations.partition import Cuts
 from healthfm_simulations.sites import SimulatedSite
 
 NEXT_VISIT = "next_visit"
@@ -141,7 +142,7 @@ def _score_site(
         [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
     )
     network = loaded_model(
-        model.parameters, model.study, store.modalities, _intercepts(model, site)
+        model.parameters, model.study, store.modalities, _intercepts(model, fold.trained_as(site))
     )
     batches = loader_for(sequences, model.study).in_order(
         batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
@@ -161,7 +162,11 @@ def _score_site(
         columns, names = np.arange(1), ("",)
         outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
     predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
-    return Scored(predictions, where, subject_id, found.time_us, names)
+    scored = Scored(predictions, where, subject_id, found.time_us, names)
+    if fold.late_days is None:
+        return scored
+    cuts = Cuts.of(SiteStore.open(site.path), fold.late_days)
+    return _of_queries(scored, ~cuts.is_early(subject_id, found.time_us))
 
 
 def _intercepts(model: Model, site: SimulatedSite) -> Intercepts | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,13 @@ from healthfm_core.config.data import Modality
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cohort import generate, write_sites
+from healthfm_simulations.partition import early_store
 
 MARKER: Final = "sites.json"
 """Written last into the folder of stores: which stores a run uses, in order."""
+
+EARLY: Final = "early"
+"""Folder of the stores' early parts."""
 
 REAL_DATA: Final = Path("..") / "shared" / "data"
 """Where the real sets are looked for when ``data.path`` is not given, from the working folder."""
@@ -36,11 +40,13 @@ class SimulatedSite:
         name: The site's name.
         path: Its store.
         modalities: Those it may use in training; None is all it holds.
+        early: Its store without the late part of each record, where that is held out.
     """
 
     name: str
     path: Path
     modalities: tuple[Modality, ...] | None
+    early: Path | None = None
 
     def view(self) -> SiteStore:
         """Open the store as the site itself sees it."""
@@ -64,6 +70,8 @@ def prepare_sites(config: RunConfig, folder: Path) -> tuple[SimulatedSite, ...]:
         paths = _make_stores(config, folder)
         marker.write_text(json.dumps([path.name for path in paths]) + "\n", encoding="utf-8")
     sites = [_site(config, path, index, len(paths)) for index, path in enumerate(paths)]
+    if config.evaluation.protocol == "late":
+        sites = [_with_early(site, folder / EARLY, config.evaluation.late_days) for site in sites]
     _refuse_unknown_names(config, [site.name for site in sites])
     return tuple(sites)
 
@@ -75,6 +83,13 @@ def _site(config: RunConfig, path: Path, index: int, count: int) -> SimulatedSit
         sets = config.data.cycle_modalities
         allowed = sets[index * len(sets) // count]
     return SimulatedSite(name, path, allowed)
+
+
+def _with_early(site: SimulatedSite, folder: Path, late_days: float) -> SimulatedSite:
+    early = folder / site.name  # a store is written whole or not at all
+    if not early.exists():
+        early_store(site.path, early, late_days)
+    return replace(site, early=early)
 
 
 def _make_stores(config: RunConfig, folder: Path) -> list[Path]:

@@ -4,7 +4,8 @@ Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`)
 (`rate_offsets` and `shared_rate_offsets` on the rates of simulated people, `shifted_assignment` on
 real people's labels) and
 code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them;
-`split_store` deals the people of one real store to several sites.
+`split_store` deals the people of one real store to several sites; `early_store` keeps of a store
+what came before the last months of each record.
 """
 
 from healthfm_simulations.partition.dialect import dialect, parents, speak
@@ -13,14 +14,17 @@ from healthfm_simulations.partition.labels import (
     shared_rate_offsets,
     shifted_assignment,
 )
+from healthfm_simulations.partition.late import Cuts, early_store
 from healthfm_simulations.partition.modalities import crossed_absence
 from healthfm_simulations.partition.sizes import assign_sites, site_sizes
 from healthfm_simulations.partition.stores import split_store
 
 __all__ = [
+    "Cuts",
     "assign_sites",
     "crossed_absence",
     "dialect",
+    "early_store",
     "parents",
     "rate_offsets",
     "shared_rate_offsets",

@@ -1,0 +1,90 @@
+"""The end of every record held out: what a site knew some months before each person's last event.
+
+Trained on `early_store` and tested on the whole store, a model is asked about times that nobody's
+training record reached: not who is new, but what comes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from healthfm_core.data.events import ids, times_us
+from healthfm_core.data.layout import CODES_FILE
+from healthfm_core.data.schemas import SPLIT_NAMES
+from healthfm_core.data.store import SiteStore, StoreWriter
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where each subject's late part begins.
+
+    Attributes:
+        subject_id: [S] ascending.
+        time_us: [S] the last moment of the early part: the last event's time less the late days.
+    """
+
+    subject_id: Int64
+    time_us: Int64
+
+    @classmethod
+    def of(cls, store: SiteStore, late_days: float) -> Cuts:
+        """Return the cuts of everybody in `store` who has an event with a time."""
+        events = store.events()
+        timed = np.asarray(events["time"].is_valid())
+        rows = events.filter(pa.array(timed))
+        subject, row = np.unique(ids(rows), return_inverse=True)
+        last = np.full(len(subject), np.iinfo(np.int64).min)
+        np.maximum.at(last, row, times_us(rows))
+        return cls(subject, last - round(late_days * DAY_US))
+
+    def is_early(self, subject_id: Int64, time_us: Int64) -> Bool:
+        """Return [n] whether each time lies in its subject's early part."""
+        if not len(self.subject_id):
+            return np.ones(len(subject_id), np.bool_)
+        row = np.minimum(np.searchsorted(self.subject_id, subject_id), len(self.subject_id) - 1)
+        known = self.subject_id[row] == subject_id
+        return np.asarray(~known | (time_us <= self.time_us[row]), np.bool_)
+
+
+def early_store(path: Path, folder: Path, late_days: float) -> Path:
+    """Write the early part of the store at `path` to `folder`; everybody keeps their split.
+
+    What has no time stays; a stretch of wearing stays when it ended early. Labels, which speak of
+    what came later, are left out. A subject who is left with nothing is not in it.
+
+    Raises:
+        IngestError: HF-304 where the folder exists.
+        StoreError: HF-2xx where the store cannot be read, HF-206 where nothing is early.
+    """
+    store = SiteStore.open(path)
+    cuts = Cuts.of(store, late_days)
+    with StoreWriter(folder, dataset_name=store.name) as writer:
+        writer.events(_early_events(store.events(), cuts))
+        writer.codes(pq.read_table(store.path / CODES_FILE))
+        writer.splits({int(s): split for split in SPLIT_NAMES for s in store.subjects(split)})
+        for device in store.devices:
+            writer.wearable(device, _early_wearing(store.wearable(device), cuts))
+    return folder
+
+
+def _early_events(events: pa.Table, cuts: Cuts) -> pa.Table:
+    static = np.asarray(events["time"].is_null())
+    early = cuts.is_early(ids(events), np.where(static, 0, times_us(events)))
+    return events.filter(pa.array(static | early))
+
+
+def _early_wearing(rows: pa.Table, cuts: Cuts) -> pa.Table:
+    samples = np.diff(rows["value"].combine_chunks().offsets.to_numpy())
+    end_us = times_us(rows, "start") + (samples / rows["hz"].to_numpy() * 1e6).astype(np.int64)
+    return rows.filter(pa.array(cuts.is_early(ids(rows), end_us)))
