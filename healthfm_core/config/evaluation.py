@@ -10,6 +10,8 @@ from healthfm_core.config.base import Schema
 
 NEXT_VISIT_TASK: Final = "next_visit"
 
+Estimator = Literal["hazard", "query", "sample"]
+
 
 class EvaluationConfig(Schema):
     """Evaluation of the final models."""
@@ -34,10 +36,51 @@ class EvaluationConfig(Schema):
         (), description="subsets of modalities to score on, e.g. 'ehr', 'ehr+wearable'; () is all"
     )
 
+    horizons_days: tuple[float, ...] = Field(
+        (), description="forecasts within so many days are scored too, e.g. [30,90,180,365]"
+    )
+    estimators: tuple[Estimator, ...] = Field(
+        ("hazard",),
+        min_length=1,
+        description="how risks come about: the hazards' closed form, a next-visit query at the "
+        "horizon (a score to rank by), or sampled futures",
+    )
+    horizon_queries: Literal["every_visit", "one_per_person"] = Field(
+        "every_visit", description="after which visits a forecast is asked for"
+    )
+    samples: int = Field(16, ge=1, description="futures drawn for each query, for sample")
+    probes_days: tuple[float, ...] = Field(
+        (), description="frozen linear probes are fitted for events within so many days"
+    )
+    probe_shots: tuple[int, ...] = Field(
+        (), description="training rows of each class for few-shot probes, e.g. [1,2,4,8]; () none"
+    )
+    physiology: bool = Field(
+        False, description="ridge probes of the wearing's own quantities, and smoothness beside one"
+    )
+    corruption: tuple[float, ...] = Field(
+        (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"
+    )
+    subgroups: bool = Field(False, description="metrics by sex, age band, ancestry and site")
+
+    @model_validator(mode="after")
+    def _sampling_fits(self) -> Self:
+        if "sample" in self.estimators:
+            if self.horizon_queries != "one_per_person":
+                raise ValueError("estimator sample goes with horizon_queries=one_per_person")
+            if self.estimators == ("sample",):
+                raise ValueError("estimator sample is scored beside hazard or query: name one too")
+        return self
+
     @model_validator(mode="after")
     def _protocol_fits(self) -> Self:
         if self.test_sites and self.protocol != "held_out_sites":
             raise ValueError("test_sites names the sites of protocol=held_out_sites")
+        further = (self.horizons_days, self.probes_days, self.corruption)
+        if self.protocol == "leave_sites_out" and (any(further) or self.physiology):
+            raise ValueError("horizons, probes and corruption go with one fold: protocol=held_out")
+        if self.subgroups and self.protocol == "leave_sites_out":
+            raise ValueError("subgroups go with one fold: protocol=held_out")
         if self.protocol == "late" and self.task != NEXT_VISIT_TASK:
             raise ValueError("protocol=late asks about next visits: task=next_visit goes with it")
         return self

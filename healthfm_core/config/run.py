@@ -41,6 +41,22 @@ class RunConfig(Schema):
             raise ValueError("simulation.leaves takes rounds from 1 to federation.rounds - 1")
         return self
 
+    @model_validator(mode="after")
+    def _estimators_are_trained(self) -> Self:
+        weights = self.train.objectives
+        needs = {
+            "hazard": ("time_to_event", weights.time_to_event),
+            "query": ("next_visit", weights.next_visit),
+            "sample": ("next_event", weights.next_event),
+        }
+        for estimator in self.evaluation.estimators if self.evaluation.horizons_days else ():
+            objective, weight = needs[estimator]
+            if weight == 0:
+                raise ValueError(
+                    f"evaluation.estimators={estimator} needs train.objectives.{objective} above 0"
+                )
+        return self
+
     @property
     def label_task(self) -> str | None:
         """The label table the run needs; None where no label is trained or judged."""

@@ -76,6 +76,38 @@ def further_tables(rows: Sequence[MetricRow], *, reference: str = "federated") -
     ]
 
 
+ASIDE = (
+    ("overall", "average_precision", "overall\nAP"),
+    ("new_onset", "average_precision", "new onsets\nAP"),
+    ("new_onset", "auroc", "new onsets\nAUROC"),
+    ("overall", "ece", "overall\nECE"),
+    ("overall", "harrell_c", "overall\nC"),
+    ("overall", "r2", "R²"),
+    ("overall", "ms_per_query", "ms a\nquery"),
+)
+
+
+def task_tables(rows: Sequence[MetricRow]) -> list[Table]:
+    """Return one table per further task (a horizon, a probe), with the columns that it has."""
+    tables = []
+    for task in dict.fromkeys(row.task for row in rows):
+        found = {
+            (row.arm, row.subset, row.metric): row
+            for row in rows
+            if row.task == task and not row.is_difference
+        }
+        columns = [c for c in ASIDE if any(key[1:] == c[:2] for key in found)]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(task.replace("_", " "), max_width=22)
+        for _, _, head in columns:
+            table.add_column(head, justify="right", no_wrap=True)
+        for arm in dict.fromkeys(arm for arm, *_ in found):
+            cells = [found.get((arm, subset, metric)) for subset, metric, _ in columns]
+            table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
+        tables.append(table)
+    return tables
+
+
 def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[str]:
     """Return a line per paired difference that a run is made for, by the headline metric.
 

@@ -67,6 +67,8 @@ def _run(given: list[str], console: Console) -> int:
         raise
     for table in (terminal.arms_table(result.rows), *terminal.further_tables(result.rows)):
         console.print(table)
+    for table in terminal.task_tables(result.further):
+        console.print(table)
     for line in (*terminal.contrasts(result.rows), *result.notes):
         console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")

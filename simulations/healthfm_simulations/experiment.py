@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -29,6 +29,7 @@ from healthfm_simulations.arms import (
 )
 from healthfm_simulations.by_site import rows_by_site, write_by_site
 from healthfm_simulations.folds import Fold, folds_of
+from healthfm_simulations.further import Further, further_of, with_further
 from healthfm_simulations.progress import RunBar
 from healthfm_simulations.reference import reference_predictions
 from healthfm_simulations.results import (
@@ -60,6 +61,7 @@ class Replicate:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     half_lives: HalfLives | None = None
+    further: Further = field(default_factory=Further)
     rows: list[MetricRow] = field(default_factory=list)
 
 
@@ -68,12 +70,14 @@ class Result:
     """A finished experiment.
 
     Attributes:
-        rows: Every row of ``metrics.json``, the known truth's among them.
+        rows: Rows of the main task, the known truth's among them.
+        further: Rows of what else was asked: horizons, probes, physiology.
         report: The page.
         notes: Plain sentences the page carries too.
     """
 
     rows: list[MetricRow]
+    further: list[MetricRow]
     report: Path
     notes: list[str]
 
@@ -199,6 +203,10 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         beside = reference_predictions(config, fold, found.sites, agreed, scored)
         for (inputs, name), predictions in beside.items():
             found.collected.add(inputs, name, predictions)
+    whole = {arm: of.models[""] for arm, of in trained.items() if "" in of.models}
+    told = found.collected.of(EVERYTHING)
+    found.further = further_of(whole, told, fold, found.sites, config)
+    _note_alarms(found, trained)
     first = trained.get("federated")
     if first and first.models and found.half_lives is None:
         found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
@@ -227,6 +235,13 @@ def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> A
     return hear
 
 
+def _note_alarms(found: Replicate, trained: Mapping[str, TrainedArm]) -> None:
+    for arm, of in trained.items():
+        for row in of.history:
+            for sentence in row.get("alarms", ()):
+                _note(found, f"{arm}, round {row['round']}: {sentence}")
+
+
 def _note(found: Replicate, note: str) -> None:
     if note not in found.notes:
         found.notes.append(note)
@@ -236,6 +251,7 @@ def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, comma
     first = replicates[0]
     rows = over_seeds([found.rows for found in replicates])
     arms, ceiling = split_ceiling(rows)
+    further = over_seeds([found.further.rows for found in replicates])
     notes = [note for found in replicates for note in found.notes]
     notes = list(dict.fromkeys(notes))
     if len(replicates) > 1:
@@ -245,7 +261,8 @@ def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, comma
         )
         for found in replicates:
             file = out / f"seed-{found.config.seed}" / "metrics.json"
-            file.write_text(json.dumps([row.__dict__ for row in found.rows], indent=1) + "\n")
+            every = [*found.rows, *found.further.rows]
+            file.write_text(json.dumps([row.__dict__ for row in every], indent=1) + "\n")
     context = context_of(
         config,
         lead=_lead(config, first),
@@ -262,8 +279,9 @@ def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, comma
         half_lives=first.half_lives,
         notes=notes,
     )
+    context = with_further(context, first.further, further)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return Result(rows, page, notes)
+    return Result(rows, further, page, notes)
 
 
 def _title(config: RunConfig) -> str:

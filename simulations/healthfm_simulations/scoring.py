@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
+from healthfm_core.data.sequences import Sequences
 from healthfm_core.data.store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.federation.protocol import Study
@@ -69,6 +70,8 @@ def score(
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str = EVERYTHING,
+    *,
+    spoil: Callable[[Sequences], Sequences] | None = None,
 ) -> Scored:
     """Return the predictions for the fold's test people, in the same order for every arm.
 
@@ -78,9 +81,13 @@ def score(
         sites: All sites of the run, whose positions are the sites' indices.
         config: The run's configuration.
         inputs: ``all``, or modalities joined by ``+``: the model is given these and no others.
+        spoil: What is done to the people's records before the model reads them.
     """
     index = {site.name: i for i, site in enumerate(sites)}
-    parts = [_score_site(model, site, index[site.name], fold, config, inputs) for site in fold.test]
+    parts = [
+        _score_site(model, site, index[site.name], fold, config, inputs, spoil)
+        for site in fold.test
+    ]
     return concatenate(parts)
 
 
@@ -134,15 +141,22 @@ def _of_queries(scored: Scored, keep: npt.NDArray[np.bool_]) -> Scored:
 
 
 def _score_site(
-    model: Model, site: SimulatedSite, index: int, fold: Fold, config: RunConfig, inputs: str
+    model: Model,
+    site: SimulatedSite,
+    index: int,
+    fold: Fold,
+    config: RunConfig,
+    inputs: str,
+    spoil: Callable[[Sequences], Sequences] | None,
 ) -> Scored:
-    store = _view(model, site, inputs)
+    store = view_of(model, site, inputs)
     task = None if config.evaluation.task == NEXT_VISIT else config.evaluation.task
     sequences = tokenize(
         [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
     )
+    sequences = spoil(sequences) if spoil else sequences
     network = loaded_model(
-        model.parameters, model.study, store.modalities, _intercepts(model, fold.trained_as(site))
+        model.parameters, model.study, store.modalities, intercepts_of(model, fold.trained_as(site))
     )
     batches = loader_for(sequences, model.study).in_order(
         batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
@@ -169,7 +183,7 @@ def _score_site(
     return _of_queries(scored, ~cuts.is_early(subject_id, found.time_us))
 
 
-def _intercepts(model: Model, site: SimulatedSite) -> Intercepts | None:
+def intercepts_of(model: Model, site: SimulatedSite) -> Intercepts | None:
     """Return the intercepts the site trained with, counted again on what it trained on."""
     return SiteData.load([site.view()], model.study).intercepts if model.at_home else None
 
@@ -185,7 +199,8 @@ def _usable(model: Model, site: SimulatedSite, inputs: str) -> set[str]:
     return usable if allowed is None else usable & set(allowed)
 
 
-def _view(model: Model, site: SimulatedSite, inputs: str) -> SiteStore:
+def view_of(model: Model, site: SimulatedSite, inputs: str = EVERYTHING) -> SiteStore:
+    """Return what the model may read of the site's store."""
     usable = _usable(model, site, inputs)
     return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
 

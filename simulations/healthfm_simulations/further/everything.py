@@ -1,0 +1,137 @@
+"""All that a run is asked beyond its main task, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from healthfm_core.config import RunConfig
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.evaluation import MetricRow, Predictions
+from healthfm_core.evaluation.context import ReportContext
+from healthfm_core.evaluation.missing import Corruption, CorruptionRow, corrupted, corruption_rows
+from healthfm_core.evaluation.probe import ProbeRow
+from healthfm_core.evaluation.subgroups import SubgroupRow
+from healthfm_core.seeding import numpy_generator
+from healthfm_simulations.folds import Fold
+from healthfm_simulations.further.forecasts import forecast, forecast_rows
+from healthfm_simulations.further.groups import group_rows
+from healthfm_simulations.further.states import physiology, probes, states_of
+from healthfm_simulations.scoring import Model, score
+from healthfm_simulations.sites import SimulatedSite
+
+KINDS: Final[tuple[Corruption, ...]] = ("removed", "noised")
+
+
+@dataclass
+class Further:
+    """Rows of one replicate, as `ReportContext` has them; what was not asked for is empty."""
+
+    horizons: list[MetricRow] = field(default_factory=list)
+    probes: Sequence[ProbeRow] = ()
+    probe_scores: Sequence[MetricRow] = ()
+    physiology: list[MetricRow] = field(default_factory=list)
+    subgroups: list[SubgroupRow] = field(default_factory=list)
+    corruption: list[CorruptionRow] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[MetricRow]:
+        """All rows that go into ``metrics.json`` beside those of the main task."""
+        return [*self.horizons, *self.probe_scores, *self.physiology]
+
+
+def further_of(
+    models: Mapping[str, Model],
+    predictions: Mapping[str, Predictions],
+    fold: Fold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
+) -> Further:
+    """Ask every arm that has one model for all sites whatever the configuration asks.
+
+    Args:
+        models: Arm → its model.
+        predictions: Arm → predictions of the main task.
+        fold: Whose people.
+        sites: All sites of the run.
+        config: The run's configuration.
+    """
+    evaluation, found = config.evaluation, Further()
+    if not models:
+        return found
+    vocabulary = next(iter(models.values())).study.vocabulary
+    if evaluation.horizons_days:
+        forecasts = {arm: forecast(m, fold, sites, config) for arm, m in models.items()}
+        found.horizons = forecast_rows(forecasts, config)
+    if evaluation.probes_days or evaluation.physiology:
+        states = {arm: states_of(model, fold, sites, config) for arm, model in models.items()}
+        probed = probes(states, config)
+        found.probes, found.probe_scores = probed.rows, probed.scores
+        if evaluation.physiology and vocabulary.wearable:
+            found.physiology = physiology(states, vocabulary.wearable.channels, config)
+    if evaluation.subgroups:
+        arms = {arm: predictions[arm] for arm in models if arm in predictions}
+        found.subgroups = group_rows(arms, fold, sites, vocabulary, config)
+    if evaluation.corruption:
+        found.corruption = _corruption(models, fold, sites, config)
+    return found
+
+
+def with_further(
+    context: ReportContext, first: Further, rows: Sequence[MetricRow]
+) -> ReportContext:
+    """Return what a report shows, with what was asked further.
+
+    Args:
+        context: What it shows already.
+        first: Of the first seed: figures that are not averaged over seeds.
+        rows: The rows of all seeds together.
+    """
+
+    def of_all_seeds(part: Sequence[MetricRow]) -> list[MetricRow]:
+        wanted = {(row.task, row.metric) for row in part}
+        return [row for row in rows if (row.task, row.metric) in wanted]
+
+    return replace(
+        context,
+        horizons=of_all_seeds(first.horizons),
+        probe_scores=of_all_seeds(first.probe_scores),
+        physiology=of_all_seeds(first.physiology),
+        probes=first.probes,
+        subgroups=first.subgroups,
+        corruption=first.corruption,
+    )
+
+
+def _corruption(
+    models: Mapping[str, Model], fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+) -> list[CorruptionRow]:
+    """Return each arm's score as its wearing is taken away, and as it is drowned in noise."""
+    is_visit = config.evaluation.task == "next_visit"
+    how = partial(partial, _spoilt, config=config)
+    curves = {
+        (arm, kind, share): score(
+            model, fold, sites, config, spoil=how(kind=kind, share=share)
+        ).predictions
+        for arm, model in models.items()
+        if "wearable" in model.study.modalities
+        for kind in KINDS
+        for share in config.evaluation.corruption
+    }
+    return corruption_rows(
+        curves,
+        metric="average_precision" if is_visit else "auroc",
+        bootstraps=config.evaluation.bootstraps,
+        rng=numpy_generator(config.seed, "bootstrap"),
+        subset="new_onset" if is_visit else "overall",
+    )
+
+
+def _spoilt(people: Sequences, *, kind: Corruption, share: float, config: RunConfig) -> Sequences:
+    rng = numpy_generator(config.seed, "corruption")
+    wearable, mask = corrupted(
+        people.wearable, people.wearable_mask, kind=kind, share=share, rng=rng
+    )
+    return replace(people, wearable=wearable, wearable_mask=mask)
