@@ -23,6 +23,9 @@ NEXT_EVENT: Final = "next_event"
 PREDICTIVE_CODING: Final = "predictive_coding"
 CROSS_MODAL: Final = "cross_modal"
 
+RECURRING: Final = (NEXT_VISIT, HAZARD, CROSS_MODAL)
+"""Heads that are told how often each target occurred before."""
+
 CODING_HOURS: Final = (1, 3, 6, 24)
 """How many hours ahead predictive coding looks."""
 
@@ -39,8 +42,8 @@ RECURRENCE_SCALE: Final = 10.0
 needs small ones to learn what is new."""
 
 
-class NextVisitHead(nn.Module):
-    """Logits of the next visit's targets, with a table of how each one recurs.
+class RecurringHead(nn.Module):
+    """Logits of things that recur, with a table of how each one does.
 
     The table (ours) gives every target an offset by the number of earlier visits that held it, so
     that recurrence is learned in a few steps and the backbone's state is left to say what is new.
@@ -48,28 +51,32 @@ class NextVisitHead(nn.Module):
     Args:
         width: d.
         targets: V.
+        each: Outputs of each target: one, or one per piece of time.
     """
 
-    def __init__(self, width: int, targets: int) -> None:
+    def __init__(self, width: int, targets: int, each: int = 1) -> None:
         super().__init__()
-        self.state = nn.Linear(width, targets)
+        self.state = nn.Linear(width, targets * each)
         self.recurrence = nn.Embedding(targets * (MOST_REPEATS + 1), 1)
         nn.init.zeros_(self.recurrence.weight)
         self.targets = targets
+        self.each = each
 
     @property
     def out_features(self) -> int:
-        """V."""
-        return self.targets
+        """Outputs of all targets together."""
+        return self.targets * self.each
 
     def forward(
         self, states_BQd: Float[Tensor, "B Q d"], repeats_BQV: Float[Tensor, "B Q V"]
-    ) -> Float[Tensor, "B Q V"]:
-        """Return logits."""
+    ) -> Float[Tensor, "B Q o"]:
+        """Return logits, those of a target side by side."""
         seen = repeats_BQV.clamp_max(MOST_REPEATS).long()
         row = torch.arange(self.targets, device=seen.device) * (MOST_REPEATS + 1)
-        offset = self.recurrence((row + seen).flatten(1))
-        return self.state(states_BQd) + RECURRENCE_SCALE * offset.view(repeats_BQV.shape)
+        offset = self.recurrence((row + seen).flatten(1)).view(repeats_BQV.shape)
+        if self.each > 1:
+            offset = offset.repeat_interleave(self.each, dim=-1)
+        return self.state(states_BQd) + RECURRENCE_SCALE * offset
 
 
 class NextEventHead(nn.Module):
@@ -103,26 +110,24 @@ class NextEventHead(nn.Module):
         return torch.cat([self.gap(states_BQd), tokens], dim=-1)
 
 
-Head = nn.Linear | NextVisitHead | NextEventHead
+Head = nn.Linear | RecurringHead | NextEventHead
 
 
 def make_head(name: str, shape: ModelShape, width: int) -> Head:
     """Return the head called `name`, its output small and its bias at the outcome's rarity."""
     if name == NEXT_EVENT:
         return NextEventHead(width, shape.tokens)
+    each = {NEXT_VISIT: 1, HAZARD: shape.pieces, CROSS_MODAL: shape.cross_horizons}
     outputs = {
-        NEXT_VISIT: shape.targets,
         LABEL: 1,
-        HAZARD: shape.targets * shape.pieces,
         MASKED_CODES: shape.tokens,
         WEARABLE_RECONSTRUCTION: shape.windows * shape.features,
         PREDICTIVE_CODING: len(CODING_HOURS) * width,
-        CROSS_MODAL: shape.targets * shape.cross_horizons,
     }
-    head = NextVisitHead(width, shape.targets) if name == NEXT_VISIT else None
+    head = RecurringHead(width, shape.targets, each[name]) if name in RECURRING else None
     layer = head.state if head else nn.Linear(width, outputs[name])
     nn.init.normal_(layer.weight, std=0.1 * width**-0.5)
-    rare = name in (NEXT_VISIT, LABEL, HAZARD, CROSS_MODAL)
+    rare = name in (*RECURRING, LABEL)
     nn.init.constant_(layer.bias, RARE_LOGIT if rare else 0.0)
     if name == NEXT_VISIT and shape.target_rates:
         rates = torch.tensor(shape.target_rates, dtype=torch.float32)

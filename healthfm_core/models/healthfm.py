@@ -16,8 +16,8 @@ from healthfm_core.data.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
 from healthfm_core.models.heads import (
-    NEXT_VISIT,
     PREDICTIVE_CODING,
+    RECURRING,
     WEARABLE_RECONSTRUCTION,
     make_head,
 )
@@ -119,7 +119,7 @@ class HealthFM(nn.Module):
             batch: Where they are from.
             told: What else the head is told (`NextEventHead`).
         """
-        more = (batch.repeats,) if name == NEXT_VISIT else told
+        more = (batch.repeats,) if name in RECURRING else told
         outputs = cast(Tensor, self.heads[name](states_BQd, *more))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return outputs + self.intercepts[name] if name in self.intercepts else outputs

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from healthfm_core.models.heads import LABEL, MOST_REPEATS, NEXT_VISIT, make_head
+from healthfm_core.models.heads import HAZARD, LABEL, MOST_REPEATS, NEXT_VISIT, make_head
 from healthfm_core.models.shape import ModelShape
 
 SHAPE = ModelShape(
@@ -40,6 +42,15 @@ def test_a_repeat_moves_its_own_target_by_its_own_count():
     moved = head(states, seen) - head(states, torch.zeros_like(seen))
     assert (moved.nonzero().tolist()) == [[0, 2, 1]]
     assert moved[0, 2, 1] > 0
+
+
+def test_a_repeat_moves_all_pieces_of_its_target_s_hazard():
+    head = make_head(HAZARD, replace(SHAPE, pieces=2), 16)
+    with torch.no_grad():
+        head.recurrence.weight[1 * (MOST_REPEATS + 1) + 2] = 0.3
+    seen = torch.tensor([[[0.0, 2.0, 2.0]]])
+    moved = head(torch.zeros(1, 1, 16), seen) - head(torch.zeros(1, 1, 16), torch.zeros(1, 1, 3))
+    assert moved.flatten().tolist() == pytest.approx([0, 0, 3, 3, 0, 0])
 
 
 def test_more_repeats_than_the_table_has_count_as_its_last():
