@@ -86,7 +86,16 @@ def recalibrate(score: Float, outcome: Bool) -> tuple[float, float]:
         (intercept, slope): (0, 1) when calibrated; slope < 1 for an overconfident model. NaN where
         a class is missing, or the score is constant, or separates the classes.
     """
-    return _newton(logit(score), outcome, free_slope=True)
+    return fit_logistic(logit(score), outcome)
+
+
+def fit_logistic(x: Float64, outcome: Bool) -> tuple[float, float]:
+    """Fit logit P(outcome) = intercept + slope · x, without a penalty.
+
+    Returns:
+        (intercept, slope): NaN where a class is missing, or x is constant, or separates them.
+    """
+    return _newton(x, outcome, free_slope=True)
 
 
 def calibration_in_the_large(score: Float, outcome: Bool) -> float:

@@ -1,8 +1,8 @@
 """What a frozen state holds: a linear probe on few and on all labels, after EHRSHOT.
 
-EHRSHOT (arXiv 2307.02028) trains a logistic regression on frozen states with k people of each
-class, k from 1 to 128, and with everybody. The k of the tuning people are as few, so that the whole
-choice is made from 2k + 2k labels. Smaller sets lie within larger ones.
+EHRSHOT (arXiv 2307.02028) trains a logistic regression on frozen states with k labels of each
+class, k from 1 to 128, and with all. The tuning labels are as few, so that the whole choice is made
+from 2k + 2k. Smaller sets lie within larger ones.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from healthfm_core.evaluation.calibration import fit_logistic, logit
 from healthfm_core.evaluation.metrics import auroc, average_precision
 from healthfm_core.evaluation.predictions import Predictions
 
@@ -86,6 +88,8 @@ class Probed:
     Attributes:
         rows: By k, then replicate; all rows last.
         predictions: Of the probe on all rows, for `tables.metric_rows`; none where `rows` is empty.
+            Their probabilities are fitted to the tuning rows (Platt): a penalty chosen by AUROC
+            may leave hardly any spread between them.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -127,12 +131,12 @@ def linear_probe(
     rows = []
     for replicate in range(replicates):
         for k, fitted, chosen in _nested(train, tuning, shots, rng):
-            score, strength = _fit(fitted, chosen, test, strengths)
+            _, score, strength = _fit(fitted, chosen, test, strengths)
             rows.append(_row(arm, task, k, replicate, score, test, strength, 2 * k))
-    score, strength = _fit(train, tuning, test, strengths)
+    tuned, score, strength = _fit(train, tuning, test, strengths)
     everybody = _row(arm, task, None, 0, score, test, strength, len(train.outcome))
     ordered = sorted(rows, key=lambda row: (row.k, row.replicate))
-    return Probed((*ordered, everybody), _predictions(test, score))
+    return Probed((*ordered, everybody), _predictions(test, risks(tuned, tuning.outcome, score)))
 
 
 def _nested(
@@ -173,22 +177,36 @@ def _standardised(*parts: Embedded) -> tuple[Embedded, ...]:
 
 def _fit(
     train: Embedded, tuning: Embedded, test: Embedded, strengths: Sequence[float]
-) -> tuple[Float64, float]:
-    """Return the test rows' probabilities under the best C, and that C."""
+) -> tuple[Float64, Float64, float]:
+    """Return the log odds of tuning and test rows under the best C, and that C."""
     turn = _rotation(train.x)
     x, seen, asked = train.x @ turn, tuning.x @ turn, test.x @ turn
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    best, score, chosen = -np.inf, np.zeros(0), float("nan")
+    best, found = -np.inf, (np.zeros(0), np.zeros(0), float("nan"))
     for strength in sorted(strengths):
         model.C = strength
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, train.outcome)
-        found = auroc(model.decision_function(seen), tuning.outcome)
-        if found > best:
-            best, chosen = found, strength
-            score = model.predict_proba(asked)[:, 1]
-    return score, chosen
+        tuned = model.decision_function(seen)
+        score = auroc(tuned, tuning.outcome)
+        if score > best:
+            best, found = score, (tuned, model.decision_function(asked), strength)
+    return found
+
+
+def risks(tuned: Float64, outcome: npt.NDArray[np.bool_], asked: Float64) -> Float64:
+    """Return the asked rows' probabilities by a logistic fit to the tuning rows' scores.
+
+    Where it cannot be fitted, or would turn the order round, the standardised score is taken as
+    log odds around those of the tuning rows.
+    """
+    centre, spread = tuned.mean(), tuned.std()
+    scale = 1.0 / spread if spread > 0 else 0.0
+    intercept, slope = fit_logistic((tuned - centre) * scale, outcome)
+    if not slope > 0:
+        intercept, slope = float(logit(np.array([outcome.mean()]))[0]), 1.0
+    return np.asarray(expit(intercept + slope * (asked - centre) * scale))
 
 
 def _rotation(x: Float64) -> Float64:

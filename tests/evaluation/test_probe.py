@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from healthfm_core.evaluation import probe
+from healthfm_core.evaluation.calibration import recalibrate
 from healthfm_core.evaluation.metrics import auroc
 from healthfm_core.evaluation.probe import Embedded, linear_probe, standardise
 
@@ -59,23 +60,46 @@ def test_smaller_draws_lie_within_larger_ones_of_the_same_replicate():
 
 
 def test_the_probe_on_all_rows_is_scikit_learns_regression():
-    found = probed(strengths=(0.01,))
-    train, test = standardise(TRAIN.x, TEST.x)
+    train, tuning, test = standardise(TRAIN.x, TUNING.x, TEST.x)
+    parts = [Embedded(x, of.outcome, of.subject) for x, of in ((train, TRAIN), (tuning, TUNING))]
+    _, score, _ = probe._fit(*parts, Embedded(test, TEST.outcome, TEST.subject), strengths=(0.01,))
     model = LogisticRegression(C=0.01).fit(train, TRAIN.outcome)
-    wanted = model.predict_proba(test)[:, 1]
-    assert found.predictions.score == pytest.approx(wanted, abs=1e-4)
+    wanted = model.decision_function(test)
+    assert score == pytest.approx(wanted, abs=1e-3)
+    found = probed(strengths=(0.01,))
+    assert found.rows[-1].auroc == pytest.approx(auroc(wanted, TEST.outcome))
     assert found.predictions.outcome.tolist() == TEST.outcome.tolist()
     assert found.predictions.subject.tolist() == TEST.subject.tolist()
+
+
+def test_predictions_keep_their_order_and_are_calibrated_under_any_penalty():
+    """At C = 1e-8 the regression's own probabilities all but equal the prevalence."""
+    found = probed(strengths=(1e-8,))
+    of = found.predictions
+    assert auroc(of.score, of.outcome) == pytest.approx(found.rows[-1].auroc, abs=1e-4)
+    assert of.score.std() > 0.2
+    assert of.score.mean() == pytest.approx(of.outcome.mean(), abs=0.06)
+    assert recalibrate(of.score, of.outcome)[1] == pytest.approx(1.0, abs=0.3)
+
+
+def test_scores_that_cannot_be_fitted_keep_their_order():
+    outcome = np.arange(10) >= 5
+    asked = np.linspace(-1, 1, 7)
+    separated = probe.risks(np.arange(10.0), outcome, asked)
+    turned = probe.risks(-np.arange(10.0) % 7, outcome, asked)
+    assert (np.diff(separated) > 0).all()
+    assert (np.diff(turned) > 0).all()
+    assert probe.risks(np.ones(10), outcome, asked) == pytest.approx(0.5)
 
 
 def test_fewer_rows_than_columns_are_fitted_in_their_own_span_to_the_same_answer():
     wide = [states(n, i, d=40, signal=1.0) for i, n in enumerate((24, 60, 80))]
     wide = [Embedded(part.x / 10.0 ** np.arange(40), part.outcome, part.subject) for part in wide]
-    score, strength = probe._fit(*wide, strengths=(0.3,))
+    _, score, strength = probe._fit(*wide, strengths=(0.3,))
     direct = LogisticRegression(C=0.3, tol=1e-8).fit(wide[0].x, wide[0].outcome)
     assert strength == 0.3
     assert probe._rotation(wide[0].x).shape == (40, 24)
-    assert score == pytest.approx(direct.predict_proba(wide[2].x)[:, 1], abs=1e-3)
+    assert score == pytest.approx(direct.decision_function(wide[2].x), abs=1e-2)
 
 
 def test_the_penalty_is_chosen_by_the_tuning_rows():
@@ -87,10 +111,10 @@ def test_the_penalty_is_chosen_by_the_tuning_rows():
         x = rng.normal(size=(n, 25))
         x[:, :20] += 0.35 * outcome[:, None]
         parts.append(Embedded(x, outcome, np.arange(n)))
-    _, strength = probe._fit(*parts, strengths=probe.STRENGTHS)
+    _, _, strength = probe._fit(*parts, strengths=probe.STRENGTHS)
     by_strength = {}
     for c in (strength, 1e4):
-        score, _ = probe._fit(*parts, strengths=(c,))
+        _, score, _ = probe._fit(*parts, strengths=(c,))
         by_strength[c] = auroc(score, parts[2].outcome)
     assert strength < 1e4
     assert by_strength[strength] > by_strength[1e4]

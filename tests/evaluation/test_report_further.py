@@ -213,7 +213,7 @@ def test_the_matrix_and_the_curves_are_drawn(page):
     figures = re.findall(r'<svg [^>]*aria-label="([^"]*)"', page)
     assert "AUROC by trained on and given" in figures
     assert "AUROC by share of the hours of wearing" in figures
-    assert "AUROC by labelled people of each class" in figures
+    assert "AUROC by labels of each class" in figures
 
 
 def test_a_cell_of_few_people_is_blank(rows, context):

@@ -40,7 +40,7 @@ def probe_figure(context: ReportContext, palette: Sequence[str]) -> str:
         panels,
         plots.in_order(palette, [row.arm for row in context.probes]),
         name="probes",
-        xlabel="labelled people of each class",
+        xlabel="labels of each class",
         ylabel="AUROC",
         ticks=ticks,
         log=True,
