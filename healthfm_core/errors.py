@@ -41,6 +41,7 @@ CODES: Final[dict[int, str]] = {
     407: "a site failed unexpectedly",
     # 5xx site policy
     501: "the site's policy does not permit the request",
+    502: "something about a person would be where it may leave the site",
     # 6xx privacy
     601: "the privacy budget would be exceeded",
     # 7xx runs
@@ -52,6 +53,9 @@ CODES: Final[dict[int, str]] = {
     706: "the simulation engine did not start",
     707: "a model folder is incomplete or damaged",
     708: "the model was not trained to answer this",
+    709: "the model has no such target",
+    710: "there is no visit to explain",
+    711: "the output file exists already or cannot be written",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 
