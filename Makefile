@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test check bench clean
+.PHONY: help install simulate experiments test check bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -22,12 +22,15 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed-dev ## everything: the four packages, Ray, the tools of make test and make check
 
 simulate: $(VENV)/installed-run ## a simulated federation and its report; ARGS="key=value ..." changes it
 	@$(BIN)/healthfm-simulate $(ARGS)
+
+experiments: $(VENV)/installed-run ## the cheap ones of simulations/experiments, tables written anew
+	@$(BIN)/healthfm-experiment --cheap $(ARGS)
 
 test: $(VENV)/installed-dev ## all tests, two processes; ARGS="tests/data -k store" narrows them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)

@@ -14,7 +14,7 @@ from healthfm_simulations.by_site import SiteRows
 from healthfm_simulations.experiments import readme
 from healthfm_simulations.experiments.__main__ import main
 from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
-from healthfm_simulations.experiments.runs import Finished, Stamp, slug
+from healthfm_simulations.experiments.runs import Finished, Stamp, is_finished, slug
 from healthfm_simulations.experiments.tables import arms_table, comparison_lines, site_lines
 from healthfm_simulations.seeds import t_interval
 from tests.simulations.test_simulate_command import SMALL
@@ -100,6 +100,18 @@ def test_sites_are_ranked_by_size_and_those_that_gain_are_counted():
     assert lines[4].endswith("| 2 of 4 |")
 
 
+def test_a_column_and_a_comparison_may_speak_of_one_site_alone():
+    columns = [{"site": "a"}, {"site": "nowhere"}]
+    comparisons = [{"of": {"variant": "long"}, "to": {"variant": "short"}, "site": "a"}]
+    plan = Plan(**{**PLAN, "columns": columns, "comparisons": comparisons,
+                   "arms": ["federated - local"]})  # fmt: skip
+    lines = arms_table(plan, TWO)
+    assert "AP, new onsets, a | AP, new onsets, nowhere" in lines[0]
+    assert lines[2].startswith("| short | federated − local | .030 [")
+    assert lines[2].endswith("| – |")
+    assert comparison_lines(plan, TWO) == []  # no arm of that name at the site
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = plan_in(tmp_path_factory.mktemp("walks") / "walking")
@@ -150,6 +162,20 @@ def test_changed_settings_do_not_mix_with_what_was_run(ran, capsys):
     other = plan_in(out.parent / "other", base=[*PLAN["base"], "train.lr=0.1"])
     assert main([str(other), "--out", str(out)]) == RunError.exit_code
     assert "HF-702" in capsys.readouterr().err
+
+
+def test_a_run_made_before_a_setting_was_there_stands(ran):
+    folder, out = ran
+    file = out / "short" / "seed-0" / "config.yaml"
+    text = file.read_text()
+    before = yaml.safe_load(text)
+    del before["simulation"]["joins"]
+    file.write_text(yaml.safe_dump(before))
+    assert is_finished(file.parent, read_plan(folder).config("short", 0))
+    file.write_text("seed: [\n")
+    with pytest.raises(RunError, match="HF-702"):
+        is_finished(file.parent, read_plan(folder).config("short", 0))
+    file.write_text(text)
 
 
 def test_by_site_rows_hold_paired_differences_of_sites_with_enough_people(tmp_path):

@@ -6,25 +6,32 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
 from healthfm_core.errors import HealthFMError
 from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
 
-README = "README.md"
+README: Final = "README.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the process's exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.experiment and options.cheap:
+        parser.error("--cheap runs all that are cheap; leave the name out")
     if not (options.experiment or options.cheap):
         return _list()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     try:
         folders = _cheap() if options.cheap else [find(options.experiment)]
         for folder in folders:
-            _run(folder, options.seeds, options.out, console)
+            out = options.out or Path("runs") / "experiments"
+            if options.cheap or options.out is None:
+                out = out / folder.name
+            _run(folder, options.seeds, out, console)
     except HealthFMError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -44,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="so many seeds; fewer than planned print only"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="runs/experiments/<name>")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where its runs go; runs/experiments/<name>"
+    )
     parser.add_argument("--cheap", action="store_true", help="run all that are marked cheap")
     return parser
 
@@ -60,15 +69,14 @@ def _cheap() -> list[Path]:
     return [folder for folder in catalogue() if read_plan(folder).cheap]
 
 
-def _run(folder: Path, seeds: int | None, out: Path | None, console: Console) -> None:
+def _run(folder: Path, seeds: int | None, out: Path, console: Console) -> None:
     plan = read_plan(folder)
     from healthfm_simulations.experiments import readme, runs  # here: torch takes seconds to load
 
     readme.check_markers(folder / README)
     count = plan.seeds if seeds is None else max(1, seeds)
-    target = out or Path("runs") / "experiments" / folder.name
     wanted = range(plan.first_seed, plan.first_seed + count)
-    found = runs.run_all(plan, target, wanted, console)
+    found = runs.run_all(plan, out, wanted, console)
     text = readme.results(plan, found, _command(folder, plan, count))
     console.print(text, markup=False)
     if count >= plan.seeds:

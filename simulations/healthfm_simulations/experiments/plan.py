@@ -19,11 +19,12 @@ CATALOGUE: Final = Path(__file__).parents[2] / "experiments"
 
 
 class Column(Schema):
-    """One column of the table: a subset and a metric of ``metrics.json``."""
+    """One column of the table: a subset and a metric, of everybody or of one site."""
 
     subset: str = "new_onset"
     metric: str = "average_precision"
-    title: str = Field("", description="heading; empty: made from the two")
+    site: str | None = Field(None, description="among this site's own test people; None: all")
+    title: str = Field("", description="heading; empty: made from the others")
 
 
 class Side(Schema):
@@ -43,6 +44,7 @@ class Comparison(Schema):
     )
     subset: str = "new_onset"
     metric: str = "average_precision"
+    site: str | None = Field(None, description="among this site's own test people; None: all")
 
 
 class BySite(Schema):

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from healthfm_core.config import RunConfig
-from healthfm_core.config.compose import to_yaml
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report import METRICS_FILE
@@ -81,7 +82,7 @@ def is_finished(folder: Path, config: RunConfig) -> bool:
     begun = folder / CONFIG_FILE
     if not begun.is_file():
         return False
-    if begun.read_text(encoding="utf-8") != _recorded(config):
+    if not _is_of(begun, config):
         raise RunError(
             702,
             where=str(folder),
@@ -98,8 +99,13 @@ def slug(variant: str) -> str:
     return "-".join(kept.split())
 
 
-def _recorded(config: RunConfig) -> str:
-    return to_yaml(config.model_copy(update={"out": None, "resume": False}))
+def _is_of(recorded: Path, config: RunConfig) -> bool:
+    """Whether a recorded configuration is `config`; a field it does not know had its default."""
+    try:
+        before = RunConfig.model_validate(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError):
+        return False
+    return before == config.model_copy(update={"out": None, "resume": False})
 
 
 def _run(config: RunConfig, folder: Path, console: Console) -> None:

@@ -26,8 +26,8 @@ def arms_table(plan: Plan, found: Sequence[Finished]) -> list[str]:
     for variant in plan.variants:
         for arm in plan.arms:
             cells = [
-                _cell(_values(found, Side(variant=variant, arm=arm), c.subset, c.metric))
-                for c in plan.columns
+                _cell(_values(found, Side(variant=variant, arm=arm), column))
+                for column in plan.columns
             ]
             if any(cells):
                 names = [variant, arm_name(arm)] if several else [arm_name(arm)]
@@ -93,12 +93,13 @@ def _variants_of(one: Comparison, plan: Plan) -> Iterable[str | None]:
 
 def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -> str:
     of, to = (_in_variant(side, variant) for side in (one.of, one.to))
-    left, right = (_values(found, side, one.subset, one.metric) for side in (of, to))
+    left, right = (_values(found, side, one) for side in (of, to))
     by_seed = {seed: value for (_, seed), value in right.items()}
     pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
     if not pairs or of == to:
         return ""
     what = f"{METRIC_NAMES.get(one.metric, one.metric)}, {subset_name(one.subset)}"
+    what += f", people of {one.site}" if one.site else ""
     if one.kind == "share":
         text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
         return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
@@ -116,13 +117,19 @@ def _name(side: Side, beside: Side | None = None) -> str:
     return f"{side.variant}: {arm_name(side.arm)}"
 
 
-def _values(found: Sequence[Finished], side: Side, subset: str, metric: str) -> Values:
+def _values(found: Sequence[Finished], side: Side, what: Column | Comparison) -> Values:
     values = {}
     for one in of_variant(found, side.variant or ""):
-        row = _find(one.rows, side.arm, subset, metric)
+        row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric)
         if row is not None and math.isfinite(row.value):
             values[one.variant, one.seed] = row.value
     return values
+
+
+def _rows_at(one: Finished, site: str | None) -> Sequence[MetricRow]:
+    if site is None:
+        return one.rows
+    return next((found.rows for found in one.by_site if found.site == site), ())
 
 
 def _find(rows: Sequence[MetricRow], arm: str, subset: str, metric: str) -> MetricRow | None:
@@ -143,7 +150,8 @@ def _interval(
 
 def _title(column: Column) -> str:
     metric = SHORT.get(column.metric, METRIC_NAMES.get(column.metric, column.metric))
-    return column.title or f"{metric}, {subset_name(column.subset)}"
+    at = f", {column.site}" if column.site else ""
+    return column.title or f"{metric}, {subset_name(column.subset)}{at}"
 
 
 def _header(cells: Sequence[str]) -> list[str]:
