@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_a_column_and_a_comparison_may_speak_of_one_site_alone():
     assert lines[2].startswith("| short | federated − local | .030 [")
     assert lines[2].endswith("| – |")
     assert comparison_lines(plan, TWO) == []  # no arm of that name at the site
+
+
+def test_rows_of_a_further_task_are_not_taken_for_the_run_s_own():
+    further = replace(row("federated", 0.9), task="within 365 days")
+    runs = [replace(one, rows=(*one.rows, further)) for one in TWO]
+    columns = [{}, {"task": "within 365 days"}]
+    lines = arms_table(Plan(**{**PLAN, "columns": columns}), runs)
+    assert "| AP, new onsets | AP, new onsets, within 365 days |" in lines[0]
+    assert lines[2].startswith("| short | federated | .110 [")
+    assert "| .900 [.900, .900] |" in lines[2]
 
 
 @pytest.fixture(scope="module")

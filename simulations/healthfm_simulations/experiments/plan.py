@@ -18,12 +18,18 @@ CATALOGUE: Final = Path(__file__).parents[2] / "experiments"
 """The checkout's own experiments; an installed wheel brings none."""
 
 
-class Column(Schema):
-    """One column of the table: a subset and a metric, of everybody or of one site."""
+class Figure(Schema):
+    """Which number of a run."""
 
     subset: str = "new_onset"
     metric: str = "average_precision"
+    task: str | None = Field(None, description="None: the run's own task, which comes first")
     site: str | None = Field(None, description="among this site's own test people; None: all")
+
+
+class Column(Figure):
+    """One column of the table."""
+
     title: str = Field("", description="heading; empty: made from the others")
 
 
@@ -34,7 +40,7 @@ class Side(Schema):
     arm: str = "federated"
 
 
-class Comparison(Schema):
+class Comparison(Figure):
     """Two sides held against each other seed by seed, with a 95 % t interval over the seeds."""
 
     of: Side = Side()
@@ -42,9 +48,6 @@ class Comparison(Schema):
     kind: Literal["difference", "share"] = Field(
         "difference", description="of minus to, or of as a share of to"
     )
-    subset: str = "new_onset"
-    metric: str = "average_precision"
-    site: str | None = Field(None, description="among this site's own test people; None: all")
 
 
 class BySite(Schema):

@@ -8,7 +8,14 @@ from typing import Final
 
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.wording import METRIC_NAMES, arm_name, number, subset_name
-from healthfm_simulations.experiments.plan import BySite, Column, Comparison, Plan, Side
+from healthfm_simulations.experiments.plan import (
+    BySite,
+    Column,
+    Comparison,
+    Figure,
+    Plan,
+    Side,
+)
 from healthfm_simulations.experiments.runs import Finished, of_variant
 from healthfm_simulations.seeds import t_interval
 
@@ -98,8 +105,9 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
     pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
     if not pairs or of == to:
         return ""
-    what = f"{METRIC_NAMES.get(one.metric, one.metric)}, {subset_name(one.subset)}"
-    what += f", people of {one.site}" if one.site else ""
+    of_site = f"people of {one.site}" if one.site else None
+    named = [METRIC_NAMES.get(one.metric, one.metric), subset_name(one.subset)]
+    what = ", ".join([*named, *filter(None, (one.task, of_site))])
     if one.kind == "share":
         text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
         return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
@@ -117,10 +125,10 @@ def _name(side: Side, beside: Side | None = None) -> str:
     return f"{side.variant}: {arm_name(side.arm)}"
 
 
-def _values(found: Sequence[Finished], side: Side, what: Column | Comparison) -> Values:
+def _values(found: Sequence[Finished], side: Side, what: Figure) -> Values:
     values = {}
     for one in of_variant(found, side.variant or ""):
-        row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric)
+        row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric, what.task)
         if row is not None and math.isfinite(row.value):
             values[one.variant, one.seed] = row.value
     return values
@@ -132,9 +140,12 @@ def _rows_at(one: Finished, site: str | None) -> Sequence[MetricRow]:
     return next((found.rows for found in one.by_site if found.site == site), ())
 
 
-def _find(rows: Sequence[MetricRow], arm: str, subset: str, metric: str) -> MetricRow | None:
-    wanted = (arm, subset, metric)
-    return next((row for row in rows if (row.arm, row.subset, row.metric) == wanted), None)
+def _find(
+    rows: Sequence[MetricRow], arm: str, subset: str, metric: str, task: str | None = None
+) -> MetricRow | None:
+    asked = task or (rows[0].task if rows else "")
+    wanted = (arm, asked, subset, metric)
+    return next((r for r in rows if (r.arm, r.task, r.subset, r.metric) == wanted), None)
 
 
 def _cell(values: Values) -> str:
@@ -150,8 +161,8 @@ def _interval(
 
 def _title(column: Column) -> str:
     metric = SHORT.get(column.metric, METRIC_NAMES.get(column.metric, column.metric))
-    at = f", {column.site}" if column.site else ""
-    return column.title or f"{metric}, {subset_name(column.subset)}{at}"
+    where = [subset_name(column.subset), *filter(None, (column.task, column.site))]
+    return column.title or f"{metric}, {', '.join(where)}"
 
 
 def _header(cells: Sequence[str]) -> list[str]:
