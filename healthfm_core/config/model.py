@@ -24,6 +24,13 @@ class ModelConfig(Schema):
     sums: bool = Field(
         False, description="a state also reads a sum over all tokens it may see, not only means"
     )
+    code_scale: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="size of the vectors codes start from; small where codes are many and people "
+        "few, so that a rare code says little",
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     wearable_layers: int = Field(2, ge=1)
     wearable_width: int = Field(64, ge=8)

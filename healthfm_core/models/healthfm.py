@@ -55,7 +55,9 @@ class HealthFM(nn.Module):
         self.shape = shape
         self.encoders = nn.ModuleDict()
         if "ehr" in encoders:
-            self.encoders["ehr"] = EHREncoder(shape.tokens, shape.codes, config.width, shape.spread)
+            self.encoders["ehr"] = EHREncoder(
+                shape.tokens, shape.codes, config.width, shape.spread, config.code_scale
+            )
         if "wearable" in encoders:
             self.encoders["wearable"] = WearableEncoder(
                 shape.features,

@@ -86,6 +86,13 @@ def test_sums_see_what_attention_sees_and_count_it():
     assert not sums[0, 0].any()
 
 
+def test_code_scale_shrinks_what_codes_start_from_and_nothing_else():
+    full, small = tiny_model(("ehr",)).arrays(), tiny_model(("ehr",), code_scale=0.5).arrays()
+    halved = {name for name in full if not (full[name] == small[name]).all()}
+    assert halved == {"encoders.ehr.token.weight", "encoders.ehr.code.weight"}
+    assert all((small[name] == full[name] / 2).all() for name in halved)
+
+
 def test_the_spread_is_read_where_there_is_a_code():
     model, batch = tiny_model(("ehr",), spread=2), spread_batch()
     before = model.encoders["ehr"](batch)

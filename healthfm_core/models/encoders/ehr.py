@@ -22,16 +22,20 @@ class EHREncoder(nn.Module):
         n_codes: Number of codes; index 0 is padding.
         width: d.
         spread: K.
+        code_scale: Size of the code and token vectors at the start.
     """
 
-    def __init__(self, n_tokens: int, n_codes: int, width: int, spread: int = 0) -> None:
+    def __init__(
+        self, n_tokens: int, n_codes: int, width: int, spread: int = 0, code_scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
         self.code = nn.Embedding(n_codes, width)
         self.slope = nn.Embedding(n_codes, width)
         for table in (self.token, self.code, self.slope):
             nn.init.normal_(table.weight, std=width**-0.5)
-        self.token.weight.data.mul_(0.3)
+        self.token.weight.data.mul_(0.3 * code_scale)
+        self.code.weight.data.mul_(code_scale)
         if spread:
             self.spread = nn.Embedding(n_codes, spread * width)
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
