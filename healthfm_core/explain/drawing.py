@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter
 
-from healthfm_core.evaluation.plots import (
-    _STYLE,
+from healthfm_core.evaluation.plots.style import (
     ARM_COLOURS,
     FAINT,
     INK,
     RULE,
-    _figure,
-    _svg,
+    STYLE,
+    new_figure,
+    svg,
 )
 from healthfm_core.explain.kernel import HeadMemory
 from healthfm_core.explain.person import Explanation, TargetRisk
@@ -25,7 +25,7 @@ from healthfm_core.explain.person import Explanation, TargetRisk
 RAISES: Final = ARM_COLOURS[7]
 LOWERS: Final = ARM_COLOURS[0]
 WORN: Final = ARM_COLOURS[6]
-_PLAIN: Final = {**_STYLE, "text.parse_math": False}
+_PLAIN: Final = {**STYLE, "text.parse_math": False}
 """A code's description may hold a dollar sign."""
 LONGEST_LABEL: Final = 52
 _UNITS: Final = (
@@ -41,7 +41,7 @@ def risk_figure(explanation: Explanation, target: TargetRisk, name: str) -> str:
     """Draw one target's risk as steps from visit to visit, with the visits and the wearing."""
     when, risk = _moments(explanation.time_us), 100 * target.risk
     with mpl.rc_context(_PLAIN):
-        figure, axes = _figure(7.6, 2.9, 1, 1)
+        figure, axes = new_figure(7.6, 2.9, 1, 1)
         axis = axes[0, 0]
         axis.step(when, risk, where="post", color=LOWERS)
         axis.plot(when, risk, "o", color=LOWERS, markersize=3.5, label="after a visit")
@@ -64,7 +64,7 @@ def risk_figure(explanation: Explanation, target: TargetRisk, name: str) -> str:
         axis.set_axisbelow(True)
         axis.set_ylabel(f"risk within {explanation.horizon_days:g} days, %")
         figure.legend(fontsize=8, ncols=3, loc="outside upper left")
-        return _svg(figure, name, "risk over time")
+        return svg(figure, name, "risk over time")
 
 
 def _mark_wearing(axis: Any, when: npt.NDArray[Any]) -> None:
@@ -89,7 +89,7 @@ def bars_figure(bars: Sequence[tuple[str, float]], name: str) -> str:
     """Draw (label, change in log-odds) as signed bars from top to bottom."""
     values = [value for _, value in bars]
     with mpl.rc_context(_PLAIN):
-        figure, axes = _figure(7.6, 0.7 + 0.24 * len(bars), 1, 1)
+        figure, axes = new_figure(7.6, 0.7 + 0.24 * len(bars), 1, 1)
         axis = axes[0, 0]
         colours = [RAISES if value > 0 else LOWERS for value in values]
         axis.barh(range(len(bars)), values, color=colours, height=0.62)
@@ -101,7 +101,7 @@ def bars_figure(bars: Sequence[tuple[str, float]], name: str) -> str:
         axis.spines["left"].set_visible(False)
         axis.tick_params(left=False)
         axis.set_xlabel("← lowers the risk · change in log-odds · raises it →")
-        return _svg(figure, name, "what moved the risk")
+        return svg(figure, name, "what moved the risk")
 
 
 def _short(label: str) -> str:
@@ -110,8 +110,8 @@ def _short(label: str) -> str:
 
 def memory_figure(heads: Sequence[HeadMemory]) -> str:
     """Draw each head's half-lives on a line of its own, dots as large as their weights."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(7.6, 0.8 + 0.2 * len(heads), 1, 1)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(7.6, 0.8 + 0.2 * len(heads), 1, 1)
         axis = axes[0, 0]
         for place, head in enumerate(heads):
             shown = [
@@ -137,7 +137,7 @@ def memory_figure(heads: Sequence[HeadMemory]) -> str:
         axis.grid(axis="x")
         axis.set_axisbelow(True)
         axis.set_xlabel("half-life")
-        return _svg(figure, "memories", "half-lives of each layer and head")
+        return svg(figure, "memories", "half-lives of each layer and head")
 
 
 def _head_labels(axis: Any, heads: Sequence[HeadMemory]) -> None:
