@@ -31,6 +31,7 @@ from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.training.site import loaded_model, loader_for
 
 WEIGHTS: Final = "model.safetensors"
@@ -79,11 +80,13 @@ class Reading:
         people: Its people, tokenised.
         loader: Batches of them.
         model: With the encoders of what the store holds, set to evaluation.
+        vocabulary: The study's.
     """
 
     people: Sequences
     loader: BatchLoader
     model: HealthFM
+    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ class TrainedModel:
         view = store.narrowed(modalities=study_modalities(self.study))
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)
-        return Reading(people, loader_for(people, self.study), model.eval())
+        return Reading(people, loader_for(people, self.study), model.eval(), self.study.vocabulary)
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
