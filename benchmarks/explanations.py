@@ -1,0 +1,285 @@
+"""Whether explanations are true: occlusion against the laws of the simulated cohort.
+
+    healthfm-simulate train=multitask simulation.arms=[federated] out=runs/first
+    healthfm-server export runs/first/runs/fold-0/federated models/first
+    python benchmarks/explanations.py runs/first models/first [--people 100] [--horizon 90]
+
+The people are drawn from the sites that hold all three modalities, and each is explained after the
+last visit that followed wearing. Every pair of a condition and a source has a known effect, so
+that what occlusion says can be held against it:
+
+- scores: the slope, over people, of the change in log-odds on the score's z, against the planted
+  log hazard per SD (most pairs have none);
+- labs: the slope of an event's change on where its value lies, against Σ loading · lab loading, the
+  part of the hazard that the lab reads;
+- wearing: all of a person's wearing, against loading · latent at the visit, which is what wearing
+  reads: a correlation over people for each condition, and of all pairs of a person and a condition.
+
+A correlation of 0 is an explanation that knows nothing. Intervals are 95 %, from drawing people
+again. Beside each stands the correlation of the whole risk with the true latents' part of the
+hazard: what the model has not learned, no explanation of it can show. Writes
+results/explanations.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.config import CohortConfig
+from healthfm_core.data.rows import Rows
+from healthfm_core.data.sequences import WEARABLE
+from healthfm_core.data.store import SiteStore
+from healthfm_core.explain.naming import Names
+from healthfm_core.explain.occlusion import Asker, log_odds
+from healthfm_core.explain.parts import Part, parts_of
+from healthfm_core.seeding import numpy_generator
+from healthfm_core.trained import TrainedModel
+from healthfm_simulations.cohort import generate
+from healthfm_simulations.cohort.build import FIRST_ID
+from healthfm_simulations.cohort.people import Lives, draw_people, live
+from healthfm_simulations.cohort.tables import CodeBook
+from healthfm_simulations.cohort.world import World
+from healthfm_simulations.partition import site_sizes
+
+RESULTS = Path(__file__).parent / "results"
+REDRAWN = 200
+
+Float64 = npt.NDArray[np.float64]
+Labs = list[tuple[int, float, Float64]]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The laws, and everybody's latents at every visit."""
+
+    world: World
+    book: CodeBook
+    lives: Lives
+
+
+@dataclass(frozen=True)
+class Found:
+    """What occlusion said of n people and C conditions.
+
+    Attributes:
+        risk: [n, C] log-odds.
+        latent: [n, K] true, at the visit.
+        wearing: [n, C] change by all wearing.
+        score: [n, P, C] change by each score, NaN where there is none.
+        z: [n, P] the score.
+        lab: for each person, (lab, where its value lies, [C] change) of every lab event read.
+    """
+
+    risk: Float64
+    latent: Float64
+    wearing: Float64
+    score: Float64
+    z: Float64
+    lab: list[Labs]
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Found:
+        """Return some people's."""
+        arrays = (self.risk, self.latent, self.wearing, self.score, self.z)
+        return Found(*(array[rows] for array in arrays), lab=[self.lab[row] for row in rows])
+
+
+def truth_of(run: Path) -> Truth:
+    """Live the run's cohort again: its seeds give the very same people."""
+    told = json.loads((run / "sites" / "truth" / "world.json").read_text("utf-8"))
+    config, seed = CohortConfig.model_validate(told["config"]), told["seed"]
+    world = generate(config, seed).world
+    smallest = min(20, config.subjects // config.sites)
+    rng = numpy_generator(seed, "cohort", "sizes")
+    sizes = site_sizes(
+        config.subjects, config.sites, config.size_skew, rng, at_least=max(1, smallest)
+    )
+    site = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    scores = int(world.score.max()) + 1
+    people = draw_people(site, config.years, scores, numpy_generator(seed, "cohort", "people"))
+    lives = live(world, people, numpy_generator(seed, "cohort", "lives"))
+    return Truth(world, CodeBook.of(world), lives)
+
+
+@dataclass(frozen=True)
+class Person:
+    """What occlusion said of one person; shapes as in `Found`."""
+
+    risk: Float64
+    latent: Float64
+    wearing: Float64
+    score: Float64
+    z: Float64
+    lab: Labs
+
+
+class Explainer:
+    """Explains people of one store, every condition at once."""
+
+    def __init__(
+        self, model: TrainedModel, store: SiteStore, truth: Truth, horizon_days: float
+    ) -> None:
+        vocabulary, book = model.study.vocabulary, truth.book
+        self.truth, self.reading = truth, model.read(store)
+        columns = tuple(vocabulary.targets.index(code) for code in book.conditions)
+        edges = model.study.config.train.horizons_days
+        self.asker = Asker(self.reading, columns, edges, horizon_days)
+        self.names = Names.of(vocabulary, store)
+        self.lab_of = {int(vocabulary.look_up([c], {})[0][0]): g for g, c in enumerate(book.labs)}
+        panel = [f"PRS//{name}" for name in vocabulary.prs_panel]
+        self.place = [panel.index(name) for name in book.scores]
+
+    def people(self, most: int) -> Found:
+        """Explain so many of those who wear and have scores."""
+        held = np.flatnonzero(self.reading.people.prs_mask.any(1)).tolist()
+        rows = ((subject, self._row(subject)) for subject in held)
+        some = islice(((s, r) for s, r in rows if r is not None), most)
+        found = [self._person(subject, *row) for subject, row in some]
+        arrays = (
+            np.array([getattr(p, f) for p in found]) for f in Person.__annotations__ if f != "lab"
+        )
+        return Found(*arrays, lab=[person.lab for person in found])
+
+    def _row(self, subject: int) -> tuple[Rows, int] | None:
+        """Return the first visit after the last wearing, and its number."""
+        people = self.reading.people
+        own = slice(*people.offsets[subject : subject + 2])
+        worn = people.time_us[own][people.kind[own] == WEARABLE]
+        rows = self.reading.loader.after_visits(subject)
+        visit = int(np.searchsorted(rows.time_us, worn[-1])) if len(worn) else len(rows)
+        return (rows.take(np.array([visit])), visit) if visit < len(rows) else None
+
+    def _person(self, subject: int, row: Rows, visit: int) -> Person:
+        people, lives = self.reading.people, self.truth.lives
+        parts = self._parts(subject, row)
+        found = self.asker.contributions(row, parts)
+        change = np.array([[one.log_odds for one in target] for target in found]).T
+        kind = np.array([part.kind for part in parts])
+        score = np.full((people.prs.shape[1], change.shape[1]), np.nan)
+        score[[part.scores[0] for part in parts if part.kind == "score"]] = change[kind == "score"]
+        who = int(people.subject_id[subject]) - FIRST_ID
+        return Person(
+            risk=log_odds(self.asker.risks(row))[0],
+            latent=lives.latent[np.searchsorted(lives.person, who) + visit],
+            wearing=change[kind == "group"][0],
+            score=score[self.place],
+            z=people.prs[subject].astype(np.float64)[self.place],
+            lab=[self._lab(parts[i].items[0], change[i]) for i in np.flatnonzero(kind == "event")],
+        )
+
+    def _parts(self, subject: int, row: Rows) -> list[Part]:
+        """Return all wearing, each score, and each lab that is read."""
+        people = self.reading.people
+        read = set(self.reading.loader.items_read(row).tolist())
+        every = parts_of(people, subject, int(row.stop[0]), self.names)
+        return [
+            part
+            for part in every
+            if part.kind == "score"
+            or part.name == "all wearing"
+            or (
+                part.kind == "event"
+                and part.items[0] in read
+                and int(people.code[part.items[0]]) in self.lab_of
+            )
+        ]
+
+    def _lab(self, item: int, change: Float64) -> tuple[int, float, Float64]:
+        people = self.reading.people
+        return self.lab_of[int(people.code[item])], float(people.quantile[item]), change
+
+
+def correlations(found: Found, world: World) -> dict[str, float]:
+    """Return every correlation with the truth, see the module."""
+    signal = found.latent @ world.loading.T
+    per_condition = [_r(found.wearing[:, c], signal[:, c]) for c in range(signal.shape[1])]
+    risk = [_r(found.risk[:, c], signal[:, c]) for c in range(signal.shape[1])]
+    main = np.abs(world.loading).argmax(1)
+    slow = world.half_life_days[main] > world.half_life_days.min()
+    scores = np.array(
+        [
+            [_slope(found.z[:, p], found.score[:, p, c]) for p in range(found.z.shape[1])]
+            for c in range(signal.shape[1])
+        ]
+    )
+    labs, wanted = _lab_slopes(found, world), world.loading @ world.lab_loading.T
+    return {
+        "score_slopes": _r(scores.ravel(), world.score_loading().ravel()),
+        "lab_slopes": _r(labs.ravel(), wanted.ravel()),
+        "wearing_all_pairs": _r(found.wearing.ravel(), signal.ravel()),
+        "wearing_per_condition": float(np.mean(per_condition)),
+        "wearing_per_slow_condition": float(np.mean(np.array(per_condition)[slow])),
+        "wearing_per_fast_condition": float(np.mean(np.array(per_condition)[~slow])),
+        "risk_per_condition": float(np.mean(risk)),
+    }
+
+
+def _lab_slopes(found: Found, world: World) -> Float64:
+    """Return [C, G + 1] slopes of the change on where a lab's value lies."""
+    events = [event for person in found.lab for event in person]
+    lab = np.array([event[0] for event in events])
+    value = np.array([event[1] for event in events])
+    change = np.array([event[2] for event in events])
+    slopes = np.zeros((change.shape[1], len(world.lab_loading)))
+    for g in range(slopes.shape[1]):
+        rows = lab == g
+        slopes[:, g] = [_slope(value[rows], change[rows, c]) for c in range(len(slopes))]
+    return slopes
+
+
+def _slope(x: Float64, y: Float64) -> float:
+    held = np.isfinite(y)
+    x, y = x[held] - x[held].mean(), y[held] - y[held].mean()
+    return float(x @ y / (x @ x))
+
+
+def _r(x: Float64, y: Float64) -> float:
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def with_intervals(found: Found, world: World) -> dict[str, dict[str, float]]:
+    """Return each correlation with its interval."""
+    rng = np.random.default_rng(0)
+    n = len(found.risk)
+    drawn = [correlations(found.of(rng.integers(0, n, n)), world) for _ in range(REDRAWN)]
+    return {
+        name: {
+            "r": value,
+            "low": float(np.quantile([d[name] for d in drawn], 0.025)),
+            "high": float(np.quantile([d[name] for d in drawn], 0.975)),
+        }
+        for name, value in correlations(found, world).items()
+    }
+
+
+def main() -> None:
+    """Explain, correlate, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--people", type=int, default=100)
+    parser.add_argument("--horizon", type=float, default=90.0)
+    given = parser.parse_args()
+    model, truth = TrainedModel.load(given.model), truth_of(given.run)
+    stores = [SiteStore.open(path) for path in sorted((given.run / "sites").glob("site-*"))]
+    whole = [store for store in stores if len(store.modalities) == 3]
+    if not whole:
+        raise SystemExit("no site holds all three modalities")
+    found = Explainer(model, whole[0], truth, given.horizon).people(given.people)
+    results = with_intervals(found, truth.world)
+    print(f"{len(found.risk)} people, {len(truth.book.conditions)} conditions")
+    for name, row in results.items():
+        print(f"{name:<28} r {row['r']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
+    RESULTS.mkdir(exist_ok=True)
+    told = {"people": len(found.risk), "horizon_days": given.horizon, "correlations": results}
+    (RESULTS / "explanations.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
