@@ -56,6 +56,7 @@ CODES: Final[dict[int, str]] = {
     709: "the model has no such target",
     710: "there is no visit to explain",
     711: "the output file exists already or cannot be written",
+    712: "the model to start from is of another size",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 

@@ -28,6 +28,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.federation.groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
+from healthfm_core.models.heads import LABEL
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
@@ -220,6 +221,32 @@ class TrainedModel:
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)
         return Reading(people, loader_for(people, self.study), model.eval(), self.study.vocabulary)
+
+    def start(
+        self, fresh: Mapping[str, npt.NDArray[np.float32]]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
+
+        A label's head always starts fresh: the new task is another one.
+
+        Raises:
+            RunError: A parameter both have differs in its shape (HF-712).
+        """
+        known = {
+            name: array
+            for name, array in self.parameters.items()
+            if name in fresh and not name.startswith(f"heads.{LABEL}.")
+        }
+        for name, array in known.items():
+            if array.shape != fresh[name].shape:
+                raise RunError(
+                    712,
+                    where=name,
+                    seen=f"{array.shape} in the trained model, {fresh[name].shape} in the new one",
+                    wanted="a run that starts from a model has that model's sizes",
+                    do="Use the model= of the trained model; its card names it",
+                )
+        return {**fresh, **{name: array.copy() for name, array in known.items()}}
 
     def card(self) -> str:
         """Return the model card, in Markdown."""

@@ -52,12 +52,14 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], tokens: TokensConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
         assert all(found["count"].tolist() for found in statistics)
         return VOCABULARY
 
-    def initial_parameters(self, study: Study) -> dict[str, npt.NDArray[np.float32]]:
+    def initial_parameters(
+        self, study: Study, config: RunConfig
+    ) -> dict[str, npt.NDArray[np.float32]]:
         """Ones, for the groups of the study's modalities."""
         return {
             name: np.ones(shape, np.float32)

@@ -23,6 +23,10 @@ class FederationConfig(Schema):
     """The round loop."""
 
     rounds: int = Field(8, ge=1)
+    start_from: str | None = Field(
+        None,
+        description="folder of an exported model: its vocabulary, and its parameters to start from",
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of the sites asked each round")
     aggregation: Literal["modality", "shared"] = Field(
         "modality",

@@ -46,8 +46,16 @@ METRICS: Final = "metrics"
 def for_the_wire(config: RunConfig) -> RunConfig:
     """Return `config` without what is the coordinator's own: folders, and how it simulates."""
     data = config.data.model_copy(update={"path": None, "stores": ()})
-    update = {"out": None, "resume": False, "data": data, "simulation": SimulationConfig()}
-    return config.model_copy(update=update)
+    federation = config.federation.model_copy(update={"start_from": None})
+    return config.model_copy(
+        update={
+            "out": None,
+            "resume": False,
+            "data": data,
+            "federation": federation,
+            "simulation": SimulationConfig(),
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Agreement:
             version=protocol.VERSION,
             run_id=secrets.token_hex(8),
             config=for_the_wire(config),
-            vocabulary=self.work.vocabulary(arrays, config.tokens),
+            vocabulary=self.work.vocabulary(arrays, config),
             modalities=modalities,
         )
         self.store.save_study(study)

@@ -83,7 +83,8 @@ def make_app(
         sites = agreement.sites(nodes, study)
         state = store.load()
         if state is None:
-            state = ServerState(0, work.initial_parameters(study), OptimizerState())
+            parameters = work.initial_parameters(study, request.config)
+            state = ServerState(0, parameters, OptimizerState())
             store.save(state)
         store.forget_after(state.round)
         ModalityFedAvg(study, sites, exchange, store, request.patience, listener).run(state)

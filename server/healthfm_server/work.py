@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.tokens.vocabulary import Vocabulary
 
@@ -18,8 +18,15 @@ Arrays = dict[str, npt.NDArray[Any]]
 class StudyWork(Protocol):
     """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], tokens: TokensConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' statistics, in the sites' order."""
 
-    def initial_parameters(self, study: Study) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the parameters of every group of the study's model."""
+    def initial_parameters(
+        self, study: Study, config: RunConfig
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the parameters of every group of the study's model.
+
+        Args:
+            study: The contract.
+            config: The coordinator's own configuration, with what does not go on the wire.
+        """

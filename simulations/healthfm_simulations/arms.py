@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from healthfm_core.config import RunConfig, ServerOptimizerConfig, TokensConfig
+from healthfm_core.config import RunConfig, ServerOptimizerConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
@@ -66,7 +66,7 @@ class AgreedVocabulary(ServerWork):
         self._vocabulary = vocabulary
 
     def vocabulary(
-        self, statistics: Sequence[dict[str, npt.NDArray[Any]]], tokens: TokensConfig
+        self, statistics: Sequence[dict[str, npt.NDArray[Any]]], config: RunConfig
     ) -> Vocabulary:
         """Return the agreed vocabulary, whatever these sites' statistics are."""
         return self._vocabulary
@@ -177,7 +177,7 @@ def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
         site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
         for site in sites
     ]
-    return ServerWork().vocabulary([dict(found) for found in statistics], config.tokens)
+    return ServerWork().vocabulary([dict(found) for found in statistics], config)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

@@ -1,0 +1,66 @@
+"""A run that starts from a trained model: pretraining, then a task of one's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from healthfm_core.config.compose import compose
+from healthfm_core.errors import RunError
+from healthfm_core.trained import TrainedModel
+from healthfm_simulations.cohort import generate, write_sites
+from healthfm_simulations.engine import NodeSpec, run_federation
+from tests.training.test_round import SETTINGS
+
+SMALL = [*SETTINGS, "rounds=1", "federation.evaluate_every=0", "train.max_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretraining")
+    config = compose(SMALL)
+    paths = write_sites(generate(config.data.cohort, 0), folder / "sites")
+    nodes = [NodeSpec(path.name, ((path, None),)) for path in paths]
+    result = run_federation(config, nodes, folder / "run")
+    TrainedModel(result.study, result.parameters, 1).save(folder / "model")
+    return folder / "model", nodes, result
+
+
+def test_a_run_goes_on_from_the_model_it_names(pretrained, tmp_path):
+    model, nodes, before = pretrained
+    still = [*SMALL, f"federation.start_from={model}", "train.lr=1e-12"]
+    after = run_federation(compose(still), nodes, tmp_path / "run")
+    assert after.study.vocabulary == before.study.vocabulary
+    for name, array in before.parameters.items():
+        np.testing.assert_allclose(after.parameters[name], array, atol=1e-6)
+    assert str(model) not in after.study.to_json()
+
+
+def test_new_objectives_get_fresh_heads_and_the_vocabulary_stays(pretrained, tmp_path):
+    model, nodes, before = pretrained
+    other = [
+        *(s for s in SMALL if "objectives" not in s),
+        f"federation.start_from={model}",
+        "train.lr=1e-12",
+        "tokens.max_codes=7",
+    ]
+    after = run_federation(compose(other), nodes, tmp_path / "run")
+    assert after.study.vocabulary == before.study.vocabulary
+    assert "heads.hazard.state.weight" not in after.parameters
+
+
+def test_a_model_of_another_size_is_refused(pretrained, tmp_path):
+    model, nodes, _ = pretrained
+    wider = [*SMALL, f"federation.start_from={model}", "model.width=32"]
+    with pytest.raises(RunError, match="HF-712"):
+        run_federation(compose(wider), nodes, tmp_path / "run")
+
+
+def test_a_label_s_head_starts_fresh(pretrained):
+    model, _, _ = pretrained
+    trained = TrainedModel.load(model)
+    name = "heads.label.bias"
+    known = TrainedModel(trained.study, {name: np.ones(1, np.float32)}, 1)
+    fresh = {name: np.zeros(1, np.float32), "backbone.norm.weight": np.full(16, 2.0, np.float32)}
+    assert known.start(fresh)[name] == 0
+    assert (trained.start(fresh)["backbone.norm.weight"] != 2.0).any()
