@@ -38,17 +38,26 @@ def score_of(queries: Followed) -> np.ndarray:
     )
 
 
-def test_a_row_is_left_out_only_where_the_follow_up_ended_too_soon_without_the_event():
-    """Had it on day 10 of 12 · not in 40 · lost after 20 · on the 30th · on the 31st."""
-    queries = followed([10, NEVER, NEVER, 30, 31], [12, 40, 20, 30, 31])
+def test_a_row_is_left_out_where_the_follow_up_ended_too_soon():
+    """Had it on day 10 of 40 · not in 40 · lost after 20 · on the 30th · on the 31st."""
+    queries = followed([10, NEVER, NEVER, 30, 31], [40, 40, 20, 30, 31])
     found = within(queries, score_of(queries), 30.0)
     assert found.subject.tolist() == [0, 1, 3, 4]
     assert found.outcome.tolist() == [True, False, True, False]
     assert found.score.tolist() == [0.0, 0.25, 0.75, 1.0]
 
 
-def test_whoever_had_the_event_is_known_however_short_the_follow_up():
-    queries = followed([10], [2])
+def test_who_is_lost_too_soon_is_left_out_with_the_event_as_without_it():
+    """Independent losses: among those who stay the share of events is the true one."""
+    rng = np.random.default_rng(0)
+    event, lost = rng.exponential(60.0, 20_000), rng.uniform(0, 90, 20_000)
+    seen = np.where(event <= lost, event, NEVER)[:, None]
+    found = within(followed(seen, lost), np.zeros((20_000, 1), np.float32), 30.0)
+    assert found.outcome.mean() == pytest.approx(1 - np.exp(-0.5), abs=0.015)
+
+
+def test_who_died_of_it_is_kept_however_short_the_follow_up():
+    queries = followed([2], [2], died=[True])
     assert within(queries, score_of(queries), 30.0).outcome.tolist() == [True]
 
 
@@ -65,10 +74,10 @@ def test_whoever_died_without_it_is_known_not_to_have_had_it():
 
 
 def test_known_rows_are_counted_per_target():
-    queries = followed([[3, NEVER], [NEVER, 8]], [10, 10], repeats=[[0, 1], [2, 0]])
+    queries = followed([[3, NEVER], [NEVER, 8]], [40, 10], repeats=[[0, 1], [2, 0]])
     found = within(queries, score_of(queries), 30.0)
     assert found.target.tolist() == [0, 1]
-    assert found.subset("new_onset").subject.tolist() == [0, 1]
+    assert found.subset("new_onset").subject.tolist() == [0]
 
 
 def test_time_to_event_ends_at_the_event_or_at_the_end_of_follow_up():

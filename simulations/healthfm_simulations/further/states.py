@@ -216,9 +216,7 @@ def _embedded(states: States, days: float, targets: Int64) -> Embedded:
     """Return the states whose outcome is known: does one of `targets`, not had before, occur?"""
     new = states.repeats[:, targets] == 0
     occurs = ((states.next_days[:, targets] <= days) & new).any(1)
-    last_seen = np.where(np.isfinite(states.next_days), states.next_days, 0).max(1, initial=0)
-    known = occurs | (np.maximum(states.followed_days, last_seen) >= days)
-    keep = known & new.any(1)
+    keep = (states.followed_days >= days) & new.any(1)
     return Embedded(
         states.x[keep].astype(np.float64), occurs[keep], states.subject[keep], states.site[keep]
     )
