@@ -1,12 +1,11 @@
 """Whether explanations are true: occlusion against the laws of the simulated cohort.
 
-    healthfm-simulate train=multitask simulation.arms=[federated] out=runs/first
-    healthfm-server export runs/first/runs/fold-0/federated models/first
-    python benchmarks/explanations.py runs/first models/first [--people 100] [--horizon 90]
+    python benchmarks/explanations.py [--folder runs/explanations] [--people 200] [--horizon 90]
 
-The people are drawn from the sites that hold all three modalities, and each is explained after the
-last visit that followed wearing. Every pair of a condition and a source has a known effect, so
-that what occlusion says can be held against it:
+A small world (8 conditions, 5 readings, 2 latents, 3 scores, everybody wears) is simulated, a tiny
+model trained on its hazards alone, and people explained after the first visit that follows their
+last wearing. The folder keeps the cohort and the model; a second call trains nothing. Every pair of
+a condition and a source has a known effect, so that what occlusion says can be held against it:
 
 - scores: the slope, over people, of the change in log-odds on the score's z, against the planted
   log hazard per SD (most pairs have none);
@@ -32,22 +31,48 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.config import CohortConfig
+from healthfm_core.config import RunConfig
+from healthfm_core.config.compose import compose
 from healthfm_core.data.rows import Rows
 from healthfm_core.data.sequences import WEARABLE
 from healthfm_core.data.store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
 from healthfm_core.explain.parts import Part, parts_of
-from healthfm_core.seeding import numpy_generator
+from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
+from healthfm_core.seeding import numpy_generator, seed_for
+from healthfm_core.tokens.statistics import site_statistics
+from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel
-from healthfm_simulations.cohort import generate
+from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_simulations.cohort import Cohort, generate, write_sites
+from healthfm_simulations.cohort.ancestry import with_ancestry
 from healthfm_simulations.cohort.build import FIRST_ID
 from healthfm_simulations.cohort.people import Lives, draw_people, live
 from healthfm_simulations.cohort.tables import CodeBook
 from healthfm_simulations.cohort.world import World
-from healthfm_simulations.partition import site_sizes
 
+SETTINGS = [
+    "data.cohort.subjects=2000",
+    "data.cohort.sites=1",
+    "data.cohort.conditions=8",
+    "data.cohort.drugs=0",
+    "data.cohort.labs=4",
+    "data.cohort.latents_fast=1",
+    "data.cohort.latents_slow=1",
+    "data.cohort.prs=3",
+    "data.cohort.without_wearable=0",
+    "data.cohort.without_genomics=0",
+    "data.cohort.label_shift=0",
+    "train=multitask",
+    "train.objectives.next_visit=0",
+    "train.objectives.masked_reconstruction=0",
+    "train.batch_size=32",
+    "train.local_epochs=4",
+    "train.lr=2e-3",
+    "rounds=10",
+]
 RESULTS = Path(__file__).parent / "results"
 REDRAWN = 200
 
@@ -90,21 +115,39 @@ class Found:
         return Found(*(array[rows] for array in arrays), lab=[self.lab[row] for row in rows])
 
 
-def truth_of(run: Path) -> Truth:
-    """Live the run's cohort again: its seeds give the very same people."""
-    told = json.loads((run / "sites" / "truth" / "world.json").read_text("utf-8"))
-    config, seed = CohortConfig.model_validate(told["config"]), told["seed"]
-    world = generate(config, seed).world
-    smallest = min(20, config.subjects // config.sites)
-    rng = numpy_generator(seed, "cohort", "sizes")
-    sizes = site_sizes(
-        config.subjects, config.sites, config.size_skew, rng, at_least=max(1, smallest)
-    )
-    site = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+def truth_of(config: RunConfig) -> tuple[Truth, Cohort]:
+    """Return the cohort, and its lives lived again: the seeds give the very same people."""
+    own, seed = config.data.cohort, config.seed
+    cohort = generate(own, seed)
+    world = cohort.world
+    site = np.zeros(own.subjects, np.int32)
     scores = int(world.score.max()) + 1
-    people = draw_people(site, config.years, scores, numpy_generator(seed, "cohort", "people"))
+    people = draw_people(site, own.years, scores, numpy_generator(seed, "cohort", "people"))
+    people = with_ancestry(people, own, numpy_generator(seed, "cohort", "ancestry"))
     lives = live(world, people, numpy_generator(seed, "cohort", "lives"))
-    return Truth(world, CodeBook.of(world), lives)
+    return Truth(world, CodeBook.of(world), lives), cohort
+
+
+def trained(folder: Path, store: SiteStore, config: RunConfig) -> TrainedModel:
+    """Return the folder's model, trained at one site where there is none yet."""
+    if folder.exists():
+        return TrainedModel.load(folder)
+    vocabulary = build_vocabulary(site_statistics([store], config.tokens), config.tokens)
+    modalities = tuple(sorted(store.modalities))
+    study = Study(VERSION, "explanations", config, vocabulary, modalities)
+    parameters, data = initial_parameters(study), SiteData.load([store], study)
+    groups = tuple(sorted({group_of(name) for name in parameters}))
+    rounds = config.federation.rounds
+    for round_ in range(1, rounds + 1):
+        seed = seed_for(config.seed, "round", round_)
+        order = RoundOrder(round=round_, rounds=rounds, groups=groups, evaluate=False, seed=seed)
+        result = run_round(parameters, data, study, order)
+        for name, update in result.update.items():
+            parameters[name] = parameters[name] + update
+        print(f"round {round_}: loss {result.metrics['loss_time_to_event']:.4f}", flush=True)
+    model = TrainedModel(study, parameters, rounds)
+    model.save(folder)
+    return model
 
 
 @dataclass(frozen=True)
@@ -129,7 +172,7 @@ class Explainer:
         self.truth, self.reading = truth, model.read(store)
         columns = tuple(vocabulary.targets.index(code) for code in book.conditions)
         edges = model.study.config.train.horizons_days
-        self.asker = Asker(self.reading, columns, edges, horizon_days)
+        self.asker = Asker(self.reading, columns, edges, horizon_days, vocabulary.target_of_code)
         self.names = Names.of(vocabulary, store)
         self.lab_of = {int(vocabulary.look_up([c], {})[0][0]): g for g, c in enumerate(book.labs)}
         panel = [f"PRS//{name}" for name in vocabulary.prs_panel]
@@ -164,9 +207,12 @@ class Explainer:
         score = np.full((people.prs.shape[1], change.shape[1]), np.nan)
         score[[part.scores[0] for part in parts if part.kind == "score"]] = change[kind == "score"]
         who = int(people.subject_id[subject]) - FIRST_ID
+        at = np.searchsorted(lives.person, who) + visit
+        if lives.time_us[at] != row.time_us[0]:
+            raise SystemExit("the lives lived again are not the cohort's")
         return Person(
             risk=log_odds(self.asker.risks(row))[0],
-            latent=lives.latent[np.searchsorted(lives.person, who) + visit],
+            latent=lives.latent[at],
             wearing=change[kind == "group"][0],
             score=score[self.place],
             z=people.prs[subject].astype(np.float64)[self.place],
@@ -259,21 +305,23 @@ def with_intervals(found: Found, world: World) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Explain, correlate, print and write."""
+    """Train, explain, correlate, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--people", type=int, default=100)
+    parser.add_argument("--folder", type=Path, default=Path("runs/explanations"))
+    parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--horizon", type=float, default=90.0)
     given = parser.parse_args()
-    model, truth = TrainedModel.load(given.model), truth_of(given.run)
-    stores = [SiteStore.open(path) for path in sorted((given.run / "sites").glob("site-*"))]
-    whole = [store for store in stores if len(store.modalities) == 3]
-    if not whole:
-        raise SystemExit("no site holds all three modalities")
-    found = Explainer(model, whole[0], truth, given.horizon).people(given.people)
+    config = compose(SETTINGS)
+    truth, cohort = truth_of(config)
+    path = given.folder / "sites" / cohort.sites[0].name
+    if not path.exists():
+        write_sites(cohort, given.folder / "sites")
+    store = SiteStore.open(path)
+    model = trained(given.folder / "model", store, config)
+    unseen = store.narrowed(subjects=store.subjects("held_out"))
+    found = Explainer(model, unseen, truth, given.horizon).people(given.people)
     results = with_intervals(found, truth.world)
-    print(f"{len(found.risk)} people, {len(truth.book.conditions)} conditions")
+    print(f"{len(found.risk)} held-out people, {len(truth.book.conditions)} conditions")
     for name, row in results.items():
         print(f"{name:<28} r {row['r']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
     RESULTS.mkdir(exist_ok=True)

@@ -50,6 +50,8 @@ def collate(
     arrays = _tokens(record, layout, shape) | _times(record, rows, layout, drops, shape)
     arrays |= _modalities(record, rows, layout, drops, sizes, shape)
     arrays |= _queries(record, rows, layout, sizes, query_kind)
+    if drops.single is not None:
+        arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
     _place_queries(arrays, rows, layout, query_kind)
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 

@@ -23,12 +23,14 @@ class Hidden:
         item: [h] the item, an index into `Sequences`; one that is not of the row hides nothing.
         score: [R, P] polygenic scores.
         birth: [R] the birth, and the age with it.
+        visits: [R, V] visits that no longer hold a target, all before the row's only query.
     """
 
     row: Int64
     item: Int64
     score: Bool
     birth: Bool
+    visits: Int64
 
     def __len__(self) -> int:
         return len(self.birth)
@@ -41,6 +43,7 @@ class Hidden:
             self.item[first:last],
             self.score[low:high],
             self.birth[low:high],
+            self.visits[low:high],
         )
 
     def shown(self, low: Int64, size: Int64) -> Bool:

@@ -14,6 +14,7 @@ from healthfm_core.data.segments import run_starts
 from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.explain.naming import Names
 
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 US_PER_DAY: Final = 86_400_000_000
@@ -46,10 +47,19 @@ class Part:
     visit: int = -1
 
 
-def hidden_of(parts: Sequence[Part], n_scores: int) -> Hidden:
-    """Return that row i lacks ``parts[i]``."""
+def hidden_of(
+    parts: Sequence[Part], people: Sequences, items: Int64, target_of_code: Int32
+) -> Hidden:
+    """Return that row i lacks ``parts[i]``.
+
+    Args:
+        parts: What is hidden of each row.
+        people: The tokenised people.
+        items: The items of the record that is explained, in order.
+        target_of_code: The target of each code index, -1 where it is none.
+    """
     count = [len(part.items) for part in parts]
-    score = np.zeros((len(parts), n_scores), np.bool_)
+    score = np.zeros((len(parts), people.prs.shape[1]), np.bool_)
     for row, part in enumerate(parts):
         score[row, list(part.scores)] = True
     return Hidden(
@@ -57,7 +67,24 @@ def hidden_of(parts: Sequence[Part], n_scores: int) -> Hidden:
         np.array([item for part in parts for item in part.items], np.int64),
         score,
         np.array([part.birth for part in parts], np.bool_),
+        _visits_less(parts, people, items, target_of_code),
     )
+
+
+def _visits_less(
+    parts: Sequence[Part], people: Sequences, items: Int64, target_of_code: Int32
+) -> Int64:
+    """Return [n, V] visits that hold a target with everything there, but not without a part."""
+    n_targets = max(1, int(target_of_code.max()) + 1)
+    target = np.where(people.kind[items] == EVENT, target_of_code[people.code[items]], -1)
+    pair = np.where(target >= 0, people.visit[items] * n_targets + target, -1)
+    pairs, which, total = np.unique(pair, return_inverse=True, return_counts=True)
+    less = np.zeros((len(parts), n_targets), np.int64)
+    for row, part in enumerate(parts):
+        inside = np.searchsorted(items, part.items)
+        gone = np.bincount(which[inside], minlength=len(pairs)) == total
+        np.add.at(less[row], pairs[gone & (pairs >= 0)] % n_targets, 1)
+    return less
 
 
 def parts_of(people: Sequences, subject: int, stop: int, names: Names) -> list[Part]:

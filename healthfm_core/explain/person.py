@@ -111,7 +111,8 @@ def explain(
     names = Names.of(vocabulary, store)
     rows = reading.loader.after_visits(0)
     chosen = _chosen(rows, at_us, store)
-    asker = Asker(reading, columns, model.study.config.train.horizons_days, horizon_days)
+    edges = model.study.config.train.horizons_days
+    asker = Asker(reading, columns, edges, horizon_days, vocabulary.target_of_code)
     row = rows.take(np.array([chosen]))
     parts = parts_of(reading.people, 0, int(row.stop[0]), names)
     moved, left_out = _taken_apart(asker, row, parts, alone)

@@ -49,7 +49,8 @@ def loader_of(people: list[Person], max_len: int = 64, sequences=None) -> BatchL
 def hidden_of(items, scores=(False, False), birth=False) -> Hidden:
     """One row's."""
     item = np.array(items, np.int64)
-    return Hidden(np.zeros_like(item), item, np.array([scores]), np.array([birth]))
+    visits = np.zeros((1, TARGETS), np.int64)
+    return Hidden(np.zeros_like(item), item, np.array([scores]), np.array([birth]), visits)
 
 
 def without(person: Person, items: set[int]) -> Person:
@@ -121,12 +122,16 @@ def test_each_row_hides_its_own_over_the_bounds_of_batches():
     last = loader.after_visits(0).take(np.array([2]))
     rows = last.take(np.zeros(5, np.int64))
     events = np.flatnonzero(loader.sequences.kind == 2)
-    hidden = Hidden(np.arange(5), events, np.zeros((5, SCORES), np.bool_), np.zeros(5, np.bool_))
+    visits = np.eye(5, TARGETS, dtype=np.int64)
+    none = np.zeros((5, SCORES), np.bool_)
+    hidden = Hidden(np.arange(5), events, none, np.zeros(5, np.bool_), visits)
     batches = list(loader.asked(rows, batch_size=2, hidden=hidden))
     assert [batch.size for batch in batches] == [2, 2, 1]
     tokens = [set(row.tolist()) - {0} for batch in batches for row in batch.token]
     every = {3, 4, 5, 6, 10, 11}
     assert [every - found for found in tokens] == [{4}, {10}, {5}, {11}, {6}]
+    repeats = torch.cat([batch.repeats for batch in batches])[:, 0]
+    assert repeats.tolist() == ([2, 1, 0, 0] - visits).tolist()
 
 
 def test_an_item_of_another_row_s_subject_hides_nothing():

@@ -9,7 +9,9 @@ import pytest
 
 from healthfm_core.errors import RunError, StoreError
 from healthfm_core.explain import explain
+from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import log_odds
+from healthfm_core.explain.parts import hidden_of, parts_of
 from tests.explain.conftest import FIRST, OUTCOME, QUIET, SIGNAL
 
 FIRST_US = int(FIRST.timestamp() * 1e6)
@@ -76,6 +78,34 @@ def test_what_lies_beyond_the_window_adds_exactly_nothing(planted):
     assert 0 < len(unread) < len(events)
     assert {(c.log_odds, c.risk) for c in unread} == {(0.0, 0.0)}
     assert max(c.part.time_us for c in unread) <= min(c.part.time_us for c in events if c.read)
+
+
+def test_a_hidden_target_occurred_once_less_unless_its_visit_holds_it_twice(planted):
+    """The hazard's head is told in how many earlier visits each target occurred."""
+    view = planted.store.narrowed(subjects=[planted.long_record])
+    reading = planted.model.read(view)
+    people, vocabulary = reading.people, planted.model.study.vocabulary
+    rows = reading.loader.after_visits(0)
+    row = rows.take(np.array([len(rows) - 1]))
+    parts = parts_of(people, 0, int(row.stop[0]), Names.of(vocabulary, view))
+    items = np.arange(len(people.kind))
+    (batch,) = reading.loader.asked(row, batch_size=1)
+    whole = batch.repeats[0, 0].long().numpy()
+    for part, less in zip(
+        parts, hidden_of(parts, people, items, vocabulary.target_of_code).visits, strict=True
+    ):
+        left = set(range(len(items))) - set(part.items)
+        held = {
+            (int(people.visit[at]), int(vocabulary.target_of_code[people.code[at]]))
+            for at in left
+            if people.kind[at] == 2 and vocabulary.target_of_code[people.code[at]] >= 0
+        }
+        wanted = [sum(t == target for _, t in held) for target in range(len(whole))]
+        assert (whole - less).tolist() == wanted, part
+    clinic = next(part for part in parts if part.name == "all clinical events")
+    (less,) = hidden_of([clinic], people, items, vocabulary.target_of_code).visits
+    assert less.tolist() == whole.tolist()
+    assert whole.sum() == 3
 
 
 def test_what_the_model_has_no_encoder_for_is_no_part(planted):
