@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -18,6 +18,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from meds import death_code
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -177,6 +178,8 @@ class TrainedModel:
     def risks(self, store: SiteStore, *, horizon_days: float) -> Risks:
         """Return each target's risk within `horizon_days` after each visit of every subject.
 
+        Where death is among the targets, it competes: a target occurs only to who is alive.
+
         Raises:
             RunError: The model was not trained to say so (HF-708).
         """
@@ -185,8 +188,10 @@ class TrainedModel:
         asked = reading.loader.in_order(batch_size=BATCH, query="now")
         found = answer(reading.model, asked, "hazard")
         edges = self.study.config.train.horizons_days
-        probability = risk(torch.from_numpy(found.logit)[None], edges, horizon_days)[0]
         targets = self.study.vocabulary.targets
+        death = death_among(targets)
+        logits = torch.from_numpy(found.logit)[None]
+        probability = risk(logits, edges, horizon_days, death=death)[0]
         subject_id = reading.people.subject_id[found.subject]
         return Risks(subject_id, found.time_us, targets, probability.numpy())
 
@@ -276,6 +281,11 @@ class TrainedModel:
             "",
         ]
         return "\n".join(lines)
+
+
+def death_among(targets: Sequence[str]) -> int | None:
+    """Return which of the targets is death; None where none is."""
+    return targets.index(death_code) if death_code in targets else None
 
 
 def _damaged(folder: Path, seen: str) -> RunError:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import tests.quiet_flower  # noqa: F401
+from healthfm_core import trained
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import VERSION, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
-from healthfm_core.trained import TrainedModel
+from healthfm_core.trained import TrainedModel, death_among
 from healthfm_core.training import initial_parameters
 from healthfm_server.__main__ import main
 from healthfm_server.run_store import RunStore
@@ -110,6 +111,16 @@ def test_risks_are_refused_by_a_model_that_has_none(model, stores):
 def test_a_horizon_that_the_model_knows_nothing_of_is_refused(model, stores, days):
     with pytest.raises(RunError, match=r"HF-708.*from now to 730 days"):
         model.risks(stores[0], horizon_days=days)
+
+
+def test_who_dies_first_has_nothing_else_occur(model, stores, monkeypatch):
+    assert death_among(("DX//A", "MEDS_DEATH")) == 1
+    assert death_among(("DX//A",)) is None
+    alone = model.risks(stores[0], horizon_days=365.0).probability
+    monkeypatch.setattr(trained, "death_among", lambda targets: 1)
+    competing = model.risks(stores[0], horizon_days=365.0).probability
+    assert np.allclose(competing[:, 1], alone[:, 1], rtol=1e-5)
+    assert (np.delete(competing, 1, 1) < np.delete(alone, 1, 1)).all()
 
 
 def test_a_view_of_some_people_is_answered_as_the_store_is(model, stores):

@@ -52,6 +52,7 @@ class Asker:
         edges_days: Ends of the hazard's pieces.
         horizon_days: Risk within so many days.
         target_of_code: The target of each code index, -1 where it is none.
+        death: Which of the vocabulary's targets is death; None where none is.
     """
 
     reading: Reading
@@ -59,15 +60,15 @@ class Asker:
     edges_days: tuple[float, ...]
     horizon_days: float
     target_of_code: npt.NDArray[np.int32]
+    death: int | None = None
 
     def risks(self, rows: Rows, hidden: Hidden | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
         found = answer(self.reading.model, batches, HAZARD).logit.astype(np.float64)
-        pieces = len(self.edges_days)
-        chosen = found.reshape(len(found), -1, pieces)[:, list(self.columns)]
-        logits = torch.from_numpy(chosen.reshape(len(found), -1))
-        return risk(logits[None], self.edges_days, self.horizon_days)[0].numpy()
+        logits = torch.from_numpy(found)[None]
+        every = risk(logits, self.edges_days, self.horizon_days, death=self.death)[0]
+        return every.numpy()[:, list(self.columns)]
 
     def contributions(self, row: Rows, parts: Sequence[Part]) -> list[list[Contribution]]:
         """Return, for each target, what each part adds to the risk of one row.
