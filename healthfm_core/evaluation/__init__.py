@@ -5,6 +5,11 @@ turns those of several arms into rows with 95 % intervals over subjects and pair
 `write_report` makes one self-contained page of them. New onset, a code the subject's full history
 does not hold, is always a column of its own: repeating the history scores well overall and finds
 nothing new.
+
+Beside the tables, each a module of its own and an optional part of the page: `horizons` (what
+happens within 30 days to five years) and `survival` (who has it sooner), `probe`, `physiology` and
+`smoothness` (what frozen states hold), `subgroups` (groups of people) and `missing` (inputs that
+are absent or spoilt).
 """
 
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset

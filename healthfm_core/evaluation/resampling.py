@@ -214,6 +214,14 @@ def _rows_above(data: Resampled) -> Estimate:
     return Estimate(float(len(data.above.index)), rows)
 
 
+def _people_above(data: Resampled) -> Estimate:
+    """How many subjects have such a row."""
+    if data.above is None:
+        return Estimate(0.0, np.zeros(len(data.draws.weight)))
+    found = np.unique(data.above.index)
+    return Estimate(float(len(found)), data.draws.weight[:, found].sum(1).astype(np.float64))
+
+
 def _above(of: Callable[[Resampled], Estimate]) -> Callable[[Resampled], Estimate]:
     """The same metric among rows predicted above `calibration.HIGH_RISK`."""
     return lambda data: data.undefined() if data.above is None else of(data.above)
@@ -241,6 +249,7 @@ METRICS: Final[Mapping[str, Callable[[Resampled], Estimate]]] = MappingProxyType
         "slope": _slope,
         "intercept": _intercept,
         "rows_above_20": _rows_above,
+        "people_above_20": _people_above,
         "ece_above_20": _above(_ece),
         "slope_above_20": _above(_slope),
         "intercept_above_20": _above(_intercept),

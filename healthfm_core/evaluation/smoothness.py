@@ -129,31 +129,34 @@ def _steps(
     states: States, happenings: Happenings, tolerance_days: float
 ) -> tuple[Int64, Float64, Bools]:
     """Subject, relative step and whether something happened, for each pair a day apart."""
-    people = np.unique(states.subject)
     order = np.lexsort((states.t_days, states.subject))
-    owner = np.searchsorted(people, states.subject[order]).astype(np.int64)
-    t, z = states.t_days[order].astype(np.float64), states.z[order].astype(np.float64)
-    every = np.concatenate([t, happenings.t_days])
-    span = float(np.ptp(every)) + 4.0 * DAY if len(every) else 1.0
-    start = float(every.min()) if len(every) else 0.0
-    key = owner * span + (t - start)
-    later = _nearest(key, key + DAY)
-    near = np.abs(key[later] - key - DAY) <= tolerance_days if len(key) else np.zeros(0, np.bool_)
-    length = np.linalg.norm(z, axis=1)
-    keep = np.flatnonzero(near & (later > np.arange(len(key))) & (length > 0))
-    step = np.linalg.norm(z[later[keep]] - z[keep], axis=1) / length[keep]
+    subject, z = states.subject[order].astype(np.int64), states.z[order].astype(np.float64)
+    at, happened = _on_one_line(subject, states.t_days[order], happenings)
+    later, length = _nearest(at, at + DAY), np.linalg.norm(z, axis=1)
+    near = np.abs(at[later] - at - DAY) <= tolerance_days
+    first = np.flatnonzero(near & (later > np.arange(len(at))) & (length > 0))
+    step = np.linalg.norm(z[later[first]] - z[first], axis=1) / length[first]
+    until = np.searchsorted(happened, at[first] + DAY, side="right")
+    before = np.searchsorted(happened, at[first], side="right")
+    return subject[first], step, until > before
+
+
+def _on_one_line(
+    subject: Int64, t_days: npt.NDArray[np.floating], happenings: Happenings
+) -> tuple[Float64, Float64]:
+    """Times of states [n] and of what happened to them, person after person, days apart."""
+    people = np.unique(subject)
     known = np.isin(happenings.subject, people)
-    whose = np.searchsorted(people, happenings.subject[known])
-    happened = np.sort(whose * span + (happenings.t_days[known] - start))
-    until = np.searchsorted(happened, key[keep] + DAY, side="right")
-    before = np.searchsorted(happened, key[keep], side="right")
-    return people[owner[keep]].astype(np.int64), step, until > before
+    when = happenings.t_days[known].astype(np.float64)
+    every = np.r_[t_days.astype(np.float64), when]
+    whose = np.searchsorted(people, np.r_[subject, happenings.subject[known]])
+    apart = np.ptp(every) + 4.0 * DAY if len(every) else 0.0
+    line = whose * apart + every
+    return line[: len(subject)], np.sort(line[len(subject) :])
 
 
 def _nearest(key: Float64, wanted: Float64) -> Int64:
     """Return the place in ascending `key` that is nearest to each wanted value."""
-    if not len(key):
-        return np.zeros(0, np.int64)
     right = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
     left = np.maximum(right - 1, 0)
     is_left = np.abs(key[left] - wanted) <= np.abs(key[right] - wanted)

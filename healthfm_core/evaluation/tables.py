@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.evaluation.bootstrap import Estimate, draw_subjects
-from healthfm_core.evaluation.calibration import HIGH_RISK
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 from healthfm_core.evaluation.resampling import estimates as estimates_of
 
@@ -30,6 +29,7 @@ BASE_METRICS: Final = (
     "slope",
     "intercept",
     "rows_above_20",
+    "people_above_20",
     "ece_above_20",
     "slope_above_20",
     "intercept_above_20",
@@ -53,7 +53,7 @@ class MetricRow:
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        n_subjects: Subjects with a row in the subset; for a metric above 20 %, with such a row.
+        n_subjects: Subjects with a row in the subset.
     """
 
     arm: str
@@ -110,7 +110,7 @@ def metric_rows(
         parts = {arm: p.subset(subset) for arm, p in predictions.items()}
         estimates = {arm: estimates_of(tuple(metrics), part, draws) for arm, part in parts.items()}
         for arm, part in parts.items():
-            people = _people(part, metrics)
+            people = dict.fromkeys(metrics, part.n_subjects)
             rows += rows_of_estimates(arm, task, subset, estimates[arm], people)
             if arm != reference and reference in parts and same_rows(parts[reference], part):
                 paired = {
@@ -130,13 +130,6 @@ def same_rows(a: Predictions, b: Predictions) -> bool:
         and np.array_equal(a.target, b.target)
         and np.array_equal(a.outcome, b.outcome)
     )
-
-
-def _people(part: Predictions, metrics: Sequence[str]) -> dict[str, int]:
-    """Subjects that each metric speaks of."""
-    above = part.where(part.score > HIGH_RISK).n_subjects
-    everyone = part.n_subjects
-    return {metric: above if metric.endswith(ABOVE) else everyone for metric in metrics}
 
 
 def rows_of_estimates(

@@ -18,6 +18,7 @@ METRIC_NAMES: Final = {
     "slope": "calibration slope",
     "intercept": "calibration in the large",
     "rows_above_20": "predictions above 20 %",
+    "people_above_20": "people above 20 %",
     "ece_above_20": "ECE above 20 %",
     "slope_above_20": "slope above 20 %",
     "intercept_above_20": "calibration in the large above 20 %",

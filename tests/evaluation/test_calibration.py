@@ -18,7 +18,8 @@ from healthfm_core.evaluation.calibration import (
 from healthfm_core.evaluation.predictions import Predictions
 from healthfm_core.evaluation.resampling import estimates
 
-ABOVE = ("rows_above_20", "ece_above_20", "slope_above_20", "intercept_above_20")
+COUNTS = ("rows_above_20", "people_above_20")
+ABOVE = (*COUNTS, "ece_above_20", "slope_above_20", "intercept_above_20")
 
 
 def above(score: np.ndarray, outcome: np.ndarray) -> dict[str, Estimate]:
@@ -113,6 +114,19 @@ def test_a_slope_above_a_fifth_is_the_slope_of_those_rows():
 
 def test_without_a_prediction_above_a_fifth_there_is_no_error_there():
     found = above(np.full(10, 0.2, np.float32), np.arange(10) < 2)
-    assert found["rows_above_20"].value == 0
-    assert found["rows_above_20"].interval() == (0.0, 0.0)
-    assert np.isnan([found[m].value for m in ABOVE if m != "rows_above_20"]).all()
+    for name in COUNTS:
+        assert found[name].value == 0
+        assert found[name].interval() == (0.0, 0.0)
+    assert np.isnan([found[name].value for name in ABOVE if name not in COUNTS]).all()
+
+
+def test_people_above_a_fifth_are_counted_once_and_drawn_again_like_others():
+    """Of three people one has two rows above, one has one, one has none."""
+    subject, score = np.array([1, 1, 2, 2, 3]), np.array([0.3, 0.9, 0.1, 0.5, 0.2], np.float32)
+    zeros = np.zeros(5, np.int32)
+    rows = Predictions(subject, zeros, zeros, np.zeros(5, np.float32), score, score > 0.4)
+    draws = draw_subjects(subject, 6, np.random.default_rng(0))
+    found = estimates(COUNTS, rows, draws)
+    assert [found[name].value for name in COUNTS] == [3, 2]
+    assert (found["people_above_20"].replicates == draws.weight[:, :2].sum(1)).all()
+    assert (found["rows_above_20"].replicates == draws.weight @ [2, 1, 0]).all()

@@ -73,7 +73,7 @@ def context(**changes: object) -> ReportContext:
 def test_every_arm_has_every_metric_in_three_columns(rows):
     plain = [row for row in rows if not row.is_difference]
     assert {row.subset for row in plain} == {"overall", "repeat", "new_onset"}
-    assert len(plain) == 3 * 3 * 13
+    assert len(plain) == 3 * 3 * 14
 
 
 def test_a_label_task_has_one_column():

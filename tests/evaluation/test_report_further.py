@@ -180,11 +180,14 @@ def test_every_horizon_is_a_column_with_the_new_onsets_value(page, rows, context
 
 
 def test_high_risks_have_a_line_of_their_own_unless_too_few_people_have_one(page, rows, context):
-    counted = value_of(rows, arm="federated", subset="overall", metric="rows_above_20")
-    assert counted.n_subjects < 120
-    assert f"federated {counted.value:.0f} {counted.n_subjects}" in plain(page)
-    few = render("t", rows, replace(context, k_subgroup=counted.n_subjects + 1))
-    assert f"federated {counted.value:.0f} {counted.n_subjects}" not in plain(few)
+    own = {
+        row.metric: row.value for row in rows if (row.arm, row.subset) == ("federated", "overall")
+    }
+    assert own["people_above_20"] < PEOPLE
+    line = f"federated {own['rows_above_20']:.0f} {own['people_above_20']:.0f}"
+    assert line in plain(page)
+    few = render("t", rows, replace(context, k_subgroup=int(own["people_above_20"]) + 1))
+    assert line not in plain(few)
 
 
 def test_probes_show_their_draws_and_all_labels_their_interval(page, context):

@@ -37,10 +37,10 @@ def stress_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | N
     }
     palette, lines = arms_of(rows, context.reference), []
     for arm in palette:
-        counted = high.get((arm, "rows_above_20"))
-        if counted is None or counted.n_subjects < max(context.k_subgroup, 1):
+        rows_of, people = (high.get((arm, f"{name}{ABOVE}")) for name in ("rows", "people"))
+        if rows_of is None or people is None or people.value < max(context.k_subgroup, 1):
             continue
-        cells = [Cell(count(round(counted.value), 1), ""), Cell(count(counted.n_subjects, 1), "")]
+        cells = [Cell(count(round(counted.value), 1), "") for counted in (rows_of, people)]
         cells += [cell(high.get((arm, f"{metric}{ABOVE}"))) for metric in STRESS]
         lines.append(arm_line(arm, cells, context.reference, palette))
     names = ("predictions", "people", *(METRIC_NAMES[metric] for metric in STRESS))
