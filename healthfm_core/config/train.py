@@ -51,6 +51,11 @@ class TrainConfig(Schema):
     site_intercepts: bool = Field(
         True, description="each site shifts its answers by its own rates, which stay there"
     )
+    intercept_prior: Literal["fixed", "own_spread"] = Field(
+        "fixed",
+        description="how far a site's rates are shrunk to the study's: as if by 20 further cases, "
+        "or by as many as the spread of its own targets speaks for",
+    )
     repeat_weighting: RepeatWeighting = Field(
         "symmetric",
         description="how a code that was seen before weighs in next_visit: e^(−δ·n) whether it "

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.federation.protocol import Study
@@ -28,6 +29,9 @@ Intercepts = Mapping[str, Float32]
 
 PRIOR_CASES: Final = 20.0
 """A site's rate is counted as if it had had this many further cases, at the study's rate."""
+
+PRIORS: Final = np.geomspace(0.05, 1e4, 200)
+"""What `prior_cases` chooses from; the last is as good as no site's own rate."""
 
 
 def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
@@ -48,25 +52,49 @@ def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
         cases, rows = train.label_value.sum(), len(train.label_value)
         found["label"] = log_odds_ratio(cases, rows, vocabulary.label_rate)[None]
     if vocabulary.targets:
-        found["next_visit"] = log_odds_ratio(
-            subjects_with(train, len(vocabulary.targets)),
-            len(train.visit_time_us),
-            np.array(vocabulary.onset_rates),
-        )
+        cases = subjects_with(train, len(vocabulary.targets))
+        rows, rates = len(train.visit_time_us), np.array(vocabulary.onset_rates)
+        own = study.config.train.intercept_prior == "own_spread"
+        prior = prior_cases(cases, rows, rates) if own else PRIOR_CASES
+        found["next_visit"] = log_odds_ratio(cases, rows, rates, prior)
     return found
 
 
-def log_odds_ratio(cases: Any, rows: int, rate: Any) -> Float32:
+def prior_cases(cases: npt.NDArray[np.int64], rows: int, rates: Float64) -> float:
+    """Return how many cases the study's rates are worth at this site.
+
+    A target's cases are taken as Poisson about the site's rate, and that rate as gamma about the
+    study's, of one shape for all targets: the shape, which is the number of cases the study's rate
+    is worth, is the one under which the site's own counts are likeliest (empirical Bayes, Robbins
+    1956). A site that differs from the study more than chance explains trusts its own counts; one
+    that does not is shrunk to the study's rates.
+
+    Args:
+        cases: [V] of how many `rows` each outcome holds.
+        rows: How many there are.
+        rates: [V] the study's.
+    """
+    known = (rates > 0) & (rates < 1)
+    if not known.any() or rows == 0:
+        return PRIOR_CASES
+    k, c, expected = PRIORS[:, None], cases[known], rows * rates[known]
+    likelihood = gammaln(c + k) - gammaln(k) - k * np.log1p(expected / k)
+    likelihood = likelihood - c * np.log(expected + k)
+    return float(PRIORS[likelihood.sum(axis=1).argmax()])
+
+
+def log_odds_ratio(cases: Any, rows: int, rate: Any, prior: float = PRIOR_CASES) -> Float32:
     """Return the log odds of a site's shrunk rate less those of the study's; 0 where it has none.
 
     Args:
         cases: [...] of how many `rows` the outcome holds.
         rows: How many there are.
         rate: [...] the study's rate, in [0, 1].
+        prior: Further cases at the study's rate that the site's are shrunk by.
     """
     known = np.asarray((np.asarray(rate) > 0) & (np.asarray(rate) < 1))
     study = np.where(known, rate, 0.5)
-    own = (cases + PRIOR_CASES) / (rows + PRIOR_CASES / study)
+    own = (cases + prior) / (rows + prior / study)
     shift = np.log(own / np.maximum(1 - own, 1e-9)) - np.log(study / (1 - study))
     return np.asarray(np.where(known, shift, 0.0), np.float32)
 

@@ -10,7 +10,12 @@ import pytest
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder
 from healthfm_core.training import SiteData, initial_parameters, loaded_model, run_round
-from healthfm_core.training.intercepts import log_odds_ratio, subjects_with
+from healthfm_core.training.intercepts import (
+    PRIOR_CASES,
+    log_odds_ratio,
+    prior_cases,
+    subjects_with,
+)
 from tests.training.test_round import world  # noqa: F401
 
 
@@ -30,6 +35,27 @@ def test_a_large_site_shifts_by_its_own_log_odds_and_a_small_one_hardly():
 def test_no_rate_makes_a_shift_that_is_not_a_number():
     shifts = log_odds_ratio(np.array([50, 50, 50]), 50, np.array([0.0, 0.9999, 1.0]))
     assert np.isfinite(shifts).all()
+
+
+@pytest.mark.parametrize(("shape", "low", "high"), [(0.5, 0.3, 0.8), (5.0, 3.0, 8.0)])
+def test_the_prior_is_the_shape_that_the_site_s_rates_were_drawn_with(shape, low, high):
+    rng = np.random.default_rng(0)
+    rates = np.full(400, 0.02)
+    cases = rng.poisson(1500 * rates * rng.gamma(shape, 1 / shape, 400))
+    assert low < prior_cases(cases, 1500, rates) < high
+
+
+def test_a_site_that_differs_by_chance_alone_is_shrunk_to_the_study_s_rates():
+    rates = np.full(400, 0.02)
+    cases = np.random.default_rng(0).poisson(1500 * rates)
+    prior = prior_cases(cases, 1500, rates)
+    assert prior > 200
+    assert np.abs(log_odds_ratio(cases, 1500, rates, prior)).max() < 0.3
+
+
+def test_without_a_rate_or_a_row_the_prior_is_the_fixed_one():
+    assert prior_cases(np.array([3]), 10, np.array([0.0])) == PRIOR_CASES
+    assert prior_cases(np.array([0]), 0, np.array([0.5])) == PRIOR_CASES
 
 
 def test_a_subject_counts_once_for_a_target(world):  # noqa: F811
