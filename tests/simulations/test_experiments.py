@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,6 +188,22 @@ def test_a_run_made_before_a_setting_was_there_stands(ran):
     with pytest.raises(RunError, match="HF-702"):
         is_finished(file.parent, read_plan(folder).config("short", 0))
     file.write_text(text)
+
+
+def test_what_is_finished_is_tabulated_without_running_anything(ran, tmp_path, capsys):
+    folder, out = ran
+    part = tmp_path / "part"
+    shutil.copytree(out / "short", part / "short")
+    shutil.copytree(out / "long" / "seed-1", part / "long" / "seed-1")
+    other = tmp_path / "walking"
+    shutil.copytree(folder, other)
+    assert main([str(other), "--out", str(part), "--finished"]) == 0
+    text = (other / "README.md").read_text()
+    assert "in 3 runs" in text
+    assert "with fewer seeds: long 1." in text
+    assert "ready in" not in capsys.readouterr().out
+    assert main([str(other), "--out", str(tmp_path / "empty"), "--finished"]) == RunError.exit_code
+    assert "HF-701" in capsys.readouterr().err
 
 
 def test_by_site_rows_hold_paired_differences_of_sites_with_enough_people(tmp_path):

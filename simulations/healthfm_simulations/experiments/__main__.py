@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             out = options.out or Path("runs") / "experiments"
             if options.cheap or options.out is None:
                 out = out / folder.name
-            _run(folder, options.seeds, out, console)
+            _run(folder, options, out, console)
     except HealthFMError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where its runs go; runs/experiments/<name>"
     )
+    parser.add_argument(
+        "--finished", action="store_true", help="run nothing; write the table of what is finished"
+    )
     parser.add_argument("--cheap", action="store_true", help="run all that are marked cheap")
     return parser
 
@@ -69,14 +72,17 @@ def _cheap() -> list[Path]:
     return [folder for folder in catalogue() if read_plan(folder).cheap]
 
 
-def _run(folder: Path, seeds: int | None, out: Path, console: Console) -> None:
+def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console) -> None:
     plan = read_plan(folder)
     from healthfm_simulations.experiments import readme, runs  # here: torch takes seconds to load
 
     readme.check_markers(folder / README)
-    count = plan.seeds if seeds is None else max(1, seeds)
-    wanted = range(plan.first_seed, plan.first_seed + count)
-    found = runs.run_all(plan, out, wanted, console)
+    count = plan.seeds if options.seeds is None else max(1, options.seeds)
+    seeds = range(plan.first_seed, plan.first_seed + count)
+    if options.finished:
+        found = runs.finished(plan, out, seeds)
+    else:
+        found = runs.run_all(plan, out, seeds, console)
     text = readme.results(plan, found, _command(folder, plan, count))
     console.print(text, markup=False)
     if count >= plan.seeds:

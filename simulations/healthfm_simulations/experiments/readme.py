@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ END: Final = "<!-- end of results -->"
 
 def results(plan: Plan, found: Sequence[Finished], command: str) -> str:
     """Return the results as Markdown: how they came about, the tables, what they say in pairs."""
-    parts = [_provenance(found, command), arms_table(plan, found)]
+    parts = [_provenance(plan, found, command), arms_table(plan, found)]
     if compared := comparison_lines(plan, found):
         parts.append(["Paired by seed:", "", *compared])
     if plan.by_site is not None:
@@ -26,7 +27,7 @@ def results(plan: Plan, found: Sequence[Finished], command: str) -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _provenance(found: Sequence[Finished], command: str) -> list[str]:
+def _provenance(plan: Plan, found: Sequence[Finished], command: str) -> list[str]:
     days = sorted({one.stamp.day for one in found})
     commits = sorted({one.stamp.commit for one in found} - {""})
     seeds = sorted({one.seed for one in found})
@@ -37,7 +38,14 @@ def _provenance(found: Sequence[Finished], command: str) -> list[str]:
     lines = [f"`{command}` · {when} · {took} in {len(found)} runs · {over}{at}"]
     if len(seeds) > 1:
         lines += ["", f"Means over {len(seeds)} seeds, 95 % t intervals over them in brackets."]
-    return lines
+    return lines + _missing(plan, found, len(seeds))
+
+
+def _missing(plan: Plan, found: Sequence[Finished], seeds: int) -> list[str]:
+    """Name the variants that were not run with every seed; a table must not hide it."""
+    counts = Counter(one.variant for one in found)
+    fewer = [f"{name} {counts[name] or 'none'}" for name in plan.variants if counts[name] < seeds]
+    return [f"Not finished, with fewer seeds: {', '.join(fewer)}."] if fewer else []
 
 
 def check_markers(file: Path) -> None:

@@ -73,6 +73,29 @@ def run_all(plan: Plan, out: Path, seeds: Sequence[int], console: Console) -> li
     return found
 
 
+def finished(plan: Plan, out: Path, seeds: Sequence[int]) -> list[Finished]:
+    """Return the runs that are finished, running nothing.
+
+    Raises:
+        RunError: HF-701, there is none; HF-702, a folder holds a run of other settings.
+    """
+    places = [(v, seed, out / slug(v) / f"seed-{seed}") for seed in seeds for v in plan.variants]
+    found = [
+        _read(folder, variant, seed)
+        for variant, seed, folder in places
+        if is_finished(folder, plan.config(variant, seed))
+    ]
+    if not found:
+        raise RunError(
+            701,
+            where=str(out),
+            seen="no run of the experiment is finished there",
+            wanted="a table needs one at least",
+            do="Leave out --finished, or name the folder with --out",
+        )
+    return found
+
+
 def is_finished(folder: Path, config: RunConfig) -> bool:
     """Whether `folder` holds the finished run of `config`.
 
