@@ -83,4 +83,6 @@ class EvaluationConfig(Schema):
             raise ValueError("subgroups go with one fold: protocol=held_out")
         if self.protocol == "late" and self.task != NEXT_VISIT_TASK:
             raise ValueError("protocol=late asks about next visits: task=next_visit goes with it")
+        if self.protocol == "late" and (self.horizons_days or self.probes_days or self.physiology):
+            raise ValueError("horizons and probes ask about all of a record: protocol=held_out")
         return self

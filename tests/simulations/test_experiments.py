@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,13 @@ import yaml
 
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
+from healthfm_core.evaluation.missing import CorruptionRow
+from healthfm_core.evaluation.subgroups import SubgroupRow
+from healthfm_core.evaluation.tables import write_parquet
 from healthfm_simulations.by_site import SiteRows
 from healthfm_simulations.experiments import readme
 from healthfm_simulations.experiments.__main__ import main
+from healthfm_simulations.experiments.further import further_rows
 from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
 from healthfm_simulations.experiments.runs import Finished, Stamp, is_finished, slug
 from healthfm_simulations.experiments.tables import arms_table, comparison_lines, site_lines
@@ -100,6 +105,22 @@ def test_sites_are_ranked_by_size_and_those_that_gain_are_counted():
     assert lines[2].endswith("| 0 of 2 |")
     assert lines[3].startswith("| short | largest | 300 | +.030")
     assert lines[4].endswith("| 2 of 4 |")
+
+
+def test_groups_and_spoilt_wearing_are_rows_with_subsets_of_their_own(tmp_path):
+    group = SubgroupRow("ancestry", "G1", "federated", "auroc", 0.7, 0.6, 0.8, 40, 25, False)
+    hidden = SubgroupRow("ancestry", "G2", "", "", None, None, None, None, None, True)
+    write_parquet(tmp_path / "subgroups.parquet", [group, hidden])
+    spoilt = CorruptionRow("federated", "removed", 0.5, "auroc", float("nan"), 0.1, 0.3, 40)
+    write_parquet(tmp_path / "corruption.parquet", [spoilt])
+    found = further_rows(tmp_path, "next_visit")
+    assert [(row.subset, row.task) for row in found] == [
+        ("ancestry G1", "next_visit"),
+        ("wearing removed 0.5", "next_visit"),
+    ]
+    assert (found[0].value, found[0].n_subjects) == (0.7, 40)
+    assert math.isnan(found[1].value)
+    assert further_rows(tmp_path / "nothing", "next_visit") == []
 
 
 def test_a_column_and_a_comparison_may_speak_of_one_site_alone():

@@ -22,6 +22,7 @@ from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report import METRICS_FILE
 from healthfm_simulations.by_site import SiteRows, read_by_site
 from healthfm_simulations.experiment import CONFIG_FILE, run_experiment
+from healthfm_simulations.experiments.further import further_rows
 from healthfm_simulations.experiments.plan import Plan
 
 STAMP_FILE: Final = "stamp.json"
@@ -143,8 +144,9 @@ def _run(config: RunConfig, folder: Path, console: Console) -> None:
 
 def _read(folder: Path, variant: str, seed: int) -> Finished:
     stamp = Stamp(**json.loads((folder / STAMP_FILE).read_text(encoding="utf-8")))
-    rows, sites = read_rows(folder / METRICS_FILE), read_by_site(folder)
-    return Finished(variant, seed, tuple(rows), tuple(sites), stamp)
+    rows = read_rows(folder / METRICS_FILE)
+    rows += further_rows(folder, rows[0].task)
+    return Finished(variant, seed, tuple(rows), tuple(read_by_site(folder)), stamp)
 
 
 def commit_here() -> str:

@@ -107,7 +107,7 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
         return ""
     of_site = f"people of {one.site}" if one.site else None
     named = [METRIC_NAMES.get(one.metric, one.metric), subset_name(one.subset)]
-    what = ", ".join([*named, *filter(None, (one.task, of_site))])
+    what = ", ".join([*named, *filter(None, (_task_name(one), of_site))])
     if one.kind == "share":
         text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
         return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
@@ -161,8 +161,12 @@ def _interval(
 
 def _title(column: Column) -> str:
     metric = SHORT.get(column.metric, METRIC_NAMES.get(column.metric, column.metric))
-    where = [subset_name(column.subset), *filter(None, (column.task, column.site))]
+    where = [subset_name(column.subset), *filter(None, (_task_name(column), column.site))]
     return column.title or f"{metric}, {', '.join(where)}"
+
+
+def _task_name(what: Figure) -> str:
+    return (what.task or "").replace("_", " ")
 
 
 def _header(cells: Sequence[str]) -> list[str]:
