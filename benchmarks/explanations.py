@@ -3,9 +3,10 @@
     python benchmarks/explanations.py [--folder runs/explanations] [--people 200] [--horizon 90]
 
 A small world (8 conditions, 5 readings, 2 latents, 3 scores, nearly everybody wears) is simulated,
-a tiny model trained on its hazards alone (10 minutes on a shared core), and people explained after the first visit that follows their
-last wearing. The folder keeps the cohort and the model; a second call trains nothing. Every pair of
-a condition and a source has a known effect, so that what occlusion says can be held against it:
+a tiny model trained on its hazards alone (10 minutes on a shared core), and people explained after
+the first visit that follows their last wearing. The folder keeps the cohort and the model; a second
+call trains nothing. Every pair of a condition and a source has a known effect, so that what
+occlusion says can be held against it:
 
 - scores: the slope, over people, of the change in log-odds on the score's z, against the planted
   log hazard per SD (most pairs have none);

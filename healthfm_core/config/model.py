@@ -19,6 +19,9 @@ class ModelConfig(Schema):
     ffn: int = Field(512, ge=8)
     rates: int = Field(3, ge=1, le=8, description="learnable decay rates per head (R)")
     floor: bool = Field(False, description="one more component that never decays")
+    time_features: bool = Field(
+        True, description="time at the input too; without it the attention alone tells times apart"
+    )
     attention: Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"] = "logbias"
     activation: Literal["gelu", "swiglu"] = "gelu"
     sums: bool = Field(

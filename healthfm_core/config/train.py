@@ -38,6 +38,9 @@ class TrainConfig(Schema):
     batch_size: int = Field(32, ge=1)
     lr: float = Field(1e-3, gt=0)
     lr_final: float = Field(0.1, ge=0, le=1, description="last round's lr as a share of lr, cosine")
+    lr_half_lives: float = Field(
+        1.0, gt=0, description="rate of the kernel's log half-lives, as a multiple of lr"
+    )
     warmup_rounds: float = Field(0.5, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)

@@ -241,7 +241,9 @@ class Backbone(nn.Module):
         self.has_sums = config.sums
         self.kind = nn.Embedding(KINDS, config.width)
         nn.init.normal_(self.kind.weight, std=config.width**-0.5)
-        self.time = TimeFeatures(config.width)
+        self.has_time = config.time_features
+        if config.time_features:
+            self.time = TimeFeatures(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
@@ -276,7 +278,11 @@ class Backbone(nn.Module):
 
     def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what goes into the first block: the encoders' vectors, kinds and times."""
-        return self.dropout(x + self.kind(batch.kind) + self.time(batch))
+        return self.dropout(self.at_times(x + self.kind(batch.kind), batch))
+
+    def at_times(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return `x` with its times added, unless the attention alone is to tell them apart."""
+        return x + self.time(batch) if self.has_time else x
 
 
 @torch.no_grad()

@@ -209,7 +209,8 @@ class _Past:
         encoder = cast(EHREncoder, model.encoders["ehr"])
         x = encoder.embed(token[:, None], code[:, None], value[:, None])
         x = x + backbone.kind(torch.full_like(token[:, None], EVENT))
-        x = x + backbone.time.of(now - self.start, gap[:, None], self.age_years)
+        if backbone.has_time:
+            x = x + backbone.time.of(now - self.start, gap[:, None], self.age_years)
         if self.added is not None:
             self.added = self.added + backbone.sums.of(x)
         self.t_days[row, self.length] = now[:, 0]

@@ -26,7 +26,14 @@ from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
-from healthfm_core.training.step import WORN_QUERY, losses, optimizer_for, proximal, queries_for
+from healthfm_core.training.step import (
+    WORN_QUERY,
+    losses,
+    optimizer_for,
+    proximal,
+    queries_for,
+    set_learning_rate,
+)
 
 CONTEXT_ROWS: Final = 16
 
@@ -108,8 +115,7 @@ def _train(
     model.train()
     for step in range(steps):
         rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=step / steps)
-        for options in optimizer.param_groups:
-            options["lr"] = rate
+        set_learning_rate(optimizer, rate)
         optimizer.zero_grad(set_to_none=True)
         for query, stream in streams.items():
             batch = next(stream).to(model.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -14,6 +14,7 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.loader import Query
 from healthfm_core.models import HealthFM
+from healthfm_core.models.backbone import DecayRates
 from healthfm_core.models.heads import CODING_HOURS
 from healthfm_core.objectives import (
     Hidden,
@@ -34,6 +35,9 @@ SEP_QUERY: Final = "sep"
 NOW_QUERY: Final = "now"
 LABEL_QUERY: Final = "label"
 WORN_QUERY: Final = "worn"
+
+SPEED: Final = "speed"
+"""Option of the optimiser's groups: their learning rate as a multiple of the round's."""
 
 
 @dataclass(frozen=True)
@@ -194,19 +198,32 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
+    rates = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
-            (decayed if is_matrix else kept).append(parameter)
+            if not any(parameter is rate for rate in rates):
+                (decayed if is_matrix else kept).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": config.weight_decay, SPEED: 1.0},
+            {"params": kept, "weight_decay": 0.0, SPEED: 1.0},
+            {"params": rates, "weight_decay": 0.0, SPEED: config.lr_half_lives},
         ],
         lr=config.lr,
         betas=config.betas,
         fused=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group, each at its own multiple."""
+    for options in optimizer.param_groups:
+        options["lr"] = rate * options[SPEED]
+
+
+def _is_decay(module: nn.Module) -> TypeGuard[DecayRates]:
+    return isinstance(module, DecayRates)
 
 
 def proximal(model: nn.Module, start: Mapping[str, Tensor], mu: float) -> Float[Tensor, ""]:

@@ -203,6 +203,19 @@ def test_effective_context_is_the_mean_of_the_days_looked_back():
     assert found["layer0/effective_context_days"] == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_without_time_features_the_attention_alone_tells_times_apart():
+    model = tiny_model(time_features=False)
+    model.eval()
+    batch = tiny_batch()
+    later = replace(batch, t_days=batch.t_days * 3)
+    told = replace(batch, gap_days=batch.gap_days * 3, age_years=batch.age_years * 3)
+    with torch.no_grad():
+        as_it_is, spread, unread = (model(b, b.query) for b in (batch, later, told))
+    assert not torch.allclose(as_it_is, spread)
+    assert torch.equal(as_it_is, unread)
+    assert not any(name.startswith("backbone.time") for name, _ in model.named_parameters())
+
+
 def test_the_floor_s_weight_is_told_where_there_is_a_floor():
     model = tiny_model(floor=True)
     found = context_monitors(model.backbone, torch.zeros(2, 6, 8), tiny_batch())

@@ -1,0 +1,21 @@
+"""The optimiser of a site's steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from healthfm_core.config import TrainConfig
+from healthfm_core.training.step import optimizer_for, set_learning_rate
+from tests.models.tiny import tiny_model
+
+
+def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
+    model = tiny_model()
+    optimizer = optimizer_for(model, TrainConfig(lr_half_lives=10.0))
+    set_learning_rate(optimizer, 1e-3)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    names = {name: rate[id(p)] for name, p in model.named_parameters()}
+    assert len(rate) == sum(len(group["params"]) for group in optimizer.param_groups)
+    fast = {name for name, value in names.items() if value == pytest.approx(1e-2)}
+    assert fast == {f"backbone.blocks.{i}.decay.log_rate.weight" for i in (0, 1)}
+    assert sorted({round(value, 9) for value in names.values()}) == [1e-3, 1e-2]
