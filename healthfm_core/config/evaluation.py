@@ -61,6 +61,10 @@ class EvaluationConfig(Schema):
     corruption: tuple[float, ...] = Field(
         (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"
     )
+    heritable: bool = Field(
+        False,
+        description="in the simulated cohort, new onsets of conditions with and without genetics",
+    )
     subgroups: bool = Field(False, description="metrics by sex, age band, ancestry and site")
 
     @model_validator(mode="after")

@@ -49,6 +49,8 @@ class RunConfig(Schema):
             "query": ("next_visit", weights.next_visit),
             "sample": ("next_event", weights.next_event),
         }
+        if self.evaluation.heritable and self.data.source != "cohort":
+            raise ValueError("evaluation.heritable speaks of the simulated cohort: data=cohort")
         for estimator in self.evaluation.estimators if self.evaluation.horizons_days else ():
             objective, weight = needs[estimator]
             if weight == 0:

@@ -18,6 +18,7 @@ from healthfm_core.seeding import numpy_generator
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.forecasts import forecast, forecast_rows
 from healthfm_simulations.further.groups import group_rows
+from healthfm_simulations.further.heritable import heritable_rows
 from healthfm_simulations.further.states import physiology, probes, states_of
 from healthfm_simulations.scoring import Model, score
 from healthfm_simulations.sites import SimulatedSite
@@ -33,13 +34,14 @@ class Further:
     probes: Sequence[ProbeRow] = ()
     probe_scores: Sequence[MetricRow] = ()
     physiology: list[MetricRow] = field(default_factory=list)
+    heritable: list[MetricRow] = field(default_factory=list)
     subgroups: list[SubgroupRow] = field(default_factory=list)
     corruption: list[CorruptionRow] = field(default_factory=list)
 
     @property
     def rows(self) -> list[MetricRow]:
         """All rows that go into ``metrics.json`` beside those of the main task."""
-        return [*self.horizons, *self.probe_scores, *self.physiology]
+        return [*self.horizons, *self.probe_scores, *self.physiology, *self.heritable]
 
 
 def further_of(
@@ -71,6 +73,9 @@ def further_of(
         found.probes, found.probe_scores = probed.rows, probed.scores
         if evaluation.physiology and vocabulary.wearable:
             found.physiology = physiology(states, vocabulary.wearable.channels, config)
+    if evaluation.heritable:
+        folder = sites[0].path.parent
+        found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
     if evaluation.subgroups:
         arms = {arm: predictions[arm] for arm in models if arm in predictions}
         found.subgroups = group_rows(arms, fold, sites, vocabulary, config)
