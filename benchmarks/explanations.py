@@ -4,8 +4,8 @@
 
 A small world (8 conditions, 5 readings, 2 latents, 3 scores, nearly everybody wears) is simulated,
 a tiny model trained on its hazards alone (10 minutes on a shared core), and people explained after
-the first visit that follows their last wearing. The folder keeps the cohort and the model; a second
-call trains nothing. Every pair of a condition and a source has a known effect, so that what
+the first visit that follows their last wearing. The folder keeps the cohort and the model; a
+second call trains nothing. Every pair of a condition and a source has a known effect, so that what
 occlusion says can be held against it:
 
 - scores: the slope, over people, of the change in log-odds on the score's z, against the planted
@@ -172,7 +172,7 @@ class Explainer:
         self.truth, self.reading = truth, model.read(store)
         columns = tuple(vocabulary.targets.index(code) for code in book.conditions)
         edges = model.study.config.train.horizons_days
-        self.asker = Asker(self.reading, columns, edges, horizon_days, vocabulary.target_of_code)
+        self.asker = Asker(self.reading, columns, edges, horizon_days)
         self.names = Names.of(vocabulary, store)
         self.lab_of = {int(vocabulary.look_up([c], {})[0][0]): g for g, c in enumerate(book.labs)}
         panel = [f"PRS//{name}" for name in vocabulary.prs_panel]

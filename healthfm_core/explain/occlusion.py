@@ -16,7 +16,7 @@ from healthfm_core.explain.parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
-from healthfm_core.trained import BATCH, Reading
+from healthfm_core.trained import BATCH, Reading, death_among
 
 Float64 = npt.NDArray[np.float64]
 
@@ -51,23 +51,20 @@ class Asker:
         columns: Places of the V targets in the vocabulary's.
         edges_days: Ends of the hazard's pieces.
         horizon_days: Risk within so many days.
-        target_of_code: The target of each code index, -1 where it is none.
-        death: Which of the vocabulary's targets is death; None where none is.
     """
 
     reading: Reading
     columns: tuple[int, ...]
     edges_days: tuple[float, ...]
     horizon_days: float
-    target_of_code: npt.NDArray[np.int32]
-    death: int | None = None
 
     def risks(self, rows: Rows, hidden: Hidden | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
         found = answer(self.reading.model, batches, HAZARD).logit.astype(np.float64)
         logits = torch.from_numpy(found)[None]
-        every = risk(logits, self.edges_days, self.horizon_days, death=self.death)[0]
+        death = death_among(self.reading.vocabulary.targets)
+        every = risk(logits, self.edges_days, self.horizon_days, death=death)[0]
         return every.numpy()[:, list(self.columns)]
 
     def contributions(self, row: Rows, parts: Sequence[Part]) -> list[list[Contribution]]:
@@ -78,7 +75,8 @@ class Asker:
         """
         people, subject = self.reading.people, int(row.subject[0])
         items = np.arange(people.offsets[subject], row.stop[0])
-        every = hidden_of(parts, people, items, self.target_of_code)
+        target_of_code = self.reading.vocabulary.target_of_code
+        every = hidden_of(parts, people, items, target_of_code)
         kept = self.reading.loader.items_read(row)
         read = [
             reads(part, kept) or bool(less.any())
@@ -86,7 +84,7 @@ class Asker:
         ]
         asked = [NOTHING, *(part for part, is_read in zip(parts, read, strict=True) if is_read)]
         again = row.take(np.zeros(len(asked), np.int64))
-        found = self.risks(again, hidden_of(asked, people, items, self.target_of_code))
+        found = self.risks(again, hidden_of(asked, people, items, target_of_code))
         change = np.zeros((2, len(parts), len(self.columns)))
         change[0, read] = log_odds(found[:1]) - log_odds(found[1:])
         change[1, read] = found[:1] - found[1:]

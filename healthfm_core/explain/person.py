@@ -19,7 +19,7 @@ from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, Contribution
 from healthfm_core.explain.parts import US_PER_DAY, Part, parts_of
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.trained import Reading, TrainedModel, death_among
+from healthfm_core.trained import Reading, TrainedModel
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -111,14 +111,7 @@ def explain(
     names = Names.of(vocabulary, store)
     rows = reading.loader.after_visits(0)
     chosen = _chosen(rows, at_us, store)
-    asker = Asker(
-        reading,
-        columns,
-        model.study.config.train.horizons_days,
-        horizon_days,
-        vocabulary.target_of_code,
-        death_among(vocabulary.targets),
-    )
+    asker = Asker(reading, columns, model.study.config.train.horizons_days, horizon_days)
     row = rows.take(np.array([chosen]))
     parts = parts_of(reading.people, 0, int(row.stop[0]), names)
     moved, left_out = _taken_apart(asker, row, parts, alone)
