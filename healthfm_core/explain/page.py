@@ -19,6 +19,8 @@ LISTED: Final = 25
 """Single things in the table; the others are many and small."""
 _FINE_DAYS: Final = 60
 """Records shorter than this are told by the hour."""
+_TEMPLATES: Final = ("healthfm_core.explain", "healthfm_core.evaluation")
+"""The page's own, and the report's style, so that both look alike."""
 _NOT_SINGLE: Final = ("group", "visit")
 
 
@@ -63,7 +65,7 @@ class Section:
 def page(explanation: Explanation) -> str:
     """Return the page's HTML: about one person, so it stays at the site."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("healthfm_core.explain"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -71,20 +73,12 @@ def page(explanation: Explanation) -> str:
     )
     heads = explanation.memories
     return environment.get_template("explain.html.j2").render(
-        style=_style(),
         explanation=explanation,
         asked_at=_when(explanation, int(explanation.time_us[explanation.chosen])),
         sections=[_section(explanation, t, f"t{i}") for i, t in enumerate(explanation.targets)],
         memory=drawing.memory_figure(heads) if heads else "",
         remembers=_remembers(explanation),
     )
-
-
-def _style() -> str:
-    """Return the report's style, so that both pages look alike."""
-    loader = jinja2.PackageLoader("healthfm_core.evaluation")
-    source, _, _ = loader.get_source(jinja2.Environment(autoescape=True), "report.html.j2")
-    return source[source.index("<style>") + len("<style>") : source.index("</style>")]
 
 
 def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section:
