@@ -104,6 +104,7 @@ def test_sites_are_ranked_by_size_and_those_that_gain_are_counted():
     assert lines[2].startswith("| short | smallest | 100 | −.010")
     assert lines[2].endswith("| 0 of 2 |")
     assert lines[3].startswith("| short | largest | 300 | +.030")
+    assert lines[4].startswith("| short | all | 100 to 300 | +.010 [−.054, +.074]")
     assert lines[4].endswith("| 2 of 4 |")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Final
 
 from healthfm_core.evaluation import MetricRow
@@ -53,7 +54,10 @@ def comparison_lines(plan: Plan, found: Sequence[Finished]) -> list[str]:
 
 
 def site_lines(by_site: BySite, plan: Plan, found: Sequence[Finished]) -> list[str]:
-    """Return who gains: per variant, sites by their size within each seed, smallest first."""
+    """Return who gains: per variant, sites by their size within each seed, smallest first.
+
+    The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
+    """
     what = f"{arm_name(by_site.of)} − {arm_name(by_site.to)}"
     metric = f"{SHORT.get(by_site.metric, by_site.metric)}, {subset_name(by_site.subset)}"
     heads = ["variant", "sites", "people trained on", f"{what}: {metric}", "sites that gain"]
@@ -62,10 +66,12 @@ def site_lines(by_site: BySite, plan: Plan, found: Sequence[Finished]) -> list[s
         ranked = [_gains(one, by_site) for one in of_variant(found, variant)]
         for place in range(max(map(len, ranked), default=0)):
             same = [gains[place] for gains in ranked if place < len(gains)]
-            lines.append(_row([variant, _ordinal(place, ranked), *_gain_cells(same)]))
-        everyone = [gain for gains in ranked for gain in gains]
+            by_seed = [gain for _, gain in same]
+            lines.append(_row([variant, _ordinal(place, ranked), *_gain_cells(same, by_seed)]))
+        everyone = [site for gains in ranked for site in gains]
         if everyone:
-            lines.append(_row([variant, "all", *_gain_cells(everyone)]))
+            by_seed = [fmean(gain for _, gain in gains) for gains in ranked if gains]
+            lines.append(_row([variant, "all", *_gain_cells(everyone, by_seed)]))
     return lines
 
 
@@ -79,12 +85,12 @@ def _gains(one: Finished, by_site: BySite) -> list[tuple[int, float]]:
     return sorted(found)
 
 
-def _gain_cells(same: Sequence[tuple[int, float]]) -> list[str]:
+def _gain_cells(same: Sequence[tuple[int, float]], by_seed: Sequence[float]) -> list[str]:
     people = sorted(size for size, _ in same)
     gains = [gain for _, gain in same]
     span = str(people[0]) if people[0] == people[-1] else f"{people[0]} to {people[-1]}"
     winners = sum(gain > 0 for gain in gains)
-    return [span, _interval(gains, signed=True), f"{winners} of {len(gains)}"]
+    return [span, _interval(by_seed, signed=True), f"{winners} of {len(gains)}"]
 
 
 def _ordinal(place: int, ranked: Sequence[Sequence[object]]) -> str:
