@@ -18,6 +18,10 @@ class ModelConfig(Schema):
     heads: int = Field(4, ge=1)
     ffn: int = Field(512, ge=8)
     rates: int = Field(3, ge=1, le=8, description="learnable decay rates per head (R)")
+    start_half_lives: tuple[float, float] = Field(
+        (1 / 24, 3652.5),
+        description="days: half-lives start log-spaced between these, staggered over the heads",
+    )
     floor: bool = Field(False, description="one more component that never decays")
     time_features: bool = Field(
         True, description="time at the input too; without it the attention alone tells times apart"
@@ -50,6 +54,13 @@ class ModelConfig(Schema):
     def prs_slots(self) -> int:
         """Positions of a row that a subject's polygenic scores take."""
         return self.prs_tokens if self.genomics_fusion == "soft_tokens" else 0
+
+    @model_validator(mode="after")
+    def _half_lives_lie_in_range(self) -> Self:
+        first, last = self.start_half_lives
+        if not 1 / 24 <= first < last <= 20 * 365.25:
+            raise ValueError("start_half_lives lie between 1/24 and 7305 days, the shorter first")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

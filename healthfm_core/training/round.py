@@ -20,7 +20,7 @@ from healthfm_core.data.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays, HealthFM
-from healthfm_core.models.backbone import context_monitors, half_life_monitors
+from healthfm_core.models.backbone import context_monitors, half_life_monitors, hold_half_lives
 from healthfm_core.models.inference import answer
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
@@ -130,6 +130,7 @@ def _train(
             sums[f"grad_norm/{group}"] = sums[f"grad_norm/{group}"] + norm
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
+        hold_half_lives(model)
     means = {name: float(value) / steps for name, value in sums.items()}
     return means | {"steps": float(steps)}
 

@@ -18,6 +18,7 @@ from healthfm_core.models.backbone import (
     HALF_LIFE_MAX_DAYS,
     all_half_lives,
     context_monitors,
+    hold_half_lives,
     initial_log_rates,
 )
 from healthfm_core.objectives import next_visit
@@ -214,6 +215,16 @@ def test_without_time_features_the_attention_alone_tells_times_apart():
     assert not torch.allclose(as_it_is, spread)
     assert torch.equal(as_it_is, unread)
     assert not any(name.startswith("backbone.time") for name, _ in model.named_parameters())
+
+
+def test_a_half_life_that_left_its_range_is_brought_back_and_can_move_again():
+    model = tiny_model()
+    rate = model.backbone.blocks[0].decay.log_rate.weight
+    torch.nn.init.constant_(rate, 9.0)  # seconds
+    hold_half_lives(model)
+    assert all_half_lives(model.backbone)[0] == pytest.approx([1 / 24] * rate.numel(), rel=1e-5)
+    row_losses(model, tiny_batch()).sum().backward()
+    assert (rate.grad != 0).any()
 
 
 def test_the_floor_s_weight_is_told_where_there_is_a_floor():
