@@ -8,6 +8,7 @@ folder is about a person. Answers are given at the study's own rates: a site's i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -145,14 +146,15 @@ class TrainedModel:
         missing = [name for name in (WEIGHTS, STUDY) if not (folder / name).is_file()]
         if missing:
             raise _damaged(folder, f"no {missing[0]}")
-        study = Study.from_json((folder / STUDY).read_text("utf-8"))
+        text = (folder / STUDY).read_bytes()
+        study = Study.from_json(text.decode())
         try:
             with safe_open(folder / WEIGHTS, framework="numpy") as file:
                 marks = file.metadata() or {}
                 parameters = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise _damaged(folder, f"{WEIGHTS} cannot be read") from error
-        if marks.get("study") != study.hash:
+        if marks.get("study") != hashlib.sha256(text).hexdigest():
             raise _damaged(folder, f"{WEIGHTS} is of another study than {STUDY}")
         return cls(study, parameters, int(marks["round"]))
 

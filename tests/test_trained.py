@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save as save_file
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_core import trained
@@ -72,6 +75,18 @@ def test_a_folder_with_parts_of_two_models_is_refused(model, tmp_path):
         TrainedModel.load(tmp_path / "first")
     with pytest.raises(RunError, match=r"HF-707.*no study\.json"):
         TrainedModel.load(tmp_path / "second")
+
+
+def test_a_folder_of_a_release_with_fewer_settings_is_read(model, tmp_path):
+    model.save(tmp_path / "first")
+    raw = json.loads((tmp_path / "first" / "study.json").read_text())
+    del raw["config"]["train"]["fedprox_mu"]
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    (tmp_path / "first" / "study.json").write_text(text)
+    marks = {"study": hashlib.sha256(text.encode()).hexdigest(), "round": "0"}
+    weights = save_file(dict(model.parameters), metadata=marks)
+    (tmp_path / "first" / "model.safetensors").write_bytes(weights)
+    assert TrainedModel.load(tmp_path / "first").study == model.study
 
 
 def test_weights_cut_short_are_refused(model, tmp_path):
