@@ -8,7 +8,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
-Arm = Literal["federated", "fedavg", "local", "ensemble", "centralised"]
+Arm = Literal["federated", "fedavg", "local", "ensemble", "centralised", "imputed"]
 
 
 class CentralisedConfig(Schema):

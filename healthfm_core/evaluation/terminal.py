@@ -25,7 +25,7 @@ NEXT_VISIT = (
     ("new_onset", "average_precision", "AP"),
     ("new_onset", "auroc", "AUROC"),
 )
-TRAINED = ("fedavg", "local", "ensemble", "centralised")
+TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
 LABEL = (
     ("overall", "auroc", "AUROC"),
     ("overall", "average_precision", "AP"),

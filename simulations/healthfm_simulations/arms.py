@@ -3,7 +3,8 @@
 ``federated`` averages each modality's group over the sites that hold it; ``fedavg`` averages what
 all sites share and leaves the rest out of the model; ``local`` trains one model per site;
 ``ensemble`` trains nothing and asks all the local models; ``centralised`` trains one model on all
-records in one place, which no hospital would allow. All arms use the vocabulary that the sites
+records in one place, which no hospital would allow; ``imputed`` is plain FedAvg of the whole model
+where zeros stand for what a site lacks (see `imputed`). All arms use the vocabulary that the sites
 agree on together, so that only the training differs.
 """
 
@@ -51,12 +52,14 @@ class TrainedArm:
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
+        given: Input subset → the fold as this arm's models are shown it, where not as it is.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
+    given: Callable[[str], Fold] | None = None
 
 
 class AgreedVocabulary(ServerWork):

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report import HalfLives, write_report
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.arms import (
+    Listener,
     TrainedArm,
     agreed_vocabulary,
     same_modalities,
@@ -30,6 +32,7 @@ from healthfm_simulations.arms import (
 from healthfm_simulations.by_site import rows_by_site, write_by_site
 from healthfm_simulations.folds import Fold, folds_of
 from healthfm_simulations.further import Further, further_of, with_further
+from healthfm_simulations.imputed import imputed_fold
 from healthfm_simulations.progress import RunBar
 from healthfm_simulations.reference import reference_predictions
 from healthfm_simulations.results import (
@@ -189,7 +192,10 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         else:
             heard = _hear_share(bar, name, units, arm, len(fold.train))
             run = folder / "runs" / fold.name / ("local" if arm == "ensemble" else arm)
-            trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
+            if arm == "imputed":
+                trained[arm] = _train_imputed(config, fold, run, agreed, heard)
+            else:
+                trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
         bar.finish(units)
         if agreed is None and trained[arm].models:
             agreed = next(iter(trained[arm].models.values())).study.vocabulary
@@ -203,13 +209,27 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         beside = reference_predictions(config, fold, found.sites, agreed, scored)
         for (inputs, name), predictions in beside.items():
             found.collected.add(inputs, name, predictions)
-    whole = {arm: of.models[""] for arm, of in trained.items() if "" in of.models}
+    whole = {
+        arm: of.models[""] for arm, of in trained.items() if "" in of.models and of.given is None
+    }
     told = found.collected.of(EVERYTHING)
     found.further = further_of(whole, told, fold, found.sites, config)
     _note_alarms(found, trained)
     first = trained.get("federated")
     if first and first.models and found.half_lives is None:
         found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
+
+
+def _train_imputed(
+    config: RunConfig, fold: Fold, run: Path, agreed: Vocabulary | None, heard: Listener
+) -> TrainedArm:
+    """Train on copies of the stores with zeros in them; the test people get theirs later."""
+    agreed = agreed or agreed_vocabulary(config, fold)
+    copies = run.with_name("imputed-stores")
+    zeros = imputed_fold(fold, agreed, config, copies, None)
+    trained = train_arm("imputed", config, zeros, run, agreed=agreed, heard=heard)
+    given = partial(imputed_fold, fold, agreed, config, copies)
+    return replace(trained, given=given)
 
 
 def _in_order(arms: Sequence[Arm]) -> list[Arm]:
@@ -220,7 +240,7 @@ def _in_order(arms: Sequence[Arm]) -> list[Arm]:
 
 def _agreed_before(arms: Sequence[Arm], config: RunConfig, fold: Fold) -> Vocabulary | None:
     """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
-    alone = "federated" not in arms and {"local", "ensemble"} & set(arms)
+    alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
     return agreed_vocabulary(config, fold) if alone else None
 
 

@@ -98,7 +98,10 @@ def _answers(
     """Return what each arm says of the test people; single sites' models of newcomers go apart."""
     found = {}
     for arm, models in ((arm, found.models) for arm, found in trained.items()):
-        if arm == "local" and fold.tests_newcomers:
+        given = trained[arm].given
+        if given is not None:
+            found[arm] = score(models[""], given(inputs), sites, config)
+        elif arm == "local" and fold.tests_newcomers:
             for name, model in models.items():
                 if _can_read(model, inputs):
                     scored = score(model, fold, sites, config, inputs)
