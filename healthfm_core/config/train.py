@@ -42,6 +42,13 @@ class TrainConfig(Schema):
         1.0, gt=0, description="rate of the kernel's log half-lives, as a multiple of lr"
     )
     warmup_rounds: float = Field(0.5, ge=0)
+    round_warmup: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of each round's steps over which the rate rises: the first steps of a "
+        "fresh Adam are steps of signs",
+    )
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = Field(1.0, gt=0)

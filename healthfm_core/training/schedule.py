@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from healthfm_core.config import TrainConfig
+
+FIRST_STEP: Final = 0.02
+"""Share of a round that counts as done at its first step, so that this one moves too."""
 
 
 def learning_rate(config: TrainConfig, *, round_: int, rounds: int, done: float) -> float:
@@ -18,5 +22,7 @@ def learning_rate(config: TrainConfig, *, round_: int, rounds: int, done: float)
     """
     at = round_ - 1 + done
     warm = min(1.0, (at + 1e-3) / config.warmup_rounds) if config.warmup_rounds else 1.0
+    if config.round_warmup:
+        warm *= min(1.0, (done + FIRST_STEP) / config.round_warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, at / rounds)))
     return config.lr * warm * (config.lr_final + (1 - config.lr_final) * cosine)

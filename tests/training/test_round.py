@@ -118,3 +118,13 @@ def test_the_learning_rate_warms_up_and_falls_over_the_whole_run():
     rates = [learning_rate(config, round_=r, rounds=4, done=0.5) for r in (1, 2, 3, 4)]
     assert rates[0] < rates[1] > rates[2] > rates[3]
     assert learning_rate(config, round_=4, rounds=4, done=1.0) == pytest.approx(0.1)
+
+
+def test_each_round_s_rate_rises_where_that_is_wanted():
+    values = ["train.lr=1.0", "train.lr_final=1.0", "train.warmup_rounds=0"]
+    config = compose([*values, "train.round_warmup=0.5"]).train
+    for round_ in (1, 3):
+        rates = [
+            learning_rate(config, round_=round_, rounds=4, done=d) for d in (0.0, 0.23, 0.5, 1.0)
+        ]
+        assert rates == pytest.approx([0.04, 0.5, 1.0, 1.0])
