@@ -27,7 +27,6 @@ LOWERS: Final = ARM_COLOURS[0]
 WORN: Final = ARM_COLOURS[6]
 _PLAIN: Final = {**STYLE, "text.parse_math": False}
 """A code's description may hold a dollar sign."""
-LONGEST_LABEL: Final = 52
 _UNITS: Final = (
     (0.99, 1 / 24, "hour"),
     (59.5, 1.0, "day"),
@@ -94,7 +93,7 @@ def bars_figure(bars: Sequence[tuple[str, float]], name: str) -> str:
         colours = [RAISES if value > 0 else LOWERS for value in values]
         axis.barh(range(len(bars)), values, color=colours, height=0.62)
         axis.axvline(0.0, color=FAINT, linewidth=0.8)
-        axis.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
+        axis.set_yticks(range(len(bars)), [label for label, _ in bars])
         axis.set_ylim(len(bars) - 0.4, -0.6)
         axis.grid(axis="x")
         axis.set_axisbelow(True)
@@ -102,10 +101,6 @@ def bars_figure(bars: Sequence[tuple[str, float]], name: str) -> str:
         axis.tick_params(left=False)
         axis.set_xlabel("← lowers the risk · change in log-odds · raises it →")
         return svg(figure, name, "what moved the risk")
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
 
 
 def memory_figure(heads: Sequence[HeadMemory]) -> str:

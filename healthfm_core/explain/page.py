@@ -17,6 +17,8 @@ DRAWN: Final = 15
 """Single things in the chart."""
 LISTED: Final = 25
 """Single things in the table; the others are many and small."""
+LONGEST_LABEL: Final = 44
+"""Letters of a name in the chart; the table has it whole."""
 _FINE_DAYS: Final = 60
 """Records shorter than this are told by the hour."""
 _TEMPLATES: Final = ("healthfm_core.explain", "healthfm_core.evaluation")
@@ -43,7 +45,8 @@ class Row:
     @property
     def label(self) -> str:
         """Name and time, for the chart."""
-        return f"{self.name}, {self.when}" if self.when else self.name
+        cut = self.name if len(self.name) <= LONGEST_LABEL else f"{self.name[: LONGEST_LABEL - 1]}…"
+        return f"{cut}, {self.when}" if self.when else cut
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from healthfm_core.explain import explain, page
 from healthfm_core.explain.naming import Names, named
+from healthfm_core.explain.page import Row
 from tests.explain.conftest import OUTCOME, QUIET, SIGNAL
 
 
@@ -59,6 +60,12 @@ def test_the_table_holds_the_numbers_of_the_explanation(html, explanation):
     assert f"{unread} older events" in html
     now = 100 * explanation.targets[0].risk[explanation.chosen]
     assert f"Risk within 90 days: {now:.1f} %" in html
+
+
+def test_a_long_name_is_cut_before_its_date_in_the_chart():
+    row = Row("a" * 60, "", "2020-01-01", "+0.100", "+1.00", 0.1)
+    assert row.label == "a" * 43 + "…, 2020-01-01"
+    assert replace(row, name="age", when="").label == "age"
 
 
 def test_every_layer_and_head_is_drawn(html, explanation):
