@@ -213,7 +213,8 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
         arm: of.models[""] for arm, of in trained.items() if "" in of.models and of.given is None
     }
     told = found.collected.of(EVERYTHING)
-    found.further = further_of(whole, told, fold, found.sites, config)
+    given = {inputs: found.collected.of(inputs) for inputs in config.evaluation.inputs}
+    found.further = further_of(whole, told, fold, found.sites, config, given=given)
     _note_alarms(found, trained)
     first = trained.get("federated")
     if first and first.models and found.half_lives is None:

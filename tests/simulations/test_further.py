@@ -118,6 +118,14 @@ def test_wearing_before_a_query_is_the_mean_of_its_last_day(run):
     assert any(states.worn[row, 0] == pytest.approx(e, abs=1e-5) for e in expected)
 
 
+def test_smoothness_stands_beside_a_probe(further):
+    (row,) = further.smoothness
+    assert row.step > 0
+    assert row.probe_value == pytest.approx(
+        next(r.value for r in further.probe_scores if r.metric == "auroc")
+    )
+
+
 def test_groups_come_from_the_records(further):
     found = {(row.attribute, row.group) for row in further.subgroups}
     assert {("sex", "F"), ("sex", "M")} <= found

@@ -11,18 +11,28 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.context import ReportContext
-from healthfm_core.evaluation.missing import Corruption, CorruptionRow, corrupted, corruption_rows
+from healthfm_core.evaluation.missing import (
+    Corruption,
+    CorruptionRow,
+    MatrixCell,
+    corrupted,
+    corruption_rows,
+    missing_matrix,
+)
 from healthfm_core.evaluation.probe import ProbeRow
+from healthfm_core.evaluation.smoothness import SmoothnessRow
 from healthfm_core.evaluation.subgroups import SubgroupRow
 from healthfm_core.seeding import numpy_generator
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.forecasts import forecast, forecast_rows
 from healthfm_simulations.further.groups import group_rows
 from healthfm_simulations.further.heritable import heritable_rows
+from healthfm_simulations.further.paths import smoothness_of
 from healthfm_simulations.further.states import physiology, probes, states_of
 from healthfm_simulations.scoring import Model, score
 from healthfm_simulations.sites import SimulatedSite
 
+MODALITIES: Final = ("ehr", "wearable", "genomics")
 KINDS: Final[tuple[Corruption, ...]] = ("removed", "noised")
 
 
@@ -35,6 +45,8 @@ class Further:
     probe_scores: Sequence[MetricRow] = ()
     physiology: list[MetricRow] = field(default_factory=list)
     heritable: list[MetricRow] = field(default_factory=list)
+    smoothness: list[SmoothnessRow] = field(default_factory=list)
+    missing: list[MatrixCell] = field(default_factory=list)
     subgroups: list[SubgroupRow] = field(default_factory=list)
     corruption: list[CorruptionRow] = field(default_factory=list)
 
@@ -50,6 +62,8 @@ def further_of(
     fold: Fold,
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
+    *,
+    given: Mapping[str, Mapping[str, Predictions]] | None = None,
 ) -> Further:
     """Ask every arm that has one model for all sites whatever the configuration asks.
 
@@ -59,6 +73,7 @@ def further_of(
         fold: Whose people.
         sites: All sites of the run.
         config: The run's configuration.
+        given: Inputs → arm → predictions of the main task from these inputs alone.
     """
     evaluation, found = config.evaluation, Further()
     if not models:
@@ -73,6 +88,8 @@ def further_of(
         found.probes, found.probe_scores = probed.rows, probed.scores
         if evaluation.physiology and vocabulary.wearable:
             found.physiology = physiology(states, vocabulary.wearable.channels, config)
+        found.smoothness = _smoothness(models, found.probe_scores, fold, sites, config)
+    found.missing = _missing(models, given or {}, config)
     if evaluation.heritable:
         folder = sites[0].path.parent
         found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
@@ -82,6 +99,45 @@ def further_of(
     if evaluation.corruption:
         found.corruption = _corruption(models, fold, sites, config)
     return found
+
+
+def _smoothness(
+    models: Mapping[str, Model],
+    probe_scores: Sequence[MetricRow],
+    fold: Fold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
+) -> list[SmoothnessRow]:
+    """Return each arm's smoothness beside its first probe; nothing without one."""
+    beside = {
+        row.arm: row
+        for row in reversed(probe_scores)
+        if row.metric == "auroc" and not row.is_difference
+    }
+    return [
+        smoothness_of(model, fold, sites, beside[arm], config)
+        for arm, model in models.items()
+        if arm in beside and config.evaluation.physiology
+    ]
+
+
+def _missing(
+    models: Mapping[str, Model],
+    given: Mapping[str, Mapping[str, Predictions]],
+    config: RunConfig,
+) -> list[MatrixCell]:
+    """Return what the federated model loses when it is given less than it was trained on."""
+    arm = "federated" if "federated" in models else next(iter(models))
+    trained = "+".join(m for m in MODALITIES if m in models[arm].study.modalities)
+    is_visit = config.evaluation.task == "next_visit"
+    cells = {(trained, inputs): told[arm] for inputs, told in given.items() if arm in told}
+    return missing_matrix(
+        cells,
+        metric="average_precision" if is_visit else "auroc",
+        bootstraps=config.evaluation.bootstraps,
+        rng=numpy_generator(config.seed, "bootstrap"),
+        subset="new_onset" if is_visit else "overall",
+    )
 
 
 def with_further(
@@ -105,6 +161,8 @@ def with_further(
         probe_scores=of_all_seeds(first.probe_scores),
         physiology=of_all_seeds(first.physiology),
         probes=first.probes,
+        smoothness=first.smoothness,
+        missing=first.missing,
         subgroups=first.subgroups,
         corruption=first.corruption,
     )
