@@ -61,6 +61,9 @@ class EvaluationConfig(Schema):
     corruption: tuple[float, ...] = Field(
         (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"
     )
+    half_lives: bool = Field(
+        False, description="the kernel's shortest and longest half-life per layer, as figures"
+    )
     heritable: bool = Field(
         False,
         description="in the simulated cohort, new onsets of conditions with and without genetics",

@@ -40,6 +40,7 @@ ASKED = [
     "evaluation.subgroups=true",
     "evaluation.k_subgroup=2",
     "evaluation.heritable=true",
+    "evaluation.half_lives=true",
     "simulation.arms=[federated]",
 ]
 DAY_US = 86_400_000_000
@@ -136,6 +137,12 @@ def test_wearing_taken_away_and_drowned_is_a_curve_that_begins_at_the_same_point
     at = {(row.kind, row.share): row.value for row in further.corruption}
     assert set(at) == {(kind, share) for kind in ("removed", "noised") for share in (0, 1)}
     assert at["removed", 0] == at["noised", 0]
+
+
+def test_the_kernel_s_half_lives_are_figures_too(further):
+    of = {row.subset: row.value for row in further.half_lives}
+    assert set(of) == {f"layer {i} {name}" for i in (0, 1) for name in ("shortest", "longest")}
+    assert of["layer 0 shortest"] == pytest.approx(1 / 24, rel=0.2)
 
 
 def test_conditions_with_and_without_genetics_are_told_apart(further):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -22,7 +22,9 @@ from healthfm_core.evaluation.missing import (
 from healthfm_core.evaluation.probe import ProbeRow
 from healthfm_core.evaluation.smoothness import SmoothnessRow
 from healthfm_core.evaluation.subgroups import SubgroupRow
+from healthfm_core.models.backbone import all_half_lives
 from healthfm_core.seeding import numpy_generator
+from healthfm_core.training import loaded_model
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.forecasts import forecast, forecast_rows
 from healthfm_simulations.further.groups import group_rows
@@ -44,6 +46,7 @@ class Further:
     probes: Sequence[ProbeRow] = ()
     probe_scores: Sequence[MetricRow] = ()
     physiology: list[MetricRow] = field(default_factory=list)
+    half_lives: list[MetricRow] = field(default_factory=list)
     heritable: list[MetricRow] = field(default_factory=list)
     smoothness: list[SmoothnessRow] = field(default_factory=list)
     missing: list[MatrixCell] = field(default_factory=list)
@@ -53,7 +56,8 @@ class Further:
     @property
     def rows(self) -> list[MetricRow]:
         """All rows that go into ``metrics.json`` beside those of the main task."""
-        return [*self.horizons, *self.probe_scores, *self.physiology, *self.heritable]
+        aside = (self.horizons, self.probe_scores, self.physiology)
+        return [row for part in (*aside, self.half_lives, self.heritable) for row in part]
 
 
 def further_of(
@@ -90,6 +94,8 @@ def further_of(
             found.physiology = physiology(states, vocabulary.wearable.channels, config)
         found.smoothness = _smoothness(models, found.probe_scores, fold, sites, config)
     found.missing = _missing(models, given or {}, config)
+    if evaluation.half_lives:
+        found.half_lives = [row for arm, m in models.items() for row in _half_lives(arm, m)]
     if evaluation.heritable:
         folder = sites[0].path.parent
         found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
@@ -99,6 +105,16 @@ def further_of(
     if evaluation.corruption:
         found.corruption = _corruption(models, fold, sites, config)
     return found
+
+
+def _half_lives(arm: str, model: Model) -> Iterator[MetricRow]:
+    network = loaded_model(model.parameters, model.study, frozenset(model.study.modalities))
+    none = float("nan")
+    for layer, days in enumerate(all_half_lives(network.backbone)):
+        for name, value in (("shortest", min(days)), ("longest", max(days))):
+            yield MetricRow(
+                arm, "half_lives", f"layer {layer} {name}", "days", value, none, none, 0
+            )
 
 
 def _smoothness(
