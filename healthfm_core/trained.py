@@ -35,7 +35,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training.site import loaded_model, loader_for
+from healthfm_core.training.site import loaded_model, loader_for, model_for
 
 WEIGHTS: Final = "model.safetensors"
 STUDY: Final = "study.json"
@@ -223,7 +223,17 @@ class TrainedModel:
             )
 
     def read(self, store: SiteStore) -> Reading:
-        """Return the store, or view of one, as this model reads it."""
+        """Return the store, or view of one, as this model reads it.
+
+        Raises:
+            RunError: The parameters are not those that this release's model has (HF-707).
+        """
+        wanted = {name: p.shape for name, p in model_for(self.study).named_parameters()}
+        if wanted != {name: array.shape for name, array in self.parameters.items()}:
+            raise _damaged(
+                Path(f"study {self.study.run_id}"),
+                "the parameters are not those that this release's model has",
+            )
         view = store.narrowed(modalities=study_modalities(self.study))
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)

@@ -89,6 +89,12 @@ def test_a_folder_of_a_release_with_fewer_settings_is_read(model, tmp_path):
     assert TrainedModel.load(tmp_path / "first").study == model.study
 
 
+def test_a_model_of_a_release_with_other_parameters_is_refused(model, stores):
+    named = {name.replace("norm_ffn", "norm_mlp"): a for name, a in model.parameters.items()}
+    with pytest.raises(RunError, match=r"HF-707.*not those that this release"):
+        replace(model, parameters=named).embed(stores[0])
+
+
 def test_weights_cut_short_are_refused(model, tmp_path):
     model.save(tmp_path / "first")
     weights = tmp_path / "first" / "model.safetensors"
