@@ -84,7 +84,7 @@ def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console)
     else:
         found = runs.run_all(plan, out, seeds, console)
     text = readme.results(plan, found, _command(folder, plan, count))
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
     if count >= plan.seeds:
         readme.write_results(folder / README, plan, text)
         console.print(f"written to {folder / README}", markup=False)
