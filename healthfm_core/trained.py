@@ -229,7 +229,8 @@ class TrainedModel:
             RunError: The parameters are not those that this release's model has (HF-707).
         """
         wanted = {name: p.shape for name, p in model_for(self.study).named_parameters()}
-        if wanted != {name: array.shape for name, array in self.parameters.items()}:
+        held = {name: array.shape for name, array in self.parameters.items()}
+        if not wanted.items() <= held.items():
             raise _damaged(
                 Path(f"study {self.study.run_id}"),
                 "the parameters are not those that this release's model has",
