@@ -20,6 +20,8 @@ _LONGEST: Final = re.compile(r"layer(\d+)/half_life_max_days")
 def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one sentence for each thing that goes wrong as of the last of `rows`.
 
+    What stands before its colon is the same every round (`kind_of`), what follows is the figure.
+
     Two failures of arXiv 2601.12227: a kernel whose half-lives have all become short (it sees the
     last week only) or all long (it sees no time at all), and a modality whose encoder gets next to
     none of the gradient for some rounds, so that the others learn without it.
@@ -31,6 +33,11 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     found = [dict(row.get("metrics", {})) for row in rows]
     return [*_kernels(found[-1]), *_collapsed(found)]
+
+
+def kind_of(sentence: str) -> str:
+    """Return what an alarm is about, without this round's figure."""
+    return sentence.partition(":")[0]
 
 
 def _kernels(metrics: Mapping[str, float]) -> Iterator[str]:
@@ -59,9 +66,9 @@ def _collapsed(found: Sequence[Mapping[str, float]]) -> Iterator[str]:
     for modality in MODALITIES:
         if all(modality in shares and shares[modality] < LEAST_SHARE for shares in recent):
             yield (
-                f"The {modality} encoder gets {100 * recent[-1][modality]:.1f} % of the encoders' "
-                f"gradient, and has got less than {100 * LEAST_SHARE:.0f} % for {PATIENCE} rounds: "
-                "the model learns without it."
+                f"The {modality} encoder has had less than {100 * LEAST_SHARE:.0f} % of the "
+                f"encoders' gradient for {PATIENCE} rounds: the model learns without it, "
+                f"{100 * recent[-1][modality]:.1f} % now."
             )
 
 

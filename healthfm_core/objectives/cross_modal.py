@@ -16,8 +16,9 @@ def cross_modal(
     """Return each subject's mean cross-entropy of "v occurs within h days" at its queries.
 
     The row ends at a worn hour, so every clinical token of the horizon is hidden; what happens is
-    known where it happened, or where the record goes on to the horizon's end. No other subject of
-    the batch is a contrast: one subject's loss would depend on another's.
+    known where it happened, or where the record goes on to the horizon's end (a little more often
+    than it happens in people, see `evaluation.horizons`; these outputs are no one's forecast). No
+    other subject of the batch is a contrast: one subject's loss would depend on another's.
     """
     logits = logits_BQVH.reshape(*logits_BQVH.shape[:2], -1, len(horizons_days))
     ends = batch.event_days.new_tensor(list(horizons_days))

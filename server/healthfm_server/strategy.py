@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold, mean_metrics
-from healthfm_core.federation.alarms import alarms
+from healthfm_core.federation.alarms import alarms, kind_of
 from healthfm_core.federation.checks import Contract, check_update, update_norm
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
@@ -241,9 +241,9 @@ class ModalityFedAvg:
         """Put the alarms into the row, and those that the round before did not have on record."""
         before = self._store.history()
         row["alarms"] = alarms([*before, row])
-        known = before[-1].get("alarms", []) if before else []
+        known = {kind_of(old) for old in (before[-1].get("alarms", []) if before else [])}
         for sentence in row["alarms"]:
-            if sentence.partition(":")[0] not in {old.partition(":")[0] for old in known}:
+            if kind_of(sentence) not in known:
                 self._store.note("alarm", round=row["round"], reason=sentence)
 
     def _weight(self, site: str, current: Round) -> float:

@@ -21,6 +21,7 @@ from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report import HalfLives, write_report
+from healthfm_core.federation.alarms import kind_of
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.arms import (
     Listener,
@@ -258,9 +259,12 @@ def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> A
 
 def _note_alarms(found: Replicate, trained: Mapping[str, TrainedArm]) -> None:
     for arm, of in trained.items():
+        first: dict[str, str] = {}
         for row in of.history:
             for sentence in row.get("alarms", ()):
-                _note(found, f"{arm}, round {row['round']}: {sentence}")
+                first.setdefault(kind_of(sentence), f"{arm}, round {row['round']}: {sentence}")
+        for note in first.values():
+            _note(found, note)
 
 
 def _note(found: Replicate, note: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from healthfm_core.federation.alarms import alarms
+from healthfm_core.federation.alarms import alarms, kind_of
 
 
 def row(shortest: float = 1.0, longest: float = 400.0, **norms: float) -> dict[str, object]:
@@ -32,7 +32,9 @@ def test_a_modality_that_gets_next_to_none_of_the_gradient_for_three_rounds_is_n
     assert alarms([poor, poor]) == []
     assert alarms([poor, fair, poor, poor]) == []
     (found,) = alarms([fair, poor, poor, poor])
-    assert found.startswith("The wearable encoder gets 1.0 %")
+    assert found.startswith("The wearable encoder has had less than 5 %")
+    assert found.endswith("1.0 % now.")
+    assert kind_of(found) == kind_of(found.replace("1.0", "2.0"))
 
 
 def test_a_model_of_one_modality_cannot_collapse():

@@ -102,6 +102,19 @@ def test_a_reply_that_does_not_come_or_is_none_costs_the_round_that_site_only(
     assert store.history()[1]["set_aside"]["b"]
 
 
+def test_an_alarm_is_in_every_row_and_on_record_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Layer 0 forgets everything: its longest half-life is {} days."
+    monkeypatch.setattr(
+        "healthfm_server.strategy.alarms", lambda rows: [said.format(rows[-1]["round"])]
+    )
+    store = _run(FaultyGrid(small.three_sites(tmp_path), {}), tmp_path / "run")
+    assert [row["alarms"] for row in store.history()] == [[said.format(n)] for n in (1, 2, 3)]
+    noted = [event for event in store.events() if event["event"] == "alarm"]
+    assert [(event["round"], event["reason"]) for event in noted] == [(1, said.format(1))]
+
+
 def test_a_reply_that_comes_twice_counts_once(tmp_path: Path) -> None:
     nodes = small.three_sites(tmp_path)
     store = _run(FaultyGrid(nodes, {(1, protocol.TRAIN, 1): "twice"}), tmp_path / "run")
