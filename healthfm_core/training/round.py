@@ -35,7 +35,7 @@ from healthfm_core.training.step import (
     set_learning_rate,
 )
 
-CONTEXT_ROWS: Final = 16
+CONTEXT_ROWS: Final = 32
 
 
 def run_round(
