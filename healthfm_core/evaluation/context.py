@@ -64,6 +64,7 @@ class ReportContext:
         probes: Rows of `probe.linear_probe`, of every arm and task.
         probe_scores: Rows with intervals of the probes on all labels, by the same task names.
         physiology: Rows of `physiology.ridge_probe`; the task is the quantity.
+        figures: Single figures of any task and metric, shown as they are.
         smoothness: A row per arm.
         subgroups: Rows of `subgroups.subgroup_rows`.
         missing: Cells of `missing.missing_matrix`.
@@ -87,6 +88,7 @@ class ReportContext:
     probes: Sequence[ProbeRow] = ()
     probe_scores: Sequence[MetricRow] = ()
     physiology: Sequence[MetricRow] = ()
+    figures: Sequence[MetricRow] = ()
     smoothness: Sequence[SmoothnessRow] = ()
     subgroups: Sequence[SubgroupRow] = ()
     missing: Sequence[MatrixCell] = ()

@@ -56,8 +56,8 @@ def write_report(
         The page's path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    more = (context.ceiling, context.horizons, context.probe_scores, context.physiology)
-    every = [*rows, *(row for part in more for row in part)]
+    beside = (context.horizons, context.probe_scores, context.physiology, context.figures)
+    every = [*rows, *context.ceiling, *(row for part in beside for row in part)]
     write_rows(folder / METRICS_FILE, every)
     tables: dict[str, Sequence[Any]] = {name: getattr(context, name) for name in FURTHER}
     for name, table in {Path(METRICS_FILE).stem: every, **tables}.items():
@@ -128,6 +128,7 @@ def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
         "probes": states.probe_tables(context, arms),
         "physiology": states.physiology_table(context, arms),
         "smoothness": states.smoothness_table(context, arms),
+        "figures_told": comparison.figure_lines(context),
         "attributes": groups.attributes(context),
         "modalities": sites.MODALITIES,
         "sites": sites.site_lines(context),

@@ -181,6 +181,15 @@ def test_models_on_fewer_inputs_get_a_table_of_their_own(rows):
     assert "ehr + wearable, new onsets" in text
 
 
+def test_single_figures_are_on_the_page_and_on_the_disk(tmp_path, rows):
+    days = MetricRow("federated", "half_lives", "layer 0 longest", "days", 456.7, np.nan, np.nan, 0)
+    page = write_report(tmp_path, title="Figures", rows=rows, context=context(figures=[days]))
+    assert "half lives: days, layer 0 longest" in page.read_text(encoding="utf-8")
+    assert [r.value for r in read_rows(tmp_path / "metrics.json") if r.task == "half_lives"] == [
+        456.7
+    ]
+
+
 def test_equal_input_gives_the_same_page(rows):
     assert render("t", rows, context()) == render("t", rows, context())
 

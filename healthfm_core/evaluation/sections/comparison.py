@@ -19,8 +19,10 @@ from healthfm_core.evaluation.wording import (
     METRIC_NAMES,
     SUBSET_NAMES,
     arm_name,
+    bracketed,
     interval,
     number,
+    subset_name,
 )
 
 
@@ -115,3 +117,16 @@ def opening(rows: Sequence[MetricRow], context: ReportContext) -> str:
     if context.task == "next_visit":
         text += f" on {SUBSET_NAMES[subset]}"
     return text + (f"; {', '.join(others)}." if others else ".")
+
+
+def figure_lines(context: ReportContext) -> list[tuple[str, str, str]]:
+    """Return (what, of which arm, value with its interval) of each single figure."""
+    return [
+        (
+            f"{row.task.replace('_', ' ')}: {METRIC_NAMES.get(row.metric, row.metric)}, "
+            f"{subset_name(row.subset)}",
+            arm_name(row.arm),
+            bracketed(row),
+        )
+        for row in context.figures
+    ]

@@ -176,6 +176,7 @@ def with_further(
         horizons=of_all_seeds(first.horizons),
         probe_scores=of_all_seeds(first.probe_scores),
         physiology=of_all_seeds(first.physiology),
+        figures=of_all_seeds([*first.half_lives, *first.heritable]),
         probes=first.probes,
         smoothness=first.smoothness,
         missing=first.missing,
