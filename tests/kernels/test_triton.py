@@ -12,7 +12,7 @@ import pytest
 import torch
 
 if sys.platform != "linux":
-    pytest.skip("Triton is published for Linux alone", allow_module_level=True)
+    pytest.skip("Triton has no release for this system, only for Linux", allow_module_level=True)
 
 from healthfm_core.kernels.ct_attention import ops
 from healthfm_core.kernels.ct_attention.cuda import passes
