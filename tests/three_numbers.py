@@ -46,6 +46,7 @@ VOCABULARY = Vocabulary(
     label_rate=0.0,
     prs_panel=(),
     wearable=None,
+    reach=(1.0,),
 )
 
 

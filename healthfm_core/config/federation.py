@@ -33,6 +33,11 @@ class FederationConfig(Schema):
         description="'modality': each group over the sites that hold it; "
         "'shared': plain FedAvg over the groups every site holds, the others left out",
     )
+    code_average: Literal["all_sites", "their_sites"] = Field(
+        "all_sites",
+        description="the vectors of a code are averaged over all sites, or over those that have "
+        "the code",
+    )
     quorum: float = Field(0.5, gt=0, le=1, description="share of a group's sites that must answer")
     deadline_s: float = Field(3600.0, gt=0)
     ttl_s: float = Field(3600.0, gt=0, description="life of a message; a straggler's work expires")

@@ -47,6 +47,7 @@ class _CodeCounts(TypedDict):
     subjects: Int64
     timed_subjects: Int64
     visits: Int64
+    reached: Int64
     all_visits: Int64
     sketch: Sketch
 
@@ -60,6 +61,7 @@ class SiteStatistics:
         subjects: [C] int64, subjects who have the code.
         timed_subjects: [C] int64, subjects who have it with a time (0: it is static).
         visits: [C] int64, visits in which it occurs.
+        reached: [C] int64, subjects with records at the sites that let the code out.
         all_visits: [1] int64, visits of whatever kind; 0 where the site has fewer subjects than k.
         sketch: one value per subject of each numeric code, over `codes`.
         scores: P names of polygenic scores, without their ``PRS//``.
@@ -78,6 +80,7 @@ class SiteStatistics:
     subjects: Int64
     timed_subjects: Int64
     visits: Int64
+    reached: Int64
     all_visits: Int64
     sketch: Sketch
     scores: tuple[str, ...]
@@ -132,6 +135,7 @@ _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "subjects": np.int64,
     "timed_subjects": np.int64,
     "visits": np.int64,
+    "reached": np.int64,
     "all_visits": np.int64,
     "score_subjects": np.int64,
     "channel_subjects": np.int64,
@@ -155,7 +159,8 @@ def _unfit(seen: str) -> ProtocolError:
 
 def _check(found: SiteStatistics) -> None:
     lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
-    sizes = {**dict.fromkeys(("subjects", "timed_subjects", "visits"), len(lengths["subjects"]))}
+    by_code = ("subjects", "timed_subjects", "visits", "reached")
+    sizes = dict.fromkeys(by_code, len(lengths["subjects"]))
     sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(MODALITIES)}
     sizes |= {"all_visits": 1, "label_values": 2}
     for name in _ARRAYS:
@@ -270,6 +275,7 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
             _subjects_per(timed_code, timed_subject, len(codes))[kept], config.k_min
         ),
         visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
+        reached=np.full(len(kept), _distinct(events.subject), np.int64),
         all_visits=np.array([starts.sum() if _distinct(timed_subject) >= config.k_min else 0]),
         sketch=_sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min),
     )
@@ -338,6 +344,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         subjects=total("subjects", maps, len(codes), np.int64),
         timed_subjects=total("timed_subjects", maps, len(codes), np.int64),
         visits=total("visits", maps, len(codes), np.int64),
+        reached=total("reached", maps, len(codes), np.int64),
         all_visits=total("all_visits", [np.arange(1)] * len(statistics), 1, np.int64),
         sketch=values.add(moved),
         scores=scores,

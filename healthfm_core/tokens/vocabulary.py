@@ -16,7 +16,7 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.schemas import WEARABLE_PREFIX
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
-from healthfm_core.tokens.statistics import SiteStatistics
+from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
 from healthfm_core.tokens.wearing import WearableSpec
 
 Int32 = npt.NDArray[np.int32]
@@ -72,6 +72,7 @@ class Vocabulary:
         label_rate: Share of the task's labels that are 1; 0 where it is not known.
         prs_panel: Names of the polygenic scores, in the order of the panel.
         wearable: The study's device, None without one.
+        reach: For each of `codes` the share of all subjects who are at a site that has it.
     """
 
     codes: tuple[str, ...]
@@ -84,6 +85,7 @@ class Vocabulary:
     label_rate: float
     prs_panel: tuple[str, ...]
     wearable: WearableSpec | None
+    reach: tuple[float, ...]
 
     @property
     def mask_token(self) -> int:
@@ -253,6 +255,8 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
     percentiles = {code: tuple(map(int, row)) for code, row in raw["percentiles"].items()}
     if any(len(row) != _PERCENTILES for row in percentiles.values()):
         raise ValueError("a numeric code needs 99 percentiles")
+    if len(raw["reach"]) != len(raw["codes"]):
+        raise ValueError("every code has a reach")
     if not {*percentiles, *raw["targets"]} <= set(raw["codes"]):
         raise ValueError("a target or a numeric code is not a code")
     device = raw["wearable"]
@@ -267,6 +271,7 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         label_rate=float(raw["label_rate"]),
         prs_panel=tuple(raw["prs_panel"]),
         wearable=None if device is None else _read_device(device),
+        reach=tuple(map(float, raw["reach"])),
     )
 
 
@@ -334,6 +339,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         and not merged.codes[i].startswith(WEARABLE_PREFIX)
     ][: config.max_targets]
     all_visits = max(1, int(merged.all_visits.sum()))
+    everyone = max(1, int(merged.modality_subjects[MODALITIES.index("ehr")]))
     return Vocabulary(
         codes=codes,
         domains=tuple(sorted({d for d in map(domain_of, codes) if d is not None})),
@@ -345,6 +351,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         label_rate=float(merged.label_values[1] / max(1, merged.label_values.sum())),
         prs_panel=merged.scores,
         wearable=_wearable(merged, config),
+        reach=tuple(min(1.0, float(merged.reached[i]) / everyone) for i in order),
     )
 
 

@@ -21,6 +21,7 @@ from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
 from healthfm_core.federation.checks import Contract, check_update, update_norm
+from healthfm_core.federation.codes import over_their_sites
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.server_optimizer import apply_means
@@ -198,6 +199,8 @@ class ModalityFedAvg:
             norm = update_norm(mean, mean)
             groups[group] = {"sites": len(sites), "weight": weight, "norm": norm}
             means |= mean
+        if self._config.code_average == "their_sites":
+            means = over_their_sites(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
             state.parameters, state.optimizer, means, self._config.server_optimizer
         )

@@ -23,6 +23,7 @@ VOCABULARY = Vocabulary(
     label_rate=0.2,
     prs_panel=("height",),
     wearable=None,
+    reach=(1.0, 0.4),
 )
 
 

@@ -40,6 +40,7 @@ def test_codes_of_fewer_than_k_subjects_stay_at_the_site(tmp_path):
     assert found.subjects.tolist() == [2, 3, 2]
     assert found.timed_subjects.tolist() == [2, 3, 0]
     assert found.visits.tolist() == [4, 4, 0]
+    assert found.reached.tolist() == [3, 3, 3]
     assert found.scores == ("PGS1",)
     assert found.score_subjects.tolist() == [3]
     assert found.modality_subjects.tolist() == [3, 0, 3]
