@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.models import HealthFM
-from healthfm_core.models.backbone import HALF_LIFE_MAX_DAYS, Block
+from healthfm_core.models.backbone import Block
+from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS
 
 Float64 = npt.NDArray[np.float64]
 

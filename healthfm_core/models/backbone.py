@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Final, cast
 
 import torch
@@ -14,20 +13,9 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.sequences import KINDS
 from healthfm_core.kernels.ct_attention import Variant, ct_attention
-from healthfm_core.models.layers import FeedForward, PerSubjectParameter
-
-HALF_LIFE_MIN_DAYS = 1 / 24
-HALF_LIFE_MAX_DAYS = 20 * 365.25
-FIRST_HALF_LIFE_DAYS = 1 / 24
-LAST_HALF_LIFE_DAYS = 10 * 365.25
-FLOOR_LOGIT = -40.0
-"""Log rate of the optional component that never decays: half-life of 10^17 days."""
-
-LOG_RATES = (
-    math.log(math.log(2) / HALF_LIFE_MAX_DAYS),
-    math.log(math.log(2) / HALF_LIFE_MIN_DAYS),
-)
-"""The range of log λ, per day."""
+from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
+from healthfm_core.models.layers import FeedForward
+from healthfm_core.models.time_features import TimeFeatures, has_time
 
 _VARIANTS: dict[str, Variant] = {
     "logbias": "logbias",
@@ -36,102 +24,6 @@ _VARIANTS: dict[str, Variant] = {
     "rope_days": "none",
     "sinusoid": "none",
 }
-
-
-def initial_log_rates(
-    heads: int,
-    rates: int,
-    first_days: float = FIRST_HALF_LIFE_DAYS,
-    last_days: float = LAST_HALF_LIFE_DAYS,
-) -> Float[Tensor, "H R"]:
-    """Return log λ with half-lives log-spaced from the first to the last, staggered over the heads.
-
-    Head h takes R neighbouring places of H + R − 1, so some heads have no slow component at all
-    and some no fast one; a slow one in every head would defeat the skipping of far tiles.
-    """
-    places = heads + rates - 1
-    span = torch.linspace(math.log(first_days), math.log(last_days), max(places, 2))
-    log_half_life = torch.stack([span[h : h + rates] for h in range(heads)])
-    return math.log(math.log(2)) - log_half_life
-
-
-class DecayRates(nn.Module):
-    """Rates and weights of each head's kernel, given out per subject."""
-
-    def __init__(
-        self,
-        heads: int,
-        rates: int,
-        floor: bool,
-        start_days: tuple[float, float] = (FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS),
-    ) -> None:
-        super().__init__()
-        self.floor = floor
-        self.log_rate = PerSubjectParameter(initial_log_rates(heads, rates, *start_days))
-        self.logit = PerSubjectParameter(torch.zeros(heads, rates + floor))
-
-    def forward(
-        self, subject_B: Float[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B H R"], Float[Tensor, "B H R"]]:
-        """Return λ per day (half-lives held in [1 h, 20 y]) and w, which sums to 1."""
-        log_rate = self.log_rate(subject_B).clamp(*LOG_RATES)
-        if self.floor:
-            log_rate = nn.functional.pad(log_rate, (1, 0), value=FLOOR_LOGIT)
-        weights = torch.softmax(self.logit(subject_B), dim=-1)
-        return log_rate.exp(), weights * (1 - 1e-6 * weights.shape[-1]) + 1e-6
-
-
-@torch.no_grad()
-def hold_half_lives(model: nn.Module) -> None:
-    """Bring every half-life back into its range: beyond it there is no gradient to come back by."""
-    for module in model.modules():
-        if isinstance(module, DecayRates):
-            module.log_rate.weight.clamp_(*LOG_RATES)
-
-
-class TimeFeatures(nn.Module):
-    """Time at the input: since the row's first event, since the last one, and age.
-
-    Everything is counted from the past. The design names days to the last event instead; in a row
-    with several SEPs that would tell an early visit how much record is still to come.
-    """
-
-    PERIODS_DAYS = (0.25, 1.0, 7.0, 30.0, 365.25, 3652.5)
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(2 * len(self.PERIODS_DAYS) + 3, width)
-
-    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return one vector per position, 0 for statics."""
-        timed = _timed(batch)
-        elapsed = (batch.t_days - first_time(batch)).masked_fill(~timed, 0)
-        return self.of(elapsed, batch.gap_days, batch.age_years) * timed.unsqueeze(-1)
-
-    def of(
-        self,
-        elapsed: Float[Tensor, "B T"],
-        gap_days: Float[Tensor, "B T"],
-        age_years: Float[Tensor, "B T"],
-    ) -> Float[Tensor, "B T d"]:
-        """Return the vectors of tokens `elapsed` days after the first one of their row."""
-        turns = [elapsed * (2 * math.pi / period) for period in self.PERIODS_DAYS]
-        features = torch.stack(
-            [f(turn) for turn in turns for f in (torch.sin, torch.cos)]
-            + [elapsed.clamp_min(0).log1p(), gap_days.log1p(), age_years / 50],
-            dim=-1,
-        )
-        return self.project(features)
-
-
-def first_time(batch: Batch) -> Float[Tensor, "B 1"]:
-    """Return the time of each row's first token that has one, in the batch's days."""
-    return batch.t_days.masked_fill(~_timed(batch), math.inf).amin(1, keepdim=True)
-
-
-def _timed(batch: Batch) -> Tensor:
-    position = torch.arange(batch.kind.shape[1], device=batch.kind.device)
-    return (position[None] >= batch.n_static[:, None]) & (batch.kind > 0)
 
 
 class Block(nn.Module):
@@ -196,7 +88,7 @@ class Block(nn.Module):
         """
         q, k, v = self.project(x)
         q, k, v = self.split(q, batch.t_days), self.split(k, batch.t_days), self.split(v)
-        timed = _timed(batch).to(v.dtype)
+        timed = has_time(batch).to(v.dtype)
         marks = torch.zeros_like(v)
         marks[..., 0], marks[..., 1] = (batch.t_days * timed)[:, None], timed[:, None]
         t, rates = batch.t_days, self.decay(batch.t_days[:, 0])
@@ -304,49 +196,3 @@ class Backbone(nn.Module):
     def at_times(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return `x` with its times added, unless the attention alone is to tell them apart."""
         return x + self.time(batch) if self.has_time else x
-
-
-@torch.no_grad()
-def context_monitors(
-    backbone: Backbone, x: Float[Tensor, "B T d"], batch: Batch
-) -> dict[str, float]:
-    """Return each layer's effective context in days, and the weight of its floor if it has one.
-
-    Args:
-        backbone: In evaluation mode.
-        x: What the encoders make of the batch.
-        batch: A few rows; what is returned is a mean over all their tokens.
-    """
-    found: dict[str, float] = {}
-    x = backbone.embed(x, batch)
-    for layer, block in enumerate(cast(Iterable[Block], backbone.blocks)):
-        found[f"layer{layer}/effective_context_days"] = float(block.effective_context(x, batch))
-        if block.decay.floor:
-            weights = block.decay.logit.weight.softmax(-1)
-            found[f"layer{layer}/floor_weight"] = float(weights[..., 0].mean())
-        x = block(x, batch)
-    return found
-
-
-def all_half_lives(backbone: Backbone) -> list[list[float]]:
-    """Return every half-life in days, a list of H · R per layer."""
-    return [
-        (math.log(2) / cast(Block, block).decay.log_rate.weight.detach().exp())
-        .clamp(HALF_LIFE_MIN_DAYS, HALF_LIFE_MAX_DAYS)
-        .flatten()
-        .tolist()
-        for block in backbone.blocks
-    ]
-
-
-def half_life_monitors(backbone: Backbone) -> dict[str, float]:
-    """Return min, median and max half-life in days of each layer, as metrics by name.
-
-    All below a week, or all above ten years, is one failure in two directions: the kernel decayed
-    to zero, or to a constant.
-    """
-    found: dict[str, float] = {}
-    for layer, days in enumerate(map(sorted, all_half_lives(backbone))):
-        for name, value in (("min", days[0]), ("median", days[len(days) // 2]), ("max", days[-1])):
-            found[f"layer{layer}/half_life_{name}_days"] = value
-    return found

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from healthfm_core.data.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.sequences import EVENT
-from healthfm_core.models.backbone import Block, first_time, gather
+from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in
 from healthfm_core.models.heads import NEXT_EVENT
 from healthfm_core.models.healthfm import HealthFM
+from healthfm_core.models.time_features import first_time
 from healthfm_core.tokens.vocabulary import TokenParts
 
 STILL_RUNNING: Final = 0.75

@@ -20,8 +20,9 @@ from healthfm_core.data.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays, HealthFM
-from healthfm_core.models.backbone import context_monitors, half_life_monitors, hold_half_lives
+from healthfm_core.models.decay import hold_half_lives
 from healthfm_core.models.inference import answer
+from healthfm_core.models.monitors import context_monitors, half_life_monitors
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.schedule import learning_rate

@@ -14,7 +14,7 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.loader import Query
 from healthfm_core.models import HealthFM
-from healthfm_core.models.backbone import DecayRates
+from healthfm_core.models.decay import DecayRates
 from healthfm_core.models.heads import CODING_HOURS
 from healthfm_core.objectives import (
     Hidden,

@@ -14,7 +14,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.report import HalfLives, ReportContext, SiteSummary
 from healthfm_core.evaluation.tables import MINUS
-from healthfm_core.models.backbone import all_half_lives
+from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
 from healthfm_simulations.arms import TrainedArm

@@ -22,7 +22,7 @@ from healthfm_core.evaluation.missing import (
 from healthfm_core.evaluation.probe import ProbeRow
 from healthfm_core.evaluation.smoothness import SmoothnessRow
 from healthfm_core.evaluation.subgroups import SubgroupRow
-from healthfm_core.models.backbone import all_half_lives
+from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
 from healthfm_simulations.folds import Fold
