@@ -23,6 +23,7 @@ from healthfm_simulations.sites import SimulatedSite
 REFERENCE_SCORE: Final = "reference_score"
 """Extra column of a label table: an established score's own prediction, null where it has none."""
 LOGISTIC_REGRESSION: Final = "logistic_regression"
+GRADIENT_BOOSTING: Final = "gradient_boosting"
 
 
 def reference_predictions(
@@ -45,8 +46,9 @@ def reference_predictions(
         found = _next_visit(config, fold, sites, vocabulary, scored)
         return {(EVERYTHING, arm): predictions for arm, predictions in found.items()}
     beside = {
-        (inputs, LOGISTIC_REGRESSION): _logistic_regression(config, fold, sites, inputs)
+        (inputs, arm): predictions
         for inputs in (EVERYTHING, *config.evaluation.inputs)
+        for arm, predictions in _on_summaries(config, fold, sites, inputs).items()
     }
     given = given_scores(config, fold, sites)
     return beside | {(EVERYTHING, arm): predictions for arm, predictions in given.items()}
@@ -81,19 +83,31 @@ def _next_visit(
     }
 
 
-def _logistic_regression(
+def _on_summaries(
     config: RunConfig, fold: Fold, sites: Sequence[SimulatedSite], inputs: str
-) -> Predictions:
-    """Return a regularised logistic regression fitted on all training sites' people, pooled."""
+) -> dict[str, Predictions]:
+    """Return logistic regression and boosted trees fitted on all training sites' people, pooled."""
     task, device = config.evaluation.task, config.tokens.device
     split = "train" if fold.split is not None else None
     train = [_given(site, inputs) for site in fold.train]
     test = [_given(site, inputs) for site in fold.test]
     what = label_baseline.choose(train, split=split, device=device)
-    model = label_baseline.fit(label_baseline.summarise(train, task, what, split=split))
-    found = label_baseline.predict(
-        model, label_baseline.summarise(test, task, what, split=fold.split)
-    )
+    known = label_baseline.summarise(train, task, what, split=split)
+    asked = label_baseline.summarise(test, task, what, split=fold.split)
+    models = {
+        LOGISTIC_REGRESSION: label_baseline.fit(known),
+        GRADIENT_BOOSTING: label_baseline.fit_trees(known, seed=config.seed),
+    }
+    return {
+        arm: _in_place(label_baseline.predict(model, asked), fold, sites, test)
+        for arm, model in models.items()
+    }
+
+
+def _in_place(
+    found: Predictions, fold: Fold, sites: Sequence[SimulatedSite], test: Sequence[SiteStore]
+) -> Predictions:
+    """Return predictions with the run's numbers of sites and people, in the arms' order."""
     index = {site.name: i for i, site in enumerate(sites)}
     where = np.array([index[site.name] for site in fold.test], np.int32)[found.site]
     key = np.empty(len(found), np.int64)
