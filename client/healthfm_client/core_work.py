@@ -42,7 +42,7 @@ class CoreWork:
 
     def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
         """Return how much of the site's record the study's vocabulary covers."""
-        return coverage(_open(stores), study.vocabulary)
+        return coverage(_open(stores), study.vocabulary, domains=study.config.tokens.domains)
 
     def run_round(
         self,

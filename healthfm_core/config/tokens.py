@@ -10,6 +10,11 @@ from healthfm_core.config.base import Schema
 class TokensConfig(Schema):
     """How a record becomes tokens."""
 
+    domains: tuple[str, ...] = Field(
+        (),
+        description="codes of these domains alone take part, e.g. [DX,LAB] (what stands before "
+        "the first //, or a whole code); () is all",
+    )
     k_min: int = Field(20, ge=1, description="a code leaves a site when k of its subjects have it")
     value_bins: int = Field(10, ge=2, le=100, description="quantile bins of a numeric code")
     max_len: int = Field(256, ge=8, description="most recent tokens kept of a subject, statics too")

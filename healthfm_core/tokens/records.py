@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from meds import birth_code, death_code
 
 from healthfm_core.data.events import STATIC_TIME, coded, ids, times_us
+from healthfm_core.data.schemas import PRS_PREFIX
 from healthfm_core.data.segments import offsets_of, run_starts
 from healthfm_core.data.store import SiteStore
 
@@ -57,8 +59,14 @@ class Events:
         )
 
 
-def read_events(store: SiteStore, split: str | None) -> Events:
-    """Return the events of a split of a store (None: of all); a null code is left out."""
+def read_events(store: SiteStore, split: str | None, domains: Collection[str] = ()) -> Events:
+    """Return the events of a split of a store (None: of all); a null code is left out.
+
+    Args:
+        store: The store.
+        split: Whose events.
+        domains: Codes of these domains alone (`in_domains`); () is all.
+    """
     table = store.events(split)
     code, codes = coded(table["code"])
     time = times_us(table)
@@ -73,7 +81,17 @@ def read_events(store: SiteStore, split: str | None) -> Events:
         static=time == STATIC_TIME,
         value=np.where(np.isfinite(value), value, np.nan),
     )
-    return events if len(code) == 0 or code.min() >= 0 else events.where(code >= 0)
+    wanted = np.array([not domains or in_domains(name, domains) for name in codes], np.bool_)
+    keep = (code >= 0) & np.append(wanted, False)[code]
+    return events if keep.all() else events.where(keep)
+
+
+def in_domains(code: str, domains: Collection[str]) -> bool:
+    """Whether `code` is of one of `domains`: what stands before its first ``//``, or all of it.
+
+    Birth and death always are, and so are polygenic scores, which have a switch of their own.
+    """
+    return code.partition("//")[0] in {*domains, birth_code, death_code, PRS_PREFIX.rstrip("/")}
 
 
 def pool(parts: Sequence[Events]) -> Events:

@@ -195,7 +195,7 @@ def site_statistics(
         task: Label table whose labels are counted too; a store without it has none.
     """
     k = config.k_min
-    events = pool([read_events(store, split) for store in stores])
+    events = pool([read_events(store, split, config.domains) for store in stores])
     parents = {c: p for store in stores for c, p in read_parents(store).items()}
     score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
     birth = np.array([code == birth_code for code in events.codes], np.bool_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -109,7 +109,7 @@ def _tokenize_store(
     split: str | None,
     task: str | None,
 ) -> Sequences:
-    events = read_events(store, split)
+    events = read_events(store, split, config.domains)
     is_score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
     is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
     clinical = _under_study_codes(
@@ -335,9 +335,18 @@ def _size(part: Sequences, name: str) -> int:
 
 
 def coverage(
-    stores: Sequence[SiteStore], vocabulary: Vocabulary, split: str | None = "train"
+    stores: Sequence[SiteStore],
+    vocabulary: Vocabulary,
+    split: str | None = "train",
+    domains: Collection[str] = (),
 ) -> dict[str, float]:
     """Return shares of a site's clinical events by how the vocabulary covers them.
+
+    Args:
+        stores: The site's.
+        vocabulary: The study's.
+        split: Whose events.
+        domains: Those of the study; () is all.
 
     Returns:
         ``coverage_exact``, ``coverage_ancestor``, ``coverage_domain`` and ``coverage_unknown``,
@@ -345,7 +354,7 @@ def coverage(
     """
     counts = np.zeros(4, np.int64)
     for store in stores:
-        events = read_events(store, split)
+        events = read_events(store, split, domains)
         _, how = vocabulary.look_up(events.codes, read_parents(store))
         own = [code != birth_code and not code.startswith(PRS_PREFIX) for code in events.codes]
         rows = np.bincount(events.code, minlength=len(events.codes))

@@ -11,6 +11,8 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
+from healthfm_core.tokens.tokenizer import coverage, tokenize
+from healthfm_core.tokens.vocabulary import build_vocabulary
 from tests.tokens.small_store import Row, write
 
 TWO = TokensConfig(k_min=2)
@@ -173,3 +175,20 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path, name, array):
         arrays[name] = array
     with pytest.raises(ProtocolError, match="HF-402"):
         SiteStatistics.from_arrays(arrays)
+
+
+def test_codes_of_other_domains_take_no_part(tmp_path):
+    store = write(tmp_path / "s", ROWS)
+    config = TokensConfig(k_min=2, domains=("DX",))
+    found = site_statistics([store], config)
+    assert found.codes == ("DX//A",)
+    assert found.scores == ("PGS1",)
+    vocabulary = build_vocabulary(merge([found]), config)
+    people = tokenize([store], vocabulary, config, split=None)
+    unknown = vocabulary.look_up(["DX//B"], {})[0][0]
+    kept = {vocabulary.look_up(["DX//A"], {})[0][0], unknown}
+    assert set(people.code[people.code > 0].tolist()) == kept
+    assert (
+        people.birth_us.tolist() == tokenize([store], vocabulary, TWO, split=None).birth_us.tolist()
+    )
+    assert coverage([store], vocabulary, None, ("DX",))["coverage_domain"] == pytest.approx(1 / 5)
