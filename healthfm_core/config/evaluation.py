@@ -49,6 +49,11 @@ class EvaluationConfig(Schema):
         "every_visit", description="after which visits a forecast is asked for"
     )
     samples: int = Field(16, ge=1, description="futures drawn for each query, for sample")
+    forgetting: bool = Field(
+        False,
+        description="of a run that starts from a trained model: how well the new body still does "
+        "the old task under the old head",
+    )
     probes_days: tuple[float, ...] = Field(
         (), description="frozen linear probes are fitted for events within so many days"
     )

@@ -38,6 +38,11 @@ class ModelConfig(Schema):
         description="size of the vectors codes start from; small where codes are many and people "
         "few, so that a rare code says little",
     )
+    adapter_rank: int = Field(
+        0,
+        ge=0,
+        description="rank of what adapters add to queries, keys and values; 0: there are none",
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     wearable_layers: int = Field(2, ge=1)
     wearable_width: int = Field(64, ge=8)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
+Learns = Literal["all", "adapters", "heads"]
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
 
 
@@ -32,6 +33,10 @@ class TrainConfig(Schema):
     )
     label_task: str | None = Field(
         None, description="label table to train on; None is the evaluation's task"
+    )
+    learns: Learns = Field(
+        "all",
+        description="what is trained; adapters and heads leave a model started from as it was",
     )
     local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
     max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")

@@ -14,7 +14,7 @@ from healthfm_core.data.batch import Batch
 from healthfm_core.data.sequences import KINDS
 from healthfm_core.kernels.ct_attention import Variant, ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
-from healthfm_core.models.layers import FeedForward
+from healthfm_core.models.layers import Adapter, FeedForward
 from healthfm_core.models.time_features import TimeFeatures, has_time
 
 _VARIANTS: dict[str, Variant] = {
@@ -38,6 +38,9 @@ class Block(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.decay = DecayRates(config.heads, config.rates, config.floor, config.start_half_lives)
         self.out = nn.Linear(config.width, config.width)
+        self.has_adapter = config.adapter_rank > 0
+        if self.has_adapter:
+            self.adapter = Adapter(config.width, 3 * config.width, config.adapter_rank)
         self.dropout = nn.Dropout(config.dropout)
         self.norm_ffn = nn.RMSNorm(config.width)
         self.ffn = FeedForward(config.width, config.ffn, config.activation, config.dropout)
@@ -56,7 +59,9 @@ class Block(nn.Module):
 
     def project(self, x: Float[Tensor, "B T d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values [B, T, d]."""
-        q, k, v = self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
+        x = self.norm_attention(x)
+        qkv = self.qkv(x) + self.adapter(x) if self.has_adapter else self.qkv(x)
+        q, k, v = qkv.chunk(3, dim=-1)
         return q, k, v
 
     def split(self, x: Float[Tensor, "B T d"], t_days: Tensor | None = None) -> Tensor:

@@ -59,6 +59,26 @@ def _rms_norm(
     return {layer.weight: sample.norm(2, dim=1)}
 
 
+class Adapter(nn.Module):
+    """A low-rank addition to a linear map, zero at the start (LoRA, Hu et al. 2022).
+
+    Args:
+        width: Of the input.
+        out: Of the output.
+        rank: r; the scale is 1.
+    """
+
+    def __init__(self, width: int, out: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, out, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T o"]:
+        """Return what is added."""
+        return self.up(self.down(x))
+
+
 class FeedForward(nn.Module):
     """Position-wise network: GELU, or SwiGLU with the same number of parameters."""
 

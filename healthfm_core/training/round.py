@@ -29,6 +29,7 @@ from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import (
     WORN_QUERY,
+    freeze,
     losses,
     optimizer_for,
     proximal,
@@ -104,6 +105,7 @@ def _train(
     config = in_round(study.config.train, round_=order.round, rounds=order.rounds)
     loader = loader_for(data.train, study)
     steps = _n_steps(loader, config)
+    freeze(model, config.learns)
     optimizer = optimizer_for(model, config)
     generator = torch_generator(order.seed, "masks", order.round)
     streams = {

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
+from healthfm_core.config.train import Learns
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.loader import Query
 from healthfm_core.models import HealthFM
@@ -199,10 +200,11 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     rates = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
+    rates = [rate for rate in rates if rate.requires_grad]
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
-            if not any(parameter is rate for rate in rates):
+            if parameter.requires_grad and not any(parameter is rate for rate in rates):
                 (decayed if is_matrix else kept).append(parameter)
     return torch.optim.AdamW(
         [
@@ -214,6 +216,14 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=config.betas,
         fused=True,
     )
+
+
+def freeze(model: nn.Module, learns: Learns) -> None:
+    """Let only the parts that `learns` names learn; heads always do."""
+    for name, parameter in model.named_parameters():
+        is_adapter = ".adapter." in name
+        wanted = {"all": True, "adapters": is_adapter, "heads": False}[learns]
+        parameter.requires_grad_(wanted or name.startswith("heads."))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -81,7 +81,8 @@ def collect(
         for arm, scored in answers.items():
             collected.add(inputs, arm, scored.predictions)
         first = first or next(iter(answers.values()), None)
-        if config.data.source == "cohort" and inputs == EVERYTHING and "federated" in answers:
+        is_visit = config.data.source == "cohort" and config.label_task is None
+        if is_visit and inputs == EVERYTHING and "federated" in answers:
             truth = of_the_truth(answers["federated"], sites, "present")
             collected.add(inputs, CEILING, truth)
     return first

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from healthfm_core.config import CohortConfig
-from healthfm_core.data.events import ids
+from healthfm_core.data.events import ids, times_us
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError, StoreError
 from healthfm_core.evaluation.metrics import auroc, average_precision
@@ -200,3 +201,26 @@ def test_unusual_cohorts_are_written_too(tmp_path, changes):
     config = CohortConfig(**{"subjects": 60, "sites": 3, **changes})
     for path in write_sites(generate(config, 3), tmp_path):
         SiteStore.open(path).check()
+
+
+def test_a_return_is_labelled_by_what_comes_after_the_time_it_is_asked(cohort):
+    checked, soon = 0, 0
+    for site in cohort.sites:
+        events = site.events.filter(pc.is_valid(site.events["time"]))
+        events = events.filter(pc.not_equal(events["code"], "MEDS_BIRTH"))
+        owner, at = ids(events), times_us(events)
+        assert len(np.unique(ids(site.returns))) == site.returns.num_rows
+        asked = zip(
+            ids(site.returns).tolist(),
+            times_us(site.returns, "prediction_time").tolist(),
+            site.returns["boolean_value"].to_pylist(),
+            strict=True,
+        )
+        for subject, time_us, outcome in asked:
+            visits = np.unique(at[owner == subject])
+            assert time_us in visits[:-1]
+            gap_days = (visits[visits > time_us][0] - time_us) / 86_400_000_000
+            assert outcome == (gap_days <= 30)
+            checked, soon = checked + 1, soon + outcome
+    assert checked > 300
+    assert 0.1 < soon / checked < 0.9

@@ -20,8 +20,8 @@ from healthfm_simulations.by_site import SiteRows
 from healthfm_simulations.experiments import readme
 from healthfm_simulations.experiments.__main__ import main
 from healthfm_simulations.experiments.further import further_rows
-from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
-from healthfm_simulations.experiments.runs import Finished, Stamp, is_finished, slug
+from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan, slug
+from healthfm_simulations.experiments.runs import Finished, Stamp, is_finished
 from healthfm_simulations.experiments.tables import arms_table, comparison_lines, site_lines
 from healthfm_simulations.seeds import t_interval
 from tests.simulations.test_simulate_command import SMALL
@@ -290,3 +290,34 @@ def test_every_experiment_of_the_catalogue_composes_and_has_a_place_for_its_resu
 def test_without_a_name_the_catalogue_is_listed(capsys):
     assert main([]) == 0
     assert "modality_aware" in capsys.readouterr().out
+
+
+def test_a_variant_starts_from_the_model_of_an_earlier_one(tmp_path, capsys):
+    task = ["evaluation.task=return_within_30_days", "train.objectives.next_visit=0"]
+    task += ["train.objectives.label=1", "evaluation.forgetting=true", "train.learns=heads"]
+    folder = plan_in(
+        tmp_path / "plan",
+        seeds=1,
+        base=[*SMALL, "rounds=1", "simulation.arms=[federated]"],
+        variants={"body": [], "head": task},
+        starts={"head": "body"},
+        comparisons=[],
+        by_site=None,
+    )
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "body" / "seed-0" / "model" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "head" / "seed-0" / "model").exists()
+    rows = json.loads((tmp_path / "out" / "head" / "seed-0" / "metrics.json").read_text())
+    values = {
+        row["arm"]: row["value"]
+        for row in rows
+        if (row["task"], row["subset"], row["metric"]) == ("next_visit_after", "overall", "auroc")
+    }
+    assert values["federated"] == values["started_from"]  # a head alone forgets nothing
+    assert values["federated - started_from"] == 0
+
+
+@pytest.mark.parametrize("starts", [{"long": "nothing"}, {"long": "short"}, {"short": "short"}])
+def test_a_variant_starts_from_no_later_one_and_from_no_other(tmp_path, starts):
+    with pytest.raises(ConfigError, match="HF-103"):
+        read_plan(plan_in(tmp_path, starts=starts))

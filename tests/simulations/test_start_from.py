@@ -64,3 +64,25 @@ def test_a_label_s_head_starts_fresh(pretrained):
     fresh = {name: np.zeros(1, np.float32), "backbone.norm.weight": np.full(16, 2.0, np.float32)}
     assert known.start(fresh)[name] == 0
     assert (trained.start(fresh)["backbone.norm.weight"] != 2.0).any()
+
+
+@pytest.mark.parametrize(("learns", "moved"), [("heads", 0), ("adapters", 2)])
+def test_what_is_started_from_stays_where_only_new_parts_learn(pretrained, tmp_path, learns, moved):
+    model, nodes, before = pretrained
+    task = [
+        *(s for s in SMALL if "objectives" not in s),
+        f"federation.start_from={model}",
+        f"train.learns={learns}",
+        "model.adapter_rank=2",
+        "train.objectives.next_visit=0",
+        "train.objectives.label=1",
+        "train.label_task=return_within_30_days",
+        "train.max_steps=2",
+    ]
+    after = run_federation(compose(task), nodes, tmp_path / "run")
+    body = [name for name in before.parameters if not name.startswith("heads.")]
+    assert all(np.array_equal(after.parameters[n], before.parameters[n]) for n in body)
+    ups = [array for name, array in after.parameters.items() if name.endswith("adapter.up.weight")]
+    assert len(ups) == compose(task).model.layers
+    assert sum(bool(array.any()) for array in ups) == min(moved, len(ups))
+    assert np.abs(after.parameters["heads.label.weight"]).any()

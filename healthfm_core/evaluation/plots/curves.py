@@ -59,7 +59,7 @@ def reliability_diagram(
         for arm, curve in found.items():
             keep = curve.count >= fewest
             x, y = curve.predicted[keep], curve.observed[keep]
-            top = max(top, *x.tolist(), *y.tolist())
+            top = max([top, *x.tolist(), *y.tolist()])
             axis.plot(
                 x,
                 y,

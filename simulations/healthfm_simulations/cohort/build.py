@@ -19,6 +19,7 @@ from healthfm_simulations.cohort.readings import take_labs, wear
 from healthfm_simulations.cohort.tables import (
     CodeBook,
     clinical_events,
+    return_labels,
     rows_of,
     score_rows,
     truth_rows,
@@ -55,6 +56,7 @@ class CohortSite:
         codes: The site's code table.
         local_names: Code → the site's own name for it; the truth keeps the common one.
         truth: A row per (visit asked about, condition), see `oracle`.
+        returns: Labels of `tables.RETURN_TASK`, one per person with two visits.
     """
 
     name: str
@@ -65,6 +67,7 @@ class CohortSite:
     codes: pa.Table
     local_names: dict[str, str]
     truth: pa.Table
+    returns: pa.Table
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class _Tables:
     scores: pa.Table
     wearable: pa.Table
     truth: pa.Table
+    returns: pa.Table
 
 
 def _simulate(
@@ -191,6 +195,7 @@ def _simulate(
         score_rows(world, z, has_score, ids),
         wearable_rows(world, lives, wearing, ids),
         truth_rows(world, lives, oracle, ids),
+        return_labels(lives, ids, numpy_generator(seed, "cohort", "returns")),
     )
 
 
@@ -216,6 +221,7 @@ def _site(
         codes=parents(book.table(world), names),
         local_names=names,
         truth=rows_of(tables.truth, *ids),
+        returns=rows_of(tables.returns, *ids),
     )
 
 

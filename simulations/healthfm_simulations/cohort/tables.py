@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from meds import birth_code
 
+from healthfm_core.data.labels import label_table
 from healthfm_simulations.cohort.ancestry import CODE
 from healthfm_simulations.cohort.oracle import Oracle
 from healthfm_simulations.cohort.people import Lives, People
@@ -34,6 +35,10 @@ EVENTS = pa.schema(
 CODES = pa.schema(
     {"code": pa.string(), "description": pa.string(), "parent_codes": pa.list_(pa.string())}
 )
+RETURN_DAYS = 30.0
+RETURN_TASK = "return_within_30_days"
+"""What hospitals count as a readmission; a task no model of visits is trained for."""
+
 SEXES = ("SEX//F", "SEX//M")
 
 
@@ -213,6 +218,19 @@ def truth_rows(world: World, lives: Lives, oracle: Oracle, subject_id: Int64) ->
             "all": oracle.all.astype(np.float32).ravel(),
         }
     )
+
+
+def return_labels(lives: Lives, ids: Int64, rng: np.random.Generator) -> pa.Table:
+    """Return one label per person with two visits: whether the next one comes within 30 days.
+
+    Asked at the end of a visit drawn among all but the last, after which nothing is known.
+    """
+    first = np.flatnonzero(lives.number == 0)
+    visits = np.diff(np.append(first, len(lives.number)))
+    again = visits > 1
+    chosen = first[again] + rng.integers(0, visits[again] - 1)
+    soon = lives.gap_days[chosen + 1] <= RETURN_DAYS
+    return label_table(ids[lives.person[chosen]], lives.time_us[chosen], soon)
 
 
 def rows_of(table: pa.Table, first_id: int, last_id: int) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from healthfm_core.data.store import StoreWriter
 from healthfm_simulations.cohort.build import Cohort, CohortSite
-from healthfm_simulations.cohort.tables import CodeBook
+from healthfm_simulations.cohort.tables import RETURN_TASK, CodeBook
 
 DEVICE: Final = "wrist"
 TRUTH: Final = "truth"
@@ -42,6 +42,7 @@ def _write_store(site: CohortSite, path: Path) -> Path:
     with StoreWriter(path, dataset_name=site.name) as writer:
         writer.events(site.events)
         writer.codes(site.codes)
+        writer.labels(RETURN_TASK, site.returns)
         if site.scores.num_rows:
             writer.scores(site.scores)
         if site.wearable.num_rows:

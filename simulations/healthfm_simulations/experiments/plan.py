@@ -14,6 +14,8 @@ from healthfm_core.config.compose import compose
 from healthfm_core.errors import ConfigError
 
 PLAN_FILE: Final = "experiment.yaml"
+MODEL: Final = "model"
+"""Folder, within a run's, of a model that other variants start from."""
 CATALOGUE: Final = Path(__file__).parents[2] / "experiments"
 """The checkout's own experiments; an installed wheel brings none."""
 
@@ -71,12 +73,24 @@ class Plan(Schema):
     variants: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="name → overrides of its own, stronger than the base"
     )
+    starts: dict[str, str] = Field(
+        default_factory=dict,
+        description="variant → an earlier one whose model of the same seed it starts from",
+    )
     arms: tuple[str, ...] = Field(
         ("federated",), min_length=1, description="arms and baselines tabulated, in this order"
     )
     columns: tuple[Column, ...] = Field((Column(),), min_length=1)
     comparisons: tuple[Comparison, ...] = ()
     by_site: BySite | None = None
+
+    @model_validator(mode="after")
+    def _starts_are_earlier(self) -> Self:
+        order = list(self.variants)
+        for variant, start in self.starts.items():
+            if not {variant, start} <= set(order) or order.index(start) >= order.index(variant):
+                raise ValueError(f"{variant!r} starts from {start!r}, which is no earlier variant")
+        return self
 
     @model_validator(mode="after")
     def _sides_are_variants(self) -> Self:
@@ -88,13 +102,33 @@ class Plan(Schema):
                 raise ValueError("a comparison holds one thing against itself")
         return self
 
-    def config(self, variant: str, seed: int) -> RunConfig:
+    def config(self, variant: str, seed: int, out: Path | None = None) -> RunConfig:
         """Return the configuration of one run.
+
+        Args:
+            variant: Which.
+            seed: Which.
+            out: Folder of the experiment's runs; None leaves out the model to start from.
 
         Raises:
             ConfigError: HF-1xx, an override is wrong.
         """
-        return compose([*self.base, *self.variants[variant], f"seed={seed}"])
+        settings = [*self.base, *self.variants[variant], f"seed={seed}"]
+        if out is not None and variant in self.starts:
+            model = folder_of(out, self.starts[variant], seed) / MODEL
+            settings.append(f"federation.start_from='{model}'")
+        return compose(settings)
+
+
+def folder_of(out: Path, variant: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return out / slug(variant) / f"seed-{seed}"
+
+
+def slug(variant: str) -> str:
+    """Return a folder's name for a variant: its letters, digits and dots, joined by dashes."""
+    kept = "".join(c if c.isalnum() or c == "." else " " for c in variant)
+    return "-".join(kept.split())
 
 
 def read_plan(folder: Path) -> Plan:

@@ -20,10 +20,11 @@ from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report import METRICS_FILE
+from healthfm_server.export import export_model
 from healthfm_simulations.by_site import SiteRows, read_by_site
 from healthfm_simulations.experiment import CONFIG_FILE, run_experiment
 from healthfm_simulations.experiments.further import further_rows
-from healthfm_simulations.experiments.plan import Plan
+from healthfm_simulations.experiments.plan import MODEL, Plan, folder_of
 
 STAMP_FILE: Final = "stamp.json"
 """Written last into the folder of a run: it is finished, and how it came about."""
@@ -65,11 +66,11 @@ def run_all(plan: Plan, out: Path, seeds: Sequence[int], console: Console) -> li
     found = []
     for seed in seeds:
         for variant in plan.variants:
-            folder = out / slug(variant) / f"seed-{seed}"
-            config = plan.config(variant, seed)
+            folder = folder_of(out, variant, seed)
+            config = plan.config(variant, seed, out)
             if not is_finished(folder, config):
                 console.print(f"{variant}, seed {seed}: {folder}", markup=False)
-                _run(config, folder, console)
+                _run(config, folder, console, keep_model=variant in plan.starts.values())
             found.append(_read(folder, variant, seed))
     return found
 
@@ -80,11 +81,11 @@ def finished(plan: Plan, out: Path, seeds: Sequence[int]) -> list[Finished]:
     Raises:
         RunError: HF-701, there is none; HF-702, a folder holds a run of other settings.
     """
-    places = [(v, seed, out / slug(v) / f"seed-{seed}") for seed in seeds for v in plan.variants]
+    places = [(v, seed, folder_of(out, v, seed)) for seed in seeds for v in plan.variants]
     found = [
         _read(folder, variant, seed)
         for variant, seed, folder in places
-        if is_finished(folder, plan.config(variant, seed))
+        if is_finished(folder, plan.config(variant, seed, out))
     ]
     if not found:
         raise RunError(
@@ -117,12 +118,6 @@ def is_finished(folder: Path, config: RunConfig) -> bool:
     return (folder / STAMP_FILE).is_file()
 
 
-def slug(variant: str) -> str:
-    """Return a folder's name for a variant: its letters, digits and dots, joined by dashes."""
-    kept = "".join(c if c.isalnum() or c == "." else " " for c in variant)
-    return "-".join(kept.split())
-
-
 def _is_of(recorded: Path, config: RunConfig) -> bool:
     """Whether a recorded configuration is `config`; a field it does not know had its default."""
     try:
@@ -132,10 +127,13 @@ def _is_of(recorded: Path, config: RunConfig) -> bool:
     return before == config.model_copy(update={"out": None, "resume": False})
 
 
-def _run(config: RunConfig, folder: Path, console: Console) -> None:
+def _run(config: RunConfig, folder: Path, console: Console, *, keep_model: bool) -> None:
     started = time.monotonic()
     resumed = config.model_copy(update={"resume": (folder / CONFIG_FILE).is_file()})
     run_experiment(resumed, folder, command="healthfm-experiment", console=console)
+    if keep_model and not (folder / MODEL).exists():
+        for line in export_model(folder / "runs" / "fold-0" / "federated", folder / MODEL):
+            console.print(line, markup=False)
     shutil.rmtree(folder / "runs")  # checkpoints: what is asked of them is in the rows by now
     day = datetime.now(UTC).date().isoformat()
     stamp = Stamp(day, round(time.monotonic() - started, 1), commit_here())

@@ -27,6 +27,7 @@ from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.forecasts import forecast, forecast_rows
+from healthfm_simulations.further.forgetting import forgetting_rows
 from healthfm_simulations.further.groups import group_rows
 from healthfm_simulations.further.heritable import heritable_rows
 from healthfm_simulations.further.paths import smoothness_of
@@ -49,6 +50,7 @@ class Further:
     half_lives: list[MetricRow] = field(default_factory=list)
     heritable: list[MetricRow] = field(default_factory=list)
     smoothness: list[SmoothnessRow] = field(default_factory=list)
+    forgetting: list[MetricRow] = field(default_factory=list)
     missing: list[MatrixCell] = field(default_factory=list)
     subgroups: list[SubgroupRow] = field(default_factory=list)
     corruption: list[CorruptionRow] = field(default_factory=list)
@@ -57,7 +59,8 @@ class Further:
     def rows(self) -> list[MetricRow]:
         """All rows that go into ``metrics.json`` beside those of the main task."""
         aside = (self.horizons, self.probe_scores, self.physiology)
-        return [row for part in (*aside, self.half_lives, self.heritable) for row in part]
+        figures = (self.half_lives, self.heritable, self.forgetting)
+        return [row for part in (*aside, *figures) for row in part]
 
 
 def further_of(
@@ -99,6 +102,8 @@ def further_of(
     if evaluation.heritable:
         folder = sites[0].path.parent
         found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
+    if evaluation.forgetting and "federated" in models:
+        found.forgetting = forgetting_rows(models["federated"], fold, sites, config)
     if evaluation.subgroups:
         arms = {arm: predictions[arm] for arm in models if arm in predictions}
         found.subgroups = group_rows(arms, fold, sites, vocabulary, config)
@@ -176,7 +181,7 @@ def with_further(
         horizons=of_all_seeds(first.horizons),
         probe_scores=of_all_seeds(first.probe_scores),
         physiology=of_all_seeds(first.physiology),
-        figures=of_all_seeds([*first.half_lives, *first.heritable]),
+        figures=of_all_seeds([*first.half_lives, *first.heritable, *first.forgetting]),
         probes=first.probes,
         smoothness=first.smoothness,
         missing=first.missing,
