@@ -57,6 +57,19 @@ CODES: Final[dict[int, str]] = {
     710: "there is no visit to explain",
     711: "the output file exists already or cannot be written",
     712: "the model to start from is of another size",
+    # 8xx trust
+    801: "a key, certificate or kit file exists already",
+    802: "a key file is missing, damaged or open to others",
+    803: "a certificate was not issued by this study's root",
+    804: "a certificate is expired or not yet valid",
+    805: "a certificate is revoked",
+    806: "a request or kit file is not what it should be",
+    807: "a request does not prove that its sender has the keys",
+    808: "a kit was not signed by the study",
+    809: "a fingerprint differs",
+    810: "a name, address or host cannot be used",
+    811: "a site is not registered",
+    812: "a site of that name is registered already",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 
@@ -146,3 +159,9 @@ class RunError(HealthFMError):
     """A run cannot be started, resumed or finished (HF-7xx)."""
 
     exit_code = 8
+
+
+class TrustError(HealthFMError):
+    """A key, certificate, kit or contract cannot be trusted (HF-8xx)."""
+
+    exit_code = 9

@@ -1,0 +1,100 @@
+"""Files of keys and state: private ones for their owner only, every one whole or not there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from healthfm_core.errors import TrustError
+
+PRIVATE: Final = 0o600
+PUBLIC: Final = 0o644
+
+
+def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Write a file that must not exist yet; it appears whole or not at all.
+
+    Raises:
+        TrustError: Something has that name already (HF-801).
+    """
+    partial = _partial(path, data, mode)
+    try:
+        os.link(partial, path)
+    except FileExistsError as error:
+        raise exists_already(path) from error
+    finally:
+        partial.unlink()
+    _keep_folder(path.parent)
+
+
+def exists_already(path: Path) -> TrustError:
+    """Return the error for something that would be overwritten (HF-801)."""
+    return TrustError(
+        801,
+        where=str(path),
+        seen="it exists already",
+        wanted="a key, a certificate or a kit is never overwritten",
+        do="Name another folder, or move the old one away if it is no longer needed",
+    )
+
+
+def replace(path: Path, data: bytes, mode: int = PUBLIC) -> None:
+    """Write a file, over another if there is one; a kill leaves the old one or the new one."""
+    _partial(path, data, mode).replace(path)
+    _keep_folder(path.parent)
+
+
+def read(path: Path, what: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        TrustError: It is not there or cannot be read (HF-802).
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unusable(path, f"{what} cannot be read: {error.strerror}") from error
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """Return the bytes of a file that nobody but its owner may read.
+
+    Raises:
+        TrustError: It is not there, or others may read or write it (HF-802).
+    """
+    data = read(path, what)
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise unusable(path, f"{what} can be read by others", do=f"Run: chmod 600 {path}")
+    return data
+
+
+def unusable(path: Path, seen: str, do: str = "") -> TrustError:
+    """Return the error for a file of keys that cannot be used (HF-802)."""
+    return TrustError(
+        802,
+        where=str(path),
+        seen=seen,
+        wanted="the file as it was written when the keys were made, mode 600",
+        do=do or "Put it back from a backup, or enrol anew with new keys",
+    )
+
+
+def _partial(path: Path, data: bytes, mode: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return partial
+
+
+def _keep_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,149 @@
+"""The coordinator's list of sites: who may answer, from which node, with which keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from healthfm_core.errors import TrustError
+from healthfm_core.trust import files
+from healthfm_core.trust.authority import unknown_site
+from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.request import Request
+
+REGISTRY_FILE: Final = "sites.json"
+
+
+@dataclass(frozen=True)
+class RegisteredSite:
+    """A site that was admitted.
+
+    Attributes:
+        name: Its name in this study.
+        node_id: Flower's number of its node: a reply from another node is not its.
+        node: Flower's public node key, as OpenSSH writes it.
+        modalities: What it said it would bring.
+        fingerprints: Of its keys, as they were compared.
+        admitted: When, ISO 8601 in UTC.
+        revoked: When it was shut out, empty while it may answer.
+    """
+
+    name: str
+    node_id: int
+    node: str
+    modalities: tuple[str, ...]
+    fingerprints: dict[str, str]
+    admitted: str
+    revoked: str = ""
+
+
+class Registry:
+    """The list, in one file that is replaced whole.
+
+    Args:
+        path: Of the file; one that is not there is an empty list.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def sites(self) -> dict[str, RegisteredSite]:
+        """Return every site by name, the revoked ones too.
+
+        Raises:
+            TrustError: The file is damaged (HF-802).
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            rows = json.loads(files.read(self.path, "the list of sites"))
+            sites = [
+                RegisteredSite(**{**row, "modalities": tuple(row["modalities"])}) for row in rows
+            ]
+        except (ValueError, KeyError, TypeError) as error:
+            raise files.unusable(self.path, "the list of sites is damaged") from error
+        return {site.name: site for site in sites}
+
+    def admit(
+        self,
+        request: Request,
+        node_id: int,
+        *,
+        name: str | None = None,
+        now: datetime | None = None,
+    ) -> RegisteredSite:
+        """Put a site on the list and return it.
+
+        Raises:
+            TrustError: Another site has its name or its node (HF-812).
+        """
+        sites = self.sites()
+        site = RegisteredSite(
+            name=name or request.site,
+            node_id=node_id,
+            node=request.node.decode(),
+            modalities=request.modalities,
+            fingerprints=request.fingerprints(),
+            admitted=f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
+        )
+        if any(site.name == s.name or node_id == s.node_id for s in sites.values()):
+            raise _taken(site.name)
+        self._write({**sites, site.name: site})
+        return site
+
+    def renew(self, request: Request, node_id: int, *, name: str | None = None) -> RegisteredSite:
+        """Give a site on the list new keys or a new node, after a rotation or a loss.
+
+        Raises:
+            TrustError: There is none of that name (HF-811).
+        """
+        old = self.site(name or request.site)
+        site = replace(
+            old,
+            node_id=node_id,
+            node=request.node.decode(),
+            modalities=request.modalities,
+            fingerprints=request.fingerprints(),
+            revoked="",
+        )
+        self._write({**self.sites(), old.name: site})
+        return site
+
+    def revoke(self, name: str, now: datetime | None = None) -> RegisteredSite:
+        """Shut a site out and return it.
+
+        Raises:
+            TrustError: There is none of that name (HF-811).
+        """
+        old = self.site(name)
+        site = replace(old, revoked=old.revoked or f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}")
+        self._write({**self.sites(), name: site})
+        return site
+
+    def site(self, name: str) -> RegisteredSite:
+        """Return a site.
+
+        Raises:
+            TrustError: There is none of that name (HF-811).
+        """
+        sites = self.sites()
+        if name not in sites:
+            raise unknown_site(name)
+        return sites[name]
+
+    def _write(self, sites: dict[str, RegisteredSite]) -> None:
+        rows = [asdict(site) for _, site in sorted(sites.items())]
+        files.replace(self.path, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def _taken(name: str) -> TrustError:
+    return TrustError(
+        812,
+        where=f"site {name}",
+        seen="its name or its node is on the list already",
+        wanted="each site and each node once",
+        do="Give it another name with --name, or renew the site that is there with --renew",
+    )

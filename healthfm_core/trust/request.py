@@ -1,0 +1,195 @@
+"""A site's request to join: public keys, a certificate request, and proof that it has the keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP384R1,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    load_pem_public_key,
+    load_ssh_public_key,
+)
+from cryptography.x509.oid import NameOID
+
+from healthfm_core.errors import TrustError
+from healthfm_core.trust import archive, fingerprint, signed
+from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.names import check_name, check_url
+from healthfm_core.trust.site_keys import SiteKeys
+
+FORMAT: Final = 1
+MODALITIES: Final = frozenset({"ehr", "genomics", "wearable"})
+REQUEST_FILE: Final = "request.json"
+_FILES: Final = (REQUEST_FILE, "tls.csr", "node.pub", "signing.pub", "proofs.json")
+_SIGNED: Final = _FILES[:-1]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose proofs hold.
+
+    Attributes:
+        site: The name that the site gives itself.
+        url: The study's address as the site knows it.
+        modalities: What it means to bring, sorted; nothing is bound by it.
+        made: When, ISO 8601 in UTC, by the site's clock.
+        tls: Public key of its certificate.
+        node: Flower's public node key, as OpenSSH writes it.
+        signing: Its public signing key.
+    """
+
+    site: str
+    url: str
+    modalities: tuple[str, ...]
+    made: str
+    tls: EllipticCurvePublicKey
+    node: bytes
+    signing: Ed25519PublicKey
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprints that site and coordinator read to each other, by key."""
+        return {
+            "tls": fingerprint.of_key(self.tls),
+            "node": fingerprint.of_key(load_ssh_public_key(self.node)),
+            "signing": fingerprint.of_key(self.signing),
+        }
+
+
+def make_request(
+    keys: SiteKeys,
+    site: str,
+    url: str,
+    modalities: Collection[str],
+    now: datetime | None = None,
+) -> bytes:
+    """Return the bytes of a request file; it holds nothing secret.
+
+    Raises:
+        TrustError: The name or the address cannot be used (HF-810).
+    """
+    about = {
+        "format": FORMAT,
+        "site": check_name(site, "site"),
+        "url": check_url(url),
+        "modalities": sorted(modalities),
+        "made": f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
+    }
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)])
+    csr = x509.CertificateSigningRequestBuilder(name).sign(keys.tls, hashes.SHA384())
+    files = {
+        REQUEST_FILE: signed.canonical(about),
+        "tls.csr": csr.public_bytes(Encoding.PEM),
+        "node.pub": keys.node_public(),
+        "signing.pub": keys.signing_public(),
+    }
+    digest = _digest(files)
+    node = base64.b64encode(keys.node.sign(digest, ECDSA(hashes.SHA384()))).decode()
+    proofs = {"node": node, "signing": signed.sign(keys.signing, digest)}
+    return archive.pack({**files, "proofs.json": signed.canonical(proofs)})
+
+
+def read_request(data: bytes, where: str = "request") -> Request:
+    """Return a request, once every key in it has proved that its owner made the request.
+
+    Raises:
+        TrustError: The file is not a request (HF-806), a proof does not hold (HF-807), or a name
+            or address cannot be used (HF-810).
+    """
+    files = archive.unpack(data, _FILES, where)
+    try:
+        about, proofs = json.loads(files[REQUEST_FILE]), json.loads(files["proofs.json"])
+        csr = x509.load_pem_x509_csr(files["tls.csr"])
+        keys = _keys(csr, files)
+        request = _request(about, keys, files["node.pub"])
+        named = [str(found.value) for found in csr.subject]
+        holds = csr.is_signature_valid and named == [request.site]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _not_one(where) from error
+    if not (holds and _proved(keys, proofs, _digest(files))):
+        raise _unproved(where)
+    return request
+
+
+Keys = tuple[EllipticCurvePublicKey, EllipticCurvePublicKey, Ed25519PublicKey]
+
+
+def _keys(csr: x509.CertificateSigningRequest, files: dict[str, bytes]) -> Keys:
+    tls, node = csr.public_key(), load_ssh_public_key(files["node.pub"])
+    signing = load_pem_public_key(files["signing.pub"])
+    if not isinstance(tls, EllipticCurvePublicKey) or not isinstance(node, EllipticCurvePublicKey):
+        raise ValueError("a key is not of an elliptic curve")
+    if not all(isinstance(key.curve, SECP384R1) for key in (tls, node)):
+        raise ValueError("a key is not P-384")
+    if not isinstance(signing, Ed25519PublicKey):
+        raise ValueError("the signing key is not ed25519")
+    return tls, node, signing
+
+
+def _request(about: dict[str, Any], keys: Keys, node: bytes) -> Request:
+    modalities = tuple(sorted(map(str, about["modalities"])))
+    made = datetime.strptime(about["made"], "%Y-%m-%dT%H:%M:%SZ")
+    if about["format"] != FORMAT or not set(modalities) <= MODALITIES:
+        raise ValueError("another format, or a modality that does not exist")
+    return Request(
+        site=check_name(str(about["site"]), "site"),
+        url=check_url(str(about["url"])),
+        modalities=modalities,
+        made=f"{made:%Y-%m-%dT%H:%M:%SZ}",
+        tls=keys[0],
+        node=node,
+        signing=keys[2],
+    )
+
+
+def _digest(files: dict[str, bytes]) -> bytes:
+    """Return what the proofs sign: each file's name and hash, so that none can be exchanged."""
+    hasher = hashes.Hash(hashes.SHA256())
+    for name in sorted(_SIGNED):
+        each = hashes.Hash(hashes.SHA256())
+        each.update(files[name])
+        hasher.update(name.encode() + b"\0" + each.finalize())
+    return b"healthfm enrolment request\0" + hasher.finalize()
+
+
+def _proved(keys: Keys, proofs: dict[str, str], digest: bytes) -> bool:
+    try:
+        node = base64.b64decode(proofs["node"], validate=True)
+        keys[1].verify(node, digest, ECDSA(hashes.SHA384()))
+        return signed.verified(keys[2], digest, proofs["signing"])
+    except (InvalidSignature, binascii.Error, KeyError, TypeError, ValueError):
+        return False
+
+
+def _not_one(where: str) -> TrustError:
+    return TrustError(
+        806,
+        where=where,
+        seen="a file that is no request",
+        wanted="a request that healthfm-client enroll wrote",
+        do="Ask the site to send it again",
+    )
+
+
+def _unproved(where: str) -> TrustError:
+    return TrustError(
+        807,
+        where=where,
+        seen="a proof that does not hold: the request was altered, or another's key is in it",
+        wanted="a request signed by each key that it names",
+        do="Ask the site to send it again, and compare the fingerprints with them",
+    )
