@@ -57,6 +57,10 @@ CODES: Final[dict[int, str]] = {
     710: "there is no visit to explain",
     711: "the output file exists already or cannot be written",
     712: "the model to start from is of another size",
+    720: "there is no study in the folder",
+    721: "a process of the study did not start or stop",
+    722: "the study has no run of that name",
+    723: "the run failed or was stopped",
     # 8xx trust
     801: "a key, certificate or kit file exists already",
     802: "a key file is missing, damaged or open to others",
@@ -70,6 +74,8 @@ CODES: Final[dict[int, str]] = {
     810: "a name, address or host cannot be used",
     811: "a site is not registered",
     812: "a site of that name is registered already",
+    821: "a name has a token already, or has none",
+    830: "the site has no kit",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""
 

@@ -17,14 +17,18 @@ PIPE_CLOSED = 141
 TERMINATED = 143
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every command there is."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser with every command there is, or with the module `only` where there is one.
+
+    Args:
+        only: The first word of the command line.
+    """
     parser = argparse.ArgumentParser(
         prog="healthfm-client",
         description="HealthFM at a site: data goes in, only what the policy permits goes out.",
     )
     chosen = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in commands():
+    for command in commands(only):
         its = chosen.add_parser(command.name, help=command.summary, description=command.summary)
         command.configure(its)
         its.set_defaults(command=command)
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     An error that a person can put right is one sentence on stderr and its class's exit code
     (docs/exit-codes.md); an interruption is 130 and leaves nothing half-written.
     """
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = build_parser(words[0] if words else None).parse_args(words)
     command: Command = arguments.command
     before = signal.signal(signal.SIGTERM, _terminate)
     try:

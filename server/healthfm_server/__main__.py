@@ -1,45 +1,58 @@
-"""The coordinator's command line: ``server.py inspect RUN``, ``server.py export RUN FOLDER``."""
+"""The coordinator's command line: ``server.py COMMAND``, each in a module of ``commands``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from healthfm_core.errors import HealthFMError
-from healthfm_server.export import export_model
-from healthfm_server.inspection import describe_run
+from healthfm_server.commands import commands
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser."""
+    """Return the parser with every command there is."""
     parser = argparse.ArgumentParser(
         prog="healthfm-server", description="HealthFM at the coordinator."
     )
     chosen = parser.add_subparsers(metavar="COMMAND", required=True)
-    inspect = chosen.add_parser(
-        "inspect", help="print a run's sites, rounds and what was set aside, with the reasons"
-    )
-    inspect.add_argument("run", type=Path, help="the run folder")
-    inspect.set_defaults(lines=lambda given: describe_run(given.run))
-    export = chosen.add_parser("export", help="write a run's model to a folder, with a model card")
-    export.add_argument("run", type=Path, help="the run folder")
-    export.add_argument("folder", type=Path, help="a folder that does not exist yet")
-    export.add_argument("--round", type=int, help="the model after this round (default: the last)")
-    export.set_defaults(lines=lambda given: export_model(given.run, given.folder, given.round))
+    groups: dict[str, Any] = {}
+    for command in commands():
+        group, _, name = command.name.rpartition(" ")
+        if group and group not in groups:
+            above = chosen.add_parser(group, help=f"see: healthfm-server {group} --help")
+            groups[group] = above.add_subparsers(metavar="COMMAND", required=True)
+        place = groups[group] if group else chosen
+        its = place.add_parser(name, help=command.summary, description=command.summary)
+        command.configure(its)
+        its.set_defaults(lines=command.lines)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code."""
+    """Run one command and return the exit code.
+
+    An error that a person can put right is one sentence on stderr and its class's exit code
+    (docs/exit-codes.md).
+    """
     arguments = build_parser().parse_args(argv)
     try:
         for line in arguments.lines(arguments):
-            print(line)
+            print(line, flush=True)
     except HealthFMError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was left half-written.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     return 0
 
 

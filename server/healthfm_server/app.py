@@ -11,13 +11,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import HealthFMError, ProtocolError
 from healthfm_core.federation.server_optimizer import OptimizerState
 from healthfm_server.agreement import Agreement
 from healthfm_server.core_work import CoreWork
 from healthfm_server.exchange import POLL_S, Exchange, Patience, told_to_stop
 from healthfm_server.progress import Listener, unheard
-from healthfm_server.run_store import RunStore, ServerState
+from healthfm_server.run_store import RunStore, ServerState, note_failure
 from healthfm_server.strategy import ModalityFedAvg
 from healthfm_server.work import StudyWork
 
@@ -74,6 +74,14 @@ def make_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         request = RunRequest.of(context)
+        try:
+            run(grid, request)
+        except HealthFMError as error:
+            if request.folder.is_dir():
+                note_failure(request.folder, error)
+            raise
+
+    def run(grid: Grid, request: RunRequest) -> None:
         begin = RunStore.resume if request.resume else RunStore.create
         store = begin(request.folder, request.config)
         nodes = wait_for_nodes(grid, request.nodes, request.patience.deadline_s, stopped)

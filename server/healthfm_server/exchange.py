@@ -58,10 +58,10 @@ class Exchange:
         Raises:
             RunError: The run was told to stop (HF-705).
         """
-        messages = (
+        messages = [
             Message(records, node, kind, ttl=patience.ttl_s, group_id=group)
             for node, records in contents.items()
-        )
+        ]
         sent_at = time.monotonic()
         ids = list(self._grid.push_messages(messages))
         expected = set(ids)
@@ -81,9 +81,10 @@ class Exchange:
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
             raise told_to_stop()
-        for reply in self._grid.pull_messages(list(self._owed)):
-            if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
-                yield reply
+        for owed in list(self._owed):
+            for reply in self._grid.pull_messages([owed]):
+                if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
+                    yield reply
 
 
 def told_to_stop() -> RunError:

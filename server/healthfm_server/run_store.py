@@ -26,7 +26,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from healthfm_core.config.run import RunConfig
-from healthfm_core.errors import RunError
+from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.server_optimizer import OptimizerState
 
@@ -240,6 +240,12 @@ class RunStore:
         stem = f"round-{round_:04d}"
         for suffix in (".json", ".safetensors", ".optimizer.safetensors"):
             (self._checkpoints / f"{stem}{suffix}").unlink(missing_ok=True)
+
+
+def note_failure(folder: Path, error: HealthFMError) -> None:
+    """Write why a submission ended unfinished; whoever submits it again reads it first."""
+    text = json.dumps({"number": error.number, "error": str(error)})
+    _write(folder / "failure.json", text.encode())
 
 
 def _ends_line(path: str) -> bool:

@@ -31,9 +31,14 @@ class Command:
     run: Callable[[Namespace], int]
 
 
-def commands() -> list[Command]:
-    """Return every command, by name."""
-    modules = [import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+def commands(only: str | None = None) -> list[Command]:
+    """Return every command, by name; if there is a module `only`, what is in that one.
+
+    Some import PyTorch, which who wants another command need not wait for.
+    """
+    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    chosen = [only] if only in names else names
+    modules = [import_module(f"{__name__}.{name}") for name in chosen]
     found = [m.COMMAND for m in modules if isinstance(vars(m).get("COMMAND"), Command)]
     return sorted(found, key=lambda command: command.name)
 

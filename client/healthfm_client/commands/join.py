@@ -1,0 +1,71 @@
+"""``join``: take part in a study, from now on and after every reboot."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from healthfm_client.commands import Command, say
+from healthfm_client.processes import node_config, supervision, write_units
+from healthfm_client.site_folder import JoinSettings, SiteFolder, StoreChoice
+from healthfm_core.trust import files
+from healthfm_core.trust.kit import install_kit
+from healthfm_core.trust.site_keys import SiteKeys
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "--site",
+        type=Path,
+        default=Path(os.environ.get("HEALTHFM_SITE", ".")),
+        help="the site's folder (default: $HEALTHFM_SITE, else this folder)",
+    )
+    parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent")
+    parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
+    parser.add_argument(
+        "--store", type=Path, action="append", help="a store to take part with; once, or again"
+    )
+    parser.add_argument("--proxy", help="http://USER:PASSWORD@HOST:PORT, where the site needs one")
+    parser.add_argument("--port", type=int, help="on loopback, where 9094 is taken")
+    parser.add_argument("--foreground", action="store_true", help="for a container or systemd")
+
+
+def run(arguments: Namespace) -> int:
+    """Install the kit if one is given, remember the settings, and start the processes."""
+    site = SiteFolder(arguments.site)
+    if arguments.kit is not None:
+        data = files.read(arguments.kit, "the kit")
+        install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=arguments.root)
+    _remember(site, arguments)
+    kit = site.kit()
+    site.tls()
+    node_config(site)
+    site.secret()
+    supervisor = supervision(site)
+    for path in write_units(site):
+        say(f"written for the administrator: {path}")
+    say(f"site {kit.site} takes part in {kit.study} at {kit.url}; logs in {site.process}")
+    if arguments.foreground:
+        supervisor.become()
+    if supervisor.runs():
+        supervisor.stop()
+    supervisor.start()
+    return 0
+
+
+def _remember(site: SiteFolder, arguments: Namespace) -> None:
+    """Put what was given on the command line into ``join.yaml``; the rest stays as it is."""
+    given = {name: getattr(arguments, name) for name in ("proxy", "port")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if arguments.store:
+        stores = tuple(StoreChoice(path=path.resolve()) for path in arguments.store)
+        kept = site.settings().model_dump() if site.settings_file.is_file() else {}
+        site.write_settings(JoinSettings.model_validate({**kept, "stores": stores, **changes}))
+    elif changes:
+        kept = site.settings().model_dump()
+        site.write_settings(JoinSettings.model_validate({**kept, **changes}))
+
+
+COMMAND = Command("join", "take part in the study, for good", configure, run)

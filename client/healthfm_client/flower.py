@@ -1,0 +1,280 @@
+"""The only module of the client that imports names Flower does not publish (flwr 1.41).
+
+A site runs two processes of Flower's making: the node, which speaks to the coordinator, and the
+worker, which computes. Flower's own worker installs the coordinator's bundle and starts a Python
+for every message. Ours answers with the app that the site installed, in one process that keeps its
+data, and never looks into the bundle.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final, Self
+
+import flwr.supernode.fleet_http_connection as connection_module
+import flwr.supernode.start_client_internal as node_module
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+LOOPBACK: Final = "127.0.0.1"
+EAGER_S: Final = 0.25
+"""Between two questions to the coordinator while a run is on; Flower's own pause is 3 s."""
+PATIENT_S: Final = 3.0
+ON_S: Final = 300.0
+"""A run counts as on for so long after its last message."""
+WORKER_S: Final = 0.1
+"""Between two looks of the worker at the node, both on this machine."""
+STOP_S: Final = 2.0
+"""Between two questions whether the run that is computed still runs."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What a node is started with.
+
+    Attributes:
+        address: ``host:port`` of the coordinator.
+        tls: Shows the site's certificate and trusts the study's roots alone.
+        key: Flower's node key.
+        secret: What the worker proves it knows.
+        port: On loopback, where the worker finds the node.
+        config: What the app is told of the site.
+        stopped: Takes the number of a run that was stopped, so that computing for it ends.
+    """
+
+    address: str
+    tls: ssl.SSLContext
+    key: EllipticCurvePrivateKey
+    secret: bytes
+    port: int
+    config: dict[str, str | int | float | bool]
+    stopped: Callable[[int], None]
+
+
+def run_node(settings: NodeSettings) -> None:
+    """Be the site's node until the connection is refused for good; who called starts it again."""
+    factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    _serve_worker(factory, settings)
+    with _with_certificate(settings.tls), _eager(), _watched(settings.stopped, factory.state()):
+        node_module.start_client_internal(
+            state_factory=factory,
+            server_address=settings.address,
+            node_config=settings.config,
+            root_certificates=None,
+            insecure=False,
+            authentication_keys=(settings.key, settings.key.public_key()),
+            isolation="process",
+            superexec_auth_secret=settings.secret,
+            runtime_api_address=f"{LOOPBACK}:{settings.port}",
+            runtime_dependency_install=False,
+        )
+
+
+def _serve_worker(factory: NodeStateFactory, settings: NodeSettings) -> None:
+    app = create_app(state_factory=factory, superexec_auth_secret=settings.secret)
+    config = uvicorn.Config(
+        app, host=LOOPBACK, port=settings.port, access_log=False, log_level="warning"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="for-the-worker", daemon=True)
+    thread.start()
+    while thread.is_alive() and not server.started:
+        time.sleep(0.05)
+    if not server.started:
+        raise OSError(f"port {settings.port} on loopback cannot be listened on")
+
+
+@contextmanager
+def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
+    """Let Flower's client show the site's certificate, which it has no setting for."""
+
+    class Client(FleetHttpClient):
+        @classmethod
+        def from_server_address(
+            cls,
+            server_address: str,
+            insecure: bool,
+            root_certificates: bytes | str | None,
+            interceptors: Any,
+            *,
+            retry_invoker: Any = None,
+        ) -> Self:
+            url = f"https://{server_address}"
+            return cls(url, interceptors=interceptors, verify=tls, retry_invoker=retry_invoker)
+
+    with _replaced(connection_module, "FleetHttpClient", Client):
+        yield
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Let the node ask often while a run is on: Flower's pauses are not settable."""
+    told = time.monotonic() - ON_S
+
+    def sleep(seconds: float) -> None:
+        nonlocal told
+        if seconds < PATIENT_S:  # it waits for the worker: a message is being answered
+            told = time.monotonic()
+        eager = time.monotonic() - told < ON_S
+        time.sleep(min(seconds, EAGER_S) if eager else seconds)
+
+    with _replaced(node_module, "time", SimpleNamespace(sleep=sleep)):
+        yield
+
+
+@contextmanager
+def _watched(stopped: Callable[[int], None], state: NodeState) -> Iterator[None]:
+    """Ask, while a message is worked on, whether its run still runs; if not, let go of it."""
+    pull, push = node_module._pull_and_store_message, node_module._push_messages
+    at_work: list[tuple[Message, Callable[[int], Any]]] = []
+
+    def pull_and_note(**given: Any) -> int | None:
+        receive = given["receive"]
+
+        def note() -> Any:
+            received = receive()
+            if received is not None:
+                at_work[:] = [(received[0], given["get_run"])]
+            return received
+
+        return pull(**{**given, "receive": note})
+
+    def push_and_watch(**given: Any) -> None:
+        done = threading.Event()
+        watcher = threading.Thread(
+            target=_watch, args=(done, *at_work[0], stopped, given), daemon=True
+        )
+        watcher.start()
+        try:
+            push(**given)
+        finally:
+            done.set()
+
+    with (
+        _replaced(node_module, "_pull_and_store_message", pull_and_note),
+        _replaced(node_module, "_push_messages", push_and_watch),
+    ):
+        yield
+
+
+def _watch(
+    done: threading.Event,
+    message: Message,
+    get_run: Callable[[int], Any],
+    stopped: Callable[[int], None],
+    given: dict[str, Any],
+) -> None:
+    while not done.wait(STOP_S):
+        try:
+            get_run(message.metadata.run_id)
+        except RunNotRunningException:
+            stopped(message.metadata.run_id)
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the run was stopped")
+            reply = Message(error, reply_to=message)
+            node_module._insert_message(reply, given["state"], given["object_store"])
+            return
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+class Worker:
+    """Computes what the node has received, one message after the other, in this process.
+
+    Args:
+        port: On loopback, where the node is.
+        secret: What the node wants to see known.
+        app: The site's own, installed app.
+    """
+
+    def __init__(self, port: int, secret: bytes, app: ClientApp) -> None:
+        self._address = f"{LOOPBACK}:{port}"
+        self._app = app
+        self._tasks = self._client(
+            SuperExecAuthHttpInterceptor(
+                master_secret=secret,
+                protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
+            )
+        )
+        self.run_id: int | None = None
+
+    def run(self) -> None:
+        """Work until killed."""
+        while True:
+            if not self.work():
+                time.sleep(WORKER_S)
+
+    def work(self) -> bool:
+        """Answer one message if there is one; say whether there was."""
+        found = self._tasks.AcquireTask(
+            AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+        )
+        if not (found.HasField("task") and found.token):
+            return False
+        self.run_id = int(found.task.run_id)
+        try:
+            self._answer(found.token)
+        finally:
+            self.run_id = None
+        return True
+
+    def _answer(self, token: str) -> None:
+        client = self._client(RuntimeTokenHttpInterceptor(token))
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        context, status, details = None, SubStatus.FAILED, "it did not finish"
+        try:
+            message, context, _, _ = pull_task_input(client)
+            push_message(client, self._app(message, context), context)
+            status, details = SubStatus.COMPLETED, ""
+        except Exception as error:
+            _log.exception("a message could not be answered")
+            details = type(error).__name__
+        finally:
+            push_task_output(client, context, status, details)
+            heartbeat.stop()
+            client.close()
+
+    def _client(self, interceptor: Any) -> RuntimeHttpClient:
+        return RuntimeHttpClient.from_server_address(
+            server_address=self._address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), interceptor],
+            retry_invoker=make_simple_http_retry_invoker(),
+        )

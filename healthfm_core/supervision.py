@@ -1,0 +1,233 @@
+"""Files for the supervisor that keeps a set of processes alive, and calls of its command.
+
+The supervisor is `supervisor <https://supervisord.org>`_; with systemd, one unit starts it
+and restarts it. Why not our own, and why this one: docs/decisions/0015-who-restarts-what.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from healthfm_core.errors import RunError
+
+CONFIG: Final = "supervisord.conf"
+_SOCKET_LENGTH: Final = 100
+"""Longest path of a socket that every system takes."""
+
+_HEAD: Final = """; Written by HealthFM; the next start writes it anew.
+[supervisord]
+logfile = {folder}/supervisord.log
+logfile_maxbytes = 10MB
+logfile_backups = 3
+pidfile = {folder}/supervisord.pid
+childlogdir = {folder}
+directory = {here}
+environment = {environment}
+
+[unix_http_server]
+file = {socket}
+chmod = 0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{socket}
+"""
+
+_PROGRAM: Final = """
+[program:{name}]
+command = {command}
+priority = {priority}
+autostart = true
+autorestart = true
+startsecs = 1
+startretries = 1000000
+stopasgroup = true
+killasgroup = true
+stopwaitsecs = 15
+redirect_stderr = true
+stdout_logfile = {folder}/{name}.log
+stdout_logfile_maxbytes = 10MB
+stdout_logfile_backups = 3
+"""
+
+_UNIT: Final = """# Copy to /etc/systemd/system/{name}.service, then: systemctl enable --now {name}
+[Unit]
+Description={description}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+User={user}
+ExecStart={command} -n -c {config}
+Restart=always
+RestartSec=2
+KillMode=control-group
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=full
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to be kept alive.
+
+    Attributes:
+        name: A word.
+        command: What to start, and its arguments.
+    """
+
+    name: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The supervisor of one folder.
+
+    Attributes:
+        folder: Takes its files and the processes' logs.
+        programs: What it keeps alive, in the order they start.
+        environment: Set for all of them, beside what the supervisor was started with.
+    """
+
+    folder: Path
+    programs: Sequence[Program]
+    environment: Mapping[str, str]
+
+    @property
+    def config(self) -> Path:
+        """Where the supervisor's configuration is."""
+        return self.folder / CONFIG
+
+    def write(self) -> None:
+        """Write the supervisor's configuration."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = _escaped(str(self.folder.resolve()))
+        environment = ",".join(f'{k}="{_escaped(v)}"' for k, v in sorted(self.environment.items()))
+        text = _HEAD.format(
+            folder=folder,
+            here=folder,
+            environment=environment,
+            socket=_escaped(str(socket_of(self.folder))),
+        )
+        for priority, program in enumerate(self.programs, start=1):
+            command = _escaped(shlex.join(program.command))
+            text += _PROGRAM.format(
+                name=program.name, command=command, priority=priority, folder=folder
+            )
+        self.config.write_text(text, encoding="utf-8")
+
+    def unit(self, name: str, description: str) -> str:
+        """Return a systemd unit that starts the supervisor, and again whenever it ends."""
+        return _UNIT.format(
+            name=name,
+            description=description,
+            user=os.environ.get("USER", "healthfm"),
+            command=_tool("supervisord"),
+            config=self.config.resolve(),
+        )
+
+    def start(self) -> None:
+        """Start the supervisor in the background, unless it runs; it has all of them up soon.
+
+        Raises:
+            RunError: It did not start (HF-721).
+        """
+        self.write()
+        if self.runs():
+            return
+        done = self._call("supervisord", "-c", str(self.config))
+        if done.returncode != 0:
+            raise _not_started(self.folder, done.stdout + done.stderr)
+
+    def become(self) -> None:
+        """Become the supervisor, in the foreground, as a container or systemd wants it."""
+        self.write()
+        command = _tool("supervisord")
+        os.execv(command, [command, "-n", "-c", str(self.config)])
+
+    def runs(self) -> bool:
+        """Whether the supervisor answers."""
+        return self._call("supervisorctl", "-c", str(self.config), "pid").returncode == 0
+
+    def stop(self, patience_s: float = 30.0) -> None:
+        """Stop every process and the supervisor; return when they are gone.
+
+        Raises:
+            RunError: It still runs (HF-721).
+        """
+        self._call("supervisorctl", "-c", str(self.config), "shutdown")
+        until = time.monotonic() + patience_s
+        while self.runs():
+            if time.monotonic() > until:
+                raise _not_started(self.folder, "the supervisor does not stop")
+            time.sleep(0.1)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each program, in the supervisor's words; empty where it is down."""
+        done = self._call("supervisorctl", "-c", str(self.config), "status")
+        rows = [line.split(None, 2) for line in done.stdout.splitlines()]
+        names = {program.name for program in self.programs}
+        return {row[0]: " ".join(row[1:]) for row in rows if len(row) > 1 and row[0] in names}
+
+    def _call(self, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        if not self.config.is_file():
+            return subprocess.CompletedProcess([tool], 1, "", "it was never started")
+        command = [_tool(tool), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def die_with_parent() -> None:
+    """End this process when its supervisor is gone, so that a new one finds the ports free."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def socket_of(folder: Path) -> Path:
+    """Return the supervisor's socket: in its folder, or elsewhere where that path is too long."""
+    plain = folder.resolve() / "supervisor.sock"
+    if len(str(plain)) <= _SOCKET_LENGTH:
+        return plain
+    short = hashlib.sha256(str(plain).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"healthfm-{short}.sock"
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _not_started(folder: Path, seen: str) -> RunError:
+    return RunError(
+        721,
+        where=str(folder),
+        seen=" ".join(seen.split())[:300] or "it says nothing",
+        wanted="the supervisor starts and stops when told to",
+        do=f"Read {folder}/supervisord.log",
+    )

@@ -1,0 +1,1 @@
+"""A running deployment at the coordinator: SuperLink, front, steward, and their supervisor."""

@@ -1,0 +1,38 @@
+"""Be one of the study's processes: ``python -m healthfm_server.deploy.serve NAME --study DIR``.
+
+It is what the supervisor calls. Each process imports what it needs and no more: four of them with
+PyTorch in each would take two gigabytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from healthfm_core.supervision import die_with_parent
+from healthfm_server.deploy.study import StudyFolder
+
+PROCESSES: Final = ("superlink", "executor", "steward", "front")
+"""The programs, in the order they start; each a module of this package with a `serve`."""
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(prog="healthfm_server.deploy.serve")
+    parser.add_argument("process", choices=PROCESSES)
+    parser.add_argument("--study", type=Path, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("httpx", "flwr", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if given.process != "executor":
+        die_with_parent()
+    module = import_module(f"healthfm_server.deploy.{given.process}")
+    module.serve(StudyFolder.open(given.study))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The steward: submits what is wanted to Flower, again after every outage, and stops what is not.
+
+A run of Flower's does not outlive its SuperLink by more than a minute. Ours do: a run is a folder
+with a checkpoint of every round, and whenever Flower has lost it, it is submitted again and goes
+on at the round it was in.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Final
+
+import httpx
+
+from healthfm_server.deploy.audit import AuditLog
+from healthfm_server.deploy.flower import ENDED, Control, FlowerRun
+from healthfm_server.deploy.orders import Done, RunOrder
+from healthfm_server.deploy.study import StudyFolder
+
+LOOK_S: Final = 1.0
+"""Pause between two looks at what is wanted."""
+
+PATIENCE_S: Final = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+"""Pauses before a run that made no progress is submitted again; the last one repeats."""
+
+HOPELESS: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 712})
+"""Errors that trying again does not cure: a person has to do something."""
+
+CRL_S: Final = 24 * 3600.0
+"""Between two writings of the revocation list, which is good for 30 days."""
+
+_log = logging.getLogger(__name__)
+
+
+class Steward:
+    """Brings the runs of a study to where they are wanted.
+
+    Args:
+        study: The study.
+        control: The SuperLink.
+        log: The audit log.
+    """
+
+    def __init__(self, study: StudyFolder, control: Control, log: AuditLog) -> None:
+        self._study = study
+        self._control = control
+        self._log = log
+        self._published = 0.0
+        self._rounds: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Look at every run, for ever."""
+        while True:
+            try:
+                self.look()
+            except httpx.HTTPError as error:
+                _log.warning("the SuperLink does not answer (%s); trying again", error)
+            time.sleep(LOOK_S)
+
+    def look(self, now_s: float | None = None) -> None:
+        """Look once.
+
+        Raises:
+            httpx.HTTPError: The SuperLink cannot be reached; nothing was changed.
+        """
+        now = time.time() if now_s is None else now_s
+        if now - self._published > CRL_S:
+            self._study.publish(self._study.authority())
+            self._published = now
+        for order in RunOrder.all(self._study.runs):
+            before = order.done()
+            after = self._tend(order, before, now)
+            if after != before:
+                order.note(after)
+                self._tell(order, before, after)
+
+    def _tend(self, order: RunOrder, done: Done, now: float) -> Done:
+        if done.state == "finished":
+            return done
+        if order.rounds_done() >= order.config().federation.rounds:
+            return replace(done, state="finished", reason="")
+        flower = self._control.run(done.flower_run) if done.flower_run else None
+        live = flower is not None and flower.status != ENDED
+        if order.wanted != "running":
+            return self._halt(order, done, live)
+        if live:
+            return replace(done, state="running", reason="")
+        if done.state == "running":
+            return self._lost(order, done, flower, now)
+        if done.state == "failed" or now < done.not_before:
+            return done
+        return self._submit(order, done)
+
+    def _submit(self, order: RunOrder, done: Done) -> Done:
+        (order.folder / "failure.json").unlink(missing_ok=True)
+        self._rounds[order.name] = order.rounds_done()
+        number = self._control.start(
+            {
+                "config": order.config().model_dump_json(),
+                "folder": str(order.folder.resolve()),
+                "resume": order.begun(),
+                "nodes": order.nodes,
+            },
+            version("healthfm"),
+        )
+        return replace(
+            done, state="running", flower_run=number, submissions=done.submissions + 1, reason=""
+        )
+
+    def _lost(self, order: RunOrder, done: Done, flower: FlowerRun | None, now: float) -> Done:
+        """Say when a run whose submission ended unfinished is submitted again."""
+        failure = order.failure()
+        reason = failure[1] if failure else (flower.details if flower else "the SuperLink lost it")
+        if failure is not None and failure[0] in HOPELESS:
+            return replace(done, state="failed", reason=reason)
+        moved = order.rounds_done() > self._rounds.get(order.name, -1)
+        tries = 0 if moved else min(done.submissions - 1, len(PATIENCE_S) - 1)
+        return replace(done, state="waiting", not_before=now + PATIENCE_S[tries], reason=reason)
+
+    def _halt(self, order: RunOrder, done: Done, live: bool) -> Done:
+        if live:
+            self._control.stop(done.flower_run)
+        return replace(done, state="paused" if order.wanted == "paused" else "stopped", reason="")
+
+    def _tell(self, order: RunOrder, before: Done, after: Done) -> None:
+        if (before.state, before.submissions) == (after.state, after.submissions):
+            return
+        details = {"run": order.name, "rounds": order.rounds_done(), "reason": after.reason[:300]}
+        self._log.note(f"run {after.state}", details)
+        _log.info("run %s: %s %s", order.name, after.state, after.reason)
+
+
+def serve(study: StudyFolder) -> None:
+    """Tend the runs until killed."""
+    control = Control(study.settings.superlink_port, study.control_token())
+    Steward(study, control, study.audit("steward")).run()

@@ -1,0 +1,105 @@
+"""TLS at the front: who calls is known to the application, and a refused handshake to the audit."""
+
+from __future__ import annotations
+
+import ssl
+from asyncio import Transport
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from healthfm_server.deploy.audit import AuditLog
+
+PEER: Final = "healthfm.peer"
+"""Key of the ASGI scope under which a `Peer` stands; absent where no certificate was shown."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The holder of a certificate that the handshake found good.
+
+    Attributes:
+        name: Its common name: the site.
+        serial: Its serial number, as `ssl` writes it.
+    """
+
+    name: str
+    serial: str
+
+
+class FrontContext(ssl.SSLContext):
+    """A server's context that asks for a client's certificate and follows its files.
+
+    Who shows none gets in, and gets the application's own refusal; who shows one that the study's
+    root did not sign, that is expired or revoked, fails in the handshake.
+    """
+
+    _files: tuple[Path, Path]
+    _seen: tuple[int, int]
+
+    @classmethod
+    def of(cls, identity: Path, trust: Path) -> FrontContext:
+        """Return a context over the server's key with chain, and the roots with their lists."""
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.set_alpn_protocols(["http/1.1"])
+        context._files = identity, trust
+        context._seen = 0, 0
+        context.follow()
+        return context
+
+    def follow(self) -> bool:
+        """Read the files again where they changed: for the next handshakes; say whether so."""
+        stamps = self._files[0].stat().st_mtime_ns, self._files[1].stat().st_mtime_ns
+        if stamps == self._seen:
+            return False
+        self.load_cert_chain(self._files[0])
+        self.load_verify_locations(self._files[1])
+        self._seen = stamps
+        return True
+
+
+def audited(context: FrontContext, log: AuditLog) -> FrontContext:
+    """Let `context` note each handshake that fails because of the other side's certificate."""
+
+    class Audited(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLCertVerificationError as error:
+                log.note_refusal("handshake refused", {"reason": error.verify_message})
+                raise
+
+    context.sslobject_class = Audited
+    return context
+
+
+class PeerProtocol(H11Protocol):
+    """HTTP/1.1 as uvicorn speaks it, with the other side's certificate in the ASGI scope."""
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Note the certificate of the connection."""
+        peer = peer_of(transport.get_extra_info("peercert") or {})
+        if peer is not None:
+            self.app = _with_peer(self.app, peer)
+        super().connection_made(transport)
+
+
+def peer_of(certificate: dict[str, Any]) -> Peer | None:
+    """Return whom a certificate, as `ssl` describes it, is about; None where there is none."""
+    names = {key: value for part in certificate.get("subject", ()) for key, value in part}
+    name = names.get("commonName")
+    return Peer(name, certificate["serialNumber"]) if name else None
+
+
+def _with_peer(app: Any, peer: Peer) -> Any:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PEER] = peer
+        await app(scope, receive, send)
+
+    return call
