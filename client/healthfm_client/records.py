@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,14 @@ from flwr.app import Array, ArrayRecord
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import wire
 
+PIECE: Final = "arrays"
+"""Name of the one piece in which a site's arrays travel."""
+
 
 def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
-    """Return `arrays` as a record; its bytes share nothing with them."""
-    record = ArrayRecord()
-    for name, array in sorted(arrays.items()):
-        record[name] = Array(array.dtype.str, array.shape, wire.STYPE, wire.pack(array))
-    return record
+    """Return `arrays` as a record of one piece; its bytes share nothing with them."""
+    data = wire.bundle(arrays)
+    return ArrayRecord({PIECE: Array("|u1", (len(data),), wire.BUNDLE, data)})
 
 
 def parameters_of(record: ArrayRecord) -> dict[str, npt.NDArray[np.float32]]:
@@ -28,14 +29,15 @@ def parameters_of(record: ArrayRecord) -> dict[str, npt.NDArray[np.float32]]:
         ProtocolError: An array is not float32 or cannot be read (HF-402).
     """
     parameters = {}
-    for name, array in record.items():
+    for piece, array in record.items():
         try:
-            view = wire.unpack(array.dtype, tuple(array.shape), array.data)
+            views = wire.unbundle(array.data)
         except ValueError as error:
-            raise _unusable(name, str(error)) from error
-        if view.dtype != np.float32:
-            raise _unusable(name, "its type is not float32")
-        parameters[name] = view.copy()
+            raise _unusable(piece, str(error)) from error
+        for name, view in views.items():
+            if view.dtype != np.float32:
+                raise _unusable(name, "its type is not float32")
+            parameters[name] = view.copy()
     return parameters
 
 
@@ -44,6 +46,6 @@ def _unusable(name: str, seen: str) -> ProtocolError:
         402,
         where=name,
         seen=seen,
-        wanted="parameters are float32 arrays in .npy layout",
+        wanted="parameters are float32 arrays as healthfm bundles them",
         do="Install the same release of healthfm on both sides",
     )

@@ -10,24 +10,25 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
 from healthfm_core.federation import wire
+from healthfm_core.federation.groups import group_of
 
 
 def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Array]:
-    """Return `parameters` serialised once, for as many messages as there are sites."""
-    return {
-        name: Array(array.dtype.str, array.shape, wire.STYPE, wire.pack(array))
-        for name, array in sorted(parameters.items())
-    }
+    """Return `parameters` serialised once, one array a group, for as many messages as sites."""
+    groups: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+    for name, array in parameters.items():
+        groups.setdefault(group_of(name), {})[name] = array
+    return {group: _array(wire.bundle(arrays)) for group, arrays in sorted(groups.items())}
 
 
 def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
-    """Return a record of those of `arrays`; records of several sites share them.
+    """Return a record of the groups that hold `names`; records of several sites share them.
 
     So they are hashed once and go up once, where an engine tells objects by their hash.
     """
     record = ArrayRecord()
-    for name in names:
-        record[name] = arrays[name]
+    for group in sorted({group_of(name) for name in names}):
+        record[group] = arrays[group]
     return record
 
 
@@ -35,11 +36,18 @@ def read(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     """Return read-only views of a reply's arrays, without a copy.
 
     Raises:
-        ValueError: Bytes, type and shape of an array do not fit together.
+        ValueError: An array is in it twice, or bytes, type and shape do not fit together.
     """
-    views = {}
-    for name, array in record.items():
-        if array.stype != wire.STYPE:
-            raise ValueError("an array travels in another layout than .npy")
-        views[name] = wire.unpack(array.dtype, tuple(array.shape), array.data)
+    views: dict[str, npt.NDArray[Any]] = {}
+    for array in record.values():
+        if array.stype != wire.BUNDLE:
+            raise ValueError("an array travels in another layout than ours")
+        found = wire.unbundle(array.data)
+        if found.keys() & views.keys():
+            raise ValueError("an array is in it twice")
+        views |= found
     return views
+
+
+def _array(data: bytes) -> Array:
+    return Array("|u1", (len(data),), wire.BUNDLE, data)

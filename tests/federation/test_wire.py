@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from healthfm_core.federation.wire import pack, unpack
+from healthfm_core.federation.wire import bundle, pack, unbundle, unpack
 
 
 @given(
@@ -71,3 +73,53 @@ def test_truncated_or_padded_bytes_are_refused(change) -> None:
 def test_objects_never_travel() -> None:
     with pytest.raises(ValueError, match="may not travel"):
         pack(np.array([{}], dtype=object))
+
+
+ARRAYS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array(["I10", "E11"]),
+    "c": np.zeros((0, 4), np.int64),
+}
+
+
+def test_a_bundle_comes_back_in_any_order_of_its_names() -> None:
+    back = unbundle(bundle(ARRAYS))
+    assert list(back) == ["a", "b", "c"]
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].shape == array.shape
+    assert bundle(dict(reversed(ARRAYS.items()))) == bundle(ARRAYS)
+
+
+def test_an_empty_bundle_comes_back() -> None:
+    assert unbundle(bundle({})) == {}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_but_a_bundle_are_read_as_one(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        unbundle(data)
+
+
+@given(st.data())
+def test_a_bundle_cut_short_or_with_more_is_refused(data) -> None:
+    whole = bundle(ARRAYS)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    for broken in (whole[:cut], whole + b"x"):
+        with pytest.raises(ValueError, match="it"):
+            unbundle(broken)
+
+
+def test_an_index_that_names_an_array_twice_or_lies_about_sizes_is_refused() -> None:
+    one = pack(np.ones(2, np.float32))
+    for index in (
+        [["a", "<f4", [2], len(one)], ["a", "<f4", [2], len(one)]],
+        [["a", "<f4", [2], 10**9]],
+        [["a", "<f4", [2], -1]],
+        [["a", "<f4", [True], len(one)]],
+        [["a", "<f4"]],
+        {"a": 1},
+    ):
+        text = json.dumps(index).encode()
+        with pytest.raises(ValueError, match="it"):
+            unbundle(len(text).to_bytes(8, "big") + text + one + one)
