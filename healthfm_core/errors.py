@@ -42,6 +42,12 @@ CODES: Final[dict[int, str]] = {
     # 5xx site policy
     501: "the site's policy does not permit the request",
     502: "something about a person would be where it may leave the site",
+    503: "a person at the site has to approve the run first",
+    504: "it is outside the hours in which the site works",
+    505: "the site is paused",
+    506: "a person at the site denied the run",
+    507: "what would leave the site cannot be put on record",
+    508: "the site has left the study",
     # 6xx privacy
     601: "the privacy budget would be exceeded",
     # 7xx runs
@@ -74,7 +80,16 @@ CODES: Final[dict[int, str]] = {
     810: "a name, address or host cannot be used",
     811: "a site is not registered",
     812: "a site of that name is registered already",
+    813: "a contract is not signed",
+    814: "a contract was altered",
+    815: "a contract was signed by another than the study's signer",
+    816: "a contract has expired",
+    817: "a contract is not valid yet",
+    818: "a contract was used before",
+    819: "a contract is of another study",
+    820: "a site answers from a node that is not its own",
     821: "a name has a token already, or has none",
+    822: "a record of what left the site was changed",
     830: "the site has no kit",
 }
 """Every code that can be raised and what it means; docs/exit-codes.md is made from it."""

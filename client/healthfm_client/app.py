@@ -8,54 +8,32 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from healthfm_client import leaving
 from healthfm_client.core_work import CoreWork
+from healthfm_client.home import SiteHome
 from healthfm_client.local import LocalWork, StoreSpec
-from healthfm_client.policy import SitePolicy
+from healthfm_client.node import HOME, Node
 from healthfm_client.records import parameters_of, to_record
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
-from healthfm_core.federation import protocol
+from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, Study
+from healthfm_core.trust.contract import Contract
 
 _log = logging.getLogger(__name__)
 
 _STUDY: Final = "study"
 _prepared: dict[tuple[tuple[StoreSpec, ...], str], tuple[Study, Any]] = {}
 """Tokenised data by (stores, study): a cache of this process, of the last study only."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """The site as its node configuration describes it."""
-
-    name: str
-    stores: tuple[StoreSpec, ...]
-    policy: SitePolicy
-
-    @classmethod
-    def of(cls, context: Context) -> Node:
-        """Return the site of `context`.
-
-        Raises:
-            HealthFMError: Its policy file is unusable (HF-1xx) or permits nothing (HF-501).
-        """
-        config = context.node_config
-        policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
-        policy = policy or SitePolicy()
-        stores = tuple(
-            StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")))
-            for raw in json.loads(str(config["stores"]))
-        )
-        return cls(str(config["site"]), stores, policy)
 
 
 class Site:
@@ -66,49 +44,64 @@ class Site:
 
     def statistics(self, message: Message, context: Context) -> Message:
         """Answer with what the vocabulary is built from."""
-        return _answer(message, lambda: self._statistics(message, Node.of(context)))
+        return _answer(message, context, self._statistics)
 
     def prepare(self, message: Message, context: Context) -> Message:
         """Take the study, tokenise for it, and answer with coverage."""
-        return _answer(message, lambda: self._prepare(message, Node.of(context), context))
+        return _answer(message, context, self._prepare)
 
     def train(self, message: Message, context: Context) -> Message:
         """Train one round and answer with the update of the groups the site holds."""
-        return _answer(message, lambda: self._train(message, Node.of(context), context))
+        return _answer(message, context, self._train)
 
-    def _statistics(self, message: Message, node: Node) -> RecordDict:
+    def _statistics(self, message: Message, node: Node, context: Context) -> RecordDict:
         order = _order(message)
         protocol.check_version(int(str(order["version"])), where="coordinator")
         tokens = TokensConfig.model_validate_json(str(order["tokens"]))
+        task = str(order["task"])
+        contract = node.agree(order)
+        if contract is not None:
+            contracting.check_statistics(contract, tokens, task)
         record = self._site_record(node)
         arrays = self._work.statistics(
-            node.stores, node.policy.raise_threshold(tokens), str(order["task"]) or None
+            node.stores, node.policy.raise_threshold(tokens), task or None
         )
         return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
 
     def _prepare(self, message: Message, node: Node, context: Context) -> RecordDict:
         text = str(_order(message)[_STUDY])
         study = Study.from_json(text)
+        contract = node.agree(_order(message))
+        if contract is not None:
+            contracting.check_study(contract, study)
         record = self._site_record(node)
         self._load(node, study)
-        context.state[_STUDY] = ConfigRecord({"json": text, "hash": study.hash})
-        metrics = node.policy.metrics_to_send(self._work.coverage(node.stores, study))
+        agreed = "" if contract is None else contract.to_json()
+        context.state[_STUDY] = ConfigRecord({"json": text, "hash": study.hash, "contract": agreed})
+        coverage = self._work.coverage(node.stores, study)
+        metrics = node.policy.metrics_to_send(coverage, _wanted(contract))
         return RecordDict({protocol.SITE: record, protocol.METRICS: MetricRecord(dict(metrics))})
 
     def _train(self, message: Message, node: Node, context: Context) -> RecordDict:
         order = RoundOrder.from_json(str(_order(message)["json"]))
-        study, data = self._prepared(node, str(_order(message)[_STUDY]), context)
+        study_hash = str(_order(message)[_STUDY])
+        contract = _agreed(node, study_hash, context)
+        if contract is not None:
+            contracting.check_order(contract, order, study_hash)
+        study, data = self._prepared(node, study_hash, context)
         parameters = parameters_of(message.content.array_records[protocol.ARRAYS])
         result = self._work.run_round(parameters, data, study, order)
         weights = node.policy.groups_to_send(
             {g: w for g, w in result.weights.items() if g in order.groups}
         )
         update = {n: a for n, a in result.update.items() if group_of(n) in weights}
+        metrics = node.policy.metrics_to_send(result.metrics, _wanted(contract))
         return RecordDict(
             {
+                protocol.SITE: ConfigRecord({"site": node.name, "node": str(node.node_id)}),
                 protocol.ARRAYS: to_record(update),
                 protocol.WEIGHTS: MetricRecord(dict(weights)),
-                protocol.METRICS: MetricRecord(dict(node.policy.metrics_to_send(result.metrics))),
+                protocol.METRICS: MetricRecord(dict(metrics)),
             }
         )
 
@@ -119,6 +112,7 @@ class Site:
             {
                 "version": protocol.VERSION,
                 "site": node.name,
+                "node": str(node.node_id),
                 "modalities": json.dumps(sorted(modalities)),
                 "subjects": n_subjects,
             }
@@ -134,10 +128,7 @@ class Site:
 
     def _prepared(self, node: Node, study_hash: str, context: Context) -> tuple[Study, Any]:
         if (node.stores, study_hash) not in _prepared:
-            record = context.state.config_records.get(_STUDY)
-            if record is None or record["hash"] != study_hash:
-                raise _unknown_study()
-            self._load(node, Study.from_json(str(record["json"])))
+            self._load(node, Study.from_json(str(_remembered(study_hash, context)["json"])))
         return _prepared[node.stores, study_hash]
 
 
@@ -145,16 +136,65 @@ def _order(message: Message) -> ConfigRecord:
     return message.content.config_records[protocol.ORDER]
 
 
-def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
+def _remembered(study_hash: str, context: Context) -> ConfigRecord:
+    record = context.state.config_records.get(_STUDY)
+    if record is None or record["hash"] != study_hash:
+        raise _unknown_study()
+    return record
+
+
+def _agreed(node: Node, study_hash: str, context: Context) -> Contract | None:
+    """Return the contract under which the site prepared for a study; None in a simulation."""
+    if node.home is None:
+        return None
+    return Contract.from_json(str(_remembered(study_hash, context)["contract"]))
+
+
+def _wanted(contract: Contract | None) -> tuple[str, ...]:
+    return ("*",) if contract is None else contract.terms.metrics
+
+
+Work = Callable[[Message, Node, Context], RecordDict]
+
+
+def _answer(message: Message, context: Context, work: Work) -> Message:
+    """Return the reply to a message, which is in the egress log by then."""
+    kind = message.metadata.message_type
     try:
-        return Message(work(), reply_to=message)
+        content = work(message, Node.of(context), context)
+        leaving.check(kind, content)
+        reply = Message(content, reply_to=message)
     except HealthFMError as error:
-        _log.warning("%s", error)
-        return Message(Error(error.number, str(error)), reply_to=message)
+        reply = _refused(message, error)
     except Exception as error:
-        _log.exception("a request failed")
+        _log.error("a request failed with %s\n%s", type(error).__name__, _where(error))
         reason = f"HF-407: the site failed with {type(error).__name__}; its own log says where"
-        return Message(Error(407, reason), reply_to=message)
+        reply = Message(Error(407, reason), reply_to=message)
+    return _on_record(reply, message, context)
+
+
+def _where(error: Exception) -> str:
+    """Return the lines of code on the way to an error, and not what it says: that may be data."""
+    return "".join(traceback.format_tb(error.__traceback__))
+
+
+def _on_record(reply: Message, message: Message, context: Context) -> Message:
+    """Return `reply` once the log of an enrolled site has it; without that nothing leaves."""
+    if HOME not in context.node_config:
+        return reply
+    metadata = message.metadata
+    try:
+        log = SiteHome(Path(str(context.node_config[HOME]))).log()
+        facts = leaving.described(reply, str(metadata.run_id), metadata.group_id)
+        log.append(metadata.message_type, facts)
+    except HealthFMError as error:
+        return _refused(message, error)
+    return reply
+
+
+def _refused(message: Message, error: HealthFMError) -> Message:
+    _log.warning("%s", error)
+    return Message(Error(error.number, str(error)), reply_to=message)
 
 
 def _unknown_study() -> ProtocolError:

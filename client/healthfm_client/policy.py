@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
+from healthfm_client.resources import Resources
+from healthfm_client.schedule import Hours, Zone, open_now
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
+from healthfm_core.trust import fingerprint
+from healthfm_core.trust.contract import Terms
 
 
 class SitePolicy(Schema):
@@ -45,6 +51,25 @@ class SitePolicy(Schema):
     counts: tuple[str, ...] = Field(
         ("*_subjects",), description="patterns of metrics that are counts of people"
     )
+
+    studies: tuple[str, ...] = Field(
+        (), description="studies taken part in; none named: the one of the installed kit"
+    )
+    signer: str | None = Field(
+        None, description="fingerprint of the key whose contracts are taken, where it is pinned"
+    )
+    least_privacy: Literal["none", "dp"] = Field(
+        "none", description="'dp': only runs that add noise per person"
+    )
+    most_epsilon: float | None = Field(
+        None, gt=0, description="with 'dp': the largest ε a run may have; a larger one is refused"
+    )
+    require_approval: bool = Field(
+        False, description="a person approves each run before anything is computed for it"
+    )
+    timezone: Zone = Field("UTC", description="of the hours")
+    hours: tuple[Hours, ...] = Field((), description="when the site works; none: always")
+    resources: Resources = Field(Resources(), description="how much of its computer it lends")
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:
@@ -91,12 +116,53 @@ class SitePolicy(Schema):
         if n_subjects < max(self.min_cohort, self.k_min):
             raise _refusal("min_cohort", "the site has too few training subjects to take part")
 
-    def metrics_to_send(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Return those of `metrics` that are on the list, without counts under `k_min`."""
+    def check_hours(self, now: datetime) -> None:
+        """Refuse outside the site's hours.
+
+        Raises:
+            PolicyError: It is outside them (HF-504).
+        """
+        if not open_now(self.hours, self.timezone, now):
+            raise PolicyError(
+                504,
+                where="site policy, hours",
+                seen="it is outside the hours in which this site works",
+                wanted="the hours of its site.yaml",
+                do="Wait; the site answers again by itself",
+            )
+
+    def check_study(self, study: str, signer: str) -> None:
+        """Refuse a study or a signer that is not on the list.
+
+        Raises:
+            PolicyError: It is not (HF-501).
+        """
+        if self.studies and study not in self.studies:
+            raise _refusal("studies", "a study that is not on the list")
+        if self.signer is not None and not fingerprint.same(self.signer, signer):
+            raise _refusal("signer", "a signer that is not the one on the list")
+
+    def check_terms(self, terms: Terms) -> None:
+        """Refuse a run that protects people less than the site wants.
+
+        Raises:
+            PolicyError: It does (HF-501).
+        """
+        if self.least_privacy == "dp" and terms.privacy.get("mode", "off") != "dp":
+            raise _refusal("least_privacy", "a run without noise per person")
+        epsilon = terms.privacy.get("epsilon")
+        if self.most_epsilon is not None and (epsilon is None or epsilon > self.most_epsilon):
+            raise _refusal("most_epsilon", "a run with a larger ε, or with none that is stated")
+
+    def metrics_to_send(
+        self, metrics: Mapping[str, float], wanted: Collection[str] = ("*",)
+    ) -> dict[str, float]:
+        """Return those of `metrics` that are on the list and wanted, no counts under `k_min`."""
         return {
             name: float(value)
             for name, value in sorted(metrics.items())
             if _matches(name, self.metrics)
+            and _matches(name, wanted)
             and not (_matches(name, self.counts) and 0 < value < self.k_min)
         }
 

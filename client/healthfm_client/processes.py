@@ -62,5 +62,6 @@ def node_config(site: SiteFolder) -> dict[str, str | int | float | bool]:
     config: dict[str, str | int | float | bool] = {
         "site": site.kit().site,
         "stores": json.dumps(stores),
+        "home": str(site.path.resolve()),
     }
-    return {**config, "policy": str(site.policy)} if site.policy.is_file() else config
+    return config

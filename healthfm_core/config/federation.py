@@ -41,6 +41,9 @@ class FederationConfig(Schema):
     quorum: float = Field(0.5, gt=0, le=1, description="share of a group's sites that must answer")
     deadline_s: float = Field(3600.0, gt=0)
     ttl_s: float = Field(3600.0, gt=0, description="life of a message; a straggler's work expires")
+    contract_days: float = Field(
+        30.0, gt=0, le=366, description="how long a site may be asked for work under one contract"
+    )
     max_update_norm: float = Field(100.0, gt=0, description="L2 of one group's update, at most")
     evaluate_every: int = Field(1, ge=0, description="tuning metrics each n rounds; 0: never")
     keep_checkpoints: int = Field(3, ge=1)

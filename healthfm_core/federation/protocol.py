@@ -5,10 +5,11 @@ message       to the site                            back
 ============  =====================================  ============================================
 `STATISTICS`  version, tokens configuration, task     site record, statistics arrays
 `PREPARE`     the study                              site record, coverage metrics
-`TRAIN`       order, parameters of the groups held   update, weights, metrics
+`TRAIN`       order, parameters of the groups held   site's name and node, update, weights, metrics
 ============  =====================================  ============================================
 
-An error reply carries a code of `healthfm_core.errors.CODES` and its one sentence.
+In a deployment the first two orders carry a signed contract besides (`contracting`). An error reply
+carries a code of `healthfm_core.errors.CODES` and its one sentence.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
 """Names of the records in a message; no message carries any other."""
+
+LEAVING: Final[Mapping[str, frozenset[str]]] = {
+    STATISTICS: frozenset({SITE, ARRAYS}),
+    PREPARE: frozenset({SITE, METRICS}),
+    TRAIN: frozenset({SITE, ARRAYS, WEIGHTS, METRICS}),
+}
+"""Message → the records that may go back; a site holds back a reply with any other."""
+SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})
+"""Keys that a site record may have."""
 
 
 def for_the_wire(config: RunConfig) -> RunConfig:

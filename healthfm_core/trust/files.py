@@ -26,7 +26,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         raise exists_already(path) from error
     finally:
         partial.unlink()
-    _keep_folder(path.parent)
+    keep_folder(path.parent)
 
 
 def exists_already(path: Path) -> TrustError:
@@ -43,7 +43,7 @@ def exists_already(path: Path) -> TrustError:
 def replace(path: Path, data: bytes, mode: int = PUBLIC) -> None:
     """Write a file, over another if there is one; a kill leaves the old one or the new one."""
     _partial(path, data, mode).replace(path)
-    _keep_folder(path.parent)
+    keep_folder(path.parent)
 
 
 def read(path: Path, what: str) -> bytes:
@@ -81,6 +81,15 @@ def unusable(path: Path, seen: str, do: str = "") -> TrustError:
     )
 
 
+def keep_folder(folder: Path) -> None:
+    """Put a folder's list of names on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _partial(path: Path, data: bytes, mode: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
@@ -90,11 +99,3 @@ def _partial(path: Path, data: bytes, mode: int) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return partial
-
-
-def _keep_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

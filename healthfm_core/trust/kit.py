@@ -203,8 +203,8 @@ def installed(folder: Path) -> Kit | None:
         return None
     data = files.read(path, "the installed kit")
     inside = archive.unpack(data, _FILES, str(path))
-    certificate = read_certificates(inside[CERTIFICATE], str(path))[0]
-    return read_kit(data, str(path), now=certificate.not_valid_before_utc)
+    parts = [read_certificates(inside[name], str(path))[0] for name in (ROOT, CERTIFICATE, SIGNER)]
+    return read_kit(data, str(path), now=max(part.not_valid_before_utc for part in parts))
 
 
 def write_for_tls(kit: Kit, folder: Path) -> tuple[Path, Path]:

@@ -25,6 +25,7 @@ class RegisteredSite:
         name: Its name in this study.
         node_id: Flower's number of its node: a reply from another node is not its.
         node: Flower's public node key, as OpenSSH writes it.
+        signing: The site's public signing key, as PEM.
         modalities: What it said it would bring.
         fingerprints: Of its keys, as they were compared.
         admitted: When, ISO 8601 in UTC.
@@ -34,6 +35,7 @@ class RegisteredSite:
     name: str
     node_id: int
     node: str
+    signing: str
     modalities: tuple[str, ...]
     fingerprints: dict[str, str]
     admitted: str
@@ -85,6 +87,7 @@ class Registry:
             name=name or request.site,
             node_id=node_id,
             node=request.node.decode(),
+            signing=request.signing_pem().decode(),
             modalities=request.modalities,
             fingerprints=request.fingerprints(),
             admitted=f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
@@ -105,6 +108,7 @@ class Registry:
             old,
             node_id=node_id,
             node=request.node.decode(),
+            signing=request.signing_pem().decode(),
             modalities=request.modalities,
             fingerprints=request.fingerprints(),
             revoked="",

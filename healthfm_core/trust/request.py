@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    PublicFormat,
     load_pem_public_key,
     load_ssh_public_key,
 )
@@ -60,6 +61,10 @@ class Request:
     tls: EllipticCurvePublicKey
     node: bytes
     signing: Ed25519PublicKey
+
+    def signing_pem(self) -> bytes:
+        """Return the site's public signing key as PEM."""
+        return self.signing.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprints that site and coordinator read to each other, by key."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -15,6 +14,7 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_server.admission import Admission
 from healthfm_server.exchange import Exchange, Patience
 from healthfm_server.progress import Listener, Phase, ProgressEvent
 from healthfm_server.records import read
@@ -34,6 +34,7 @@ class Agreement:
         patience: Deadline and life of messages.
         listener: Hears of every reply.
         work: Builds the vocabulary.
+        admission: Signs the contracts and knows the sites.
     """
 
     exchange: Exchange
@@ -41,6 +42,7 @@ class Agreement:
     patience: Patience
     listener: Listener
     work: StudyWork
+    admission: Admission = field(default_factory=Admission)
 
     def study(self, nodes: list[int], config: RunConfig) -> Study:
         """Return the study that `nodes` can agree on, and write it to the run folder.
@@ -49,21 +51,21 @@ class Agreement:
             ProtocolError: Too few sites answered (HF-403), or nobody has what the model needs
                 (HF-406).
         """
-        order = ConfigRecord(
-            {
-                "version": protocol.VERSION,
-                "tokens": config.tokens.model_dump_json(),
-                "task": config.label_task or "",
-            }
-        )
+        run = self.store.run_id()
+        order: dict[str, Any] = {
+            "version": protocol.VERSION,
+            "tokens": config.tokens.model_dump_json(),
+            "task": config.label_task or "",
+        }
+        record = ConfigRecord({**order, **self.admission.before(run, config)})
         found: dict[int, tuple[Site, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
-            site = _site_of(reply)
+            site = self._site_of(reply)
             found[site.node_id] = site, read(reply.content.array_records[protocol.ARRAYS])
             return site.name
 
-        self._ask(nodes, protocol.STATISTICS, order, take, "statistics", config)
+        self._ask(nodes, protocol.STATISTICS, record, take, "statistics", config)
         sites = self._register([site for site, _ in found.values()])
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation
@@ -71,7 +73,7 @@ class Agreement:
         arrays = [found[site.node_id][1] for site in sites.values()]
         study = Study(
             version=protocol.VERSION,
-            run_id=secrets.token_hex(8),
+            run_id=run,
             config=for_the_wire(config),
             vocabulary=self.work.vocabulary(arrays, config),
             modalities=modalities,
@@ -88,7 +90,7 @@ class Agreement:
         found: list[Site] = []
 
         def take(reply: Message) -> str:
-            site = _site_of(reply)
+            site = self._site_of(reply)
             coverage = dict(reply.content.metric_records[protocol.METRICS])
             self.store.note(
                 "prepared",
@@ -100,7 +102,7 @@ class Agreement:
             found.append(site)
             return site.name
 
-        record = ConfigRecord({"study": study.to_json()})
+        record = ConfigRecord({"study": study.to_json(), **self.admission.to_take_part(study)})
         self._ask(nodes, protocol.PREPARE, record, take, "prepare", study.config)
         return self._register(found)
 
@@ -146,14 +148,15 @@ class Agreement:
             self.store.note("set aside", site=site.name, reason="another node has its name")
         return sites
 
+    def _site_of(self, reply: Message) -> Site:
+        """Return the site that answered.
 
-def _site_of(reply: Message) -> Site:
-    """Return the site that answered.
-
-    Raises:
-        ValueError: The reply is an error; the message is its reason.
-        ProtocolError: The record does not fit (HF-401, HF-402).
-    """
-    if reply.has_error():
-        raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
-    return read_site(reply.content.config_records[protocol.SITE], reply.metadata.src_node_id)
+        Raises:
+            ValueError: The reply is an error; the message is its reason.
+            ProtocolError: The record does not fit (HF-401, HF-402).
+            TrustError: The site may not answer from this node (HF-811, HF-820).
+        """
+        if reply.has_error():
+            raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
+        record = reply.content.config_records[protocol.SITE]
+        return self.admission.check(read_site(record, reply.metadata.src_node_id))

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
 from healthfm_core.federation.server_optimizer import OptimizerState
+from healthfm_server.admission import Admission
 from healthfm_server.agreement import Agreement
 from healthfm_server.core_work import CoreWork
 from healthfm_server.exchange import POLL_S, Exchange, Patience, told_to_stop
@@ -33,6 +34,7 @@ class RunRequest:
         nodes: ``nodes``: how many nodes to wait for.
         patience: ``patience``: factor on deadline and life of messages, for an engine whose sites
             take turns.
+        admission: ``study``: folder of the study whose contracts are signed; none in a simulation.
     """
 
     config: RunConfig
@@ -40,6 +42,7 @@ class RunRequest:
     resume: bool
     nodes: int
     patience: Patience
+    admission: Admission
 
     @classmethod
     def of(cls, context: Context) -> RunRequest:
@@ -54,6 +57,7 @@ class RunRequest:
             resume=bool(raw.get("resume", False)),
             nodes=int(raw.get("nodes", 1)),
             patience=Patience(federation.deadline_s * factor, federation.ttl_s * factor),
+            admission=Admission.of(Path(str(raw["study"]))) if "study" in raw else Admission(),
         )
 
 
@@ -86,7 +90,7 @@ def make_app(
         store = begin(request.folder, request.config)
         nodes = wait_for_nodes(grid, request.nodes, request.patience.deadline_s, stopped)
         exchange = Exchange(grid, stopped)
-        agreement = Agreement(exchange, store, request.patience, listener, work)
+        agreement = Agreement(exchange, store, request.patience, listener, work, request.admission)
         study = store.study() or agreement.study(nodes, request.config)
         sites = agreement.sites(nodes, study)
         state = store.load()
@@ -95,7 +99,9 @@ def make_app(
             state = ServerState(0, parameters, OptimizerState())
             store.save(state)
         store.forget_after(state.round)
-        ModalityFedAvg(study, sites, exchange, store, request.patience, listener).run(state)
+        ModalityFedAvg(
+            study, sites, exchange, store, request.patience, listener, request.admission
+        ).run(state)
 
     return app
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,6 +126,13 @@ class RunStore:
                 do="Use the configuration of its config.json, or begin in another folder",
             )
         return cls(folder, config.federation.keep_checkpoints)
+
+    def run_id(self) -> str:
+        """Return the run's name in contracts and at sites; a resumed run keeps it."""
+        path = self.folder / "run-id"
+        if not path.is_file():
+            _write(path, secrets.token_hex(8).encode())
+        return path.read_text("utf-8")
 
     def save_study(self, study: Study) -> None:
         """Write the contract."""

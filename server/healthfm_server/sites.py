@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.groups import MODALITIES
 
@@ -36,6 +36,7 @@ def read_site(record: Mapping[str, Any], node_id: int) -> Site:
 
     Raises:
         ProtocolError: Another protocol version (HF-401), or a record that does not fit (HF-402).
+        TrustError: It comes from another node than it says (HF-820).
     """
     try:
         name, version = str(record["site"]), int(record["version"])
@@ -46,6 +47,8 @@ def read_site(record: Mapping[str, Any], node_id: int) -> Site:
     protocol.check_version(version, where=f"site {name[:64]}")
     if not name.isprintable() or not 0 < len(name) <= 64:
         raise _unfit(f"node {node_id}", "a site name that is empty, too long or not printable")
+    if str(record.get("node")) != str(node_id):
+        raise not_its_node(name, "a reply that names another node than it comes from")
     if not modalities <= set(MODALITIES):
         raise _unfit(f"site {name}", "a modality that does not exist")
     if not 0 < n_subjects < _MOST_SUBJECTS:
@@ -67,6 +70,27 @@ def register(found: list[Site]) -> tuple[dict[str, Site], list[Site]]:
         else:
             sites[site.name] = site
     return sites, doubles
+
+
+def check_sender(record: Mapping[str, Any], site: Site) -> None:
+    """Refuse a reply to an order that says it is another site's or another node's.
+
+    Raises:
+        TrustError: It does (HF-820).
+    """
+    if (record.get("site"), record.get("node")) != (site.name, str(site.node_id)):
+        raise not_its_node(site.name, "a reply that names another site or node")
+
+
+def not_its_node(site: str, seen: str) -> TrustError:
+    """Return the error for a site that answers from a node that is not its own (HF-820)."""
+    return TrustError(
+        820,
+        where=f"site {site[:64]}",
+        seen=seen,
+        wanted="a site answers from the node it registered",
+        do="Ask the site whose installation it is; revoke the site if nobody knows",
+    )
 
 
 def _unfit(where: str, seen: str) -> ProtocolError:

@@ -12,11 +12,11 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
@@ -26,11 +26,15 @@ from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.server_optimizer import apply_means
 from healthfm_core.seeding import numpy_generator, seed_for
+from healthfm_server.admission import Admission
 from healthfm_server.exchange import Exchange, Patience
 from healthfm_server.progress import Listener, ProgressEvent, unheard
 from healthfm_server.records import read, record_of, to_arrays
 from healthfm_server.run_store import RunStore, ServerState
-from healthfm_server.sites import Site
+from healthfm_server.sites import Site, check_sender
+
+_NEEDS_THE_STUDY: Final = frozenset({404, 816})
+"""Codes of a site that has to get the study, and with it a new contract, before it goes on."""
 
 
 @dataclass
@@ -61,6 +65,7 @@ class ModalityFedAvg:
         store: Where checkpoints, history and events go.
         patience: Deadline and life of messages.
         listener: Hears of every reply and every round.
+        admission: Signs the contract of a study that is sent again.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class ModalityFedAvg:
         store: RunStore,
         patience: Patience,
         listener: Listener = unheard,
+        admission: Admission | None = None,
     ) -> None:
         self._study = study
         self._config = study.config.federation
@@ -79,6 +85,7 @@ class ModalityFedAvg:
         self._store = store
         self._patience = patience
         self._listener = listener
+        self._admission = admission or Admission()
         self._unprepared: set[str] = set()
 
     def run(self, state: ServerState) -> ServerState:
@@ -156,14 +163,17 @@ class ModalityFedAvg:
     def _fold(self, reply: Message, site: str, current: Round, contract: Contract) -> str | None:
         """Fold a reply; return why it was not, if it was not."""
         if reply.has_error():
-            if reply.error.code == 404:
+            if reply.error.code in _NEEDS_THE_STUDY:
                 self._unprepared.add(site)
             return reply.error.reason or f"the node failed with code {reply.error.code}"
         try:
             records = reply.content
+            check_sender(records.config_records[protocol.SITE], self._sites[site])
             update = read(records.array_records[protocol.ARRAYS])
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
             metrics = {m: _number(v) for m, v in records.metric_records[protocol.METRICS].items()}
+        except TrustError as error:
+            return str(error)
         except (KeyError, ValueError, TypeError) as error:
             return f"its records cannot be read: {error}"[:200]
         reason = check_update(
@@ -257,13 +267,13 @@ class ModalityFedAvg:
         forgetful = sorted(self._unprepared & set(sampled))
         busy = self._exchange.busy()
         nodes = {self._sites[name].node_id: name for name in forgetful}
-        contents = {
-            node: RecordDict({protocol.ORDER: ConfigRecord({"study": self._study.to_json()})})
-            for node in nodes
-            if node not in busy
-        }
-        if not contents:
+        asked = [node for node in nodes if node not in busy]
+        if not asked:
             return
+        order = ConfigRecord(
+            {"study": self._study.to_json(), **self._admission.to_take_part(self._study)}
+        )
+        contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
         for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._patience):
             if reply.has_content() and reply.metadata.src_node_id in nodes:
                 self._unprepared.discard(nodes[reply.metadata.src_node_id])

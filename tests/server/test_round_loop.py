@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 
 import tests.quiet_flower
 from healthfm_client.app import make_app as make_client_app
-from healthfm_core.errors import ProtocolError, RunError
+from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation import protocol
 from healthfm_server.app import make_app as make_server_app
 from healthfm_server.run_store import RunStore
@@ -218,10 +218,12 @@ def test_a_group_under_its_own_quorum_waits_while_the_others_go_on(tmp_path: Pat
         ({"subjects": 0}, "HF-402"),
         ({"subjects": 2**50}, "HF-402"),
         ({"subjects": "many"}, "HF-402"),
+        ({"node": "8"}, "HF-820"),
+        ({"node": 7.0}, "HF-820"),
     ],
 )
 def test_a_site_record_that_does_not_fit_is_refused(change: dict[str, Any], code: str) -> None:
-    record = {"version": 1, "site": "a", "modalities": '["ehr"]', "subjects": 5}
+    record = {"version": 1, "site": "a", "modalities": '["ehr"]', "subjects": 5, "node": "7"}
     assert read_site(record, 7).n_subjects == 5
-    with pytest.raises(ProtocolError, match=code):
+    with pytest.raises(HealthFMError, match=code):
         read_site(record | change, 7)

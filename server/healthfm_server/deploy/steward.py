@@ -103,6 +103,7 @@ class Steward:
                 "folder": str(order.folder.resolve()),
                 "resume": order.begun(),
                 "nodes": order.nodes,
+                "study": str(self._study.path.resolve()),
             },
             version("healthfm"),
         )

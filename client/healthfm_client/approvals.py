@@ -1,0 +1,167 @@
+"""Runs that ask for a person's approval: what was asked, in plain words, and what was answered."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from healthfm_core.errors import PolicyError
+from healthfm_core.trust import files
+from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.contract import Contract
+
+Answer = Literal["waiting", "approved", "denied"]
+_RUN: Final = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One run, as it asks.
+
+    Attributes:
+        run: Its number.
+        study: The study it belongs to.
+        config_hash: Hash of its configuration: another configuration asks again.
+        words: What it would do here, a sentence a line.
+        since: When it asked first, ISO 8601 in UTC.
+        expires: Until when its contract holds.
+        answer: What the administrator said.
+        answered: When, empty while it waits.
+    """
+
+    run: str
+    study: str
+    config_hash: str
+    words: tuple[str, ...]
+    since: str
+    expires: str
+    answer: Answer = "waiting"
+    answered: str = ""
+
+
+class Approvals:
+    """A folder with a file per run.
+
+    Args:
+        folder: It is made when it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[Asked]:
+        """Yield every run that asked, the newest last."""
+        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        yield from sorted(found, key=lambda asked: (asked.since, asked.run))
+
+    def check(self, contract: Contract, now: datetime | None = None) -> None:
+        """Refuse a run that nobody has approved, and note that it asks.
+
+        Raises:
+            PolicyError: It waits (HF-503) or was denied (HF-506).
+        """
+        terms = contract.terms
+        asked = self._find(terms.run)
+        if asked is None or asked.config_hash != terms.config_hash:
+            asked = Asked(
+                run=terms.run,
+                study=contract.study,
+                config_hash=terms.config_hash,
+                words=in_words(contract),
+                since=_stamp(now),
+                expires=_stamp(contract.expires),
+            )
+            self._write(asked)
+        if asked.answer == "waiting":
+            raise _not_yet(503, terms.run, "nobody at the site has approved it yet")
+        if asked.answer == "denied":
+            raise _not_yet(506, terms.run, "the site's administrator denied it")
+
+    def answer(self, run: str, answer: Answer, now: datetime | None = None) -> Asked:
+        """Put the administrator's answer on disk and return the run; it may be changed later.
+
+        Raises:
+            PolicyError: No such run asks (HF-503).
+        """
+        asked = self._find(run)
+        if asked is None:
+            raise PolicyError(
+                503,
+                where=f"run {run[:32]}",
+                seen="no run of that number has asked",
+                wanted="a number from the list",
+                do="List them with: healthfm-client requests",
+            )
+        answered = replace(asked, answer=answer, answered=_stamp(now))
+        self._write(answered)
+        return answered
+
+    def _find(self, run: str) -> Asked | None:
+        path = self._folder / f"{run}.json"
+        return self._read(path) if _RUN.fullmatch(run) and path.exists() else None
+
+    def _read(self, path: Path) -> Asked:
+        try:
+            raw: dict[str, Any] = json.loads(files.read(path, "a run's request"))
+            return Asked(**{**raw, "words": tuple(raw["words"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise files.unusable(path, "a run's request is damaged") from error
+
+    def _write(self, asked: Asked) -> None:
+        if not _RUN.fullmatch(asked.run):
+            raise _not_yet(501, asked.run[:32], "its number is not one that a coordinator gives")
+        text = json.dumps(asdict(asked), indent=1, ensure_ascii=False) + "\n"
+        files.replace(self._folder / f"{asked.run}.json", text.encode())
+
+
+def in_words(contract: Contract) -> tuple[str, ...]:
+    """Return what a run would do at the site, for who knows the hospital and not the model."""
+    terms, federation = contract.terms, contract.terms.config.get("federation", {})
+    modalities = ", ".join(_MODALITIES.get(m, m) for m in terms.modalities)
+    noise = terms.privacy.get("mode", "off")
+    return (
+        f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
+        "It trains a model on this site's computer. Records, names and dates stay here.",
+        f"First it asks how many people have each code; counts under {terms.k_min} stay here.",
+        f"Then, {terms.rounds} times, it sends a model, trains it here for a while, and gets the "
+        "changes of the model back, with averages of how well it does.",
+        f"It reads: {modalities or 'whatever site.yaml permits'}.",
+        "Noise is added so that no single person can be recognised in the changes."
+        if noise != "off"
+        else "No noise is added: changes of a model are known to tell a little about the people "
+        "it was trained on.",
+        "The coordinator sees only sums over several sites."
+        if federation.get("secure_aggregation")
+        else "The coordinator sees the changes of this site by itself.",
+        f"The contract holds until {contract.expires:%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+_MODALITIES: Final = {
+    "ehr": "clinical records",
+    "genomics": "polygenic scores",
+    "wearable": "wearables",
+}
+
+
+def _plain(name: object) -> str:
+    return "".join(letter for letter in str(name)[:64] if letter.isprintable())
+
+
+def _stamp(now: datetime | None) -> str:
+    return f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _not_yet(number: int, run: str, seen: str) -> PolicyError:
+    return PolicyError(
+        number,
+        where=f"site policy, run {run}",
+        seen=seen,
+        wanted="a person at the site approves each run",
+        do=f"There: healthfm-client requests, then healthfm-client approve {run}",
+    )

@@ -1,0 +1,70 @@
+"""The last gate: what a reply may carry, and what the egress log says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from healthfm_core.errors import PolicyError
+from healthfm_core.federation import protocol
+from healthfm_core.trust import signed
+
+
+def check(kind: str, content: RecordDict) -> None:
+    """Hold back a reply with anything in it that docs/privacy.md does not name.
+
+    Raises:
+        PolicyError: It has (HF-501).
+    """
+    allowed = protocol.LEAVING.get(kind, frozenset())
+    site = content.config_records.get(protocol.SITE, ConfigRecord())
+    if set(content) <= allowed and set(site) <= protocol.SITE_KEYS:
+        return
+    raise PolicyError(
+        501,
+        where=f"reply to {kind}",
+        seen="a record that is not on the list of what may leave",
+        wanted="the records that docs/privacy.md names",
+        do="Report it to the authors of healthfm: the release is at fault",
+    )
+
+
+def described(message: Message, run: str, exchange: str) -> dict[str, Any]:
+    """Return what the log says of a reply: names, shapes, bytes and hashes; small values in full.
+
+    Args:
+        message: The reply.
+        run: Flower's number of the run it belongs to.
+        exchange: What the coordinator called the exchange: the round's number, or its name.
+    """
+    facts: dict[str, Any] = {"run": run, "round": exchange}
+    if message.has_error():
+        error = message.error
+        return {**facts, "refused": error.code, "reason": error.reason, "bytes": 0}
+    records = {name: _of_record(record) for name, record in message.content.items()}
+    return {**facts, "records": records, "bytes": sum(r["bytes"] for r in records.values())}
+
+
+def _of_record(record: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, Any]:
+    if not isinstance(record, ArrayRecord):
+        values = {str(name): _as_json(value) for name, value in record.items()}
+        data = signed.canonical(values)
+        digest = hashlib.sha256(data).hexdigest()
+        return {"bytes": len(data), "sha256": digest, "values": values}
+    arrays = {
+        name: {
+            "type": array.dtype,
+            "shape": list(array.shape),
+            "bytes": len(array.data),
+            "sha256": hashlib.sha256(array.data).hexdigest(),
+        }
+        for name, array in record.items()
+    }
+    return {"bytes": sum(a["bytes"] for a in arrays.values()), "arrays": arrays}
+
+
+def _as_json(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,122 @@
+"""A run's terms, as the coordinator signs them and as a site holds a request against them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.federation.protocol import RoundOrder, Study, for_the_wire
+from healthfm_core.trust.contract import Contract, Sealed, Terms, altered
+
+METRICS_WANTED: Final = (
+    "loss_*",
+    "tuning_*",
+    "coverage_*",
+    "grad_norm/*",
+    "update_norm",
+    "layer*/*",
+    "steps",
+)
+"""What the round loop and its report read; a site sends what its own policy lets out of these."""
+
+CONTRACT: Final = "contract"
+SIGNATURE: Final = "signature"
+SIGNER: Final = "signer"
+"""Keys of the order record under which a contract travels; absent in a simulation."""
+
+
+def terms_before(run: str, config: RunConfig) -> Terms:
+    """Return the terms of asking for statistics, when there is no vocabulary yet."""
+    config = for_the_wire(config)
+    raw = config.model_dump(mode="json")
+    return Terms(
+        step="statistics",
+        run=run,
+        config=raw,
+        agreement="",
+        vocabulary="",
+        panel=(),
+        channels=(),
+        modalities=(),
+        k_min=config.tokens.k_min,
+        privacy=raw.get("privacy", {}),
+        rounds=config.federation.rounds,
+        metrics=METRICS_WANTED,
+    )
+
+
+def terms_of(study: Study) -> Terms:
+    """Return the terms of taking part in `study`."""
+    raw = study.config.model_dump(mode="json")
+    vocabulary = study.vocabulary
+    return Terms(
+        step="prepare",
+        run=study.run_id,
+        config=raw,
+        agreement=study.hash,
+        vocabulary=hashlib.sha256(vocabulary.to_json().encode()).hexdigest(),
+        panel=vocabulary.prs_panel,
+        channels=() if vocabulary.wearable is None else tuple(vocabulary.wearable.channels),
+        modalities=study.modalities,
+        k_min=study.config.tokens.k_min,
+        privacy=raw.get("privacy", {}),
+        rounds=study.config.federation.rounds,
+        metrics=METRICS_WANTED,
+    )
+
+
+def to_fields(sealed: Sealed) -> dict[str, str]:
+    """Return what goes into a message's order record."""
+    return {CONTRACT: sealed.contract, SIGNATURE: sealed.signature, SIGNER: sealed.signer}
+
+
+def from_fields(record: Mapping[str, Any]) -> Sealed | None:
+    """Return the contract of an order record, None where it carries none."""
+    if CONTRACT not in record:
+        return None
+    return Sealed(*(str(record.get(key, "")) for key in (CONTRACT, SIGNATURE, SIGNER)))
+
+
+def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> None:
+    """Refuse a request for statistics that is not the contract's.
+
+    Raises:
+        TrustError: It asks for something else (HF-814).
+    """
+    config = RunConfig.model_validate(contract.terms.config)
+    same = (config.tokens, config.label_task or "") == (tokens, task)
+    if contract.terms.step != "statistics" or not same:
+        raise altered("a request for other statistics than the contract says")
+
+
+def check_study(contract: Contract, study: Study) -> None:
+    """Refuse a study that is not the contract's.
+
+    Raises:
+        TrustError: It is another one (HF-814).
+    """
+    if contract.terms != terms_of(study):
+        raise altered("a study that is not the contract's")
+
+
+def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
+    """Refuse an order that the contract does not cover.
+
+    Args:
+        contract: The one taken for the study.
+        order: What is asked.
+        study: Hash of the study that the order belongs to.
+
+    Raises:
+        TrustError: It has expired (HF-816), or the order is of another study or of a round that
+            the contract does not have (HF-814).
+    """
+    contract.check_time()
+    terms = contract.terms
+    if terms.agreement != study or order.rounds != terms.rounds:
+        raise altered("an order of another study than the contract's")
+    if not 1 <= order.round <= terms.rounds:
+        raise altered("an order of a round that the contract does not have")

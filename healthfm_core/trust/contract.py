@@ -1,0 +1,260 @@
+"""A run's signed contract: what the coordinator promises to ask, which a site holds it to.
+
+Canonical JSON and a detached ed25519 signature. A contract names one run of one study, is good for
+a time, and can be presented to a site once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from healthfm_core.errors import TrustError
+from healthfm_core.trust import files, fingerprint, signed
+from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.nonces import UsedNonces, is_nonce, new_nonce
+
+FORMAT: Final = 1
+CLOCK_TOLERANCE: Final = timedelta(minutes=2)
+"""How far the coordinator's clock may be ahead of the site's."""
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+Step = Literal["statistics", "prepare"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run is to do at a site.
+
+    Attributes:
+        step: ``statistics`` before there is a vocabulary, ``prepare`` with one.
+        run: Names the run; the same in both steps.
+        config: The run's whole configuration, less the coordinator's own folders.
+        agreement: SHA-256 of the study as it is sent, empty before there is one.
+        vocabulary: SHA-256 of the vocabulary, empty before there is one.
+        panel: Polygenic scores that the model reads.
+        channels: Wearable channels that the model reads.
+        modalities: Modalities that the model has.
+        k_min: No count under it is wanted.
+        privacy: The privacy floor: what the run adds to protect people, as its configuration says.
+        rounds: How many rounds there are.
+        metrics: Patterns of the metrics wanted.
+    """
+
+    step: Step
+    run: str
+    config: Mapping[str, Any]
+    agreement: str
+    vocabulary: str
+    panel: tuple[str, ...]
+    channels: tuple[str, ...]
+    modalities: tuple[str, ...]
+    k_min: int
+    privacy: Mapping[str, Any]
+    rounds: int
+    metrics: tuple[str, ...]
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the configuration's canonical JSON, in hex: the same in both steps."""
+        return hashlib.sha256(signed.canonical(self.config)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Terms, with the study they belong to and the time they hold.
+
+    Attributes:
+        study: The study's name.
+        terms: What is to be done.
+        issued: When it was signed.
+        expires: After it nothing more may be asked by it.
+        nonce: 128 random bits; a site takes a contract once.
+    """
+
+    study: str
+    terms: Terms
+    issued: datetime
+    expires: datetime
+    nonce: str = field(default_factory=new_nonce)
+
+    def to_json(self) -> str:
+        """Return canonical JSON: equal contracts give equal text."""
+        raw = {
+            "format": FORMAT,
+            "study": self.study,
+            "terms": {**asdict(self.terms), "config_hash": self.terms.config_hash},
+            "issued": f"{self.issued:{_TIME}}",
+            "expires": f"{self.expires:{_TIME}}",
+            "nonce": self.nonce,
+        }
+        return signed.canonical(raw).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Return the contract written by `to_json`.
+
+        Raises:
+            TrustError: It is none, or not in the canonical form (HF-814).
+        """
+        try:
+            raw = json.loads(text)
+            terms = dict(raw["terms"])
+            del terms["config_hash"]
+            lists = {name: tuple(terms[name]) for name in _LISTS}
+            contract = cls(
+                study=raw["study"],
+                terms=Terms(**{**terms, **lists}),
+                issued=_time(raw["issued"]),
+                expires=_time(raw["expires"]),
+                nonce=raw["nonce"],
+            )
+            as_written = contract.to_json() == text and is_nonce(contract.nonce)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise altered("text that is no contract") from error
+        if not as_written:
+            raise altered("text that is not as a coordinator of this release writes it")
+        return contract
+
+    def check_time(self, now: datetime | None = None) -> None:
+        """Refuse a contract before and after its time.
+
+        Raises:
+            TrustError: It has expired (HF-816) or is not valid yet (HF-817).
+        """
+        now = now or now_utc()
+        if now > self.expires:
+            raise refusal(816, f"it expired on {self.expires:%Y-%m-%d at %H:%M} UTC")
+        if now < self.issued - CLOCK_TOLERANCE:
+            raise refusal(817, f"it is valid from {self.issued:%Y-%m-%d at %H:%M} UTC")
+
+
+_LISTS: Final = ("panel", "channels", "modalities", "metrics")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A contract as it travels.
+
+    Attributes:
+        contract: Canonical JSON.
+        signature: Base64, over the bytes of `contract`.
+        signer: Fingerprint of the key that signed.
+    """
+
+    contract: str
+    signature: str
+    signer: str
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs a study's contracts.
+
+    Attributes:
+        study: The study's name.
+        key: Its signing key.
+    """
+
+    study: str
+    key: Ed25519PrivateKey
+
+    @classmethod
+    def load(cls, study: str, path: Path) -> Signer:
+        """Return the signer whose private key is in a file.
+
+        Raises:
+            TrustError: The key cannot be used (HF-802).
+        """
+        data = files.read_private(path, "the study's signing key")
+        try:
+            key = load_pem_private_key(data, None)
+        except (ValueError, TypeError) as error:
+            raise files.unusable(path, "the study's signing key is damaged") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise files.unusable(path, "the study's signing key is not ed25519")
+        return cls(study, key)
+
+    def seal(self, terms: Terms, lasts: timedelta, now: datetime | None = None) -> Sealed:
+        """Return a new signed contract about `terms`."""
+        now = (now or now_utc()).replace(microsecond=0)
+        text = Contract(self.study, terms, now, now + lasts).to_json()
+        known = fingerprint.of_key(self.key.public_key())
+        return Sealed(text, signed.sign(self.key, text.encode()), known)
+
+
+def open_sealed(
+    sealed: Sealed | None,
+    *,
+    study: str,
+    signer: Ed25519PublicKey,
+    used: UsedNonces,
+    now: datetime | None = None,
+) -> Contract:
+    """Return a contract that holds here and now, and which holds here no second time.
+
+    Args:
+        sealed: As it arrived; None where none came.
+        study: The study that the site is enrolled in.
+        signer: That study's key.
+        used: The site's memory.
+        now: The time, for tests.
+
+    Raises:
+        TrustError: There is none (HF-813), it was altered (HF-814), another signed it (HF-815), it
+            is expired (HF-816), not valid yet (HF-817), used before (HF-818), or of another study
+            (HF-819).
+    """
+    if sealed is None or not sealed.signature:
+        raise refusal(813, "a request without a signed contract")
+    if not fingerprint.same(sealed.signer, fingerprint.of_key(signer)):
+        raise refusal(815, f"the signer {sealed.signer[:95]}")
+    if not signed.verified(signer, sealed.contract.encode(), sealed.signature):
+        raise altered("a signature that does not hold")
+    contract = Contract.from_json(sealed.contract)
+    if contract.study != study:
+        raise refusal(819, f"a contract of the study {contract.study[:63]}")
+    now = now or now_utc()
+    contract.check_time(now)
+    if not used.spend(contract.nonce, contract.expires, now):
+        raise refusal(818, "a contract that was presented here before")
+    return contract
+
+
+_WANTED: Final = {
+    813: "a contract that the study's signer signed comes with it",
+    814: "the contract is the one that was signed",
+    815: "the signer is the one in this site's kit",
+    816: "a contract that holds now, by this site's clock",
+    817: "a contract that holds now, by this site's clock",
+    818: "each contract is used once",
+    819: "a contract of the study that this site is enrolled in",
+}
+
+
+def refusal(number: int, seen: str) -> TrustError:
+    """Return the error for a contract that a site does not take."""
+    do = "Start the run with healthfm-server run, which signs a new contract"
+    if number in {816, 817}:
+        do = "Set both clocks right; the coordinator sends a new contract with the next request"
+    return TrustError(number, where="contract", seen=seen, wanted=_WANTED[number], do=do)
+
+
+def altered(seen: str) -> TrustError:
+    """Return the error for a contract that is not what was signed (HF-814)."""
+    return refusal(814, seen)
+
+
+def _time(text: str) -> datetime:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text):
+        raise ValueError("no time")
+    return datetime.fromisoformat(text)
