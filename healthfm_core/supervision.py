@@ -167,15 +167,18 @@ class Supervision:
         """Whether the supervisor answers."""
         return self._call("supervisorctl", "-c", str(self.config), "pid").returncode == 0
 
-    def stop(self, patience_s: float = 30.0) -> None:
+    def stop(self, patience_s: float = 60.0) -> None:
         """Stop every process and the supervisor; return when they are gone.
 
         Raises:
             RunError: It still runs (HF-721).
         """
+        done = self._call("supervisorctl", "-c", str(self.config), "pid")
+        if done.returncode != 0:
+            return
         self._call("supervisorctl", "-c", str(self.config), "shutdown")
         until = time.monotonic() + patience_s
-        while self.runs():
+        while _lives(int(done.stdout)):
             if time.monotonic() > until:
                 raise _not_started(self.folder, "the supervisor does not stop")
             time.sleep(0.1)
@@ -213,6 +216,14 @@ def socket_of(folder: Path) -> Path:
         return plain
     short = hashlib.sha256(str(plain).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"healthfm-{short}.sock"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _tool(name: str) -> str:

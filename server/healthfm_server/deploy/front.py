@@ -81,6 +81,8 @@ class Fleet:
         if peer is None or reason is not None:
             return self._refuse(request, peer, 401, reason or "no certificate")
         try:
+            if int(request.headers.get("content-length", 0)) > self._most_bytes:
+                raise TooLargeError
             return await self._forward(request, peer)
         except TooLargeError:
             return self._refuse(request, peer, 413, "body too large")
@@ -97,8 +99,6 @@ class Fleet:
             return "revoked site"
         if not _same_key(request.headers.get(NODE_KEY_HEADER, ""), site):
             return "another site's node key"
-        if int(request.headers.get("content-length", 0)) > self._most_bytes:
-            return "body too large"
         return None
 
     def _registered(self) -> dict[str, RegisteredSite]:

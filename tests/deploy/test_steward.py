@@ -1,0 +1,150 @@
+"""The steward submits what is wanted, again after a loss, and stops what is not wanted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import RunError
+from healthfm_server.deploy.flower import FlowerRun
+from healthfm_server.deploy.orders import RunOrder
+from healthfm_server.deploy.steward import PATIENCE_S, Steward
+from healthfm_server.deploy.study import StudyFolder, StudySettings
+
+
+class FakeControl:
+    """The SuperLink at its seam: runs by number, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.runs: dict[int, FlowerRun] = {}
+        self.started: list[dict] = []
+        self.stopped: list[int] = []
+
+    def start(self, config, version):
+        self.started.append(dict(config))
+        number = len(self.started)
+        self.runs[number] = FlowerRun(number, "running", "", "")
+        return number
+
+    def stop(self, run_id):
+        self.stopped.append(run_id)
+        self.end(run_id, "stopped")
+
+    def run(self, run_id):
+        return self.runs.get(run_id)
+
+    def end(self, run_id, outcome, details=""):
+        self.runs[run_id] = FlowerRun(run_id, "finished", outcome, details)
+
+
+@pytest.fixture
+def study(tmp_path):
+    settings = StudySettings(study="demo", hosts=("127.0.0.1",))
+    return StudyFolder.create(tmp_path / "study", settings)
+
+
+@pytest.fixture
+def control():
+    return FakeControl()
+
+
+@pytest.fixture
+def steward(study, control):
+    return Steward(study, control, study.audit("steward"))
+
+
+@pytest.fixture
+def order(study):
+    config = RunConfig.model_validate({"federation": {"rounds": 2}})
+    return RunOrder.give(study.runs, "first", config, nodes=2)
+
+
+def complete(order, round_):
+    """Leave what a submission leaves after `round_` rounds."""
+    folder = order.folder / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    (order.folder / "config.json").write_text("{}")
+    (folder / f"round-{round_:04d}.json").write_text("{}")
+
+
+def test_a_new_run_is_submitted_once(steward, control, order):
+    steward.look(0.0)
+    steward.look(1.0)
+    assert [(c["resume"], c["nodes"]) for c in control.started] == [(False, 2)]
+    assert order.done().state == "running"
+
+
+def test_a_lost_run_goes_on_where_it_was(steward, control, order):
+    steward.look(0.0)
+    complete(order, 1)
+    control.runs.clear()
+    steward.look(100.0)
+    assert order.done().state == "waiting"
+    steward.look(100.0 + PATIENCE_S[0])
+    assert [c["resume"] for c in control.started] == [False, True]
+
+
+def test_without_progress_the_pauses_grow_and_never_end(steward, control, order):
+    now, pauses = 0.0, []
+    for _ in range(len(PATIENCE_S) + 2):
+        steward.look(now)
+        control.end(len(control.started), "failed")
+        steward.look(now)
+        pauses.append(order.done().not_before - now)
+        now = order.done().not_before
+    assert pauses == [*PATIENCE_S, PATIENCE_S[-1], PATIENCE_S[-1]]
+    assert len(control.started) == len(pauses)
+
+
+def test_a_failure_that_trying_again_does_not_cure_waits_for_a_person(steward, control, order):
+    steward.look(0.0)
+    sentence = "RunError[HF-703]: round-0001.json: it is damaged"
+    (order.folder / "failure.json").write_text(json.dumps({"number": 703, "error": sentence}))
+    control.end(1, "failed")
+    steward.look(1.0)
+    steward.look(1000.0)
+    assert (order.done().state, order.done().reason) == ("failed", sentence)
+    assert len(control.started) == 1
+    order.want("running")
+    steward.look(1001.0)
+    assert len(control.started) == 2
+
+
+def test_pause_stops_flowers_run_and_resume_submits_it_again(steward, control, order):
+    steward.look(0.0)
+    complete(order, 1)
+    order.want("paused")
+    steward.look(1.0)
+    assert (control.stopped, order.done().state) == ([1], "paused")
+    steward.look(100.0)
+    assert len(control.started) == 1
+    order.want("running")
+    steward.look(101.0)
+    assert [c["resume"] for c in control.started] == [False, True]
+
+
+def test_a_run_with_all_its_rounds_is_finished_whatever_flower_says(steward, control, order):
+    steward.look(0.0)
+    complete(order, 2)
+    control.end(1, "failed", "lost at the last moment")
+    steward.look(1.0)
+    assert order.done() == replace(order.done(), state="finished", reason="")
+    steward.look(1000.0)
+    assert len(control.started) == 1
+
+
+def test_each_change_is_in_the_audit_log_once(steward, study, control, order):
+    for now in (0.0, 1.0, 2.0):
+        steward.look(now)
+    events = [row["event"] for row in study.audit("test").rows()]
+    assert events == ["run running"]
+
+
+def test_a_second_run_of_the_same_name_is_refused(study, order):
+    with pytest.raises(RunError, match="HF-704"):
+        RunOrder.give(study.runs, "first", RunConfig(), nodes=1)
+    with pytest.raises(RunError, match="HF-722"):
+        RunOrder.find(study.runs, "second")
