@@ -54,6 +54,9 @@ STOP_S: Final = 2.0
 """Between two questions whether the run that is computed still runs."""
 
 _log = logging.getLogger(__name__)
+_flowers = logging.getLogger("flwr")
+_flowers.handlers.clear()  # it would write every line twice, and in colours
+_flowers.setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)

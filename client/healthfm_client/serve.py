@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_quiet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("httpx", "flwr", "alembic"):
+    for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     die_with_parent()
     PROCESSES[given.process](SiteFolder(given.site))

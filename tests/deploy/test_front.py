@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import ssl
-import threading
-import time
-from contextlib import contextmanager
 
 import httpx
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -22,34 +18,8 @@ from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 from healthfm_server.deploy.front import NODE_KEY_HEADER, make_front
 from healthfm_server.deploy.study import StudyFolder, StudySettings
-from healthfm_server.deploy.tls import FrontContext, PeerProtocol, audited
-from tests.deploy.ports import free_port
-
-
-@contextmanager
-def served(app, port, context=None):
-    """Serve `app` on loopback in a thread, as the real process does."""
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=port,
-        http=PeerProtocol,
-        loop="asyncio",
-        ws="none",
-        log_level="error",
-    )
-    config.load()
-    config.ssl = context
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+from healthfm_server.deploy.tls import FrontContext, audited
+from tests.deploy.serving import free_port, served
 
 
 async def upstream(request):

@@ -7,6 +7,7 @@ of its executor. `tests/deploy/test_flower_facts.py` holds what is used here aga
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,10 @@ from flwr.superlink.main import create_app
 from healthfm_server.deploy.study import LOOPBACK
 
 ENDED: Final = "finished"
+
+_flowers = logging.getLogger("flwr")
+_flowers.handlers.clear()  # it would write every line twice, and in colours
+_flowers.setLevel(logging.INFO)
 
 Account = Callable[[str], str | None]
 """Token → whose it is, None where it may not control."""

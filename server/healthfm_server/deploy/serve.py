@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--study", type=Path, required=True)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("httpx", "flwr", "alembic"):
+    for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if given.process != "executor":
         die_with_parent()

@@ -1,0 +1,155 @@
+"""What the adapters assume of Flower, held against Flower itself: a new release is judged so."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import flwr.superlink.dependencies.account
+import flwr.supernode.fleet_http_connection as connection_module
+import flwr.supernode.runtime.run_clientapp as clientapp_module
+import flwr.supernode.start_client_internal as node_module
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from flwr.cli.build import build_fab_from_files
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListNodesResponse,
+    ListRunsRequest,
+    ListRunsResponse,
+    StartRunRequest,
+    StartRunResponse,
+)
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+
+import healthfm_client.flower  # noqa: F401  (what it replaces is looked at below)
+from healthfm_server.deploy.flower import (
+    _BUNDLE,
+    SuperLinkSettings,
+    forget_node,
+    register_node,
+    superlink_app,
+)
+from tests.deploy.serving import free_port, served
+
+PROTOBUF = {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory):
+    """A SuperLink, its database, and what it noted."""
+    noted = []
+    database = tmp_path_factory.mktemp("link") / "superlink.db"
+    app = superlink_app(
+        SuperLinkSettings(
+            database=database,
+            secret=b"s" * 32,
+            port=9,
+            account=lambda token: "ada" if token == "right" else None,
+            note=lambda event, details: noted.append((event, dict(details))),
+        )
+    )
+    port = free_port()
+    with (
+        served(app, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client,
+    ):
+        yield client, database, noted
+
+
+def call(client, path, request, token=None):
+    headers = {**PROTOBUF, **({"authorization": f"Bearer {token}"} if token else {})}
+    return client.post(path, content=request.SerializeToString(), headers=headers)
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("/v1/control/start-run", StartRunRequest()),
+        ("/v1/control/list-nodes", ListNodesRequest()),
+        ("/v1/control/list-runs", ListRunsRequest()),
+    ],
+)
+def test_nobody_controls_without_a_token(link, path, request_, token):
+    client, _, noted = link
+    assert call(client, path, request_, token).status_code == 401
+    assert noted[-1][0] == "control refused"
+
+
+def test_a_serverapp_is_handed_to_nobody_without_the_secret(link):
+    client, _, _ = link
+    answer = call(client, "/v1/runtime/acquire-task", AcquireTaskRequest(), "right")
+    assert answer.status_code == 401
+
+
+def test_a_node_without_its_key_is_refused(link):
+    client, _, _ = link
+    answer = call(client, "/v1/fleet/activate-node", ActivateNodeRequest(public_key=b"x"))
+    assert answer.status_code == 401
+
+
+def test_who_has_a_token_starts_a_run_that_holds_no_code_and_it_is_noted(link):
+    client, _, noted = link
+    content, _ = build_fab_from_files({"pyproject.toml": _BUNDLE.format(version="1.0.0").encode()})
+    assert b".py" not in content.replace(b"pyproject", b"")
+    request = StartRunRequest()
+    request.fab.content = content
+    answer = call(client, "/v1/control/start-run", request, "right")
+    run_id = StartRunResponse.FromString(answer.content).run_id
+    assert run_id
+    assert noted[-1] == (
+        "control start-run",
+        {"outcome": "done", "from": "127.0.0.1", "run": str(run_id)},
+    )
+    runs = call(client, "/v1/control/list-runs", ListRunsRequest(limit=200), "right")
+    found = ListRunsResponse.FromString(runs.content).run_dict[run_id]
+    assert found.status.status == "pending"
+
+
+def test_a_node_is_registered_once_while_the_superlink_runs_and_taken_back(link):
+    client, database, _ = link
+    key = generate_private_key(SECP384R1()).public_key()
+    number = register_node(database, key)
+    assert register_node(database, key) == number
+
+    def listed():
+        answer = call(client, "/v1/control/list-nodes", ListNodesRequest(), "right")
+        nodes = ListNodesResponse.FromString(answer.content).nodes_info
+        return [n.node_id for n in nodes if n.status != "unregistered"]
+
+    assert number in listed()
+    forget_node(database, number)
+    assert number not in listed()
+    forget_node(database, number)
+
+
+def test_what_the_client_replaces_is_there_and_used_by_name():
+    source = inspect.getsource(node_module.start_client_internal)
+    for name in ("_pull_and_store_message(", "_push_messages(", "time.sleep(3)"):
+        assert name in source
+    assert "time.sleep(0.5)" in inspect.getsource(node_module._push_messages)
+    connect = inspect.getsource(connection_module.http_request_response)
+    assert "FleetHttpClient.from_server_address(" in connect
+
+
+def test_the_pieces_of_flowers_own_worker_have_the_shape_that_ours_uses():
+    wanted = {
+        "pull_task_input": ["client"],
+        "push_message": ["client", "message", "context"],
+        "push_task_output": ["client", "context", "sub_status", "details"],
+    }
+    for name, parameters in wanted.items():
+        found = inspect.signature(getattr(clientapp_module, name)).parameters
+        assert list(found) == parameters
+
+
+def test_control_takes_its_token_from_the_authorization_header():
+    source = inspect.getsource(flwr.superlink.dependencies.account)
+    assert 'getlist("authorization")' in source
+
+
+def test_flowers_logger_writes_no_second_line():
+    assert logging.getLogger("flwr").handlers == []
