@@ -120,7 +120,10 @@ class Supervision:
         """Write the supervisor's configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = _escaped(str(self.folder.resolve()))
-        environment = ",".join(f'{k}="{_escaped(v)}"' for k, v in sorted(self.environment.items()))
+        environment = ",".join(
+            f'{key}="{_escaped(_escaped(value))}"'  # it expands these, and logs' names, twice
+            for key, value in sorted(self.environment.items())
+        )
         text = _HEAD.format(
             folder=folder,
             here=folder,
@@ -130,7 +133,7 @@ class Supervision:
         for priority, program in enumerate(self.programs, start=1):
             command = _escaped(shlex.join(program.command))
             text += _PROGRAM.format(
-                name=program.name, command=command, priority=priority, folder=folder
+                name=program.name, command=command, priority=priority, folder=_escaped(folder)
             )
         self.config.write_text(text, encoding="utf-8")
 

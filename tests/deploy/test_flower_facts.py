@@ -23,6 +23,7 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.flower  # noqa: F401  (what it replaces is looked at below)
 from healthfm_server.deploy.flower import (
@@ -34,7 +35,7 @@ from healthfm_server.deploy.flower import (
 )
 from tests.deploy.serving import free_port, served
 
-PROTOBUF = {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
+PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from flwr.proto.control_pb2 import (
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.event_log.typing import Actor, Event, LogEntry
@@ -81,6 +82,7 @@ clientapp = "healthfm_client.app:app"
 [tool.flwr.app.config]
 config = ""
 folder = ""
+study = ""
 resume = false
 nodes = 1
 """
@@ -156,7 +158,8 @@ def register_node(database: Path, key: EllipticCurvePublicKey) -> int:
 def forget_node(database: Path, node_id: int) -> None:
     """Take a node's registration back; a node that is not registered stays so."""
     state = _state(database)
-    if any(info.node_id == node_id for info in state.get_node_info(node_ids=[node_id])):
+    known = state.get_node_info(node_ids=[node_id])
+    if any(info.status != NodeStatus.UNREGISTERED for info in known):
         state.delete_node(owner_aid=NOOP_FLWR_AID, node_id=node_id)
 
 

@@ -1,0 +1,106 @@
+"""The real supervisor: what is killed is started again, and what is stopped is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+
+import pytest
+
+from healthfm_core.errors import RunError
+from healthfm_core.supervision import Program, Supervision, socket_of
+
+SLEEPER = (
+    "import os, sys, time;print(sys.argv[1:], os.environ['MARK'], flush=True); time.sleep(600)"
+)
+CHILD = (
+    "from healthfm_core.supervision import die_with_parent; import time;"
+    "die_with_parent(); print('up', flush=True); time.sleep(600)"
+)
+
+
+def eventually(condition, patience_s=60.0):
+    until = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
+def process_of(supervision, name):
+    state = supervision.states().get(name, "")
+    return int(state.split()[2].rstrip(",")) if state.startswith("RUNNING") else None
+
+
+def lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def supervision(tmp_path):
+    supervised = Supervision(
+        tmp_path / "a folder with 100 % of it",
+        [
+            Program("sleeper", [sys.executable, "-c", SLEEPER, "two words", "50%"]),
+            Program("child", [sys.executable, "-c", CHILD]),
+        ],
+        {"MARK": "100%"},
+    )
+    yield supervised
+    supervised.stop()
+
+
+def test_a_killed_process_comes_back_and_a_stopped_supervisor_takes_all_with_it(supervision):
+    supervision.start()
+    first = eventually(lambda: process_of(supervision, "sleeper"))
+    os.kill(first, signal.SIGKILL)
+    second = eventually(lambda: process_of(supervision, "sleeper"))
+    assert second != first
+    log = supervision.folder / "sleeper.log"
+    assert log.read_text().splitlines()[-1] == "['two words', '50%'] 100%"
+    supervision.start()  # a second start finds it up
+    assert process_of(supervision, "sleeper") == second
+    supervision.stop()
+    assert not supervision.runs()
+    assert not lives(second)
+
+
+def test_when_the_supervisor_is_killed_its_processes_end_and_it_starts_again(supervision):
+    supervision.start()
+    child = eventually(lambda: process_of(supervision, "child"))
+    eventually(lambda: "up" in (supervision.folder / "child.log").read_text())
+    os.kill(int((supervision.folder / "supervisord.pid").read_text()), signal.SIGKILL)
+    eventually(lambda: not lives(child))
+    supervision.start()
+    assert eventually(lambda: process_of(supervision, "child")) != child
+
+
+def test_a_supervisor_that_cannot_start_says_where_to_look(tmp_path):
+    folder = tmp_path / "taken"
+    supervised = Supervision(folder, [], {})
+    supervised.write()
+    (folder / "supervisord.log").mkdir()
+    with pytest.raises(RunError, match=r"HF-721.*supervisord\.log"):
+        supervised.start()
+
+
+def test_the_socket_of_a_deep_folder_is_short_enough_to_be_bound(tmp_path):
+    deep = tmp_path.joinpath(*["folder"] * 20)
+    path = socket_of(deep)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+    path.unlink()
+    assert socket_of(deep) == path != socket_of(tmp_path)
+
+
+def test_the_unit_starts_the_supervisor_again_whenever_it_ends(supervision):
+    text = supervision.unit("healthfm-site", "HealthFM at the site north")
+    assert "Restart=always" in text
+    assert f" -n -c {supervision.config}" in text
