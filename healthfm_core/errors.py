@@ -10,6 +10,7 @@ CODES: Final[dict[int, str]] = {
     102: "a configuration value has the wrong type or is out of range",
     103: "two configuration values contradict each other",
     104: "a configuration group or file does not exist",
+    105: "the disk is too full",
     # 2xx site store
     201: "a column is missing",
     202: "a column has the wrong type",
@@ -39,6 +40,8 @@ CODES: Final[dict[int, str]] = {
     405: "the vocabulary differs from the study's",
     406: "no site has the data the study needs",
     407: "a site failed unexpectedly",
+    408: "the study's server cannot be reached",
+    409: "this machine's clock is too far from the server's",
     # 5xx site policy
     501: "the site's policy does not permit the request",
     502: "something about a person would be where it may leave the site",

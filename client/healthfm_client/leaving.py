@@ -6,10 +6,10 @@ import hashlib
 import math
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from healthfm_core.errors import PolicyError
-from healthfm_core.federation import protocol
+from healthfm_core.federation import protocol, wire
 from healthfm_core.trust import signed
 
 
@@ -54,16 +54,28 @@ def _of_record(record: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, A
         data = signed.canonical(values)
         digest = hashlib.sha256(data).hexdigest()
         return {"bytes": len(data), "sha256": digest, "values": values}
-    arrays = {
-        name: {
-            "type": array.dtype,
+    facts: dict[str, Any] = {"bytes": 0, "arrays": {}, "sha256": {}}
+    for name, piece in record.items():
+        facts["bytes"] += len(piece.data)
+        facts["sha256"][name] = hashlib.sha256(piece.data).hexdigest()
+        facts["arrays"] |= _inside(name, piece)
+    return facts
+
+
+def _inside(name: str, piece: Array) -> dict[str, Any]:
+    """Return type, shape, bytes and hash of every array in a piece."""
+    arrays = wire.unbundle(piece.data) if piece.stype == wire.BUNDLE else {}
+    if not arrays:
+        return {name: {"type": piece.dtype, "shape": list(piece.shape), "bytes": len(piece.data)}}
+    return {
+        inner: {
+            "type": array.dtype.str,
             "shape": list(array.shape),
-            "bytes": len(array.data),
-            "sha256": hashlib.sha256(array.data).hexdigest(),
+            "bytes": array.nbytes,
+            "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
         }
-        for name, array in record.items()
+        for inner, array in arrays.items()
     }
-    return {"bytes": sum(a["bytes"] for a in arrays.values()), "arrays": arrays}
 
 
 def _as_json(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -19,6 +19,9 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
+
+EXAMPLE: Final = Path(__file__).with_name("site.example.yaml")
+"""What ``enroll`` gives a new site to adapt."""
 
 
 class SitePolicy(Schema):
@@ -84,7 +87,7 @@ class SitePolicy(Schema):
                 where=path.name,
                 seen="there is no such file",
                 wanted="the site's policy",
-                do="Copy site.example.yaml there and adapt it",
+                do="Run healthfm-client enroll again, which writes one, and adapt it",
             )
         try:
             return cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
@@ -196,6 +199,6 @@ def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> Config
         number,
         where=where,
         seen=seen,
-        wanted="the keys of site.example.yaml",
-        do="Correct the line; client/site.example.yaml explains each key",
+        wanted="the keys that docs/privacy.md and the file itself name",
+        do="Correct the line; site.example.yaml in the package explains each key",
     )

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_client.policy import SitePolicy
+from healthfm_client.policy import EXAMPLE, SitePolicy
 from healthfm_core.config import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests import three_numbers as small
 
 
-def test_the_example_is_a_policy(repository: Path) -> None:
-    policy = SitePolicy.read(repository / "client" / "site.example.yaml")
+def test_the_example_is_a_policy_as_it_is_and_with_all_that_it_shows(tmp_path: Path) -> None:
+    policy = SitePolicy.read(EXAMPLE)
+    keys = "|".join(SitePolicy.model_fields)
+    shown = re.sub(rf"^# (?=({keys}):|  - )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    shown = shown.replace('"AB:CD:..."', "AB:CD")
+    (tmp_path / "site.yaml").write_text(shown)
+    every = SitePolicy.read(tmp_path / "site.yaml")
+    assert every.model_fields_set == set(SitePolicy.model_fields)
+    assert len(every.hours) == 2
     assert policy.min_cohort == 100
     assert policy.metrics == SitePolicy().metrics
 

@@ -5,12 +5,14 @@ To add a command, add one module here with a `COMMAND`; nothing else has to know
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,13 @@ def commands(only: str | None = None) -> list[Command]:
 def say(text: str) -> None:
     """Write a line to stdout: a command's answer, as against what went wrong."""
     sys.stdout.write(f"{text}\n")
+
+
+def takes_site(parser: ArgumentParser) -> None:
+    """Add the option that names the site's folder."""
+    parser.add_argument(
+        "--site",
+        type=Path,
+        default=Path(os.environ.get("HEALTHFM_SITE", ".")),
+        help="the site's folder (default: $HEALTHFM_SITE, else this folder)",
+    )

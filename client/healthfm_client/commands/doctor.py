@@ -1,40 +1,62 @@
-"""``doctor``: what this machine brings to a federation."""
+"""``doctor``: whether this machine, this site and the way to the study will do."""
 
 from __future__ import annotations
 
-import os
-import platform
+import json
 from argparse import ArgumentParser, Namespace
-from importlib.metadata import version
+from collections.abc import Iterator
 
-import torch
-
-from healthfm_client.commands import Command, say
-from healthfm_core.kernels.ct_attention import ops
-from healthfm_core.kernels.ct_attention.cpu import compiled
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.diagnosis import Finding, looked, machine, own, way
+from healthfm_client.home import SiteHome
 
 
 def configure(parser: ArgumentParser) -> None:
-    """Add nothing: there is nothing to choose."""
+    """Add the arguments."""
+    takes_site(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
 
 
 def run(arguments: Namespace) -> int:
-    """Say what is installed and how fast the model's attention runs here."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("healthfm", "torch", "flwr"))
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
-    say(f"packages    Python {platform.python_version()}, {packages}")
-    say(f"processors  {processors} {platform.machine()}, {torch.get_num_threads()} threads in use")
-    say(f"attention   {ops.implementation(torch.device('cpu'), torch.float32)}")
-    for n in range(torch.cuda.device_count()):
-        named = f"{torch.cuda.get_device_name(n)}: "
-        say(f"            {named}{ops.implementation(torch.device('cuda', n), torch.bfloat16)}")
-    reason = compiled.why_absent()
-    if reason is not None:
-        say(f"            the compiled kernel, several times faster, is missing: {reason};")
-        say("            install the wheel of your coordinator, or g++ and the package again")
-    return 0
+    """Say what was found; the exit code is the first failure's, 0 where there is none."""
+    findings = []
+    for finding in examine(SiteHome(arguments.site)):
+        findings.append(finding)
+        if not arguments.json:
+            say(f"{finding.level}  {finding.name:<11} {finding.seen}")
+            if finding.do:
+                say(f"{'':<18}do: {finding.do}")
+    if arguments.json:
+        say(json.dumps([_plain(finding) for finding in findings], indent=2))
+    errors = [finding.error for finding in findings if finding.error is not None]
+    return errors[0].exit_code if errors else 0
 
 
-COMMAND = Command("doctor", "what is installed here, and how fast it runs", configure, run)
+def examine(home: SiteHome) -> Iterator[Finding]:
+    """Yield all findings; a machine where nobody enrolled is looked at without a site."""
+    yield from looked("machine", lambda: machine.look(home.path))
+    if home.enrolment() is None and not home.keys.exists():
+        do = "healthfm-client enroll --study URL --name NAME, then look again"
+        yield Finding("enrolment", "warn", f"no site in {home.path}", do)
+        return
+    yield from looked("enrolment", lambda: own.enrolment(home))
+    yield from looked("log", lambda: own.log(home))
+    yield from looked("policy", lambda: own.policy(home))
+    yield from looked("data", lambda: own.data(home))
+    yield from looked("way", lambda: way.look(home))
+
+
+def _plain(finding: Finding) -> dict[str, str | None]:
+    code = None if finding.error is None else finding.error.code
+    return {
+        "name": finding.name,
+        "level": finding.level,
+        "seen": finding.seen,
+        "do": finding.do,
+        "code": code,
+    }
+
+
+COMMAND = Command(
+    "doctor", "whether this machine, site and way to the study will do", configure, run
+)

@@ -1,0 +1,54 @@
+"""``audit``: what left this site, and whether the record of it is whole."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+    parser.add_argument("--verify", action="store_true", help="only prove that the log is whole")
+    parser.add_argument("--json", action="store_true", help="the lines as they are, as JSON")
+
+
+def run(arguments: Namespace) -> int:
+    """Show every line, each held against the one before; a changed log is an error (HF-822)."""
+    home = SiteHome(arguments.site)
+    last = ""
+    count = 0
+    for entry in home.log().entries():
+        count, last = entry["n"], entry["hash"]
+        if not arguments.verify:
+            say(json.dumps(entry, ensure_ascii=False) if arguments.json else as_text(entry))
+    if arguments.verify:
+        whole = {"lines": count, "last": last, "whole": True}
+        say(json.dumps(whole) if arguments.json else f"{count} lines, none changed; last {last}")
+    elif not count and not arguments.json:
+        say("Nothing has left this site.")
+    return 0
+
+
+def as_text(entry: dict[str, Any]) -> str:
+    """Return one line for a person: when, what, in which round, how much of what."""
+    head = f"{entry['n']:>6}  {entry['at'][:19]}  {entry['what']:<18}"
+    if "refused" in entry:
+        return f"{head}  refused, nothing left: {entry['reason']}"
+    if "records" not in entry:
+        return f"{head}  a line cut short was taken off, {entry.get('bytes_cut', 0)} bytes"
+    parts = [_record(name, record) for name, record in sorted(entry["records"].items())]
+    return f"{head}  round {entry['round']:<10} {entry['bytes']:>12,} bytes: {'; '.join(parts)}"
+
+
+def _record(name: str, record: dict[str, Any]) -> str:
+    if "arrays" in record:
+        return f"{name}: {len(record['arrays'])} arrays"
+    return f"{name}: {', '.join(sorted(record['values'])) or 'nothing'}"
+
+
+COMMAND = Command("audit", "show what left this site, and prove the record whole", configure, run)

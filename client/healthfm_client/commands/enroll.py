@@ -1,0 +1,84 @@
+"""``enroll``: make this site's keys and its request, and take in the kit that comes back."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+from healthfm_client.policy import EXAMPLE
+from healthfm_core.errors import ConfigError
+from healthfm_core.trust import files
+from healthfm_core.trust.kit import Kit, install_kit
+from healthfm_core.trust.request import MODALITIES, make_request, read_request
+from healthfm_core.trust.site_keys import SiteKeys
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+    parser.add_argument("--study", metavar="URL", help="the study's address, https://HOST:PORT")
+    parser.add_argument("--name", help="this site's name, as the study shall call it")
+    parser.add_argument(
+        "--modalities",
+        nargs="+",
+        choices=sorted(MODALITIES),
+        default=["ehr"],
+        help="what the site means to bring [ehr]",
+    )
+    parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")
+    parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
+
+
+def run(arguments: Namespace) -> int:
+    """Ask to join, or take in the kit."""
+    home = SiteHome(arguments.site)
+    if arguments.kit is not None:
+        _take_in(home, arguments)
+    elif arguments.study is not None and arguments.name is not None:
+        _ask(home, arguments)
+    else:
+        raise ConfigError(
+            103,
+            where="enroll",
+            seen="neither a study with a name for this site, nor a kit",
+            wanted="--study URL --name NAME to ask, then --kit FILE --root FINGERPRINT",
+            do="Give the two that belong together",
+        )
+    return 0
+
+
+def _ask(home: SiteHome, arguments: Namespace) -> None:
+    home.begin(arguments.name, arguments.study, arguments.modalities)
+    keys = SiteKeys.create(home.keys)
+    data = make_request(keys, arguments.name, arguments.study, arguments.modalities)
+    files.replace(home.request, data)
+    if not home.policy.exists():
+        files.write_new(home.policy, EXAMPLE.read_bytes(), files.PUBLIC)
+    say(f"This site's private keys are in {home.keys}; they never leave this machine.")
+    say(f"What the site permits stands in {home.policy}: read it, and change what you like.")
+    say(f"Send the coordinator {home.request}, and read them these by telephone:")
+    for name, value in read_request(data).fingerprints().items():
+        say(f"  {name:8} {value}")
+    say("With the kit that comes back: healthfm-client enroll --kit FILE --root FINGERPRINT")
+
+
+def _take_in(home: SiteHome, arguments: Namespace) -> None:
+    data = files.read(arguments.kit, "the kit")
+    kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=arguments.root)
+    say(f"This site is {kit.site} in the study {kit.study} at {kit.url}.")
+    for name, value in _facts(kit).items():
+        say(f"  {name:12} {value}")
+    say("Next: healthfm-client join --store STORE, then healthfm-client doctor")
+
+
+def _facts(kit: Kit) -> dict[str, str]:
+    return {
+        "root": kit.root_fingerprint,
+        "signer": kit.signer_fingerprint,
+        "certificate": f"until {kit.certificate.not_valid_after_utc:%Y-%m-%d}",
+    }
+
+
+COMMAND = Command("enroll", "make this site's keys and request; take in its kit", configure, run)

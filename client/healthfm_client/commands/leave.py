@@ -1,0 +1,30 @@
+"""``leave``: stop taking part; keys, policy and the log of what left stay here."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+from healthfm_client.processes import supervision
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Refuse from now on (HF-508), then stop this site's processes."""
+    home = SiteHome(arguments.site)
+    home.set_state("left")
+    supervisor = supervision(home)
+    if supervisor.config.exists() and supervisor.runs():
+        supervisor.stop()
+    say("This site has left the study: nothing of it runs, and nothing more leaves.")
+    say(f"Its keys and its log stay in {home.path}; tell the coordinator to revoke it.")
+    say("To take part again: healthfm-client resume, then healthfm-client join.")
+    return 0
+
+
+COMMAND = Command("leave", "stop taking part, and stop this site's processes", configure, run)

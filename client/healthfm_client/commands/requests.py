@@ -1,0 +1,36 @@
+"""``requests``: the runs that asked for approval, in words."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
+
+
+def run(arguments: Namespace) -> int:
+    """Show every run that asked, the newest last."""
+    asked = list(SiteHome(arguments.site).approvals())
+    if arguments.json:
+        say(json.dumps([asdict(one) for one in asked], indent=2, ensure_ascii=False))
+        return 0
+    for one in asked:
+        say(f"{one.run}  {one.answer}  since {one.since}")
+        for sentence in one.words:
+            say(f"    {sentence}")
+    if any(one.answer == "waiting" for one in asked):
+        say("Answer with: healthfm-client approve RUN, or healthfm-client deny RUN")
+    elif not asked:
+        say("No run has asked.")
+    return 0
+
+
+COMMAND = Command("requests", "show the runs that ask for approval, in words", configure, run)

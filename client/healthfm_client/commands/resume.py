@@ -1,0 +1,23 @@
+"""``resume``: go on after pause or leave."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Go on."""
+    SiteHome(arguments.site).set_state("open")
+    say("Open: requests are answered as site.yaml permits. If it does not run: join.")
+    return 0
+
+
+COMMAND = Command("resume", "answer requests again, after pause or leave", configure, run)

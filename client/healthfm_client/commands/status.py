@@ -1,0 +1,61 @@
+"""``status``: how this site stands with its study, without asking anyone."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections import deque
+from typing import Any
+
+from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.home import SiteHome
+from healthfm_client.policy import SitePolicy
+from healthfm_client.processes import supervision
+from healthfm_client.schedule import open_now
+from healthfm_core.trust.certificates import now_utc
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    takes_site(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def run(arguments: Namespace) -> int:
+    """Say it."""
+    found = status(SiteHome(arguments.site))
+    if arguments.json:
+        say(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            shown = {True: "yes", False: "no", None: "nothing"}.get(value, value)
+            say(f"{name.replace('_', ' '):<20} {shown}")
+    return 0
+
+
+def status(home: SiteHome) -> dict[str, Any]:
+    """Return how the site stands.
+
+    Raises:
+        TrustError: It has no kit (HF-830), or its log was changed (HF-822).
+        ConfigError: Its policy cannot be used (HF-1xx).
+    """
+    kit, policy = home.kit(), SitePolicy.read(home.policy)
+    supervisor = supervision(home)
+    lines = deque(home.log().entries(), maxlen=1)
+    last = lines[0] if lines else None
+    return {
+        "site": kit.site,
+        "study": kit.study,
+        "server": kit.url,
+        "certificate_until": f"{kit.certificate.not_valid_after_utc:%Y-%m-%d}",
+        "state": home.state(),
+        "works_at_this_hour": open_now(policy.hours, policy.timezone, now_utc()),
+        "processes_run": supervisor.config.exists() and supervisor.runs(),
+        "runs_waiting": sum(asked.answer == "waiting" for asked in home.approvals()),
+        "last_left": None if last is None else f"{last['at'][:19]} {last['what']}",
+        "lines_in_log": 0 if last is None else last["n"],
+    }
+
+
+COMMAND = Command("status", "how this site stands with its study", configure, run)

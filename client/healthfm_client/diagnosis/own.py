@@ -1,0 +1,104 @@
+"""The site's own files: keys, kit, certificate, policy, log; and its data by modality."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from healthfm_client.diagnosis import Finding, passed
+from healthfm_client.home import SiteHome
+from healthfm_client.policy import SitePolicy
+from healthfm_core.config.data import Modality
+from healthfm_core.data.layout import stores_below
+from healthfm_core.data.store import SiteStore
+from healthfm_core.trust.certificates import check_valid_now, now_utc
+from healthfm_core.trust.site_keys import SiteKeys
+
+SOON_DAYS: Final = 30
+
+
+def enrolment(home: SiteHome) -> Iterator[Finding]:
+    """Yield what is known of keys, kit and certificate.
+
+    Raises:
+        TrustError: A key, the kit or the certificate cannot be used (HF-8xx).
+    """
+    SiteKeys.load(home.keys)
+    yield passed("keys", f"three private keys in {home.keys}, readable by their owner only")
+    kit = home.kit()
+    yield passed("kit", f"{kit.site} in the study {kit.study}, node {kit.node_id}, {kit.url}")
+    yield passed("root", kit.root_fingerprint)
+    yield passed("signer", kit.signer_fingerprint)
+    check_valid_now(kit.certificate, where="certificate")
+    until = kit.certificate.not_valid_after_utc
+    left = (until - now_utc()).days
+    seen = f"until {until:%Y-%m-%d}, {left} days"
+    if left < SOON_DAYS:
+        do = "send the coordinator request.zip again and ask for a new kit"
+        yield Finding("certificate", "warn", seen, do)
+    else:
+        yield passed("certificate", seen)
+
+
+def log(home: SiteHome) -> Iterator[Finding]:
+    """Yield whether the record of what left is whole.
+
+    Raises:
+        TrustError: It was changed (HF-822).
+    """
+    yield passed("log", f"{home.log().verify()} lines, none changed")
+
+
+def policy(home: SiteHome) -> Iterator[Finding]:
+    """Yield what the site permits.
+
+    Raises:
+        ConfigError: The policy cannot be used (HF-1xx).
+    """
+    found = SitePolicy.read(home.policy)
+    approval = "each run is approved by a person" if found.require_approval else "runs need nobody"
+    hours = "in its hours only" if found.hours else "at any hour"
+    noise = "with noise per person only" if found.least_privacy == "dp" else "with or without noise"
+    yield passed("policy", f"{', '.join(found.modalities)}; {approval}; {noise}; {hours}")
+    yield passed("policy", f"no count under {found.k_min}; {found.min_cohort} people at the least")
+    mode = home.policy.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding("policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}")
+    if home.state() != "open":
+        yield Finding("state", "warn", home.state(), "healthfm-client resume, to go on")
+
+
+def data(home: SiteHome) -> Iterator[Finding]:
+    """Yield what each modality has to offer, counts under the site's k withheld.
+
+    Raises:
+        ConfigError: ``join.yaml`` or the policy cannot be used (HF-1xx).
+        StoreError: A store cannot be used (HF-2xx).
+        PolicyError: The policy permits nothing of it (HF-501), or too few people (HF-501).
+    """
+    rules = SitePolicy.read(home.policy)
+    people, training = dict.fromkeys(rules.modalities, 0), 0
+    for choice in home.settings().stores:
+        allowed = rules.permitted(choice.modalities)
+        for path in stores_below(choice.path):
+            store = SiteStore.open(path, modalities=allowed)
+            _count(store, path, allowed, people)
+            training += len(store.subjects())
+    for modality, count in people.items():
+        name = f"{modality}"
+        if count == 0:
+            yield Finding(name, "warn", "no data", "ingest some, if this site has any")
+        else:
+            shown = f"fewer than {rules.k_min}" if count < rules.k_min else f"{count:,}"
+            yield passed(name, f"{shown} people, in stores that the policy lets be used")
+    rules.check_cohort(training)
+
+
+def _count(
+    store: SiteStore, path: Path, allowed: tuple[Modality, ...], people: dict[Modality, int]
+) -> None:
+    for modality in allowed:
+        if modality in store.modalities:
+            people[modality] += len(SiteStore.open(path, modalities=(modality,)).subjects())

@@ -1,0 +1,254 @@
+"""What an administrator decides is obeyed from the next message on; the coordinator sees it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from flwr.app import Message
+
+from healthfm_client.__main__ import main
+from healthfm_client.home import SiteHome
+from healthfm_client.policy import SitePolicy
+from healthfm_client.schedule import Hours, open_now
+from healthfm_core.errors import ConfigError, ProtocolError
+from healthfm_core.federation import protocol
+from healthfm_core.trust.authority import Authority
+from healthfm_core.trust.kit import make_kit
+from healthfm_core.trust.request import read_request
+from tests import enrolled
+from tests.client.test_contracts import reasons
+
+
+def command(home: Path, *words: str) -> int:
+    return main([words[0], "--site", str(home), *words[1:]])
+
+
+def test_a_run_waits_until_a_person_approves_it(tmp_path: Path, capsys) -> None:
+    study, sites = enrolled.three(tmp_path, require_approval=True)
+    grid = enrolled.Wire(sites)
+    with pytest.raises(ProtocolError, match=r"HF-403.*HF-503"):
+        enrolled.run(grid, study, tmp_path / "run")
+    assert all(reply.has_error() for reply in grid.back), "nothing left before the approval"
+    for site in sites:
+        assert command(site.home, "requests") == 0
+        shown = capsys.readouterr().out
+        assert "3 times, it sends a model" in shown
+        assert "Records, names and dates stay here" in shown
+        assert "No noise is added" in shown
+        run = shown.split()[0]
+        assert command(site.home, "approve", run) == 0
+        capsys.readouterr()
+    store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "run")
+    assert [row["answered"] for row in store.history()] == [["a", "b", "c"]] * 3
+    capsys.readouterr()
+    assert command(sites[0].home, "requests", "--json") == 0
+    (asked,) = json.loads(capsys.readouterr().out)
+    assert (asked["answer"], asked["study"]) == ("approved", "heart")
+
+
+def test_a_denied_run_is_refused_and_another_run_asks_anew(tmp_path: Path, capsys) -> None:
+    study, sites = enrolled.three(tmp_path)
+    home = SiteHome(sites[1].home)
+    home.policy.write_text("require_approval: true")
+    enrolled.run(enrolled.Wire(sites), study, tmp_path / "one")
+    (asked,) = home.approvals()
+    assert command(home.path, "deny", asked.run) == 0
+    store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "one")
+    assert "HF-506" in reasons(store)["node 2"]
+    enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
+    assert [one.answer for one in home.approvals()] == ["denied", "waiting"]
+    capsys.readouterr()
+    assert command(home.path, "approve", "../../x") == 6
+    assert "HF-503" in capsys.readouterr().err
+
+
+def test_a_site_paused_in_the_middle_of_a_run_misses_rounds_and_comes_back(tmp_path: Path) -> None:
+    study, sites = enrolled.three(tmp_path)
+
+    class Pausing(enrolled.Wire):
+        def change(self, message: Message) -> None:
+            if message.metadata.dst_node_id == 2 and message.metadata.message_type == "train":
+                words = {"2": "pause", "3": "resume"}
+                if message.metadata.group_id in words:
+                    assert command(sites[1].home, words[message.metadata.group_id]) == 0
+
+    store = enrolled.run(Pausing(sites), study, tmp_path / "run")
+    assert ["b" in row["answered"] for row in store.history()] == [True, False, True]
+    assert "HF-505" in store.history()[1]["set_aside"]["b"]
+
+
+def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) -> None:
+    study, sites = enrolled.three(tmp_path)
+    assert command(sites[1].home, "leave") == 0
+    store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "one")
+    assert "HF-508" in reasons(store)["node 2"]
+    assert command(sites[1].home, "resume") == 0
+    store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
+    assert store.history()[0]["answered"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"least_privacy": "dp"}, "HF-501.*least_privacy"),
+        ({"most_epsilon": 3.0}, "HF-501.*most_epsilon"),
+        ({"studies": ["lungs"]}, "HF-501.*studies"),
+        ({"signer": "00:11"}, "HF-501.*signer"),
+        ({"min_cohort": 10**9}, "HF-501.*min_cohort"),
+        ({"min_cohrt": 1}, "HF-101.*min_cohrt"),
+        ({"timezone": "Mars"}, "HF-102.*timezone"),
+    ],
+)
+def test_what_the_policy_refuses_the_coordinator_sees(
+    tmp_path: Path, policy: dict[str, object], said: str
+) -> None:
+    study, sites = enrolled.three(tmp_path, **policy)
+    with pytest.raises(ProtocolError, match=f"HF-403.*{said}"):
+        enrolled.run(enrolled.Wire(sites), study, tmp_path / "run")
+
+
+def test_outside_its_hours_a_site_refuses(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    start, end = (now + timedelta(hours=h) for h in (2, 3))
+    hours = [{"start": f"{start:%H:%M}", "end": f"{end:%H:%M}"}]
+    study, sites = enrolled.three(tmp_path, hours=hours)
+    with pytest.raises(ProtocolError, match=r"HF-403.*HF-504"):
+        enrolled.run(enrolled.Wire(sites), study, tmp_path / "run")
+
+
+WEEK = {"days": ["mon", "tue", "wed", "thu", "fri"], "start": "20:00", "end": "06:00"}
+
+
+@pytest.mark.parametrize(
+    ("when", "opens"),
+    [
+        ("2026-11-23T18:59", False),  # Monday, 19:59 in Vienna
+        ("2026-11-23T19:00", True),
+        ("2026-11-24T04:59", True),
+        ("2026-11-24T05:00", False),
+        ("2026-11-28T04:00", True),  # Saturday, what Friday began
+        ("2026-11-28T20:00", False),
+        ("2026-11-23T03:00", False),  # Monday, what Sunday did not begin
+        ("2026-07-20T18:00", True),  # in summer an hour earlier by UTC
+    ],
+)
+def test_hours_go_over_midnight_in_the_sites_own_zone(when: str, opens: bool) -> None:
+    stretch = Hours.model_validate(WEEK)
+    now = datetime.fromisoformat(when).replace(tzinfo=UTC)
+    assert open_now((stretch,), "Europe/Vienna", now) is opens
+    assert open_now((), "Europe/Vienna", now)
+
+
+def test_unquoted_times_are_what_a_person_means() -> None:
+    text = "hours: [{start: 20:00, end: 06:00}, {start: 00:00, end: 00:00}]"
+    evening, always = SitePolicy.model_validate(yaml.safe_load(text)).hours
+    assert (evening.start.hour, evening.end.hour) == (20, 6)
+    assert always.hold(datetime(2026, 1, 1, 12, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("value", ["25:00", "noon", 1440, -1, True and 2.5])
+def test_what_is_no_time_of_day_is_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(yaml.safe_dump({"hours": [{"start": value, "end": "06:00"}]}))
+    with pytest.raises(ConfigError, match=r"HF-102.*start"):
+        SitePolicy.read(path)
+
+
+LENT = """
+import os
+import numpy
+from healthfm_client.resources import Resources, apply
+
+apply(Resources(threads=1, memory_gb=0.5, gpu=False))
+import torch
+assert torch.get_num_threads() == 1
+assert not torch.cuda.is_available() and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+try:
+    numpy.empty(2**27)
+except MemoryError:
+    apply(Resources(memory_gb=8))
+    numpy.empty(2**27)
+    print("as lent")
+"""
+
+
+def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", LENT], capture_output=True, text=True, check=True)
+    assert done.stdout == "as lent\n"
+
+
+def test_a_metric_that_the_contract_does_not_want_stays(tmp_path: Path) -> None:
+    study, sites = enrolled.three(tmp_path, metrics=["*"])
+    grid = enrolled.Wire(sites)
+    store = enrolled.run(grid, study, tmp_path / "run")
+    assert set(store.history()[0]["site_metrics"]["a"]) == {"loss_pull"}
+
+
+def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
+    """Every step as the administrator types it; the coordinator's part by its library."""
+    authority = Authority.create(tmp_path / "authority", "heart")
+    site = tmp_path / "site"
+    asks = ["enroll", "--study", enrolled.URL, "--name", "north", "--modalities", "ehr", "wearable"]
+    assert command(site, *asks) == 0
+    said = capsys.readouterr().out
+    request = read_request((site / "request.zip").read_bytes())
+    assert all(value in said for value in request.fingerprints().values())
+    assert SitePolicy.read(site / "site.yaml").require_approval
+    assert command(site, "status") == 9
+    assert "HF-830" in capsys.readouterr().err
+
+    kit = tmp_path / "kit.zip"
+    kit.write_bytes(make_kit(authority, request, url=enrolled.URL, node_id=7))
+    assert command(site, "enroll", "--kit", str(kit)) == 9
+    assert "HF-809" in capsys.readouterr().err
+    assert command(site, "enroll", "--kit", str(kit), "--root", authority.fingerprint) == 0
+    assert "This site is north in the study heart" in capsys.readouterr().out
+
+    (site / "site.yaml").write_text("k_min: 7\n")
+    assert command(site, *asks) == 0, "said again it makes the request again, with the same keys"
+    assert read_request((site / "request.zip").read_bytes()).node == request.node
+    assert (site / "site.yaml").read_text() == "k_min: 7\n"
+    assert command(site, *asks[:-4], "south") == 9
+    assert "HF-801" in capsys.readouterr().err
+
+    assert command(site, "status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["site"], status["state"], status["lines_in_log"]) == ("north", "open", 0)
+    assert status["processes_run"] is False
+    assert command(site, "status") == 0
+    assert "certificate until" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["enroll"], "HF-103"),
+        (["enroll", "--study", "http://x", "--name", "a"], "HF-810"),
+        (["enroll", "--study", "https://x", "--name", "a/b"], "HF-810"),
+        (["enroll", "--kit", "nowhere.zip"], "HF-802"),
+        (["status"], "HF-830"),
+        (["deny", "0123456789abcdef"], "HF-503"),
+    ],
+)
+def test_what_an_administrator_can_do_wrong_is_one_sentence_with_a_code(
+    tmp_path: Path, capsys, words: list[str], code: str
+) -> None:
+    assert command(tmp_path / "site", *words) not in {0, 1}
+    said = capsys.readouterr().err
+    assert code in said
+    assert said.count("\n") == 1
+
+
+def test_commands_of_an_empty_site_say_so(tmp_path: Path, capsys) -> None:
+    assert command(tmp_path, "requests") == command(tmp_path, "audit") == 0
+    assert capsys.readouterr().out == "No run has asked.\nNothing has left this site.\n"
+
+
+def test_the_kinds_of_message_are_those_that_are_documented() -> None:
+    assert set(protocol.LEAVING) == {protocol.STATISTICS, protocol.PREPARE, protocol.TRAIN}
