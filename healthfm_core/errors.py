@@ -53,6 +53,9 @@ CODES: Final[dict[int, str]] = {
     508: "the site has left the study",
     # 6xx privacy
     601: "the privacy budget would be exceeded",
+    602: "the privacy ledger is damaged",
+    603: "the privacy ledger cannot be read or written",
+    604: "the privacy settings cannot be met by this site",
     # 7xx runs
     701: "there is no run to resume",
     702: "the run was made with another configuration",

@@ -4,6 +4,7 @@ from healthfm_core.config.data import CohortConfig, DataConfig
 from healthfm_core.config.evaluation import EvaluationConfig
 from healthfm_core.config.federation import FederationConfig, ServerOptimizerConfig
 from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
@@ -16,6 +17,7 @@ __all__ = [
     "FederationConfig",
     "ModelConfig",
     "ObjectivesConfig",
+    "PrivacyConfig",
     "RunConfig",
     "ServerOptimizerConfig",
     "SimulationConfig",

@@ -11,6 +11,7 @@ from healthfm_core.config.data import DataConfig
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.config.train import TrainConfig
@@ -28,6 +29,7 @@ class RunConfig(Schema):
     tokens: TokensConfig = TokensConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
@@ -57,6 +59,15 @@ class RunConfig(Schema):
                 raise ValueError(
                     f"evaluation.estimators={estimator} needs train.objectives.{objective} above 0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _clipping_is_exact(self) -> Self:
+        if self.privacy.mode == "dp" and self.train.precision != "float32":
+            raise ValueError(
+                "privacy.mode=dp needs train.precision=float32: half precision would "
+                "not hold the norm a gradient is clipped to"
+            )
         return self
 
     @property

@@ -118,14 +118,47 @@ class BatchLoader:
             drop_events: Probability, per clinical event, that it is hidden.
         """
         rows = self._rows(query, rng)
-        chances = np.array([drop_ehr, drop_wearable, drop_genomics])
+        chances = (drop_ehr, drop_wearable, drop_genomics, drop_events)
         for picked in self._shuffled(rows, batch_size, rng):
             chosen = rows.take(picked)
-            held = self._held(chosen)
-            dropped = rng.random(held.shape) < chances
-            dropped &= (held & ~dropped).any(1, keepdims=True)
-            drops = Drops(dropped[:, 0], dropped[:, 1], dropped[:, 2], drop_events)
-            yield self._batch(chosen, drops, query, rng)
+            yield self._batch(chosen, self._dropped(chosen, chances, rng), query, rng)
+
+    def sampled(
+        self,
+        rng: np.random.Generator,
+        drawn: Bool,
+        *,
+        batch_size: int,
+        query: Query,
+        drop_wearable: float = 0.0,
+        drop_genomics: float = 0.0,
+        drop_ehr: float = 0.0,
+        drop_events: float = 0.0,
+    ) -> Iterator[Batch]:
+        """Yield one row of each subject who is drawn and has any, the shortest first.
+
+        Of a subject's several labels one is taken at random. Nobody drawn: no batch.
+
+        Args:
+            rng: Decides which row of a subject, and what is dropped.
+            drawn: [N] the subjects.
+            batch_size: Rows of a batch, at most.
+            query: What is asked.
+            drop_wearable: See `epoch`.
+            drop_genomics: See `epoch`.
+            drop_ehr: See `epoch`.
+            drop_events: See `epoch`.
+        """
+        rows = self._rows(query, rng)
+        order = rng.permutation(len(rows))
+        order = order[drawn[rows.subject[order]]]
+        _, first = np.unique(rows.subject[order], return_index=True)
+        picked = order[first]
+        picked = picked[np.argsort(self._lengths(rows)[picked], kind="stable")]
+        chances = (drop_ehr, drop_wearable, drop_genomics, drop_events)
+        for low in range(0, len(picked), batch_size):
+            chosen = rows.take(picked[low : low + batch_size])
+            yield self._batch(chosen, self._dropped(chosen, chances, rng), query, rng)
 
     def in_order(
         self, *, batch_size: int, query: Query, inputs: Collection[str] | None = None
@@ -278,6 +311,22 @@ class BatchLoader:
         cut = record.visit_last < earliest[record.visit_subject]
         return np.bincount(record.visit_subject[cut], minlength=len(end)).astype(np.int64)
 
+    def _lengths(self, rows: Rows) -> Int64:
+        history = rows.stop - self.sequences.offsets[rows.subject]
+        return np.minimum(history, self._sizes.max_len) + np.diff(rows.query_offsets)
+
+    def _dropped(
+        self, rows: Rows, chances: tuple[float, float, float, float], rng: np.random.Generator
+    ) -> Drops:
+        """Return what is hidden of each row, by the chances of ehr, wearable, genomics, an event.
+
+        A draw that would leave a row nothing hides nothing of it.
+        """
+        held = self._held(rows)
+        dropped = rng.random(held.shape) < np.array(chances[:3])
+        dropped &= (held & ~dropped).any(1, keepdims=True)
+        return Drops(dropped[:, 0], dropped[:, 1], dropped[:, 2], chances[3])
+
     def _held(self, rows: Rows) -> Bool:
         """Return [R, 3] which modalities a row has: ehr, wearable, genomics."""
         low = self.sequences.offsets[rows.subject]
@@ -286,9 +335,7 @@ class BatchLoader:
 
     def _shuffled(self, rows: Rows, batch_size: int, rng: np.random.Generator) -> Iterator[Int64]:
         """Yield the rows of each batch: like lengths together, in random order."""
-        length = np.minimum(
-            rows.stop - self.sequences.offsets[rows.subject], self._sizes.max_len
-        ) + np.diff(rows.query_offsets)
+        length = self._lengths(rows)
         order = rng.permutation(len(rows))
         pool = np.arange(len(order)) // (batch_size * _POOL)
         order = order[np.lexsort((length[order], pool))]

@@ -1,5 +1,6 @@
-"""Patient-level differential privacy and secure aggregation live here, below the models.
+"""What keeps a person's part in training from being told: noise, its price, and its ledger.
 
-Empty in this version: no run of it trains with differential privacy. The model is laid out for it,
-and tests/models checks each parameter's gradient per subject.
+`clipping` bounds what one person can move, `entropy` draws who takes part and the noise,
+`accounting` says what that costs, `ledger` adds it up over all studies of a site's life, `audit`
+tries to break it. The loop that puts them together is `training.private`.
 """

@@ -8,7 +8,7 @@ correction of Saerens et al. 2002; Zhang et al. 2022 use it against label skew i
 learning). The rates are counted on the site's training people, shrunk, and stay at the site. A site
 that took no part in training has none and answers at the study's rate.
 
-Not covered: differential privacy, under which one person must not move what all others train with.
+Under differential privacy there are none: one person must not move what all others train with.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
         train: The site's training people.
         study: Whose rates the site is compared with.
     """
-    if not study.config.train.site_intercepts:
+    config = study.config
+    if not config.train.site_intercepts or config.privacy.mode == "dp":
         return {}
     vocabulary = study.vocabulary
     found = {}

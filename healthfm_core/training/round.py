@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.models.monitors import context_monitors, half_life_monitors
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
+from healthfm_core.training.private import Private, train_privately
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import (
@@ -45,28 +47,39 @@ def run_round(
     data: SiteData,
     study: Study,
     order: RoundOrder,
+    private: Private | None = None,
 ) -> RoundResult:
     """Train the site's model from the global parameters and return what changed.
 
-    Pure but for time: the same arguments give the same result in any process.
+    Pure but for time: the same arguments give the same result in any process, unless training is
+    private. Then the site has no intercepts, and its metrics say nothing but what the noised
+    update says too, or the configuration asks for more.
 
     Args:
         parameters: At least every parameter of the groups in `order`.
         data: The site's people.
         study: Contract of the run.
         order: Which round, which groups, which seed.
+        private: Noise and sampling of differentially private training; None trains without.
 
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
         weight (training people who hold the modality), and metrics of the round.
     """
+    scored = order.evaluate
+    if private is not None:
+        data = replace(data, intercepts={})
+        scored = scored and private.config.tuning_metrics
     model = loaded_model(parameters, study, data.modalities, data.intercepts)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-    metrics = evaluate(parameters, data, study) if order.evaluate else {}
-    metrics |= contexts(model, data.tuning, study) if order.evaluate else {}
+    metrics = evaluate(parameters, data, study) if scored else {}
+    metrics |= contexts(model, data.tuning, study) if scored else {}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed_for(order.seed, "dropout", order.round))
-        metrics |= _train(model, start, data, study, order)
+        if private is not None:
+            metrics |= train_privately(model, start, data.train, study, order, private)
+        else:
+            torch.manual_seed(seed_for(order.seed, "dropout", order.round))
+            metrics |= _train(model, start, data, study, order)
     update = {
         name: (tensor.detach() - start[name]).cpu().numpy()
         for name, tensor in model.named_parameters()

@@ -91,6 +91,30 @@ def losses(
         leads: Whether what asks nothing of its own (masked reconstruction, predictive coding)
             reads these rows; one kind of the step's does.
     """
+    parts = (
+        _read(model, batch, query, config, generator, leads) if _reads(query, config, leads) else {}
+    )
+    if query == SEP_QUERY and config.objectives.next_event > 0 and "next_event" in model.heads:
+        parts["next_event"] = (config.objectives.next_event, _next_event(model, batch))
+    nothing = batch.t_days.new_zeros(batch.size)
+    total = sum((weight * loss for weight, loss in parts.values()), nothing)
+    return StepLosses(total, {name: loss.detach().mean() for name, (_, loss) in parts.items()})
+
+
+def _reads(query: Query, config: TrainConfig, leads: bool) -> bool:
+    """Whether anything but the next event is asked of rows of this kind."""
+    return leads or query != SEP_QUERY or config.objectives.next_visit > 0
+
+
+def _read(
+    model: HealthFM,
+    batch: Batch,
+    query: Query,
+    config: TrainConfig,
+    generator: torch.Generator,
+    leads: bool,
+) -> Parts:
+    """Return the losses of one pass over the rows, read as they are but for what is hidden."""
     hidden = _hidden(model, batch, config, generator) if leads else None
     wanted = [batch.query]
     if hidden:
@@ -105,11 +129,7 @@ def losses(
         parts["masked_codes"] = (config.objectives.masked_reconstruction, loss)
     if leads and model.heads_of_wearing:
         parts |= _of_wearing(model, rest[-1], batch, hidden, config)
-    if query == SEP_QUERY and "next_event" in model.heads:
-        parts["next_event"] = (config.objectives.next_event, _next_event(model, batch))
-    nothing = batch.t_days.new_zeros(batch.size)
-    total = sum((weight * loss for weight, loss in parts.values()), nothing)
-    return StepLosses(total, {name: loss.detach().mean() for name, (_, loss) in parts.items()})
+    return parts
 
 
 def _hidden(

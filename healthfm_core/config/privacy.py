@@ -1,0 +1,59 @@
+"""Configuration group ``privacy``: what a run asks of the noise in its sites' training."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from healthfm_core.config.base import Schema
+
+GradSample = Literal["ghost", "hooks"]
+
+
+class PrivacyConfig(Schema):
+    """Differential privacy of local training; the unit is a person's whole record at a site.
+
+    With ``dp`` each site clips every person's gradient and adds noise before its optimiser sees
+    it. A site's own policy can ask for more noise than this, never for less.
+    """
+
+    mode: Literal["off", "dp"] = "off"
+    epsilon: float | None = Field(
+        None, gt=0, le=1000, description="ε of the whole run at each site; it fixes the noise"
+    )
+    noise_multiplier: float | None = Field(
+        None, gt=0, le=1000, description="instead of epsilon: the noise, in units of the norm"
+    )
+    delta: float = Field(1e-5, gt=0, lt=0.01, description="δ; less than 1 in the site's people")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="L2 norm that a person's gradient is clipped to"
+    )
+    group_norms: dict[str, float] = Field(
+        default_factory=dict,
+        description="parameter group → norm: clips each group by itself, those not named at "
+        "max_grad_norm; needs grad_sample=hooks",
+    )
+    grad_sample: GradSample = Field(
+        "ghost", description="'ghost': norms without gradients; 'hooks': a gradient per person"
+    )
+    rows_at_once: int = Field(
+        32, ge=1, description="people whose gradients are worked out together; memory, nothing else"
+    )
+    tuning_metrics: bool = Field(
+        False, description="tuning metrics are sent all the same; ε does not cover them"
+    )
+
+    @model_validator(mode="after")
+    def _the_noise_is_said_once(self) -> Self:
+        if self.mode == "dp" and (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("privacy.mode=dp takes either epsilon or noise_multiplier")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_clipped_with_hooks(self) -> Self:
+        if self.group_norms and self.grad_sample != "hooks":
+            raise ValueError("privacy.group_norms needs privacy.grad_sample=hooks")
+        if any(norm <= 0 for norm in self.group_norms.values()):
+            raise ValueError("privacy.group_norms are above 0")
+        return self

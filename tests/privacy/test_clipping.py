@@ -1,0 +1,314 @@
+"""Per-person gradients against a loop over people, and what clipping promises of their sum.
+
+The loop sees each person alone. Errors are relative to the norm of a person's whole gradient.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from healthfm_core.config import ObjectivesConfig, TrainConfig
+from healthfm_core.data.batch import Batch
+from healthfm_core.data.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.models import HealthFM
+from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
+from healthfm_core.training.private import kinds_of
+from healthfm_core.training.step import losses
+from tests.models.tiny import CONFIG, SHAPE, tiny_batch
+
+EVERY = ("next_visit", "label", "hazard", "masked_codes", "wearable_reconstruction")
+EVERY = (*EVERY, "next_event", "predictive_coding", "cross_modal")
+ALL_OBJECTIVES = TrainConfig(
+    objectives=ObjectivesConfig(
+        next_visit=1.0,
+        time_to_event=0.5,
+        masked_reconstruction=0.7,
+        next_event=0.3,
+        predictive_coding=0.4,
+        cross_modal=0.6,
+        label=0.8,
+    ),
+    horizons_days=(365.0, 730.0),
+)
+MIXES = [
+    ("ehr", "wearable", "genomics"),
+    ("ehr",),
+    ("ehr", "genomics"),
+    ("ehr", "wearable"),
+    ("wearable",),
+]
+NEED = {"masked_codes": "ehr", "next_event": "ehr", "wearable_reconstruction": "wearable"}
+NEED |= {"predictive_coding": "wearable", "cross_modal": "wearable"}
+
+
+def people() -> Batch:
+    """Three people: everything, no wearable, no scores; rows of 6, 4 and 5 positions."""
+    kind = torch.tensor(
+        [
+            [PRS, EVENT, EVENT, WEARABLE, WEARABLE, NOW],
+            [PRS, EVENT, EVENT, NOW, 0, 0],
+            [EVENT, WEARABLE, EVENT, EVENT, NOW, 0],
+        ]
+    )
+    b, t = kind.shape
+    g = torch.Generator().manual_seed(7)
+    event, real = kind == EVENT, kind > 0
+    statics = (kind[:, 0] == PRS).int()
+    position = torch.arange(t).expand(b, t)
+    timed = real & (position >= statics[:, None])
+    hours = position / 24.0 * timed
+    wearable_slot = torch.tensor([[-1, -1, -1, 0, 1, -1], [-1] * 6, [-1, 0, -1, -1, -1, -1]])
+    worn = torch.tensor([[True, True], [False, False], [True, False]])
+    return tiny_batch(
+        kind=kind,
+        token=torch.randint(3, 9, (b, t), generator=g) * event,
+        code=torch.randint(1, 5, (b, t), generator=g) * event,
+        quantile=torch.rand(b, t, generator=g) * event,
+        has_value=event,
+        t_days=hours,
+        gap_days=torch.full((b, t), 1 / 24) * timed,
+        age_years=40.0 * timed,
+        kv_end=((position + 1).minimum(real.sum(1, keepdim=True) - 1) * real).int(),
+        n_static=statics,
+        wearable_slot=wearable_slot,
+        prs_slot=torch.where(kind == PRS, 0, -1),
+        wearable=torch.randn(b, 2, 2, 2, generator=g),
+        wearable_mask=worn[:, :, None, None].expand(b, 2, 2, 2),
+        prs=torch.randn(b, 3, generator=g),
+        prs_mask=(kind[:, :1] == PRS).expand(b, 3),
+        query=(real.sum(1, keepdim=True) - 1),
+        query_mask=torch.ones(b, 1, dtype=torch.bool),
+        query_time_us=torch.zeros(b, 1, dtype=torch.int64),
+        target=torch.randint(0, 2, (b, 1, 2), generator=g).float(),
+        repeats=torch.randint(0, 3, (b, 1, 2), generator=g).float(),
+        event_days=torch.tensor([[[20.0, torch.inf]], [[torch.inf, 400.0]], [[5.0, 80.0]]]),
+        exposure_days=torch.full((b, 1), 900.0),
+        label=torch.tensor([[1.0], [0.0], [1.0]]),
+        subject=torch.arange(b),
+    )
+
+
+def only(batch: Batch, row: int) -> Batch:
+    return Batch(**{f.name: getattr(batch, f.name)[row : row + 1] for f in fields(Batch)})
+
+
+def model_of(mix):
+    heads = tuple(name for name in EVERY if NEED.get(name) in (None, *mix))
+    torch.manual_seed(0)
+    shape = replace(SHAPE, cross_horizons=2, channels=1)
+    model = HealthFM(CONFIG, shape, encoders=mix, heads=heads).train()
+    with torch.no_grad():  # heads start near 0; here everything has to matter
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return model
+
+
+def per_person(model, batch: Batch, kind):
+    """Losses by person; what is hidden is the same whenever a batch of this shape is read."""
+    seed = torch.Generator().manual_seed(1)
+    return losses(model, batch, kind.query, kind.config, seed, leads=kind.leads).per_subject
+
+
+def of_one(model, batch: Batch, kind, row: int):
+    """One person's loss: of them alone, or among the others where hiding depends on the batch."""
+    if kind.leads:
+        return per_person(model, batch, kind)[row]
+    return per_person(model, only(batch, row), kind)[0]
+
+
+def by_loop(model, batch: Batch, kind) -> dict[str, torch.Tensor]:
+    """Parameter → [B, …], one backward pass each; 0 where the loss does not depend on one."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    rows = []
+    for row in range(batch.size):
+        loss = of_one(model, batch, kind, row)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        rows.append(
+            [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(parameters, found, strict=True)
+            ]
+        )
+    return {
+        name: torch.stack(parts) for name, parts in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def cases():
+    found = []
+    for mix in MIXES:
+        for kind in kinds_of(ALL_OBJECTIVES, model_of(mix)):
+            name = f"{'+'.join(mix)}/{'+'.join(sorted(kind.heads))}"
+            found.append(pytest.param(mix, kind, id=name))
+    return found
+
+
+def clipped_by_loop(gradients, norms, group_of):
+    """Σ over people of their gradients, each group of each person's scaled to its norm at most."""
+    squares = dict.fromkeys(norms, 0.0)
+    for name, rows in gradients.items():
+        squares[group_of[name]] = squares[group_of[name]] + rows.flatten(1).square().sum(1)
+    share = {g: (norms[g] / (squares[g].sqrt() * MARGIN)).clamp(max=1) for g in norms}
+    return {
+        name: torch.einsum("b,b...->...", share[group_of[name]], rows)
+        for name, rows in gradients.items()
+    }, share
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+@pytest.mark.parametrize(("mix", "kind"), cases())
+def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, kind, mode):
+    model, batch = model_of(mix), people()
+    expected = by_loop(deepcopy(model), batch, kind)
+    whole = torch.cat([rows.flatten(1) for rows in expected.values()], 1).norm(dim=1)
+    norm = float(whole.mean())
+    group_of = dict.fromkeys(expected, TOGETHER)
+    wanted, share = clipped_by_loop(expected, {TOGETHER: norm}, group_of)
+    assert 0 < int((share[TOGETHER] < 1).sum()) < batch.size
+
+    clipped = ClippedSum(model, {TOGETHER: norm}, group_of, mode)
+    assert not clipped.add(per_person(model, batch, kind)).any()
+    found = clipped.take(list(expected))
+    clipped.close()
+    for name, total in wanted.items():
+        assert float((found[name] - total).norm()) < 1e-5 * norm, name
+
+
+@pytest.mark.parametrize("mix", MIXES, ids="+".join)
+def test_hooks_give_every_parameter_the_gradient_of_each_person_alone(mix):
+    batch = people()
+    for kind in kinds_of(ALL_OBJECTIVES, model_of(mix)):
+        model = model_of(mix)
+        expected = by_loop(deepcopy(model), batch, kind)
+        size = torch.cat([rows.flatten(1) for rows in expected.values()], 1).norm(dim=1)
+        clipped = ClippedSum(model, {TOGETHER: 1.0}, dict.fromkeys(expected, TOGETHER), "hooks")
+        kept = {}
+        collect = clipped._collect
+
+        def spy(attribute, collect=collect, kept=kept, names=clipped._names):
+            found = collect(attribute)
+            kept.update({names[p]: rows for p, rows in found.items()})
+            return found
+
+        clipped._collect = spy
+        clipped.add(per_person(model, batch, kind))
+        for name, rows in expected.items():
+            seen = kept.get(name, torch.zeros_like(rows))
+            error = (seen - rows).flatten(1).norm(dim=1) / size
+            assert float(error.max()) < 1e-5, (kind.query, name)
+
+
+def test_groups_are_clipped_each_by_its_own_norm():
+    model, batch = model_of(MIXES[0]), people()
+    kind = kinds_of(ALL_OBJECTIVES, model)[0]
+    expected = by_loop(deepcopy(model), batch, kind)
+    group_of = {name: name.split(".")[0] for name in expected}
+    norms = {"encoders": 0.05, "backbone": 0.2, "heads": 0.01}
+    wanted, share = clipped_by_loop(expected, norms, group_of)
+    assert all((part < 1).any() for part in share.values())
+    clipped = ClippedSum(model, norms, group_of, "hooks")
+    clipped.add(per_person(model, batch, kind))
+    for name, total in clipped.take(list(expected)).items():
+        assert torch.allclose(total, wanted[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_several_batches_add_up_and_nobody_drawn_is_a_sum_of_zeros(mode):
+    model, batch = model_of(MIXES[0]), people()
+    kind = kinds_of(ALL_OBJECTIVES, model)[0]
+    names = [name for name, _ in model.named_parameters()]
+    clipped = ClippedSum(model, {TOGETHER: 0.1}, dict.fromkeys(names, TOGETHER), mode)
+    clipped.add(per_person(model, batch, kind))
+    once = clipped.take(names)
+    for _ in range(3):
+        clipped.add(per_person(model, batch, kind))
+    thrice = clipped.take(names)
+    assert all(torch.allclose(thrice[n], 3 * once[n], atol=1e-6) for n in names)
+    assert all(not total.any() for total in clipped.take(names).values())
+
+
+class Windows(nn.Module):
+    """A layer that takes the windows of all people as one long list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 3)
+        self.outer = nn.Linear(3, 1)
+
+    def forward(self, x_BSd: torch.Tensor) -> torch.Tensor:
+        flat = self.inner(x_BSd.flatten(0, 1)).view(*x_BSd.shape[:2], -1)
+        return self.outer(flat.mean(1)).squeeze(1)
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_a_layer_whose_rows_are_not_people_is_refused(mode):
+    model = Windows().train()
+    names = {name: TOGETHER for name, _ in model.named_parameters()}
+    clipped = ClippedSum(model, {TOGETHER: 1.0}, names, mode)
+    with pytest.raises(RuntimeError, match="rows for 3 people"):
+        clipped.add(model(torch.ones(3, 7, 2)))
+
+
+class Loose(nn.Module):
+    """A leaf that hands its parameter out, where another module uses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+
+    def forward(self, x_Bd: torch.Tensor) -> torch.Tensor:
+        return x_Bd @ self.inner.weight[0] + self.inner.bias
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_a_parameter_that_no_hook_saw_is_refused(mode):
+    model = Loose().train()
+    names = {name: TOGETHER for name, _ in model.named_parameters()}
+    clipped = ClippedSum(model, {TOGETHER: 1.0}, names, mode)
+    with pytest.raises(RuntimeError, match="without its gradients being told apart"):
+        clipped.add(model(torch.ones(3, 2)))
+
+
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_a_person_whose_loss_is_not_finite_is_named_and_adds_nothing(mode):
+    model = nn.Linear(2, 1).train()
+    clipped = ClippedSum(model, {TOGETHER: 1.0}, {"weight": TOGETHER, "bias": TOGETHER}, mode)
+    x = torch.tensor([[1.0, 2.0], [torch.inf, 0.0], [0.5, 0.5]])
+    assert clipped.add(model(x).squeeze(1)).tolist() == [False, True, False]
+    assert all(not total.any() for total in clipped.take(["weight", "bias"]).values())
+    assert not clipped.add(model(x[[0, 2]]).squeeze(1)).any()
+    assert clipped.take(["weight", "bias"])["weight"].isfinite().all()
+
+
+@settings(max_examples=40)
+@given(
+    scale=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5),
+    norm=st.floats(1e-4, 1e3),
+    mode=st.sampled_from(["ghost", "hooks"]),
+    tokens=st.integers(1, 9),
+)
+def test_no_person_moves_the_sum_by_more_than_the_norm(scale, norm, mode, tokens):
+    torch.manual_seed(len(scale))
+    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 1)).train()
+    names = [name for name, _ in model.named_parameters()]
+    x = torch.randn(len(scale), tokens, 3)
+    weight = torch.tensor(scale)
+
+    def total(rows: torch.Tensor) -> torch.Tensor:
+        clipped = ClippedSum(model, {TOGETHER: norm}, dict.fromkeys(names, TOGETHER), mode)
+        if len(rows):
+            clipped.add(model(x[rows]).sum((1, 2)) * weight[rows])
+        found = torch.cat([part.flatten() for part in clipped.take(names).values()])
+        clipped.close()
+        return found.double()
+
+    everyone = torch.arange(len(scale))
+    moved = total(everyone) - total(everyone[1:])
+    assert float(moved.norm()) <= norm * (1 + 1e-4)
