@@ -17,10 +17,13 @@ import numpy.typing as npt
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client.local import StoreSpec
 from healthfm_core.config import RunConfig
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_core.training import Private
 from healthfm_simulations.engine import Apps, NodeSpec
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -75,6 +78,7 @@ class ClientWork:
     def __init__(self, misbehave: Mapping[str, str] | None = None, round_: int = 1) -> None:
         self.misbehave = misbehave or {}
         self.round = round_
+        self.private: list[Private | None] = []
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
         """What site.json says, less what the view forbids."""
@@ -101,6 +105,7 @@ class ClientWork:
         data: Any,
         study: Study,
         order: RoundOrder,
+        private: Private | None = None,
     ) -> RoundResult:
         """Move half of the way to the site's number."""
         noise = np.random.default_rng(order.seed)
@@ -117,7 +122,13 @@ class ClientWork:
         wrong = self.misbehave.get(data["name"]) if order.round == self.round else None
         if wrong is not None:
             update, weights = _spoil(wrong, update, weights)
+        self.private.append(private)
         return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
+
+    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
+        """Ten steps a round, of a tenth of the people, with noise 4 unless it is given."""
+        noise = config.noise_multiplier or 4.0
+        return Private(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
 
 
 def _spoil(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from healthfm_client import leaving
+from healthfm_client import budget, leaving
 from healthfm_client.core_work import CoreWork
 from healthfm_client.home import SiteHome
 from healthfm_client.local import LocalWork, StoreSpec
@@ -75,7 +75,8 @@ class Site:
         if contract is not None:
             contracting.check_study(contract, study)
         record = self._site_record(node)
-        self._load(node, study)
+        data = self._load(node, study)
+        budget.admit(self._work, node.policy.privacy, context, study, data)
         agreed = "" if contract is None else contract.to_json()
         context.state[_STUDY] = ConfigRecord({"json": text, "hash": study.hash, "contract": agreed})
         coverage = self._work.coverage(node.stores, study)
@@ -90,7 +91,8 @@ class Site:
             contracting.check_order(contract, order, study_hash)
         study, data = self._prepared(node, study_hash, context)
         parameters = parameters_of(message.content.array_records[protocol.ARRAYS])
-        result = self._work.run_round(parameters, data, study, order)
+        rules = node.policy.privacy
+        result = budget.train(self._work, rules, context, parameters, data, study, order)
         weights = node.policy.groups_to_send(
             {g: w for g, w in result.weights.items() if g in order.groups}
         )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from healthfm_client.local import Arrays, StoreSpec
 from healthfm_core import training
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store import SiteStore
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
@@ -50,9 +51,14 @@ class CoreWork:
         data: Any,
         study: Study,
         order: RoundOrder,
+        private: training.Private | None = None,
     ) -> RoundResult:
         """Train from `parameters` and return the update."""
-        return training.run_round(parameters, data, study, order)
+        return training.run_round(parameters, data, study, order, private)
+
+    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> training.Private:
+        """Return the noise, sampling rate and steps of the study's private rounds."""
+        return training.private_training(data.train, study, config)
 
 
 def _open(stores: Sequence[StoreSpec]) -> list[SiteStore]:

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config.data import Modality
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.training import Private
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -51,5 +53,9 @@ class LocalWork(Protocol):
         data: Any,
         study: Study,
         order: RoundOrder,
+        private: Private | None = None,
     ) -> RoundResult:
-        """Train from `parameters` and return the update."""
+        """Train from `parameters` and return the update; with noise, where `private` is given."""
+
+    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
+        """Return the noise, sampling rate and steps of the study's private rounds."""

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from healthfm_client.budget import SitePrivacy
 from healthfm_client.resources import Resources
 from healthfm_client.schedule import Hours, Zone, open_now
 from healthfm_core.config.base import Schema
@@ -48,6 +49,7 @@ class SitePolicy(Schema):
             "update_norm",
             "layer*/*",
             "steps",
+            "privacy_*",
         ),
         description="patterns of metrics that may leave",
     )
@@ -73,6 +75,7 @@ class SitePolicy(Schema):
     timezone: Zone = Field("UTC", description="of the hours")
     hours: tuple[Hours, ...] = Field((), description="when the site works; none: always")
     resources: Resources = Field(Resources(), description="how much of its computer it lends")
+    privacy: SitePrivacy = SitePrivacy()
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:
@@ -90,9 +93,11 @@ class SitePolicy(Schema):
                 do="Run healthfm-client enroll again, which writes one, and adapt it",
             )
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+            policy = cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
         except (yaml.YAMLError, ValidationError) as error:
             raise _not_a_policy(path, error) from error
+        privacy = policy.privacy.beside(path.resolve().parent)
+        return policy.model_copy(update={"privacy": privacy})
 
     def permitted(self, modalities: Collection[Modality] | None) -> tuple[Modality, ...]:
         """Return which of `modalities` (None: all) may be used.

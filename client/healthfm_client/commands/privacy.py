@@ -1,0 +1,36 @@
+"""``privacy FILE``: what this site's people have been promised, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from healthfm_client.commands import Command, say
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("policy", type=Path, metavar="SITE_YAML", help="the site's policy")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a plot")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def run(arguments: Namespace) -> int:
+    """Verify the ledger and say what each study cost, all together, and what is left."""
+    from healthfm_client.policy import SitePolicy  # here: the accountants take seconds to load
+    from healthfm_client.spending import Spending, page
+
+    found = Spending.of(SitePolicy.read(arguments.policy).privacy)
+    if arguments.html is not None:
+        arguments.html.write_text(page(found), encoding="utf-8")
+        say(f"{arguments.html}: what the site's people have been promised")
+    elif arguments.json:
+        say(json.dumps(found.to_json(), indent=1))
+    else:
+        for line in found.lines():
+            say(line)
+    return 0
+
+
+COMMAND = Command("privacy", "what privacy studies have spent, and what is left", configure, run)
