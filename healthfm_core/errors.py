@@ -56,6 +56,10 @@ CODES: Final[dict[int, str]] = {
     602: "the privacy ledger is damaged",
     603: "the privacy ledger cannot be read or written",
     604: "the privacy settings cannot be met by this site",
+    610: "keys or shares of secure aggregation are not what they should be",
+    611: "too few sites are left to open a sum",
+    612: "a request would open a single site's update",
+    613: "a value cannot be summed securely",
     # 7xx runs
     701: "there is no run to resume",
     702: "the run was made with another configuration",
