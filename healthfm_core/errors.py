@@ -32,6 +32,10 @@ CODES: Final[dict[int, str]] = {
     306: "the input holds no usable row",
     307: "a column is missing from the input",
     308: "a column of the input has the wrong type",
+    309: "the input has too many distinct codes",
+    310: "an archive or compressed file is not safe to unpack",
+    311: "the disk is nearly full",
+    312: "a package that the source needs is not installed",
     # 4xx federation
     401: "sites run different protocol versions",
     402: "a reply does not fit the contract",

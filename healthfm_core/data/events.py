@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ STATIC_TIME: Final = np.iinfo(np.int64).min
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Limits = Mapping[str, tuple[float, float]]
 """Code → least and greatest value that can be true, both allowed."""
 
@@ -80,13 +81,20 @@ def repeated(keys: list[Int64]) -> Bool:
     return result
 
 
-def duplicates(table: pa.Table) -> Bool:
-    """Return where an event equals an earlier one in subject, time, code and both values."""
+def duplicates(table: pa.Table, code: Int64 | None = None) -> Bool:
+    """Return where an event equals an earlier one in subject, time, code and both values.
+
+    Args:
+        table: MEDS columns in any order of rows.
+        code: [N] the codes as numbers, where the caller has them already.
+    """
     numbers = table["numeric_value"]
-    present = np.asarray(numbers.is_valid().to_numpy())
     values = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32) + np.float32(0.0)
-    bits = np.where(present, values.view(np.uint32).astype(np.int64), -1)
-    keys = [ids(table), times_us(table), coded(table["code"])[0], bits]
+    bits = values.view(np.uint32).astype(np.int64)
+    if numbers.null_count:
+        bits[~np.asarray(numbers.is_valid().to_numpy(), np.bool_)] = -1
+    code = coded(table["code"])[0] if code is None else code
+    keys = [ids(table), times_us(table), code, bits]
     if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
         keys.append(coded(table["text_value"])[0])
     return repeated(keys)
@@ -137,8 +145,8 @@ def births(table: pa.Table) -> tuple[Int64, Int64]:
     return subject, time[known][first]
 
 
-def _before_birth(table: pa.Table, time: Int64) -> Bool:
-    born, born_us = births(table)
+def _before_birth(table: pa.Table, time: Int64, is_birth: Bool) -> Bool:
+    born, born_us = births(table.filter(pa.array(is_birth)))
     if not len(born):
         return np.zeros(len(time), np.bool_)
     subject = ids(table)
@@ -146,13 +154,17 @@ def _before_birth(table: pa.Table, time: Int64) -> Bool:
     return np.asarray((born[at] == subject) & (time != STATIC_TIME) & (time < born_us[at]))
 
 
-def _beyond_limits(table: pa.Table, limits: Limits) -> Bool:
-    index, names = coded(table["code"])
+def _beyond_limits(index: Int64, names: list[str], value: Float32, limits: Limits) -> Bool:
     low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in names] + [-np.inf])
     high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in names] + [np.inf])
-    value = np.asarray(table["numeric_value"].fill_null(np.nan).to_numpy(), np.float32)
     low, high = low.astype(np.float32), high.astype(np.float32)
     return np.asarray((value < low[index]) | (value > high[index]))
+
+
+def _among(index: Int64, names: list[str], wanted: Callable[[str | None], bool]) -> Bool:
+    """Return where a row's code, null at -1, is one that is `wanted`."""
+    flags = np.array([wanted(name) for name in names] + [wanted(None)], np.bool_)
+    return np.asarray(flags[index])
 
 
 def set_aside(
@@ -171,18 +183,20 @@ def set_aside(
         not_finite, impossible_value.
     """
     time = times_us(table)
-    numbers = table["numeric_value"]
-    value = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32)
-    code = table["code"]
-    blank = pc.fill_null(pc.equal(pc.utf8_length(code.cast(pa.string())), 0), True)
+    code, names = coded(table["code"])
+    value = np.asarray(table["numeric_value"].fill_null(0.0).to_numpy(), np.float32)
     reasons: dict[str, Bool] = {
-        "no_code": np.asarray(blank.to_numpy(), np.bool_),
-        "duplicate": duplicates(table),
+        "no_code": _among(code, names, lambda name: not name),
+        "duplicate": duplicates(table, code),
         "after_today": time > now_us,
-        "before_birth": _before_birth(table, time),
+        "before_birth": _before_birth(
+            table, time, _among(code, names, lambda name: name == birth_code)
+        ),
         "not_finite": ~np.isfinite(value),
-        "impossible_value": _beyond_limits(table, limits or {}),
     }
+    if limits:
+        known = np.asarray(table["numeric_value"].is_valid().to_numpy(), np.bool_)
+        reasons["impossible_value"] = known & _beyond_limits(code, names, value, limits)
     kept = np.ones(table.num_rows, np.bool_)
     aside: dict[str, pa.Table] = {}
     for reason, where in reasons.items():

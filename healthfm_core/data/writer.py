@@ -41,6 +41,9 @@ from healthfm_core.data.schemas import (
     conform,
 )
 from healthfm_core.data.splits import DEFAULT_KEY, assign, split_table
+from healthfm_core.data.spool import Spool
+from healthfm_core.data.stream import EventStream, Progress, unseen
+from healthfm_core.data.streamed import Rejected, Written, gather, write_stream
 from healthfm_core.data.wearables import sort_wearable
 from healthfm_core.errors import IngestError
 
@@ -59,14 +62,29 @@ class StoreWriter:
         path: The store's folder.
         dataset_name: The site's name.
         overwrite: Replace a store that is there; without it that is an error.
+        work: Folder in which what was read of a stream outlasts an interruption, for the next
+            writer to go on from; None is a temporary one.
+        progress: Told of a stream's rows as they are read and written.
 
     Raises:
         IngestError: HF-304 where the folder exists, on entering.
         StoreError: HF-201 to HF-211, on leaving.
     """
 
-    def __init__(self, path: Path, *, dataset_name: str, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dataset_name: str,
+        overwrite: bool = False,
+        work: Path | None = None,
+        progress: Progress = unseen,
+    ) -> None:
         self._path = Path(path)
+        self._work = work
+        self._progress = progress
+        self._stream: EventStream | None = None
+        self._own_labels = False
         self._name = dataset_name
         self._overwrite = overwrite
         self._events: list[pa.Table] = []
@@ -95,6 +113,13 @@ class StoreWriter:
         """Add events (MEDS columns; rows in any order; a duplicate is refused at the end)."""
         self._events.append(conform(table, EVENTS, f"{self._name}: events"))
 
+    def stream(self, stream: EventStream) -> None:
+        """Set the events as a stream, which is read on leaving; it need not fit in memory.
+
+        Impossible events and doubles are set aside here, while `events` takes no such row.
+        """
+        self._stream = stream
+
     def wearable(self, device: str, table: pa.Table) -> None:
         """Add rows of `WEARABLE` under the device's name."""
         rows = conform(table, WEARABLE, f"{self._name}: {WEARABLE_FOLDER}/{device}")
@@ -105,9 +130,16 @@ class StoreWriter:
         self._events.append(score_events(table, f"{self._name}: polygenic scores"))
         self._scores = normalisation
 
-    def labels(self, task: str, table: pa.Table) -> None:
-        """Set the labels of a task (MEDS label columns; further columns are kept)."""
+    def labels(self, task: str, table: pa.Table, *, of_anyone: bool = False) -> None:
+        """Set the labels of a task (MEDS label columns; further columns are kept).
+
+        Args:
+            task: The file's name.
+            table: The labels.
+            of_anyone: Leave out labels of people whom the store does not have.
+        """
         self._labels[task] = table
+        self._own_labels = self._own_labels or of_anyone
 
     def splits(self, mapping: Mapping[int, str] | pa.Table | None) -> None:
         """Set subject → train | tuning | held_out, as a mapping or MEDS's table.
@@ -126,39 +158,67 @@ class StoreWriter:
         self._rejected.setdefault(reason, []).append(table)
 
     def _write(self, folder: Path) -> None:
-        events = sort_events(pa.concat_tables([EVENTS.empty_table(), *self._events]))
         wearables = {
             device: sort_wearable(pa.concat_tables(tables))
             for device, tables in self._wearables.items()
         }
         wearables = {device: table for device, table in wearables.items() if table.num_rows}
-        subjects = np.unique(
-            np.concatenate([ids(events), *(ids(table) for table in wearables.values())])
-        )
+        written = self._write_all_events(folder)
+        others = [np.unique(ids(table)) for table in wearables.values()]
+        subjects = np.unique(np.concatenate([np.zeros(0, np.int64), *written.subjects, *others]))
         if not len(subjects):
-            raise empty(self._name)
+            raise empty(self._name) if self._stream is None else _nothing_usable(self._name)
         splits = self._split_table(subjects)
         write_parquet(splits, folder / SPLITS_FILE)
-        self._write_events(folder, events, splits)
         for device, table in wearables.items():
             samples = max(1, len(pc.list_flatten(table["mask"])) // table.num_rows)
             rows = max(1, SAMPLES_PER_FILE // samples)
             write_shards(table, folder / WEARABLE_FOLDER / device, rows)
         for task, table in self._labels.items():
             where = f"{LABELS_FOLDER}/{task}.parquet"
+            if self._own_labels:
+                table = table.filter(pc.is_in(table["subject_id"], pa.array(subjects)))
             write_parquet(check_labels(table, ids(splits), where), folder / where)
-        for reason, tables in self._rejected.items():
-            table = pa.concat_tables(tables, promote_options="permissive")
-            write_parquet(table, folder / REJECTED_FOLDER / f"{reason}.parquet")
-        write_parquet(self._code_table(events), folder / CODES_FILE)
-        check_store(folder)
-        marker = json.dumps(self._marker(tuple(sorted(wearables))), indent=2, sort_keys=True)
-        (folder / MARKER_FILE).write_text(marker + "\n", encoding="utf-8")
+        write_parquet(self._code_table(sorted(written.codes)), folder / CODES_FILE)
+        check_store(folder, rows=self._stream is None)
+        marker = self._marker(tuple(sorted(wearables)), written.rejected)
+        text = json.dumps(marker, indent=2, sort_keys=True)
+        (folder / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def _write_events(self, folder: Path, events: pa.Table, splits: pa.Table) -> None:
+    def _write_all_events(self, folder: Path) -> Written:
+        rejected = {
+            name: pa.concat_tables(t, promote_options="permissive")
+            for name, t in self._rejected.items()
+        }
+        if self._stream is not None:
+            written = self._write_stream(self._stream, folder)
+        else:
+            events = sort_events(pa.concat_tables([EVENTS.empty_table(), *self._events]))
+            self._write_events(folder, events)
+            names = events["code"].unique().to_pylist()
+            written = Written([np.unique(ids(events))], set(names))
+        with Rejected(folder / REJECTED_FOLDER, written.rejected) as files:
+            for reason, rows in rejected.items():
+                files.add(reason, rows)
+        return written
+
+    def _write_stream(self, stream: EventStream, folder: Path) -> Written:
+        place = folder / ".spool" if self._work is None else self._work
+        spool = Spool(place, self._name, resume=self._work is not None)
+        gather(stream, spool, self._progress, keep=self._work is not None)
+        for table in self._events:
+            spool.add(table)
+        written = write_stream(stream, spool, folder, self._split_table, self._progress)
+        if self._work is None:
+            spool.close()
+        return written
+
+    def _write_events(self, folder: Path, events: pa.Table) -> None:
         if not events["text_value"].drop_null().length():
             events = events.drop_columns(["text_value"])
-        subject, subjects = ids(events), ids(splits)
+        subject = ids(events)
+        splits = self._split_table(np.unique(subject))
+        subjects = ids(splits)
         rows = np.searchsorted(subjects, subject)
         for name in SPLIT_NAMES:
             chosen = np.asarray(pc.equal(splits["split"], name).to_numpy(), np.bool_)
@@ -182,8 +242,7 @@ class StoreWriter:
         table = pa.concat_tables([given, rest]).sort_by("subject_id")
         return table.filter(pc.is_in(table["subject_id"], pa.array(subjects)))
 
-    def _code_table(self, events: pa.Table) -> pa.Table:
-        names = sorted(events["code"].unique().to_pylist())
+    def _code_table(self, names: list[str]) -> pa.Table:
         wanted = pa.array(sorted(self._with_ancestors(names)), pa.string())
         known = self._codes.filter(pc.is_in(self._codes["code"], wanted))
         rest = sorted(set(names) - set(known["code"].to_pylist()))
@@ -211,11 +270,7 @@ class StoreWriter:
             found |= new
         return found
 
-    def _marker(self, devices: tuple[str, ...]) -> dict[str, Any]:
-        rejected = {
-            reason: sum(table.num_rows for table in tables)
-            for reason, tables in sorted(self._rejected.items())
-        }
+    def _marker(self, devices: tuple[str, ...], rejected: dict[str, int]) -> dict[str, Any]:
         return {
             "dataset_name": self._name,
             "etl_name": "healthfm",
@@ -289,3 +344,13 @@ def _replaceable(path: Path) -> bool:
         return False
     inside = list(path.iterdir())
     return (path / "metadata").is_dir() or all((child / "metadata").is_dir() for child in inside)
+
+
+def _nothing_usable(name: str) -> IngestError:
+    return IngestError(
+        306,
+        where=name,
+        seen="there is no usable row",
+        wanted="at least one is wanted",
+        do="Check the source's export.",
+    )

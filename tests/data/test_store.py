@@ -216,7 +216,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path, events):
 
 @pytest.mark.parametrize("moment", ["check_store", "write_shards"])
 def test_an_interruption_while_writing_leaves_nothing_behind(tmp_path, events, monkeypatch, moment):
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"healthfm_core.data.writer.{moment}", interrupt)

@@ -57,7 +57,7 @@ def test_an_error_is_one_sentence_and_its_exit_code(
 
 
 def test_an_interruption_is_130_and_leaves_nothing(source, tmp_path, monkeypatch, capsys):
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("healthfm_core.data.writer.check_store", interrupt)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 
-from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
+from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import (
     Kind,
-    by_group,
-    folder_name,
+    check_columns,
     has_columns,
+    read_batches,
     read_columns,
     refuse_empty,
     refuse_nulls,
@@ -23,6 +25,7 @@ from healthfm_client.ingest.source import (
 )
 from healthfm_core.data.events import ids, set_aside
 from healthfm_core.data.schemas import EVENTS, conform, is_text
+from healthfm_core.data.stream import EventStream, Part
 
 COLUMNS: Final = {
     "subject_id": Kind.INTEGER,
@@ -121,16 +124,39 @@ def _with_text(events: pa.Table) -> pa.Table:
     return events.append_column("text_value", pa.nulls(events.num_rows, pa.large_string()))
 
 
-def read(path: Path, options: EventTableOptions) -> Iterator[Site]:
+def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
+    """Return the events as a stream, a part per file.
+
+    Raises:
+        IngestError: HF-301, HF-303, HF-307, HF-308, and while it is read HF-305 and HF-303.
+    """
+    parts = []
+    for file in event_files(path):
+        site = {site_column: _site_kind(file, site_column)} if site_column else {}
+        check_columns(file, COLUMNS | site, {"text_value": Kind.TEXT})
+        parts.append(Part(file.name, pq.read_metadata(file).num_rows, partial(_tables, file, site)))
+    if not sum(part.rows for part in parts):
+        refuse_empty(pa.table({}), path.name)
+    return EventStream(tuple(parts), now_us)
+
+
+def _tables(file: Path, site: dict[str, Kind]) -> Iterator[pa.Table]:
+    for table in read_batches(file, COLUMNS | site, {"text_value": Kind.TEXT}, coded=("code",)):
+        refuse_nulls(table, ["subject_id", *site], file.name)
+        at = table.column_names.index("numeric_value")
+        number = table["numeric_value"].cast(pa.float32(), safe=False)
+        yield table.set_column(at, "numeric_value", number)
+
+
+def read(path: Path, options: EventTableOptions) -> Iterator[Site | BySite]:
     """Yield the sites of an event table."""
-    events = read_events(path, options.site_column)
+    stream = stream_events(path, options.site_column, options.now_us)
     labels = {file.stem: read_columns(file, _LABEL_COLUMNS) for file in options.labels}
     splits = None if options.splits is None else read_columns(options.splits, _SPLIT_COLUMNS)
-    groups: Iterator[tuple[str | None, pa.Table]] = iter([(None, events)])
     if options.site_column:
-        groups = ((folder_name(site), rows) for site, rows in by_group(events, options.site_column))
-    for name, rows in groups:
-        yield event_site(name, rows, now_us=options.now_us, labels=labels, splits=splits)
+        yield BySite(stream, options.site_column, labels, splits)
+    else:
+        yield Site(name=None, stream=stream, labels=labels, splits=splits)
 
 
 def sniff(path: Path) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
-from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
+from healthfm_client.ingest.by_site import split_up
+from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
+from healthfm_core.data.stream import Progress, unseen
 from healthfm_core.data.writer import Replacing, StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
+
+SPLIT_UP: Final = ".by-site"
 
 
 def ingest(
@@ -63,8 +68,22 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
         ) from error
 
 
-def write_sites(sites: Iterable[Site], out: Path, *, overwrite: bool) -> list[Path]:
+def write_sites(
+    sites: Iterable[Site | BySite],
+    out: Path,
+    *,
+    overwrite: bool,
+    work: Path | None = None,
+    progress: Progress = unseen,
+) -> list[Path]:
     """Write one store per site, all of them or none.
+
+    Args:
+        sites: What a reader gives.
+        out: See `ingest`.
+        overwrite: Replace stores that are there.
+        work: Where what was read of a stream outlasts an interruption; None is nowhere.
+        progress: Told of the rows of streams.
 
     Raises:
         IngestError: HF-304 where `out` exists, HF-306 where there is no site.
@@ -72,20 +91,15 @@ def write_sites(sites: Iterable[Site], out: Path, *, overwrite: bool) -> list[Pa
     """
     names: list[str] = []
     with Replacing(out, overwrite=overwrite) as folder:
-        for site in sites:
+        for site in _one_by_one(sites, folder / SPLIT_UP, progress):
             if site.name is None:
                 folder.rmdir()
-                _write(site, folder, out.name)
+                _write(site, folder, out.name, work, progress)
                 return [out]
             if site.name in names:
-                raise IngestError(
-                    304,
-                    where=site.name,
-                    seen="two sites of the source take this folder name",
-                    wanted="names are wanted that differ in their letters and digits",
-                    do="Rename the sites in the source.",
-                )
-            _write(site, folder / site.name, site.name)
+                raise _two_of_a_name(site.name)
+            place = None if work is None else work / site.name
+            _write(site, folder / site.name, site.name, place, progress)
             names.append(site.name)
         if not names:
             raise IngestError(
@@ -98,16 +112,37 @@ def write_sites(sites: Iterable[Site], out: Path, *, overwrite: bool) -> list[Pa
     return [out / name for name in sorted(names)]
 
 
-def _write(site: Site, folder: Path, name: str) -> None:
-    with StoreWriter(folder, dataset_name=site.title or name) as writer:
+def _two_of_a_name(name: str) -> IngestError:
+    return IngestError(
+        304,
+        where=name,
+        seen="two sites of the source take this folder name",
+        wanted="names are wanted that differ in their letters and digits",
+        do="Rename the sites in the source.",
+    )
+
+
+def _one_by_one(sites: Iterable[Site | BySite], folder: Path, progress: Progress) -> Iterator[Site]:
+    for site in sites:
+        if isinstance(site, Site):
+            yield site
+        else:
+            yield from split_up(site, folder, progress)
+
+
+def _write(site: Site, folder: Path, name: str, work: Path | None, progress: Progress) -> None:
+    title = site.title or name
+    with StoreWriter(folder, dataset_name=title, work=work, progress=progress) as writer:
         if site.events is not None:
             writer.events(site.events)
+        if site.stream is not None:
+            writer.stream(site.stream)
         for device, table in site.wearables.items():
             writer.wearable(device, table)
         if site.scores is not None:
             writer.scores(site.scores, normalisation=site.normalisation)
         for task, table in site.labels.items():
-            writer.labels(task, table)
+            writer.labels(task, table, of_anyone=site.stream is not None)
         for reason, table in site.rejected.items():
             writer.rejected(reason, table)
         if site.codes is not None:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 from healthfm_core.data.genetics import DECLARED_Z
+from healthfm_core.data.stream import EventStream
 
 
 class ReaderOptions(Schema):
@@ -34,6 +35,7 @@ class Site:
     Attributes:
         name: The site; None where the source is one site, whose store is then the output folder.
         events: MEDS columns, rows in any order.
+        stream: Events that need not fit in memory; scores may come beside them, `events` not.
         wearables: Device → rows of `schemas.WEARABLE`.
         scores: subject_id, score, z.
         normalisation: How the scores came to be z (see `healthfm_core.data.genetics`).
@@ -46,6 +48,7 @@ class Site:
 
     name: str | None
     events: pa.Table | None = None
+    stream: EventStream | None = None
     wearables: Mapping[str, pa.Table] = field(default_factory=dict)
     scores: pa.Table | None = None
     normalisation: str = DECLARED_Z
@@ -57,6 +60,23 @@ class Site:
 
 
 @dataclass(frozen=True)
+class BySite:
+    """Events of several sites in one stream, with a column that says whose each is.
+
+    Attributes:
+        stream: MEDS columns and `column`.
+        column: The site, integer or text.
+        labels: Task → MEDS label table of anyone.
+        splits: MEDS's subject_splits of anyone; None is the keyed hash.
+    """
+
+    stream: EventStream
+    column: str
+    labels: Mapping[str, pa.Table] = field(default_factory=dict)
+    splits: pa.Table | None = None
+
+
+@dataclass(frozen=True)
 class Reader:
     """One kind of source.
 
@@ -65,11 +85,12 @@ class Reader:
         summary: One line for ``--help``.
         options: Its options, all with a default.
         sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
-        read: (path, options) → the sites, one at a time; raises `IngestError`.
+        read: (path, options) → the sites, one at a time, or several in one stream; raises
+            `IngestError`.
     """
 
     name: str
     summary: str
     sniff: Callable[[Path], bool]
-    read: Callable[[Path, Any], Iterator[Site]]
+    read: Callable[[Path, Any], Iterator[Site] | Iterator[BySite] | Iterator[Site | BySite]]
     options: type[ReaderOptions] = ReaderOptions

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ class Kind(Enum):
     SERIES = "a list of numbers"
 
 
+ROWS_AT_ONCE: Final = 1 << 19
 _FITS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
     Kind.INTEGER: pa.types.is_integer,
     Kind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
@@ -60,15 +62,10 @@ def has_columns(file: Path, names: Iterable[str]) -> bool:
     return schema is not None and set(names) <= set(schema.names)
 
 
-def read_columns(
+def check_columns(
     file: Path, wanted: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
-) -> pa.Table:
-    """Return columns of a Parquet file, cast to what their kind becomes (texts as they are).
-
-    Args:
-        file: The file.
-        wanted: Column → kind.
-        optional: Likewise, for columns that may lack.
+) -> dict[str, Kind]:
+    """Return column → kind for those that a Parquet file has, all of `wanted` among them.
 
     Raises:
         IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind.
@@ -86,12 +83,64 @@ def read_columns(
         if not _FITS[kind](schema.field(name).type):
             seen = f'column "{name}" is {schema.field(name).type}'
             raise _error(308, file.name, seen, f"{kind.value} is wanted")
+    return kinds
+
+
+def read_columns(
+    file: Path, wanted: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
+) -> pa.Table:
+    """Return columns of a Parquet file, cast to what their kind becomes (texts as they are).
+
+    Args:
+        file: The file.
+        wanted: Column → kind.
+        optional: Likewise, for columns that may lack.
+
+    Raises:
+        IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind.
+    """
+    kinds = check_columns(file, wanted, optional)
     try:
         table = pq.read_table(file, columns=list(kinds))
     except (OSError, pa.ArrowException) as error:
-        raise _error(
-            303, file.name, "the file is cut off or damaged", "a whole Parquet file is wanted"
-        ) from error
+        raise _cut_off(file) from error
+    return _cast(table, kinds)
+
+
+def read_batches(
+    file: Path,
+    wanted: Mapping[str, Kind],
+    optional: Mapping[str, Kind] | None = None,
+    *,
+    coded: tuple[str, ...] = (),
+) -> Iterator[pa.Table]:
+    """Yield columns of a Parquet file as `read_columns` gives them, some rows at a time.
+
+    Args:
+        file: The file.
+        wanted: Column → kind.
+        optional: Likewise, for columns that may lack.
+        coded: Text columns to read as dictionaries.
+
+    Raises:
+        IngestError: As `read_columns`.
+    """
+    kinds = check_columns(file, wanted, optional)
+    try:
+        whole = pq.ParquetFile(file, read_dictionary=list(coded))
+        for batch in whole.iter_batches(ROWS_AT_ONCE, columns=list(kinds)):
+            yield _cast(pa.Table.from_batches([batch]), kinds)
+    except (OSError, pa.ArrowException) as error:
+        raise _cut_off(file) from error
+
+
+def _cut_off(file: Path) -> IngestError:
+    return _error(
+        303, file.name, "the file is cut off or damaged", "a whole Parquet file is wanted"
+    )
+
+
+def _cast(table: pa.Table, kinds: Mapping[str, Kind]) -> pa.Table:
     columns = {
         name: table[name].cast(_BECOMES[kind], safe=False) if kind in _BECOMES else table[name]
         for name, kind in kinds.items()

@@ -1,0 +1,270 @@
+"""More events than fit in memory, on their way into a store: by subject, on disk beyond a budget.
+
+Subjects fall into 1,024 cells by a hash of their id. Rows wait in memory up to a budget and then go
+to one file per cell, as Arrow streams one behind the other. At the end cells are put together into
+groups of about a million events; a group holds every event of its subjects, so that it can be
+cleaned, sorted and written by itself. Which group a subject is in depends on its id and on the
+power of two of groups, so that a corrected source changes the files of the people it corrects.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from healthfm_core.data.events import ids
+from healthfm_core.data.schemas import EVENTS
+from healthfm_core.data.splits import mix
+from healthfm_core.data.stream import Aside
+from healthfm_core.errors import IngestError
+
+CELL_BITS: Final = 10
+ROWS_IN_MEMORY: Final = 4_000_000
+EVENTS_PER_GROUP: Final = 1_000_000
+CODES_AT_MOST: Final = 2_000_000
+"""More distinct codes are no vocabulary; they are texts or identifiers in the column of codes."""
+LEAST_FREE_BYTES: Final = 512 * 1024**2
+_SALT: Final = np.uint64(0x5BD1E9955BD1E995)
+_JOURNAL: Final = "journal.json"
+_SUFFIX: Final = ".arrows"
+_ASIDE: Final = "aside-"
+
+
+def cell_of(subject: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """Return the cell of each subject, 0 to 1023; the same everywhere and always."""
+    hashed = mix(subject.view(np.uint64) ^ _SALT) >> np.uint64(64 - CELL_BITS)
+    return hashed.astype(np.uint16)
+
+
+class CodeBook:
+    """Every code seen, numbered as they came."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._at = {name: at for at, name in enumerate(names)}
+
+    @property
+    def names(self) -> list[str]:
+        """The codes by number."""
+        return list(self._at)
+
+    def numbers(self, column: pa.ChunkedArray, where: str) -> npt.NDArray[np.int32]:
+        """Return each row's code as a number, new codes added; -1 where it is null.
+
+        Raises:
+            IngestError: HF-309 where there are more than `CODES_AT_MOST`.
+        """
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        parts = [self._chunk(chunk, where) for chunk in column.chunks]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def _chunk(self, chunk: pa.DictionaryArray, where: str) -> npt.NDArray[np.int32]:
+        numbers = np.empty(len(chunk.dictionary) + 1, np.int32)
+        for at, name in enumerate(chunk.dictionary.to_pylist()):
+            numbers[at] = -1 if name is None else self._at.setdefault(name, len(self._at))
+        numbers[-1] = -1
+        if len(self._at) > CODES_AT_MOST:
+            raise IngestError(
+                309,
+                where=where,
+                seen=f"there are more than {CODES_AT_MOST:,} distinct codes",
+                wanted="codes of a vocabulary are wanted, not texts or identifiers",
+                do="Check which column is taken as the code.",
+            )
+        index = chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        return numbers[index]
+
+
+class Spool:
+    """Events by cell of their subject, in memory while they are few.
+
+    Args:
+        folder: Where files go once the budget is used up; it need not exist.
+        where: Named in errors.
+        resume: Go on from the last `commit` of a spool that was there; without it, begin empty.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        where: str,
+        *,
+        resume: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._where = where
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._asides: list[Aside] = []
+        self._aside_rows = 0
+        self._rows = np.zeros(1 << CELL_BITS, np.int64)
+        self._done: list[str] = []
+        self.book = CodeBook()
+        if resume and (folder / _JOURNAL).is_file():
+            self._take_up()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+    @property
+    def rows(self) -> int:
+        """How many events there are."""
+        return int(self._rows.sum())
+
+    @property
+    def done(self) -> frozenset[str]:
+        """The parts of the source that were committed."""
+        return frozenset(self._done)
+
+    def add(self, table: pa.Table) -> None:
+        """Add events: subject_id, time, code, numeric_value and, where there is any, text_value.
+
+        Raises:
+            IngestError: HF-309, HF-311 where the disk is nearly full.
+        """
+        if not table.num_rows:
+            return
+        columns = {
+            "subject_id": table["subject_id"],
+            "time": table["time"],
+            "code": pa.array(self.book.numbers(table["code"], self._where)),
+            "numeric_value": table["numeric_value"],
+        }
+        if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
+            columns["text_value"] = table["text_value"].cast(pa.large_string())
+        cell = cell_of(ids(table))
+        self._rows += np.bincount(cell, minlength=1 << CELL_BITS)
+        self._waiting.append(pa.table(columns | {"cell": pa.array(cell)}))
+        self._waiting_rows += table.num_rows
+        if self._waiting_rows >= ROWS_IN_MEMORY:
+            self._flush()
+
+    def put_aside(self, aside: Aside) -> None:
+        """Keep raw rows that give no event."""
+        self._asides.append(aside)
+        self._aside_rows += aside.rows.num_rows
+        if self._aside_rows >= ROWS_IN_MEMORY // 8:
+            self._flush_asides()
+
+    def asides(self) -> Iterator[Aside]:
+        """Yield what was put aside, by reason, in the order it came."""
+        self._flush_asides()
+        for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
+            for rows in read_rows(file):
+                yield Aside(file.stem.removeprefix(_ASIDE), rows)
+
+    def commit(self, part: str) -> None:
+        """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
+        self._flush()
+        self._flush_asides()
+        self._done.append(part)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        sizes = {file.stem: file.stat().st_size for file in self._folder.glob(f"*{_SUFFIX}")}
+        found = {
+            "done": self._done,
+            "codes": self.book.names,
+            "rows": self._rows.tolist(),
+            "sizes": sizes,
+        }
+        draft = self._folder / f"{_JOURNAL}.new"
+        draft.write_text(json.dumps(found), encoding="utf-8")
+        draft.replace(self._folder / _JOURNAL)
+
+    def groups(self) -> list[range]:
+        """Return ranges of cells, a power of two of them, of about so many events each."""
+        bits = 0
+        while bits < CELL_BITS and self.rows > EVENTS_PER_GROUP << bits:
+            bits += 1
+        width = 1 << (CELL_BITS - bits)
+        return [range(start, start + width) for start in range(0, 1 << CELL_BITS, width)]
+
+    def take(self, cells: range) -> pa.Table:
+        """Return the events of a group, in the order they came, codes as a dictionary."""
+        tables = [table for cell in cells for table in read_rows(self._folder / f"{cell}{_SUFFIX}")]
+        tables += [self._of(table, cells) for table in self._waiting]
+        if not tables:
+            return EVENTS.empty_table().drop_columns(["text_value"])
+        table = pa.concat_tables(tables, promote_options="default").combine_chunks()
+        code = np.asarray(table["code"].to_numpy(), np.int32)
+        names = pa.array(self.book.names, pa.string())
+        index = pa.array(code, mask=code < 0)
+        coded = pa.DictionaryArray.from_arrays(index, names)
+        return table.set_column(table.column_names.index("code"), "code", coded)
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _of(self, table: pa.Table, cells: range) -> pa.Table:
+        cell = np.asarray(table["cell"].to_numpy())
+        if len(cells) < 1 << CELL_BITS:
+            table = table.filter(pa.array((cell >= cells.start) & (cell < cells.stop)))
+        return table.drop_columns(["cell"])
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        refuse_full_disk(self._folder, self._where)
+        table = pa.concat_tables(self._waiting, promote_options="default")
+        cell = np.asarray(table["cell"].to_numpy())
+        order = np.argsort(cell, kind="stable")
+        ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
+        table = table.drop_columns(["cell"]).take(pa.array(order)).combine_chunks()
+        for number in np.unique(cell):
+            start = int(ends[number - 1]) if number else 0
+            rows = table.slice(start, int(ends[number]) - start)
+            append_rows(self._folder / f"{number}{_SUFFIX}", rows)
+        self._waiting, self._waiting_rows = [], 0
+
+    def _flush_asides(self) -> None:
+        if self._asides:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            refuse_full_disk(self._folder, self._where)
+        for aside in self._asides:
+            append_rows(self._folder / f"{_ASIDE}{aside.reason}{_SUFFIX}", aside.rows)
+        self._asides, self._aside_rows = [], 0
+
+    def _take_up(self) -> None:
+        found = json.loads((self._folder / _JOURNAL).read_text(encoding="utf-8"))
+        self._done = list(found["done"])
+        self._rows = np.array(found["rows"], np.int64)
+        self.book = CodeBook(found["codes"])
+        for file in self._folder.glob(f"*{_SUFFIX}"):
+            size = found["sizes"].get(file.stem, 0)
+            with file.open("r+b") as whole:
+                whole.truncate(size)
+
+
+def append_rows(path: Path, table: pa.Table) -> None:
+    """Write a table behind what a file holds already."""
+    with path.open("ab") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+
+
+def read_rows(path: Path) -> Iterator[pa.Table]:
+    """Yield the tables of a file in the order they were appended; none where there is no file."""
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    with pa.OSFile(str(path)) as file:
+        while file.tell() < size:
+            yield pa.ipc.open_stream(file).read_all()
+
+
+def refuse_full_disk(folder: Path, where: str) -> None:
+    """Raise HF-311 where less than `LEAST_FREE_BYTES` are free."""
+    if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        raise IngestError(
+            311,
+            where=where,
+            seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free",
+            wanted="space for the events on their way is wanted, about 30 bytes each",
+            do="Free some space, or name an output folder on another disk.",
+        )

@@ -1,0 +1,71 @@
+"""A source that is read in parts, each a stream of tables, so that it need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from healthfm_core.data.events import Limits
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Raw rows that give no event, and why."""
+
+    reason: str
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a source that is read as a whole: a file, a table.
+
+    Attributes:
+        name: Unique in its source, and the same when the source is read again.
+        rows: How many rows it has, about; for the progress that is shown.
+        tables: Begins to read it: MEDS columns in any order of rows, or rows set aside.
+    """
+
+    name: str
+    rows: int
+    tables: Callable[[], Iterator[pa.Table | Aside]]
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """Events in parts, and what makes one of them impossible.
+
+    Attributes:
+        parts: Read one after the other.
+        now_us: What is dated later is set aside.
+        limits: Values of a code outside its limits are set aside.
+        fingerprint: Changes with the source; reading is taken up again only where it is the same.
+    """
+
+    parts: Sequence[Part]
+    now_us: int
+    limits: Limits = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+Progress = Callable[[str, int, int], None]
+"""Told (what is being done, rows done, rows in all, about)."""
+
+
+def unseen(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A group of subjects' events, ready to be written.
+
+    Attributes:
+        events: By subject and time, codes as a dictionary of those that occur, by name.
+        aside: Reason → events that cannot be true.
+    """
+
+    events: pa.Table
+    aside: Mapping[str, pa.Table]

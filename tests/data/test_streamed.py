@@ -1,0 +1,130 @@
+"""Stores whose events come as a stream: gathered on disk, cleaned, written a group at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from healthfm_core.data import spool as spool_module
+from healthfm_core.data.spool import cell_of
+from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.stream import Aside, EventStream, Part
+from healthfm_core.errors import IngestError
+
+NOW_US = 1_700_000_000_000_000
+
+
+def some(seed: int, rows: int = 2_000, people: int = 300) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    return pa.table(
+        {
+            "subject_id": rng.integers(0, people, rows),
+            "time": pa.array(rng.integers(0, 10**15, rows)).cast(pa.timestamp("us")),
+            "code": [f"C{n}" for n in rng.integers(0, 9, rows)],
+            "numeric_value": rng.random(rows, np.float32),
+        }
+    )
+
+
+def stream_of(*tables: pa.Table | Aside) -> EventStream:
+    parts = [Part(str(n), 1, lambda t=t: iter([t])) for n, t in enumerate(tables)]
+    return EventStream(tuple(parts), NOW_US)
+
+
+def store_of(path: Path, stream: EventStream, **options) -> SiteStore:
+    with StoreWriter(path, dataset_name="s", **options) as writer:
+        writer.stream(stream)
+    return SiteStore.open(path)
+
+
+def data_files(store: SiteStore) -> dict[str, bytes]:
+    return {str(f.relative_to(store.path)): f.read_bytes() for f in store.path.rglob("*.parquet")}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A budget of 700 rows, groups of 1,000."""
+    monkeypatch.setattr(spool_module, "ROWS_IN_MEMORY", 700)
+    monkeypatch.setattr(spool_module, "EVENTS_PER_GROUP", 1_000)
+
+
+def test_on_disk_and_in_memory_give_the_same_events(tmp_path, small):
+    tables = [some(seed) for seed in range(3)]
+    streamed = store_of(tmp_path / "a", stream_of(*tables))
+    streamed.check()
+    with StoreWriter(tmp_path / "b", dataset_name="s") as writer:
+        writer.events(pa.concat_tables(tables))
+    whole = SiteStore.open(tmp_path / "b")
+    assert len(list((tmp_path / "a" / "data").rglob("*.parquet"))) > 8
+    assert streamed.events().equals(whole.events())
+    assert streamed.subjects("tuning").tolist() == whole.subjects("tuning").tolist()
+
+
+def test_what_cannot_be_true_is_set_aside_whatever_part_it_came_in(tmp_path, small):
+    late = some(1, 5).set_column(1, "time", pa.array([NOW_US + 1] * 5).cast(pa.timestamp("us")))
+    odd = Aside("no_date", pa.table({"raw": ["x", "y"]}))
+    store = store_of(tmp_path / "s", stream_of(some(0), late, some(0), odd))
+    assert store.rejected == {"after_today": 5, "duplicate": 2_000, "no_date": 2}
+    assert store.events().num_rows == 2_000
+    aside = duckdb.sql(f"select count(*) from '{tmp_path}/s/rejected/duplicate.parquet'")
+    assert aside.fetchall() == [(2_000,)]
+
+
+def test_a_correction_changes_the_files_of_the_people_it_corrects(tmp_path, small):
+    table = some(0, 6_000)
+    before = store_of(tmp_path / "a", stream_of(table))
+    number = table["numeric_value"].to_numpy().copy()
+    number[17] += 1
+    after = store_of(
+        tmp_path / "b", stream_of(table.set_column(3, "numeric_value", pa.array(number)))
+    )
+    one, other = data_files(before), data_files(after)
+    assert set(one) == set(other)
+    assert len([name for name in one if one[name] != other[name]]) == 1
+
+
+def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
+    tables = [some(seed) for seed in range(3)]
+    read: list[str] = []
+
+    def parts(fails: bool):
+        def one(n: int):
+            read.append(str(n))
+            yield tables[n].slice(0, 900)
+            if fails and n == 1:
+                raise KeyboardInterrupt
+            yield tables[n].slice(900)
+
+        return EventStream(tuple(Part(str(n), 2_000, lambda n=n: one(n)) for n in range(3)), NOW_US)
+
+    with pytest.raises(KeyboardInterrupt):
+        store_of(tmp_path / "s", parts(fails=True), work=tmp_path / "work")
+    assert not (tmp_path / "s").exists()
+    resumed = store_of(tmp_path / "s", parts(fails=False), work=tmp_path / "work")
+    assert read == ["0", "1", "1", "2"]
+    assert data_files(resumed) == data_files(store_of(tmp_path / "t", stream_of(*tables)))
+
+
+def test_texts_in_place_of_codes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "CODES_AT_MOST", 8)
+    with pytest.raises(IngestError, match="HF-309"):
+        store_of(tmp_path / "s", stream_of(some(0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_before_it_happens(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(spool_module, "LEAST_FREE_BYTES", 1 << 62)
+    with pytest.raises(IngestError, match="HF-311"):
+        store_of(tmp_path / "s", stream_of(some(0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_are_even_and_do_not_move():
+    cells = np.bincount(cell_of(np.arange(1_024_000)), minlength=1024)
+    assert cells.min() > 850
+    assert cells.max() < 1150
+    assert cell_of(np.array([1, 2, -1])).tolist() == [578, 515, 471]
