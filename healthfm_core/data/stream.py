@@ -41,13 +41,13 @@ class EventStream:
         parts: Read one after the other.
         now_us: What is dated later is set aside.
         limits: Values of a code outside its limits are set aside.
-        fingerprint: Changes with the source; reading is taken up again only where it is the same.
+        codes: Codes that occur → MEDS's table of what is known of them and of those above them.
     """
 
     parts: Sequence[Part]
     now_us: int
     limits: Limits = field(default_factory=dict)
-    fingerprint: str = ""
+    codes: Callable[[Sequence[str]], pa.Table] | None = None
 
 
 Progress = Callable[[str, int, int], None]

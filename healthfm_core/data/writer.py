@@ -209,6 +209,8 @@ class StoreWriter:
         for table in self._events:
             spool.add(table)
         written = write_stream(stream, spool, folder, self._split_table, self._progress)
+        if stream.codes is not None:
+            self.codes(pa.concat_tables([self._codes, stream.codes(sorted(written.codes))]))
         if self._work is None:
             spool.close()
         return written

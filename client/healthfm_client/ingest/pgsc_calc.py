@@ -9,7 +9,6 @@ site's people and marked so.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 from pydantic import Field
 
+from healthfm_client.ingest.linking import numbers
 from healthfm_client.ingest.meds import site_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty, refuse_nulls
@@ -40,7 +40,6 @@ class ScoreOptions(ReaderOptions):
     """Options of ``pgsc_calc``."""
 
     base: Path | None = Field(None, description="store whose people these are; copied with them")
-    subjects: Path | None = Field(None, description="table with IID and subject_id")
     sampleset: str | None = Field(None, description="which sample set, where there are several")
 
 
@@ -141,40 +140,13 @@ def normalised(table: pa.Table, subject: Int64) -> tuple[pa.Table, str]:
 
 
 def _subjects(table: pa.Table, options: ScoreOptions, where: str) -> Int64:
-    """Return each row's subject: by the table given, as the number IID is, or hashed from it."""
+    """Return each row's subject; see `linking`."""
     index, names = coded(table["IID"])
-    if options.subjects is not None:
-        return _mapped(names, options.subjects)[index]
-    if all(re.fullmatch(r"\d{1,18}", name) for name in names):
-        return np.array([int(name) for name in names], np.int64)[index]
-    if options.base is not None:
+    plain = options.subjects is None and options.key is None
+    if plain and options.base is not None and not all(name.isdecimal() for name in names):
         seen = "the IIDs are not the store's subject_ids"
         raise _error(305, where, seen, "a table of IID and subject_id is wanted (subjects)")
-    hashes = (hashlib.sha256(name.encode()).digest()[:8] for name in names)
-    return np.array([int.from_bytes(h, "big") >> 1 for h in hashes], np.int64)[index]
-
-
-def _mapped(names: list[str], file: Path) -> Int64:
-    header, delimiter = _header(file)
-    if not {"IID", "subject_id"} <= set(header):
-        raise _error(307, file.name, "a column is missing", "IID and subject_id are wanted")
-    try:
-        table = csv.read_csv(
-            file,
-            read_options=csv.ReadOptions(column_names=header, skip_rows=1),
-            parse_options=csv.ParseOptions(delimiter=delimiter),
-            convert_options=csv.ConvertOptions(
-                column_types={"IID": pa.string(), "subject_id": pa.int64()}
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        seen = 'column "subject_id" is not an integer throughout'
-        raise _error(308, file.name, seen, "integers are wanted") from error
-    at = pc.index_in(pa.array(names, pa.string()), table["IID"].combine_chunks())
-    if at.null_count:
-        seen = f"{at.null_count} IIDs of the scores are not in it"
-        raise _error(305, file.name, seen, "every IID is wanted there")
-    return np.asarray(table["subject_id"].combine_chunks().take(at).to_numpy(), np.int64)
+    return numbers(names, options, where)[index]
 
 
 def _tables(site: Site) -> list[pa.Table]:
@@ -204,4 +176,5 @@ READER = Reader(
     sniff=sniff,
     read=read,
     options=ScoreOptions,
+    links=True,
 )

@@ -8,8 +8,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from healthfm_client.ingest.archive import unpacked
 from healthfm_client.ingest.by_site import split_up
 from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
+from healthfm_client.ingest.relink import relinked
 from healthfm_core.data.stream import Progress, unseen
 from healthfm_core.data.writer import Replacing, StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
@@ -42,9 +44,14 @@ def ingest(
     from healthfm_client.ingest.registry import find
 
     preset = options.pop("preset", None) if source == "event_table" else None
-    reader = find(str(preset or source), Path(path))
-    parsed = parse_options(reader, options)
-    return write_sites(reader.read(Path(path), parsed), Path(out), overwrite=overwrite)
+    out = Path(out)
+    with unpacked(Path(path), out) as place:
+        reader = find(str(preset or source), place)
+        parsed = parse_options(reader, options)
+        sites: Iterator[Site | BySite] = iter(reader.read(place, parsed))
+        if not reader.links:
+            sites = relinked(sites, parsed)
+        return write_sites(sites, out, overwrite=overwrite)
 
 
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:

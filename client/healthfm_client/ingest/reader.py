@@ -20,6 +20,10 @@ class ReaderOptions(Schema):
     """Options every reader has; a reader adds its own as fields, which become flags."""
 
     today: date | None = Field(None, description="what is dated later is set aside [today, UTC]")
+    subjects: Path | None = Field(None, description="table of the source's ids and subject_id")
+    key: Path | None = Field(
+        None, description="file of the site's key, made if absent: ids become keyed hashes"
+    )
 
     @property
     def now_us(self) -> int:
@@ -84,6 +88,8 @@ class Reader:
         name: As in ``ingest NAME PATH``.
         summary: One line for ``--help``.
         options: Its options, all with a default.
+        links: Whether it turns ids into subject_ids itself; for others, whose ids are integers,
+            the pipeline does.
         sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
         read: (path, options) → the sites, one at a time, or several in one stream; raises
             `IngestError`.
@@ -94,3 +100,4 @@ class Reader:
     sniff: Callable[[Path], bool]
     read: Callable[[Path, Any], Iterator[Site] | Iterator[BySite] | Iterator[Site | BySite]]
     options: type[ReaderOptions] = ReaderOptions
+    links: bool = False

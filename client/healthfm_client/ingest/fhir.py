@@ -1,0 +1,441 @@
+"""FHIR R4: a bulk export (ndjson) or bundles, compressed or not.
+
+Patient, Encounter, Condition, Observation with components, MedicationRequest and
+MedicationAdministration, Procedure, Immunization and DiagnosticReport become events; other types
+are passed over. Codes bear the names of OMOP's vocabularies. What was entered in error, refuted or
+not done is set aside, as is what cannot be read, with its place in the file and nothing of it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from healthfm_client.ingest.clock import clock_us, known_zone
+from healthfm_client.ingest.coding import joined, tidy
+from healthfm_client.ingest.fhir_types import (
+    BUNDLE,
+    CONTAINED,
+    KIND,
+    RESOURCE,
+    VISITS,
+    VOCABULARIES,
+    Component,
+    Concept,
+    Period,
+    Reference,
+    Resource,
+)
+from healthfm_client.ingest.linking import linked
+from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
+from healthfm_client.ingest.source import refuse_empty
+from healthfm_client.ingest.tabular import expanded, unreadable
+from healthfm_client.ingest.units import canonical
+from healthfm_core.data.schemas import CODES
+from healthfm_core.data.stream import Aside, EventStream, Part
+from healthfm_core.errors import IngestError
+
+SUFFIXES: Final = (".ndjson", ".json", ".ndjson.gz", ".json.gz")
+ROWS_AT_ONCE: Final = 200_000
+BUNDLE_AT_MOST: Final = 256 * 1024**2
+"""Bytes of a bundle, which is read at once; a larger one is for a bulk export."""
+LINE_AT_MOST: Final = 32 * 1024**2
+_EVENT_BYTES: Final = 1000
+_NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled", "draft"})
+_NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
+_SEX: Final = {"male": "M", "female": "F"}
+_DAY_US: Final = 86_400 * 1_000_000
+
+
+class FhirOptions(ReaderOptions):
+    """Options of ``fhir``."""
+
+    time_zone: str | None = Field(
+        None, description="the site's zone (IANA) for times with an offset [as they are written]"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else known_zone(name)
+
+
+@dataclass
+class Rows:
+    """Events of a file as they are found, and what was set aside, column by column."""
+
+    subject: list[str] = field(default_factory=list)
+    time: list[int | None] = field(default_factory=list)
+    code: list[str | None] = field(default_factory=list)
+    value: list[float | None] = field(default_factory=list)
+    aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(
+        self, subject: str, time: int | None, code: str | None, value: float | None = None
+    ) -> None:
+        """Add an event."""
+        self.subject.append(subject)
+        self.time.append(time)
+        self.code.append(code)
+        self.value.append(value)
+
+    def tables(self, options: FhirOptions, where: str) -> Iterator[pa.Table | Aside]:
+        """Yield what there is."""
+        for reason, found in sorted(self.aside.items()):
+            places = {
+                "file": [where] * len(found),
+                "number": pa.array([number for number, _ in found], pa.int64()),
+                "resource": pa.array([kind for _, kind in found], pa.string()),
+            }
+            yield Aside(reason, pa.table(places))
+        if self.subject:
+            names = pa.chunked_array([pa.array(self.subject, pa.string())])
+            value = np.array([np.nan if v is None else v for v in self.value], np.float64)
+            with np.errstate(over="ignore"):
+                number = value.astype(np.float32)
+            absent = np.array([v is None for v in self.value], np.bool_)
+            yield pa.table(
+                {
+                    "subject_id": linked(names, options, where),
+                    "time": pa.array(self.time, pa.timestamp("us")),
+                    "code": pa.array(self.code, pa.string()).dictionary_encode(),
+                    "numeric_value": pa.array(number, mask=absent),
+                }
+            )
+
+
+def read(path: Path, options: FhirOptions) -> Iterator[Site]:
+    """Yield the export as one site."""
+    files = _files(path)
+    refuse_empty(pa.table({"file": [file.name for file in files]}), path.name)
+    drugs = _medications(files)
+    parts = tuple(
+        Part(
+            f"{file.parent.name}/{file.name}",
+            max(1, file.stat().st_size // _EVENT_BYTES),
+            partial(_tables, file, options, drugs),
+        )
+        for file in files
+    )
+    yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
+
+
+def _files(path: Path) -> list[Path]:
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES)]
+
+
+def _medications(files: Iterable[Path]) -> dict[str, Concept]:
+    """Return the code of each Medication of a bulk export, by its id."""
+    found: dict[str, Concept] = {}
+    for file in files:
+        if file.name.lower().startswith("medication.") and _is_lines(file):
+            for _, one in _lines(file):
+                if one is not None and one.id and one.code:
+                    found[one.id] = one.code
+    return found
+
+
+def _tables(
+    file: Path, options: FhirOptions, drugs: dict[str, Concept]
+) -> Iterator[pa.Table | Aside]:
+    rows = Rows()
+    found = _lines(file) if _is_lines(file) else _entries(file, drugs := dict(drugs))
+    for number, one in found:
+        if one is None:
+            rows.aside.setdefault("not_fhir", []).append((number, "unknown"))
+        elif reason := _events(one, rows, options.time_zone, drugs):
+            rows.aside.setdefault(reason, []).append((number, one.resourceType))
+        if len(rows.subject) >= ROWS_AT_ONCE:
+            yield from rows.tables(options, file.name)
+            rows = Rows()
+    yield from rows.tables(options, file.name)
+
+
+def _is_lines(file: Path) -> bool:
+    return ".ndjson" in file.name.lower()
+
+
+def _open(file: Path) -> IO[bytes]:
+    try:
+        if not file.name.lower().endswith(".gz"):
+            return file.open("rb")
+        with file.open("rb") as raw:
+            expanded(raw.read(1 << 20), file)
+        return io.BufferedReader(gzip.open(file, "rb"), 1 << 20)
+    except OSError as error:
+        raise unreadable(file, "it cannot be opened") from error
+
+
+def _lines(file: Path) -> Iterator[tuple[int, Resource | None]]:
+    """Yield (line, resource), None for a line that is none; blank lines are passed over."""
+    try:
+        with _open(file) as lines:
+            number = 0
+            while line := lines.readline(LINE_AT_MOST):
+                number += 1
+                if line.isspace():
+                    continue
+                yield number, _decoded(line)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(file, "it is cut off or damaged") from error
+
+
+def _decoded(text: bytes | msgspec.Raw) -> Resource | None:
+    try:
+        return RESOURCE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _passed_over(text)
+
+
+def _passed_over(text: bytes | msgspec.Raw) -> Resource | None:
+    """Return a resource of a type that is not read, whatever else it is; None for others."""
+    try:
+        kind = KIND.decode(text).resourceType
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Resource(kind) if kind and kind not in _MAKERS else None
+
+
+def _entries(file: Path, drugs: dict[str, Concept]) -> Iterator[tuple[int, Resource | None]]:
+    """Yield (entry, resource) of a bundle, or of a file with one resource.
+
+    Args:
+        file: The file.
+        drugs: Medications of the bundle are added to it.
+    """
+    try:
+        with _open(file) as whole:
+            text = whole.read(BUNDLE_AT_MOST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(file, "it is cut off or damaged") from error
+    if len(text) > BUNDLE_AT_MOST:
+        raise unreadable(file, f"the bundle is over {BUNDLE_AT_MOST // 1024**2} MB; use ndjson")
+    try:
+        bundle = BUNDLE.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable(file, "it is no FHIR resource in JSON") from error
+    if bundle.resourceType != "Bundle":
+        yield 0, _decoded(text)
+        return
+    found = [_decoded(e.resource) for e in bundle.entry]
+    for entry, one in zip(bundle.entry, found, strict=True):
+        if one is not None and one.resourceType == "Medication" and one.code:
+            drugs[_id_of(entry.fullUrl)] = drugs[one.id or ""] = one.code
+        if one is not None and one.resourceType == "Patient" and entry.fullUrl:
+            one.id = _id_of(entry.fullUrl) or one.id
+    yield from enumerate(found)
+
+
+@lru_cache(1 << 18)
+def _id_of(reference: str | None) -> str:
+    """Return the id at the end of a reference: ``Patient/7``, an address, ``urn:uuid:…``."""
+    plain = re.sub(r"/_history/[^/]*$", "", reference or "")
+    return re.split(r"[/:#]", plain)[-1]
+
+
+def _subject(one: Resource) -> str:
+    reference: Reference | None = one.subject or one.patient
+    return _id_of(reference.reference) if reference is not None else ""
+
+
+def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> str:
+    """Add a resource's events; return why there is none, or ''."""
+    make = _MAKERS.get(one.resourceType)
+    if make is None:
+        return "" if one.resourceType else "not_fhir"
+    subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
+    if not subject:
+        return "no_subject"
+    said = one.verificationStatus.coding if one.verificationStatus else []
+    if one.status in _NOT_SO or any(coding.code in _NOT_SO for coding in said):
+        return "not_so"
+    if one.intent in _NOT_ORDERED:
+        return "not_ordered"
+    return make(one, subject, rows, zone, drugs)
+
+
+def _patient(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    born, died = clock_us(one.birthDate, zone), clock_us(one.deceasedDateTime, zone)
+    if born is not None:
+        rows.add(subject, born, "MEDS_BIRTH")
+    if one.gender:
+        rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
+    if died is not None:
+        rows.add(subject, died, "MEDS_DEATH")
+    return "death_without_date" if one.deceasedBoolean and died is None else ""
+
+
+def _encounter(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    period = one.period or Period()
+    start, end = clock_us(period.start, zone), clock_us(period.end, zone)
+    if start is None:
+        return "no_date"
+    kind = one.class_.code if one.class_ else None
+    code = joined("Visit", VISITS.get(kind or "", tidy(kind or "unknown")))
+    if end is not None and end < start - _DAY_US:
+        rows.add(subject, start, code)
+        return "ends_before_it_starts"
+    rows.add(subject, start, code, None if end is None else max(end - start, 0) / _DAY_US)
+    if end is not None:
+        rows.add(subject, max(start, end), joined(code, "END"))
+    return ""
+
+
+def _coded_event(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    time = _when(one, zone)
+    code = code_of(one.code or one.vaccineCode or _drug(one, drugs))
+    if time is None or code is None:
+        return "no_date" if time is None else "no_code"
+    rows.add(subject, time, code)
+    return ""
+
+
+def _observation(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    time = _when(one, zone)
+    code = code_of(one.code)
+    if time is None or code is None:
+        return "no_date" if time is None else "no_code"
+    named, value = _answered(code, one)
+    if value is not None or named != code or not one.component:
+        rows.add(subject, time, named, value)
+    for part in one.component:
+        inner = code_of(part.code)
+        if inner is not None:
+            rows.add(subject, time, *_answered(inner, part))
+    return ""
+
+
+def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
+    """Return (code with its unit or answer behind it, number)."""
+    quantity = one.valueQuantity
+    if quantity is not None and quantity.value is not None:
+        unit = canonical(quantity.code or quantity.unit)
+        return joined(code, unit.name), quantity.value * unit.factor + unit.offset
+    if one.valueCodeableConcept is not None:
+        answer = code_of(one.valueCodeableConcept)
+        return joined(code, (answer or "").replace("//", ":")), None
+    if one.valueInteger is not None:
+        return code, float(one.valueInteger) if abs(one.valueInteger) < 2**63 else float("inf")
+    if one.valueBoolean is not None:
+        return joined(code, "true" if one.valueBoolean else "false"), None
+    return code, None
+
+
+def _when(one: Resource, zone: str | None) -> int | None:
+    times = (
+        one.effectiveDateTime,
+        _start(one.effectivePeriod),
+        one.effectiveInstant,
+        one.onsetDateTime,
+        _start(one.onsetPeriod),
+        one.performedDateTime,
+        _start(one.performedPeriod),
+        one.occurrenceDateTime,
+        one.authoredOn,
+        one.recordedDate,
+        one.issued,
+    )
+    first = next((text for text in times if text), None)
+    return clock_us(first, zone)
+
+
+def _start(period: Period | None) -> str | None:
+    return None if period is None else period.start
+
+
+def _drug(one: Resource, drugs: dict[str, Concept]) -> Concept | None:
+    reference = one.medicationReference
+    if one.medicationCodeableConcept is not None or reference is None:
+        return one.medicationCodeableConcept
+    wanted = reference.reference or ""
+    if wanted.startswith("#") and bytes(one.contained):
+        try:
+            inside = CONTAINED.decode(one.contained)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return next((c.code for c in inside if c.id == wanted[1:]), None)
+    return drugs.get(_id_of(wanted))
+
+
+def code_of(concept: Concept | None) -> str | None:
+    """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
+    if concept is None:
+        return None
+    codings = [coding for coding in concept.coding if coding.code]
+    if not codings:
+        return joined("TEXT", tidy(concept.text)) if concept.text else None
+    best = next((c for c in codings if c.system in VOCABULARIES), codings[0])
+    return _named(best.system or "", best.code or "")
+
+
+@lru_cache(1 << 18)
+def _named(system: str, code: str) -> str:
+    name = VOCABULARIES.get(system) or re.split(r"[/:]", system.rstrip("/"))[-1] or "FHIR"
+    return joined(tidy(name), tidy(code))
+
+
+def _described(names: Iterable[str]) -> pa.Table:
+    """Return what is known of codes: one with a unit or an answer is below the one without."""
+    above = {name: name.split("//")[:2] for name in names if name.count("//") > 1}
+    codes = sorted({*names, *("//".join(parts) for parts in above.values())})
+    parents = [["//".join(above[code])] if code in above else None for code in codes]
+    columns = [pa.array(codes), pa.nulls(len(codes), pa.string())]
+    return pa.table([*columns, pa.array(parents, pa.list_(pa.string()))], schema=CODES)
+
+
+_Maker = Callable[[Resource, str, Rows, str | None, dict[str, Concept]], str]
+_MAKERS: Final[dict[str, _Maker]] = {
+    "Patient": _patient,
+    "Encounter": _encounter,
+    "Condition": _coded_event,
+    "Observation": _observation,
+    "MedicationRequest": _coded_event,
+    "MedicationAdministration": _coded_event,
+    "Procedure": _coded_event,
+    "Immunization": _coded_event,
+    "DiagnosticReport": _coded_event,
+}
+
+
+def sniff(path: Path) -> bool:
+    """Whether the first file is a resource or a bundle of FHIR's."""
+    files = _files(path)
+    if not files:
+        return False
+    try:
+        with _open(files[0]) as file:
+            head = file.read(4096)
+    except (IngestError, OSError, EOFError, zlib.error):
+        return False
+    return b'"resourceType"' in head
+
+
+READER = Reader(
+    name="fhir",
+    summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
+    sniff=sniff,
+    read=read,
+    options=FhirOptions,
+    links=True,
+)

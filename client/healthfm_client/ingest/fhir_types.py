@@ -1,0 +1,142 @@
+"""The parts of FHIR R4 resources that are read; whatever else a resource says is passed over."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+
+class Coding(Struct):
+    """A code of a system."""
+
+    system: str | None = None
+    code: str | None = None
+
+
+class Concept(Struct):
+    """Codes for one thing, best first."""
+
+    coding: list[Coding] = []
+    text: str | None = None
+
+
+class Reference(Struct):
+    """Where another resource is."""
+
+    reference: str | None = None
+
+
+class Quantity(Struct):
+    """A number and its unit, in UCUM where `code` says so."""
+
+    value: float | None = None
+    unit: str | None = None
+    code: str | None = None
+
+
+class Period(Struct):
+    """From when to when."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class Component(Struct):
+    """One of the values of an observation."""
+
+    code: Concept | None = None
+    valueQuantity: Quantity | None = None
+    valueCodeableConcept: Concept | None = None
+    valueInteger: int | None = None
+    valueBoolean: bool | None = None
+
+
+class Contained(Struct):
+    """A resource inside another: only a medication's code is wanted."""
+
+    id: str | None = None
+    code: Concept | None = None
+
+
+class Resource(Struct):
+    """A resource of any type: the fields of those that are read."""
+
+    resourceType: str = ""
+    id: str | None = None
+    status: str | None = None
+    intent: str | None = None
+    code: Concept | None = None
+    vaccineCode: Concept | None = None
+    medicationCodeableConcept: Concept | None = None
+    medicationReference: Reference | None = None
+    contained: msgspec.Raw = msgspec.Raw(b"")
+    verificationStatus: Concept | None = None
+    subject: Reference | None = None
+    patient: Reference | None = None
+    period: Period | None = None
+    onsetDateTime: str | None = None
+    onsetPeriod: Period | None = None
+    recordedDate: str | None = None
+    effectiveDateTime: str | None = None
+    effectivePeriod: Period | None = None
+    effectiveInstant: str | None = None
+    issued: str | None = None
+    authoredOn: str | None = None
+    performedDateTime: str | None = None
+    performedPeriod: Period | None = None
+    occurrenceDateTime: str | None = None
+    birthDate: str | None = None
+    gender: str | None = None
+    deceasedDateTime: str | None = None
+    deceasedBoolean: bool | None = None
+    valueQuantity: Quantity | None = None
+    valueCodeableConcept: Concept | None = None
+    valueInteger: int | None = None
+    valueBoolean: bool | None = None
+    component: list[Component] = []
+    class_: Coding | None = msgspec.field(name="class", default=None)
+
+
+class Kind(Struct):
+    """Of what type a resource is."""
+
+    resourceType: str = ""
+
+
+class Entry(Struct):
+    """An entry of a bundle."""
+
+    resource: msgspec.Raw = msgspec.Raw(b"")
+    fullUrl: str | None = None
+
+
+class Bundle(Struct):
+    """Resources in one document."""
+
+    resourceType: str = ""
+    entry: list[Entry] = []
+
+
+RESOURCE: Final = msgspec.json.Decoder(Resource)
+BUNDLE: Final = msgspec.json.Decoder(Bundle)
+KIND: Final = msgspec.json.Decoder(Kind)
+CONTAINED: Final = msgspec.json.Decoder(list[Contained])
+
+VOCABULARIES: Final = {
+    "http://snomed.info/sct": "SNOMED",
+    "http://loinc.org": "LOINC",
+    "http://www.nlm.nih.gov/research/umls/rxnorm": "RxNorm",
+    "http://hl7.org/fhir/sid/icd-10-cm": "ICD10CM",
+    "http://hl7.org/fhir/sid/icd-10": "ICD10",
+    "http://hl7.org/fhir/sid/icd-9-cm": "ICD9CM",
+    "http://www.cms.gov/Medicare/Coding/ICD10": "ICD10PCS",
+    "http://hl7.org/fhir/sid/cvx": "CVX",
+    "http://www.ama-assn.org/go/cpt": "CPT4",
+    "http://www.whocc.no/atc": "ATC",
+    "http://hl7.org/fhir/sid/ndc": "NDC",
+}
+"""System → its name among OMOP's vocabularies, so that sites of both formats share their codes."""
+VISITS: Final = {"AMB": "OP", "IMP": "IP", "ACUTE": "IP", "NONAC": "IP", "EMER": "ER"}
+"""Class of an encounter → code of OMOP's visits; others keep their own."""

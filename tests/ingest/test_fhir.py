@@ -1,0 +1,200 @@
+"""FHIR R4: resources written here, as lines and as bundles, and synthetic people."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.registry import find
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import ConfigError, IngestError
+
+LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
+WHO = {"reference": "Patient/7"}
+
+
+def concept(system: str, code: str) -> dict:
+    return {"coding": [{"system": system, "code": code}]}
+
+
+def observation(**more) -> dict:
+    lab = {"resourceType": "Observation", "code": concept(LOINC, "2345-7"), "subject": WHO}
+    return lab | {"effectiveDateTime": "2020-01-02T08:00:00+02:00"} | more
+
+
+RESOURCES = [
+    {"resourceType": "Patient", "id": "7", "birthDate": "1950-03", "gender": "female"}
+    | {"deceasedDateTime": "2021-01-01"},
+    {"resourceType": "Encounter", "class": {"code": "IMP"}, "subject": WHO}
+    | {"period": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-03T12:00:00Z"}},
+    {"resourceType": "Condition", "code": concept(SNOMED, "44054006"), "subject": WHO}
+    | {"onsetDateTime": "2019-05-06"},
+    {"resourceType": "Condition", "code": concept(SNOMED, "1"), "subject": WHO}
+    | {"onsetDateTime": "2019-05-06", "verificationStatus": concept("x", "refuted")},
+    observation(valueQuantity={"value": 90, "code": "mg/dL"}),
+    observation(valueQuantity={"value": 1.1, "unit": "g/L"}),
+    observation(valueCodeableConcept=concept(LOINC, "LA6576-8")),
+    observation(
+        code=concept(LOINC, "85354-9"),
+        component=[
+            {"code": concept(LOINC, "8480-6"), "valueQuantity": {"value": 16, "code": "kPa"}},
+            {"code": concept(LOINC, "8462-4"), "valueQuantity": {"value": 80, "code": "mm[Hg]"}},
+        ],
+    ),
+    {"resourceType": "MedicationRequest", "medicationReference": {"reference": "#m"}}
+    | {"contained": [{"id": "m", "code": concept("http://www.whocc.no/atc", "C07AB02")}]}
+    | {"subject": WHO, "authoredOn": "2020-01-02", "intent": "order"},
+    {"resourceType": "MedicationRequest", "subject": WHO, "intent": "proposal"},
+    {"resourceType": "MedicationAdministration", "status": "not-done", "subject": WHO},
+    {"resourceType": "Procedure", "code": {"text": "Wound  care"}, "subject": WHO}
+    | {"performedPeriod": {"start": "2020-01-02"}},
+    {"resourceType": "Immunization", "vaccineCode": concept("http://hl7.org/fhir/sid/cvx", "08")}
+    | {"patient": WHO, "occurrenceDateTime": "2020-01-02"},
+    {"resourceType": "DiagnosticReport", "code": concept(LOINC, "58410-2"), "subject": WHO}
+    | {"effectiveDateTime": "2020-01-02"},
+    {"resourceType": "Procedure", "code": concept(SNOMED, "1"), "subject": WHO},
+    {"resourceType": "Observation", "code": concept(LOINC, "1"), "valueQuantity": "odd"},
+    {"resourceType": "CarePlan", "subject": "of another form"},
+]
+EVENTS = [
+    (None, "Gender//F", None),
+    ("1950-03-01 00:00:00", "MEDS_BIRTH", None),
+    ("2019-05-06 00:00:00", "SNOMED//44054006", None),
+    ("2020-01-01 00:00:00", "Visit//IP", 2.5),
+    ("2020-01-02 00:00:00", "ATC//C07AB02", None),
+    ("2020-01-02 00:00:00", "CVX//08", None),
+    ("2020-01-02 00:00:00", "LOINC//58410-2", None),
+    ("2020-01-02 00:00:00", "TEXT//Wound care", None),
+    ("2020-01-02 08:00:00", "LOINC//2345-7//LOINC:LA6576-8", None),
+    ("2020-01-02 08:00:00", "LOINC//2345-7//mg/dL", 90.0),
+    ("2020-01-02 08:00:00", "LOINC//2345-7//mg/dL", 110.0),
+    ("2020-01-02 08:00:00", "LOINC//8462-4//mm[Hg]", 80.0),
+    ("2020-01-02 08:00:00", "LOINC//8480-6//mm[Hg]", pytest.approx(120.0099)),
+    ("2020-01-03 12:00:00", "Visit//IP//END", None),
+    ("2021-01-01 00:00:00", "MEDS_DEATH", None),
+]
+REJECTED = {"no_date": 1, "not_fhir": 2, "not_ordered": 1, "not_so": 2}
+
+
+def rows(path: Path) -> list[tuple]:
+    columns = "time::varchar, code, numeric_value"
+    order = "time nulls first, code, numeric_value"
+    return duckdb.sql(
+        f"select {columns} from '{path}/data/*/*.parquet' order by {order}"
+    ).fetchall()
+
+
+def as_lines(folder: Path) -> Path:
+    folder.mkdir()
+    text = "\n".join([json.dumps(one) for one in RESOURCES] + ["{not json", ""])
+    (folder / "all.ndjson").write_text(text)
+    return folder
+
+
+def as_bundle(folder: Path) -> Path:
+    folder.mkdir()
+    entries = [{"resource": one} for one in RESOURCES] + [{"resource": [1]}]
+    entries[0]["fullUrl"] = "https://hospital/fhir/Patient/7"
+    (folder / "one.json").write_text(json.dumps({"resourceType": "Bundle", "entry": entries}))
+    return folder
+
+
+@pytest.mark.parametrize("make", [as_lines, as_bundle])
+def test_resources_become_events_and_say_what_was_set_aside(tmp_path, make):
+    (out,) = ingest("auto", make(tmp_path / "in"), tmp_path / "out")
+    store = SiteStore.open(out)
+    store.check()
+    assert store.subjects().tolist() == [7]
+    assert rows(out) == EVENTS
+    assert store.rejected == REJECTED
+
+
+def test_compressed_lines_are_the_same(tmp_path):
+    folder = as_lines(tmp_path / "in")
+    text = (folder / "all.ndjson").read_bytes()
+    (folder / "all.ndjson").unlink()
+    (folder / "all.ndjson.gz").write_bytes(gzip.compress(text))
+    (out,) = ingest("fhir", folder, tmp_path / "out")
+    assert rows(out) == EVENTS
+
+
+def test_a_medication_of_its_own_file_is_found(tmp_path):
+    (tmp_path / "in").mkdir()
+    drug = {"resourceType": "Medication", "id": "m1", "code": concept("urn:oid:1.2", "X")}
+    order = {"resourceType": "MedicationRequest", "subject": WHO, "authoredOn": "2020"}
+    order["medicationReference"] = {"reference": "Medication/m1/_history/2"}
+    (tmp_path / "in" / "Medication.ndjson").write_text(json.dumps(drug))
+    (tmp_path / "in" / "MedicationRequest.ndjson").write_text(json.dumps(order))
+    (out,) = ingest("fhir", tmp_path / "in", tmp_path / "out")
+    assert rows(out) == [("2020-01-01 00:00:00", "1.2//X", None)]
+
+
+def test_a_named_zone_puts_times_on_its_clock_summer_and_winter(tmp_path):
+    (tmp_path / "in").mkdir()
+    times = ["2020-01-02T08:00:00Z", "2020-07-02T08:00:00Z", "2020-10-25T00:30:00Z", "2020-07-02"]
+    lines = [json.dumps(observation(effectiveDateTime=time)) for time in times]
+    (tmp_path / "in" / "Observation.ndjson").write_text("\n".join(lines))
+    (out,) = ingest("fhir", tmp_path / "in", tmp_path / "out", time_zone="Europe/London")
+    seen = [time for time, *_ in rows(out)]
+    assert seen == [
+        "2020-01-02 08:00:00",
+        "2020-07-02 00:00:00",
+        "2020-07-02 09:00:00",
+        "2020-10-25 01:30:00",
+    ]
+    with pytest.raises(ConfigError, match="HF-102"):
+        ingest("fhir", tmp_path / "in", tmp_path / "no", time_zone="Mars/Phobos")
+
+
+def test_a_bundle_cut_off_is_refused(tmp_path):
+    folder = as_bundle(tmp_path / "in")
+    text = (folder / "one.json").read_text()
+    (folder / "one.json").write_text(text[: len(text) // 2])
+    with pytest.raises(IngestError, match="HF-303"):
+        ingest("fhir", folder, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_sites_key_makes_the_same_pseudonym_in_every_source(tmp_path):
+    key = tmp_path / "site.key"
+    (out,) = ingest("fhir", as_lines(tmp_path / "in"), tmp_path / "out", key=key)
+    (again,) = ingest("fhir", as_bundle(tmp_path / "b"), tmp_path / "again", key=key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    one, other = (SiteStore.open(path).subjects().tolist() for path in (out, again))
+    assert one == other != [7]
+    (stranger,) = ingest("fhir", tmp_path / "in", tmp_path / "s", key=tmp_path / "other.key")
+    assert SiteStore.open(stranger).subjects().tolist() != one
+
+
+@pytest.mark.realdata
+def test_synthetic_people(tmp_path, shared_data):
+    """Counts from the JSON itself: types, components, and visits that end."""
+    path = shared_data / "formats" / "fhir_r4_synthetic" / "tietai30.tgz"
+    assert find("fhir", path).name == "fhir"
+    (out,) = ingest("auto", path, tmp_path / "out")
+    kinds: Counter[str] = Counter()
+    with tarfile.open(path) as tar:
+        for member in tar:
+            for entry in json.load(tar.extractfile(member))["entry"]:
+                one = entry["resource"]
+                kinds[one["resourceType"]] += 1
+                if one["resourceType"] == "Observation" and one.get("component"):
+                    has_own = any(key.startswith("value") for key in one)
+                    kinds["Observation"] += len(one["component"]) - 1 + has_own
+                kinds["end"] += one["resourceType"] == "Encounter" and "end" in one["period"]
+                kinds["death"] += "deceasedDateTime" in one
+    wanted = ("Patient", "Encounter", "Condition", "Observation", "MedicationRequest", "end")
+    wanted += ("MedicationAdministration", "Procedure", "Immunization", "DiagnosticReport", "death")
+    store = SiteStore.open(out)
+    store.check()
+    assert len(store.subjects()) == kinds["Patient"] == 30
+    events = store.events().num_rows + sum(store.rejected.values())
+    assert events == sum(kinds[kind] for kind in wanted) + kinds["Patient"]
+    assert store.rejected.keys() == {"after_today", "duplicate"}

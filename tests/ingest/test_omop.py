@@ -1,0 +1,175 @@
+"""OMOP CDM: a small one written here, and Synthea's."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from healthfm_client.ingest import ingest, omop
+from healthfm_client.ingest.registry import find
+from healthfm_core.data.store import SiteStore
+from healthfm_core.errors import IngestError
+
+FILES = Path(__file__).with_name("omop_cdm")
+TABLES = {file.stem: file.read_text() for file in FILES.glob("*.csv")}
+EVENTS = [
+    (1, None, "Gender//M", None),
+    (1, None, "Race//5", None),
+    (1, "1950-03-02 00:00:00", "MEDS_BIRTH", None),
+    (1, "2010-01-01 08:00:00", "Visit//IP", 2.0),
+    (1, "2010-01-02 00:00:00", "CONDITION_SOURCE//LOCAL 7", None),
+    (1, "2010-01-02 00:00:00", "LOINC//2345-7//mg/dL", 90.0),
+    (1, "2010-01-02 00:00:00", "SNOMED//44054006", None),
+    (1, "2010-01-03 08:00:00", "Visit//IP//END", None),
+    (1, "2012-05-06 00:00:00", "MEDS_DEATH", None),
+    (2, None, "Gender//F", None),
+    (2, None, "RACE_SOURCE//other", None),
+    (2, "1960-01-01 00:00:00", "MEDS_BIRTH", None),
+    (2, "2010-02-01 00:00:00", "LOINC//2345-7//mg/dL", 90.0),
+    (2, "2010-02-01 09:00:00", "Visit//OP", 0.0),
+    (2, "2010-02-01 09:00:00", "Visit//OP//END", None),
+    (2, "2010-02-02 00:00:00", "LOINC//2345-7//LOINC:LA6576-8", None),
+    (2, "2010-02-05 00:00:00", "Visit//OP", None),
+    (3, None, "Gender//F", None),
+    (3, "1970-01-01 06:30:00", "MEDS_BIRTH", None),
+    (3, "2010-02-03 00:00:00", "LOINC//2345-7", None),
+]
+REJECTED = {
+    "before_birth": 1,
+    "ends_before_it_starts": 1,
+    "malformed_line": 1,
+    "no_date": 1,
+    "not_finite": 1,
+    "unknown_person": 1,
+}
+
+
+def cdm(folder: Path, tables: dict[str, str] = TABLES) -> Path:
+    folder.mkdir()
+    for name, text in tables.items():
+        (folder / f"{name.upper()}.csv").write_text(text)
+    return folder
+
+
+def rows(store: SiteStore) -> list[tuple]:
+    columns = "subject_id, time::varchar, code, numeric_value"
+    files = f"'{store.path}/data/*/*.parquet'"
+    order = "subject_id, time nulls first, code"
+    return duckdb.sql(f"select {columns} from {files} order by {order}").fetchall()
+
+
+def one(path: Path, tmp_path: Path, **options) -> SiteStore:
+    (store,) = ingest("auto", path, tmp_path / "out", overwrite=True, **options)
+    return SiteStore.open(store)
+
+
+def test_a_cdm_becomes_its_events_and_says_what_it_set_aside(tmp_path):
+    store = one(cdm(tmp_path / "cdm"), tmp_path)
+    store.check()
+    assert rows(store) == EVENTS
+    assert store.rejected == REJECTED
+
+
+def test_codes_have_their_names_and_what_is_above_them(tmp_path):
+    store = one(cdm(tmp_path / "cdm"), tmp_path)
+    found = duckdb.sql(f"select * from '{store.path}/metadata/codes.parquet'").fetchall()
+    codes = {code: (text, parents) for code, text, parents in found}
+    assert codes["SNOMED//44054006"] == ("Type 2 diabetes mellitus", ["SNOMED//73211009"])
+    assert codes["SNOMED//73211009"] == ("Diabetes mellitus", None)
+    assert codes["LOINC//2345-7//mg/dL"][1] == ["LOINC//2345-7"]
+    assert codes["LOINC//2345-7"] == ("Glucose", None)
+
+
+@pytest.mark.parametrize("form", ["gz", "parquet", "zip"])
+def test_every_form_gives_the_same_events(tmp_path, form):
+    folder = cdm(tmp_path / "cdm")
+    plain = rows(one(folder, tmp_path))
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "cdm.zip", "w") as whole:
+            for file in folder.iterdir():
+                whole.write(file, f"export/{file.name}")
+        assert rows(one(tmp_path / "cdm.zip", tmp_path)) == plain
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["cdm", "cdm.zip", "out"]
+        return
+    for file in sorted(folder.iterdir()):
+        if form == "gz":
+            (folder / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        else:
+            options = "all_varchar=true, auto_detect=true, ignore_errors=true, header=true"
+            source = f"read_csv('{file}', {options})"
+            duckdb.sql(f"copy (from {source}) to '{folder}/{file.stem}.parquet'")
+        file.unlink()
+    assert rows(one(folder, tmp_path)) == plain
+
+
+def test_without_the_concept_table_a_code_is_the_concepts_number(tmp_path):
+    tables = {name: text for name, text in TABLES.items() if not name.startswith("concept")}
+    codes = {code for *_, code, _ in rows(one(cdm(tmp_path / "cdm", tables), tmp_path))}
+    assert {"OMOP//201826", "OMOP//3004501//mg/dL", "OMOP//9201"} <= codes
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "number"),
+    [
+        ("person", "id\n1\n", 307),
+        ("person", "person_id,year_of_birth\n", 306),
+        ("measurement", "measurement_id\n1\n", 307),
+        ("measurement", "\x00\x01\x02\n1\n", 303),
+        ("concept", "concept_id,concept_name\n1,x\n", 307),
+    ],
+)
+def test_a_table_that_is_not_one_is_refused(tmp_path, table, text, number):
+    folder = cdm(tmp_path / "cdm", TABLES | {table: text})
+    with pytest.raises(IngestError, match=f"HF-{number}"):
+        ingest("omop", folder, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["cdm"]
+
+
+def test_a_compressed_table_cut_off_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{n},1,201826,2010-01-02,,{n}" for n in rng.integers(0, 10**9, 20_000)]
+    head = TABLES["condition_occurrence"].splitlines()[0]
+    folder = cdm(tmp_path / "cdm")
+    (folder / "CONDITION_OCCURRENCE.csv").unlink()
+    text = gzip.compress("\n".join([head, *lines]).encode())
+    (folder / "condition_occurrence.csv.gz").write_bytes(text[: len(text) // 2])
+    with pytest.raises(IngestError, match="HF-303"):
+        ingest("omop", folder, tmp_path / "out")
+
+
+@pytest.mark.realdata
+def test_syntheas_cdm(tmp_path, shared_data):
+    """Counts from the tables themselves, by DuckDB: rows, visits twice, three statics, births."""
+    path = shared_data / "formats" / "omop_synthea27nj" / "Synthea27NjParquet_5.4.zip"
+    (out,) = ingest("omop", path, tmp_path / "out")
+    store = SiteStore.open(out)
+    store.check()
+    with zipfile.ZipFile(path) as whole:
+        whole.extractall(tmp_path / "raw")
+    raw = tmp_path / "raw" / "Synthea27NjParquet"
+    counted = {
+        table: duckdb.sql(f"select count(*) from '{raw}/{table}.parquet'").fetchall()[0][0]
+        for table in ["person", "death", "visit_occurrence", *(one.name for one in omop.TABLES)]
+    }
+    expected = sum(counted.values()) + counted["visit_occurrence"] + 3 * counted["person"]
+    assert len(store.subjects()) == counted["person"] == 28
+    assert store.rejected == {"duplicate": 86}
+    assert store.events().num_rows + 86 == expected == 24_839
+    weight = duckdb.sql(
+        f"select sum(value_as_number), count(distinct (person_id, measurement_date)) from "
+        f"'{raw}/measurement.parquet' where measurement_concept_id = 3025315"
+    ).fetchall()[0]
+    ours = duckdb.sql(
+        f"select sum(numeric_value), count(*) from '{out}/data/*/*.parquet' "
+        "where code = 'LOINC//29463-7//kg'"
+    ).fetchall()[0]
+    assert ours == (pytest.approx(float(weight[0])), 511)
+
+
+def test_it_is_recognised(tmp_path):
+    assert find("auto", cdm(tmp_path / "cdm")).name == "omop"
