@@ -12,6 +12,7 @@ import pytest
 
 from healthfm_client.ingest import ingest, omop
 from healthfm_client.ingest.registry import find
+from healthfm_client.ingest.tabular import Door, TableFile
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import IngestError
 
@@ -169,6 +170,14 @@ def test_syntheas_cdm(tmp_path, shared_data):
         "where code = 'LOINC//29463-7//kg'"
     ).fetchall()[0]
     assert ours == (pytest.approx(float(weight[0])), 511)
+
+
+def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,x\n2,3\n")
+    file, door = TableFile(tmp_path / "a.csv"), Door()
+    sql = f"SELECT TRY_CAST(a AS BIGINT) AS a, TRY_CAST(b AS DOUBLE) AS b FROM {file.source()}"
+    assert door.table(sql, file.path).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 3.0}]
+    assert door.malformed().num_rows == 0
 
 
 def test_it_is_recognised(tmp_path):

@@ -45,7 +45,17 @@ class ScoreOptions(ReaderOptions):
 
 def read(path: Path, options: ScoreOptions) -> Iterator[Site]:
     """Yield the scores as a site, or as what the site `base` has besides."""
-    table = _sampleset(read_scores(path), options.sampleset, path.name)
+    yield from scored(_sampleset(read_scores(path), options.sampleset, path.name), path, options)
+
+
+def scored(table: pa.Table, path: Path, options: ScoreOptions) -> Iterator[Site]:
+    """Yield a table of scores as a site, or as what the site `base` has besides.
+
+    Args:
+        table: IID, PGS, SUM and, where there is one, Z_norm2; a row per person and score.
+        path: Where it is from.
+        options: The reader's.
+    """
     subject = _subjects(table, options, path.name)
     scores, normalisation = normalised(table, subject)
     if options.base is None:

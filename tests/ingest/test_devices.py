@@ -1,0 +1,148 @@
+"""Wearables: Fitbit in both forms, Apple Health."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from healthfm_client.ingest import ingest
+from healthfm_core.data.store import SiteStore
+from healthfm_core.data.wearables import hours_worn
+from healthfm_core.errors import IngestError
+
+HEALTH = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE HealthData [<!ELEMENT HealthData ANY>{entity}]>
+<HealthData locale="en_GB">
+ <Record type="HKQuantityTypeIdentifierHeartRate" unit="count/min" value="60"
+  startDate="2020-01-02 08:00:10 +0100" endDate="2020-01-02 08:00:10 +0100"/>
+ <Record type="HKQuantityTypeIdentifierHeartRate" unit="count/min" value="80"
+  startDate="2020-01-02 08:00:40 +0100" endDate="2020-01-02 08:00:40 +0100"/>
+ <Record type="HKQuantityTypeIdentifierHeartRate" unit="count/min" value="900"
+  startDate="2020-01-02 08:01:00 +0100" endDate="2020-01-02 08:01:00 +0100"/>
+ <Record type="HKQuantityTypeIdentifierStepCount" unit="count" value="90"
+  startDate="2020-01-02 09:00:00 +0100" endDate="2020-01-02 09:03:00 +0100"/>
+ <Record type="HKQuantityTypeIdentifierStepCount" unit="count" value="5"
+  startDate="2020-01-02 09:02:00 +0100" endDate="2020-01-02 09:03:00 +0100"/>
+ <Record type="HKQuantityTypeIdentifierBodyMass" unit="lb" value="150"
+  startDate="2020-01-02 07:00:00 +0100" endDate="2020-01-02 07:00:00 +0100"/>
+ <Record type="HKQuantityTypeIdentifierBodyMass" unit="kg" value="70"
+  startDate="2020-01-03 07:00:00 +0100" endDate="2020-01-02 07:00:00 +0100"/>
+ <Workout/>
+</HealthData>"""
+
+
+def minutes(store: SiteStore, channel: str) -> dict[str, float]:
+    """Minute → value, of those with a reading."""
+    table = store.wearable()
+    found = {}
+    for row in table.filter(pc.equal(table["channel"], channel)).to_pylist():
+        for n, (value, seen) in enumerate(zip(row["value"], row["mask"], strict=True)):
+            if seen:
+                at = row["start"].replace(hour=n // 60, minute=n % 60)
+                found[at.isoformat(sep=" ", timespec="minutes")] = value
+    return found
+
+
+def one(path, tmp_path, **options) -> SiteStore:
+    (out,) = ingest("auto", path, tmp_path / "out", **options)
+    store = SiteStore.open(out)
+    store.check()
+    return store
+
+
+def test_the_tables_of_all_of_us(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "renamed_since.csv").write_text(
+        "datetime,person_id,heart_rate_value\n2020-01-02T08:00:00,7,60\n2020-01-02T08:00:00,8,500\n"
+        "2020-01-02T08:01:00,7,62\n,7,62\n"
+    )
+    (folder / "steps.csv").write_text("datetime,steps,person_id\n2020-01-02 23:59:00,30,7\n")
+    (folder / "sleep_level.csv").write_text(
+        "person_id,sleep_date,is_main_sleep,level,start_datetime,duration_in_min\n"
+        "7,2020-01-02,true,light,2020-01-02T23:59:00,2\n7,2020-01-02,true,deep,2020-01-03,1\n"
+        "7,2020-01-02,true,light,2020-01-04,-5\n"
+    )
+    (folder / "activity_summary.csv").write_text("date,person_id,steps\n2020-01-02,7,9000\n")
+    store = one(folder, tmp_path)
+    assert store.subjects().tolist() == [7]
+    assert minutes(store, "HR") == {"2020-01-02 08:00": 60, "2020-01-02 08:01": 62}
+    assert minutes(store, "STEPS") == {"2020-01-02 23:59": 30}
+    assert minutes(store, "SLEEP") == {"2020-01-02 23:59": 1, "2020-01-03 00:00": 2}
+    (event,) = store.events().to_pylist()
+    assert (event["code"], event["numeric_value"]) == ("WEARABLE//STEPS//DAY//count", 9000)
+    assert event["time"].isoformat() == "2020-01-03T00:00:00"
+    assert store.rejected == {"renamed_since_impossible": 2}
+
+
+def test_hours_that_lost_their_half_of_the_day_are_told_by_their_order(tmp_path):
+    values = ",".join(["1"] + ["0"] * 59)
+    hours = ["12:00:00 PM", *(f"{n}:00:00 AM" for n in range(1, 12))] * 2
+    hours_next = ["12:00:00 PM", "1:00:00 AM"]
+    lines = [f"7,13-04-2016,{hour},{values}" for hour in hours]
+    lines += [f"7,14-04-2016,{hour},{values}" for hour in hours_next]
+    lines += [f"7,05-01-2016 00:00,12:00:00 PM,{values}"]
+    head = "Id,Date,ActivityHour," + ",".join(f"Steps{n:02d}" for n in range(60))
+    (tmp_path / "minuteStepsWide_merged.csv").write_text("\n".join([head, *lines]))
+    store = one(tmp_path / "minuteStepsWide_merged.csv", tmp_path)
+    walked = sorted(at for at, steps in minutes(store, "STEPS").items() if steps)
+    assert walked[:24] == [f"2016-04-13 {n:02d}:00" for n in range(24)]
+    assert walked[24:] == ["2016-04-14 00:00", "2016-04-14 01:00", "2016-05-01 12:00"]
+
+
+def test_apple_health_keeps_the_clock_and_the_units_one(tmp_path):
+    (tmp_path / "export.xml").write_text(HEALTH.format(entity=""))
+    store = one(tmp_path / "export.xml", tmp_path, person="42")
+    assert minutes(store, "HR") == {"2020-01-02 08:00": 70}
+    steps = {"2020-01-02 09:00": 30, "2020-01-02 09:01": 30, "2020-01-02 09:02": 35}
+    assert minutes(store, "STEPS") == steps
+    (event,) = store.events().to_pylist()
+    assert event["subject_id"] == 42
+    assert event["code"] == "HK//BodyMass//kg"
+    assert event["numeric_value"] == pytest.approx(68.0389, abs=1e-3)
+    assert store.rejected == {"impossible_hr": 1, "unreadable_record": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (HEALTH.format(entity='<!ENTITY a "lol">'), 310),
+        (HEALTH.format(entity='<!ENTITY a SYSTEM "file:///etc/passwd">'), 310),
+        (HEALTH.format(entity="")[:900], 303),
+        ("<HealthData/>", 306),
+    ],
+)
+def test_what_is_no_export_is_refused(tmp_path, text, number):
+    (tmp_path / "export.xml").write_text(text)
+    with pytest.raises(IngestError, match=f"HF-{number}"):
+        ingest("apple_health", tmp_path / "export.xml", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["export.xml"]
+
+
+@pytest.mark.realdata
+def test_a_fitabase_export(tmp_path, shared_data):
+    """Every hour of the file has its place, and every step is counted."""
+    folder = shared_data / "formats" / "fitbit_csv"
+    store = one(folder, tmp_path)
+    assert len(store.subjects()) == 33
+    table = store.wearable()
+    for channel, start in (("STEPS", "Steps"), ("INTENSITY", "Intensity")):
+        ours = table.filter(pc.equal(table["channel"], channel))
+        total = " + ".join(f"{start}{n:02d}::bigint" for n in range(60))
+        file = f"read_csv('{folder}/minute{channel.title()}*Wide_merged.csv.gz', all_varchar=true)"
+        if channel == "INTENSITY":
+            file = file.replace("Intensity*", "Intensities*")
+        hours, amount = duckdb.sql(f"select count(*), sum({total}) from {file}").fetchall()[0]
+        assert hours_worn(ours) == hours == 21_645
+        assert pc.sum(pc.list_flatten(ours["value"]).cast(pa.float64())).as_py() == amount
+    daily = duckdb.sql(f"from '{store.path}/data/*/*.parquet'").aggregate("code, count(*) n")
+    assert dict(daily.fetchall()) == {
+        "WEARABLE//ASLEEP//DAY//min": 410,
+        "WEARABLE//ENERGY//DAY//kcal": 940,
+        "WEARABLE//IN_BED//DAY//min": 410,
+        "WEARABLE//SEDENTARY//DAY//min": 940,
+        "WEARABLE//STEPS//DAY//count": 940,
+        "WEARABLE//VERY_ACTIVE//DAY//min": 940,
+    }
