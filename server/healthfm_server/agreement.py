@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -22,6 +22,10 @@ from healthfm_server.run_store import RunStore
 from healthfm_server.sites import Site, read_site, register
 from healthfm_server.strategy import too_few
 from healthfm_server.work import StudyWork
+
+FIRST_PAUSE_S: Final = 2.0
+LONGEST_PAUSE_S: Final = 60.0
+"""Pauses before a site that waits for a person is asked again: each twice the one before."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class Agreement:
             "tokens": config.tokens.model_dump_json(),
             "task": config.label_task or "",
         }
-        record = ConfigRecord({**order, **self.admission.before(run, config)})
+
+        def ask() -> ConfigRecord:
+            return ConfigRecord({**order, **self.admission.before(run, config)})
+
         found: dict[int, tuple[Site, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
@@ -65,7 +72,7 @@ class Agreement:
             found[site.node_id] = site, read(reply.content.array_records[protocol.ARRAYS])
             return site.name
 
-        self._ask(nodes, protocol.STATISTICS, record, take, "statistics", config)
+        self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register([site for site, _ in found.values()])
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation
@@ -102,25 +109,24 @@ class Agreement:
             found.append(site)
             return site.name
 
-        record = ConfigRecord({"study": study.to_json(), **self.admission.to_take_part(study)})
-        self._ask(nodes, protocol.PREPARE, record, take, "prepare", study.config)
+        def ask() -> ConfigRecord:
+            return ConfigRecord({"study": study.to_json(), **self.admission.to_take_part(study)})
+
+        self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
         return self._register(found)
 
     def _ask(
         self,
         nodes: list[int],
         kind: str,
-        record: ConfigRecord,
+        order: Callable[[], ConfigRecord],
         take: Callable[[Message], str],
         phase: Phase,
         config: RunConfig,
     ) -> None:
         started, answered = time.monotonic(), 0
         reasons: dict[str, str] = {}
-        contents: Mapping[int, RecordDict] = {
-            node: RecordDict({protocol.ORDER: record}) for node in nodes
-        }
-        for reply in self.exchange(contents, kind, phase, self.patience):
+        for reply in self._replies(nodes, kind, order, phase):
             name = f"node {reply.metadata.src_node_id}"
             try:
                 name = take(reply)
@@ -142,6 +148,29 @@ class Agreement:
         if answered < max(1, config.federation.quorum * len(nodes)):
             raise too_few(phase, len(nodes), answered, reasons)
 
+    def _replies(
+        self, nodes: list[int], kind: str, order: Callable[[], ConfigRecord], phase: Phase
+    ) -> Iterator[Message]:
+        """Yield each node's reply; who waits for a person there is asked again until the deadline.
+
+        Each time with a new contract: a site takes one only once.
+        """
+        until, pause_s = time.monotonic() + self.patience.deadline_s, FIRST_PAUSE_S
+        while nodes:
+            record, waiting = order(), list[int]()
+            contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
+            left_s = max(until - time.monotonic(), 0.0)
+            patience = Patience(left_s, self.patience.ttl_s)
+            for reply in self.exchange(contents, kind, phase, patience):
+                if _waits(reply) and time.monotonic() + pause_s < until:
+                    waiting.append(reply.metadata.src_node_id)
+                else:
+                    yield reply
+            if waiting and pause_s == FIRST_PAUSE_S:
+                self.store.note("waits for approval", phase=phase, nodes=len(waiting))
+            self.exchange.rest(pause_s if waiting else 0.0)
+            nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
+
     def _register(self, found: list[Site]) -> dict[str, Site]:
         sites, doubles = register(found)
         for site in doubles:
@@ -160,3 +189,7 @@ class Agreement:
             raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
         record = reply.content.config_records[protocol.SITE]
         return self.admission.check(read_site(record, reply.metadata.src_node_id))
+
+
+def _waits(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code == 503

@@ -78,6 +78,18 @@ class Exchange:
             if expected and not any_new:
                 time.sleep(POLL_S)
 
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while.
+
+        Raises:
+            RunError: The run was told to stop (HF-705).
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stopped():
+                raise told_to_stop()
+            time.sleep(min(left, POLL_S))
+
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
             raise told_to_stop()
