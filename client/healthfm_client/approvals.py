@@ -121,9 +121,8 @@ class Approvals:
 
 def in_words(contract: Contract) -> tuple[str, ...]:
     """Return what a run would do at the site, for who knows the hospital and not the model."""
-    terms, federation = contract.terms, contract.terms.config.get("federation", {})
+    terms = contract.terms
     modalities = ", ".join(_MODALITIES.get(m, m) for m in terms.modalities)
-    noise = terms.privacy.get("mode", "off")
     return (
         f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
         "It trains a model on this site's computer. Records, names and dates stay here.",
@@ -131,12 +130,12 @@ def in_words(contract: Contract) -> tuple[str, ...]:
         f"Then, {terms.rounds} times, it sends a model, trains it here for a while, and gets the "
         "changes of the model back, with averages of how well it does.",
         f"It reads: {modalities or 'whatever site.yaml permits'}.",
-        "Noise is added so that no single person can be recognised in the changes."
-        if noise != "off"
+        "Noise is added that bounds what the changes can tell about any one person."
+        if terms.has_noise
         else "No noise is added: changes of a model are known to tell a little about the people "
         "it was trained on.",
         "The coordinator sees only sums over several sites."
-        if federation.get("secure_aggregation")
+        if terms.sums_only
         else "The coordinator sees the changes of this site by itself.",
         f"The contract holds until {contract.expires:%Y-%m-%d %H:%M} UTC.",
     )

@@ -63,11 +63,10 @@ class SitePolicy(Schema):
     signer: str | None = Field(
         None, description="fingerprint of the key whose contracts are taken, where it is pinned"
     )
-    least_privacy: Literal["none", "dp"] = Field(
-        "none", description="'dp': only runs that add noise per person"
-    )
-    most_epsilon: float | None = Field(
-        None, gt=0, description="with 'dp': the largest ε a run may have; a larger one is refused"
+    privacy_floor: tuple[Literal["noise", "sums"], ...] = Field(
+        (),
+        description="what a run's contract must promise: 'noise' per person at every site, "
+        "'sums': the coordinator sees sums over sites only",
     )
     require_approval: bool = Field(
         False, description="a person approves each run before anything is computed for it"
@@ -156,11 +155,10 @@ class SitePolicy(Schema):
         Raises:
             PolicyError: It does (HF-501).
         """
-        if self.least_privacy == "dp" and terms.privacy.get("mode", "off") != "dp":
-            raise _refusal("least_privacy", "a run without noise per person")
-        epsilon = terms.privacy.get("epsilon")
-        if self.most_epsilon is not None and (epsilon is None or epsilon > self.most_epsilon):
-            raise _refusal("most_epsilon", "a run with a larger ε, or with none that is stated")
+        if "noise" in self.privacy_floor and not terms.has_noise:
+            raise _refusal("privacy_floor", "a run without noise per person")
+        if "sums" in self.privacy_floor and not terms.sums_only:
+            raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")
 
     def metrics_to_send(
         self, metrics: Mapping[str, float], wanted: Collection[str] = ("*",)

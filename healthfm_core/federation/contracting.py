@@ -19,6 +19,7 @@ METRICS_WANTED: Final = (
     "update_norm",
     "layer*/*",
     "steps",
+    "privacy_*",
 )
 """What the round loop and its report read; a site sends what its own policy lets out of these."""
 

@@ -64,6 +64,17 @@ class Terms:
     metrics: tuple[str, ...]
 
     @property
+    def has_noise(self) -> bool:
+        """Whether every site adds noise for each person."""
+        return self.privacy.get("mode", "off") == "dp"
+
+    @property
+    def sums_only(self) -> bool:
+        """Whether the coordinator sees sums over sites and no site's own part."""
+        secure = self.config.get("federation", {}).get("secure_aggregation", {})
+        return bool(secure.get("enabled", False))
+
+    @property
     def config_hash(self) -> str:
         """SHA-256 of the configuration's canonical JSON, in hex: the same in both steps."""
         return hashlib.sha256(signed.canonical(self.config)).hexdigest()

@@ -16,13 +16,15 @@ from healthfm_client.__main__ import main
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
 from healthfm_client.schedule import Hours, open_now
-from healthfm_core.errors import ConfigError, ProtocolError
+from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
+from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import make_kit
 from healthfm_core.trust.request import read_request
 from tests import enrolled
 from tests.client.test_contracts import reasons
+from tests.trust.test_contract import terms
 
 
 def command(home: Path, *words: str) -> int:
@@ -123,8 +125,8 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"least_privacy": "dp"}, "HF-501.*least_privacy"),
-        ({"most_epsilon": 3.0}, "HF-501.*most_epsilon"),
+        ({"privacy_floor": ["noise"]}, "HF-501.*privacy_floor.*without noise"),
+        ({"privacy_floor": ["sums"]}, "HF-501.*privacy_floor.*each site's part"),
         ({"studies": ["lungs"]}, "HF-501.*studies"),
         ({"signer": "00:11"}, "HF-501.*signer"),
         ({"min_cohort": 10**9}, "HF-501.*min_cohort"),
@@ -208,6 +210,20 @@ except MemoryError:
 def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", LENT], capture_output=True, text=True, check=True)
     assert done.stdout == "as lent\n"
+
+
+def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
+    private = {"mode": "dp", "epsilon": 3.0}
+    secure = {"federation": {"secure_aggregation": {"enabled": True}}}
+    policy = SitePolicy(privacy_floor=("noise", "sums"))
+    policy.check_terms(terms(privacy=private, config=secure))
+    for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):
+        with pytest.raises(PolicyError, match="privacy_floor"):
+            policy.check_terms(lacking)
+
+
+def test_every_metric_that_a_new_site_lets_out_is_wanted() -> None:
+    assert set(SitePolicy().metrics) <= set(METRICS_WANTED)
 
 
 def test_a_metric_that_the_contract_does_not_want_stays(tmp_path: Path) -> None:

@@ -60,8 +60,9 @@ def policy(home: SiteHome) -> Iterator[Finding]:
     found = SitePolicy.read(home.policy)
     approval = "each run is approved by a person" if found.require_approval else "runs need nobody"
     hours = "in its hours only" if found.hours else "at any hour"
-    noise = "with noise per person only" if found.least_privacy == "dp" else "with or without noise"
-    yield passed("policy", f"{', '.join(found.modalities)}; {approval}; {noise}; {hours}")
+    floor = f"only runs that promise {', '.join(found.privacy_floor)}"
+    floor = floor if found.privacy_floor else "no privacy floor"
+    yield passed("policy", f"{', '.join(found.modalities)}; {approval}; {floor}; {hours}")
     yield passed("policy", f"no count under {found.k_min}; {found.min_cohort} people at the least")
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
