@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, Self
 
+import flwr.supercore.corestate.in_memory_corestate as tasks_module
+import flwr.supercore.heartbeat as heartbeat_module
 import flwr.supernode.fleet_http_connection as connection_module
 import flwr.supernode.start_client_internal as node_module
 import uvicorn
@@ -39,7 +41,7 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
-from flwr.supernode.nodestate import NodeState, NodeStateFactory
+from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 LOOPBACK: Final = "127.0.0.1"
@@ -48,6 +50,8 @@ EAGER_S: Final = 0.25
 PATIENT_S: Final = 3.0
 ON_S: Final = 300.0
 """A run counts as on for so long after its last message."""
+BEAT_S: Final = 10
+"""A worker that shows no life for twice this long is given up; Flower's own is 30 s."""
 WORKER_S: Final = 0.1
 """Between two looks of the worker at the node, both on this machine."""
 STOP_S: Final = 2.0
@@ -86,7 +90,12 @@ def run_node(settings: NodeSettings) -> None:
     """Be the site's node until the connection is refused for good; who called starts it again."""
     factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     _serve_worker(factory, settings)
-    with _with_certificate(settings.tls), _eager(), _watched(settings.stopped, factory.state()):
+    with (
+        _with_certificate(settings.tls),
+        _eager(),
+        _watched(settings.stopped),
+        _replaced(tasks_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S),
+    ):
         node_module.start_client_internal(
             state_factory=factory,
             server_address=settings.address,
@@ -154,7 +163,7 @@ def _eager() -> Iterator[None]:
 
 
 @contextmanager
-def _watched(stopped: Callable[[int], None], state: NodeState) -> Iterator[None]:
+def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
     """Ask, while a message is worked on, whether its run still runs; if not, let go of it."""
     pull, push = node_module._pull_and_store_message, node_module._push_messages
     at_work: list[tuple[Message, Callable[[int], Any]]] = []
@@ -238,9 +247,10 @@ class Worker:
 
     def run(self) -> None:
         """Work until killed."""
-        while True:
-            if not self.work():
-                time.sleep(WORKER_S)
+        with _replaced(heartbeat_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S):
+            while True:
+                if not self.work():
+                    time.sleep(WORKER_S)
 
     def work(self) -> bool:
         """Answer one message if there is one; say whether there was."""

@@ -40,6 +40,9 @@ class FederationConfig(Schema):
     )
     quorum: float = Field(0.5, gt=0, le=1, description="share of a group's sites that must answer")
     deadline_s: float = Field(3600.0, gt=0)
+    gather_s: float = Field(
+        60.0, ge=0, description="wait for all sites at most; then the quorum of them begins"
+    )
     ttl_s: float = Field(3600.0, gt=0, description="life of a message; a straggler's work expires")
     contract_days: float = Field(
         30.0, gt=0, le=366, description="how long a site may be asked for work under one contract"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def make_app(
     def run(grid: Grid, request: RunRequest) -> None:
         begin = RunStore.resume if request.resume else RunStore.create
         store = begin(request.folder, request.config)
-        nodes = wait_for_nodes(grid, request.nodes, request.patience.deadline_s, stopped)
+        nodes = wait_for_nodes(grid, request, stopped)
         exchange = Exchange(grid, stopped)
         agreement = Agreement(exchange, store, request.patience, listener, work, request.admission)
         study = store.study() or agreement.study(nodes, request.config)
@@ -106,25 +107,30 @@ def make_app(
     return app
 
 
-def wait_for_nodes(
-    grid: Grid, count: int, deadline_s: float, stopped: Callable[[], bool]
-) -> list[int]:
-    """Return the ids of the connected nodes, sorted, once there are `count` of them.
+def wait_for_nodes(grid: Grid, request: RunRequest, stopped: Callable[[], bool]) -> list[int]:
+    """Return the ids of the connected nodes, sorted, once there are enough of them.
+
+    Enough are all that the request names, and after ``federation.gather_s`` the quorum of them.
 
     Raises:
         ProtocolError: Too few connected before the deadline (HF-403).
         RunError: The run was told to stop (HF-705).
     """
-    begun = time.monotonic()
-    while len(nodes := sorted(grid.get_node_ids())) < count:
+    federation, begun = request.config.federation, time.monotonic()
+    quorum = max(1, math.ceil(federation.quorum * request.nodes - 1e-9))
+    while len(nodes := sorted(grid.get_node_ids())) < request.nodes:
         if stopped():
             raise told_to_stop()
-        if time.monotonic() - begun > deadline_s:
+        waited = time.monotonic() - begun
+        patience = min(federation.gather_s, request.patience.deadline_s)
+        if waited > patience and len(nodes) >= quorum:
+            break
+        if waited > request.patience.deadline_s:
             raise ProtocolError(
                 403,
                 where="start",
                 seen=f"{len(nodes)} nodes are connected",
-                wanted=f"the run waits for {count}",
+                wanted=f"the run waits for {quorum} of {request.nodes}",
                 do="Start the missing nodes, then run again with resume=true",
             )
         time.sleep(POLL_S)

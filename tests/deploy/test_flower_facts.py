@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 
+import flwr.supercore.corestate.in_memory_corestate as tasks_module
+import flwr.supercore.heartbeat as heartbeat_module
 import flwr.superlink.dependencies.account
 import flwr.supernode.fleet_http_connection as connection_module
 import flwr.supernode.runtime.run_clientapp as clientapp_module
@@ -154,3 +156,11 @@ def test_control_takes_its_token_from_the_authorization_header():
 
 def test_flowers_logger_writes_no_second_line():
     assert logging.getLogger("flwr").handlers == []
+
+
+def test_a_workers_lease_is_read_when_it_is_given_so_that_ours_counts():
+    for function in ("claim_task", "activate_task", "acknowledge_task_heartbeat"):
+        source = inspect.getsource(getattr(tasks_module.InMemoryCoreState, function))
+        assert "HEARTBEAT_DEFAULT_INTERVAL" in source
+    beat = inspect.getsource(heartbeat_module.HeartbeatSender._run)
+    assert "HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT" in beat

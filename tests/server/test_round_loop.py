@@ -165,8 +165,14 @@ def test_sites_that_never_answer_end_the_run_before_round_1(tmp_path: Path) -> N
 
 def test_nodes_that_never_connect_end_the_run(tmp_path: Path) -> None:
     grid = FaultyGrid(small.three_sites(tmp_path), {})
-    with pytest.raises(ProtocolError, match=r"HF-403.*3 nodes are connected.*waits for 4"):
-        _run(grid, tmp_path / "run", nodes=4)
+    with pytest.raises(ProtocolError, match=r"HF-403.*3 nodes are connected.*waits for 4 of 8"):
+        _run(grid, tmp_path / "run", nodes=8)
+
+
+def test_the_quorum_of_the_nodes_begins_without_the_others(tmp_path: Path) -> None:
+    grid = FaultyGrid(small.three_sites(tmp_path), {})
+    store = _run(grid, tmp_path / "run", nodes=4)
+    assert store.history()[0]["answered"] == ["a", "b", "c"]
 
 
 def test_two_nodes_of_one_site_count_once(tmp_path: Path) -> None:
