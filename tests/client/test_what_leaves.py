@@ -15,12 +15,15 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 
 from healthfm_client.core_work import CoreWork
+from healthfm_client.diagnosis import own
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
+from healthfm_client.site_folder import JoinSettings, StoreChoice
 from healthfm_core.config import RunConfig
 from healthfm_core.data.events import ids
 from healthfm_core.data.store import SiteStore
 from healthfm_core.data.writer import StoreWriter
+from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
@@ -206,3 +209,27 @@ def test_a_message_that_is_kept_back_is_not_in_the_log_with_its_content(run) -> 
     (refused,) = [entry for entry in entries if entry.get("refused")]
     assert refused["refused"] == 407
     assert "subject" not in json.dumps(refused)
+
+
+def test_the_doctor_counts_people_by_modality_and_withholds_the_few(run) -> None:
+    _, stores, homes, _ = run
+    (at,) = [n for n, path in enumerate(stores) if SiteStore.open(path).devices]
+    home, path = SiteHome(homes[at].home), stores[at]
+    store = SiteStore.open(path)
+    worn = len(np.unique(ids(store.wearable())))
+    everyone = len(store.subjects())
+    assert 0 < worn < everyone
+    home.write_settings(JoinSettings(stores=(StoreChoice(path=path),)))
+    said = {finding.name: finding.seen for finding in own.data(home)}
+    assert said["ehr"] == f"{path.name}: {everyone} people"
+    (device,) = store.devices
+    assert said[f"wearable/{device}"] == f"{path.name}: {worn} people"
+    rules = home.policy.read_text()
+    home.policy.write_text(f"modalities: [ehr, wearable]\nk_min: {worn + 1}\n")
+    said = {finding.name: finding.seen for finding in own.data(home)}
+    assert said[f"wearable/{device}"] == f"{path.name}: fewer than {worn + 1} people"
+    assert "genomics" not in said
+    home.policy.write_text(f"min_cohort: {everyone + 1}\n")
+    with pytest.raises(PolicyError, match=r"HF-501.*too few"):
+        list(own.data(home))
+    home.policy.write_text(rules)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
+from healthfm_client.commands.describe import describe
 from healthfm_client.diagnosis import Finding, passed
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
-from healthfm_core.config.data import Modality
 from healthfm_core.data.layout import stores_below
 from healthfm_core.data.store import SiteStore
 from healthfm_core.trust.certificates import check_valid_now, now_utc
@@ -80,26 +79,21 @@ def data(home: SiteHome) -> Iterator[Finding]:
         PolicyError: The policy permits nothing of it (HF-501), or too few people (HF-501).
     """
     rules = SitePolicy.read(home.policy)
-    people, training = dict.fromkeys(rules.modalities, 0), 0
+    held, people = set[str](), 0
     for choice in home.settings().stores:
         allowed = rules.permitted(choice.modalities)
         for path in stores_below(choice.path):
             store = SiteStore.open(path, modalities=allowed)
-            _count(store, path, allowed, people)
-            training += len(store.subjects())
-    for modality, count in people.items():
-        name = f"{modality}"
-        if count == 0:
-            yield Finding(name, "warn", "no data", "ingest some, if this site has any")
-        else:
-            shown = f"fewer than {rules.k_min}" if count < rules.k_min else f"{count:,}"
-            yield passed(name, f"{shown} people, in stores that the policy lets be used")
-    rules.check_cohort(training)
+            people += len(store.subjects())
+            held |= {modality.partition("/")[0] for modality in store.modalities}
+            yield from _of_store(store, path.name, rules.k_min)
+    for modality in [name for name in rules.modalities if name not in held]:
+        yield Finding(modality, "warn", "no data", "ingest some, if this site has any")
+    rules.check_cohort(people)
 
 
-def _count(
-    store: SiteStore, path: Path, allowed: tuple[Modality, ...], people: dict[Modality, int]
-) -> None:
-    for modality in allowed:
-        if modality in store.modalities:
-            people[modality] += len(SiteStore.open(path, modalities=(modality,)).subjects())
+def _of_store(store: SiteStore, name: str, k: int) -> Iterator[Finding]:
+    for modality, facts in describe(store, k)["modalities"].items():
+        people = facts["subjects"]
+        shown = f"fewer than {k}" if people is None else f"{people:,}"
+        yield passed(modality, f"{name}: {shown} people")
