@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def supervision(site: SiteFolder) -> Supervision:
     programs = [Program(name, [*base, name, "--site", folder]) for name in ("node", "worker")]
     environment = {
         **QUIET,
-        "NO_PROXY": f"{LOOPBACK},localhost",
+        "NO_PROXY": ",".join(filter(None, (f"{LOOPBACK},localhost", os.environ.get("NO_PROXY")))),
         "FLWR_HOME": str((site.process / "flower").resolve()),
     }
     return Supervision(site.process, programs, environment)

@@ -62,11 +62,12 @@ class Exchange:
             Message(records, node, kind, ttl=patience.ttl_s, group_id=group)
             for node, records in contents.items()
         ]
-        sent_at = time.monotonic()
+        sent_at, nodes = time.monotonic(), list(contents)
         ids = list(self._grid.push_messages(messages))
+        del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
         self._owed |= {
-            key: (node, sent_at + patience.ttl_s) for key, node in zip(ids, contents, strict=True)
+            key: (node, sent_at + patience.ttl_s) for key, node in zip(ids, nodes, strict=True)
         }
         while expected and time.monotonic() - sent_at < patience.deadline_s:
             any_new = False
@@ -75,6 +76,7 @@ class Exchange:
                 if reply.metadata.reply_to_message_id in expected:
                     expected.discard(reply.metadata.reply_to_message_id)
                     yield reply
+                del reply  # or it would be held until the next one is whole
             if expected and not any_new:
                 time.sleep(POLL_S)
 
@@ -97,6 +99,7 @@ class Exchange:
             for reply in self._grid.pull_messages([owed]):
                 if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
                     yield reply
+                del reply
 
 
 def told_to_stop() -> RunError:

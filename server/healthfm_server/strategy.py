@@ -108,10 +108,12 @@ class ModalityFedAvg:
         most = float(sum(self._sites[name].n_subjects for name in sampled))
         current = Round(state.round + 1, asked, Fold(contract, most), time.monotonic())
         self._prepare_again(sampled)
-        contents = self._orders(current, state, contract)
-        replies = self._exchange(contents, protocol.TRAIN, str(current.number), self._patience)
-        for reply in replies:
+        orders, kind = self._orders, protocol.TRAIN
+        for reply in self._exchange(
+            orders(current, state, contract), kind, str(current.number), self._patience
+        ):
             self._take(reply, current, contract)
+            del reply
         self._note_missing(current)
         return self._close(current, state, contract)
 

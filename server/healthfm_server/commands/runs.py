@@ -1,4 +1,4 @@
-"""``run``, ``status``, ``log``, ``pause``, ``resume``, ``stop``: the runs of a study."""
+"""``run``, ``wait``, ``status``, ``log``, ``pause``, ``resume``, ``stop``: the runs of a study."""
 
 from __future__ import annotations
 
@@ -82,6 +82,11 @@ def watch(order: RunOrder) -> Iterator[str]:
         time.sleep(WAIT_S)
 
 
+def wait(arguments: Namespace) -> Iterator[str]:
+    """Say what happens to a run until it has ended."""
+    yield from watch(RunOrder.find(study_of(arguments).runs, arguments.run))
+
+
 def _configure_status(parser: ArgumentParser) -> None:
     takes_study(parser)
     parser.add_argument("--json", action="store_true", help="for a program to read")
@@ -130,6 +135,7 @@ def _order(wanted: Wanted, says: str) -> Command:
 
 COMMANDS = (
     Command("run", "order a run", _configure_run, run),
+    Command("wait", "say what happens to a run until it ends", _configure_named, wait),
     Command("status", "what sites and runs are doing", _configure_status, status),
     Command("log", "what a run did, round by round", _configure_named, log),
     _order("paused", "it stops, the sites' computing too; resume goes on at its last round"),

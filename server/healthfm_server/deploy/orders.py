@@ -112,10 +112,10 @@ class RunOrder:
         return wanted
 
     def want(self, wanted: Wanted) -> None:
-        """Change what is wanted; a run that failed is given another chance by ``running``."""
+        """Change what is wanted; ``running`` also gives a run that failed or waits a chance now."""
         raw = json.loads((self.folder / ORDER).read_text("utf-8"))
         files.replace(self.folder / ORDER, json.dumps({**raw, "wanted": wanted}).encode())
-        if wanted == "running" and self.done().state in ("failed", "paused", "stopped"):
+        if wanted == "running" and self.done().state not in ("running", "finished"):
             self.note(replace(self.done(), state="waiting", not_before=0.0, reason=""))
 
     @property

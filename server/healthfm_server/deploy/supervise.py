@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
@@ -36,7 +37,7 @@ def supervision(study: StudyFolder) -> Supervision:
     programs = [Program(name, [*base, name, "--study", folder]) for name in PROCESSES]
     environment = {
         **QUIET,
-        "NO_PROXY": f"{LOOPBACK},localhost",
+        "NO_PROXY": ",".join(filter(None, (f"{LOOPBACK},localhost", os.environ.get("NO_PROXY")))),
         "FLWR_HOME": str((study.process / "flower").resolve()),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
     }
