@@ -1,0 +1,1 @@
+"""Attacks on our own training, with and without noise: ``python -m healthfm_simulations.audit``."""

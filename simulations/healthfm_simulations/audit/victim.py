@@ -1,0 +1,154 @@
+"""The training that is attacked: one site's people, half of them drawn by coins, all its rounds.
+
+The attacker is a coordinator at its best: the site trains alone, so that nothing of anybody else is
+mixed into the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from healthfm_core.config import PrivacyConfig
+from healthfm_core.data.segments import offsets_of, ranges
+from healthfm_core.data.sequences import Sequences
+from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.models import Arrays
+from healthfm_core.privacy.accounting import Mechanism
+from healthfm_core.seeding import numpy_generator, seed_for
+from healthfm_core.training import (
+    Private,
+    SiteData,
+    initial_parameters,
+    loaded_model,
+    loader_for,
+    private_training,
+    run_round,
+)
+from healthfm_core.training.step import losses, queries_for
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A site and a way to train there.
+
+    Attributes:
+        data: The site's people, all of whom are attacked.
+        study: Contract of the run; its rounds are the site's.
+        privacy: Noise, or none.
+    """
+
+    data: SiteData
+    study: Study
+    privacy: PrivacyConfig
+
+    def coins(self, seed: int, name: str) -> Bool:
+        """Return whom a model called `name` is trained on: every person by a fair coin."""
+        return numpy_generator(seed, "coins", name).random(self.data.train.n_subjects) < 0.5
+
+    def train(self, member: Bool, seed: int) -> Arrays:
+        """Return the model that the members alone make in all rounds of the study."""
+        data = replace(self.data, train=people_of(self.data.train, member), intercepts={})
+        parameters = initial_parameters(self.study)
+        private = self.private(data)
+        for round_ in range(1, self.study.config.federation.rounds + 1):
+            result = self._round(parameters, data, round_, seed, private)
+            for name, change in result.update.items():
+                parameters[name] = parameters[name] + change
+        return parameters
+
+    def private(self, data: SiteData) -> Private | None:
+        """Return the noise the site trains `data` with."""
+        if self.privacy.mode == "off":
+            return None
+        return private_training(data.train, self.study, self.privacy)
+
+    def losses(self, parameters: Arrays) -> Float64:
+        """Return each person's loss, [N], of the objectives that read their first kind of row."""
+        model = loaded_model(parameters, self.study, self.data.modalities).eval()
+        config = self.study.config.train
+        query = queries_for(config)[0]
+        found = np.full(self.data.train.n_subjects, np.nan)
+        batches = loader_for(self.data.train, self.study).in_order(batch_size=64, query=query)
+        for batch in batches:
+            masks = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                each = losses(model, batch.to(model.device), query, config, masks).per_subject
+            found[batch.subject.numpy()] = each.cpu().numpy()
+        return found
+
+    def update_of_one(self, person: int, seed: int) -> Arrays:
+        """Return the update of a single step made from one person, with the site's own noise."""
+        alone = np.arange(self.data.train.n_subjects) == person
+        data = replace(self.data, train=people_of(self.data.train, alone), intercepts={})
+        private = self.private(self.data)
+        if private is not None:
+            private = replace(private, mechanism=_one_step(private.mechanism))
+        study = _with_one_step(self.study)
+        victim = replace(self, study=study)
+        update = victim._round(initial_parameters(study), data, 1, seed, private).update
+        return dict(update)
+
+    def _round(
+        self,
+        parameters: Arrays,
+        data: SiteData,
+        round_: int,
+        seed: int,
+        private: Private | None,
+    ) -> RoundResult:
+        order = RoundOrder(
+            round=round_,
+            rounds=self.study.config.federation.rounds,
+            groups=tuple(sorted({group_of(name) for name in parameters})),
+            evaluate=False,
+            seed=seed_for(seed, "round", round_),
+        )
+        return run_round(parameters, data, self.study, order, private)
+
+
+def _one_step(mechanism: Mechanism) -> Mechanism:
+    return replace(mechanism, sample_rate=1.0, steps=1)
+
+
+def _with_one_step(study: Study) -> Study:
+    train = study.config.train.model_copy(update={"max_steps": 1, "drop_events": 0.0})
+    return replace(study, config=study.config.model_copy(update={"train": train}))
+
+
+def people_of(sequences: Sequences, keep: Bool) -> Sequences:
+    """Return the sequences of some of the people, renumbered in their order."""
+    who = np.flatnonzero(keep)
+    s = sequences
+    items = ranges(s.offsets[who], np.diff(s.offsets)[who])
+    visits = ranges(s.visit_offsets[who], np.diff(s.visit_offsets)[who])
+    targets = ranges(s.visit_target_offsets[visits], np.diff(s.visit_target_offsets)[visits])
+    labels = np.flatnonzero(keep[s.label_subject])
+    number = np.cumsum(keep) - 1
+    return replace(
+        s,
+        **{name: getattr(s, name)[who] for name in ("subject_id", "site", "birth_us")},
+        **{name: getattr(s, name)[who] for name in ("prs", "prs_mask")},
+        **{
+            name: getattr(s, name)[items]
+            for name in (
+                *("kind", "token", "code", "quantile", "spread", "has_value", "time_us"),
+                *("visit", "wearable_row"),
+            )
+        },
+        offsets=offsets_of(np.diff(s.offsets)[who]),
+        visit_offsets=offsets_of(np.diff(s.visit_offsets)[who]),
+        visit_time_us=s.visit_time_us[visits],
+        visit_target_offsets=offsets_of(np.diff(s.visit_target_offsets)[visits]),
+        visit_target=s.visit_target[targets],
+        label_subject=number[s.label_subject[labels]],
+        label_time_us=s.label_time_us[labels],
+        label_value=s.label_value[labels],
+    )

@@ -1,0 +1,89 @@
+"""The audit of our own training: coins, subsets of people, and the whole command on a tiny site."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from healthfm_core.config import PrivacyConfig
+from healthfm_core.config.compose import compose
+from healthfm_core.training import loader_for
+from healthfm_simulations.audit.__main__ import (
+    CODES,
+    attack,
+    codes_betrayed,
+    lines,
+    main,
+    victim_of,
+)
+from healthfm_simulations.audit.victim import people_of
+
+TINY = [
+    *("data=cohort", "model=tiny", "model.width=16", "model.ffn=16", "data.cohort.subjects=60"),
+    *("data.cohort.sites=2", "data.cohort.years=2", "data.cohort.wearable_hours=0"),
+    *("tokens.k_min=2", "tokens.max_len=48", "rounds=2", "train.max_steps=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory):
+    return victim_of(compose(TINY), tmp_path_factory.mktemp("audit"))
+
+
+def test_some_of_the_people_are_read_as_they_were_among_all(victim):
+    train = victim.data.train
+    keep = victim.coins(0, "attacked")
+    some = people_of(train, keep)
+    assert np.array_equal(some.subject_id, train.subject_id[keep])
+
+    def rows(sequences):
+        batches = loader_for(sequences, victim.study).in_order(batch_size=1, query="sep")
+        return {int(sequences.subject_id[b.subject[0]]): b for b in batches}
+
+    among_all, alone = rows(train), rows(some)
+    assert alone.keys() == among_all.keys() & set(some.subject_id.tolist())
+    for person, batch in alone.items():
+        for name in ("kind", "token", "t_days", "target", "repeats", "wearable", "prs"):
+            assert torch.equal(getattr(batch, name), getattr(among_all[person], name)), name
+
+
+def test_coins_are_fair_and_everyones_own(victim):
+    flips = np.stack([victim.coins(0, str(n)) for n in range(200)])
+    assert 0.45 < flips.mean() < 0.55
+    assert np.abs(np.corrcoef(flips.T) - np.eye(flips.shape[1])).max() < 0.4
+
+
+def test_a_plain_update_of_one_person_tells_their_codes_and_a_noised_one_does_not(victim):
+    assert codes_betrayed(victim, seed=0, persons=3) > 0.99
+    private = PrivacyConfig(mode="dp", noise_multiplier=1.0)
+    assert abs(codes_betrayed(replace(victim, privacy=private), seed=0, persons=3) - 0.5) < 0.25
+    update = replace(victim, privacy=private).update_of_one(0, seed=0)
+    assert (np.abs(update[CODES]).sum(1) > 0).all()
+
+
+def test_every_finding_is_a_figure_of_the_table(victim):
+    found = attack(victim, seed=0, shadows=2, persons=2)
+    assert found.promised is None
+    assert found.codes_auroc > 0.99
+    assert 0 < found.people <= victim.data.train.n_subjects
+    assert found.epsilon_at_least >= 0.0
+    assert f"{found.ratio_auroc:.3f}" in lines([found])[-1]
+
+
+def test_the_command_writes_what_it_prints(tmp_path, capsys):
+    wanted = [*TINY, "--epsilons", "4", "--shadows", "2", "--persons", "2"]
+    assert main([*wanted, "--out", str(tmp_path)]) == 0
+    table = (tmp_path / "audit.md").read_text()
+    assert table in capsys.readouterr().out
+    (plain, private) = json.loads((tmp_path / "audit.json").read_text())["findings"]
+    assert plain["promised"] is None
+    assert 3.5 < private["promised"] <= 4.0
+
+
+def test_a_misspelt_override_is_one_sentence(capsys):
+    assert main(["modle=tiny"]) == 2
+    assert "HF-101" in capsys.readouterr().err
