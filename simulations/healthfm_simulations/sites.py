@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from healthfm_client.ingest import ingest
 from healthfm_core.config import RunConfig
@@ -106,7 +106,7 @@ def _make_stores(config: RunConfig, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return write_sites(generate(config.data.cohort, config.seed), folder)
     path = Path(config.data.path) if config.data.path else REAL_DATA / FOLDERS[source]
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if source == "eicu_demo":
         options["sites"] = config.sites
     if source == "nhanes":

@@ -111,6 +111,7 @@ def test_apple_health_keeps_the_clock_and_the_units_one(tmp_path):
         (HEALTH.format(entity='<!ENTITY a "lol">'), 310),
         (HEALTH.format(entity='<!ENTITY a SYSTEM "file:///etc/passwd">'), 310),
         (HEALTH.format(entity="")[:900], 303),
+        ('<?xml version="1.0" encoding="UTF-99"?><HealthData/>', 303),
         ("<HealthData/>", 306),
     ],
 )

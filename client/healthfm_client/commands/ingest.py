@@ -5,9 +5,12 @@ from __future__ import annotations
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands import Command, say
+from healthfm_client.commands.describe import as_text, describe
+from healthfm_client.commands.progress import progress_bar
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.reader import ReaderOptions
 from healthfm_client.ingest.registry import AUTO, readers
@@ -29,6 +32,12 @@ def configure(parser: ArgumentParser) -> None:
         its.add_argument("path", type=Path, metavar="PATH", help="file or folder of the raw data")
         its.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
         its.add_argument("--overwrite", action="store_true", help="replace stores that are there")
+        its.add_argument(
+            "--resume", action="store_true", help="after an interruption, go on from what was read"
+        )
+        its.add_argument(
+            "--dry-run", action="store_true", help="do it all, say what came of it, keep nothing"
+        )
         for option in options.model_fields:
             _add_flag(its, options, option)
 
@@ -50,16 +59,36 @@ def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -
 
 def run(arguments: Namespace) -> int:
     """Ingest, and print a line per store (a few of many) and one of all."""
+    out: Path = arguments.out
+    if not arguments.dry_run:
+        _report([SiteStore.open(path) for path in _ingested(arguments, out)])
+        return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder:
+        stores = [SiteStore.open(path) for path in _ingested(arguments, Path(folder) / out.name)]
+        _report(stores)
+        for store in stores[:SHOWN]:
+            say(as_text(describe(store, THRESHOLD), THRESHOLD))
+    say("Nothing was kept: this was a dry run.")
+    return 0
+
+
+def _ingested(arguments: Namespace, out: Path) -> list[Path]:
     given = vars(arguments).items()
     options = {k.removeprefix("option_"): v for k, v in given if k.startswith("option_")}
-    paths = ingest(
-        arguments.source,
-        arguments.path,
-        arguments.out,
-        overwrite=arguments.overwrite,
-        **options,
-    )
-    stores = [SiteStore.open(path) for path in paths]
+    with progress_bar() as progress:
+        return ingest(
+            arguments.source,
+            arguments.path,
+            out,
+            overwrite=arguments.overwrite,
+            resume=arguments.resume and not arguments.dry_run,
+            progress=progress,
+            **options,
+        )
+
+
+def _report(stores: list[SiteStore]) -> None:
     for store in stores[:SHOWN]:
         facts = f"{_count(len(store.subjects()))} subjects, {', '.join(sorted(store.modalities))}"
         say(f"{store.path}: {facts}")
@@ -73,7 +102,6 @@ def run(arguments: Namespace) -> int:
     if rejected:
         reasons = ", ".join(f"{_count(n)} {reason}" for reason, n in sorted(rejected.items()))
         say(f"set aside in rejected/: {reasons}")
-    return 0
 
 
 def _count(number: int) -> str:

@@ -155,7 +155,7 @@ def _records(file: Path) -> Records:
             while chunk := raw.read(_CHUNK):
                 parser.Parse(chunk, False)
             parser.Parse(b"", True)
-    except (expat.ExpatError, OSError, ValueError) as error:
+    except (expat.ExpatError, OSError, ValueError, LookupError) as error:
         raise unreadable(file, "it is cut off or no XML") from error
     return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,8 @@ def read_scores(path: Path) -> pa.Table:
         column = header[int(wrong[1])] if wrong and int(wrong[1]) < len(header) else None
         seen = f'column "{column}" is not a number throughout' if column else "rows are cut off"
         raise _error(308 if column else 303, path.name, seen, "numbers are wanted") from error
+    except (OSError, pa.ArrowException) as error:
+        raise _error(303, path.name, "the file is cut off or damaged", "text is wanted") from error
     refuse_empty(table, path.name)
     refuse_nulls(table, ["sampleset", "IID", "PGS"], path.name)
     return table
@@ -106,7 +109,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     try:
         with gzip.open(path, "rt") if path.name.endswith(".gz") else path.open() as lines:
             first = lines.readline().rstrip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise _error(303, path.name, "the file cannot be read", "text is wanted") from error
     delimiter = max(_DELIMITERS, key=first.count)
     return [name.strip().strip('"').removeprefix("#") for name in first.split(delimiter)], delimiter

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import shutil
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +24,14 @@ SPLIT_UP: Final = ".by-site"
 
 
 def ingest(
-    source: str, path: Path, out: Path, *, overwrite: bool = False, **options: object
+    source: str,
+    path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress = unseen,
+    **options: object,
 ) -> list[Path]:
     """Turn raw data into site stores.
 
@@ -31,6 +42,9 @@ def ingest(
         out: New folder: ``out/<site>`` for each site, or the store itself for a source that is one
             site. It appears when every store has passed its check, or not at all.
         overwrite: Replace stores that are there.
+        resume: After an interruption keep what was read whole of a source that comes as a stream,
+            and go on from it where the source and the options are the same.
+        progress: Told of the rows of a stream as they are read and written.
         options: The reader's options by name.
 
     Returns:
@@ -51,7 +65,24 @@ def ingest(
         sites: Iterator[Site | BySite] = iter(reader.read(place, parsed))
         if not reader.links:
             sites = relinked(sites, parsed)
-        return write_sites(sites, out, overwrite=overwrite)
+        work = _work(Path(path), out, parsed) if resume else None
+        done = write_sites(sites, out, overwrite=overwrite, work=work, progress=progress)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        return done
+
+
+def _work(path: Path, out: Path, options: ReaderOptions) -> Path:
+    """Return the folder that outlasts an interruption; those of other sources to `out` go."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    said = f"{facts}{options.model_dump_json()}{version('healthfm')}"
+    start = f".{out.name}.work-"
+    work = out.parent / f"{start}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    for other in out.parent.glob(f"{glob.escape(start)}*"):
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
+    return work
 
 
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
@@ -101,7 +132,8 @@ def write_sites(
         for site in _one_by_one(sites, folder / SPLIT_UP, progress):
             if site.name is None:
                 folder.rmdir()
-                _write(site, folder, out.name, work, progress)
+                place = None if work is None else work / "store"
+                _write(site, folder, out.name, place, progress)
                 return [out]
             if site.name in names:
                 raise _two_of_a_name(site.name)

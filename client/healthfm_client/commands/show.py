@@ -1,0 +1,116 @@
+"""``show STORE --subject ID``: one person's record as a clinician would read it.
+
+It is printed where it is asked for and goes nowhere else: a check that what was ingested is what
+the record says.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from meds import birth_code, death_code
+
+from healthfm_client.commands import Command, say
+from healthfm_client.commands.explain import check_stays, write_private
+from healthfm_core.data.layout import CODES_FILE, read_parquet
+from healthfm_core.data.schemas import PRS_PREFIX
+from healthfm_core.data.store import SiteStore
+
+YEAR_DAYS: Final = 365.25
+_VITAL: Final = {birth_code: "Birth", death_code: "Death"}
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("store", type=Path, metavar="STORE", help="the site's store")
+    parser.add_argument("--subject", type=int, required=True, metavar="ID", help="whose record")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="new text file [the terminal]")
+
+
+def run(arguments: Namespace) -> int:
+    """Show one person."""
+    if arguments.out is not None:
+        check_stays(arguments.out)
+    store = SiteStore.open(arguments.store).narrowed(subjects=[arguments.subject])
+    text = "\n".join(record(store))
+    if arguments.out is None:
+        say(text)
+    else:
+        write_private(arguments.out, text + "\n")
+        say(f"{arguments.out}: about one person; only you can read it, and it stays at this site")
+    return 0
+
+
+def record(store: SiteStore) -> Iterator[str]:
+    """Yield the lines of a view of one person: who, then day by day, then what was worn."""
+    names = descriptions(store)
+    events = store.events().to_pylist()
+    born = next((e["time"] for e in events if e["code"] == birth_code), None)
+    yield f"Subject of {store.name}"
+    for event in (e for e in events if e["time"] is None):
+        yield f"  {_line(event, names)}"
+    day = None
+    for event in (e for e in events if e["time"] is not None):
+        if event["time"].date() != day:
+            day = event["time"].date()
+            age = "" if born is None else f", aged {(event['time'] - born).days / YEAR_DAYS:.1f}"
+            yield ""
+            yield f"{day:%d %B %Y}{age}"
+        clock = f"{event['time']:%H:%M}" if event["time"].time().isoformat() != "00:00:00" else ""
+        yield f"  {clock:<5}  {_line(event, names)}"
+    for device in store.devices:
+        yield ""
+        yield f"Worn: {device}"
+        yield from _worn(store.wearable(device))
+
+
+def descriptions(store: SiteStore) -> dict[str, str]:
+    """Return code → its description; one that has none takes that of the code above it."""
+    file = store.path / CODES_FILE
+    table = read_parquet(file, CODES_FILE) if file.is_file() else None
+    if table is None:
+        return {}
+    known = dict(zip(table["code"].to_pylist(), table["description"].to_pylist(), strict=True))
+    named = {code: text for code, text in known.items() if text}
+    for code in known:
+        base, _, rest = code.rpartition("//")
+        if code not in named and base in named:
+            named[code] = f"{named[base]}: {_answer(rest, named)}" if ":" in rest else named[base]
+    return named
+
+
+def _answer(rest: str, named: dict[str, str]) -> str:
+    return named.get(rest.replace(":", "//"), rest)
+
+
+def _line(event: dict[str, Any], names: dict[str, str]) -> str:
+    code, value = event["code"], event["numeric_value"]
+    if code in _VITAL:
+        return _VITAL[code]
+    if code.startswith(PRS_PREFIX) and value is not None:
+        percent = NormalDist().cdf(value) * 100
+        return f"Polygenic score {code.removeprefix(PRS_PREFIX)}: z {value:+.2f} ({percent:.0f} %)"
+    name = names.get(code)
+    said = f"{name} [{code}]" if name else code.replace("//", " ")
+    unit = code.split("//", 2)[2] if code.count("//") > 1 else ""
+    number = "" if value is None else f" = {value:g} {unit}".rstrip()
+    text = f" “{event['text_value']}”" if event.get("text_value") else ""
+    return f"{said}{number}{text}"
+
+
+def _worn(table: pa.Table) -> Iterator[str]:
+    for row in table.to_pylist():
+        seen = np.array(row["mask"], np.bool_)
+        if seen.any():
+            mean = np.array(row["value"])[seen].mean()
+            hours = seen.sum() / row["hz"] / 3600
+            yield f"  {row['start']:%d %B %Y}  {row['channel']:<12} {hours:.1f} h, mean {mean:.1f}"
+
+
+COMMAND = Command("show", "one person's record in words; stays here", configure, run)

@@ -1,0 +1,92 @@
+"""What a site admin sees: a record in words, a dry run, a reading that goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from healthfm_client.__main__ import main
+from healthfm_client.ingest import ingest
+
+CDM = Path(__file__).parents[1] / "ingest" / "omop_cdm"
+
+
+def test_a_record_reads_naturally(tmp_path, capsys):
+    ingest("omop", CDM, tmp_path / "out")
+    assert main(["show", str(tmp_path / "out"), "--subject", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Subject of out"
+    assert "  Gender M" in lines
+    assert "02 January 2010, aged 59.8" in lines
+    assert "         Glucose [LOINC//2345-7//mg/dL] = 90 mg/dL" in lines
+    assert "         Type 2 diabetes mellitus [SNOMED//44054006]" in lines
+    assert lines[-1] == "         Death"
+
+
+def test_a_person_who_is_not_there_is_not_guessed(tmp_path, capsys):
+    ingest("omop", CDM, tmp_path / "out")
+    assert main(["show", str(tmp_path / "out"), "--subject", "77"]) == 3
+    said = capsys.readouterr()
+    assert "HF-210" in said.err
+    assert "77" not in said.err + said.out
+
+
+def test_a_record_in_a_file_is_for_its_owner(tmp_path):
+    ingest("omop", CDM, tmp_path / "out")
+    file = tmp_path / "one.txt"
+    assert main(["show", str(tmp_path / "out"), "--subject", "1", "--out", str(file)]) == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "Glucose" in file.read_text()
+
+
+def test_a_dry_run_says_what_would_come_of_it_and_keeps_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["ingest", "omop", str(CDM), "--out", str(out), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "set aside in rejected/: <20 before_birth" in said
+    assert "most_common" not in said
+    assert said.endswith("Nothing was kept: this was a dry run.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_goes_on_to_the_same_store(tmp_path, repository):
+    rng = np.random.default_rng(0)
+    cdm = tmp_path / "cdm"
+    cdm.mkdir()
+    people = "\n".join(f"{n},8507,19{n % 90 + 10}" for n in range(1, 2001))
+    (cdm / "person.csv").write_text(f"person_id,gender_concept_id,year_of_birth\n{people}\n")
+    for table, about, day in (
+        ("condition_occurrence", "condition", "condition_start_date"),
+        ("procedure_occurrence", "procedure", "procedure_date"),
+    ):
+        rows = zip(rng.integers(1, 2001, 400_000), rng.integers(1, 5000, 400_000), strict=True)
+        lines = [f"{who},{what},2015-01-{what % 28 + 1:02d}" for who, what in rows]
+        head = f"person_id,{about}_concept_id,{day}"
+        (cdm / f"{table}.csv").write_text("\n".join([head, *lines]))
+    command = [sys.executable, str(repository / "client" / "client.py"), "ingest", "omop"]
+    command += [str(cdm), "--out", str(tmp_path / "out"), "--resume"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    waited = time.monotonic() + 120
+    journal = ".out.work-*/store/journal.json"
+    while process.poll() is None and time.monotonic() < waited:
+        if any("condition" in f.read_text() for f in tmp_path.glob(journal)):
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(journal))
+    assert main(command[2:]) == 0
+    ingest("omop", cdm, tmp_path / "at_once")
+    one, other = tmp_path / "out", tmp_path / "at_once"
+    files = sorted(f.relative_to(one) for f in (one / "data").rglob("*.parquet"))
+    assert files
+    assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
+    assert not list(tmp_path.glob(".out.*work*"))
