@@ -59,8 +59,10 @@ class Approvals:
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         yield from sorted(found, key=lambda asked: (asked.since, asked.run))
 
-    def check(self, contract: Contract, now: datetime | None = None) -> None:
-        """Refuse a run that nobody has approved, and note that it asks.
+    def check(
+        self, contract: Contract, words: tuple[str, ...], now: datetime | None = None
+    ) -> None:
+        """Refuse a run that nobody has approved, and note that it asks, in `words`.
 
         Raises:
             PolicyError: It waits (HF-503) or was denied (HF-506).
@@ -72,7 +74,7 @@ class Approvals:
                 run=terms.run,
                 study=contract.study,
                 config_hash=terms.config_hash,
-                words=in_words(contract),
+                words=words,
                 since=_stamp(now),
                 expires=_stamp(contract.expires),
             )
@@ -119,19 +121,26 @@ class Approvals:
         files.replace(self._folder / f"{asked.run}.json", text.encode())
 
 
-def in_words(contract: Contract) -> tuple[str, ...]:
-    """Return what a run would do at the site, for who knows the hospital and not the model."""
+def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, ...]:
+    """Return what a run would do at the site, for who knows the hospital and not the model.
+
+    Args:
+        contract: What the coordinator signed.
+        k_min: The site's own threshold for counts.
+        own_noise: Whether the site adds noise whatever a run asks.
+    """
     terms = contract.terms
+    k = max(terms.k_min, k_min)
     modalities = ", ".join(_MODALITIES.get(m, m) for m in terms.modalities)
     return (
         f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
         "It trains a model on this site's computer. Records, names and dates stay here.",
-        f"First it asks how many people have each code; counts under {terms.k_min} stay here.",
+        f"First it asks how many people have each code; counts under {k} stay here.",
         f"Then, {terms.rounds} times, it sends a model, trains it here for a while, and gets the "
         "changes of the model back, with averages of how well it does.",
         f"It reads: {modalities or 'whatever site.yaml permits'}.",
         "Noise is added that bounds what the changes can tell about any one person."
-        if terms.has_noise
+        if terms.has_noise or own_noise
         else "No noise is added: changes of a model are known to tell a little about the people "
         "it was trained on.",
         "The coordinator sees only sums over several sites."

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from flwr.app import Context
 
 from healthfm_client import resources
+from healthfm_client.approvals import in_words
 from healthfm_client.home import SiteHome
 from healthfm_client.local import StoreSpec
 from healthfm_client.policy import SitePolicy
@@ -94,7 +95,10 @@ class Node:
         )
         self.policy.check_terms(contract.terms)
         if self.policy.require_approval:
-            self.home.approvals().check(contract, now)
+            rules = self.policy
+            own_noise = rules.privacy.mode == "dp"
+            words = in_words(contract, k_min=rules.k_min, own_noise=own_noise)
+            self.home.approvals().check(contract, words, now)
         return contract
 
 

@@ -81,6 +81,18 @@ def test_who_approves_late_takes_part_all_the_same(
     assert refused[:3] == [503, 503, None]
 
 
+def test_the_words_say_what_the_sites_own_rules_make_of_a_run(tmp_path: Path, capsys) -> None:
+    private = {"mode": "dp", "epsilon": 3.0}
+    study, sites = enrolled.three(tmp_path, require_approval=True, k_min=35, privacy=private)
+    with pytest.raises(ProtocolError, match="HF-503"):
+        enrolled.run(enrolled.Wire(sites), study, tmp_path / "run")
+    assert command(sites[0].home, "requests") == 0
+    said = capsys.readouterr().out
+    assert "counts under 35 stay here" in said
+    assert "Noise is added that bounds" in said
+    assert "No noise" not in said
+
+
 def test_a_denied_run_is_refused_and_another_run_asks_anew(tmp_path: Path, capsys) -> None:
     study, sites = enrolled.three(tmp_path)
     home = SiteHome(sites[1].home)
@@ -265,7 +277,10 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     assert (status["site"], status["state"], status["lines_in_log"]) == ("north", "open", 0)
     assert status["processes_run"] is False
     assert command(site, "status") == 0
-    assert "certificate until" in capsys.readouterr().out
+    lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    shown = {name.strip(): value for name, value in lines}
+    assert (shown["lines in log"], shown["runs waiting"]) == ("0", "0")
+    assert (shown["processes run"], shown["last left"]) == ("no", "nothing")
 
 
 @pytest.mark.parametrize(

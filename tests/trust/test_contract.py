@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.errors import TrustError
@@ -154,6 +154,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text('abcé\u0000"', max_size=4), JSON, max_size=5))
 def test_any_configuration_survives_the_canonical_form(config):
     now = now_utc().replace(microsecond=0)

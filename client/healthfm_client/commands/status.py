@@ -28,8 +28,7 @@ def run(arguments: Namespace) -> int:
         say(json.dumps(found, indent=2))
     else:
         for name, value in found.items():
-            shown = {True: "yes", False: "no", None: "nothing"}.get(value, value)
-            say(f"{name.replace('_', ' '):<20} {shown}")
+            say(f"{name.replace('_', ' '):<20} {_shown(value)}")
     return 0
 
 
@@ -56,6 +55,12 @@ def status(home: SiteHome) -> dict[str, Any]:
         "last_left": None if last is None else f"{last['at'][:19]} {last['what']}",
         "lines_in_log": 0 if last is None else last["n"],
     }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "nothing" if value is None else str(value)
 
 
 COMMAND = Command("status", "how this site stands with its study", configure, run)
