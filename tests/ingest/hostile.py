@@ -3,7 +3,8 @@
     python -m tests.ingest.hostile [--inputs 10000] [--seed 0]
 
 Each input must end in a sound store or in an error with a code; nothing may be left of a store
-that failed, nor of what it was made from, and the process must stay under 2 GB. Prints what came of them.
+that failed, nor of what it was made from, and the process must stay under 2 GB. Prints what came of
+them.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def combine(columns: Sequence[pa.ChunkedArray], namer: Namer) -> tuple[pa.Array,
 
 def tidy(code: str) -> str:
     """Return a code without what breaks a line, and cut to `LONGEST_CODE`."""
+    if len(code) <= LONGEST_CODE and code.isprintable() and " " not in code:
+        return code
     return " ".join("".join(c if c.isprintable() else " " for c in code[:LONGEST_CODE]).split())
 
 
