@@ -1,0 +1,81 @@
+"""Differential privacy of a sum to which each site adds its share of the noise.
+
+No site trusts another to add noise, nor the coordinator: each adds a discrete Gaussian of variance
+σ² to its whole numbers before they are masked, and the sum of h honest sites carries variance h·σ².
+A sum of discrete Gaussians is not one, but so near that concentrated differential privacy holds
+with (Kairouz, Liu and Steinke, ICML 2021, Proposition 14 and Theorem 5)
+
+    ε² / 2,  ε = min(√(Δ²/(h σ²) + τ d / 2), Δ/(√h σ) + τ √d),
+    τ = 10 Σ_{k=1}^{h-1} exp(-2 π² σ² k/(k+1)),
+
+Δ being the L2 sensitivity in whole numbers and d the length. From σ = 2 on τ is below 1e-15.
+
+The unit is what the caller's Δ is of: a site that takes part or not (its clip, once), or one
+subject, whose record can change its site's clipped update into any other (the clip, twice).
+Not covered: sites that take their share out again; the caller leaves them out of h.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def distance_to_gaussian(sigma: float, sites: int) -> float:
+    """Return τ: how far the sum of `sites` discrete Gaussians is from one, per coordinate."""
+    return 10.0 * math.fsum(
+        math.exp(-2 * math.pi**2 * sigma**2 * k / (k + 1)) for k in range(1, sites)
+    )
+
+
+def concentrated(sensitivity: float, sigma: float, sites: int, length: int) -> float:
+    """Return ρ: the sum is ρ-zCDP, its Rényi divergence of order α at most α·ρ.
+
+    Args:
+        sensitivity: Δ, L2, in units of the ring.
+        sigma: Parameter of one site's noise, likewise, at least 1/2.
+        sites: h, honest sites in the sum.
+        length: d, numbers in the sum.
+
+    Raises:
+        ValueError: σ is under 1/2, for which nothing is proven.
+    """
+    if sigma < 0.5:
+        raise ValueError("a share of noise under 1/2 is not proven to add up")
+    tau = distance_to_gaussian(sigma, sites)
+    ratio = sensitivity / (math.sqrt(sites) * sigma)
+    epsilon = min(math.sqrt(ratio**2 + tau * length / 2), ratio + tau * math.sqrt(length))
+    return epsilon**2 / 2
+
+
+def epsilon_of(rho: float, delta: float) -> float:
+    """Return ε so that ρ-zCDP is (ε, δ)-DP (Canonne, Kamath and Steinke 2020, Corollary 13).
+
+    Args:
+        rho: Sum of the rounds' ρ; 0 is perfect privacy.
+        delta: Between 0 and 1.
+    """
+    if rho == 0:
+        return 0.0
+    best = math.sqrt(math.log(1 / delta) / rho) + 1
+    orders = 1 + (best - 1) * np.geomspace(1e-2, 1e2, 20_001)
+    found = orders * rho + np.log(1 / (orders * delta)) / (orders - 1) + np.log1p(-1 / orders)
+    return max(0.0, float(found.min()))
+
+
+def noise_for(epsilon: float, delta: float, rounds: int) -> float:
+    """Return the noise multiplier σ/Δ of the whole sum whose rounds together cost ε at most.
+
+    Args:
+        epsilon: Above 0.
+        delta: Between 0 and 1.
+        rounds: How many sums are opened.
+    """
+    low, high = 0.0, 1.0
+    while epsilon_of(high, delta) < epsilon:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if epsilon_of(middle, delta) <= epsilon else (low, middle)
+    return math.sqrt(rounds / (2 * low)) * (1 + 1e-12)
