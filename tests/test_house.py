@@ -115,7 +115,9 @@ def no_statistics() -> SiteStatistics:
 def test_the_privacy_page_names_every_record_that_leaves():
     page = (ROOT / "docs" / "privacy.md").read_text()
     records = {protocol.ORDER, protocol.SITE, protocol.ARRAYS, protocol.WEIGHTS, protocol.METRICS}
+    records |= {protocol.LETTER}
     messages = {protocol.STATISTICS, protocol.PREPARE, protocol.TRAIN}
+    messages |= {protocol.KEYS, protocol.SHARES, protocol.UNMASK}
     wanted = records | messages | set(no_statistics().to_arrays()) | set(SitePolicy().metrics)
     assert {word for word in wanted if f"`{word}`" not in page} == set()
 

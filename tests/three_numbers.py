@@ -7,7 +7,7 @@ to its pull, plus a little noise from the order's seed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
+from healthfm_core.tokens.statistics import MODALITIES as STATISTICS_OF
+from healthfm_core.tokens.statistics import SiteStatistics
+from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.training import Private
 from healthfm_simulations.engine import Apps, NodeSpec
@@ -58,7 +61,7 @@ class ServerWork:
 
     def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
-        assert all(found["count"].tolist() for found in statistics)
+        assert all(found["subjects"].tolist() for found in statistics)
         return VOCABULARY
 
     def initial_parameters(
@@ -88,8 +91,9 @@ class ClientWork:
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
     ) -> Arrays:
-        """The number of people."""
-        return {"count": np.array([_raw(stores)["n"]]), "k": np.array([tokens.k_min])}
+        """The number of people, as those who have the one code."""
+        held, n = self.describe(stores)
+        return counts_of(n, held)
 
     def load(self, stores: Sequence[StoreSpec], study: Study) -> Any:
         """The site's number."""
@@ -156,6 +160,30 @@ def _spoil(
         case "interrupt":
             raise KeyboardInterrupt
     return update, weights
+
+
+def counts_of(n: int, modalities: Collection[str]) -> Arrays:
+    """Statistics of a site whose n people all have the code A and all its modalities."""
+    one, none, real = np.array([n], np.int64), np.zeros(0, np.int64), np.zeros(0)
+    found = SiteStatistics(
+        codes=("A",),
+        subjects=one,
+        timed_subjects=one,
+        visits=one,
+        reached=one,
+        all_visits=one,
+        sketch=Sketch(none.astype(np.int32), none.astype(np.int32), none),
+        scores=(),
+        score_subjects=none,
+        channels=(),
+        channel_subjects=none,
+        channel_sum=real,
+        channel_square=real,
+        channel_hz=real,
+        modality_subjects=np.array([n * (m in modalities) for m in STATISTICS_OF], np.int64),
+        label_values=np.zeros(2, np.int64),
+    )
+    return dict(found.to_arrays())
 
 
 def _raw(stores: Sequence[StoreSpec]) -> Any:

@@ -1,7 +1,8 @@
-"""The app that answers a coordinator: statistics, prepare, train. Nothing else is ever answered.
+"""The app that answers a coordinator: statistics, prepare, train, and the letters of secure sums.
 
-Every answer is either the records named in `healthfm_core.federation.protocol` or an error with a
-code and one sentence. What goes out passes the site's policy last.
+Nothing else is ever answered. Every answer is either the records named in
+`healthfm_core.federation.protocol` or an error with a code and one sentence. What goes out passes
+the site's policy last.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +23,15 @@ from healthfm_client import budget, leaving
 from healthfm_client.core_work import CoreWork
 from healthfm_client.home import SiteHome
 from healthfm_client.local import LocalWork, StoreSpec
+from healthfm_client.masked_statistics import statistics_arrays
+from healthfm_client.masking import Masking
 from healthfm_client.node import HOME, Node
 from healthfm_client.records import parameters_of, to_record
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
-from healthfm_core.federation import contracting, protocol
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation import checks, contracting, protocol
+from healthfm_core.federation.groups import BACKBONE, group_of, groups_held
+from healthfm_core.federation.noisy_round import round_layout
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.trust.contract import Contract
 
@@ -54,6 +60,18 @@ class Site:
         """Train one round and answer with the update of the groups the site holds."""
         return _answer(message, context, self._train)
 
+    def keys(self, message: Message, context: Context) -> Message:
+        """Begin a session of secure aggregation and answer with signed keys."""
+        return _answer(message, context, partial(_letter, Masking.keys))
+
+    def shares(self, message: Message, context: Context) -> Message:
+        """Answer everybody's keys with sealed shares."""
+        return _answer(message, context, partial(_letter, Masking.shares))
+
+    def unmask(self, message: Message, context: Context) -> Message:
+        """Give the shares that open the sum, and end the session."""
+        return _answer(message, context, partial(_letter, Masking.unmask))
+
     def _statistics(self, message: Message, node: Node, context: Context) -> RecordDict:
         order = _order(message)
         protocol.check_version(int(str(order["version"])), where="coordinator")
@@ -62,11 +80,24 @@ class Site:
         contract = node.agree(order)
         if contract is not None:
             contracting.check_statistics(contract, tokens, task)
-        record = self._site_record(node)
-        arrays = self._work.statistics(
-            node.stores, node.policy.raise_threshold(tokens), task or None
+        tokens = node.policy.raise_threshold(tokens)
+        if not order.get("secure"):
+            record = self._site_record(node)
+            arrays = self._work.statistics(node.stores, tokens, task or None)
+            return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
+        hidden = self._site_record(node, hide=bool(order["hide"]))
+        if order.get("step") is None:
+            return RecordDict({protocol.SITE: hidden})
+        modalities, _ = self._work.describe(node.stores)
+        masked = statistics_arrays(
+            order,
+            modalities,
+            (node.stores, tokens.model_dump_json(), task),
+            lambda: self._work.statistics(node.stores, tokens, task or None),
         )
-        return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
+        letter = message.content.config_records[protocol.LETTER]
+        Masking(node.name, context).mask(str(letter["json"]), masked)
+        return RecordDict({protocol.ARRAYS: to_record(masked)})
 
     def _prepare(self, message: Message, node: Node, context: Context) -> RecordDict:
         text = str(_order(message)[_STUDY])
@@ -74,13 +105,18 @@ class Site:
         contract = node.agree(_order(message))
         if contract is not None:
             contracting.check_study(contract, study)
-        record = self._site_record(node)
+        secure = study.config.federation.secure_aggregation
+        hide = secure.enabled and secure.hide_modalities
+        record = self._site_record(node, hide=hide)
         data = self._load(node, study)
         budget.admit(self._work, node.policy.privacy, context, study, data)
         agreed = "" if contract is None else contract.to_json()
         context.state[_STUDY] = ConfigRecord({"json": text, "hash": study.hash, "contract": agreed})
         coverage = self._work.coverage(node.stores, study)
         metrics = node.policy.metrics_to_send(coverage, _wanted(contract))
+        if hide:  # a site without clinical events has no coverage, which would tell
+            _log.info("coverage of this site's record: %s", metrics)
+            metrics = {}
         return RecordDict({protocol.SITE: record, protocol.METRICS: MetricRecord(dict(metrics))})
 
     def _train(self, message: Message, node: Node, context: Context) -> RecordDict:
@@ -91,6 +127,8 @@ class Site:
             contracting.check_order(contract, order, study_hash)
         study, data = self._prepared(node, study_hash, context)
         parameters = parameters_of(message.content.array_records[protocol.ARRAYS])
+        if study.config.federation.secure_aggregation.enabled:
+            return self._masked_round(message, node, context, study, data, order, parameters)
         rules = node.policy.privacy
         result = budget.train(self._work, rules, context, parameters, data, study, order)
         weights = node.policy.groups_to_send(
@@ -107,7 +145,42 @@ class Site:
             }
         )
 
-    def _site_record(self, node: Node) -> ConfigRecord:
+    def _masked_round(
+        self,
+        message: Message,
+        node: Node,
+        context: Context,
+        study: Study,
+        data: Any,
+        order: RoundOrder,
+        parameters: Mapping[str, Any],
+    ) -> RecordDict:
+        """Train on the groups the site holds and answer with masked arrays of all of them."""
+        letter = message.content.config_records[protocol.LETTER]
+        contract = _agreed(node, study.hash, context)
+        masking = Masking(node.name, context)
+        modalities, n_subjects = self._work.describe(node.stores)
+        layout = round_layout(
+            study,
+            checks.Contract.of(parameters, study.config.federation.max_update_norm),
+            masking.book,
+            int(str(letter["capacity"])),
+        )
+        held = groups_held(modalities, order.groups)
+        own = {name: array for name, array in parameters.items() if group_of(name) in held}
+        ordered, rules = replace(order, groups=held), node.policy.privacy
+        result = budget.train(self._work, rules, context, own, data, study, ordered)
+        weights = node.policy.groups_to_send({g: result.weights.get(g, 0.0) for g in held})
+        arrays = layout.encode(
+            result.update,
+            weights,
+            node.policy.metrics_to_send(result.metrics, _wanted(contract)),
+            weights.get(BACKBONE, float(n_subjects)),
+        )
+        masking.mask(str(letter["json"]), arrays)
+        return RecordDict({protocol.ARRAYS: to_record(arrays)})
+
+    def _site_record(self, node: Node, *, hide: bool = False) -> ConfigRecord:
         modalities, n_subjects = self._work.describe(node.stores)
         node.policy.check_cohort(n_subjects)
         return ConfigRecord(
@@ -115,7 +188,7 @@ class Site:
                 "version": protocol.VERSION,
                 "site": node.name,
                 "node": str(node.node_id),
-                "modalities": json.dumps(sorted(modalities)),
+                "modalities": json.dumps([] if hide else sorted(modalities)),
                 "subjects": n_subjects,
             }
         )
@@ -132,6 +205,14 @@ class Site:
         if (node.stores, study_hash) not in _prepared:
             self._load(node, Study.from_json(str(_remembered(study_hash, context)["json"])))
         return _prepared[node.stores, study_hash]
+
+
+def _letter(
+    step: Callable[[Masking, str], str], message: Message, node: Node, context: Context
+) -> RecordDict:
+    text = str(message.content.config_records[protocol.LETTER]["json"])
+    answer = step(Masking(node.name, context), text)
+    return RecordDict({protocol.LETTER: ConfigRecord({"json": answer})})
 
 
 def _order(message: Message) -> ConfigRecord:
@@ -214,6 +295,9 @@ def make_app(work: LocalWork) -> ClientApp:
     site, app = Site(work), ClientApp()
     app.query("statistics")(site.statistics)
     app.query("prepare")(site.prepare)
+    app.query("keys")(site.keys)
+    app.query("shares")(site.shares)
+    app.query("unmask")(site.unmask)
     app.train()(site.train)
     return app
 

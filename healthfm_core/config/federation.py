@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
+from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 
 
 class ServerOptimizerConfig(Schema):
@@ -17,6 +18,17 @@ class ServerOptimizerConfig(Schema):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.99, ge=0, lt=1)
     eps: float = Field(1e-3, gt=0)
+
+
+class RobustConfig(Schema):
+    """What stands in for the weighted mean where some sites may be hostile."""
+
+    name: Literal["none", "median", "trimmed_mean", "krum", "multi_krum"] = Field(
+        "none", description="none: the weighted mean; the others count every site once"
+    )
+    hostile: float = Field(
+        0.2, gt=0, lt=0.5, description="share of a group's sites that may be hostile"
+    )
 
 
 class FederationConfig(Schema):
@@ -51,3 +63,15 @@ class FederationConfig(Schema):
     evaluate_every: int = Field(1, ge=0, description="tuning metrics each n rounds; 0: never")
     keep_checkpoints: int = Field(3, ge=1)
     server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
+    secure_aggregation: SecureAggregationConfig = SecureAggregationConfig()
+    robust: RobustConfig = RobustConfig()
+
+    @model_validator(mode="after")
+    def _robust_needs_to_see(self) -> Self:
+        if self.robust.name != "none" and self.secure_aggregation.enabled:
+            raise ValueError(
+                "federation.robust compares the sites' updates one with another, and under "
+                "federation.secure_aggregation nobody sees one: choose between a coordinator "
+                "that may be curious and sites that may be hostile"
+            )
+        return self

@@ -94,6 +94,14 @@ class Fold:
         """
         flat = self._sums.pop(group)
         flat /= self.weight(group)
+        return self.shaped(group, flat)
+
+    def can_tell(self, group: str) -> bool:
+        """Return whether the sites that moved `group` are enough for this kind of mean."""
+        return bool(self._weights.get(group))
+
+    def shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
+        """Return one group's numbers in a row as its parameters."""
         means, start = {}, 0
         for name in self._contract.groups[group]:
             shape = self._contract.shapes[name]

@@ -6,8 +6,12 @@ message       to the site                            back
 `STATISTICS`  version, tokens configuration, task     site record, statistics arrays
 `PREPARE`     the study                              site record, coverage metrics
 `TRAIN`       order, parameters of the groups held   site's name and node, update, weights, metrics
+`KEYS`        terms of a session                      signed keys
+`SHARES`      everybody's keys                        sealed shares
+`UNMASK`      who sent an input and who did not       one share for each neighbour
 ============  =====================================  ============================================
 
+The last three are secure aggregation's, around a `TRAIN` or `STATISTICS` whose arrays are masked.
 In a deployment the first two orders carry a signed contract besides (`contracting`). An error reply
 carries a code of `healthfm_core.errors.CODES` and its one sentence.
 """
@@ -35,18 +39,25 @@ VERSION: Final = 1
 STATISTICS: Final = "query.statistics"
 PREPARE: Final = "query.prepare"
 TRAIN: Final = "train"
+KEYS: Final = "query.keys"
+SHARES: Final = "query.shares"
+UNMASK: Final = "query.unmask"
 
 ORDER: Final = "order"
 SITE: Final = "site"
 ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
+LETTER: Final = "letter"
 """Names of the records in a message; no message carries any other."""
 
 LEAVING: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset({SITE, ARRAYS}),
     PREPARE: frozenset({SITE, METRICS}),
     TRAIN: frozenset({SITE, ARRAYS, WEIGHTS, METRICS}),
+    KEYS: frozenset({LETTER}),
+    SHARES: frozenset({LETTER}),
+    UNMASK: frozenset({LETTER}),
 }
 """Message → the records that may go back; a site holds back a reply with any other."""
 SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})

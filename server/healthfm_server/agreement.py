@@ -16,6 +16,7 @@ from healthfm_core.federation.groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_server.admission import Admission
 from healthfm_server.exchange import Exchange, Patience
+from healthfm_server.masked_statistics import MaskedStatistics
 from healthfm_server.progress import Listener, Phase, ProgressEvent
 from healthfm_server.records import read
 from healthfm_server.run_store import RunStore
@@ -56,15 +57,12 @@ class Agreement:
                 (HF-406).
         """
         run = self.store.run_id()
-        order: dict[str, Any] = {
-            "version": protocol.VERSION,
-            "tokens": config.tokens.model_dump_json(),
-            "task": config.label_task or "",
-        }
 
         def ask() -> ConfigRecord:
-            return ConfigRecord({**order, **self.admission.before(run, config)})
+            return ConfigRecord({**_question(config), **self.admission.before(run, config)})
 
+        if config.federation.secure_aggregation.enabled:
+            return self._masked_study(nodes, config, ask)
         found: dict[int, tuple[Site, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
@@ -78,9 +76,29 @@ class Agreement:
             [site.modalities for site in sites.values()], config.federation.aggregation
         )
         arrays = [found[site.node_id][1] for site in sites.values()]
+        return self._write(arrays, modalities, config)
+
+    def _masked_study(
+        self, nodes: list[int], config: RunConfig, ask: Callable[[], ConfigRecord]
+    ) -> Study:
+        found: list[Site] = []
+
+        def take(reply: Message) -> str:
+            found.append(self._site_of(reply))
+            return found[-1].name
+
+        self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
+        sites = self._register(found)
+        masked = MaskedStatistics(self.exchange, self.store, self.patience, config)
+        merged, modalities = masked.sum(sites, ask)
+        return self._write([dict(merged.to_arrays())], modalities, config)
+
+    def _write(
+        self, arrays: list[dict[str, Any]], modalities: tuple[str, ...], config: RunConfig
+    ) -> Study:
         study = Study(
             version=protocol.VERSION,
-            run_id=run,
+            run_id=self.store.run_id(),
             config=for_the_wire(config),
             vocabulary=self.work.vocabulary(arrays, config),
             modalities=modalities,
@@ -189,6 +207,18 @@ class Agreement:
             raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
         record = reply.content.config_records[protocol.SITE]
         return self.admission.check(read_site(record, reply.metadata.src_node_id))
+
+
+def _question(config: RunConfig) -> dict[str, str | int]:
+    """Return what every site is asked in round 0."""
+    secure = config.federation.secure_aggregation
+    plain: dict[str, str | int] = {
+        "version": protocol.VERSION,
+        "tokens": config.tokens.model_dump_json(),
+        "task": config.label_task or "",
+    }
+    masked = {"secure": 1, "hide": int(secure.hide_modalities)} if secure.enabled else {}
+    return {**plain, **masked}
 
 
 def _waits(reply: Message) -> bool:

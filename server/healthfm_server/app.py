@@ -18,6 +18,7 @@ from healthfm_server.admission import Admission
 from healthfm_server.agreement import Agreement
 from healthfm_server.core_work import CoreWork
 from healthfm_server.exchange import POLL_S, Exchange, Patience, told_to_stop
+from healthfm_server.masked_round import MaskedFedAvg
 from healthfm_server.progress import Listener, unheard
 from healthfm_server.run_store import RunStore, ServerState, note_failure
 from healthfm_server.strategy import ModalityFedAvg
@@ -100,9 +101,11 @@ def make_app(
             state = ServerState(0, parameters, OptimizerState())
             store.save(state)
         store.forget_after(state.round)
-        ModalityFedAvg(
-            study, sites, exchange, store, request.patience, listener, request.admission
-        ).run(state)
+        secure = request.config.federation.secure_aggregation.enabled
+        rounds = MaskedFedAvg if secure else ModalityFedAvg
+        rounds(study, sites, exchange, store, request.patience, listener, request.admission).run(
+            state
+        )
 
     return app
 

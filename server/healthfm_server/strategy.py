@@ -24,6 +24,7 @@ from healthfm_core.federation.checks import Contract, check_update, update_norm
 from healthfm_core.federation.codes import over_their_sites
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
+from healthfm_core.federation.robust import RobustFold
 from healthfm_core.federation.server_optimizer import apply_means
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_server.admission import Admission
@@ -106,7 +107,9 @@ class ModalityFedAvg:
             name: groups_held(self._sites[name].modalities, contract.groups) for name in sampled
         }
         most = float(sum(self._sites[name].n_subjects for name in sampled))
-        current = Round(state.round + 1, asked, Fold(contract, most), time.monotonic())
+        robust = self._config.robust
+        fold = Fold(contract, most) if robust.name == "none" else RobustFold(contract, robust)
+        current = Round(state.round + 1, asked, fold, time.monotonic())
         self._prepare_again(sampled)
         orders, kind = self._orders, protocol.TRAIN
         for reply in self._exchange(
@@ -128,7 +131,6 @@ class ModalityFedAvg:
         self, current: Round, state: ServerState, contract: Contract
     ) -> dict[int, RecordDict]:
         arrays = to_arrays(state.parameters)
-        every = self._config.evaluate_every
         busy = self._exchange.busy()
         contents = {}
         for name, groups in current.asked.items():
@@ -136,19 +138,23 @@ class ModalityFedAvg:
             if site.node_id in busy or name in self._unprepared:
                 current.late.append(name)
                 continue
-            order = RoundOrder(
-                round=current.number,
-                rounds=self._config.rounds,
-                groups=groups,
-                evaluate=every > 0 and (current.number - 1) % every == 0,
-                seed=seed_for(self._study.config.seed, "round", current.number, name),
-            )
+            order = self._order(current, name)
             record = ConfigRecord({"json": order.to_json(), "study": self._study.hash})
             names = (name for group in groups for name in contract.groups[group])
             contents[site.node_id] = RecordDict(
                 {protocol.ORDER: record, protocol.ARRAYS: record_of(arrays, names)}
             )
         return contents
+
+    def _order(self, current: Round, site: str) -> RoundOrder:
+        every = self._config.evaluate_every
+        return RoundOrder(
+            round=current.number,
+            rounds=self._config.rounds,
+            groups=current.asked[site],
+            evaluate=every > 0 and (current.number - 1) % every == 0,
+            seed=seed_for(self._study.config.seed, "round", current.number, site),
+        )
 
     def _take(self, reply: Message, current: Round, contract: Contract) -> None:
         nodes = {self._sites[name].node_id: name for name in current.asked}
@@ -198,10 +204,7 @@ class ModalityFedAvg:
             self._store.note("set aside", round=current.number, site=site, reason=reason)
 
     def _close(self, current: Round, state: ServerState, contract: Contract) -> ServerState:
-        asked, answered = len(current.asked), len(current.metrics)
-        if answered < _quorum(asked, self._config.quorum):
-            self._store.note("quorum missed", round=current.number, asked=asked, answered=answered)
-            raise too_few(f"round {current.number}", asked, answered, current.set_aside)
+        self._require_quorum(current, len(current.metrics))
         moving = [group for group in contract.groups if self._has_quorum(group, current)]
         means: dict[str, Any] = {}
         groups: dict[str, Any] = {}
@@ -211,13 +214,24 @@ class ModalityFedAvg:
             norm = update_norm(mean, mean)
             groups[group] = {"sites": len(sites), "weight": weight, "norm": norm}
             means |= mean
+        return self._finish(current, state, means, self._row(current, groups))
+
+    def _require_quorum(self, current: Round, answered: int) -> None:
+        asked = len(current.asked)
+        if answered < _quorum(asked, self._config.quorum):
+            self._store.note("quorum missed", round=current.number, asked=asked, answered=answered)
+            raise too_few(f"round {current.number}", asked, answered, current.set_aside)
+
+    def _finish(
+        self, current: Round, state: ServerState, means: dict[str, Any], row: dict[str, Any]
+    ) -> ServerState:
+        """Step along the means, write the checkpoint and tell."""
         if self._config.code_average == "their_sites":
             means = over_their_sites(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
             state.parameters, state.optimizer, means, self._config.server_optimizer
         )
         new = ServerState(current.number, parameters, optimizer)
-        row = self._row(current, groups)
         self._raise_alarms(row)
         self._store.save(new, row)
         self._tell("round", current, metrics=row["metrics"])
@@ -226,7 +240,8 @@ class ModalityFedAvg:
     def _has_quorum(self, group: str, current: Round) -> bool:
         holders = sum(group in groups for groups in current.asked.values())
         answered = len(current.fold.sites(group))
-        enough = answered >= _quorum(holders, self._config.quorum) and answered > 0
+        enough = answered >= _quorum(holders, self._config.quorum)
+        enough = enough and current.fold.can_tell(group)
         if holders and not enough:
             self._store.note(
                 "group kept",

@@ -67,7 +67,7 @@ class FixedPoint:
         signed, factor = _SIGNED[self.bits], weight * self.scale
         for start in range(0, values.size, _BLOCK):
             part = values[start : start + _BLOCK]
-            if not np.abs(part).max() <= self.clip:
+            if not float(np.abs(part).max()) <= self.clip:
                 raise unfit_value("a value that is not finite or over the declared clip")
             units = np.rint(np.multiply(part, factor, dtype=np.float64)).astype(signed)
             out[start : start + part.size] = units.view(out.dtype)

@@ -34,19 +34,17 @@ class ServerSession:
 
     Args:
         terms: The session's.
-        sizes: Name → (length, ``uint32`` or ``uint64``) of each array that is summed.
         known: Site → signing key under which it is known; one not named is believed.
     """
 
     def __init__(
         self,
         terms: Terms,
-        sizes: Mapping[str, tuple[int, str]],
         known: Mapping[str, bytes] | None = None,
     ) -> None:
         self.terms = terms
         self._known = known or {}
-        self._sums = {name: np.zeros(size, dtype) for name, (size, dtype) in sizes.items()}
+        self._sums: dict[str, Ring] = {}
         self._adverts: dict[str, KeyAdvert] = {}
         self._book: KeyBook | None = None
         self._sealed: dict[str, SealedShares] = {}
@@ -54,6 +52,14 @@ class ServerSession:
         self._folded: list[str] = []
         self._replies: dict[str, UnmaskReply] = {}
         self._asked = False
+
+    def sizes(self, sizes: Mapping[str, tuple[int, str]]) -> None:
+        """Say what is summed, before the first input.
+
+        Args:
+            sizes: Name → (length, ``uint32`` or ``uint64``) of each array.
+        """
+        self._sums = {name: np.zeros(size, dtype) for name, (size, dtype) in sizes.items()}
 
     def take_advert(self, site: str, advert: KeyAdvert) -> None:
         """Take a site's keys.

@@ -22,7 +22,8 @@ class Session:
 
     def __init__(self, names: Collection[str], given: secure.Terms, sizes, signers=None) -> None:
         self.terms = given
-        self.server = secure.ServerSession(given, sizes)
+        self.server = secure.ServerSession(given)
+        self.server.sizes(sizes)
         self.signers = signers or {name: secure.SigningKey.generate() for name in names}
         self.sites: dict[str, secure.SiteSession] = {}
         self.seen: list[Arrays] = []

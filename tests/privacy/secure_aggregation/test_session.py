@@ -88,7 +88,7 @@ def test_a_tampered_key_is_refused_by_server_and_sites(field: str):
     advert = adverts["site-01"]
     other = {"site": "site-09", "signature": bytes(64)}.get(field, keys.public_of(b"k" * 32))
     bad = replace(advert, **{field: other})
-    fresh = secure.ServerSession(session.terms, SIZES)
+    fresh = secure.ServerSession(session.terms)
     with pytest.raises(PrivacyError, match="HF-610"):
         fresh.take_advert("site-01", bad)
     del adverts["site-01"]
@@ -134,7 +134,8 @@ def test_keys_of_an_earlier_session_are_refused():
 def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
     before, session = started(), started(nonce="02")
     session.signers = before.signers
-    session.server = secure.ServerSession(session.terms, SIZES)
+    session.server = secure.ServerSession(session.terms)
+    session.server.sizes(SIZES)
     session.keys()
     before.shares()
     session.shares()
