@@ -19,8 +19,8 @@ LOOPBACK: Final = "127.0.0.1"
 _CONTAINER: Final = """# podman build -f Containerfile -t healthfm-site .   (beside the wheel)
 # podman run -v {folder}:/site:Z -v /path/to/stores:/stores:ro,Z healthfm-site
 FROM docker.io/library/python:3.11-slim
-COPY *.whl constraints.txt /tmp/
-RUN pip install --no-cache-dir -c /tmp/constraints.txt /tmp/*.whl && useradd healthfm
+COPY *.whl constraints.txt /wheels/
+RUN pip install --no-cache-dir -c /wheels/constraints.txt /wheels/*.whl && useradd healthfm
 USER healthfm
 CMD ["healthfm-client", "join", "--site", "/site", "--foreground"]
 """

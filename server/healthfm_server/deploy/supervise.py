@@ -21,8 +21,8 @@ PATIENCE_S: Final = 90.0
 _CONTAINER: Final = """# podman build -f Containerfile -t healthfm-server .   (beside the wheel)
 # podman run -v ./study:/study:Z -p {port}:{port} healthfm-server
 FROM docker.io/library/python:3.11-slim
-COPY *.whl constraints.txt /tmp/
-RUN pip install --no-cache-dir -c /tmp/constraints.txt /tmp/*.whl && useradd healthfm
+COPY *.whl constraints.txt /wheels/
+RUN pip install --no-cache-dir -c /wheels/constraints.txt /wheels/*.whl && useradd healthfm
 USER healthfm
 ENV HEALTHFM_STUDY=/study
 EXPOSE {port}
