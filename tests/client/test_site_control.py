@@ -309,4 +309,11 @@ def test_commands_of_an_empty_site_say_so(tmp_path: Path, capsys) -> None:
 
 
 def test_the_kinds_of_message_are_those_that_are_documented() -> None:
-    assert set(protocol.LEAVING) == {protocol.STATISTICS, protocol.PREPARE, protocol.TRAIN}
+    assert set(protocol.LEAVING) == {
+        protocol.STATISTICS,
+        protocol.PREPARE,
+        protocol.TRAIN,
+        protocol.KEYS,
+        protocol.SHARES,
+        protocol.UNMASK,
+    }
