@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test check bench clean
+.PHONY: help install simulate experiments test check bench chaos clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -43,6 +43,9 @@ check: $(VENV)/installed-dev ## formatting, lint, types, import contracts
 
 bench: $(VENV)/installed-dev ## the measured promises, one file of benchmarks/ each
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+chaos: $(VENV)/installed-dev ## faults injected into a real study, docs/reliability.md written anew
+	$(BIN)/python -m tests.end_to_end.chaos $(ARGS)
 
 clean: ## remove the virtual environment and every cache; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

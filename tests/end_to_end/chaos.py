@@ -1,0 +1,286 @@
+"""Injects faults into a real study for real, and writes docs/reliability.md: ``make chaos``.
+
+    python -m tests.end_to_end.chaos [--times 1] [--rounds 4] [--only worker node ...] [--seed 0]
+
+A coordinator and three sites with different modalities run on loopback as docs/deployment.md
+sets them up. Each fault gets a run of its own and hits it at a random moment; then the run has to
+finish by itself, with every round on disk and every checkpoint whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from healthfm_client.processes import supervision as site_supervision
+from healthfm_client.site_folder import SiteFolder
+from healthfm_core.supervision import Supervision
+from healthfm_core.trust.authority import Authority
+from healthfm_server.deploy.orders import RunOrder
+from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.supervise import supervision as study_supervision
+from healthfm_server.run_store import RunStore
+from tests.end_to_end.deployed import (
+    REPOSITORY,
+    SITES,
+    Shell,
+    approve_all,
+    documented,
+    free_ports,
+    make_stores,
+    told,
+)
+from tests.end_to_end.proxy import Proxy, proxy
+
+PAGE = REPOSITORY / "docs" / "reliability.md"
+RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
+PATIENCE_S = 900.0
+
+
+@dataclass
+class Outcome:
+    """What became of one injection.
+
+    Attributes:
+        fault: Its name.
+        at_round: Rounds that were complete when it hit.
+        finished: Whether the run finished by itself.
+        again_s: From the fault to the next complete round, or to the end of the run.
+        submissions: How often the run was submitted, 1 where nothing was lost at the coordinator.
+        missing: Rounds that are not on disk.
+        set_aside: What was left out of a round, by site and reason.
+    """
+
+    fault: str
+    at_round: int
+    finished: bool
+    again_s: float
+    submissions: int
+    missing: list[int]
+    set_aside: list[str] = field(default_factory=list)
+
+
+class Federation:
+    """The study and its sites, up and running."""
+
+    def __init__(self, shell: Shell, tunnel: Proxy) -> None:
+        self.shell = shell
+        self.tunnel = tunnel
+        self.study = StudyFolder.open(shell.folder / "study")
+        self.coordinator = study_supervision(self.study)
+        self.sites = {name: site_supervision(SiteFolder(shell.folder / name)) for name in SITES}
+
+    def kill(self, supervised: Supervision, name: str) -> None:
+        """Kill -9 one of a supervisor's processes, once it is there."""
+        while not (state := supervised.states().get(name, "")).startswith("RUNNING"):
+            time.sleep(0.2)
+        os.kill(int(state.split()[2].rstrip(",")), signal.SIGKILL)
+
+    def kill_supervisor(self, supervised: Supervision) -> None:
+        """Kill -9 a supervisor, as its own unit would find it, and start it as the unit would."""
+        os.kill(int((supervised.folder / "supervisord.pid").read_text()), signal.SIGKILL)
+        time.sleep(3.0)
+        supervised.start()
+
+    def kill_serverapp(self) -> None:
+        """Kill -9 the process of the round loop."""
+        while not (found := list(_processes("flwr-serverapp"))):
+            time.sleep(0.2)
+        for process in found:
+            os.kill(process, signal.SIGKILL)
+
+    def outage(self, seconds: float) -> None:
+        """Take the whole coordinator down and up again."""
+        self.coordinator.stop()
+        time.sleep(seconds)
+        self.coordinator.start()
+
+    def proxy_outage(self, seconds: float) -> None:
+        """Let the proxy cut its tunnels and refuse new ones for a while."""
+        self.tunnel.cut(seconds)
+
+    def site_outage(self, names: tuple[str, ...], seconds: float) -> None:
+        """Switch sites off, and on again."""
+        for name in names:
+            self.sites[name].stop()
+        time.sleep(seconds)
+        for name in names:
+            self.sites[name].start()
+
+
+FAULTS: dict[str, tuple[str, Callable[[Federation], None]]] = {
+    "superlink": ("the SuperLink is killed", lambda f: f.kill(f.coordinator, "superlink")),
+    "serverapp": ("the round loop (ServerApp) is killed", lambda f: f.kill_serverapp()),
+    "executor": ("the executor is killed", lambda f: f.kill(f.coordinator, "executor")),
+    "steward": ("the steward is killed", lambda f: f.kill(f.coordinator, "steward")),
+    "front": ("the front is killed", lambda f: f.kill(f.coordinator, "front")),
+    "supervisor": (
+        "the coordinator's supervisor is killed",
+        lambda f: f.kill_supervisor(f.coordinator),
+    ),
+    "node": ("a site's node is killed", lambda f: f.kill(f.sites["north"], "node")),
+    "worker": ("a site's worker is killed", lambda f: f.kill(f.sites["south"], "worker")),
+    "site": ("a site's supervisor is killed", lambda f: f.kill_supervisor(f.sites["north"])),
+    "outage": ("the coordinator is down for 90 s", lambda f: f.outage(90.0)),
+    "proxy": ("a site's proxy drops everything for 20 s", lambda f: f.proxy_outage(20.0)),
+    "half": (
+        "two of three sites are off for 20 s",
+        lambda f: f.site_outage(("north", "south"), 20.0),
+    ),
+}
+"""What is injected; each name is a process or a fault of docs/reliability.md."""
+
+
+def _processes(name: str) -> Iterator[int]:
+    """Yield the processes of this deployment whose command line names a program."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                here = os.readlink(entry / "cwd")
+            except OSError:
+                continue  # it ended meanwhile, or is not ours
+            named = any(Path(word.decode(errors="replace")).name == name for word in words)
+            if named and "/chaos-" in here:
+                yield int(entry.name)
+
+
+def inject(federation: Federation, name: str, number: int, rounds: int, chance: random.Random):
+    """Run a study, inject a fault at a random moment of it, and return what became of it."""
+    order = _order(federation, f"{name}-{number}", rounds)
+    at_round = chance.randrange(0, rounds - 1)
+    _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
+    time.sleep(chance.uniform(0.0, 4.0))
+    before, hit = order.rounds_done(), time.monotonic()
+    FAULTS[name][1](federation)
+    _until(lambda: order.rounds_done() > before or order.done().state == "finished")
+    again_s = time.monotonic() - hit
+    _until(lambda: order.done().state in ("finished", "failed"))
+    return _outcome(name, order, before, again_s, rounds)
+
+
+def _order(federation: Federation, name: str, rounds: int) -> RunOrder:
+    federation.shell.run(
+        f"healthfm-server run --study study --name {name} model=tiny federation.rounds={rounds} "
+        "train.max_steps=2 tokens.k_min=20 federation.quorum=0.3 federation.deadline_s=60 "
+        f"federation.ttl_s=60 federation.gather_s=30 federation.keep_checkpoints={rounds + 1}"
+    )
+    return RunOrder.find(federation.study.runs, name)
+
+
+def _outcome(name: str, order: RunOrder, before: int, again_s: float, rounds: int) -> Outcome:
+    store = RunStore(order.folder, keep=rounds + 1)
+    for number in store.rounds():
+        store.load(number)  # HF-703 where a checkpoint is not whole
+    history = store.history()
+    listed = [row["round"] for row in history]
+    complete = set(store.rounds()) & set(listed) if listed == sorted(set(listed)) else set()
+    return Outcome(
+        fault=name,
+        at_round=before,
+        finished=order.done().state == "finished",
+        again_s=round(again_s, 1),
+        submissions=order.done().submissions,
+        missing=sorted(set(range(1, rounds + 1)) - complete),
+        set_aside=[
+            f"round {row['round']}: {site}: {reason[:120]}"
+            for row in history
+            for site, reason in row["set_aside"].items()
+        ],
+    )
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > until:
+            raise SystemExit(f"nothing happened for {PATIENCE_S:.0f} s")
+        time.sleep(0.2)
+
+
+def set_up(shell: Shell) -> None:
+    """Run the tutorial up to the moment where sites have joined."""
+    made, asked, signed, joined, *_ = documented(REPOSITORY / "docs" / "deployment.md")
+    for line in made:
+        shell.run(line)
+    shell.values["ROOT"] = Authority(shell.folder / "study" / "authority").fingerprint
+    for site, line in zip(SITES, asked, strict=True):
+        shell.values[site.upper()] = told(shell.run(line), "tls")
+        approve_all(shell.folder / site)
+    for line in (*signed, *joined):
+        shell.run(line)
+
+
+def write_page(outcomes: list[Outcome], command: str) -> None:
+    """Write docs/reliability.md and the figures it is made from."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n"
+    RESULTS.write_text(text, "utf-8")
+    rows = [_row(name, [o for o in outcomes if o.fault == name]) for name in FAULTS]
+    table = "\n".join(row for row in rows if row)
+    template = (Path(__file__).parent / "reliability.md").read_text("utf-8")
+    PAGE.write_text(template.format(command=command, table=table), "utf-8")
+
+
+def _row(name: str, found: list[Outcome]) -> str:
+    if not found:
+        return ""
+    finished = sum(o.finished and not o.missing for o in found)
+    slowest = max(o.again_s for o in found)
+    middle = sorted(o.again_s for o in found)[len(found) // 2]
+    again = max(o.submissions for o in found) - 1
+    aside = sum(len(o.set_aside) for o in found)
+    lost = "no round" if all(not o.missing for o in found) else "rounds"
+    cost = f"; {aside} times a site's part of a round" if aside else ""
+    return (
+        f"| {FAULTS[name][0]} | {finished} of {len(found)} | {middle:.0f} ({slowest:.0f}) "
+        f"| {again} | {lost}{cost} |"
+    )
+
+
+def main() -> None:
+    """Inject, and write the page after each fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=1, help="runs per fault")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=list(FAULTS))
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    given = parser.parse_args()
+    chance = random.Random(given.seed)
+    outcomes: list[Outcome] = []
+    command = f"make chaos ARGS='--times {given.times} --rounds {given.rounds}'"
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{s.upper()}_PORT" for s in SITES))
+        values = {"HOST": "127.0.0.2"}
+        values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
+        for site, path in make_stores(folder / "stores").items():
+            values[f"{site.upper()}_STORE"] = str(path)
+        shell = Shell(folder, values)
+        with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
+            try:
+                set_up(shell)
+                federation = Federation(shell, tunnel)
+                for number in range(1, given.times + 1):
+                    for fault in given.only:
+                        outcome = inject(federation, fault, number, given.rounds, chance)
+                        outcomes.append(outcome)
+                        sys.stdout.write(f"{outcome}\n")
+                        sys.stdout.flush()
+                        write_page(outcomes, command)
+            finally:
+                for config in folder.glob("*/process/supervisord.conf"):
+                    Supervision(config.parent, [], {}).stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A hospital's proxy: HTTPS CONNECT with a password, and a list of who went where."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import socketserver
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+
+class _Tunnel(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = self.request.recv(4096)
+            if not piece or len(head) > 65536:
+                return
+            head += piece
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        fields = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        if method != "CONNECT" or fields.get("proxy-authorization") != self.server.password:
+            self.server.refused += 1
+            self.request.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            return
+        if time.monotonic() < self.server.closed_until:
+            return
+        host, _, port = target.rpartition(":")
+        self.server.tunnels.append(target)
+        self.server.open.append(self.request)
+        with socket.create_connection((host, int(port))) as far:
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(far, self.request), daemon=True)
+            back.start()
+            _pump(self.request, far)
+            back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+    except OSError:
+        pass  # the other end is gone: so is the tunnel
+    finally:
+        for end in (source, sink):
+            with suppress(OSError):  # it is closed already
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """The proxy; `tunnels` are the targets it let through, `refused` counts the others."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int, user: str, password: str) -> None:
+        super().__init__(("127.0.0.2", port), _Tunnel)
+        self.password = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.tunnels: list[str] = []
+        self.refused = 0
+        self.closed_until = 0.0
+        self.open: list[socket.socket] = []
+
+    def cut(self, seconds: float) -> None:
+        """Cut every tunnel, and let none through for a while."""
+        self.closed_until = time.monotonic() + seconds
+        for tunnel in self.open:
+            with suppress(OSError):  # it is closed already
+                tunnel.shutdown(socket.SHUT_RDWR)
+        self.open.clear()
+
+
+@contextmanager
+def proxy(port: int, user: str, password: str):
+    """Run a proxy on loopback."""
+    with Proxy(port, user, password) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

@@ -1,0 +1,188 @@
+"""docs/deployment.md, run line by line: from nothing to three sites that finish a study."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import ssl
+import time
+from dataclasses import asdict
+
+import httpx
+import pytest
+
+from healthfm_client.home import SiteHome
+from healthfm_client.processes import supervision
+from healthfm_client.site_folder import SiteFolder
+from healthfm_core.trust.authority import Authority
+from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.run_store import RunStore
+from tests.end_to_end.chaos import Federation, inject
+from tests.end_to_end.deployed import (
+    HELD,
+    REPOSITORY,
+    SITES,
+    Shell,
+    approve_all,
+    documented,
+    free_ports,
+    make_stores,
+    told,
+)
+from tests.end_to_end.proxy import proxy
+
+PAGE = REPOSITORY / "docs" / "deployment.md"
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """The whole tutorial up to its last command, which is run when the tests are through."""
+    folder = tmp_path_factory.mktemp("deployed")
+    names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{site.upper()}_PORT" for site in SITES))
+    values = {"HOST": "127.0.0.2"}  # loopback, but none that NO_PROXY names
+    values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    stores = make_stores(folder / "stores")
+    values |= {f"{site.upper()}_STORE": str(path) for site, path in stores.items()}
+    shell = Shell(folder, values)
+    made, asked, signed, joined, *rest, changed = documented(PAGE)
+    ordered, approved, ran, paused, tokens = rest
+    with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
+        try:
+            for line in made:
+                shell.run(line)
+            values["ROOT"] = Authority(folder / "study" / "authority").fingerprint
+            for site, line in zip(SITES, asked, strict=True):
+                values[site.upper()] = told(shell.run(line), "tls")
+            for line in (*signed, *joined, *ordered):
+                shell.run(line)
+            values["RUN"] = asked_for(folder)
+            for line in (*approved, *ran, *paused, *tokens):
+                shell.run(line)
+            yield shell, tunnel, changed
+        finally:
+            for site in SITES:
+                stop(folder / site)
+            shell.run("healthfm-server down --study study")
+
+
+def asked_for(folder) -> str:
+    """Return the number of the run that asks at every site, once it does."""
+    until = time.monotonic() + 600
+    while True:
+        asked = [[one.run for one in SiteHome(folder / site).approvals()] for site in SITES]
+        if all(asked):
+            (run,) = {run for runs in asked for run in runs}
+            return run
+        assert time.monotonic() < until, asked
+        time.sleep(0.5)
+
+
+def stop(site):
+    """Stop a site's processes."""
+    if (site / "process").is_dir():
+        supervision(SiteFolder(site)).stop()
+
+
+def audit(shell):
+    return StudyFolder.open(shell.folder / "study").audit("test").rows()
+
+
+@pytest.mark.slow
+def test_three_sites_with_different_modalities_finish_three_rounds(deployed):
+    shell, _, _ = deployed
+    store = RunStore.open(shell.folder / "study" / "runs" / "first")
+    history = store.history()
+    assert [row["round"] for row in history] == [1, 2, 3]
+    assert all(row["answered"] == sorted(SITES) and not row["set_aside"] for row in history)
+    groups = history[-1]["groups"]
+    assert groups["ehr"]["sites"] == 3
+    prepared = {row["site"]: row["modalities"] for row in store.events() if "modalities" in row}
+    for site, other in HELD.items():
+        assert prepared[site] == sorted({"ehr", *([other] if other else [])})
+    assert (shell.folder / "model").is_dir()
+
+
+@pytest.mark.slow
+def test_the_site_behind_a_proxy_went_through_it_and_the_others_did_not(deployed):
+    shell, tunnel, _ = deployed
+    assert set(tunnel.tunnels) == {f"127.0.0.2:{shell.values['PORT']}"}
+    connected = {row["site"] for row in audit(shell) if row["event"] == "site connected"}
+    assert connected == set(SITES)
+
+
+@pytest.mark.slow
+def test_the_attacks_on_flowers_open_ports_reach_nothing(deployed):
+    shell, _, _ = deployed
+    roots = shell.folder / "study" / "server" / "trust.pem"
+    url = f"https://127.0.0.2:{shell.values['PORT']}"
+    context = ssl.create_default_context(cafile=roots)
+    with httpx.Client(base_url=url, verify=context, trust_env=False) as client:
+        for path in ("control/start-run", "control/list-nodes", "runtime/acquire-task"):
+            assert client.post(f"/v1/{path}", content=b"").status_code == 404
+        assert client.post("/v1/fleet/pull-messages", content=b"").status_code == 401
+    loopback = f"http://127.0.0.1:{shell.values['SUPERLINK_PORT']}"
+    with httpx.Client(base_url=loopback, trust_env=False) as client:
+        proto = {"content-type": "application/protobuf", "accept": "application/protobuf"}
+        for path in ("control/start-run", "control/list-nodes", "runtime/acquire-task"):
+            assert client.post(f"/v1/{path}", content=b"", headers=proto).status_code == 401
+    events = {(row["event"], row.get("reason")) for row in audit(shell)}
+    assert ("control refused", "no token") in events
+    assert ("call refused", "no certificate") in events
+    assert any(row["event"] == "path refused" for row in audit(shell))
+
+
+@pytest.mark.slow
+def test_what_listens_beside_the_public_port_listens_on_loopback(deployed):
+    shell, _, _ = deployed
+    private = ("SUPERLINK_PORT", *(f"{site.upper()}_PORT" for site in SITES))
+    for name in private:
+        with socket.socket() as probe:
+            probe.settimeout(5)
+            assert probe.connect_ex(("127.0.0.1", int(shell.values[name]))) == 0
+        with socket.socket() as other:  # taken on that address alone, so free on another
+            other.bind(("127.0.0.3", int(shell.values[name])))
+
+
+@pytest.mark.slow
+def test_nothing_secret_is_in_a_log(deployed):
+    shell, _, _ = deployed
+    secrets = [(shell.folder / "study" / "secret" / "control").read_text()]
+    logs = [*shell.folder.glob("*/process/*.log"), shell.folder / "study" / "audit.log"]
+    assert len(logs) > 8
+    for log in logs:
+        text = log.read_text(errors="replace")
+        assert not any(secret in text for secret in secrets), log.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["worker", "superlink"])
+def test_a_run_hit_by_a_kill_finishes_by_itself_with_every_round(deployed, fault):
+    shell, tunnel, _ = deployed
+    for site in SITES:
+        approve_all(shell.folder / site)
+    outcome = inject(Federation(shell, tunnel), fault, 1, 3, random.Random(fault))
+    (shell.folder / f"{fault}.json").write_text(json.dumps(asdict(outcome)))
+    assert outcome.finished, outcome
+    assert outcome.missing == []
+
+
+@pytest.mark.slow
+def test_a_revoked_site_is_shut_out_and_the_study_comes_down(deployed):
+    shell, _, changed = deployed
+    *before, down = changed
+    for line in before:
+        shell.run(line)
+    until = time.monotonic() + 60
+    while not any(
+        row["event"] in ("call refused", "handshake refused")
+        and row.get("reason") in ("revoked site", "certificate revoked")
+        for row in audit(shell)
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    status = json.loads(shell.run("healthfm-server status --json --study study"))
+    assert {s["site"]: s["state"] for s in status["sites"]}["west"] == "revoked"
+    shell.run(down)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(shell.values["PORT"]))) != 0
