@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 
-import pytest
 from flwr.app import Context, RecordDict
 
 from healthfm_client.app import make_app as make_client_app
@@ -21,6 +21,7 @@ def peak_of_a_run(folder, sites: int) -> int:
     grid = InProcessGrid(make_client_app(small.ClientWork()), nodes)
     config = small.config(rounds=1).model_dump_json()
     raw = {"config": config, "folder": str(folder / "run"), "nodes": sites}
+    gc.collect()  # what tests before this one left is not of this run
     tracemalloc.start()
     try:
         make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), raw))
@@ -32,5 +33,6 @@ def peak_of_a_run(folder, sites: int) -> int:
 def test_eight_sites_take_no_more_memory_than_four(tmp_path, monkeypatch):
     monkeypatch.setitem(small.SHAPES, "backbone.w", (PARAMETERS,))
     four, eight = (peak_of_a_run(tmp_path / str(n), n) for n in (4, 8))
-    assert eight == pytest.approx(four, rel=0.02)
-    assert four > 4 * PARAMETERS  # the model itself was measured
+    model = 4 * PARAMETERS
+    assert eight < four + 2 * model  # four more replies held would be four models, and their sums
+    assert four > model  # the model itself was measured
