@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test check bench chaos clean
+.PHONY: help install simulate experiments test test-deployment check bench chaos clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -22,7 +22,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed-dev ## everything: the four packages, Ray, the tools of make test and make check
 
@@ -34,6 +34,9 @@ experiments: $(VENV)/installed-run ## the cheap ones of simulations/experiments,
 
 test: $(VENV)/installed-dev ## all tests, two processes; ARGS="tests/data -k store" narrows them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+
+test-deployment: $(VENV)/installed-dev ## the tutorial of a deployment with real processes, ten minutes; not part of `make test`
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m deployment $(ARGS)
 
 check: $(VENV)/installed-dev ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -32,6 +32,8 @@ from tests.end_to_end.deployed import (
 )
 from tests.end_to_end.proxy import proxy
 
+pytestmark = pytest.mark.deployment
+
 PAGE = REPOSITORY / "docs" / "deployment.md"
 
 
