@@ -3,8 +3,8 @@
 dp-accounting 0.6.0 wants attrs below 24 and this project pins a later one, so the two do not
 install together. In an environment of its own:
 
-    python -m venv /tmp/other && /tmp/other/bin/pip install dp-accounting==0.6.0
-    /tmp/other/bin/python tests/privacy/dp_accounting_grid.py > tests/privacy/dp_accounting.json
+    python -m venv ../other && ../other/bin/pip install dp-accounting==0.6.0
+    ../other/bin/python tests/privacy/dp_accounting_grid.py > tests/privacy/dp_accounting.json
 """
 
 import itertools
