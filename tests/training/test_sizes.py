@@ -56,7 +56,7 @@ def test_the_small_size_trains_a_step_on_a_cpu(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available(),
-    reason="the must is a step on a GPU, and this machine has none",
+    reason="asks for a step on a CUDA device, and torch finds none on this machine",
 )
 def test_the_paper_s_size_trains_a_step_in_half_precision_on_a_gpu(tmp_path):
     found = one_step(tmp_path, "model=paper", "train.precision=bfloat16")
