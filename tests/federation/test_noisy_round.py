@@ -53,7 +53,7 @@ def test_the_sum_carries_the_noise_that_was_promised(bits: int, unit: str) -> No
     for group, clip in (("backbone", 2.0), ("wearable", 0.5)):
         total = plan.ring(group).decode(parts[group])
         promised = plan.multiplier * math.sqrt(3) * times * clip * math.sqrt(6 / 4)
-        assert total.std() == pytest.approx(promised, rel=0.06)
+        assert total.std() == pytest.approx(promised, rel=0.1)
         assert abs(total.mean()) < 5 * promised / math.sqrt(len(total))
     assert plan.decode(sums).metrics == {}
 
@@ -67,13 +67,14 @@ def test_all_rounds_together_cost_the_budget() -> None:
 
 
 def test_a_site_counts_once_whatever_its_size_and_a_long_update_is_clipped() -> None:
-    plan = layout(sites=20, honest=15)
+    plan = layout(sites=100, honest=75)
     update = {name: np.full(shape, 0.3, np.float32) for name, shape in CONTRACT.shapes.items()}
-    found = opened(plan, update, holders=20)
-    noise = plan.multiplier * math.sqrt(3) * math.sqrt(20 / 15)
-    assert found.weights["backbone"] == pytest.approx(20, abs=6 * noise * math.sqrt(2))
+    found = opened(plan, update, holders=100)
+    noise = plan.multiplier * math.sqrt(3) * math.sqrt(100 / 75)
+    assert 100 > 12 * noise * math.sqrt(2), "else a noisy weight may fall under one site"
+    assert found.weights["backbone"] == pytest.approx(100, abs=6 * noise * math.sqrt(2))
     total = found.means["backbone"]["backbone.w"] * found.weights["backbone"]
-    wanted = 20 * 2.0 / math.sqrt(3000)
+    wanted = 100 * 2.0 / math.sqrt(3000)
     assert total.mean() == pytest.approx(wanted, abs=6 * 2 * noise / math.sqrt(3000))
 
 
