@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -146,6 +146,16 @@ class Supervision:
             command=_tool("supervisord"),
             config=self.config.resolve(),
         )
+
+    def write_units(self, name: str, description: str, container: str) -> Iterator[Path]:
+        """Write the supervisor's files, a systemd unit and a container file; yield the last two."""
+        self.write()
+        unit = self.folder / f"{name}.service"
+        unit.write_text(self.unit(name, description), "utf-8")
+        yield unit
+        containerfile = self.folder / "Containerfile"
+        containerfile.write_text(container, "utf-8")
+        yield containerfile
 
     def start(self) -> None:
         """Start the supervisor in the background, unless it runs; it has all of them up soon.

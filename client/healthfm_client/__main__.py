@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
 from healthfm_client.commands import Command, commands
-from healthfm_core.errors import HealthFMError
+from healthfm_core.console import exit_code
 
-INTERRUPTED = 130
-PIPE_CLOSED = 141
 TERMINATED = 143
 
 
@@ -36,26 +33,13 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code.
-
-    An error that a person can put right is one sentence on stderr and its class's exit code
-    (docs/exit-codes.md); an interruption is 130 and leaves nothing half-written.
-    """
+    """Run one command and return the exit code; a termination leaves nothing half-written."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = build_parser(words[0] if words else None).parse_args(words)
     command: Command = arguments.command
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return command.run(arguments)
-    except HealthFMError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("Interrupted; nothing was left half-written.", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        return exit_code(lambda: command.run(arguments))
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -18,6 +18,7 @@ from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
+from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
 
@@ -41,17 +42,7 @@ class SitePolicy(Schema):
         1, ge=1, description="no count under it leaves, and no code that fewer subjects have"
     )
     metrics: tuple[str, ...] = Field(
-        (
-            "loss_*",
-            "tuning_*",
-            "coverage_*",
-            "grad_norm/*",
-            "update_norm",
-            "layer*/*",
-            "steps",
-            "privacy_*",
-        ),
-        description="patterns of metrics that may leave",
+        METRICS_WANTED, description="patterns of metrics that may leave"
     )
     counts: tuple[str, ...] = Field(
         ("*_subjects",), description="patterns of metrics that are counts of people"

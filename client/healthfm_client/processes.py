@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Final
 
 from healthfm_client.site_folder import SiteFolder
 from healthfm_core.data.layout import stores_below
-from healthfm_core.federation.environment import QUIET
+from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
 
 LOOPBACK: Final = "127.0.0.1"
@@ -31,26 +30,14 @@ def supervision(site: SiteFolder) -> Supervision:
     base = [sys.executable, "-m", "healthfm_client.serve"]
     folder = str(site.path.resolve())
     programs = [Program(name, [*base, name, "--site", folder]) for name in ("node", "worker")]
-    environment = {
-        **QUIET,
-        "NO_PROXY": ",".join(filter(None, (f"{LOOPBACK},localhost", os.environ.get("NO_PROXY")))),
-        "FLWR_HOME": str((site.process / "flower").resolve()),
-    }
-    return Supervision(site.process, programs, environment)
+    return Supervision(site.process, programs, supervised(site.process))
 
 
 def write_units(site: SiteFolder) -> Iterator[Path]:
     """Write a systemd unit and a container file, and yield where they are."""
-    supervisor = supervision(site)
-    supervisor.write()
-    unit = site.process / "healthfm-site.service"
-    unit.write_text(
-        supervisor.unit("healthfm-site", f"HealthFM at the site {site.kit().site}"), "utf-8"
-    )
-    yield unit
-    container = site.process / "Containerfile"
-    container.write_text(_CONTAINER.format(folder=site.path.resolve()), "utf-8")
-    yield container
+    container = _CONTAINER.format(folder=site.path.resolve())
+    title = f"HealthFM at the site {site.kit().site}"
+    yield from supervision(site).write_units("healthfm-site", title, container)
 
 
 def node_config(site: SiteFolder) -> dict[str, str | int | float | bool]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from healthfm_core.errors import HealthFMError
+from healthfm_core.console import exit_code
 from healthfm_server.commands import commands
-
-INTERRUPTED = 130
-PIPE_CLOSED = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,24 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code.
-
-    An error that a person can put right is one sentence on stderr and its class's exit code
-    (docs/exit-codes.md).
-    """
+    """Run one command and return the exit code."""
     arguments = build_parser().parse_args(argv)
-    try:
-        for line in arguments.lines(arguments):
-            print(line, flush=True)
-    except HealthFMError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("Interrupted; nothing was left half-written.", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+    return exit_code(lambda: _answer(arguments))
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    for line in arguments.lines(arguments):
+        print(line, flush=True)
     return 0
 
 

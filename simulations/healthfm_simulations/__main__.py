@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from healthfm_core.config.compose import compose, options
+from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
@@ -38,14 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE.format(**groups))
         return 0
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    try:
-        return _run(given, console)
-    except HealthFMError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("Stopped. Add resume=true and the same out= to go on.", file=sys.stderr)
-        return 130
+    stopped = "Stopped. Add resume=true and the same out= to go on."
+    return exit_code(lambda: _run(given, console), stopped=stopped)
 
 
 def _run(given: list[str], console: Console) -> int:

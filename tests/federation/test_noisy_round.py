@@ -71,7 +71,7 @@ def test_a_site_counts_once_whatever_its_size_and_a_long_update_is_clipped() -> 
     update = {name: np.full(shape, 0.3, np.float32) for name, shape in CONTRACT.shapes.items()}
     found = opened(plan, update, holders=100)
     noise = plan.multiplier * math.sqrt(3) * math.sqrt(100 / 75)
-    assert 100 > 12 * noise * math.sqrt(2), "else a noisy weight may fall under one site"
+    assert 12 * noise * math.sqrt(2) < 100, "else a noisy weight may fall under one site"
     assert found.weights["backbone"] == pytest.approx(100, abs=6 * noise * math.sqrt(2))
     total = found.means["backbone"]["backbone.w"] * found.weights["backbone"]
     wanted = 100 * 2.0 / math.sqrt(3000)

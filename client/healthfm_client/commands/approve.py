@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from healthfm_client.approvals import Answer
 from healthfm_client.commands import Command, say, takes_site
 from healthfm_client.home import SiteHome
 
@@ -14,11 +15,16 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="its number, from healthfm-client requests")
 
 
-def run(arguments: Namespace) -> int:
+def answer(arguments: Namespace, verdict: Answer) -> int:
     """Put the answer on disk; a running client obeys it from its next message on."""
-    asked = SiteHome(arguments.site).approvals().answer(arguments.run, "approved")
-    say(f"Run {asked.run} of the study {asked.study} is approved.")
+    asked = SiteHome(arguments.site).approvals().answer(arguments.run, verdict)
+    say(f"Run {asked.run} of the study {asked.study} is {verdict}.")
     return 0
+
+
+def run(arguments: Namespace) -> int:
+    """Approve."""
+    return answer(arguments, "approved")
 
 
 COMMAND = Command("approve", "let a run compute here", configure, run)

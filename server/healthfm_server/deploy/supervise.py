@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.errors import RunError
-from healthfm_core.federation.environment import QUIET
+from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
 from healthfm_server.deploy.serve import PROCESSES
 from healthfm_server.deploy.study import LOOPBACK, StudyFolder
@@ -35,27 +34,15 @@ def supervision(study: StudyFolder) -> Supervision:
     base = [sys.executable, "-m", "healthfm_server.deploy.serve"]
     folder = str(study.path.resolve())
     programs = [Program(name, [*base, name, "--study", folder]) for name in PROCESSES]
-    environment = {
-        **QUIET,
-        "NO_PROXY": ",".join(filter(None, (f"{LOOPBACK},localhost", os.environ.get("NO_PROXY")))),
-        "FLWR_HOME": str((study.process / "flower").resolve()),
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-    }
+    environment = supervised(study.process) | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
     return Supervision(study.process, programs, environment)
 
 
 def write_units(study: StudyFolder) -> Iterator[Path]:
     """Write a systemd unit and a container file, and yield where they are."""
-    supervisor = supervision(study)
-    supervisor.write()
-    unit = study.process / "healthfm-server.service"
-    unit.write_text(
-        supervisor.unit("healthfm-server", f"HealthFM study {study.settings.study}"), "utf-8"
-    )
-    yield unit
-    container = study.process / "Containerfile"
-    container.write_text(_CONTAINER.format(port=study.settings.port), "utf-8")
-    yield container
+    container = _CONTAINER.format(port=study.settings.port)
+    title = f"HealthFM study {study.settings.study}"
+    yield from supervision(study).write_units("healthfm-server", title, container)
 
 
 def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.errors import HealthFMError
+from healthfm_core.console import exit_code
 from healthfm_core.federation.protocol import VERSION, Study, for_the_wire
 from healthfm_core.privacy.audit import (
     codes_told,
@@ -153,23 +152,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--persons", type=int, default=20, help="whose codes are read off updates")
     parser.add_argument("--out", type=Path, default=Path("runs") / "audit")
     given = parser.parse_intermixed_args(arguments)
+    return exit_code(lambda: _run(given), stopped="Stopped; nothing was written.")
+
+
+def _run(given: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    try:
-        config = compose(given.overrides)
-        ways = [PrivacyConfig()] + [
-            config.privacy.model_copy(update={"mode": "dp", "epsilon": e, "noise_multiplier": None})
-            for e in given.epsilons
-        ]
-        with TemporaryDirectory() as folder:
-            victim = victim_of(config, Path(folder) / "sites")
-            findings = []
-            for way in ways:
-                its = replace(victim, privacy=way)
-                findings.append(attack(its, config.seed, given.shadows, given.persons))
-                print("\n".join(lines(findings)[-1:] if len(findings) > 1 else lines(findings)))
-    except HealthFMError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    config = compose(given.overrides)
+    ways = [PrivacyConfig()] + [
+        config.privacy.model_copy(update={"mode": "dp", "epsilon": e, "noise_multiplier": None})
+        for e in given.epsilons
+    ]
+    with TemporaryDirectory() as folder:
+        victim = victim_of(config, Path(folder) / "sites")
+        findings: list[Finding] = []
+        for way in ways:
+            its = replace(victim, privacy=way)
+            findings.append(attack(its, config.seed, given.shadows, given.persons))
+            print("\n".join(lines(findings)[-1:] if len(findings) > 1 else lines(findings)))
     given.out.mkdir(parents=True, exist_ok=True)
     told = {"overrides": given.overrides, "findings": [asdict(found) for found in findings]}
     (given.out / "audit.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.console import Console
 
-from healthfm_core.errors import HealthFMError
+from healthfm_core.console import exit_code
 from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
 
 README: Final = "README.md"
@@ -24,21 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--cheap runs all that are cheap; leave the name out")
     if not (options.experiment or options.cheap):
         return _list()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    try:
-        folders = _cheap() if options.cheap else [find(options.experiment)]
-        for folder in folders:
-            out = options.out or Path("runs") / "experiments"
-            if options.cheap or options.out is None:
-                out = out / folder.name
-            _run(folder, options, out, console)
-    except HealthFMError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last finished round.", file=sys.stderr)
-        return 130
-    return 0
+    stopped = "Stopped. The same command goes on from the last finished round."
+    return exit_code(lambda: _run_all(options), stopped=stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +57,16 @@ def _list() -> int:
 
 def _cheap() -> list[Path]:
     return [folder for folder in catalogue() if read_plan(folder).cheap]
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    for folder in _cheap() if options.cheap else [find(options.experiment)]:
+        out = options.out or Path("runs") / "experiments"
+        if options.cheap or options.out is None:
+            out = out / folder.name
+        _run(folder, options, out, console)
+    return 0
 
 
 def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console) -> None:

@@ -1,0 +1,38 @@
+"""How a command ends: one sentence on stderr and an exit code, whatever went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from healthfm_core.errors import HealthFMError
+
+INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
+
+
+def exit_code(
+    work: Callable[[], int], *, stopped: str = "Interrupted; nothing was left half-written."
+) -> int:
+    """Do `work` and return its exit code.
+
+    An error that a person can put right is printed and gives its class's code
+    (docs/exit-codes.md). A reader that went away, as ``| head`` does, is no error to speak of.
+
+    Args:
+        work: Returns its own exit code; raises `HealthFMError` for what a person can put right.
+        stopped: What to say of an interruption (Ctrl-C, 130).
+    """
+    try:
+        return work()
+    except HealthFMError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{stopped}\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
