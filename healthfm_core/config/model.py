@@ -31,6 +31,11 @@ class ModelConfig(Schema):
     sums: bool = Field(
         False, description="a state also reads a sum over all tokens it may see, not only means"
     )
+    evidence: bool = Field(
+        False,
+        description="a label's logit also adds up what each code and each worn hour says by "
+        "itself, linearly: a regression inside the network",
+    )
     code_scale: float = Field(
         1.0,
         gt=0,

@@ -18,7 +18,9 @@ import numpy.typing as npt
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 BY_TOKEN: Final = "encoders.ehr.token.weight"
-BY_CODE: Final = tuple(f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread"))
+BY_CODE: Final = tuple(
+    f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread", "evidence")
+)
 
 Float64 = npt.NDArray[np.float64]
 

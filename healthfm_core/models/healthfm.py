@@ -15,7 +15,9 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
+from healthfm_core.models.evidence import added_up, averaged
 from healthfm_core.models.heads import (
+    LABEL,
     PREDICTIVE_CODING,
     RECURRING,
     WEARABLE_RECONSTRUCTION,
@@ -53,10 +55,16 @@ class HealthFM(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
+        self.has_evidence = config.evidence and LABEL in heads
         self.encoders = nn.ModuleDict()
         if "ehr" in encoders:
             self.encoders["ehr"] = EHREncoder(
-                shape.tokens, shape.codes, config.width, shape.spread, config.code_scale
+                shape.tokens,
+                shape.codes,
+                config.width,
+                shape.spread,
+                config.code_scale,
+                self.has_evidence,
             )
         if "wearable" in encoders:
             self.encoders["wearable"] = WearableEncoder(
@@ -67,6 +75,7 @@ class HealthFM(nn.Module):
                 heads=config.wearable_heads,
                 width=config.width,
                 dropout=config.dropout,
+                evidence=self.has_evidence,
             )
         if "genomics" in encoders:
             self.encoders["genomics"] = GenomicsEncoder(
@@ -124,7 +133,20 @@ class HealthFM(nn.Module):
         more = (batch.repeats,) if name in RECURRING else told
         outputs = cast(Tensor, self.heads[name](states_BQd, *more))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        if name == LABEL and self.has_evidence:
+            outputs = outputs + self.evidence(batch).unsqueeze(-1)
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
+
+    def evidence(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return what codes and wearing say of the label by themselves, at the batch's queries."""
+        total = batch.t_days.new_zeros(batch.query.shape)
+        if "ehr" in self.encoders:
+            codes = cast(EHREncoder, self.encoders["ehr"]).evident(batch)
+            total = total + added_up(codes, batch)
+        if "wearable" in self.encoders:
+            worn = cast(WearableEncoder, self.encoders["wearable"]).evident(batch).unsqueeze(-1)
+            total = total + averaged(place(worn, batch.wearable_slot).squeeze(-1), batch)
+        return total
 
     @property
     def heads_of_wearing(self) -> bool:

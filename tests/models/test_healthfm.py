@@ -16,7 +16,7 @@ from healthfm_core.data.batch import Batch
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, hold_half_lives, initial_log_rates
 from healthfm_core.models.monitors import all_half_lives, context_monitors
-from healthfm_core.objectives import next_visit
+from healthfm_core.objectives import label, next_visit
 from tests.models.tiny import SHAPE, tiny_batch, tiny_model
 
 EVERY = ("ehr", "wearable", "genomics")
@@ -36,7 +36,11 @@ def row_losses(model, batch):
     return next_visit(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
 
 
-def by_loop(model, batch):
+def label_losses(model, batch):
+    return label(model.head("label", model(batch, batch.query), batch), batch)
+
+
+def by_loop(model, batch, row_losses=row_losses):
     """Return parameter → [B, …] gradients, one backward pass per subject."""
     found = {name: [] for name, _ in model.named_parameters()}
     for row in range(batch.size):
@@ -139,6 +143,20 @@ def test_ghost_norms_equal_a_loop_over_subjects():
     torch.testing.assert_close(wrapped.get_norm_sample(), squares.sqrt(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_ghost_norms_of_evidence_equal_a_loop_over_subjects():
+    model, batch = tiny_model(heads=("label",), spread=2, evidence=True), spread_batch()
+    expected = by_loop(model, batch, label_losses)
+    assert all((expected[f"encoders.{e}.evidence.weight"] != 0).any() for e in ("ehr", "wearable"))
+    model.zero_grad()
+    wrapped = GradSampleModuleFastGradientClipping(
+        model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
+    )
+    label_losses(wrapped._module, batch).sum().backward()
+    squares = sum(part.flatten(1).square().sum(1) for part in expected.values())
+    torch.testing.assert_close(wrapped.get_norm_sample(), squares.sqrt(), rtol=1e-4, atol=1e-6)
+
+
 def test_a_model_without_an_encoder_has_no_parameter_of_it():
     names = [name for name, _ in tiny_model(("ehr",)).named_parameters()]
     assert not [name for name in names if name.startswith(("encoders.w", "encoders.g"))]
@@ -235,3 +253,41 @@ def test_the_paper_size_has_302_million_parameters_in_its_blocks():
         model = HealthFM(config, SHAPE, encoders=EVERY, heads=("next_visit",))
     in_blocks = sum(p.numel() for p in model.backbone.blocks.parameters())
     assert in_blocks == pytest.approx(302e6, rel=0.05)
+
+
+def told(model, batch):
+    """Weights of the evidence that tell its parts apart: 1 a code, a value, a first spread."""
+    with torch.no_grad():
+        model.encoders["ehr"].evidence.weight[:, :3] = torch.tensor([1.0, 10.0, 100.0])
+        model.encoders["wearable"].evidence.weight.fill_(1000.0)
+    return model.evidence(batch)
+
+
+def test_evidence_adds_up_codes_and_averages_wearing_up_to_the_query():
+    model = tiny_model(heads=("label",), spread=2, evidence=True)
+    batch = spread_batch()
+    value, mask = batch.wearable[0, 0] * batch.wearable_mask[0, 0], batch.wearable_mask[0, 0]
+    expected = [
+        3 + 10 * (0.5 - 0.5) + 100 * batch.spread[0, 1:4, 0].sum(),
+        2 + 10 * 0.2 + 100 * batch.spread[1, :2, 0].sum(),
+    ]
+    # what stands behind the query's end is not seen; padding says nothing
+    kv_end = batch.kv_end.clone()
+    kv_end[1, 3] = 2
+    found = told(model, replace(batch, kv_end=kv_end))
+    worn = 1000 * (value + value.square() + mask).sum(-1).mean()
+    torch.testing.assert_close(found.flatten(), torch.stack(expected) + torch.tensor([worn, 0.0]))
+
+
+def test_evidence_is_the_label_s_alone_and_starts_at_nothing():
+    heads = ("label", "next_visit")
+    model, batch = tiny_model(heads=heads, spread=2, evidence=True), spread_batch()
+    states = model(batch, batch.query)
+    before = {name: model.head(name, states, batch) for name in model.heads}
+    plain = tiny_model(heads=heads, spread=2)
+    plain.load_arrays(model.arrays())
+    assert torch.equal(before["label"], plain.head("label", plain(batch, batch.query), batch))
+    moved = told(model, batch).unsqueeze(-1)
+    torch.testing.assert_close(model.head("label", states, batch), before["label"] + moved)
+    assert torch.equal(model.head("next_visit", states, batch), before["next_visit"])
+    assert not tiny_model(evidence=True).has_evidence

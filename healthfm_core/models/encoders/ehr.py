@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
+from healthfm_core.models.evidence import slopes_of
 
 
 class EHREncoder(nn.Module):
@@ -23,10 +24,17 @@ class EHREncoder(nn.Module):
         width: d.
         spread: K.
         code_scale: Size of the code and token vectors at the start.
+        evidence: Whether a code also says something of the label by itself (`models.evidence`).
     """
 
     def __init__(
-        self, n_tokens: int, n_codes: int, width: int, spread: int = 0, code_scale: float = 1.0
+        self,
+        n_tokens: int,
+        n_codes: int,
+        width: int,
+        spread: int = 0,
+        code_scale: float = 1.0,
+        evidence: bool = False,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -39,6 +47,8 @@ class EHREncoder(nn.Module):
         if spread:
             self.spread = nn.Embedding(n_codes, spread * width)
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
+        if evidence:
+            self.evidence = slopes_of(n_codes, 2 + spread)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -57,6 +67,13 @@ class EHREncoder(nn.Module):
         """Return the vectors of tokens with their codes and quantiles, 0 for those without."""
         shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
         return self.token(token) * _present(token) + shared * _present(code)
+
+    def evident(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return what each code says of the label by itself, linear in its values."""
+        slopes = self.evidence(batch.code)
+        value = (batch.quantile * batch.has_value).unsqueeze(-1)
+        told = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
+        return (slopes * told).sum(-1) * _present(batch.code).squeeze(-1)
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:

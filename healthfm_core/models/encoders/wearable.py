@@ -24,6 +24,7 @@ class WearableEncoder(nn.Module):
         heads: Attention heads inside the encoder.
         width: d of the backbone.
         dropout: Dropout of the feed-forward networks.
+        evidence: Whether wearing also says something of the label by itself (`models.evidence`).
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class WearableEncoder(nn.Module):
         heads: int,
         width: int,
         dropout: float,
+        evidence: bool = False,
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -47,6 +49,9 @@ class WearableEncoder(nn.Module):
         )
         self.norm = nn.RMSNorm(inner)
         self.outwards = nn.Linear(inner, width)
+        if evidence:
+            self.evidence = nn.Linear(3 * features, 1, bias=False)
+            nn.init.zeros_(self.evidence.weight)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
         """Return one vector per wearable token of the batch."""
@@ -59,9 +64,22 @@ class WearableEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, worn)
         x = self.norm(x).unflatten(1, (s, w))
-        share = worn.to(x.dtype).unsqueeze(-1)
-        pooled = (x * share).sum(2) / share.sum(2).clamp_min(1)
-        return self.outwards(pooled)
+        return self.outwards(_over_windows(x, worn))
+
+    def evident(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """Return what each worn hour says of the label: values, squares, and what was worn."""
+        mask = batch.wearable_mask.to(batch.wearable.dtype)
+        value = batch.wearable * mask
+        told = _over_windows(torch.cat([value, value.square(), mask], -1), mask.any(-1))
+        return self.evidence(told).squeeze(-1)
+
+
+def _over_windows(
+    x: Float[Tensor, "B S W f"], worn: Bool[Tensor, "B S W"]
+) -> Float[Tensor, "B S f"]:
+    """Return each hour's mean over the windows in which anything was worn."""
+    share = worn.to(x.dtype).unsqueeze(-1)
+    return (x * share).sum(2) / share.sum(2).clamp_min(1)
 
 
 class _WindowLayer(nn.Module):
