@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE.format(**groups))
         return 0
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    stopped = "Stopped. Add resume=true and the same out= to go on."
+    stopped = "Stopped. To go on from the last finished round: resume=true and out= its folder."
     return exit_code(lambda: _run(given, console), stopped=stopped)
 
 
