@@ -11,6 +11,7 @@ CODES: Final[dict[int, str]] = {
     103: "two configuration values contradict each other",
     104: "a configuration group or file does not exist",
     105: "the disk is too full",
+    106: "a task's definition cannot be used",
     # 2xx site store
     201: "a column is missing",
     202: "a column has the wrong type",
@@ -35,7 +36,7 @@ CODES: Final[dict[int, str]] = {
     309: "the input has too many distinct codes",
     310: "an archive or compressed file is not safe to unpack",
     311: "the disk is nearly full",
-    312: "a package that the source needs is not installed",
+    312: "a package that is needed for it is not installed",
     # 4xx federation
     401: "sites run different protocol versions",
     402: "a reply does not fit the contract",

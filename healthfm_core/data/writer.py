@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from healthfm_core.data.events import Int64, ids, sort_events
 from healthfm_core.data.genetics import DECLARED_Z, mark, score_events
-from healthfm_core.data.integrity import check_store, empty
+from healthfm_core.data.integrity import check_store, empty, read_splits
 from healthfm_core.data.labels import check_labels
 from healthfm_core.data.layout import (
     CODES_FILE,
@@ -281,6 +281,38 @@ class StoreWriter:
             "additional_value_modality_columns": [f"{WEARABLE_FOLDER}/{d}" for d in devices],
             OWN_KEY: {"rejected": rejected, "scores": self._scores or None},
         }
+
+
+def add_labels(store: Path, task: str, table: pa.Table, *, overwrite: bool = False) -> None:
+    """Add a task's labels to a finished store, whole or not at all.
+
+    Args:
+        store: The store's folder.
+        task: The file's name.
+        table: MEDS label columns; further columns are kept.
+        overwrite: Replace labels of that name.
+
+    Raises:
+        IngestError: HF-304 where the task has labels already.
+        StoreError: HF-201, HF-202, HF-204, HF-210.
+    """
+    where = f"{LABELS_FOLDER}/{task}.parquet"
+    file = store / where
+    if file.exists() and not overwrite:
+        raise IngestError(
+            304,
+            where=where,
+            seen="the task has labels already",
+            wanted="a new name is wanted, since nothing is replaced unasked",
+            do="Name the task otherwise, or give --overwrite.",
+        )
+    checked = check_labels(table, ids(read_splits(store)), where)
+    partial = file.with_name(f".{task}.partial-{secrets.token_hex(4)}")
+    try:
+        write_parquet(checked, partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Replacing:

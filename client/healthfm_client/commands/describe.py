@@ -58,7 +58,7 @@ def describe(store: SiteStore, k: int) -> dict[str, Any]:
         "modalities": _modalities(store, subject, code, names, k),
         "years": _years(subject, times_us(events), code, names, k),
         "codes": _codes(code, names, carried, k),
-        "labels": {task: _label(store.labels(task), k) for task in store.tasks},
+        "labels": {task: label_counts(store.labels(task), k) for task in store.tasks},
         "rejected": {reason: _withheld(n, k) for reason, n in store.rejected.items()},
     }
 
@@ -128,7 +128,8 @@ def _codes(code: np.ndarray, names: list[str], carried: np.ndarray, k: int) -> d
     }
 
 
-def _label(table: pa.Table, k: int) -> dict[str, int | None]:
+def label_counts(table: pa.Table, k: int) -> dict[str, int | None]:
+    """Return how many labels there are and how many are true; None where few would be told."""
     yes = int(np.sum(table["boolean_value"].fill_null(False).to_numpy()))
     few = None in _together([yes, table.num_rows - yes], k)
     total = _withheld(table.num_rows, k)
