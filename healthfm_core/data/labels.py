@@ -53,7 +53,7 @@ def died_within(
 
 
 def check_labels(table: pa.Table, subjects: Int64, where: str) -> pa.Table:
-    """Return the labels as MEDS wants them; further columns stay.
+    """Return the labels as MEDS wants them; further columns stay, values that nobody has go.
 
     Args:
         table: Columns of MEDS's label schema.
@@ -64,6 +64,8 @@ def check_labels(table: pa.Table, subjects: Int64, where: str) -> pa.Table:
         StoreError: HF-201, HF-202, HF-204 for two labels at one time, HF-210.
     """
     table = conform(table, LABELS, where, extra=True)
+    named = [name for name in LABELS.names if name in table.column_names]
+    table = table.drop_columns([name for name in named if table[name].null_count == len(table) > 0])
     subject = ids(table)
     unknown = int(np.sum(~np.isin(subject, subjects)))
     if unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
@@ -23,13 +24,16 @@ from healthfm_core.data.layout import (
 )
 from healthfm_core.data.schemas import CODES, EVENTS, SPLIT_NAMES, conform
 
+TASKS_FOLDER: Final = "task_labels"
+
 
 def site_of(path: Path, options: ReaderOptions) -> Site:
     """Return a MEDS dataset as a site, after the full check.
 
     Args:
         path: A folder with ``data/``, ``metadata/dataset.json`` and, where there are any,
-            ``metadata/subject_splits.parquet``, ``labels/`` and ``wearable/``. Without splits, a
+            ``metadata/subject_splits.parquet``, ``labels/`` and ``wearable/``; labels may also
+            lie as MEDS's tools write them, ``task_labels/<task>/….parquet``. Without splits, a
             dataset sharded as ``data/train`` … keeps those; another gets the keyed hash.
         options: What is later than today is set aside.
 
@@ -57,11 +61,22 @@ def site_of(path: Path, options: ReaderOptions) -> Site:
         title=str(marker.get("dataset_name") or path.name),
         events=kept,
         wearables={device: pa.concat_tables(tables) for device, tables in wearables.items()},
-        labels={f.stem: read_parquet(f, f.name) for f in in_order(path / LABELS_FOLDER)},
+        labels=_labels(path),
         splits=splits,
         codes=_table(codes, path, CODES) if codes.is_file() else None,
         rejected=rejected,
     )
+
+
+def _labels(path: Path) -> dict[str, pa.Table]:
+    """Return task → its labels, from either folder."""
+    files = {file: file.stem for file in in_order(path / LABELS_FOLDER)}
+    shards = in_order(path / TASKS_FOLDER)
+    files |= {f: f.relative_to(path / TASKS_FOLDER).parts[0].split(".")[0] for f in shards}
+    found: dict[str, list[pa.Table]] = {}
+    for file, task in files.items():
+        found.setdefault(task, []).append(read_parquet(file, file.name))
+    return {task: pa.concat_tables(t, promote_options="permissive") for task, t in found.items()}
 
 
 def _table(file: Path, store: Path, wanted: pa.Schema) -> pa.Table:
