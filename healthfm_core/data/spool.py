@@ -89,6 +89,10 @@ class Spool:
         folder: Where files go once the budget is used up; it need not exist.
         where: Named in errors.
         resume: Go on from the last `commit` of a spool that was there; without it, begin empty.
+
+    Attributes:
+        has_text: Whether an event has a text.
+        book: The codes.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Spool:
         self._aside_rows = 0
         self._rows = np.zeros(1 << CELL_BITS, np.int64)
         self._done: list[str] = []
+        self.has_text = False
         self.book = CodeBook()
         if resume and (folder / _JOURNAL).is_file():
             self._take_up()
@@ -138,6 +143,7 @@ class Spool:
         }
         if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
             columns["text_value"] = table["text_value"].cast(pa.large_string())
+            self.has_text = True
         cell = cell_of(ids(table))
         self._rows += np.bincount(cell, minlength=1 << CELL_BITS)
         self._waiting.append(pa.table(columns | {"cell": pa.array(cell)}))
@@ -171,6 +177,7 @@ class Spool:
             "codes": self.book.names,
             "rows": self._rows.tolist(),
             "sizes": sizes,
+            "has_text": self.has_text,
         }
         draft = self._folder / f"{_JOURNAL}.new"
         draft.write_text(json.dumps(found), encoding="utf-8")
@@ -235,6 +242,7 @@ class Spool:
         found = json.loads((self._folder / _JOURNAL).read_text(encoding="utf-8"))
         self._done = list(found["done"])
         self._rows = np.array(found["rows"], np.int64)
+        self.has_text = bool(found["has_text"])
         self.book = CodeBook(found["codes"])
         for file in self._folder.glob(f"*{_SUFFIX}"):
             size = found["sizes"].get(file.stem, 0)

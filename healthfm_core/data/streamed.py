@@ -88,7 +88,8 @@ def write_stream(
         for aside in spool.asides():
             rejected.add(aside.reason, aside.rows)
         for number, cleaned in enumerate(_cleaned(stream, spool, groups)):
-            subjects = _write_group(cleaned.events, folder, number, split_of)
+            events = _with_text(cleaned.events) if spool.has_text else cleaned.events
+            subjects = _write_group(events, folder, number, split_of)
             written.subjects.append(subjects)
             written.codes |= set(coded(cleaned.events["code"])[1])
             for reason, rows in cleaned.aside.items():
@@ -158,12 +159,16 @@ def _write_group(events: pa.Table, folder: Path, number: int, split_of: SplitOf)
     return subjects
 
 
+def _with_text(events: pa.Table) -> pa.Table:
+    """Return events with a column of texts: every file of a store has it, or none."""
+    if "text_value" in events.column_names:
+        return _plain(events)
+    return _plain(events.append_column("text_value", pa.nulls(len(events), pa.large_string())))
+
+
 def _write_events(table: pa.Table, file: Path) -> None:
     """Write events so that equal ones give equal bytes, codes from their dictionary."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    if "text_value" in table.column_names:
-        empty = table["text_value"].null_count == table.num_rows
-        table = table.drop_columns(["text_value"]) if empty else _plain(table)
     coded_still = pa.types.is_dictionary(table["code"].type)
     pq.write_table(
         table, file, compression="zstd", row_group_size=1 << 20, store_schema=not coded_still
