@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.config.tokens import TokensConfig
@@ -336,6 +336,10 @@ persons = st.builds(
 )
 
 
+WORN_SINCE = Person(((0, 3, None), (1, 3, None), (2, 3, None)), (3, 3, 3), (2, 3, 4), (0.5, -0.5))
+"""Of whose visits none is in a window of 8: two scores, three statics, three hours worn."""
+
+
 def kept_items(person: Person, gap: int, cut: int | None, config: TokensConfig) -> list[Item]:
     """What a row keeps, by the definition: statics, then the latest of the rest."""
     items = [i for i in items_of(person, gap) if cut is None or i.hour <= cut or i.kind == STATIC]
@@ -378,6 +382,7 @@ def check_history(batch: Batch, row: int, person: Person, items: list[Item]) -> 
 
 
 @settings(max_examples=150)
+@example([WORN_SINCE], 0, 8, 3, 100)
 @given(
     st.lists(persons, min_size=1, max_size=4),
     st.sampled_from([0, 2]),
@@ -407,9 +412,9 @@ def check_seps(
 ) -> None:
     visits = visits_of(person, gap)
     kept = {item.visit for item in items if item.kind == EVENT}
-    # partly cut visits ask too, as long as an item of theirs or a later one is in the window
+    # partly cut visits ask too, where an item of theirs or of an earlier one is in the window
     history = [item for item in items if item.kind != STATIC]
-    inside = [v for v in range(len(visits) - 1) if v in kept or v > min(kept, default=-1)]
+    inside = [v for v in range(len(visits) - 1) if v in kept or v > min(kept, default=v)]
     wanted = inside[-max_queries:] or [len(visits) - 2]
     mask = batch.query_mask[row]
     assert mask.sum() == len(wanted)
