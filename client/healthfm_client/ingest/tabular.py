@@ -13,7 +13,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -193,21 +193,28 @@ def check_gzip(file: Path) -> None:
         raise unreadable(file, "it is cut off or damaged") from error
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Return the process's DuckDB, in memory; making one takes as long as reading a small file."""
+    database = duckdb.connect(
+        config={
+            "memory_limit": MEMORY,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "preserve_insertion_order": "true",
+        }
+    )
+    # It hands TRY_CAST down to the reader of text, where a bad cell costs its row.
+    database.execute("SET disabled_optimizers='type_pushdown'")
+    return database
+
+
 class Door:
-    """A DuckDB of its own, in memory, that reads files and nothing else."""
+    """A connection of its own to a DuckDB that reads files and nothing else."""
 
     def __init__(self) -> None:
-        self.connection = duckdb.connect(
-            config={
-                "memory_limit": MEMORY,
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "allow_community_extensions": "false",
-                "preserve_insertion_order": "true",
-            }
-        )
-        # It hands TRY_CAST down to the reader of text, where a bad cell costs its row.
-        self.connection.execute("SET disabled_optimizers='type_pushdown'")
+        self.connection = _database().cursor()
 
     def batches(self, sql: str, file: Path) -> Iterator[pa.Table]:
         """Yield the rows of a query over one file.
