@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-import torch
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
@@ -24,6 +23,8 @@ class Resources(Schema):
 def apply(resources: Resources) -> None:
     """Hold this process to `resources`; called before it first looks for a GPU."""
     if resources.threads is not None:
+        import torch  # seconds, which a command that only reads the policy need not wait
+
         torch.set_num_threads(resources.threads)
     if not resources.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -4,7 +4,8 @@ The mechanism is the Poisson-subsampled Gaussian: in each step every person of t
 itself with the sampling rate, the drawn people's clipped gradients are summed, and noise of
 noise_multiplier times the clipping norm is added. Two sets of people are neighbours when one holds
 one person more. Both accountants are Opacus's: PRV (Gopi et al. 2021), nearly exact, and RDP
-(Mironov et al. 2019), looser and faster; both give upper bounds.
+(Mironov et al. 2019), looser and faster; both give upper bounds. Opacus is imported where it
+counts: it brings PyTorch, and a command that only reads a policy need not wait for that.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from opacus.accountants import PRVAccountant
-from opacus.accountants.analysis import rdp as renyi
 
 Accountant = Literal["prv", "rdp"]
 
@@ -127,6 +126,8 @@ def _least(low: float, high: float, target: float, cost: Callable[[float], float
 def _rdp_of_a_step(
     noise_multiplier: float, sample_rate: float, orders: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
+    from opacus.accountants.analysis import rdp as renyi
+
     found = renyi.compute_rdp(
         q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)
     )
@@ -148,6 +149,8 @@ def _by_rdp(
 @lru_cache(maxsize=1024)
 def _by_prv(parts: tuple[Mechanism, ...], delta: float, loose: float) -> float:
     """Return PRV's bound; where its grid cannot hold the mechanisms, RDP's, which holds as well."""
+    from opacus.accountants import PRVAccountant
+
     accountant = PRVAccountant()
     accountant.history = [(p.noise_multiplier, p.sample_rate, p.steps) for p in parts]
     error = min(0.01, max(0.001 * loose, LEAST / 5))
