@@ -9,6 +9,7 @@ data, and never looks into the bundle.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 import threading
 import time
@@ -24,12 +25,16 @@ import flwr.supernode.fleet_http_connection as connection_module
 import flwr.supernode.start_client_internal as node_module
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from flwr.app import Error, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -46,16 +51,19 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 LOOPBACK: Final = "127.0.0.1"
 EAGER_S: Final = 0.25
-"""Between two questions to the coordinator while a run is on; Flower's own pause is 3 s."""
-PATIENT_S: Final = 3.0
-ON_S: Final = 300.0
-"""A run counts as on for so long after its last message."""
+"""Between two questions to the coordinator right after an answer; Flower's own pause is 3 s."""
+WAITED: Final = 0.05
+"""Later, the share of the time since that answer: who waits longer asks less often."""
+SOON_S: Final = 0.05
+"""Before a piece of a message that is still on its way is asked for again; Flower's own is 1 s."""
 BEAT_S: Final = 10
 """A worker that shows no life for twice this long is given up; Flower's own is 30 s."""
 WORKER_S: Final = 0.1
 """Between two looks of the worker at the node, both on this machine."""
 STOP_S: Final = 2.0
 """Between two questions whether the run that is computed still runs."""
+PULLS: Final[tuple[Any, ...]] = (pull_objects, pull_and_inflate_object_from_tree)
+"""Flower's functions that fetch a message piece by piece."""
 
 _log = logging.getLogger(__name__)
 _flowers = logging.getLogger("flwr")
@@ -93,6 +101,7 @@ def run_node(settings: NodeSettings) -> None:
     with (
         _with_certificate(settings.tls),
         _eager(),
+        _soon(),
         _watched(settings.stopped),
         _replaced(tasks_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S),
     ):
@@ -149,17 +158,34 @@ def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
 @contextmanager
 def _eager() -> Iterator[None]:
     """Let the node ask often while a run is on: Flower's pauses are not settable."""
-    told = time.monotonic() - ON_S
+    told = -math.inf
 
     def sleep(seconds: float) -> None:
         nonlocal told
-        if seconds < PATIENT_S:  # it waits for the worker: a message is being answered
+        if seconds < node_pause_s(math.inf):  # it waits for the worker: a message is answered
             told = time.monotonic()
-        eager = time.monotonic() - told < ON_S
-        time.sleep(min(seconds, EAGER_S) if eager else seconds)
+        time.sleep(min(seconds, node_pause_s(time.monotonic() - told)))
 
     with _replaced(node_module, "time", SimpleNamespace(sleep=sleep)):
         yield
+
+
+def node_pause_s(waited_s: float) -> float:
+    """Return the node's pause between two questions, so long after its last answer."""
+    return min(max(EAGER_S, WAITED * waited_s), 3.0)
+
+
+@contextmanager
+def _soon() -> Iterator[None]:
+    """Let pieces of a message that are not there yet be asked for again soon."""
+    before = [function.__kwdefaults__ for function in PULLS]
+    for function in PULLS:
+        function.__kwdefaults__ = {**function.__kwdefaults__, "initial_backoff": SOON_S}
+    try:
+        yield
+    finally:
+        for function, defaults in zip(PULLS, before, strict=True):
+            function.__kwdefaults__ = defaults
 
 
 @contextmanager
@@ -247,7 +273,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until killed."""
-        with _replaced(heartbeat_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S):
+        with _replaced(heartbeat_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S), _soon():
             while True:
                 if not self.work():
                     time.sleep(WORKER_S)
@@ -273,7 +299,7 @@ class Worker:
         context, status, details = None, SubStatus.FAILED, "it did not finish"
         try:
             message, context, _, _ = pull_task_input(client)
-            push_message(client, self._app(message, context), context)
+            push_message(client, self._computed(message, context), context)
             status, details = SubStatus.COMPLETED, ""
         except Exception as error:
             _log.exception("a message could not be answered")
@@ -282,6 +308,14 @@ class Worker:
             push_task_output(client, context, status, details)
             heartbeat.stop()
             client.close()
+
+    def _computed(self, message: Message, context: Context) -> Message:
+        begun, what = time.monotonic(), message.metadata
+        reply = self._app(message, context)
+        seconds = time.monotonic() - begun
+        said = f"{what.message_type} of round {what.group_id} of run {what.run_id}"
+        _log.info("%s answered, %.2f s of computing", said, seconds)
+        return reply
 
     def _client(self, interceptor: Any) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(

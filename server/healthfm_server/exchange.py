@@ -11,9 +11,13 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from healthfm_core.errors import RunError
+from healthfm_server.replies import replies
 
 POLL_S: Final = 0.1
-"""Pause between two looks at a grid that had nothing new."""
+"""Shortest pause between two looks at a grid that had nothing new."""
+LONGEST_POLL_S: Final = 1.0
+WAITED: Final = 0.05
+"""The pause is this share of the time waited so far: a look costs the SuperLink its work."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Exchange:
                     yield reply
                 del reply  # or it would be held until the next one is whole
             if expected and not any_new:
-                time.sleep(POLL_S)
+                waited_s = time.monotonic() - sent_at
+                time.sleep(min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S))
 
     def rest(self, seconds: float) -> None:
         """Do nothing for a while.
@@ -95,11 +100,10 @@ class Exchange:
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
             raise told_to_stop()
-        for owed in list(self._owed):
-            for reply in self._grid.pull_messages([owed]):
-                if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
-                    yield reply
-                del reply
+        for reply in replies(self._grid, list(self._owed)):
+            if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
+                yield reply
+            del reply
 
 
 def told_to_stop() -> RunError:

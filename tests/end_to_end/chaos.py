@@ -34,12 +34,11 @@ from tests.end_to_end.deployed import (
     SITES,
     Shell,
     approve_all,
+    deployment,
     documented,
-    free_ports,
-    make_stores,
     told,
 )
-from tests.end_to_end.proxy import Proxy, proxy
+from tests.end_to_end.proxy import Proxy
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
@@ -258,28 +257,17 @@ def main() -> None:
     chance = random.Random(given.seed)
     outcomes: list[Outcome] = []
     command = f"make chaos ARGS='--times {given.times} --rounds {given.rounds}'"
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{s.upper()}_PORT" for s in SITES))
-        values = {"HOST": "127.0.0.2"}
-        values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
-        for site, path in make_stores(folder / "stores").items():
-            values[f"{site.upper()}_STORE"] = str(path)
-        shell = Shell(folder, values)
-        with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
-            try:
-                set_up(shell)
-                federation = Federation(shell, tunnel)
-                for number in range(1, given.times + 1):
-                    for fault in given.only:
-                        outcome = inject(federation, fault, number, given.rounds, chance)
-                        outcomes.append(outcome)
-                        sys.stdout.write(f"{outcome}\n")
-                        sys.stdout.flush()
-                        write_page(outcomes, command)
-            finally:
-                for config in folder.glob("*/process/supervisord.conf"):
-                    Supervision(config.parent, [], {}).stop()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name, deployment(Path(name)) as made:
+        shell, tunnel = made
+        set_up(shell)
+        federation = Federation(shell, tunnel)
+        for number in range(1, given.times + 1):
+            for fault in given.only:
+                outcome = inject(federation, fault, number, given.rounds, chance)
+                outcomes.append(outcome)
+                sys.stdout.write(f"{outcome}\n")
+                sys.stdout.flush()
+                write_page(outcomes, command)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,17 @@ import socket
 import string
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from healthfm_core.config.run import RunConfig
+from healthfm_core.supervision import Supervision
 from healthfm_core.trust.fingerprint import is_one
 from healthfm_simulations.cohort import generate, write_sites
+from tests.end_to_end.proxy import Proxy, proxy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITES = ("north", "south", "west")
@@ -63,6 +67,22 @@ def approve_all(site: Path) -> None:
     policy = site / "site.yaml"
     rules = yaml.safe_load(policy.read_text("utf-8")) | {"require_approval": False}
     policy.write_text(yaml.safe_dump(rules), "utf-8")
+
+
+@contextmanager
+def deployment(folder: Path) -> Iterator[tuple[Shell, Proxy]]:
+    """Yield a shell with ports and stores of its own, and a proxy; what it started is stopped."""
+    names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{site.upper()}_PORT" for site in SITES))
+    values = {"HOST": "127.0.0.2"}  # loopback, but none that NO_PROXY names
+    values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    for site, path in make_stores(folder / "stores").items():
+        values[f"{site.upper()}_STORE"] = str(path)
+    with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
+        try:
+            yield Shell(folder, values), tunnel
+        finally:
+            for config in folder.glob("*/process/supervisord.conf"):
+                Supervision(config.parent, [], {}).stop()
 
 
 class Shell:

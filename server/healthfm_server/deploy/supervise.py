@@ -34,8 +34,7 @@ def supervision(study: StudyFolder) -> Supervision:
     base = [sys.executable, "-m", "healthfm_server.deploy.serve"]
     folder = str(study.path.resolve())
     programs = [Program(name, [*base, name, "--study", folder]) for name in PROCESSES]
-    environment = supervised(study.process) | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
-    return Supervision(study.process, programs, environment)
+    return Supervision(study.process, programs, supervised(study.process))
 
 
 def write_units(study: StudyFolder) -> Iterator[Path]:

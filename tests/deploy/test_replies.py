@@ -1,0 +1,108 @@
+"""Replies are told of in one question and fetched one by one, and a missing piece is asked soon."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from flwr.app import ConfigRecord, Metadata, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
+from flwr.supercore.run import Run
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from healthfm_client import flower
+from healthfm_server.replies import replies
+
+
+class SuperLink:
+    """Flower's client to a SuperLink that holds replies; each piece is late `late` times."""
+
+    def __init__(self, sites, late=0, lost=()):
+        self.held, self.trees, self.known = {}, [], []
+        self.questions, self.fetched, self.late, self.lost = 0, [], {}, lost
+        self._late = late
+        for site in sites:
+            content = RecordDict({"site": ConfigRecord({"number": site})})
+            about = Metadata(1, "", site, 1, f"asked-{site}", "1", 0.0, 60.0, "train")
+            reply = make_message(about, content)
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            self.held |= {k: (site, v.deflate()) for k, v in get_all_nested_objects(reply).items()}
+            self.trees.append(get_object_tree(reply))
+            self.known.append(message_to_proto(remove_content_from_message(reply)))
+
+    def PullMessages(self, request):
+        self.questions += 1
+        return PullAppMessagesResponse(messages_list=self.known, message_object_trees=self.trees)
+
+    def PullObject(self, request):
+        site, content = self.held[request.object_id]
+        times = self.late[request.object_id] = self.late.get(request.object_id, 0) + 1
+        if site in self.lost:
+            return PullObjectResponse(object_found=False)
+        if times <= self._late:
+            return PullObjectResponse(object_found=True, object_available=False)
+        self.fetched.append(site)
+        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request):
+        pass
+
+
+def grid_of(link):
+    grid = HttpGrid(token="t")
+    grid._client = link
+    grid.set_run(Run.create_empty(1))
+    return grid
+
+
+def test_one_question_tells_of_all_replies_and_each_is_fetched_when_its_turn_is():
+    link = SuperLink([7, 8])
+    found = replies(grid_of(link), ["asked-7", "asked-8"])
+    first = next(found)
+    assert first.content["site"]["number"] == 7
+    assert set(link.fetched) == {7}
+    assert next(found).content["site"]["number"] == 8
+    assert link.questions == 1
+
+
+def test_a_piece_on_its_way_is_asked_for_again_within_a_tenth_of_a_second():
+    begun = time.monotonic()
+    assert len(list(replies(grid_of(SuperLink([7], late=1)), ["asked-7"]))) == 1
+    assert time.monotonic() - begun < 0.7  # Flower's own first pause is a second, give or take .2
+
+
+def test_a_reply_that_broke_off_is_an_error_of_its_senders():
+    lost, whole = replies(grid_of(SuperLink([7, 8], lost=[7])), ["asked-7", "asked-8"])
+    assert lost.has_error()
+    assert (lost.metadata.src_node_id, lost.metadata.reply_to_message_id) == (7, "asked-7")
+    assert whole.content["site"]["number"] == 8
+
+
+def test_flowers_own_pulls_ask_again_soon_while_a_site_works_and_as_before_afterwards():
+    def late(times):
+        def pull(name):
+            if times:
+                times.pop()
+                raise ObjectUnavailableError(name)
+            return b"x"
+
+        return pull
+
+    begun = time.monotonic()
+    with flower._soon():
+        assert pull_objects(["a"], late([1])) == {"a": b"x"}
+    assert time.monotonic() - begun < 0.7
+    assert all(function.__kwdefaults__["initial_backoff"] == 1 for function in flower.PULLS)
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "pause_s"), [(0, 0.25), (5, 0.25), (20, 1.0), (60, 3.0), (math.inf, 3.0)]
+)
+def test_a_node_asks_less_often_the_longer_it_has_waited(waited_s, pause_s):
+    assert flower.node_pause_s(waited_s) == pytest.approx(pause_s)
