@@ -125,6 +125,7 @@ class Site:
         contract = _agreed(node, study_hash, context)
         if contract is not None:
             contracting.check_order(contract, order, study_hash)
+            node.check_signature(_order(message), message.content.array_records[protocol.ARRAYS])
         study, data = self._prepared(node, study_hash, context)
         parameters = parameters_of(message.content.array_records[protocol.ARRAYS])
         if study.config.federation.secure_aggregation.enabled:

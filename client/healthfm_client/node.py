@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 
 from healthfm_client import resources
 from healthfm_client.approvals import in_words
@@ -100,6 +101,16 @@ class Node:
             words = in_words(contract, k_min=rules.k_min, own_noise=own_noise)
             self.home.approvals().check(contract, words, now)
         return contract
+
+    def check_signature(self, order: Mapping[str, Any], arrays: ArrayRecord) -> None:
+        """Refuse a training order, or parameters with it, that the study's signer did not sign.
+
+        Raises:
+            TrustError: It did not (HF-814).
+        """
+        if self.kit is not None:
+            digests = {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
+            contracting.check_signature(order, digests, self.kit.signer_key)
 
 
 def _given(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:

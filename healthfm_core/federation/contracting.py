@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, Study, for_the_wire
-from healthfm_core.trust.contract import Contract, Sealed, Terms, altered
+from healthfm_core.trust import signed
+from healthfm_core.trust.contract import Contract, Sealed, Signer, Terms, altered
 
 METRICS_WANTED: Final = (
     "loss_*",
@@ -121,3 +124,31 @@ def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
         raise altered("an order of another study than the contract's")
     if not 1 <= order.round <= terms.rounds:
         raise altered("an order of a round that the contract does not have")
+
+
+def sign_order(signer: Signer, record: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """Return the signature of a training order, of its study and of the parameters with it.
+
+    Args:
+        signer: The study's.
+        record: The order record as it travels.
+        digests: SHA-256 of each piece of parameters that travels with it, in hex.
+    """
+    return signed.sign(signer.key, _order_text(record, digests))
+
+
+def check_signature(
+    record: Mapping[str, Any], digests: Mapping[str, str], key: Ed25519PublicKey
+) -> None:
+    """Refuse a training order, or parameters with it, that the study's signer did not sign.
+
+    Raises:
+        TrustError: It did not (HF-814).
+    """
+    if not signed.verified(key, _order_text(record, digests), str(record.get(SIGNATURE, ""))):
+        raise altered("an order, or parameters with it, that the study's signer did not sign")
+
+
+def _order_text(record: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
+    said = {"json": str(record["json"]), "study": str(record["study"]), "with": dict(digests)}
+    return signed.canonical({"a training order": said})

@@ -12,8 +12,9 @@ message       to the site                            back
 ============  =====================================  ============================================
 
 The last three are secure aggregation's, around a `TRAIN` or `STATISTICS` whose arrays are masked.
-In a deployment the first two orders carry a signed contract besides (`contracting`). An error reply
-carries a code of `healthfm_core.errors.CODES` and its one sentence.
+In a deployment the first two orders carry a signed contract besides, a training order the signature
+of itself and of the parameters with it (`contracting`). An error reply carries a code of
+`healthfm_core.errors.CODES` and its one sentence.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
+READABLE: Final = frozenset({1, VERSION})
+"""Versions whose studies mean the same: a run of one goes on, a model of one can be used."""
 
 STATISTICS: Final = "query.statistics"
 PREPARE: Final = "query.prepare"
@@ -123,7 +126,8 @@ class Study:
             version = int(raw["version"])
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable() from error
-        check_version(version, where="study")
+        if version not in READABLE:
+            check_version(version, where="study")
         try:
             return cls(
                 version=version,

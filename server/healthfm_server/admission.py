@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import Final, Self
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import TrustError
-from healthfm_core.federation.contracting import terms_before, terms_of, to_fields
+from healthfm_core.federation.contracting import (
+    SIGNATURE,
+    sign_order,
+    terms_before,
+    terms_of,
+    to_fields,
+)
 from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import Signer, Terms
@@ -54,6 +61,17 @@ class Admission:
     def to_take_part(self, study: Study) -> dict[str, str]:
         """Return the contract's fields for preparing; each call makes a new contract."""
         return self._seal(terms_of(study), study.config)
+
+    def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
+        """Return the record of a training order with its signature; as it is in a simulation.
+
+        Args:
+            record: The order and its study.
+            digests: SHA-256 of each piece of parameters that travels with it, in hex.
+        """
+        if self.signer is None:
+            return record
+        return {**record, SIGNATURE: sign_order(self.signer, record, digests)}
 
     def check(self, site: Site) -> Site:
         """Return `site` where it may answer from its node.

@@ -11,7 +11,7 @@ import time
 from functools import cached_property
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold
@@ -20,7 +20,7 @@ from healthfm_core.federation.masked_round import RoundLayout, RoundSum
 from healthfm_core.federation.noisy_round import NoisyLayout, round_layout
 from healthfm_core.privacy.distributed import epsilon_of
 from healthfm_server.masked_exchange import MaskedExchange, Summing
-from healthfm_server.records import record_of, to_arrays
+from healthfm_server.records import digests_of, record_of, to_arrays
 from healthfm_server.run_store import ServerState
 from healthfm_server.strategy import ModalityFedAvg, Round
 
@@ -42,14 +42,10 @@ class MaskedFedAvg(ModalityFedAvg):
         layout = round_layout(self._study, contract, book, capacity)
         summing.server.sizes(layout.sizes())
         arrays = to_arrays(state.parameters)
+        record, digests = record_of(arrays, state.parameters), digests_of(arrays)
 
         def contents(site: str) -> RecordDict:
-            order = ConfigRecord(
-                {"json": self._order(current, site).to_json(), "study": self._study.hash}
-            )
-            return RecordDict(
-                {protocol.ORDER: order, protocol.ARRAYS: record_of(arrays, state.parameters)}
-            )
+            return self._content(self._order(current, site), record, digests)
 
         more = {"capacity": capacity}
         sums = exchange.sum(summing, protocol.TRAIN, contents, more)

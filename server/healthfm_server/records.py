@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Ar
     for name, array in parameters.items():
         groups.setdefault(group_of(name), {})[name] = array
     return {group: _array(wire.bundle(arrays)) for group, arrays in sorted(groups.items())}
+
+
+def digests_of(arrays: Mapping[str, Array]) -> dict[str, str]:
+    """Return the SHA-256 of each array's bytes, in hex."""
+    return {name: hashlib.sha256(array.data).hexdigest() for name, array in arrays.items()}
 
 
 def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:

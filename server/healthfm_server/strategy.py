@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
@@ -30,7 +30,7 @@ from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_server.admission import Admission
 from healthfm_server.exchange import Exchange, Patience
 from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.records import read, record_of, to_arrays
+from healthfm_server.records import digests_of, read, record_of, to_arrays
 from healthfm_server.run_store import RunStore, ServerState
 from healthfm_server.sites import Site, check_sender
 
@@ -131,6 +131,7 @@ class ModalityFedAvg:
         self, current: Round, state: ServerState, contract: Contract
     ) -> dict[int, RecordDict]:
         arrays = to_arrays(state.parameters)
+        digests = digests_of(arrays)
         busy = self._exchange.busy()
         contents = {}
         for name, groups in current.asked.items():
@@ -138,13 +139,20 @@ class ModalityFedAvg:
             if site.node_id in busy or name in self._unprepared:
                 current.late.append(name)
                 continue
-            order = self._order(current, name)
-            record = ConfigRecord({"json": order.to_json(), "study": self._study.hash})
             names = (name for group in groups for name in contract.groups[group])
-            contents[site.node_id] = RecordDict(
-                {protocol.ORDER: record, protocol.ARRAYS: record_of(arrays, names)}
+            contents[site.node_id] = self._content(
+                self._order(current, name), record_of(arrays, names), digests
             )
         return contents
+
+    def _content(
+        self, order: RoundOrder, arrays: ArrayRecord, digests: Mapping[str, str]
+    ) -> RecordDict:
+        """Return the records of one site's order, signed in a deployment."""
+        fields = {"json": order.to_json(), "study": self._study.hash}
+        sent = {piece: digests[piece] for piece in arrays}
+        record = ConfigRecord(dict(self._admission.to_train(fields, sent)))
+        return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
 
     def _order(self, current: Round, site: str) -> RoundOrder:
         every = self._config.evaluate_every

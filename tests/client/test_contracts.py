@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import Array, ConfigRecord, Message
 
 from healthfm_client.home import SiteHome
 from healthfm_core.errors import ProtocolError
@@ -221,3 +221,42 @@ def test_a_damaged_signing_key_stops_the_coordinator_before_it_asks(tmp_path: Pa
 def test_authority_and_signer_are_of_one_study(tmp_path: Path) -> None:
     study, _ = enrolled.three(tmp_path)
     assert Authority(study / "authority").study == "heart"
+
+
+class OtherSeed(Altering):
+    kind = protocol.TRAIN
+
+    def alter(self, order: ConfigRecord) -> None:
+        order["json"] = str(order["json"]).replace('"seed": ', '"seed": 1')
+
+
+class NoSignature(Altering):
+    kind = protocol.TRAIN
+
+    def alter(self, order: ConfigRecord) -> None:
+        del order["signature"]
+
+
+class OtherParameters(Altering):
+    """The order is the one that was signed; one byte of the model with it is not."""
+
+    kind = protocol.TRAIN
+
+    def change(self, message: Message) -> None:
+        metadata = message.metadata
+        if (metadata.dst_node_id, metadata.message_type) == (2, self.kind):
+            arrays = message.content.array_records[protocol.ARRAYS]
+            name, array = next(iter(arrays.items()))
+            changed = array.data[:-1] + bytes([array.data[-1] ^ 1])
+            arrays[name] = Array(array.dtype, array.shape, array.stype, changed)
+
+
+@pytest.mark.parametrize("grid", [OtherSeed, NoSignature, OtherParameters])
+def test_who_has_the_wire_and_not_the_signing_key_lets_no_site_train(
+    tmp_path: Path, grid: type[Altering]
+) -> None:
+    study, sites = enrolled.three(tmp_path)
+    store = enrolled.run(grid(sites), study, tmp_path / "run")
+    assert "HF-814" in reasons(store)["b"]
+    assert "signer did not sign" in reasons(store)["b"]
+    assert all(row["answered"] == ["a", "c"] for row in store.history())

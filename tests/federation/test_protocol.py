@@ -47,6 +47,11 @@ def test_another_version_is_refused_before_anything_else_is_read() -> None:
         Study.from_json(json.dumps({"version": VERSION + 1, "news": True}))
 
 
+def test_a_study_of_the_version_before_is_still_read() -> None:
+    before = json.loads(_study().to_json()) | {"version": 1}
+    assert Study.from_json(json.dumps(before)).version == 1
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "config": {"lr": 1}}', "null"])
 def test_what_is_no_study_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError, match="HF-404"):

@@ -229,7 +229,8 @@ def test_a_group_under_its_own_quorum_waits_while_the_others_go_on(tmp_path: Pat
     ],
 )
 def test_a_site_record_that_does_not_fit_is_refused(change: dict[str, Any], code: str) -> None:
-    record = {"version": 1, "site": "a", "modalities": '["ehr"]', "subjects": 5, "node": "7"}
+    good = {"version": protocol.VERSION, "site": "a", "modalities": '["ehr"]', "subjects": 5}
+    record = good | {"node": "7"}
     assert read_site(record, 7).n_subjects == 5
     with pytest.raises(HealthFMError, match=code):
         read_site(record | change, 7)
