@@ -26,6 +26,8 @@ NEXT_VISIT = (
     ("new_onset", "auroc", "AUROC"),
 )
 TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
+BESIDE = ("logistic_regression", "gradient_boosting")
+"""Baselines at a label, which have the same inputs as the reference and less to do."""
 LABEL = (
     ("overall", "auroc", "AUROC"),
     ("overall", "average_precision", "AP"),
@@ -111,23 +113,36 @@ def task_tables(rows: Sequence[MetricRow]) -> list[Table]:
 def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[str]:
     """Return a line per paired difference that a run is made for, by the headline metric.
 
-    The reference against every other trained arm, and what each input adds to the others in it.
+    The reference against every other trained arm and, at a label, against the baselines given the
+    same inputs; and what each input adds to the others in it.
     """
     if not rows:
         return []
     metric, subset = headline(rows[0].task)
-    trained = {f"{reference}{MINUS}{arm}" for arm in TRAINED}
     lines = []
     for row in rows:
         if row.metric != metric or row.value == row.low == row.high == 0:  # one run, two names
             continue
-        if row.arm in trained and row.subset == subset:
-            of = "" if subset == "overall" else f" on {SUBSET_NAMES[subset]}"
-            lines.append(f"{arm_name(row.arm)}: {METRIC_NAMES[metric]}{of} {bracketed(row)}")
-        elif row.arm == reference and MINUS in row.subset:
-            name = f"{arm_name(row.arm)}, {subset_name(row.subset)}"
-            lines.append(f"{name}: {METRIC_NAMES[metric]} {bracketed(row)}")
+        name = _contrast(row, reference, subset)
+        if name:
+            lines.append(f"{name} {bracketed(row)}")
     return lines
+
+
+def _contrast(row: MetricRow, reference: str, subset: str) -> str:
+    """Return what a row tells apart and by which metric; nothing where no run is made for it."""
+    first, _, other = row.arm.partition(MINUS)
+    name, metric = arm_name(row.arm), METRIC_NAMES[row.metric]
+    if first != reference:
+        return ""
+    if other in TRAINED and row.subset == subset:
+        return f"{name}: {metric}" + ("" if subset == "overall" else f" on {SUBSET_NAMES[subset]}")
+    if other in BESIDE and MINUS not in row.subset and "/" not in row.subset:
+        same = row.subset == subset
+        return f"{name}: {metric}" + ("" if same else f" given {subset_name(row.subset)}")
+    if not other and MINUS in row.subset:
+        return f"{name}, {subset_name(row.subset)}: {metric}"
+    return ""
 
 
 def _lies_within(row: MetricRow, within: str | None) -> bool:

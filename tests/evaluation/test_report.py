@@ -224,6 +224,22 @@ def test_the_terminal_says_what_federating_and_what_each_input_adds():
     assert table.row_count == 2
 
 
+def test_the_terminal_says_how_far_the_baselines_are_given_the_same_inputs():
+    found = metric_rows(
+        {"federated": predictions(0.1), "gradient_boosting": predictions(3.0)},
+        task="death",
+        bootstraps=50,
+        rng=np.random.default_rng(0),
+    )
+    worn = [replace(row, subset="wearable") for row in found]
+    rest = [replace(row, subset=f"wearable/{row.subset}") for row in found]
+    lines = contrasts([*found, *worn, *rest])
+    assert [re.sub(r" \+.*", "", line) for line in lines] == [
+        "federated − gradient boosting: AUROC",
+        "federated − gradient boosting: AUROC given wearable",
+    ]
+
+
 def test_numbers_are_written_without_a_leading_zero_and_with_a_true_minus():
     assert number(0.1432) == ".143"
     assert number(-0.02, signed=True) == "−.020"
