@@ -18,6 +18,9 @@ from healthfm_core.errors import StoreError
 STATIC_TIME: Final = np.iinfo(np.int64).min
 """Stands for a null time in int64 columns, so that static rows sort first."""
 
+EARLIEST_US: Final = -3_786_825_600 * 1_000_000
+"""1850: whose record is older? Exports write a date that is not known as 1753 or the year 1."""
+
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -179,8 +182,8 @@ def set_aside(
 
     Returns:
         The events to keep, in their order, and reason → events set aside. An event is counted
-        under the first reason that fits: no_code, duplicate, after_today, before_birth,
-        not_finite, impossible_value.
+        under the first reason that fits: no_code, duplicate, after_today, before_1850,
+        before_birth, not_finite, impossible_value.
     """
     time = times_us(table)
     code, names = coded(table["code"])
@@ -189,6 +192,7 @@ def set_aside(
         "no_code": _among(code, names, lambda name: not name),
         "duplicate": duplicates(table, code),
         "after_today": time > now_us,
+        "before_1850": (time < EARLIEST_US) & (time != STATIC_TIME),
         "before_birth": _before_birth(
             table, time, _among(code, names, lambda name: name == birth_code)
         ),

@@ -27,6 +27,8 @@ MARKER_FILE: Final = dataset_metadata_filepath
 WEARABLE_FOLDER: Final = "wearable"
 LABELS_FOLDER: Final = "labels"
 REJECTED_FOLDER: Final = "rejected"
+UNREADABLE: Final = (OSError, UnicodeDecodeError, pa.ArrowException)
+"""What reading a damaged Parquet file raises; column names may be no UTF-8."""
 OWN_KEY: Final = "healthfm"
 """Key of HealthFM's own facts in dataset.json, which allows further ones."""
 
@@ -45,7 +47,7 @@ def read_schema(file: Path, where: str) -> pa.Schema:
     """
     try:
         return pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise _unreadable(where) from error
 
 
@@ -65,7 +67,7 @@ def read_parquet(
     """
     try:
         return pq.ParquetFile(file, read_dictionary=list(coded)).read(columns=columns)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise _unreadable(where) from error
 
 
@@ -77,7 +79,7 @@ def may_hold(file: Path, where: str, subjects: pa.Array) -> bool:
     """
     try:
         footer = pq.read_metadata(file)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise _unreadable(where) from error
     column = footer.schema.names.index("subject_id")
     for group in range(footer.num_row_groups):

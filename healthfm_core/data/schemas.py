@@ -95,13 +95,14 @@ def check_schema(seen: pa.Schema, wanted: pa.Schema, where: str) -> None:
         StoreError: HF-201 for a missing column, HF-202 for one of another type.
     """
     for field in wanted:
-        if field.name not in seen.names:
-            if field.name in _OPTIONAL:
+        if seen.names.count(field.name) != 1:
+            if field.name in _OPTIONAL and field.name not in seen.names:
                 continue
+            there = "two columns are called" if field.name in seen.names else "there is no column"
             raise StoreError(
                 201,
                 where=where,
-                seen=f'there is no column "{field.name}"',
+                seen=f'{there} "{field.name}"',
                 wanted=f"MEDS 0.4 wants it as {field.type}",
                 do="Add the column, or ingest the source again.",
             )

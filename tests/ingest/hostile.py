@@ -1,10 +1,11 @@
 """Hostile inputs: sound sources of every reader, spoilt in every way that a seed can choose.
 
-    python -m tests.ingest.hostile [--inputs 10000] [--seed 0]
+    python -m tests.ingest.hostile [--inputs 10000] [--seed 0] [--drawn 0.5]
 
-Each input must end in a sound store or in an error with a code; nothing may be left of a store
-that failed, nor of what it was made from, and the process must stay under 2 GB. Prints what came of
-them.
+A share of them are whole files with hostile contents (`hostile_tables`), the others sound files
+whose bytes were spoilt. Each must end in a sound store that can be described, or in an error with a
+code; nothing may be left of a store that failed, nor of what it was made from, and the process must
+stay under 2 GB. Prints what came of them.
 """
 
 from __future__ import annotations
@@ -12,30 +13,24 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
-import json
 import random
 import resource
-import shutil
 import sys
 import tarfile
 import tempfile
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from healthfm_client.commands.describe import as_text, describe
 from healthfm_client.ingest import ingest
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import HealthFMError
-from tests.ingest.conftest import warehouse
-from tests.ingest.test_devices import HEALTH
-from tests.ingest.test_fhir import RESOURCES
+from tests.ingest.hostile_sources import SOURCES, Source, parquet, write
 
 MEMORY_MB = 2048
-CDM = Path(__file__).with_name("omop_cdm")
 WORDS = [
     b"NULL",
     b"",
@@ -70,76 +65,7 @@ WORDS = [
 
 def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
-
-
-def omop(folder: Path) -> str:
-    shutil.copytree(CDM, folder)
-    return "omop"
-
-
-def fhir_lines(folder: Path) -> str:
-    folder.mkdir()
-    (folder / "all.ndjson").write_text("\n".join(json.dumps(one) for one in RESOURCES))
-    return "fhir"
-
-
-def fhir_bundle(folder: Path) -> str:
-    folder.mkdir()
-    entries = [{"resource": one, "fullUrl": "urn:uuid:1"} for one in RESOURCES]
-    (folder / "one.json").write_text(json.dumps({"resourceType": "Bundle", "entry": entries}))
-    return "fhir"
-
-
-def event_table(folder: Path) -> str:
-    folder.mkdir()
-    pq.write_table(warehouse(), folder / "events.parquet")
-    return "event_table"
-
-
-def fitbit(folder: Path) -> str:
-    folder.mkdir()
-    (folder / "hr.csv").write_text(
-        "datetime,person_id,heart_rate_value\n2020-01-02T08:00:00,7,60\n2020-01-02T08:01:00,8,50\n"
-    )
-    (folder / "sleep.csv").write_text(
-        "person_id,level,start_datetime,duration_in_min\n7,light,2020-01-02T23:59:00,2\n"
-    )
-    head = "Id,Date,ActivityHour," + ",".join(f"Steps{n:02d}" for n in range(60))
-    row = "7,13-04-2016,1:00:00 AM," + ",".join("1" * 60)
-    (folder / "wide.csv").write_text(f"{head}\n{row}\n{row}\n")
-    (folder / "days.csv").write_text("Id,SleepDay,TotalMinutesAsleep\n7,4/13/2016,300\n")
-    return "fitbit"
-
-
-def apple(folder: Path) -> str:
-    folder.mkdir()
-    (folder / "export.xml").write_text(HEALTH.format(entity=""))
-    return "apple_health"
-
-
-def pgs(folder: Path) -> str:
-    folder.mkdir()
-    lines = [f"a,{n},PGS1,{n},{n / 9}" for n in range(9)]
-    (folder / "s.csv").write_text("\n".join(["sampleset,IID,PGS,SUM,Z_norm2", *lines]))
-    return "pgsc_calc"
-
-
-def sscore(folder: Path) -> str:
-    folder.mkdir()
-    (folder / "a.sscore").write_text("#IID\tA_SUM\tB_AVG\n1\t1\t2\n2\t2\t1\n")
-    return "sscore"
-
-
-SOURCES: list[Callable[[Path], str]] = [
-    omop,
-    fhir_lines,
-    fhir_bundle,
-    event_table,
-    fitbit,
-    apple,
-    pgs,
-    sscore,
-]
+    sys.stdout.flush()
 
 
 def spoil(text: bytes, rng: random.Random) -> bytes:
@@ -172,13 +98,29 @@ def spoil(text: bytes, rng: random.Random) -> bytes:
     return text
 
 
+def spoilt(seed: int) -> tuple[Source, random.Random]:
+    """Return a source with one or two files spoilt, and the rest of the seed's choices."""
+    rng = random.Random(seed)
+    source = rng.choice(SOURCES)()
+    files = dict(source.files)
+    for name in rng.sample(sorted(files), min(len(files), rng.randint(1, 2))):
+        content = files.pop(name)
+        text = spoil(content if isinstance(content, bytes) else parquet(content), rng)
+        if rng.random() < 0.1 and name.endswith(".csv"):
+            name += ".gz"
+            text = spoil(gzip.compress(text), rng) if rng.random() < 0.5 else gzip.compress(text)
+        files[name] = text
+    return replace(source, files=files), rng
+
+
 def wrap(folder: Path, rng: random.Random) -> Path:
     """Return the source as it is, or as an archive with names that lead elsewhere."""
     choice = rng.random()
     if choice > 0.2:
         return folder
     names = ["../../", "/etc/", "a/b/../../../", "", "C:\\temp\\", "./" * 20]
-    members = [(rng.choice(names) + f.name, f.read_bytes()) for f in sorted(folder.iterdir())]
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    members = [(rng.choice(names) + f.name, f.read_bytes()) for f in files]
     if choice < 0.02:
         members.append(("bomb.csv", b"0" * 80_000_000))
     target = folder.with_name("source.zip" if choice < 0.1 else "source.tgz")
@@ -202,66 +144,79 @@ def wrap(folder: Path, rng: random.Random) -> Path:
 
 
 def attempt(seed: int, place: Path) -> str:
-    """Return what came of one hostile input: ``stored`` or the error's code.
+    """Return what came of one spoilt input: ``stored`` or the error's code."""
+    source, rng = spoilt(seed)
+    write(source, place / "in" / "source")
+    path = wrap(place / "in" / "source", rng)
+    options = {"key": place / "key"} if rng.random() < 0.1 else {}
+    return outcome(source, path, place, **options)
+
+
+def outcome(source: Source, path: Path, place: Path, **options: object) -> str:
+    """Return what came of an input that was written to ``place/in``.
 
     Raises:
         AssertionError: Something was left behind, or a store is not sound.
     """
-    rng = random.Random(seed)
-    folder = place / "in" / "source"
-    folder.parent.mkdir()
-    source = rng.choice(SOURCES)(folder)
-    files = sorted(folder.iterdir())
-    for file in rng.sample(files, min(len(files), rng.randint(1, 2))):
-        text = spoil(file.read_bytes(), rng)
-        if rng.random() < 0.1 and file.suffix == ".csv":
-            file.unlink()
-            file = file.with_name(f"{file.name}.gz")
-            text = spoil(gzip.compress(text), rng) if rng.random() < 0.5 else gzip.compress(text)
-        file.write_bytes(text)
-    path = wrap(folder, rng)
-    if source in ("apple_health", "pgsc_calc", "sscore") and path == folder:
-        path = sorted(folder.iterdir())[0] if source != "sscore" else folder
-    options = {"key": place / "key"} if rng.random() < 0.1 else {}
+    if source.alone and path.is_dir():
+        path = path / min(source.files)
     try:
-        stores = ingest(source, path, place / "out", **options)
+        stores = ingest(source.reader, path, place / "out", **source.options, **options)
     except HealthFMError as error:
-        outcome, kept = error.code, {"in", "key"}
+        came, kept = error.code, {"in", "key"}
     else:
-        outcome, kept = "stored", {"in", "key", "out"}
-        for store in stores:
-            SiteStore.open(store).check()
+        came, kept = "stored", {"in", "key", "out"}
+        for folder in stores:
+            store = SiteStore.open(folder)
+            store.check()
+            as_text(describe(store, 20), 20)
     left = {entry.name for entry in place.iterdir()} - kept
     if left:
-        raise AssertionError(f"{left} is left after {outcome}")
-    return outcome
+        raise AssertionError(f"{left} is left after {came}")
+    return came
 
 
 def attempt_alone(seed: int) -> str:
-    """Return what came of an input, in a folder of its own."""
+    """Return what came of a spoilt input, in a folder of its own."""
     with tempfile.TemporaryDirectory() as place:
         return attempt(seed, Path(place))
 
 
 def main() -> None:
-    """Try many inputs; every crash is printed with the seed that repeats it."""
+    """Try many inputs; every crash is printed with the seed or number that repeats it."""
+    from tests.ingest.hostile_tables import attempt_drawn
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drawn", type=float, default=0.5, help="share of them [0.5]")
+    parser.add_argument("--keep", type=Path, help="folder for drawn inputs that crash")
     options = parser.parse_args()
+    drawn = round(options.inputs * options.drawn)
     found: Counter[str] = Counter()
-    for seed in range(options.seed, options.seed + options.inputs):
+    for seed in range(options.seed, options.seed + options.inputs - drawn):
         try:
             found[attempt_alone(seed)] += 1
         except Exception as error:
             found["crash"] += 1
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {str(error)[:200]}"
-            say(f"seed {seed}: {said} ({where.filename}:{where.lineno})")
-    say(str(dict(found.most_common())))
+            say(f"seed {seed}: {said(error)}")
+    say(f"spoilt: {dict(found.most_common())}")
+    for number, (source, came) in enumerate(attempt_drawn(drawn, options.seed)):
+        found[came if isinstance(came, str) else "crash"] += 1
+        if isinstance(came, Exception):
+            say(f"drawn {number}, {source.reader}: {said(came)}")
+            if options.keep:
+                write(source, options.keep / str(number))
+    say(f"spoilt and drawn: {dict(found.most_common())}")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    say(f"{options.inputs} inputs, {found['crash']} crashes, peak memory {used} MB")
+    say(f"{found.total()} inputs, {found['crash']} crashes, peak memory {used} MB")
     raise SystemExit(bool(found["crash"]) or used > MEMORY_MB)
+
+
+def said(error: Exception) -> str:
+    """Return an error and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {str(error)[:300]} ({where.filename}:{where.lineno})"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from healthfm_client.ingest.clock import clock_us
-from healthfm_client.ingest.coding import joined, tidy
+from healthfm_client.ingest.coding import as_float32, joined, tidy
 from healthfm_client.ingest.event_table import event_site
 from healthfm_client.ingest.linking import numbers
 from healthfm_client.ingest.minutes import MINUTE_US, by_day, possible
@@ -122,9 +122,7 @@ def _events(found: Records, subject: int, now_us: int) -> Site:
             "subject_id": pa.array([subject] * len(found.events), pa.int64()),
             "time": pa.array([at for at, _, _ in found.events], pa.timestamp("us")),
             "code": pa.array([code for _, code, _ in found.events], pa.string()),
-            "numeric_value": pa.array(
-                np.array([number for *_, number in found.events]).astype(np.float32)
-            ),
+            "numeric_value": pa.array(as_float32(np.array([n for *_, n in found.events]))),
         }
     )
     return event_site(None, table, now_us=now_us)

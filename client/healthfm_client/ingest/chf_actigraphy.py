@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from healthfm_client.ingest.event_table import event_site
+from healthfm_client.ingest.minutes import MINUTES
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import (
     Kind,
@@ -21,6 +22,7 @@ from healthfm_client.ingest.source import (
     read_columns,
     refuse_empty,
     refuse_nulls,
+    series,
 )
 from healthfm_core.data.events import Int64, ids
 from healthfm_core.data.labels import label_table
@@ -30,6 +32,7 @@ from healthfm_core.errors import IngestError
 MONDAY_US: Final = 978_307_200 * 1_000_000
 """2001-01-01."""
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+OLDEST_YEARS: Final = 130.0
 DEVICE: Final = "activity_minute"
 CHANNEL: Final = "log_activity"
 TASKS: Final = {"hospitalisation": "Hospitalization", "emergency_room": "Emergency Room"}
@@ -90,8 +93,7 @@ def _minutes(days: pa.Table, where: str) -> pa.Table:
         )
     weekday = np.select([names == day for day in DAYS], list(range(len(DAYS))))
     start = MONDAY_US + weekday.astype(np.int64) * DAY_US
-    flat = np.asarray(days["log_activity"].combine_chunks().flatten().to_numpy(False), np.float32)
-    value = flat.reshape(days.num_rows, -1)
+    value = series(days, "log_activity", MINUTES, where)
     return stretches(ids(days, "id"), start, CHANNEL, 1 / 60, value)
 
 
@@ -99,7 +101,8 @@ def _events(people: pa.Table, subject: Int64) -> pa.Table:
     size = len(subject)
     monday = np.full(size, MONDAY_US, np.int64)
     age = np.asarray(people["age"].fill_null(np.nan).to_numpy(), np.float64)
-    birth = np.where(np.isfinite(age), monday - np.rint(age * 365.25) * DAY_US, np.nan)
+    possible = (age >= 0) & (age <= OLDEST_YEARS)
+    birth = np.where(possible, monday - np.rint(age * 365.25) * DAY_US, np.nan)
     gender = [f"GENDER//{value}" for value in people["gender"].fill_null("unknown").to_pylist()]
     parts = [
         (gender, pa.nulls(size, pa.int64()), pa.nulls(size, pa.float32())),

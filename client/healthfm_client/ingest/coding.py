@@ -61,6 +61,12 @@ def joined(*parts: str) -> str:
 
 
 def converted(value: Float64, factor: Float64, offset: Float64) -> npt.NDArray[np.float32]:
-    """Return values in their new unit; what float32 cannot hold becomes infinite, NaN stays."""
+    """Return values in their new unit, see `as_float32`."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return (value * factor + offset).astype(np.float32)
+        return as_float32(value * factor + offset)
+
+
+def as_float32(value: Float64) -> npt.NDArray[np.float32]:
+    """Return values as a store keeps them; what float32 cannot hold becomes infinite, NaN stays."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return value.astype(np.float32)

@@ -103,6 +103,7 @@ def read(path: Path, options: EicuOptions) -> Iterator[Site]:
     splits = splits.group_by(["subject_id", "split"]).aggregate([])
     events = read_events(path, site_column="site")
     places = read_columns(path / "sites.parquet", _SITES)
+    refuse_nulls(places, ["site"], "sites.parquet")
     where = matched(ids(events, "site"), ids(places, "site"), _names(places, options), "sites")
     events = events.set_column(events.column_names.index("site"), "site", where)
     for name, rows in by_group(events, "site"):

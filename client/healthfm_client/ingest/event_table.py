@@ -83,8 +83,9 @@ def read_events(path: Path, site_column: str = "site") -> pa.Table:
 
 def _site_kind(file: Path, name: str) -> Kind:
     schema = schema_of(file)
-    text = schema is not None and name in schema.names and is_text(schema.field(name).type)
-    return Kind.TEXT if text else Kind.INTEGER
+    if schema is None or schema.names.count(name) != 1:
+        return Kind.INTEGER
+    return Kind.TEXT if is_text(schema.field(name).type) else Kind.INTEGER
 
 
 def event_site(

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from healthfm_client.ingest.clock import clock_us, known_zone
-from healthfm_client.ingest.coding import joined, tidy
+from healthfm_client.ingest.coding import as_float32, joined, tidy
 from healthfm_client.ingest.fhir_types import (
     BUNDLE,
     CONTAINED,
@@ -81,6 +81,12 @@ class Rows:
     code: list[str | None] = field(default_factory=list)
     value: list[float | None] = field(default_factory=list)
     aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    set_aside: int = 0
+
+    def put_aside(self, reason: str, number: int, kind: str) -> None:
+        """Note a resource that gives no event: its place in the file, and its type."""
+        self.aside.setdefault(reason, []).append((number, kind))
+        self.set_aside += 1
 
     def add(
         self, subject: str, time: int | None, code: str | None, value: float | None = None
@@ -103,15 +109,13 @@ class Rows:
         if self.subject:
             names = pa.chunked_array([pa.array(self.subject, pa.string())])
             value = np.array([np.nan if v is None else v for v in self.value], np.float64)
-            with np.errstate(over="ignore"):
-                number = value.astype(np.float32)
             absent = np.array([v is None for v in self.value], np.bool_)
             yield pa.table(
                 {
                     "subject_id": linked(names, options, where),
                     "time": pa.array(self.time, pa.timestamp("us")),
                     "code": pa.array(self.code, pa.string()).dictionary_encode(),
-                    "numeric_value": pa.array(number, mask=absent),
+                    "numeric_value": pa.array(as_float32(value), mask=absent),
                 }
             )
 
@@ -155,10 +159,10 @@ def _tables(
     found = _lines(file) if _is_lines(file) else _entries(file, drugs := dict(drugs))
     for number, one in found:
         if one is None:
-            rows.aside.setdefault("not_fhir", []).append((number, "unknown"))
+            rows.put_aside("not_fhir", number, "unknown")
         elif reason := _events(one, rows, options.time_zone, drugs):
-            rows.aside.setdefault(reason, []).append((number, one.resourceType))
-        if len(rows.subject) >= ROWS_AT_ONCE:
+            rows.put_aside(reason, number, one.resourceType)
+        if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
             yield from rows.tables(options, file.name)
             rows = Rows()
     yield from rows.tables(options, file.name)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from healthfm_client.ingest.coding import as_float32
 from healthfm_core.data.events import Int64
 from healthfm_core.data.schemas import WEARABLE_PREFIX
 from healthfm_core.data.wearables import DAY_US, stretches
@@ -74,6 +75,6 @@ def daily(subject: Int64, day_us: Int64, value: Float64, name: str) -> pa.Table:
             "subject_id": pa.array(subject, pa.int64()),
             "time": pa.array(day_us + DAY_US, pa.int64()).cast(pa.timestamp("us")),
             "code": pa.array([WEARABLE_PREFIX + name] * len(subject), pa.string()),
-            "numeric_value": pa.array(value.astype(np.float32)),
+            "numeric_value": pa.array(as_float32(value)),
         }
     )

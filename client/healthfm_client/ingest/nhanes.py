@@ -17,9 +17,18 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from healthfm_client.ingest.coding import as_float32
 from healthfm_client.ingest.event_table import event_site
+from healthfm_client.ingest.minutes import MINUTES
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
-from healthfm_client.ingest.source import Kind, has_columns, read_columns, refuse_nulls, rows_of
+from healthfm_client.ingest.source import (
+    Kind,
+    has_columns,
+    read_columns,
+    refuse_nulls,
+    rows_of,
+    series,
+)
 from healthfm_core.data.events import Int64, ids
 from healthfm_core.data.labels import died_within, label_table
 from healthfm_core.data.schemas import WEARABLE
@@ -32,6 +41,7 @@ DAYS_WORN: Final = 7
 EXAM_US: Final = {3: 1_072_915_200 * 1_000_000, 4: 1_136_073_600 * 1_000_000}
 """Wave → 2004-01-01, 2006-01-01."""
 
+OLDEST_YEARS: Final = 130.0
 SUMMARIES: Final = (
     ["TAC", "TLAC", "WT", "ST", "MVPA", "ABout", "SBout", "SATP", "ASTP"]
     + [f"TLAC_{two_hours}" for two_hours in range(1, 13)]
@@ -104,8 +114,12 @@ def clinical_events(people: pa.Table, exam_us: Int64) -> pa.Table:
     A covariate that was not asked or not measured gives no row.
     """
     subject, age = ids(people), age_years(people)
-    birth = exam_us - np.rint(age * 365.25).astype(np.int64) * DAY_US
-    parts = [_rows(subject, birth, "MEDS_BIRTH"), _rows(subject, exam_us, "AGE_YEARS", age)]
+    known = (age >= 0) & (age <= OLDEST_YEARS)
+    birth = exam_us[known] - np.rint(age[known] * 365.25).astype(np.int64) * DAY_US
+    parts = [
+        _rows(subject[known], birth, "MEDS_BIRTH"),
+        _rows(subject[known], exam_us[known], "AGE_YEARS", age[known]),
+    ]
     for code, column in NUMBERS.items():
         value = _numbers(people, column)
         known = np.isfinite(value)
@@ -132,11 +146,7 @@ def _rows(
             "subject_id": pa.array(subject, pa.int64()),
             "time": pa.nulls(size, stamp) if time_us is None else pa.array(time_us).cast(stamp),
             "code": pa.array([code] * size if isinstance(code, str) else code, pa.string()),
-            "numeric_value": (
-                pa.nulls(size, number)
-                if value is None
-                else pa.array(value.astype(np.float32), number)
-            ),
+            "numeric_value": pa.nulls(size, number) if value is None else as_float32(value),
         }
     )
 
@@ -146,7 +156,7 @@ def activity_daily(people: pa.Table, exam_us: Int64) -> pa.Table:
     parts = []
     for name in SUMMARIES:
         value = _numbers(people, f"smirnova_{name}")
-        known = np.isfinite(value)
+        known = np.abs(value) < np.finfo(np.float32).max
         day = value[known].astype(np.float32)[:, None]
         start = exam_us[known] + DAY_US
         parts.append(stretches(ids(people)[known], start, name, 1 / 86400, day))
@@ -169,9 +179,8 @@ def wear_minute(days: pa.Table, subject: Int64, exam_us: Int64) -> pa.Table:
     order = np.argsort(subject)
     exam = exam_us[order[np.searchsorted(subject, ids(days), sorter=order)]]
     start = exam + ids(days, "day_index") * DAY_US
-    flat = np.asarray(days["wear"].combine_chunks().flatten().to_numpy())
-    worn = flat.reshape(days.num_rows, -1)
-    return stretches(ids(days), start, "wear", 1 / 60, worn.astype(np.float32), worn <= 1)
+    worn = series(days, "wear", MINUTES, "wear_minutes")
+    return stretches(ids(days), start, "wear", 1 / 60, worn, worn <= 1)
 
 
 def death_labels(people: pa.Table, exam_us: Int64) -> dict[str, pa.Table]:
@@ -194,12 +203,18 @@ def read(path: Path, options: NhanesOptions) -> Iterator[Site]:
     file = _only(path, "subjects_")
     people = read_columns(file, _SUBJECTS)
     refuse_nulls(people, ["subject_id", "SDDSRVYR", "site_psu", "eligstat_2015"], file.name)
-    days = read_columns(_only(path, "wear_minutes_"), _WEAR) if options.wear_minutes else None
+    days = _days(_only(path, "wear_minutes_")) if options.wear_minutes else None
     rank = np.unique(ids(people, "site_psu"), return_inverse=True)[1] % options.groups
     for group in range(options.groups):
         members = people.filter(pa.array(rank == group))
         if members.num_rows:
             yield _site(f"psu-{group:02d}", members, days, options.now_us)
+
+
+def _days(file: Path) -> pa.Table:
+    days = read_columns(file, _WEAR)
+    refuse_nulls(days, ["subject_id", "day_index"], file.name)
+    return days
 
 
 def _site(name: str, people: pa.Table, days: pa.Table | None, now_us: int) -> Site:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from healthfm_client.ingest.tabular import refuse_expanding
 from healthfm_core.data.events import Int64, coded
+from healthfm_core.data.layout import UNREADABLE
 from healthfm_core.data.schemas import is_list_of, is_text
 from healthfm_core.errors import IngestError
 
@@ -52,7 +55,7 @@ def schema_of(file: Path) -> pa.Schema | None:
     """Return a Parquet file's schema, or None where it is none."""
     try:
         return pq.read_schema(file)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return None
 
 
@@ -68,18 +71,21 @@ def check_columns(
     """Return column → kind for those that a Parquet file has, all of `wanted` among them.
 
     Raises:
-        IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind.
+        IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind,
+            HF-310.
     """
     if not file.is_file():
         raise _error(301, file.name, "there is no such file", "it is part of this source")
     schema = schema_of(file)
     if schema is None:
         raise _error(303, file.name, "the file cannot be read", "a whole Parquet file is wanted")
+    refuse_expanding(file, pq.read_metadata(file).num_rows)
     kinds = dict(wanted) | {k: v for k, v in (optional or {}).items() if k in schema.names}
     for name, kind in kinds.items():
-        if name not in schema.names:
-            seen = f'there is no column "{name}"'
-            raise _error(307, file.name, seen, f"{kind.value} of that name is wanted")
+        if schema.names.count(name) != 1:
+            there = "two columns are called" if name in schema.names else "there is no column"
+            seen = f'{there} "{name}"'
+            raise _error(307, file.name, seen, f"{kind.value} of that name is wanted, once")
         if not _FITS[kind](schema.field(name).type):
             seen = f'column "{name}" is {schema.field(name).type}'
             raise _error(308, file.name, seen, f"{kind.value} is wanted")
@@ -102,9 +108,9 @@ def read_columns(
     kinds = check_columns(file, wanted, optional)
     try:
         table = pq.read_table(file, columns=list(kinds))
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise _cut_off(file) from error
-    return _cast(table, kinds)
+    return _cast(table, kinds, file.name)
 
 
 def read_batches(
@@ -129,8 +135,8 @@ def read_batches(
     try:
         whole = pq.ParquetFile(file, read_dictionary=list(coded))
         for batch in whole.iter_batches(ROWS_AT_ONCE, columns=list(kinds)):
-            yield _cast(pa.Table.from_batches([batch]), kinds)
-    except (OSError, pa.ArrowException) as error:
+            yield _cast(pa.Table.from_batches([batch]), kinds, file.name)
+    except UNREADABLE as error:
         raise _cut_off(file) from error
 
 
@@ -140,11 +146,17 @@ def _cut_off(file: Path) -> IngestError:
     )
 
 
-def _cast(table: pa.Table, kinds: Mapping[str, Kind]) -> pa.Table:
-    columns = {
-        name: table[name].cast(_BECOMES[kind], safe=False) if kind in _BECOMES else table[name]
-        for name, kind in kinds.items()
-    }
+def _cast(table: pa.Table, kinds: Mapping[str, Kind], where: str) -> pa.Table:
+    """Return the columns in the types their kinds become; fractions of a µs are cut off."""
+    columns = {name: table[name] for name in kinds}
+    for name, kind in kinds.items():
+        if kind in _BECOMES:
+            to = pc.CastOptions(_BECOMES[kind], allow_time_truncate=True, allow_float_truncate=True)
+            try:
+                columns[name] = pc.cast(table[name], options=to)
+            except pa.ArrowInvalid as error:
+                seen = f'column "{name}" holds what does not fit into {_BECOMES[kind]}'
+                raise _error(308, where, seen, f"{kind.value} is wanted") from error
     return pa.table(columns)
 
 
@@ -155,6 +167,20 @@ def refuse_nulls(table: pa.Table, names: Iterable[str], where: str) -> None:
         if missing:
             seen = f'column "{name}" is empty in {missing} rows'
             raise _error(305, where, seen, "an identifier in every row is wanted")
+
+
+def series(table: pa.Table, name: str, most: int, where: str) -> npt.NDArray[np.float32]:
+    """Return a column of lists of one length, at most `most`, as [N, length]; NaN is null.
+
+    Raises:
+        IngestError: HF-308 where they are of several lengths, or longer.
+    """
+    sizes = pc.fill_null(pc.list_value_length(table[name]), -1).unique().to_pylist() or [0]
+    if len(sizes) > 1 or not 0 <= sizes[0] <= most:
+        seen = f'column "{name}" holds lists of {len(sizes)} lengths, to {max(sizes)}'
+        raise _error(308, where, seen, f"lists of one length to {most} are wanted")
+    flat = pc.list_flatten(table[name]).cast(pa.float32(), safe=False).fill_null(np.nan)
+    return np.asarray(flat.to_numpy(), np.float32).reshape(table.num_rows, sizes[0])
 
 
 def refuse_empty(table: pa.Table, where: str) -> None:

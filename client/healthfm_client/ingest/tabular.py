@@ -21,11 +21,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from healthfm_core.data.layout import UNREADABLE
 from healthfm_core.errors import IngestError
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 ROWS_AT_ONCE: Final = 1 << 19
 MEMORY: Final = "768MB"
+ROWS_PER_BYTE: Final = 20
 _DELIMITERS: Final = ",\t;|"
 _HEAD_BYTES: Final = 1 << 20
 EXPANDS_AT_MOST: Final = 200
@@ -81,7 +83,7 @@ class TableFile:
     def rows(self) -> int:
         """The rows, exactly for Parquet, about for text."""
         if self.is_parquet:
-            return int(self._parquet_footer().num_rows)
+            return self._parquet[0]
         head = self._head
         lines = max(head.count(b"\n"), 1)
         size = self.path.stat().st_size
@@ -112,7 +114,7 @@ class TableFile:
     @cached_property
     def _names(self) -> list[str]:
         if self.is_parquet:
-            return list(self._parquet_footer().schema.to_arrow_schema().names)
+            return self._parquet[1]
         line = self._text.partition("\n")[0].rstrip("\r")
         try:
             names = next(csv.reader([line], delimiter=self._delimiter), [])
@@ -152,11 +154,28 @@ class TableFile:
             raise unreadable(self.path, "it cannot be opened") from error
         return expanded(raw, self.path) if self.path.name.lower().endswith(".gz") else raw
 
-    def _parquet_footer(self) -> pq.FileMetaData:
+    @cached_property
+    def _parquet(self) -> tuple[int, list[str]]:
+        """The rows and columns in a Parquet file's footer."""
         try:
-            return pq.read_metadata(self.path)
-        except (OSError, pa.ArrowException) as error:
+            footer = pq.read_metadata(self.path)
+            names = list(footer.schema.to_arrow_schema().names)
+        except UNREADABLE as error:
             raise unreadable(self.path, "it is cut off or no Parquet") from error
+        refuse_expanding(self.path, footer.num_rows)
+        return footer.num_rows, names
+
+
+def refuse_expanding(file: Path, rows: int) -> None:
+    """Raise HF-310 where a Parquet file claims more rows than different ones have room in it."""
+    if rows > file.stat().st_size * ROWS_PER_BYTE:
+        raise IngestError(
+            310,
+            where=file.name,
+            seen=f"it has {rows:,} rows in {file.stat().st_size:,} bytes",
+            wanted="rows that differ are wanted, which takes a byte or more each",
+            do="Check where the file comes from.",
+        )
 
 
 def expanded(raw: bytes, file: Path) -> bytes:

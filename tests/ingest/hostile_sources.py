@@ -1,0 +1,206 @@
+"""A small sound source of every reader, as files by name: what hostile inputs are made from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from healthfm_client.ingest import ingest, nhanes
+from tests.ingest.conftest import warehouse
+from tests.ingest.test_devices import HEALTH
+from tests.ingest.test_fhir import RESOURCES
+
+CDM = Path(__file__).with_name("omop_cdm")
+DAY = datetime(2020, 1, 2)
+Content = pa.Table | bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one reader reads.
+
+    Attributes:
+        reader: Its name.
+        files: Path below the source's folder → a table, to be written as Parquet, or bytes.
+        alone: Whether the reader wants its first file and not the folder.
+        options: Of the reader.
+    """
+
+    reader: str
+    files: Mapping[str, Content]
+    alone: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def omop() -> Source:
+    return Source("omop", {file.name: file.read_bytes() for file in sorted(CDM.glob("*.csv"))})
+
+
+def fhir_lines() -> Source:
+    return Source("fhir", {"all.ndjson": "\n".join(map(json.dumps, RESOURCES)).encode()})
+
+
+def fhir_bundle() -> Source:
+    entries = [{"resource": one, "fullUrl": "urn:uuid:1"} for one in RESOURCES]
+    return Source(
+        "fhir", {"one.json": json.dumps({"resourceType": "Bundle", "entry": entries}).encode()}
+    )
+
+
+def event_table() -> Source:
+    return Source("event_table", {"events.parquet": warehouse()})
+
+
+def one_site() -> Source:
+    table = warehouse().append_column("text_value", pa.array(["a", None, "b", "", "c"]))
+    return Source(
+        "event_table", {"events.parquet": table.drop_columns(["site"])}, options={"site_column": ""}
+    )
+
+
+def fitbit() -> Source:
+    head = "Id,Date,ActivityHour," + ",".join(f"Steps{n:02d}" for n in range(60))
+    row = "7,13-04-2016,1:00:00 AM," + ",".join("1" * 60)
+    texts = {
+        "hr.csv": "datetime,person_id,heart_rate_value\n"
+        "2020-01-02T08:00:00,7,60\n2020-01-02T08:01:00,8,50\n",
+        "sleep.csv": "person_id,level,start_datetime,duration_in_min\n"
+        "7,light,2020-01-02T23:59:00,2\n",
+        "wide.csv": f"{head}\n{row}\n{row}\n",
+        "days.csv": "Id,SleepDay,TotalMinutesAsleep\n7,4/13/2016,300\n",
+    }
+    return Source("fitbit", {name: text.encode() for name, text in texts.items()})
+
+
+def apple() -> Source:
+    return Source("apple_health", {"export.xml": HEALTH.format(entity="").encode()}, alone=True)
+
+
+def pgs() -> Source:
+    lines = ["sampleset,IID,PGS,SUM,Z_norm2", *(f"a,{n},PGS1,{n},{n / 9}" for n in range(9))]
+    return Source("pgsc_calc", {"s.csv": "\n".join(lines).encode()}, alone=True)
+
+
+def plink2() -> Source:
+    return Source("sscore", {"a.sscore": b"#IID\tA_SUM\tB_AVG\n1\t1\t2\n2\t2\t1\n"})
+
+
+def aouprs() -> Source:
+    return Source("sscore", {"height.csv": b"s,sum_weights\n1,0.5\n2,0.25\n3,-1\n"})
+
+
+@cache
+def meds() -> Source:
+    """A store of ours, which is a MEDS dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(event_table(), Path(folder) / "in")
+        (store, _) = ingest("event_table", Path(folder) / "in", Path(folder) / "out")
+        files = [file for file in sorted(store.rglob("*")) if file.is_file()]
+        return Source("meds", {str(f.relative_to(store)): f.read_bytes() for f in files})
+
+
+def chf() -> Source:
+    days = {
+        "id": [1, 1, 2],
+        "gender": ["M", "M", "F"],
+        "age": [60.0, 60.0, 70.0],
+        "bmi": [22.5, 22.5, None],
+        "event_type": ["Hospitalization", "Hospitalization", None],
+        "day": ["Mon", "Tue", "Sun"],
+        "log_activity": pa.array(np.ones((3, 1440), np.float32).tolist(), pa.list_(pa.float32())),
+    }
+    return Source("chf_actigraphy", {"chf_minutes.parquet": pa.table(days)})
+
+
+def eicu() -> Source:
+    stays = {
+        "subject_id": [1, 2, 3],
+        "patientunitstayid": [11, 12, 13],
+        "site": [10, 10, 9],
+        "unit_admit": pa.array([DAY] * 3, pa.timestamp("us")),
+        "hosp_disch": pa.array([datetime(2020, 1, 9)] * 3, pa.timestamp("us")),
+        "hospital_death": [False, True, None],
+        "apacheIVa_predictedhospitalmortality": [0.1, -1.0, None],
+        "split": ["train", "tuning", "held_out"],
+    }
+    places = {"site": [9, 10], "region": ["South", None]}
+    files = {"events": warehouse(), "stays": pa.table(stays), "sites": pa.table(places)}
+    return Source("eicu_demo", {f"{name}.parquet": table for name, table in files.items()})
+
+
+def physionet() -> Source:
+    stays = {
+        "subject_id": [1, 2, 3],
+        "set": ["a", "b", "c"],
+        "icu_type": ["MICU", "MICU", "CCU"],
+        "hospital_death": [False, True, False],
+        "saps1": [1, 2, 3],
+    }
+    files = {"events.parquet": warehouse().drop_columns(["site"]), "stays.parquet": pa.table(stays)}
+    return Source("physionet2012", files)
+
+
+def nhanes_week() -> Source:
+    kinds = {"INTEGER": [1, 2, 3], "NUMBER": [1.0, 40.0, None], "TEXT": ["Yes", None, "No"]}
+    columns = {name: kinds.get(kind.name, [True, False, True]) for name, kind in people().items()}
+    columns |= {"SDDSRVYR": [3, 4, 4], "eligstat_2015": [1, 1, 2], "mortstat_2015": [0.0, 1.0, 1.0]}
+    wear = {
+        "subject_id": [1, 2],
+        "day_index": [1, 7],
+        "wear": pa.array([[1] * 1440, [255] * 1440], pa.list_(pa.uint8())),
+    }
+    files = {"subjects_2003_2006": columns, "wear_minutes_2003_2006": wear}
+    return Source(
+        "nhanes",
+        {f"{name}.parquet": pa.table(columns) for name, columns in files.items()},
+        options={"wear_minutes": True, "groups": 2},
+    )
+
+
+def people() -> Mapping[str, Any]:
+    """Return NHANES's columns of people and their kinds."""
+    return nhanes._SUBJECTS
+
+
+SOURCES = (
+    omop,
+    fhir_lines,
+    fhir_bundle,
+    event_table,
+    one_site,
+    fitbit,
+    apple,
+    pgs,
+    plink2,
+    aouprs,
+    meds,
+    chf,
+    eicu,
+    physionet,
+    nhanes_week,
+)
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the files of a source."""
+    for name, content in source.files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else parquet(content))
+
+
+def parquet(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
