@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from healthfm_client.processes import supervision as site_supervision
-from healthfm_client.site_folder import SiteFolder
-from healthfm_core.supervision import Supervision
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.orders import RunOrder
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.deploy.supervise import supervision as study_supervision
 from healthfm_server.run_store import RunStore
 from tests.end_to_end.deployed import (
     REPOSITORY,
@@ -38,11 +31,11 @@ from tests.end_to_end.deployed import (
     documented,
     told,
 )
-from tests.end_to_end.proxy import Proxy
+from tests.end_to_end.faults import FAULTS, KILLS, PATIENCE_S, Federation, of_any_site
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
-PATIENCE_S = 900.0
+STORM_RESULTS = RESULTS.with_name("storm.json")
 
 
 @dataclass
@@ -57,6 +50,7 @@ class Outcome:
         submissions: How often the run was submitted, 1 where nothing was lost at the coordinator.
         missing: Rounds that are not on disk.
         set_aside: What was left out of a round, by site and reason.
+        hit: In a storm, what was killed, and after which round.
     """
 
     fault: str
@@ -66,91 +60,7 @@ class Outcome:
     submissions: int
     missing: list[int]
     set_aside: list[str] = field(default_factory=list)
-
-
-class Federation:
-    """The study and its sites, up and running."""
-
-    def __init__(self, shell: Shell, tunnel: Proxy) -> None:
-        self.shell = shell
-        self.tunnel = tunnel
-        self.study = StudyFolder.open(shell.folder / "study")
-        self.coordinator = study_supervision(self.study)
-        self.sites = {name: site_supervision(SiteFolder(shell.folder / name)) for name in SITES}
-
-    def kill(self, supervised: Supervision, name: str) -> None:
-        """Kill -9 one of a supervisor's processes, once it is there."""
-        while not (state := supervised.states().get(name, "")).startswith("RUNNING"):
-            time.sleep(0.2)
-        os.kill(int(state.split()[2].rstrip(",")), signal.SIGKILL)
-
-    def kill_supervisor(self, supervised: Supervision) -> None:
-        """Kill -9 a supervisor, as its own unit would find it, and start it as the unit would."""
-        os.kill(int((supervised.folder / "supervisord.pid").read_text()), signal.SIGKILL)
-        time.sleep(3.0)
-        supervised.start()
-
-    def kill_serverapp(self) -> None:
-        """Kill -9 the process of the round loop."""
-        while not (found := list(_processes("flwr-serverapp"))):
-            time.sleep(0.2)
-        for process in found:
-            os.kill(process, signal.SIGKILL)
-
-    def outage(self, seconds: float) -> None:
-        """Take the whole coordinator down and up again."""
-        self.coordinator.stop()
-        time.sleep(seconds)
-        self.coordinator.start()
-
-    def proxy_outage(self, seconds: float) -> None:
-        """Let the proxy cut its tunnels and refuse new ones for a while."""
-        self.tunnel.cut(seconds)
-
-    def site_outage(self, names: tuple[str, ...], seconds: float) -> None:
-        """Switch sites off, and on again."""
-        for name in names:
-            self.sites[name].stop()
-        time.sleep(seconds)
-        for name in names:
-            self.sites[name].start()
-
-
-FAULTS: dict[str, tuple[str, Callable[[Federation], None]]] = {
-    "superlink": ("the SuperLink is killed", lambda f: f.kill(f.coordinator, "superlink")),
-    "serverapp": ("the round loop (ServerApp) is killed", lambda f: f.kill_serverapp()),
-    "executor": ("the executor is killed", lambda f: f.kill(f.coordinator, "executor")),
-    "steward": ("the steward is killed", lambda f: f.kill(f.coordinator, "steward")),
-    "front": ("the front is killed", lambda f: f.kill(f.coordinator, "front")),
-    "supervisor": (
-        "the coordinator's supervisor is killed",
-        lambda f: f.kill_supervisor(f.coordinator),
-    ),
-    "node": ("a site's node is killed", lambda f: f.kill(f.sites["north"], "node")),
-    "worker": ("a site's worker is killed", lambda f: f.kill(f.sites["south"], "worker")),
-    "site": ("a site's supervisor is killed", lambda f: f.kill_supervisor(f.sites["north"])),
-    "outage": ("the coordinator is down for 90 s", lambda f: f.outage(90.0)),
-    "proxy": ("a site's proxy drops everything for 20 s", lambda f: f.proxy_outage(20.0)),
-    "half": (
-        "two of three sites are off for 20 s",
-        lambda f: f.site_outage(("north", "south"), 20.0),
-    ),
-}
-"""What is injected; each name is a process or a fault of docs/reliability.md."""
-
-
-def _processes(name: str) -> Iterator[int]:
-    """Yield the processes of this deployment whose command line names a program."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                here = os.readlink(entry / "cwd")
-            except OSError:
-                continue  # it ended meanwhile, or is not ours
-            named = any(Path(word.decode(errors="replace")).name == name for word in words)
-            if named and "/chaos-" in here:
-                yield int(entry.name)
+    hit: list[str] = field(default_factory=list)
 
 
 def inject(federation: Federation, name: str, number: int, rounds: int, chance: random.Random):
@@ -160,11 +70,30 @@ def inject(federation: Federation, name: str, number: int, rounds: int, chance: 
     _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
     time.sleep(chance.uniform(0.0, 4.0))
     before, hit = order.rounds_done(), time.monotonic()
-    FAULTS[name][1](federation)
+    FAULTS[name].deed(federation)
     _until(lambda: order.rounds_done() > before or order.done().state == "finished")
     again_s = time.monotonic() - hit
     _until(lambda: order.done().state in ("finished", "failed"))
     return _outcome(name, order, before, again_s, rounds)
+
+
+def storm(federation: Federation, number: int, rounds: int, chance: random.Random) -> Outcome:
+    """Kill one process of each kind, in any order, at random moments of one run."""
+    order, hit = _order(federation, f"storm-{number}", rounds), []
+    begun = time.monotonic()
+    _until(lambda: order.done().state == "running")
+    for name in chance.sample(sorted(KILLS), len(KILLS)):
+        time.sleep(chance.uniform(0.0, 5.0))
+        if order.done().state == "finished":
+            break
+        try:
+            of_any_site(name, chance)(federation)
+            hit.append(f"{name} after round {order.rounds_done()}")
+        except TimeoutError:
+            break
+    _until(lambda: order.done().state in ("finished", "failed"))
+    found = _outcome("storm", order, 0, time.monotonic() - begun, rounds)
+    return replace(found, hit=hit)
 
 
 def _order(federation: Federation, name: str, rounds: int) -> RunOrder:
@@ -219,11 +148,16 @@ def set_up(shell: Shell) -> None:
         shell.run(line)
 
 
+def write_results(path: Path, outcomes: list[Outcome]) -> None:
+    """Write outcomes as JSON."""
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n"
+    path.write_text(text, "utf-8")
+
+
 def write_page(outcomes: list[Outcome], command: str) -> None:
     """Write docs/reliability.md and the figures it is made from."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n"
-    RESULTS.write_text(text, "utf-8")
+    write_results(RESULTS, outcomes)
     rows = [_row(name, [o for o in outcomes if o.fault == name]) for name in FAULTS]
     table = "\n".join(row for row in rows if row)
     template = (Path(__file__).parent / "reliability.md").read_text("utf-8")
@@ -241,7 +175,7 @@ def _row(name: str, found: list[Outcome]) -> str:
     lost = "no round" if all(not o.missing for o in found) else "rounds"
     cost = f"; {aside} times a site's part of a round" if aside else ""
     return (
-        f"| {FAULTS[name][0]} | {finished} of {len(found)} | {middle:.0f} ({slowest:.0f}) "
+        f"| {FAULTS[name].said} | {finished} of {len(found)} | {middle:.0f} ({slowest:.0f}) "
         f"| {again} | {lost}{cost} |"
     )
 
@@ -250,24 +184,33 @@ def main() -> None:
     """Inject, and write the page after each fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="runs per fault")
+    parser.add_argument("--storms", type=int, default=0, help="runs in which all kinds are killed")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=list(FAULTS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     chance = random.Random(given.seed)
-    outcomes: list[Outcome] = []
     command = f"make chaos ARGS='--times {given.times} --rounds {given.rounds}'"
     with tempfile.TemporaryDirectory(prefix="chaos-") as name, deployment(Path(name)) as made:
         shell, tunnel = made
         set_up(shell)
         federation = Federation(shell, tunnel)
+        outcomes: list[Outcome] = []
+        for number in range(1, given.storms + 1):
+            outcomes.append(tell(storm(federation, number, given.rounds, chance)))
+            write_results(STORM_RESULTS, outcomes)
+        outcomes = []
         for number in range(1, given.times + 1):
             for fault in given.only:
-                outcome = inject(federation, fault, number, given.rounds, chance)
-                outcomes.append(outcome)
-                sys.stdout.write(f"{outcome}\n")
-                sys.stdout.flush()
+                outcomes.append(tell(inject(federation, fault, number, given.rounds, chance)))
                 write_page(outcomes, command)
+
+
+def tell(outcome: Outcome) -> Outcome:
+    """Print what became of an injection, and return it."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {outcome}\n")
+    sys.stdout.flush()
+    return outcome
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from healthfm_client.site_folder import SiteFolder
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.run_store import RunStore
-from tests.end_to_end.chaos import Federation, inject
+from tests.end_to_end.chaos import inject
 from tests.end_to_end.deployed import (
     HELD,
     REPOSITORY,
@@ -30,6 +30,7 @@ from tests.end_to_end.deployed import (
     make_stores,
     told,
 )
+from tests.end_to_end.faults import Federation
 from tests.end_to_end.proxy import proxy
 
 pytestmark = pytest.mark.deployment
