@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 ARGS ?=
+# Runs a command where there is a loopback device and no other, if the system permits it.
+ALONE := $(BIN)/python -m tests.end_to_end.alone
 # Compiled while installing, where there is a C++ compiler.
 KERNEL := hatch_build.py $(wildcard healthfm_core/kernels/ct_attention/cpu/*.cpp healthfm_core/kernels/ct_attention/cpu/*.h)
 
@@ -35,8 +37,8 @@ experiments: $(VENV)/installed-run ## the cheap ones of simulations/experiments,
 test: $(VENV)/installed-dev ## all tests, two processes; ARGS="tests/data -k store" narrows them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
 
-test-deployment: $(VENV)/installed-dev ## the tutorial of a deployment with real processes, ten minutes; not part of `make test`
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m deployment $(ARGS)
+test-deployment: $(VENV)/installed-dev ## the tutorial of a deployment with real processes, minutes; not part of `make test`
+	OMP_NUM_THREADS=1 $(ALONE) $(BIN)/pytest -m deployment $(ARGS)
 
 check: $(VENV)/installed-dev ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -48,7 +50,7 @@ bench: $(VENV)/installed-dev ## the measured promises, one file of benchmarks/ e
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
 chaos: $(VENV)/installed-dev ## faults injected into a real study, docs/reliability.md written anew
-	$(BIN)/python -m tests.end_to_end.chaos $(ARGS)
+	$(ALONE) $(BIN)/python -m tests.end_to_end.chaos $(ARGS)
 
 clean: ## remove the virtual environment and every cache; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

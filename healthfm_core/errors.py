@@ -82,6 +82,8 @@ CODES: Final[dict[int, str]] = {
     721: "a process of the study did not start or stop",
     722: "the study has no run of that name",
     723: "the run failed or was stopped",
+    724: "another process works on the run or the study",
+    725: "the run's folder cannot be written",
     # 8xx trust
     801: "a key, certificate or kit file exists already",
     802: "a key file is missing, damaged or open to others",

@@ -210,9 +210,18 @@ class Supervision:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def die_with_parent() -> None:
-    """End this process when its supervisor is gone, so that a new one finds the ports free."""
+def die_with_supervisor(folder: Path) -> None:
+    """End this process when its supervisor is gone, so that a new one finds the ports free.
+
+    A process that was slow to start may find the supervisor gone already, and another in its
+    place: so the parent has to be the one whose number is in the folder.
+
+    Args:
+        folder: The supervisor's; where it never ran, the parent is as good as one.
+    """
     parent = os.getppid()
+    if not is_supervisor(parent, folder):
+        os._exit(1)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -220,6 +229,14 @@ def die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_supervisor(process: int, folder: Path) -> bool:
+    """Return whether a process is the supervisor of `folder`, by the number that it left there."""
+    try:
+        return int((folder / "supervisord.pid").read_text()) == process
+    except (OSError, ValueError):  # it never ran, or is writing it just now
+        return True
 
 
 def socket_of(folder: Path) -> Path:

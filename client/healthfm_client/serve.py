@@ -16,7 +16,7 @@ from typing import Final
 from healthfm_client.processes import node_config
 from healthfm_client.site_folder import SiteFolder, address_of
 from healthfm_core.federation.environment import keep_quiet
-from healthfm_core.supervision import die_with_parent
+from healthfm_core.supervision import die_with_supervisor
 from healthfm_core.trust.site_keys import SiteKeys
 
 AGAIN_S: Final = 3.0
@@ -85,8 +85,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    die_with_parent()
-    PROCESSES[given.process](SiteFolder(given.site))
+    site = SiteFolder(given.site)
+    die_with_supervisor(site.process)
+    PROCESSES[given.process](site)
     raise SystemExit(1)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
-from healthfm_core.errors import HealthFMError, ProtocolError
+from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation.server_optimizer import OptimizerState
 from healthfm_server.admission import Admission
 from healthfm_server.agreement import Agreement
@@ -24,6 +26,9 @@ from healthfm_server.run_store import RunStore, ServerState, note_failure
 from healthfm_server.strategy import ModalityFedAvg
 from healthfm_server.work import StudyWork
 
+ANOTHERS: Final = 724
+"""Another process's run is none of this one's to mark as failed."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -32,7 +37,8 @@ class RunRequest:
     Attributes:
         config: ``config``: the run's configuration, as JSON.
         folder: ``folder``: the run folder.
-        resume: ``resume``: whether to continue the run in it.
+        resume: ``resume``: whether to continue the run in it. In a deployment a run that was
+            begun is always continued: who was killed may have submitted it already.
         nodes: ``nodes``: how many nodes to wait for.
         patience: ``patience``: factor on deadline and life of messages, for an engine whose sites
             take turns.
@@ -49,14 +55,14 @@ class RunRequest:
     @classmethod
     def of(cls, context: Context) -> RunRequest:
         """Read the request from `context`."""
-        raw = context.run_config
+        raw, folder = context.run_config, Path(str(context.run_config["folder"]))
         config = RunConfig.model_validate_json(str(raw["config"]))
         factor = float(raw.get("patience", 1.0))
         federation = config.federation
         return cls(
             config=config,
-            folder=Path(str(raw["folder"])),
-            resume=bool(raw.get("resume", False)),
+            folder=folder,
+            resume=bool(raw.get("resume", False)) or ("study" in raw and RunStore.begun(folder)),
             nodes=int(raw.get("nodes", 1)),
             patience=Patience(federation.deadline_s * factor, federation.ttl_s * factor),
             admission=Admission.of(Path(str(raw["study"]))) if "study" in raw else Admission(),
@@ -83,13 +89,18 @@ def make_app(
         try:
             run(grid, request)
         except HealthFMError as error:
-            if request.folder.is_dir():
-                note_failure(request.folder, error)
+            if request.folder.is_dir() and error.number != ANOTHERS:
+                with suppress(RunError):  # the disk is full: the error itself says so
+                    note_failure(request.folder, error)
             raise
 
     def run(grid: Grid, request: RunRequest) -> None:
         begin = RunStore.resume if request.resume else RunStore.create
         store = begin(request.folder, request.config)
+        with store.held():
+            begun(grid, request, store)
+
+    def begun(grid: Grid, request: RunRequest, store: RunStore) -> None:
         nodes = wait_for_nodes(grid, request, stopped)
         exchange = Exchange(grid, stopped)
         agreement = Agreement(exchange, store, request.patience, listener, work, request.admission)

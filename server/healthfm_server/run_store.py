@@ -14,7 +14,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.server_optimizer import OptimizerState
+from healthfm_server.locks import held
 
 Float32 = npt.NDArray[np.float32]
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")
@@ -83,6 +85,11 @@ class RunStore:
         _write(folder / "config.json", for_the_wire(config).model_dump_json(indent=1).encode())
         return store
 
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        """Return whether there is a run to resume."""
+        return (folder / "config.json").is_file()
+
     @classmethod
     def open(cls, folder: Path) -> RunStore:
         """Open the run in `folder` to read it.
@@ -126,6 +133,13 @@ class RunStore:
                 do="Use the configuration of its config.json, or begin in another folder",
             )
         return cls(folder, config.federation.keep_checkpoints)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Return a lock on the run, so that two coordinators at one folder cannot both write it.
+
+        Entering it raises `RunError` where another process holds it (HF-724).
+        """
+        return held(self.folder / ".lock", f"run {self.folder.name}")
 
     def run_id(self) -> str:
         """Return the run's name in contracts and at sites; a resumed run keeps it."""
@@ -235,7 +249,8 @@ class RunStore:
             raise _damaged(path, "it is not a safetensors file") from error
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.folder / name).open("a+b") as file:
+        path = self.folder / name
+        with _writing(path), path.open("a+b") as file:
             if file.tell() and not _ends_line(file.name):
                 file.write(b"\n")
             file.write(json.dumps(row).encode() + b"\n")
@@ -284,7 +299,7 @@ def _differences(path: Path, config: RunConfig) -> list[str]:
 def _write(path: Path, data: bytes) -> None:
     """Write `data` so that after any kill the file is the old one or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with _writing(path), temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -294,6 +309,20 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            725,
+            where=path.name,
+            seen=error.strerror or "it cannot be written",
+            wanted="room on the disk, and the right to write there",
+            do="Make room; the run goes on at its last complete round",
+        ) from error
 
 
 def _damaged(path: Path, seen: str) -> RunError:

@@ -30,6 +30,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 import healthfm_client.flower  # noqa: F401  (what it replaces is looked at below)
 from healthfm_server.deploy.flower import (
     _BUNDLE,
+    Control,
     SuperLinkSettings,
     forget_node,
     register_node,
@@ -164,3 +165,16 @@ def test_a_workers_lease_is_read_when_it_is_given_so_that_ours_counts():
         assert "HEARTBEAT_DEFAULT_INTERVAL" in source
     beat = inspect.getsource(heartbeat_module.HeartbeatSender._run)
     assert "HEARTBEAT_DEFAULT_INTERVAL - HEARTBEAT_CALL_TIMEOUT" in beat
+
+
+def test_a_run_that_is_not_over_is_found_by_its_folder(link):
+    client, _, _ = link
+    control = Control(client.base_url.port, "right")
+    try:
+        number = control.start({"folder": "/runs/a", "config": ""}, "1.0.0")
+        assert control.live("/runs/a") == number
+        assert control.live("/runs/b") is None
+        control.stop(number)
+        assert control.live("/runs/a") is None
+    finally:
+        control.close()

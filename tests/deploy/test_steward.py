@@ -33,6 +33,13 @@ class FakeControl:
         self.stopped.append(run_id)
         self.end(run_id, "stopped")
 
+    def live(self, folder):
+        for number, config in enumerate(self.started, start=1):
+            known = self.runs.get(number)
+            if known and config["folder"] == folder and known.status != "finished":
+                return number
+        return None
+
     def run(self, run_id):
         return self.runs.get(run_id)
 
@@ -68,6 +75,17 @@ def complete(order, round_):
     folder.mkdir(exist_ok=True)
     (order.folder / "config.json").write_text("{}")
     (folder / f"round-{round_:04d}.json").write_text("{}")
+
+
+def test_a_run_that_a_killed_steward_submitted_and_did_not_note_is_taken_up(
+    study, steward, control, order
+):
+    before = order.done()
+    steward.look(0.0)
+    order.note(before)  # the kill came between the two
+    Steward(study, control, study.audit("steward")).look(1.0)
+    assert len(control.started) == 1
+    assert order.done().flower_run == 1
 
 
 def test_a_new_run_is_submitted_once(steward, control, order):

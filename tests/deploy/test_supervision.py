@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -17,8 +18,8 @@ SLEEPER = (
     "import os, sys, time;print(sys.argv[1:], os.environ['MARK'], flush=True); time.sleep(600)"
 )
 CHILD = (
-    "from healthfm_core.supervision import die_with_parent; import time;"
-    "die_with_parent(); print('up', flush=True); time.sleep(600)"
+    "from healthfm_core.supervision import die_with_supervisor; import pathlib, sys, time;"
+    "die_with_supervisor(pathlib.Path(sys.argv[1])); print('up', flush=True); time.sleep(600)"
 )
 
 
@@ -45,16 +46,23 @@ def lives(process):
 
 @pytest.fixture
 def supervision(tmp_path):
+    folder = tmp_path / "a folder with 100 % of it"
     supervised = Supervision(
-        tmp_path / "a folder with 100 % of it",
+        folder,
         [
             Program("sleeper", [sys.executable, "-c", SLEEPER, "two words", "50%"]),
-            Program("child", [sys.executable, "-c", CHILD]),
+            Program("child", [sys.executable, "-c", CHILD, str(folder)]),
         ],
         {"MARK": "100%"},
     )
     yield supervised
     supervised.stop()
+
+
+def test_a_process_slow_to_start_ends_where_another_supervisor_has_taken_over(tmp_path):
+    (tmp_path / "supervisord.pid").write_text("1\n")
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], check=False, timeout=60)
+    assert done.returncode == 1
 
 
 def test_a_killed_process_comes_back_and_a_stopped_supervisor_takes_all_with_it(supervision):

@@ -22,6 +22,7 @@ from pathlib import Path
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.orders import RunOrder
 from healthfm_server.run_store import RunStore
+from tests.end_to_end.alone import devices
 from tests.end_to_end.deployed import (
     REPOSITORY,
     SITES,
@@ -32,6 +33,7 @@ from tests.end_to_end.deployed import (
     told,
 )
 from tests.end_to_end.faults import FAULTS, KILLS, PATIENCE_S, Federation, of_any_site
+from tests.end_to_end.link import FAR, ip
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
@@ -191,7 +193,15 @@ def main() -> None:
     given = parser.parse_args()
     chance = random.Random(given.seed)
     command = f"make chaos ARGS='--times {given.times} --rounds {given.rounds}'"
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name, deployment(Path(name)) as made:
+    own = devices() == {"lo"}
+    if own:
+        ip(f"addr add {FAR}/32 dev lo")
+    faults = [name for name in given.only if own or not FAULTS[name].alone]
+    host = FAR if own else "127.0.0.2"
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as name,
+        deployment(Path(name), host) as made,
+    ):
         shell, tunnel = made
         set_up(shell)
         federation = Federation(shell, tunnel)
@@ -201,7 +211,7 @@ def main() -> None:
             write_results(STORM_RESULTS, outcomes)
         outcomes = []
         for number in range(1, given.times + 1):
-            for fault in given.only:
+            for fault in faults:
                 outcomes.append(tell(inject(federation, fault, number, given.rounds, chance)))
                 write_page(outcomes, command)
 

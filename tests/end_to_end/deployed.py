@@ -70,10 +70,10 @@ def approve_all(site: Path) -> None:
 
 
 @contextmanager
-def deployment(folder: Path) -> Iterator[tuple[Shell, Proxy]]:
+def deployment(folder: Path, host: str = "127.0.0.2") -> Iterator[tuple[Shell, Proxy]]:
     """Yield a shell with ports and stores of its own, and a proxy; what it started is stopped."""
     names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{site.upper()}_PORT" for site in SITES))
-    values = {"HOST": "127.0.0.2"}  # loopback, but none that NO_PROXY names
+    values = {"HOST": host}  # loopback by default, but none that NO_PROXY names
     values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
     for site, path in make_stores(folder / "stores").items():
         values[f"{site.upper()}_STORE"] = str(path)

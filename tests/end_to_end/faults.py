@@ -15,6 +15,7 @@ from healthfm_client.site_folder import SiteFolder
 from healthfm_core.supervision import Supervision
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.deploy.supervise import supervision as study_supervision
+from tests.end_to_end import surroundings as around
 from tests.end_to_end.deployed import SITES, Shell
 from tests.end_to_end.proxy import Proxy
 
@@ -85,7 +86,7 @@ class Federation:
             self.sites[name].start()
 
 
-Deed = Callable[[Federation], None]
+Deed = Callable[[Federation], object]
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,12 @@ class Fault:
     Attributes:
         said: What, as docs/reliability.md says it.
         deed: Does it, and undoes it where it does not pass by itself.
+        alone: Whether it wants a network and mounts of its own (`tests.end_to_end.alone`).
     """
 
     said: str
     deed: Deed
+    alone: bool = False
 
 
 KILLS = {
@@ -122,6 +125,38 @@ FAULTS = KILLS | {
     "half": Fault(
         "two of three sites are off for 20 s",
         lambda f: f.site_outage(("north", "south"), 20.0),
+    ),
+    "loss": Fault(
+        "a link of 200 ms that loses 1 % of the packets, for 60 s",
+        lambda f: around.slow_link(f, 60.0),
+        alone=True,
+    ),
+    "partition": Fault(
+        "no packet passes between the coordinator and any site, for 30 s",
+        lambda f: around.cut_link(f, 30.0),
+        alone=True,
+    ),
+    "disk of a site": Fault(
+        "a site's disk is full for 30 s",
+        lambda f: around.full_disk(f.shell.folder / "south", f.sites["south"], 30.0),
+        alone=True,
+    ),
+    "disk": Fault(
+        "the coordinator's disk is full for 30 s",
+        lambda f: around.full_disk(f.study.path, f.coordinator, 30.0),
+        alone=True,
+    ),
+    "clock": Fault(
+        "a site's clock is an hour ahead for 30 s",
+        lambda f: around.wrong_clock(f.sites["north"], 30.0, 3600),
+    ),
+    "two": Fault(
+        "a second steward and a second ServerApp start on the same run",
+        lambda f: around.second_coordinator(f, 120.0),
+    ),
+    "interrupt": Fault(
+        "Ctrl-C at the coordinator and at a site, and started again",
+        lambda f: (around.interrupted(f.coordinator), around.interrupted(f.sites["west"])),
     ),
 }
 """All that is injected one by one; each name is a row of docs/reliability.md."""

@@ -30,7 +30,12 @@ class _Tunnel(socketserver.BaseRequestHandler):
         host, _, port = target.rpartition(":")
         self.server.tunnels.append(target)
         self.server.open.append(self.request)
-        with socket.create_connection((host, int(port))) as far:
+        try:
+            far = socket.create_connection((host, int(port)))
+        except OSError:
+            self.request.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+            return
+        with far:
             self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = threading.Thread(target=_pump, args=(far, self.request), daemon=True)
             back.start()
@@ -57,7 +62,7 @@ class Proxy(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
     def __init__(self, port: int, user: str, password: str) -> None:
-        super().__init__(("127.0.0.2", port), _Tunnel)
+        super().__init__(("", port), _Tunnel)
         self.password = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self.tunnels: list[str] = []
         self.refused = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +129,36 @@ def test_events_carry_their_time(tmp_path: Path) -> None:
     (event,) = store.events()
     assert event.pop("at").endswith("+00:00")
     assert event == {"event": "set aside", "round": 2, "site": "a", "reason": "why"}
+
+
+def test_a_run_is_held_by_one_process_and_let_go_by_a_kill(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    held = f"""
+import pathlib, time
+from healthfm_server.run_store import RunStore
+with RunStore.open(pathlib.Path({str(tmp_path / "run")!r})).held():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(RunError, match="HF-724"), store.held():
+            pass
+        other.kill()
+    with store.held():
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("name", ["history.jsonl", "checkpoints/.round-0004.safetensors.tmp"])
+def test_a_full_disk_is_said_and_the_rounds_before_stay(tmp_path: Path, name: str) -> None:
+    store = _store(tmp_path)
+    path = tmp_path / "run" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"HF-725.*No space left"):
+        store.save(_state(4), {"round": 4})
+    last = store.load()
+    assert last is not None
+    assert last.round == 3

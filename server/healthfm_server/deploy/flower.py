@@ -236,6 +236,16 @@ class Control:
         status = found.status
         return FlowerRun(run_id, status.status, status.sub_status, status.details)
 
+    def live(self, folder: str) -> int | None:
+        """Return a run that works in `folder` or is about to, None where there is none."""
+        runs = self._client.ListRuns(ListRunsRequest(limit=200)).run_dict.values()
+        found = (
+            int(run.run_id)
+            for run in runs
+            if run.status.status != ENDED and run.override_config["folder"].string == folder
+        )
+        return next(found, None)
+
     def nodes(self) -> list[FlowerNode]:
         """Return the registered nodes."""
         nodes = self._client.ListNodes(ListNodesRequest()).nodes_info

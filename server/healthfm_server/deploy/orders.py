@@ -139,7 +139,7 @@ class RunOrder:
 
     def begun(self) -> bool:
         """Whether there is something to resume."""
-        return (self.folder / "config.json").is_file()
+        return RunStore.begun(self.folder)
 
     def rounds_done(self) -> int:
         """Return how many rounds have a complete checkpoint."""

@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-from healthfm_core.supervision import die_with_parent
+from healthfm_core.console import exit_code
+from healthfm_core.supervision import die_with_supervisor
 from healthfm_server.deploy.study import StudyFolder
 
 PROCESSES: Final = ("superlink", "executor", "steward", "front")
@@ -28,10 +29,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if given.process != "executor":
-        die_with_parent()
+    die_with_supervisor(StudyFolder.open(given.study).process)
     module = import_module(f"healthfm_server.deploy.{given.process}")
-    module.serve(StudyFolder.open(given.study))
+    raise SystemExit(exit_code(lambda: module.serve(StudyFolder.open(given.study)) or 1))
 
 
 if __name__ == "__main__":

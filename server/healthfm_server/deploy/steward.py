@@ -19,6 +19,7 @@ from healthfm_server.deploy.audit import AuditLog
 from healthfm_server.deploy.flower import ENDED, Control, FlowerRun
 from healthfm_server.deploy.orders import Done, RunOrder
 from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.locks import held
 
 LOOK_S: Final = 1.0
 """Pause between two looks at what is wanted."""
@@ -58,6 +59,8 @@ class Steward:
                 self.look()
             except httpx.HTTPError as error:
                 _log.warning("the SuperLink does not answer (%s); trying again", error)
+            except OSError as error:
+                _log.warning("the study's folder cannot be written (%s); trying again", error)
             time.sleep(LOOK_S)
 
     def look(self, now_s: float | None = None) -> None:
@@ -95,20 +98,25 @@ class Steward:
         return self._submit(order, done)
 
     def _submit(self, order: RunOrder, done: Done) -> Done:
+        """Submit a run; one that a killed steward submitted and did not note is taken up."""
         (order.folder / "failure.json").unlink(missing_ok=True)
         self._rounds[order.name] = order.rounds_done()
-        number = self._control.start(
+        folder = str(order.folder.resolve())
+        number = self._control.live(folder) or self._start(order, folder)
+        return replace(
+            done, state="running", flower_run=number, submissions=done.submissions + 1, reason=""
+        )
+
+    def _start(self, order: RunOrder, folder: str) -> int:
+        return self._control.start(
             {
                 "config": order.config().model_dump_json(),
-                "folder": str(order.folder.resolve()),
+                "folder": folder,
                 "resume": order.begun(),
                 "nodes": order.nodes,
                 "study": str(self._study.path.resolve()),
             },
             version("healthfm"),
-        )
-        return replace(
-            done, state="running", flower_run=number, submissions=done.submissions + 1, reason=""
         )
 
     def _lost(self, order: RunOrder, done: Done, flower: FlowerRun | None, now: float) -> Done:
@@ -135,6 +143,11 @@ class Steward:
 
 
 def serve(study: StudyFolder) -> None:
-    """Tend the runs until killed."""
-    control = Control(study.settings.superlink_port, study.control_token())
-    Steward(study, control, study.audit("steward")).run()
+    """Tend the runs until killed.
+
+    Raises:
+        RunError: Another steward tends them (HF-724).
+    """
+    with held(study.path / "steward.lock", f"study {study.settings.study}"):
+        control = Control(study.settings.superlink_port, study.control_token())
+        Steward(study, control, study.audit("steward")).run()
