@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from healthfm_core.errors import RunError
-from healthfm_server.replies import replies
+from healthfm_server.flower import replies
 
 POLL_S: Final = 0.1
 """Shortest pause between two looks at a grid that had nothing new."""

@@ -51,7 +51,7 @@ MASKED = {protocol.KEYS, protocol.SHARES, protocol.UNMASK}
 SENT = {
     protocol.STATISTICS: {"version", "tokens", "task"},
     protocol.PREPARE: {"study"},
-    protocol.TRAIN: {"json", "study"},
+    protocol.TRAIN: {"json", "study", contracting.SIGNATURE},
 }
 CONTRACT = {contracting.CONTRACT, contracting.SIGNATURE, contracting.SIGNER}
 KINDS = {protocol.SITE: ConfigRecord, protocol.ARRAYS: ArrayRecord}

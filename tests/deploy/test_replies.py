@@ -17,7 +17,7 @@ from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from healthfm_client import flower
-from healthfm_server.replies import replies
+from healthfm_server.flower import replies
 
 
 class SuperLink:

@@ -1,4 +1,4 @@
-"""The only module of the server that imports names Flower does not publish (flwr 1.41).
+"""The deployment's names that Flower does not publish (flwr 1.41); the ServerApp's are in ..flower.
 
 The open-source SuperLink asks nobody who they are. So ours listens on loopback only, takes a token
 for everything that starts or stops a run, and hands a ServerApp out only to who knows the secret
