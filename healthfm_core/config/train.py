@@ -8,7 +8,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
-Learns = Literal["all", "adapters", "heads"]
+Learns = Literal["all", "adapters", "evidence", "heads"]
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
 
 
@@ -36,7 +36,8 @@ class TrainConfig(Schema):
     )
     learns: Learns = Field(
         "all",
-        description="what is trained; adapters and heads leave a model started from as it was",
+        description="what is trained beside the heads; all but the first leave the rest of the "
+        "network as it was: few parameters, as noise likes them (evidence: model.evidence)",
     )
     local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
     max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")

@@ -47,6 +47,7 @@ from healthfm_core.training.step import (
     NOW_QUERY,
     SEP_QUERY,
     WORN_QUERY,
+    freeze,
     losses,
     optimizer_for,
     proximal,
@@ -162,6 +163,7 @@ def train_privately(
     loader, steps = loader_for(people, study), private.mechanism.steps
     kinds = kinds_of(config, model)
     which = numpy_generator(order.seed, "kinds", order.round)  # nobody's secret
+    freeze(model, config.learns)
     optimizer = optimizer_for(model, config)
     torch.manual_seed(entropy.seed())
     step = _Step(model, loader, private, config.batch_size, entropy)
@@ -222,7 +224,7 @@ class _Step:
         entropy: Entropy,
     ) -> None:
         config = private.config
-        names = [name for name, _ in model.named_parameters()]
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._group = {name: group_of(name) if config.group_norms else TOGETHER for name in names}
         self._norms = {
             group: config.group_norms.get(group, config.max_grad_norm)

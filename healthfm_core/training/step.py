@@ -241,8 +241,10 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 def freeze(model: nn.Module, learns: Learns) -> None:
     """Let only the parts that `learns` names learn; heads always do."""
     for name, parameter in model.named_parameters():
-        is_adapter = ".adapter." in name
-        wanted = {"all": True, "adapters": is_adapter, "heads": False}[learns]
+        is_adapter, is_evidence = ".adapter." in name, ".evidence." in name
+        wanted = {"all": True, "adapters": is_adapter, "evidence": is_evidence, "heads": False}[
+            learns
+        ]
         parameter.requires_grad_(wanted or name.startswith("heads."))
 
 

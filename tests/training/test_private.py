@@ -113,6 +113,18 @@ def test_without_noise_to_speak_of_private_training_learns(world):
         assert loss(moved) < 0.97 * loss(parameters)
 
 
+@pytest.mark.parametrize("mode", ["ghost", "hooks"])
+def test_what_is_not_to_learn_gets_no_noise_either(world, mode):
+    study, parameters, data = world
+    train = study.config.train.model_copy(update={"learns": "heads"})
+    study = replace(study, config=study.config.model_copy(update={"train": train}))
+    private = Private(dp(grad_sample=mode), Mechanism(1.0, 0.5, 2), ROUNDS)
+    update = run_round(parameters, data, study, order(parameters), private).update
+    moved = {name for name, array in update.items() if array.any()}
+    assert moved
+    assert all(name.startswith("heads.") for name in moved)
+
+
 class Nobody(Entropy):
     """Draws nobody, with the noise of every day."""
 
