@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from meds import birth_code
 
+from healthfm_core.data import ordering
 from healthfm_core.data.schemas import EVENTS
 from healthfm_core.data.splits import mix
 from healthfm_core.errors import StoreError
 
-STATIC_TIME: Final = np.iinfo(np.int64).min
+STATIC_TIME: Final = ordering.STATIC_TIME
 """Stands for a null time in int64 columns, so that static rows sort first."""
-
 EARLIEST_US: Final = -3_786_825_600 * 1_000_000
 """1850: whose record is older? Exports write a date that is not known as 1753 or the year 1."""
 
@@ -60,7 +60,7 @@ def sort_events(table: pa.Table) -> pa.Table:
     subject, time = ids(table), times_us(table)
     if is_ascending(subject, time):
         return table
-    return table.take(pa.array(np.lexsort((time, subject))))
+    return table.take(pa.array(ordering.order_of(subject, time)))
 
 
 def repeated(keys: list[Int64]) -> Bool:
@@ -87,16 +87,30 @@ def repeated(keys: list[Int64]) -> Bool:
 def duplicates(table: pa.Table, code: Int64 | None = None) -> Bool:
     """Return where an event equals an earlier one in subject, time, code and both values.
 
+    Where rows are sorted, only those are compared whose subject and time another row has too.
+
     Args:
         table: MEDS columns in any order of rows.
         code: [N] the codes as numbers, where the caller has them already.
     """
+    code = coded(table["code"])[0] if code is None else code
+    subject, time = ids(table), times_us(table)
+    if not is_ascending(subject, time):
+        return _duplicates(table, code)
+    found = np.zeros(table.num_rows, np.bool_)
+    as_before = (subject[1:] == subject[:-1]) & (time[1:] == time[:-1])
+    shared = np.flatnonzero(np.append(as_before, False) | np.insert(as_before, 0, False))
+    if len(shared):
+        found[shared] = _duplicates(table.take(pa.array(shared)), code[shared])
+    return found
+
+
+def _duplicates(table: pa.Table, code: Int64) -> Bool:
     numbers = table["numeric_value"]
     values = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32) + np.float32(0.0)
     bits = values.view(np.uint32).astype(np.int64)
     if numbers.null_count:
         bits[~np.asarray(numbers.is_valid().to_numpy(), np.bool_)] = -1
-    code = coded(table["code"])[0] if code is None else code
     keys = [ids(table), times_us(table), code, bits]
     if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
         keys.append(coded(table["text_value"])[0])

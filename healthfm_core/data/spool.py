@@ -1,10 +1,11 @@
 """More events than fit in memory, on their way into a store: by subject, on disk beyond a budget.
 
-Subjects fall into 1,024 cells by a hash of their id. Rows wait in memory up to a budget and then go
-to one file per cell, as Arrow streams one behind the other. At the end cells are put together into
-groups of about a million events; a group holds every event of its subjects, so that it can be
-cleaned, sorted and written by itself. Which group a subject is in depends on its id and on the
-power of two of groups, so that a corrected source changes the files of the people it corrects.
+Subjects fall into 1,024 cells by a hash of their id. Rows wait in memory, sorted by cell, up to a
+budget; then they go to files of some cells each, as Arrow streams one behind the other. At the end
+cells are put together into groups of about a million events; a group holds every event of its
+subjects, so that it can be cleaned, sorted and written by itself. Which group a subject is in
+depends on its id and on the power of two of groups, so that a corrected source changes the files of
+the people it corrects.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.events import ids
+from healthfm_core.data.events import Int64, ids
 from healthfm_core.data.schemas import EVENTS
 from healthfm_core.data.splits import mix
 from healthfm_core.data.stream import Aside
@@ -27,9 +29,14 @@ from healthfm_core.errors import IngestError
 
 CELL_BITS: Final = 10
 ROWS_IN_MEMORY: Final = 4_000_000
+BYTES_IN_MEMORY: Final = 256 * 1024**2
 EVENTS_PER_GROUP: Final = 1_000_000
+BYTES_PER_GROUP: Final = 128 * 1024**2
 CODES_AT_MOST: Final = 2_000_000
+CODE_CHARACTERS_AT_MOST: Final = 128 * 1024**2
 """More distinct codes are no vocabulary; they are texts or identifiers in the column of codes."""
+FILES_PER_GROUP: Final = 4
+"""Files are finer than the groups expected, since a source's rows are known about."""
 LEAST_FREE_BYTES: Final = 512 * 1024**2
 _SALT: Final = np.uint64(0x5BD1E9955BD1E995)
 _JOURNAL: Final = "journal.json"
@@ -47,18 +54,15 @@ class CodeBook:
     """Every code seen, numbered as they came."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._at = {name: at for at, name in enumerate(names)}
-
-    @property
-    def names(self) -> list[str]:
-        """The codes by number."""
-        return list(self._at)
+        self.names = list(names)
+        self._at = {name: at for at, name in enumerate(self.names)}
+        self._characters = sum(map(len, self.names))
 
     def numbers(self, column: pa.ChunkedArray, where: str) -> npt.NDArray[np.int32]:
         """Return each row's code as a number, new codes added; -1 where it is null.
 
         Raises:
-            IngestError: HF-309 where there are more than `CODES_AT_MOST`.
+            IngestError: HF-309 where there are more than `CODES_AT_MOST`, or they are too long.
         """
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
@@ -66,20 +70,45 @@ class CodeBook:
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
     def _chunk(self, chunk: pa.DictionaryArray, where: str) -> npt.NDArray[np.int32]:
-        numbers = np.empty(len(chunk.dictionary) + 1, np.int32)
-        for at, name in enumerate(chunk.dictionary.to_pylist()):
-            numbers[at] = -1 if name is None else self._at.setdefault(name, len(self._at))
-        numbers[-1] = -1
-        if len(self._at) > CODES_AT_MOST:
+        names = chunk.dictionary.to_pylist()
+        numbers = np.array([-1 if name is None else self._number(name) for name in names] + [-1])
+        if len(self.names) > CODES_AT_MOST or self._characters > CODE_CHARACTERS_AT_MOST:
             raise IngestError(
                 309,
                 where=where,
-                seen=f"there are more than {CODES_AT_MOST:,} distinct codes",
+                seen=f"there are more than {CODES_AT_MOST:,} distinct codes, or they are too long",
                 wanted="codes of a vocabulary are wanted, not texts or identifiers",
                 do="Check which column is taken as the code.",
             )
-        index = chunk.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-        return numbers[index]
+        index = chunk.indices if not chunk.null_count else chunk.indices.fill_null(len(names))
+        return np.asarray(numbers.astype(np.int32)[index.to_numpy(zero_copy_only=False)])
+
+    def _number(self, name: str) -> int:
+        at = self._at.setdefault(name, len(self._at))
+        if at == len(self.names):
+            self.names.append(name)
+            self._characters += len(name)
+        return at
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Rows by cell, those of cell n from ``ends[n - 1]`` to ``ends[n]``."""
+
+    rows: pa.Table
+    ends: Int64
+
+    def of(self, cells: range) -> pa.Table:
+        """Return the rows of some cells."""
+        start = int(self.ends[cells.start - 1]) if cells.start else 0
+        return self.rows.slice(start, int(self.ends[cells.stop - 1]) - start)
+
+
+def by_cell(table: pa.Table) -> Sorted:
+    """Return a table's rows by cell; those of a cell keep their order."""
+    cell = cell_of(ids(table))
+    ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
+    return Sorted(table.take(pa.array(np.argsort(cell, kind="stable"))), ends)
 
 
 class Spool:
@@ -89,6 +118,7 @@ class Spool:
         folder: Where files go once the budget is used up; it need not exist.
         where: Named in errors.
         resume: Go on from the last `commit` of a spool that was there; without it, begin empty.
+        expected: How many events will come, about; it says how many files there are.
 
     Attributes:
         has_text: Whether an event has a text.
@@ -96,16 +126,15 @@ class Spool:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        where: str,
-        *,
-        resume: bool = False,
+        self, folder: Path, where: str, *, resume: bool = False, expected: int = 0
     ) -> None:
         self._folder = folder
         self._where = where
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[Sorted] = []
         self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._bytes = 0
+        self._file_bits = _bits(expected * FILES_PER_GROUP, EVENTS_PER_GROUP)
         self._asides: list[Aside] = []
         self._aside_rows = 0
         self._rows = np.zeros(1 << CELL_BITS, np.int64)
@@ -144,11 +173,13 @@ class Spool:
         if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
             columns["text_value"] = table["text_value"].cast(pa.large_string())
             self.has_text = True
-        cell = cell_of(ids(table))
-        self._rows += np.bincount(cell, minlength=1 << CELL_BITS)
-        self._waiting.append(pa.table(columns | {"cell": pa.array(cell)}))
+        found = by_cell(pa.table(columns))
+        self._rows += np.diff(found.ends, prepend=0)
+        self._bytes += found.rows.nbytes
+        self._waiting.append(found)
         self._waiting_rows += table.num_rows
-        if self._waiting_rows >= ROWS_IN_MEMORY:
+        self._waiting_bytes += found.rows.nbytes
+        if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
             self._flush()
 
     def put_aside(self, aside: Aside) -> None:
@@ -176,6 +207,8 @@ class Spool:
             "done": self._done,
             "codes": self.book.names,
             "rows": self._rows.tolist(),
+            "bytes": self._bytes,
+            "file_bits": self._file_bits,
             "sizes": sizes,
             "has_text": self.has_text,
         }
@@ -185,50 +218,50 @@ class Spool:
 
     def groups(self) -> list[range]:
         """Return ranges of cells, a power of two of them, of about so many events each."""
-        bits = 0
-        while bits < CELL_BITS and self.rows > EVENTS_PER_GROUP << bits:
-            bits += 1
+        bits = max(_bits(self.rows, EVENTS_PER_GROUP), _bits(self._bytes, BYTES_PER_GROUP))
         width = 1 << (CELL_BITS - bits)
         return [range(start, start + width) for start in range(0, 1 << CELL_BITS, width)]
 
     def take(self, cells: range) -> pa.Table:
         """Return the events of a group, in the order they came, codes as a dictionary."""
-        tables = [table for cell in cells for table in read_rows(self._folder / f"{cell}{_SUFFIX}")]
-        tables += [self._of(table, cells) for table in self._waiting]
+        tables = [table for file in self._files(cells) for table in _of(file, cells)]
+        tables += [found.of(cells) for found in self._waiting]
         if not tables:
             return EVENTS.empty_table().drop_columns(["text_value"])
         table = pa.concat_tables(tables, promote_options="default").combine_chunks()
-        code = np.asarray(table["code"].to_numpy(), np.int32)
-        names = pa.array(self.book.names, pa.string())
-        index = pa.array(code, mask=code < 0)
-        coded = pa.DictionaryArray.from_arrays(index, names)
+        code = np.asarray(table["code"].to_numpy(), np.int64)
+        used = np.flatnonzero(np.bincount(code + 1, minlength=1)[1:])
+        number = np.zeros(len(self.book.names) + 1, np.int32)
+        number[used] = np.arange(len(used), dtype=np.int32)
+        coded = pa.DictionaryArray.from_arrays(
+            pa.array(number[code], mask=code < 0 if code.min(initial=0) < 0 else None),
+            pa.array([self.book.names[at] for at in used], pa.string()),
+        )
         return table.set_column(table.column_names.index("code"), "code", coded)
 
     def close(self) -> None:
         """Remove what is on disk."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _of(self, table: pa.Table, cells: range) -> pa.Table:
-        cell = np.asarray(table["cell"].to_numpy())
-        if len(cells) < 1 << CELL_BITS:
-            table = table.filter(pa.array((cell >= cells.start) & (cell < cells.stop)))
-        return table.drop_columns(["cell"])
+    def _files(self, cells: range) -> list[tuple[Path, range]]:
+        """Return the files with some of the cells, and which cells each has."""
+        width = 1 << (CELL_BITS - self._file_bits)
+        first, last = cells.start // width, (cells.stop - 1) // width
+        return [(self._file(n), range(n * width, (n + 1) * width)) for n in range(first, last + 1)]
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number}{_SUFFIX}"
 
     def _flush(self) -> None:
         if not self._waiting:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         refuse_full_disk(self._folder, self._where)
-        table = pa.concat_tables(self._waiting, promote_options="default")
-        cell = np.asarray(table["cell"].to_numpy())
-        order = np.argsort(cell, kind="stable")
-        ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
-        table = table.drop_columns(["cell"]).take(pa.array(order)).combine_chunks()
-        for number in np.unique(cell):
-            start = int(ends[number - 1]) if number else 0
-            rows = table.slice(start, int(ends[number]) - start)
-            append_rows(self._folder / f"{number}{_SUFFIX}", rows)
-        self._waiting, self._waiting_rows = [], 0
+        for path, cells in self._files(range(1 << CELL_BITS)):
+            tables = [rows for found in self._waiting if (rows := found.of(cells)).num_rows]
+            if tables:
+                append_rows(path, pa.concat_tables(tables, promote_options="default"))
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def _flush_asides(self) -> None:
         if self._asides:
@@ -243,11 +276,28 @@ class Spool:
         self._done = list(found["done"])
         self._rows = np.array(found["rows"], np.int64)
         self.has_text = bool(found["has_text"])
+        self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
         self.book = CodeBook(found["codes"])
         for file in self._folder.glob(f"*{_SUFFIX}"):
             size = found["sizes"].get(file.stem, 0)
             with file.open("r+b") as whole:
                 whole.truncate(size)
+
+
+def _bits(amount: int, each: int) -> int:
+    """Return the bits of the least power of two of pieces that are no larger than `each`."""
+    bits = 0
+    while bits < CELL_BITS and amount > each << bits:
+        bits += 1
+    return bits
+
+
+def _of(file: tuple[Path, range], wanted: range) -> Iterator[pa.Table]:
+    """Yield a file's rows, those of the wanted cells where it has others."""
+    path, cells = file
+    whole = wanted.start <= cells.start and cells.stop <= wanted.stop
+    for table in read_rows(path):
+        yield table if whole else by_cell(table).of(wanted)
 
 
 def append_rows(path: Path, table: pa.Table) -> None:

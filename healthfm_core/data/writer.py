@@ -204,7 +204,8 @@ class StoreWriter:
 
     def _write_stream(self, stream: EventStream, folder: Path) -> Written:
         place = folder / ".spool" if self._work is None else self._work
-        spool = Spool(place, self._name, resume=self._work is not None)
+        expected = sum(part.rows for part in stream.parts)
+        spool = Spool(place, self._name, resume=self._work is not None, expected=expected)
         gather(stream, spool, self._progress, keep=self._work is not None)
         for table in self._events:
             spool.add(table)

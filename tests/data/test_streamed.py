@@ -30,8 +30,8 @@ def some(seed: int, rows: int = 2_000, people: int = 300) -> pa.Table:
     )
 
 
-def stream_of(*tables: pa.Table | Aside) -> EventStream:
-    parts = [Part(str(n), 1, lambda t=t: iter([t])) for n, t in enumerate(tables)]
+def stream_of(*tables: pa.Table | Aside, rows: int = 1) -> EventStream:
+    parts = [Part(str(n), rows, lambda t=t: iter([t])) for n, t in enumerate(tables)]
     return EventStream(tuple(parts), NOW_US)
 
 
@@ -52,9 +52,10 @@ def small(monkeypatch):
     monkeypatch.setattr(spool_module, "EVENTS_PER_GROUP", 1_000)
 
 
-def test_on_disk_and_in_memory_give_the_same_events(tmp_path, small):
+@pytest.mark.parametrize("rows_said", [1, 2_000, 1_000_000])
+def test_on_disk_and_in_memory_give_the_same_events(tmp_path, small, rows_said):
     tables = [some(seed) for seed in range(3)]
-    streamed = store_of(tmp_path / "a", stream_of(*tables))
+    streamed = store_of(tmp_path / "a", stream_of(*tables, rows=rows_said))
     streamed.check()
     with StoreWriter(tmp_path / "b", dataset_name="s") as writer:
         writer.events(pa.concat_tables(tables))
@@ -109,11 +110,27 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
     assert data_files(resumed) == data_files(store_of(tmp_path / "t", stream_of(*tables)))
 
 
-def test_texts_in_place_of_codes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "CODES_AT_MOST", 8)
+@pytest.mark.parametrize("bound", ["CODES_AT_MOST", "CODE_CHARACTERS_AT_MOST"])
+def test_texts_in_place_of_codes_are_refused(tmp_path, monkeypatch, bound):
+    monkeypatch.setattr(spool_module, bound, 8)
     with pytest.raises(IngestError, match="HF-309"):
         store_of(tmp_path / "s", stream_of(some(0)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_texts_go_to_disk_early_and_into_small_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "BYTES_IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(spool_module, "BYTES_PER_GROUP", 1 << 20)
+    notes = pa.array([f"{n} " * 1_000 for n in range(2_000)], pa.large_string())
+    table = some(0).append_column("text_value", notes)
+    waiting: list[int] = []
+    monkeypatch.setattr(spool_module, "append_rows", lambda path, rows: waiting.append(rows.nbytes))
+    spool = spool_module.Spool(tmp_path / "spool", "s")
+    for start in range(0, 2_000, 200):
+        spool.add(table.slice(start, 200))
+    assert len(waiting) == 5
+    assert max(waiting) < 3 << 20
+    assert len(spool.groups()) == 16
 
 
 def test_a_full_disk_is_said_before_it_happens(tmp_path, small, monkeypatch):

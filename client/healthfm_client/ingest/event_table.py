@@ -142,7 +142,8 @@ def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
 
 
 def _tables(file: Path, site: dict[str, Kind]) -> Iterator[pa.Table]:
-    for table in read_batches(file, COLUMNS | site, {"text_value": Kind.TEXT}, coded=("code",)):
+    texts = {"text_value": Kind.TEXT}
+    for table in read_batches(file, COLUMNS | site, texts, coded=("code", *texts)):
         refuse_nulls(table, ["subject_id", *site], file.name)
         at = table.column_names.index("numeric_value")
         number = table["numeric_value"].cast(pa.float32(), safe=False)

@@ -33,6 +33,7 @@ class Kind(Enum):
 
 
 ROWS_AT_ONCE: Final = 1 << 19
+BYTES_AT_ONCE: Final = 64 * 1024**2
 _FITS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
     Kind.INTEGER: pa.types.is_integer,
     Kind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
@@ -133,11 +134,35 @@ def read_batches(
     """
     kinds = check_columns(file, wanted, optional)
     try:
-        whole = pq.ParquetFile(file, read_dictionary=list(coded))
-        for batch in whole.iter_batches(ROWS_AT_ONCE, columns=list(kinds)):
-            yield _cast(pa.Table.from_batches([batch]), kinds, file.name)
+        whole = pq.ParquetFile(file, read_dictionary=[name for name in coded if name in kinds])
+        for batch in whole.iter_batches(_rows_at_once(whole.metadata), columns=list(kinds)):
+            table = _cast(pa.Table.from_batches([batch]), kinds, file.name)
+            yield from _pieces(table, -(-_text_bytes(table) // BYTES_AT_ONCE))
     except UNREADABLE as error:
         raise _cut_off(file) from error
+
+
+def _rows_at_once(footer: pq.FileMetaData) -> int:
+    """Return how many rows to read at a time, fewer where they are large."""
+    groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+    large = max((g.total_byte_size / max(g.num_rows, 1) for g in groups), default=0.0)
+    return max(1, min(ROWS_AT_ONCE, int(BYTES_AT_ONCE / max(large, 1.0))))
+
+
+def _text_bytes(table: pa.Table) -> int:
+    """Return how large texts become that are read as dictionaries, in which equal ones share."""
+    total = 0
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            for chunk in column.chunks:
+                size = pc.binary_length(chunk.dictionary).cast(pa.int64())
+                total += pc.sum(size.take(chunk.indices)).as_py() or 0
+    return total
+
+
+def _pieces(table: pa.Table, pieces: int) -> Iterator[pa.Table]:
+    rows = -(-table.num_rows // max(pieces, 1))
+    yield from (table.slice(start, rows) for start in range(0, table.num_rows, max(rows, 1)))
 
 
 def _cut_off(file: Path) -> IngestError:
