@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.events import coded
+from healthfm_core.data.events import Int64
 
 Float64 = npt.NDArray[np.float64]
 SEPARATOR: Final = "//"
@@ -29,11 +29,12 @@ def combine(columns: Sequence[pa.ChunkedArray], namer: Namer) -> tuple[pa.Array,
     """
     combined = np.zeros(len(columns[0]), np.int64)
     for column in columns:
-        index, names = coded(column.cast(pa.string()))
-        combined = combined * (len(names) + 1) + (index + 1)
-        combined = np.unique(combined, return_inverse=True)[1].astype(np.int64)
-    _, first, at = np.unique(combined, return_index=True, return_inverse=True)
-    rows = pa.array(first)
+        if column.null_count < len(column):
+            index, distinct = _numbered(column)
+            combined = _numbered(pa.chunked_array([combined * (distinct + 1) + index + 1]))[0]
+    first = np.zeros(int(combined.max(initial=-1)) + 1, np.int64)
+    first[combined[::-1]] = np.arange(len(combined) - 1, -1, -1)
+    rows, at = pa.array(first), combined
     values = [column.take(rows).to_pylist() for column in columns]
     made = [namer(*of) for of in zip(*values, strict=True)]
     codes = ["" if code is None else tidy(code) for code, _, _ in made]
@@ -46,6 +47,13 @@ def combine(columns: Sequence[pa.ChunkedArray], namer: Namer) -> tuple[pa.Array,
     factor = np.array([factor for _, factor, _ in made], np.float64)
     offset = np.array([offset for _, _, offset in made], np.float64)
     return code, factor[at], offset[at]
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[Int64, int]:
+    """Return each row's value as a number in order of their coming, -1 for null; how many."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    index = encoded.indices.cast(pa.int64()).fill_null(-1)
+    return np.asarray(index.to_numpy(), np.int64), len(encoded.dictionary)
 
 
 def tidy(code: str) -> str:

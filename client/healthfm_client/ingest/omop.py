@@ -277,7 +277,8 @@ def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
         ):
             if pc.any(wrong).as_py():
                 yield Aside(reason, _readable(rows.filter(wrong)))
-        yield rows.filter(pc.and_(known, dated))
+        good = pc.and_(known, dated)
+        yield rows if pc.all(good).as_py() else rows.filter(good)
     lines = door.malformed()
     if lines.num_rows:
         yield Aside("malformed_line", lines)
@@ -299,7 +300,7 @@ def _events(
     missing = pa.nulls(rows.num_rows, pa.float32())
     if numbers is not None:
         value = np.asarray(pc.fill_null(numbers, 0.0).to_numpy(), np.float64)
-        absent = np.asarray(pa.chunked_array([numbers]).is_null().to_numpy(), np.bool_)
+        absent = np.asarray(pc.is_null(numbers).to_numpy(), np.bool_)
         missing = pa.array(converted(value, factor, offset), mask=absent)
     return pa.table(
         {
