@@ -167,6 +167,21 @@ def nhanes_week() -> Source:
     )
 
 
+def nhanes_minutes() -> Source:
+    long = "SEQN,PAXN,PAXINTEN,PAXCAL,PAXSTAT\n" + "".join(f"7,{n},{n},1,1\n" for n in range(1, 9))
+    counts = pa.array([[0, 5, 9] * 480, [1] * 1440], pa.list_(pa.int16()))
+    days = {"subject_id": [1, 2], "day_index": [1, 2], "counts": counts}
+    return Source("nhanes_minutes", {"paxraw_d.csv": long.encode(), "days.parquet": pa.table(days)})
+
+
+def ukb() -> Source:
+    first = "acceleration (mg) - 2014-05-07 13:29:50 - 2014-05-07 13:30:20 - samplerate = 5 seconds"
+    stated = "\n".join([f"{first},imputed", "10,0", "20,0", "30,1", *["5.5,0"] * 4, ""])
+    timed = "time,acc\n2014-05-07 13:29:50,12\n2014-05-07 13:29:55,x\n"
+    files = {"12_90004_0_0.csv": stated.encode(), "13_90001_0_0-timeSeries.csv": timed.encode()}
+    return Source("ukb_accelerometer", files)
+
+
 def people() -> Mapping[str, Any]:
     """Return NHANES's columns of people and their kinds."""
     return nhanes._SUBJECTS
@@ -188,6 +203,8 @@ SOURCES = (
     eicu,
     physionet,
     nhanes_week,
+    nhanes_minutes,
+    ukb,
 )
 
 
