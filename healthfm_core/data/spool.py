@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -141,10 +141,9 @@ class Spool:
         self._done: list[str] = []
         self.has_text = False
         self.book = CodeBook()
-        if resume and (folder / _JOURNAL).is_file():
-            self._take_up()
-        elif folder.exists():
-            shutil.rmtree(folder)
+        journal = read_journal(folder, resume=resume)
+        if journal is not None:
+            self._take_up(journal)
 
     @property
     def rows(self) -> int:
@@ -201,20 +200,15 @@ class Spool:
         self._flush()
         self._flush_asides()
         self._done.append(part)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        sizes = {file.stem: file.stat().st_size for file in self._folder.glob(f"*{_SUFFIX}")}
         found = {
             "done": self._done,
             "codes": self.book.names,
             "rows": self._rows.tolist(),
             "bytes": self._bytes,
             "file_bits": self._file_bits,
-            "sizes": sizes,
             "has_text": self.has_text,
         }
-        draft = self._folder / f"{_JOURNAL}.new"
-        draft.write_text(json.dumps(found), encoding="utf-8")
-        draft.replace(self._folder / _JOURNAL)
+        write_journal(self._folder, found)
 
     def groups(self) -> list[range]:
         """Return ranges of cells, a power of two of them, of about so many events each."""
@@ -271,17 +265,12 @@ class Spool:
             append_rows(self._folder / f"{_ASIDE}{aside.reason}{_SUFFIX}", aside.rows)
         self._asides, self._aside_rows = [], 0
 
-    def _take_up(self) -> None:
-        found = json.loads((self._folder / _JOURNAL).read_text(encoding="utf-8"))
+    def _take_up(self, found: dict[str, Any]) -> None:
         self._done = list(found["done"])
         self._rows = np.array(found["rows"], np.int64)
-        self.has_text = bool(found["has_text"])
         self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
+        self.has_text = bool(found["has_text"])
         self.book = CodeBook(found["codes"])
-        for file in self._folder.glob(f"*{_SUFFIX}"):
-            size = found["sizes"].get(file.stem, 0)
-            with file.open("r+b") as whole:
-                whole.truncate(size)
 
 
 def _bits(amount: int, each: int) -> int:
@@ -298,6 +287,47 @@ def _of(file: tuple[Path, range], wanted: range) -> Iterator[pa.Table]:
     whole = wanted.start <= cells.start and cells.stop <= wanted.stop
     for table in read_rows(path):
         yield table if whole else by_cell(table).of(wanted)
+
+
+def write_journal(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Note, at once or not at all, what a folder's files hold up to their present ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {file.stem: file.stat().st_size for file in folder.glob(f"*{_SUFFIX}")}
+    draft = folder / f"{_JOURNAL}.new"
+    draft.write_text(json.dumps({**facts, "sizes": sizes}), encoding="utf-8")
+    draft.replace(folder / _JOURNAL)
+
+
+def read_journal(folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Return what was noted last, the files cut to what they held then.
+
+    The folder goes, and there is none, unless it is to `resume`, and where a machine that went off
+    kept less than was noted.
+    """
+    journal = folder / _JOURNAL
+    found = _json(journal) if resume and journal.is_file() else None
+    if found is not None and all(
+        _size(folder / f"{stem}{_SUFFIX}") >= size for stem, size in found["sizes"].items()
+    ):
+        for file in folder.glob(f"*{_SUFFIX}"):
+            with file.open("r+b") as whole:
+                whole.truncate(found["sizes"].get(file.stem, 0))
+        return found
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    """Return a journal, None where it was cut off."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def append_rows(path: Path, table: pa.Table) -> None:

@@ -110,6 +110,18 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
     assert data_files(resumed) == data_files(store_of(tmp_path / "t", stream_of(*tables)))
 
 
+@pytest.mark.parametrize("lost", ["journal.json", "0.arrows"])
+def test_what_a_machine_that_went_off_lost_is_read_again(tmp_path, lost):
+    spool = spool_module.Spool(tmp_path / "spool", "s")
+    spool.add(some(0))
+    spool.commit("0")
+    assert spool_module.Spool(tmp_path / "spool", "s", resume=True).done == {"0"}
+    file = tmp_path / "spool" / lost
+    file.write_bytes(file.read_bytes()[:-9])
+    again = spool_module.Spool(tmp_path / "spool", "s", resume=True)
+    assert (again.done, again.rows) == (frozenset(), 0)
+
+
 @pytest.mark.parametrize("bound", ["CODES_AT_MOST", "CODE_CHARACTERS_AT_MOST"])
 def test_texts_in_place_of_codes_are_refused(tmp_path, monkeypatch, bound):
     monkeypatch.setattr(spool_module, bound, 8)

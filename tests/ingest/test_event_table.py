@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from datetime import date
 
 import duckdb
@@ -7,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from healthfm_client.ingest import ingest
+from healthfm_client.ingest import event_table, ingest
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError
 
@@ -139,3 +142,39 @@ def test_a_wrong_option_is_named(source, tmp_path, options, code):
     with pytest.raises(ConfigError, match=code):
         ingest("event_table", source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from healthfm_client.ingest import event_table, ingest
+whole = event_table._tables
+def tables(file, site):
+    if file.name == "b.parquet":
+        yield next(whole(file, site)).slice(0, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from whole(file, site)
+event_table._tables = tables
+ingest("event_table", Path(sys.argv[1]), Path(sys.argv[2]), resume=True)
+"""
+
+
+def test_sites_of_one_stream_are_taken_up_again_after_a_kill(table, tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, rows in (("a", table.slice(0, 2)), ("b", table.slice(2, 2)), ("c", table.slice(4))):
+        pq.write_table(rows, folder / f"{name}.parquet")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")])
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    read: list[str] = []
+    whole = event_table._tables
+    monkeypatch.setattr(
+        event_table, "_tables", lambda file, site: read.append(file.name) or whole(file, site)
+    )
+    resumed = ingest("event_table", folder, tmp_path / "out", resume=True)
+    assert read == ["b.parquet", "c.parquet"]
+    assert not list(tmp_path.glob(".out.work-*"))
+    for one, other in zip(resumed, ingest("event_table", folder, tmp_path / "again"), strict=True):
+        assert SiteStore.open(one).events().equals(SiteStore.open(other).events())
+        assert SiteStore.open(one).rejected == SiteStore.open(other).rejected

@@ -129,15 +129,13 @@ def write_sites(
     """
     names: list[str] = []
     with Replacing(out, overwrite=overwrite) as folder:
-        for site in _one_by_one(sites, folder / SPLIT_UP, progress):
+        for site, place in _one_by_one(sites, folder, work, progress):
             if site.name is None:
                 folder.rmdir()
-                place = None if work is None else work / "store"
                 _write(site, folder, out.name, place, progress)
                 return [out]
             if site.name in names:
                 raise _two_of_a_name(site.name)
-            place = None if work is None else work / site.name
             _write(site, folder / site.name, site.name, place, progress)
             names.append(site.name)
         if not names:
@@ -161,12 +159,20 @@ def _two_of_a_name(name: str) -> IngestError:
     )
 
 
-def _one_by_one(sites: Iterable[Site | BySite], folder: Path, progress: Progress) -> Iterator[Site]:
+def _one_by_one(
+    sites: Iterable[Site | BySite], folder: Path, work: Path | None, progress: Progress
+) -> Iterator[tuple[Site, Path | None]]:
+    """Yield each site and where its stream outlasts an interruption.
+
+    What was taken apart by site is kept as a whole; a site of it is written from there again.
+    """
     for site in sites:
         if isinstance(site, Site):
-            yield site
+            yield site, None if work is None else work / (site.name or "store")
         else:
-            yield from split_up(site, folder, progress)
+            place = (folder if work is None else work) / SPLIT_UP
+            for one in split_up(site, place, progress, keep=work is not None):
+                yield one, None
 
 
 def _write(site: Site, folder: Path, name: str, work: Path | None, progress: Progress) -> None:
