@@ -13,6 +13,8 @@ import pytest
 
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
+from healthfm_client.private_file import HANDED_ON
+from healthfm_core.trained import STUDY, WEIGHTS
 
 CDM = Path(__file__).parents[1] / "ingest" / "omop_cdm"
 
@@ -90,3 +92,7 @@ def test_killed_and_started_again_it_goes_on_to_the_same_store(tmp_path, reposit
     assert files
     assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
     assert not list(tmp_path.glob(".out.*work*"))
+
+
+def test_a_model_is_known_by_the_names_it_is_saved_under():
+    assert {STUDY, WEIGHTS} <= set(HANDED_ON)

@@ -23,7 +23,7 @@ def test_ingest_describe_check(source, tmp_path, capsys):
     assert main(["check", str(out)]) == 0
     assert capsys.readouterr().out.count(": sound") == 2
     assert main(["describe", str(out)]) == 0
-    assert "10: <20 subjects" in capsys.readouterr().out
+    assert "10: fewer than 20 subjects" in capsys.readouterr().out
 
 
 def test_options_of_a_reader_are_flags(source, tmp_path, capsys):

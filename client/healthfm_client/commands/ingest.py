@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands import Command, say
-from healthfm_client.commands.describe import as_text, describe
+from healthfm_client.commands.describe import as_text
 from healthfm_client.commands.progress import progress_bar
+from healthfm_client.description.facts import describe
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.reader import ReaderOptions
 from healthfm_client.ingest.registry import AUTO, readers
@@ -68,7 +69,7 @@ def run(arguments: Namespace) -> int:
         stores = [SiteStore.open(path) for path in _ingested(arguments, Path(folder) / out.name)]
         _report(stores)
         for store in stores[:SHOWN]:
-            say(as_text(describe(store, THRESHOLD), THRESHOLD))
+            say(as_text(describe(store, THRESHOLD)))
     say("Nothing was kept: this was a dry run.")
     return 0
 

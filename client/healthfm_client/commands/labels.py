@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_client.commands import Command, say
-from healthfm_client.commands.describe import label_counts
+from healthfm_client.description.facts import label_counts
 from healthfm_client.task_labels import Definition, Extracted
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK
 from healthfm_core.data.layout import stores_below

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from healthfm_client.commands.describe import describe
+from healthfm_client.description.facts import describe
 from healthfm_client.diagnosis import Finding, passed
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
