@@ -39,10 +39,10 @@ from healthfm_client.ingest.fhir_types import (
     Resource,
 )
 from healthfm_client.ingest.linking import linked
+from healthfm_client.ingest.molar import unit_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import expanded, unreadable
-from healthfm_client.ingest.units import canonical
 from healthfm_core.data.schemas import CODES
 from healthfm_core.data.stream import Aside, EventStream, Part
 from healthfm_core.errors import IngestError
@@ -334,7 +334,7 @@ def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
-        unit = canonical(quantity.code or quantity.unit)
+        unit = unit_of(code, quantity.code or quantity.unit)
         return joined(code, unit.name), quantity.value * unit.factor + unit.offset
     if one.valueCodeableConcept is not None:
         answer = code_of(one.valueCodeableConcept)

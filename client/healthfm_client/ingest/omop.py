@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.coding import combine, converted, joined
+from healthfm_client.ingest.molar import unit_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import (
@@ -29,7 +30,6 @@ from healthfm_client.ingest.tabular import (
     files_of,
     want_columns,
 )
-from healthfm_client.ingest.units import canonical
 from healthfm_client.ingest.vocabularies import Concepts
 from healthfm_core.data.events import Int64
 from healthfm_core.data.stream import Aside, EventStream, Part
@@ -182,7 +182,7 @@ def _name(
         said = concepts.code(answer).replace("//", ":") if answer else ""
         return joined(code, said), 1.0, 0.0
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
-    its = canonical(known[2] if known[0] == "UCUM" else unit_text)
+    its = unit_of(code, known[2] if known[0] == "UCUM" else unit_text)
     return joined(code, its.name), its.factor, its.offset
 
 

@@ -3,7 +3,7 @@
 A unit is read as UCUM (ucumvert and pint, which know the conversions); what else hospitals write
 for the same is respelt first. The unit stands behind the code: ``LOINC//2345-7//mg/dL``.
 A mass and an amount of substance differ by the molar mass of what was measured, which a unit does
-not tell: mg/dL and mmol/L of one code stay two codes.
+not tell; `molar` knows it for common tests.
 """
 
 from __future__ import annotations
