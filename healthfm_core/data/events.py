@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -40,13 +40,19 @@ def times_us(table: pa.Table, name: str = "time") -> Int64:
 
 def coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return a text column as ([N] index into the names, -1 where null; the distinct names)."""
+    index, names = encoded(column)
+    return index, names.to_pylist()
+
+
+def encoded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Return a text column as `coded` does, the names as an array."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     whole = column.unify_dictionaries().combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
     index = whole.indices.cast(pa.int64()).fill_null(-1).to_numpy()
-    return np.asarray(index, np.int64), whole.dictionary.to_pylist()
+    return np.asarray(index, np.int64), whole.dictionary
 
 
 def is_ascending(subject: Int64, time: Int64) -> bool:
@@ -171,17 +177,17 @@ def _before_birth(table: pa.Table, time: Int64, is_birth: Bool) -> Bool:
     return np.asarray((born[at] == subject) & (time != STATIC_TIME) & (time < born_us[at]))
 
 
-def _beyond_limits(index: Int64, names: list[str], value: Float32, limits: Limits) -> Bool:
-    low = np.array([limits.get(name, (-np.inf, np.inf))[0] for name in names] + [-np.inf])
-    high = np.array([limits.get(name, (-np.inf, np.inf))[1] for name in names] + [np.inf])
-    low, high = low.astype(np.float32), high.astype(np.float32)
-    return np.asarray((value < low[index]) | (value > high[index]))
+def _beyond_limits(index: Int64, names: pa.Array, value: Float32, limits: Limits) -> Bool:
+    known = pc.index_in(names, pa.array(list(limits), names.type)).fill_null(len(limits))
+    at = np.append(known.to_numpy(), len(limits))[index]
+    bounds = np.array([*limits.values(), (-np.inf, np.inf)], np.float32)
+    return np.asarray((value < bounds[at, 0]) | (value > bounds[at, 1]))
 
 
-def _among(index: Int64, names: list[str], wanted: Callable[[str | None], bool]) -> Bool:
-    """Return where a row's code, null at -1, is one that is `wanted`."""
-    flags = np.array([wanted(name) for name in names] + [wanted(None)], np.bool_)
-    return np.asarray(flags[index])
+def _is_code(index: Int64, names: pa.Array, code: str) -> Bool:
+    """Return where a row's code is `code`; a null one is none."""
+    same = pc.fill_null(pc.equal(names, pa.scalar(code, names.type)), False)
+    return np.append(same.to_numpy(zero_copy_only=False), False)[index]
 
 
 def set_aside(
@@ -200,16 +206,15 @@ def set_aside(
         before_birth, not_finite, impossible_value.
     """
     time = times_us(table)
-    code, names = coded(table["code"])
+    code, names = encoded(table["code"])
+    names = pc.fill_null(names, "")
     value = np.asarray(table["numeric_value"].fill_null(0.0).to_numpy(), np.float32)
     reasons: dict[str, Bool] = {
-        "no_code": _among(code, names, lambda name: not name),
+        "no_code": (code < 0) | _is_code(code, names, ""),
         "duplicate": duplicates(table, code),
         "after_today": time > now_us,
         "before_1850": (time < EARLIEST_US) & (time != STATIC_TIME),
-        "before_birth": _before_birth(
-            table, time, _among(code, names, lambda name: name == birth_code)
-        ),
+        "before_birth": _before_birth(table, time, _is_code(code, names, birth_code)),
         "not_finite": ~np.isfinite(value),
     }
     if limits:

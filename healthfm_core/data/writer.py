@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -277,8 +278,8 @@ class StoreWriter:
         return {
             "dataset_name": self._name,
             "etl_name": "healthfm",
-            "etl_version": version("healthfm"),
-            "meds_version": version("meds"),
+            "etl_version": _version("healthfm"),
+            "meds_version": _version("meds"),
             "additional_value_modality_columns": [f"{WEARABLE_FOLDER}/{d}" for d in devices],
             OWN_KEY: {"rejected": rejected, "scores": self._scores or None},
         }
@@ -359,6 +360,12 @@ class Replacing:
                 old.rename(self._path)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+@cache
+def _version(package: str) -> str:
+    """Return a package's version, which takes longer to look up than a small store to write."""
+    return version(package)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from healthfm_core.data import spool as spool_module
@@ -86,6 +87,24 @@ def test_a_correction_changes_the_files_of_the_people_it_corrects(tmp_path, smal
     one, other = data_files(before), data_files(after)
     assert set(one) == set(other)
     assert len([name for name in one if one[name] != other[name]]) == 1
+
+
+def test_who_is_added_moves_nobody_and_changes_their_own_file_alone(tmp_path, small):
+    table = some(0, 6_000)
+    before = store_of(tmp_path / "a", stream_of(table))
+    newcomer = some(1, 3, 1).set_column(0, "subject_id", pa.array([10_001] * 3))
+    after = store_of(tmp_path / "b", stream_of(pa.concat_tables([newcomer, table])))
+    one, other = data_files(before), data_files(after)
+    changed = {n for n in one if one[n] != other[n]} | (set(other) ^ set(one))
+    assert {n for n in changed if n.startswith("data/")} == {
+        n for n in other if n.startswith("data/") and 10_001 in subjects_in(after.path / n)
+    }
+    for split in ("train", "tuning", "held_out"):
+        assert set(before.subjects(split)) == set(after.subjects(split)) - {10_001}
+
+
+def subjects_in(file: Path) -> list[int]:
+    return pq.read_table(file)["subject_id"].to_pylist()
 
 
 def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
