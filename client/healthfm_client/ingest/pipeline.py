@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from healthfm_client.ingest.archive import unpacked
 from healthfm_client.ingest.by_site import split_up
+from healthfm_client.ingest.code_table import Known, read_codes, with_codes
 from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
 from healthfm_client.ingest.relink import relinked
 from healthfm_core.data.stream import Progress, unseen
@@ -66,7 +67,10 @@ def ingest(
         if not reader.links:
             sites = relinked(sites, parsed)
         work = _work(Path(path), out, parsed) if resume else None
-        done = write_sites(sites, out, overwrite=overwrite, work=work, progress=progress)
+        codes = None if parsed.codes is None else read_codes(parsed.codes)
+        done = write_sites(
+            sites, out, overwrite=overwrite, work=work, progress=progress, codes=codes
+        )
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
         return done
@@ -113,6 +117,7 @@ def write_sites(
     overwrite: bool,
     work: Path | None = None,
     progress: Progress = unseen,
+    codes: Known | None = None,
 ) -> list[Path]:
     """Write one store per site, all of them or none.
 
@@ -122,6 +127,7 @@ def write_sites(
         overwrite: Replace stores that are there.
         work: Where what was read of a stream outlasts an interruption; None is nowhere.
         progress: Told of the rows of streams.
+        codes: What the site's own file says of codes.
 
     Raises:
         IngestError: HF-304 where `out` exists, HF-306 where there is no site.
@@ -129,7 +135,8 @@ def write_sites(
     """
     names: list[str] = []
     with Replacing(out, overwrite=overwrite) as folder:
-        for site, place in _one_by_one(sites, folder, work, progress):
+        for one, place in _one_by_one(sites, folder, work, progress):
+            site = with_codes(one, codes)
             if site.name is None:
                 folder.rmdir()
                 _write(site, folder, out.name, place, progress)

@@ -24,6 +24,9 @@ class ReaderOptions(Schema):
     key: Path | None = Field(
         None, description="file of the site's key, made if absent: ids become keyed hashes"
     )
+    codes: Path | None = Field(
+        None, description="what is above a code: table of code and parent, or MEDS's codes.parquet"
+    )
 
     @property
     def now_us(self) -> int:
