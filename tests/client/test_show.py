@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
 from healthfm_client.private_file import HANDED_ON
+from healthfm_core.data.store import StoreWriter
 from healthfm_core.trained import STUDY, WEIGHTS
 
 CDM = Path(__file__).parents[1] / "ingest" / "omop_cdm"
@@ -29,6 +31,26 @@ def test_a_record_reads_naturally(tmp_path, capsys):
     assert "         Glucose [LOINC//2345-7//mg/dL] = 90 mg/dL" in lines
     assert "         Type 2 diabetes mellitus [SNOMED//44054006]" in lines
     assert lines[-1] == "         Death"
+
+
+def test_numbers_stand_in_the_units_a_clinician_expects(tmp_path, capsys):
+    codes = ["WEARABLE//STEPS//DAY//count", "LOINC//718-7//mg/dL", "LOINC//2345-7//mg/dL"]
+    with StoreWriter(tmp_path / "store", dataset_name="a") as writer:
+        writer.events(
+            pa.table(
+                {
+                    "subject_id": pa.array([1, 1, 1], pa.int64()),
+                    "time": pa.array([0, 1, 2], pa.timestamp("us")),
+                    "code": codes,
+                    "numeric_value": pa.array([13162.0, 14700.0, 90.0], pa.float32()),
+                }
+            )
+        )
+    assert main(["show", str(tmp_path / "store"), "--subject", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "steps, day = 13162 count\n" in said
+    assert "LOINC 718-7 mg/dL = 14.7 g/dL\n" in said
+    assert "LOINC 2345-7 mg/dL = 90 mg/dL\n" in said
 
 
 def test_a_person_who_is_not_there_is_not_guessed(tmp_path, capsys):

@@ -19,10 +19,12 @@ from meds import birth_code, death_code
 from healthfm_client.commands import Command, say
 from healthfm_client.private_file import check_stays, write_private
 from healthfm_core.data.layout import CODES_FILE, read_parquet
-from healthfm_core.data.schemas import PRS_PREFIX
+from healthfm_core.data.schemas import PRS_PREFIX, WEARABLE_PREFIX
 from healthfm_core.data.store import SiteStore
 
 YEAR_DAYS: Final = 365.25
+_LARGER: Final = {"mg/dL": "g/dL", "10*9/L": "10*12/L"}
+"""Unit → the one a thousand times as large."""
 _VITAL: Final = {birth_code: "Birth", death_code: "Death"}
 
 
@@ -98,10 +100,22 @@ def _line(event: dict[str, Any], names: dict[str, str]) -> str:
         return f"Polygenic score {code.removeprefix(PRS_PREFIX)}: z {value:+.2f} ({percent:.0f} %)"
     name = names.get(code)
     said = f"{name} [{code}]" if name else code.replace("//", " ")
-    unit = code.split("//", 2)[2] if code.count("//") > 1 else ""
-    number = "" if value is None else f" = {value:g} {unit}".rstrip()
+    if code.startswith(WEARABLE_PREFIX):
+        what, _, unit = code.removeprefix(WEARABLE_PREFIX).rpartition("//")
+        said = what.replace("//", ", ").replace("_", " ").lower()
+    else:
+        unit = code.split("//", 2)[2] if code.count("//") > 1 else ""
+    number = "" if value is None else f" = {_readable(value, unit)}"
     text = f" “{event['text_value']}”" if event.get("text_value") else ""
     return f"{said}{number}{text}"
+
+
+def _readable(value: float, unit: str) -> str:
+    """Return a number in the unit a clinician expects, where ours makes it large."""
+    larger = _LARGER.get(unit)
+    if larger is not None and abs(value) >= 1000:
+        value, unit = value / 1000, larger
+    return f"{value:g} {unit}".rstrip()
 
 
 def _worn(table: pa.Table) -> Iterator[str]:
