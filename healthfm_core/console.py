@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from typing import Final
 
-from healthfm_core.errors import HealthFMError
+from healthfm_core.errors import ConfigError, HealthFMError
 
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
@@ -19,7 +20,8 @@ def exit_code(
     """Do `work` and return its exit code.
 
     An error that a person can put right is printed and gives its class's code
-    (docs/exit-codes.md). A reader that went away, as ``| head`` does, is no error to speak of.
+    (docs/exit-codes.md); so is what the system refuses. A reader that went away, as ``| head``
+    does, is no error to speak of.
 
     Args:
         work: Returns its own exit code; raises `HealthFMError` for what a person can put right.
@@ -36,3 +38,19 @@ def exit_code(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        sentence = unusable(error)
+        sys.stderr.write(f"{sentence}\n")
+        return sentence.exit_code
+
+
+def unusable(error: OSError) -> ConfigError:
+    """Return what the system refused as an error with a code (HF-107), or a full disk (HF-105)."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return ConfigError(
+        105 if full else 107,
+        where=str(error.filename or "a file or connection"),
+        seen=(error.strerror or type(error).__name__).lower(),
+        wanted="room on the disk" if full else "it is there, and this user may read and write it",
+        do="Make room, then run the command again" if full else "Check the path and who owns it",
+    )

@@ -12,6 +12,7 @@ CODES: Final[dict[int, str]] = {
     104: "a configuration group or file does not exist",
     105: "the disk is too full",
     106: "a task's definition cannot be used",
+    107: "a file or folder cannot be read or written",
     # 2xx site store
     201: "a column is missing",
     202: "a column has the wrong type",

@@ -22,6 +22,7 @@ from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import make_kit
 from healthfm_core.trust.request import read_request
+from healthfm_core.trust.site_keys import SiteKeys
 from tests import enrolled
 from tests.client.test_contracts import reasons
 from tests.trust.test_contract import terms
@@ -291,7 +292,7 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
         (["enroll", "--study", "https://x", "--name", "a/b"], "HF-810"),
         (["enroll", "--kit", "nowhere.zip"], "HF-802"),
         (["status"], "HF-830"),
-        (["deny", "0123456789abcdef"], "HF-503"),
+        (["deny", "0123456789abcdef"], "HF-830"),
     ],
 )
 def test_what_an_administrator_can_do_wrong_is_one_sentence_with_a_code(
@@ -304,6 +305,9 @@ def test_what_an_administrator_can_do_wrong_is_one_sentence_with_a_code(
 
 
 def test_commands_of_an_empty_site_say_so(tmp_path: Path, capsys) -> None:
+    SiteKeys.create(SiteHome(tmp_path).keys)
+    assert command(tmp_path, "deny", "0123456789abcdef") == 6
+    assert "HF-503" in capsys.readouterr().err
     assert command(tmp_path, "requests") == command(tmp_path, "audit") == 0
     assert capsys.readouterr().out == "No run has asked.\nNothing has left this site.\n"
 

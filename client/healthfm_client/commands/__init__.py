@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from healthfm_client.home import SiteHome
+from healthfm_core.errors import TrustError
+
 
 @dataclass(frozen=True)
 class Command:
@@ -48,6 +51,24 @@ def commands(only: str | None = None) -> list[Command]:
 def say(text: str) -> None:
     """Write a line to stdout: a command's answer, as against what went wrong."""
     sys.stdout.write(f"{text}\n")
+
+
+def site_of(arguments: Namespace) -> SiteHome:
+    """Return the site of the folder that the command line names.
+
+    Raises:
+        TrustError: Nobody enrolled there (HF-830): a mistyped folder is not paused or left.
+    """
+    home = SiteHome(arguments.site)
+    if home.keys.exists():
+        return home
+    raise TrustError(
+        830,
+        where=str(arguments.site),
+        seen="no site enrolled in this folder",
+        wanted="the folder that healthfm-client enroll wrote to",
+        do="Name it with --site, or in HEALTHFM_SITE",
+    )
 
 
 def takes_site(parser: ArgumentParser) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from healthfm_client.approvals import Answer
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
+from healthfm_client.commands import Command, say, site_of, takes_site
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -17,7 +16,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def answer(arguments: Namespace, verdict: Answer) -> int:
     """Put the answer on disk; a running client obeys it from its next message on."""
-    asked = SiteHome(arguments.site).approvals().answer(arguments.run, verdict)
+    asked = site_of(arguments).approvals().answer(arguments.run, verdict)
     say(f"Run {asked.run} of the study {asked.study} is {verdict}.")
     return 0
 

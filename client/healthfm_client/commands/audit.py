@@ -6,8 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
+from healthfm_client.commands import Command, say, site_of, takes_site
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Show every line, each held against the one before; a changed log is an error (HF-822)."""
-    home = SiteHome(arguments.site)
+    home = site_of(arguments)
     last = ""
     count = 0
     for entry in home.log().entries():

@@ -9,7 +9,9 @@ from pathlib import Path
 from healthfm_client.commands import Command, say
 from healthfm_client.processes import node_config, supervision, write_units
 from healthfm_client.site_folder import JoinSettings, SiteFolder, StoreChoice
+from healthfm_core.data.layout import stores_below
 from healthfm_core.trust import files
+from healthfm_core.trust.certificates import check_valid_now
 from healthfm_core.trust.kit import install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -38,8 +40,11 @@ def run(arguments: Namespace) -> int:
     if arguments.kit is not None:
         data = files.read(arguments.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=arguments.root)
-    _remember(site, arguments)
     kit = site.kit()
+    check_valid_now(kit.certificate, where="certificate")
+    for path in arguments.store or ():
+        stores_below(path)
+    _remember(site, arguments)
     site.tls()
     node_config(site)
     site.secret()

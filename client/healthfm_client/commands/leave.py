@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
+from healthfm_client.commands import Command, say, site_of, takes_site
 from healthfm_client.processes import supervision
 
 
@@ -16,7 +15,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Refuse from now on (HF-508), then stop this site's processes."""
-    home = SiteHome(arguments.site)
+    home = site_of(arguments)
     home.set_state("left")
     supervisor = supervision(home)
     if supervisor.config.exists() and supervisor.runs():

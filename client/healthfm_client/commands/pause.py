@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
+from healthfm_client.commands import Command, say, site_of, takes_site
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -15,7 +14,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Pause; the coordinator is told so when it asks (HF-505)."""
-    SiteHome(arguments.site).set_state("paused")
+    site_of(arguments).set_state("paused")
     say("Paused: every request is refused until healthfm-client resume.")
     return 0
 

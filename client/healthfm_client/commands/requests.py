@@ -6,8 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
+from healthfm_client.commands import Command, say, site_of, takes_site
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -18,7 +17,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Show every run that asked, the newest last."""
-    asked = list(SiteHome(arguments.site).approvals())
+    asked = list(site_of(arguments).approvals())
     if arguments.json:
         say(json.dumps([asdict(one) for one in asked], indent=2, ensure_ascii=False))
         return 0
