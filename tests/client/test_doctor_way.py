@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from healthfm_client.__main__ import main
 from healthfm_client.home import SiteHome
 from healthfm_client.site_folder import JoinSettings, StoreChoice
+from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.kit import install_kit, make_kit
@@ -38,11 +40,13 @@ class Server:
         context.verify_mode = ssl.CERT_REQUIRED
         self.ahead_s = 0.0
         self.known = "north"
+        self.release: dict[str, object] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = json.dumps({"study": "heart", "site": outer.known}).encode()
+                said = {"study": "heart", "site": outer.known, **outer.release}
+                found = json.dumps(said).encode()
                 self.send_response_only(200 if outer.known else 401)
                 when = datetime.now(UTC) + timedelta(seconds=outer.ahead_s)
                 self.send_header("Date", format_datetime(when, usegmt=True))
@@ -160,6 +164,23 @@ def test_a_good_way_is_all_pass(authority, server, tmp_path, capsys) -> None:
     assert authority.fingerprint in found["root"][0]["seen"]
     assert only(found, "data")[2] == "HF-104"
     assert code == 2, "the only failure: no store was named yet"
+
+
+@pytest.mark.parametrize(
+    ("release", "spoken", "level"),
+    [
+        (version("healthfm"), protocol.VERSION, "pass"),
+        ("0.0.1", protocol.VERSION, "warn"),
+        ("9.9", protocol.VERSION + 1, "fail"),
+    ],
+)
+def test_another_release_at_the_server_is_told(
+    authority, server, tmp_path, capsys, release: str, spoken: int, level: str
+) -> None:
+    server.release = {"release": release, "protocol": spoken}
+    _, found = examined(site(authority, tmp_path / "site", server.port), capsys)
+    assert only(found, "release")[0] == level
+    assert (only(found, "release")[2] == "HF-401") is (level == "fail")
 
 
 @pytest.mark.parametrize(

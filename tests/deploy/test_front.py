@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import make_kit, read_kit, write_for_tls
 from healthfm_core.trust.request import make_request, read_request
@@ -197,7 +198,8 @@ def test_own_routes_ask_for_the_right_role(study, site):
         study.tokens.revoke("ada")
         assert client.get("/v1/healthfm/status", headers=viewer).status_code == 401
     with site.client() as client:
-        assert client.get("/v1/healthfm/hello").json() == {"study": "demo", "site": "a"}
+        said = client.get("/v1/healthfm/hello").json()
+        assert (said["study"], said["site"], said["protocol"]) == ("demo", "a", protocol.VERSION)
 
 
 def test_a_request_to_enrol_is_kept_for_the_coordinator(study, tmp_path):

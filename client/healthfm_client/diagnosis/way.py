@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from cryptography import x509
 from healthfm_client.diagnosis import Finding, failed, passed
 from healthfm_client.home import SiteHome
 from healthfm_core.errors import ProtocolError, TrustError
+from healthfm_core.federation import protocol
 from healthfm_core.trust import fingerprint
 
 HELLO: Final = "/v1/healthfm/hello"
@@ -47,6 +49,7 @@ def look(home: SiteHome) -> Iterator[Finding]:
     yield passed("tls", f"the study's root vouches for the server, {certificate}")
     yield _clock(response)
     yield _known(response, kit.study, kit.site)
+    yield from _release(response)
 
 
 def _name(host: str, proxy: str | None) -> Iterator[Finding]:
@@ -143,6 +146,30 @@ def _known(response: httpx.Response, study: str, site: str) -> Finding:
         do="Ask the coordinator whether this site was revoked",
     )
     return failed("study", error)
+
+
+def _release(response: httpx.Response) -> Iterator[Finding]:
+    """Yield how the server's release and protocol compare with ours; one too old tells neither."""
+    try:
+        theirs = response.json() if response.status_code == 200 else {}
+        release, spoken = str(theirs["release"]), int(theirs["protocol"])
+    except (ValueError, KeyError, TypeError):
+        return
+    ours = version("healthfm")
+    if spoken != protocol.VERSION:
+        error = ProtocolError(
+            401,
+            where="release",
+            seen=f"the server speaks protocol version {spoken}, of release {release}",
+            wanted=f"version {protocol.VERSION}, of this site's release {ours}",
+            do="Install the release of your coordinator",
+        )
+        yield failed("release", error)
+    elif release != ours:
+        seen = f"{ours} here, {release} at the server; they speak the same protocol"
+        yield Finding("release", "warn", seen, "install the release of your coordinator")
+    else:
+        yield passed("release", f"{ours}, the same as the server's")
 
 
 def _unreachable(where: str, seen: str, do: str) -> ProtocolError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Final
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
+from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
 from healthfm_core.trust.request import read_request
@@ -42,6 +44,11 @@ class OwnRoutes:
     def __init__(self, study: StudyFolder, log: AuditLog) -> None:
         self._study = study
         self._log = log
+        self._release = {
+            "study": study.settings.study,
+            "release": version("healthfm"),
+            "protocol": protocol.VERSION,
+        }
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -57,11 +64,11 @@ class OwnRoutes:
         peer = request.scope.get(PEER)
         site = self._study.sites.sites().get(peer.name) if peer else None
         if site is not None and not site.revoked:
-            return JSONResponse({"study": self._study.settings.study, "site": site.name})
+            return JSONResponse({**self._release, "site": site.name})
         token = self._token(request, "look")
         if isinstance(token, Response):
             return token
-        return JSONResponse({"study": self._study.settings.study, "token": token.name})
+        return JSONResponse({**self._release, "token": token.name})
 
     async def status(self, request: Request) -> Response:
         """Tell a viewer what `healthfm-server status` tells."""
