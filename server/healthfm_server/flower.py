@@ -8,6 +8,7 @@ tells which replies are there, and each is fetched when the one before was dealt
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ def replies(grid: Grid, asked: Sequence[str]) -> Iterator[Message]:
     found = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
     for known, tree in zip(found.messages_list, found.message_object_trees, strict=True):
         yield _fetched(grid, client, known, tree)
+        gc.collect()  # messages lie in circles of references: each would hold a model till later
 
 
 def _fetched(grid: HttpGrid, client: Any, known: KnownMessage, tree: ObjectTree) -> Message:
