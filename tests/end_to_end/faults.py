@@ -136,7 +136,7 @@ FAULTS = KILLS | {
         lambda f: around.cut_link(f, 30.0),
         alone=True,
     ),
-    "disk of a site": Fault(
+    "site-disk": Fault(
         "a site's disk is full for 30 s",
         lambda f: around.full_disk(f.shell.folder / "south", f.sites["south"], 30.0),
         alone=True,
