@@ -311,9 +311,10 @@ class Worker:
 
     def _computed(self, message: Message, context: Context) -> Message:
         begun, what = time.monotonic(), message.metadata
+        said = f"{what.message_type} of round {what.group_id} of run {what.run_id}"
+        _log.info("%s begun", said)
         reply = self._app(message, context)
         seconds = time.monotonic() - begun
-        said = f"{what.message_type} of round {what.group_id} of run {what.run_id}"
         _log.info("%s answered, %.2f s of computing", said, seconds)
         return reply
 

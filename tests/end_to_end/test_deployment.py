@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import socket
 import ssl
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,9 +18,11 @@ import pytest
 from healthfm_client.home import SiteHome
 from healthfm_client.processes import supervision
 from healthfm_client.site_folder import SiteFolder
+from healthfm_core.data.store import SiteStore
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.run_store import RunStore
+from tests.end_to_end.alone import attempts, devices
 from tests.end_to_end.chaos import inject
 from tests.end_to_end.deployed import (
     HELD,
@@ -159,6 +164,83 @@ def test_nothing_secret_is_in_a_log(deployed):
 
 
 @pytest.mark.slow
+def test_nothing_about_a_person_is_in_a_log(deployed):
+    shell, _, _ = deployed
+    logs = [*shell.folder.glob("*/process/*.log*"), *shell.folder.glob("*/egress.log")]
+    logs += [shell.folder / "study" / "audit.log", *shell.folder.glob("study/runs/*/*.l*")]
+    texts = {path: path.read_text(errors="replace") for path in logs}
+    assert len(texts) > 12
+    people, codes = set(), set()
+    for site in SITES:
+        store = SiteStore.open(Path(shell.values[f"{site.upper()}_STORE"]))
+        people |= {str(subject) for subject in store.subjects()}
+        codes |= {str(code) for code in store.codes()}
+    assert len(people) > 500
+    for path, text in texts.items():
+        words = set(re.findall(r"[^\s\"',;:()\[\]{}=]+", text))
+        assert not {w for w in words & people if len(w) > 4}, path
+        assert not words & codes, path
+
+
+@pytest.mark.slow
+def test_stop_ends_the_sites_computing(deployed):
+    shell, _, _ = deployed
+    for site in SITES:
+        approve_all(shell.folder / site)
+    shell.run(
+        "healthfm-server run --study study --name long model=tiny federation.rounds=2 "
+        "train.local_epochs=100000 tokens.k_min=20"
+    )
+    workers = {site: supervision(SiteFolder(shell.folder / site)) for site in SITES}
+    computing = {site: until(lambda site=site: training(workers[site])) for site in SITES}
+    shell.run("healthfm-server stop --study study long")
+    for site, process in computing.items():
+        until(lambda site=site, process=process: worker_of(workers[site]) not in (None, process))
+    assert not any(training(worker) for worker in workers.values())
+    status = json.loads(shell.run("healthfm-server status --json --study study"))
+    (run,) = [run for run in status["runs"] if run["run"] == "long"]
+    assert (run["state"], run["rounds_done"]) == ("stopped", 0)
+
+
+def until(condition, patience_s=300.0):
+    """Return what a condition gives, once it gives something."""
+    end = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    return found
+
+
+def worker_of(supervised):
+    """Return the number of a site's worker, None while there is none."""
+    state = supervised.states().get("worker", "")
+    return int(state.split()[2].rstrip(",")) if state.startswith("RUNNING") else None
+
+
+def training(supervised):
+    """Return the number of a site's worker if its last word is that it trains, and it computes."""
+    process = worker_of(supervised)
+    if process is None or "train of round" not in last_begun(supervised.folder / "worker.log"):
+        return None
+    before = spent_s(process)
+    time.sleep(2.0)
+    return process if spent_s(process) - before > 0.1 else None
+
+
+def last_begun(log):
+    """Return the last line of a worker's log that says what it begins or has answered."""
+    said = log.read_text().splitlines()
+    lines = [line for line in said if line.endswith("begun") or " answered, " in line]
+    return lines[-1] if lines and lines[-1].endswith("begun") else ""
+
+
+def spent_s(process):
+    """Return the processor time that a process has taken, in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["worker", "superlink"])
 def test_a_run_hit_by_a_kill_finishes_by_itself_with_every_round(deployed, fault):
     shell, tunnel, _ = deployed
@@ -189,3 +271,10 @@ def test_a_revoked_site_is_shut_out_and_the_study_comes_down(deployed):
     shell.run(down)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(shell.values["PORT"]))) != 0
+
+
+@pytest.mark.slow
+def test_no_name_was_looked_up_and_nothing_was_sent_beyond_loopback(deployed):
+    if devices() != {"lo"}:
+        pytest.skip("this network has more than loopback; make test-deployment makes one without")
+    assert attempts() == {"no route": 0, "datagrams": 0}
