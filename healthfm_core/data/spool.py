@@ -123,6 +123,7 @@ class Spool:
     Attributes:
         has_text: Whether an event has a text.
         book: The codes.
+        texts: Code → what it means, where the source says so.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Spool:
         self._done: list[str] = []
         self.has_text = False
         self.book = CodeBook()
+        self.texts: dict[str, str] = {}
         journal = read_journal(folder, resume=resume)
         if journal is not None:
             self._take_up(journal)
@@ -188,6 +190,10 @@ class Spool:
         if self._aside_rows >= ROWS_IN_MEMORY // 8:
             self._flush_asides()
 
+    def name_codes(self, texts: Mapping[str, str]) -> None:
+        """Keep what codes mean; a code keeps the first text it was given."""
+        self.texts = {code: text for code, text in texts.items() if text} | self.texts
+
     def asides(self) -> Iterator[Aside]:
         """Yield what was put aside, by reason, in the order it came."""
         self._flush_asides()
@@ -203,6 +209,7 @@ class Spool:
         found = {
             "done": self._done,
             "codes": self.book.names,
+            "texts": self.texts,
             "rows": self._rows.tolist(),
             "bytes": self._bytes,
             "file_bits": self._file_bits,
@@ -271,6 +278,7 @@ class Spool:
         self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
         self.has_text = bool(found["has_text"])
         self.book = CodeBook(found["codes"])
+        self.texts = dict(found["texts"])
 
 
 def _bits(amount: int, each: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -19,18 +20,29 @@ class Aside:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What codes mean in the source's own words, as it names them beside its events."""
+
+    of: Mapping[str, str]
+
+
+Found: TypeAlias = pa.Table | Aside | Texts
+"""What reading a part yields: MEDS columns in any order of rows, or one of the others."""
+
+
+@dataclass(frozen=True)
 class Part:
     """A piece of a source that is read as a whole: a file, a table.
 
     Attributes:
         name: Unique in its source, and the same when the source is read again.
         rows: How many rows it has, about; for the progress that is shown.
-        tables: Begins to read it: MEDS columns in any order of rows, or rows set aside.
+        tables: Begins to read it.
     """
 
     name: str
     rows: int
-    tables: Callable[[], Iterator[pa.Table | Aside]]
+    tables: Callable[[], Iterator[Found]]
 
 
 @dataclass(frozen=True)

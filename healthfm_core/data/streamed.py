@@ -18,7 +18,7 @@ from healthfm_core.data.events import Int64, coded, ids, set_aside, sort_events
 from healthfm_core.data.layout import DATA, REJECTED_FOLDER
 from healthfm_core.data.schemas import SPLIT_NAMES
 from healthfm_core.data.spool import Spool
-from healthfm_core.data.stream import Aside, Cleaned, EventStream, Progress
+from healthfm_core.data.stream import Aside, Cleaned, EventStream, Progress, Texts
 
 WORKERS: Final = 4
 """Groups that are cleaned at once, at most; each takes about 250 MB."""
@@ -59,7 +59,9 @@ def gather(stream: EventStream, spool: Spool, progress: Progress, *, keep: bool)
         start = done
         if part.name not in spool.done:
             for found in part.tables():
-                if isinstance(found, Aside):
+                if isinstance(found, Texts):
+                    spool.name_codes(found.of)
+                elif isinstance(found, Aside):
                     spool.put_aside(found)
                     done += found.rows.num_rows
                 else:

@@ -212,7 +212,8 @@ class StoreWriter:
             spool.add(table)
         written = write_stream(stream, spool, folder, self._split_table, self._progress)
         if stream.codes is not None:
-            self.codes(pa.concat_tables([self._codes, stream.codes(sorted(written.codes))]))
+            known = _with_texts(stream.codes(sorted(written.codes)), spool.texts)
+            self.codes(pa.concat_tables([self._codes, known]))
         if self._work is None:
             spool.close()
         return written
@@ -396,3 +397,10 @@ def _nothing_usable(name: str) -> IngestError:
         wanted="at least one is wanted",
         do="Check the source's export.",
     )
+
+
+def _with_texts(codes: pa.Table, texts: Mapping[str, str]) -> pa.Table:
+    """Return what is known of codes, in the source's words where nobody else says what one is."""
+    own = pa.array([texts.get(code) for code in codes["code"].to_pylist()], pa.string())
+    described = pc.coalesce(codes["description"], own)
+    return codes.set_column(codes.column_names.index("description"), "description", described)

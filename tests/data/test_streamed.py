@@ -133,8 +133,11 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
 def test_what_a_machine_that_went_off_lost_is_read_again(tmp_path, lost):
     spool = spool_module.Spool(tmp_path / "spool", "s")
     spool.add(some(0))
+    spool.name_codes({"A": "first", "B": ""})
+    spool.name_codes({"A": "second", "B": "b"})
     spool.commit("0")
-    assert spool_module.Spool(tmp_path / "spool", "s", resume=True).done == {"0"}
+    kept = spool_module.Spool(tmp_path / "spool", "s", resume=True)
+    assert (kept.done, kept.texts) == ({"0"}, {"A": "first", "B": "b"})
     file = tmp_path / "spool" / lost
     file.write_bytes(file.read_bytes()[:-9])
     again = spool_module.Spool(tmp_path / "spool", "s", resume=True)

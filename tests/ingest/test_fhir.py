@@ -174,6 +174,35 @@ def test_a_sites_key_makes_the_same_pseudonym_in_every_source(tmp_path):
 
 
 @pytest.mark.realdata
+def named(system: str, code: str, text: str) -> dict:
+    return {"coding": [{"system": system, "code": code, "display": text}]}
+
+
+def test_codes_of_known_systems_keep_the_name_they_come_with(tmp_path):
+    """Of another system, a display may be anything."""
+    (tmp_path / "in").mkdir()
+    sugar, blood = named(LOINC, "2345-7", "Glucose\n[Mass]"), named(LOINC, "883-9", "ABO group")
+    lab = {"code": sugar, "valueQuantity": {"value": 90, "code": "mg/dL"}}
+    typed = {"code": blood, "valueCodeableConcept": named(SNOMED, "112144000", "Blood group A")}
+    found = [
+        observation(**lab),
+        observation(**lab | {"code": named(LOINC, "2345-7", "Sugar")}),
+        observation(**typed),
+        {"resourceType": "Procedure", "code": named("urn:x", "1", "Ann's"), "subject": WHO}
+        | {"performedDateTime": "2020-01-03"},
+    ]
+    (tmp_path / "in" / "all.ndjson").write_text("\n".join(map(json.dumps, found)))
+    (out,) = ingest("fhir", tmp_path / "in", tmp_path / "out")
+    said = duckdb.sql(f"select code, description from '{out}/metadata/codes.parquet'").fetchall()
+    assert dict(said) == {
+        "LOINC//2345-7": "Glucose [Mass]",
+        "LOINC//2345-7//mg/dL": "Glucose [Mass]",
+        "LOINC//883-9": "ABO group",
+        "LOINC//883-9//SNOMED:112144000": "ABO group: Blood group A",
+        "x//1": None,
+    }
+
+
 def test_synthetic_people(tmp_path, shared_data):
     """Counts from the JSON itself: types, components, and visits that end."""
     path = shared_data / "formats" / "fhir_r4_synthetic" / "tietai30.tgz"

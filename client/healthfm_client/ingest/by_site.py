@@ -19,7 +19,7 @@ from healthfm_core.data.spool import (
     refuse_full_disk,
     write_journal,
 )
-from healthfm_core.data.stream import Aside, EventStream, Part, Progress
+from healthfm_core.data.stream import Aside, EventStream, Part, Progress, Texts
 
 ROWS_IN_MEMORY: Final = 4_000_000
 BYTES_IN_MEMORY: Final = 256 * 1024**2
@@ -43,8 +43,8 @@ def split_up(
         if part.name in piles.done:
             continue
         for table in part.tables():
-            if isinstance(table, Aside):
-                raise TypeError("a stream of several sites sets nothing aside itself")
+            if isinstance(table, Aside | Texts):
+                raise TypeError("a stream of several sites has rows and nothing else")
             piles.add(table, sites.column)
             progress("reading", piles.rows, total)
         if keep:

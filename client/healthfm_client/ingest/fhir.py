@@ -32,6 +32,7 @@ from healthfm_client.ingest.fhir_types import (
     RESOURCE,
     VISITS,
     VOCABULARIES,
+    Coding,
     Component,
     Concept,
     Period,
@@ -44,7 +45,7 @@ from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import expanded, unreadable
 from healthfm_core.data.schemas import CODES
-from healthfm_core.data.stream import Aside, EventStream, Part
+from healthfm_core.data.stream import Aside, EventStream, Found, Part, Texts
 from healthfm_core.errors import IngestError
 
 SUFFIXES: Final = (".ndjson", ".json", ".ndjson.gz", ".json.gz")
@@ -80,6 +81,7 @@ class Rows:
     time: list[int | None] = field(default_factory=list)
     code: list[str | None] = field(default_factory=list)
     value: list[float | None] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
     aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     set_aside: int = 0
 
@@ -97,8 +99,9 @@ class Rows:
         self.code.append(code)
         self.value.append(value)
 
-    def tables(self, options: FhirOptions, where: str) -> Iterator[pa.Table | Aside]:
+    def tables(self, options: FhirOptions, where: str) -> Iterator[Found]:
         """Yield what there is."""
+        yield Texts(self.texts)
         for reason, found in sorted(self.aside.items()):
             places = {
                 "file": [where] * len(found),
@@ -152,9 +155,7 @@ def _medications(files: Iterable[Path]) -> dict[str, Concept]:
     return found
 
 
-def _tables(
-    file: Path, options: FhirOptions, drugs: dict[str, Concept]
-) -> Iterator[pa.Table | Aside]:
+def _tables(file: Path, options: FhirOptions, drugs: dict[str, Concept]) -> Iterator[Found]:
     rows = Rows()
     found = _lines(file) if _is_lines(file) else _entries(file, drugs := dict(drugs))
     for number, one in found:
@@ -306,10 +307,12 @@ def _coded_event(
     one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
     time = _when(one, zone)
-    code = code_of(one.code or one.vaccineCode or _drug(one, drugs))
+    concept = one.code or one.vaccineCode or _drug(one, drugs)
+    code = code_of(concept)
     if time is None or code is None:
         return "no_date" if time is None else "no_code"
     rows.add(subject, time, code)
+    rows.texts.setdefault(code, text_of(concept))
     return ""
 
 
@@ -323,11 +326,22 @@ def _observation(
     named, value = _answered(code, one)
     if value is not None or named != code or not one.component:
         rows.add(subject, time, named, value)
+        _name(code, named, one, rows)
     for part in one.component:
         inner = code_of(part.code)
         if inner is not None:
-            rows.add(subject, time, *_answered(inner, part))
+            named, value = _answered(inner, part)
+            rows.add(subject, time, named, value)
+            _name(inner, named, part, rows)
     return ""
+
+
+def _name(code: str, named: str, one: Resource | Component, rows: Rows) -> None:
+    """Note what an observation's code means, and with its answer where that is a code too."""
+    if named not in rows.texts:
+        text, answer = text_of(one.code), text_of(one.valueCodeableConcept)
+        rows.texts.setdefault(code, text)
+        rows.texts[named] = f"{text}: {answer}" if text and answer else text
 
 
 def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
@@ -386,11 +400,24 @@ def code_of(concept: Concept | None) -> str | None:
     """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
     if concept is None:
         return None
-    codings = [coding for coding in concept.coding if coding.code]
-    if not codings:
+    best = _best(concept)
+    if best is None:
         return joined("TEXT", tidy(concept.text)) if concept.text else None
-    best = next((c for c in codings if c.system in VOCABULARIES), codings[0])
     return _named(best.system or "", best.code or "")
+
+
+def text_of(concept: Concept | None) -> str:
+    """Return what a code of a known system is called, '' where nobody says."""
+    best = None if concept is None else _best(concept)
+    known = best is not None and best.system in VOCABULARIES
+    return tidy(best.display) if best is not None and known and best.display else ""
+
+
+def _best(concept: Concept) -> Coding | None:
+    """Return the first coding of a known system, or the first."""
+    codings = [coding for coding in concept.coding if coding.code]
+    first = codings[0] if codings else None
+    return next((c for c in codings if c.system in VOCABULARIES), first)
 
 
 @lru_cache(1 << 18)

@@ -13,6 +13,7 @@ class Coding(Struct):
 
     system: str | None = None
     code: str | None = None
+    display: str | None = None
 
 
 class Concept(Struct):

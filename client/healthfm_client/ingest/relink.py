@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from healthfm_client.ingest.linking import SUBJECT, linked
 from healthfm_client.ingest.reader import BySite, ReaderOptions, Site
-from healthfm_core.data.stream import Aside, EventStream
+from healthfm_core.data.stream import EventStream, Found
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -46,9 +46,9 @@ def _site(site: Site, change: Change) -> Site:
 
 
 def _stream(stream: EventStream, change: Change) -> EventStream:
-    def tables(read: Callable[[], Iterator[pa.Table | Aside]]) -> Iterator[pa.Table | Aside]:
+    def tables(read: Callable[[], Iterator[Found]]) -> Iterator[Found]:
         for found in read():
-            yield found if isinstance(found, Aside) else change(found)
+            yield change(found) if isinstance(found, pa.Table) else found
 
     parts = tuple(replace(part, tables=partial(tables, part.tables)) for part in stream.parts)
     return replace(stream, parts=parts)
