@@ -169,7 +169,7 @@ def outcome(source: Source, path: Path, place: Path, **options: object) -> str:
         for folder in stores:
             store = SiteStore.open(folder)
             store.check()
-            as_text(describe(store, 20), 20)
+            as_text(describe(store, 20))
     left = {entry.name for entry in place.iterdir()} - kept
     if left:
         raise AssertionError(f"{left} is left after {came}")
