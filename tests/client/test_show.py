@@ -53,6 +53,41 @@ def test_numbers_stand_in_the_units_a_clinician_expects(tmp_path, capsys):
     assert "LOINC 2345-7 mg/dL = 90 mg/dL\n" in said
 
 
+def test_a_visit_says_how_long_it_was_and_ends_once(tmp_path, capsys):
+    day = 86_400 * 1_000_000
+    visits = [
+        ("Visit//OP", 0, 0.0),
+        ("Visit//OP//END", 1, None),
+        ("Visit//ER", day, 0.2),
+        ("Visit//ER//END", day + 1, None),
+        ("Visit//IP", 2 * day, 3.0),
+        ("Visit//IP//END", 5 * day, None),
+        ("Visit//HH", 9 * day, None),
+    ]
+    codes, times, lengths = zip(*visits, strict=True)
+    with StoreWriter(tmp_path / "store", dataset_name="a") as writer:
+        writer.events(
+            pa.table(
+                {
+                    "subject_id": pa.array([1] * len(visits), pa.int64()),
+                    "time": pa.array(times, pa.timestamp("us")),
+                    "code": codes,
+                    "numeric_value": pa.array(lengths, pa.float32()),
+                }
+            )
+        )
+    assert main(["show", str(tmp_path / "store"), "--subject", "1"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    said = [line for line in lines if "isit" in line or "stay" in line]
+    assert said == [
+        "Outpatient visit",
+        "Emergency room visit, 5 h",
+        "Inpatient stay, 3 days",
+        "Inpatient stay ends",
+        "Visit HH",
+    ]
+
+
 def test_a_person_who_is_not_there_is_not_guessed(tmp_path, capsys):
     ingest("omop", CDM, tmp_path / "out")
     assert main(["show", str(tmp_path / "out"), "--subject", "77"]) == 3

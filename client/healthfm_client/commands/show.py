@@ -25,6 +25,9 @@ from healthfm_core.data.store import SiteStore
 YEAR_DAYS: Final = 365.25
 _LARGER: Final = {"mg/dL": "g/dL", "10*9/L": "10*12/L"}
 """Unit → the one a thousand times as large."""
+_VISIT: Final = "Visit//"
+_END: Final = "//END"
+_VISITS: Final = {"OP": "Outpatient visit", "IP": "Inpatient stay", "ER": "Emergency room visit"}
 _VITAL: Final = {birth_code: "Birth", death_code: "Death"}
 
 
@@ -58,7 +61,11 @@ def record(store: SiteStore) -> Iterator[str]:
     for event in (e for e in events if e["time"] is None):
         yield f"  {_line(event, names)}"
     day = None
+    began = {(e["code"], e["time"].date()) for e in events if e["time"] is not None}
     for event in (e for e in events if e["time"] is not None):
+        start, is_end = event["code"].removesuffix(_END), event["code"].endswith(_END)
+        if is_end and (start, event["time"].date()) in began:
+            continue  # the line of its beginning says how long it was
         if event["time"].date() != day:
             day = event["time"].date()
             age = "" if born is None else f", aged {(event['time'] - born).days / YEAR_DAYS:.1f}"
@@ -95,6 +102,8 @@ def _line(event: dict[str, Any], names: dict[str, str]) -> str:
     code, value = event["code"], event["numeric_value"]
     if code in _VITAL:
         return _VITAL[code]
+    if code.startswith(_VISIT):
+        return _visit(code.removeprefix(_VISIT), value, names.get(code))
     if code.startswith(PRS_PREFIX) and value is not None:
         percent = NormalDist().cdf(value) * 100
         return f"Polygenic score {code.removeprefix(PRS_PREFIX)}: z {value:+.2f} ({percent:.0f} %)"
@@ -108,6 +117,18 @@ def _line(event: dict[str, Any], names: dict[str, str]) -> str:
     number = "" if value is None else f" = {_readable(value, unit)}"
     text = f" “{event['text_value']}”" if event.get("text_value") else ""
     return f"{said}{number}{text}"
+
+
+def _visit(kind: str, days: float | None, name: str | None) -> str:
+    """Return a visit and how long it was, or that it ends."""
+    base = kind.removesuffix(_END)
+    said = name or _VISITS.get(base, f"Visit {base}")
+    if base != kind:
+        return f"{said} ends"
+    if not days:
+        return said
+    long = f"{days:.0f} days" if days >= 1.5 else f"{max(1, round(days * 24)):d} h"
+    return f"{said}, {long}"
 
 
 def _readable(value: float, unit: str) -> str:
