@@ -82,8 +82,10 @@ def test_a_site_does_not_join_with_a_certificate_that_has_ended(tmp_path, capsys
 
 
 def test_a_command_that_is_interrupted_says_so(tmp_path):
-    waits = "import time; from healthfm_core.console import exit_code;"
-    waits += "print('up', flush=True); raise SystemExit(exit_code(lambda: time.sleep(60)))"
+    waits = "import signal, time; from healthfm_core.console import exit_code;"
+    waits += "signal.signal(signal.SIGINT, signal.default_int_handler);"  # tests may ignore it
+    waits += "up = lambda: (print('up', flush=True), time.sleep(60));"
+    waits += "raise SystemExit(exit_code(up))"
     with subprocess.Popen(
         [sys.executable, "-c", waits], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
