@@ -245,7 +245,7 @@ class TrainedModel:
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
 
-        A label's head always starts fresh: the new task is another one.
+        A label's head and its evidence always start fresh: the new task is another one.
 
         Raises:
             RunError: A parameter both have differs in its shape (HF-712).
@@ -253,7 +253,7 @@ class TrainedModel:
         known = {
             name: array
             for name, array in self.parameters.items()
-            if name in fresh and not name.startswith(f"heads.{LABEL}.")
+            if name in fresh and not _is_of_label(name)
         }
         for name, array in known.items():
             if array.shape != fresh[name].shape:
@@ -309,3 +309,7 @@ def _damaged(folder: Path, seen: str) -> RunError:
         wanted=f"the {WEIGHTS}, {STUDY} and {CARD} of one model",
         do="Export the model again, or copy its folder again, whole",
     )
+
+
+def _is_of_label(parameter: str) -> bool:
+    return parameter.startswith(f"heads.{LABEL}.") or ".evidence." in parameter

@@ -59,10 +59,11 @@ def test_a_model_of_another_size_is_refused(pretrained, tmp_path):
 def test_a_label_s_head_starts_fresh(pretrained):
     model, _, _ = pretrained
     trained = TrainedModel.load(model)
-    name = "heads.label.bias"
-    known = TrainedModel(trained.study, {name: np.ones(1, np.float32)}, 1)
-    fresh = {name: np.zeros(1, np.float32), "backbone.norm.weight": np.full(16, 2.0, np.float32)}
-    assert known.start(fresh)[name] == 0
+    names = ["heads.label.bias", "encoders.ehr.evidence.weight"]
+    known = TrainedModel(trained.study, {name: np.ones(1, np.float32) for name in names}, 1)
+    fresh = {name: np.zeros(1, np.float32) for name in names}
+    fresh["backbone.norm.weight"] = np.full(16, 2.0, np.float32)
+    assert not any(known.start(fresh)[name] for name in names)
     assert (trained.start(fresh)["backbone.norm.weight"] != 2.0).any()
 
 
