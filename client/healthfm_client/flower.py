@@ -190,7 +190,11 @@ def _soon() -> Iterator[None]:
 
 @contextmanager
 def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
-    """Ask, while a message is worked on, whether its run still runs; if not, let go of it."""
+    """Ask, while a message is worked on, whether its run still runs; if not, let go of it.
+
+    A run can end while pieces of its message are on their way: the worker, who is told of a message
+    before it is whole, would wait for them for hours.
+    """
     pull, push = node_module._pull_and_store_message, node_module._push_messages
     at_work: list[tuple[Message, Callable[[int], Any]]] = []
 
@@ -203,7 +207,18 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
                 at_work[:] = [(received[0], given["get_run"])]
             return received
 
-        return pull(**{**given, "receive": note})
+        calls = {name: ending(given[name]) for name in ("pull_object", "confirm_message_received")}
+        return pull(**{**given, **calls, "receive": note})
+
+    def ending(call: Callable[..., Any]) -> Callable[..., Any]:
+        def of_run(run_id: int, *rest: Any) -> Any:
+            try:
+                return call(run_id, *rest)
+            except RunNotRunningException:
+                stopped(run_id)
+                raise
+
+        return of_run
 
     def push_and_watch(**given: Any) -> None:
         done = threading.Event()

@@ -1,0 +1,49 @@
+"""The node's part that Flower has no setting for, in Flower's own loop."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import flwr.supernode.start_client_internal as node_module
+import pytest
+from flwr.supercore.run import RunNotRunningException
+
+from healthfm_client.flower import _watched
+
+
+@pytest.mark.parametrize(
+    ("fails", "ended"), [("pull_object", [7]), ("confirm_message_received", [7]), (None, [])]
+)
+def test_a_run_that_ends_while_its_message_comes_is_told_to_the_worker(fails, ended):
+    """Else the worker, who has the message's task already, waits for pieces that never come."""
+
+    def call(name):
+        def of_run(run_id, piece):
+            assert (run_id, piece) in {(7, "piece"), (7, "message")}
+            if name == fails:
+                raise RunNotRunningException
+            return b"content"
+
+        return of_run
+
+    about = SimpleNamespace(run_id=7, message_id="message", message_type="train", group_id="2")
+    run = SimpleNamespace(primary_task_type=None, fab_hash="hash")
+    stored = {}
+    told: list[int] = []
+    with _watched(told.append):
+        found = node_module._pull_and_store_message(
+            state=SimpleNamespace(
+                get_run=lambda _: run, create_task=lambda **_: 1, store_message=lambda _: None
+            ),
+            object_store=SimpleNamespace(preregister=lambda *_: ["piece"], put=stored.__setitem__),
+            node_config={},
+            receive=lambda: (SimpleNamespace(metadata=about), None),
+            get_run=None,
+            get_fab=None,
+            pull_object=call("pull_object"),
+            confirm_message_received=call("confirm_message_received"),
+            trusted_entities=None,
+        )
+    assert told == ended
+    assert found == (None if ended else 7)
+    assert stored == ({} if fails == "pull_object" else {"piece": b"content"})
