@@ -13,7 +13,7 @@ from healthfm_client.ingest.registry import readers
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import IngestError
 from tests.ingest.hostile import attempt, outcome
-from tests.ingest.hostile_sources import SOURCES, Source, parquet, write
+from tests.ingest.hostile_sources import SOURCES, Source, eicu, parquet, write
 from tests.ingest.hostile_tables import attempt_source, hostile
 
 
@@ -42,6 +42,16 @@ def test_spoilt_bytes_end_in_a_code_or_a_sound_store(tmp_path, block):
 @given(hostile())
 def test_odd_contents_end_in_a_code_or_a_sound_store(source: Source):
     attempt_source(source)
+
+
+def test_a_stay_without_a_number_is_refused(tmp_path):
+    source = eicu()
+    stays = source.files["stays.parquet"]
+    source.files["stays.parquet"] = stays.set_column(
+        1, "patientunitstayid", pa.array([11, None, 13], pa.int64())
+    )
+    write(source, tmp_path / "in" / "source")
+    assert outcome(source, tmp_path / "in" / "source", tmp_path) == "HF-305"
 
 
 def refused(tmp_path, table: pa.Table) -> str:

@@ -95,9 +95,8 @@ def mortality_labels(stays: pa.Table) -> pa.Table:
 def read(path: Path, options: EicuOptions) -> Iterator[Site]:
     """Yield the sites; a person's stays are all on one side of the split."""
     stays = read_columns(path / "stays.parquet", _STAYS)
-    refuse_nulls(
-        stays, ["subject_id", "site", "unit_admit", "hosp_disch", "split"], "stays.parquet"
-    )
+    needed = ["subject_id", "patientunitstayid", "site", "unit_admit", "hosp_disch", "split"]
+    refuse_nulls(stays, needed, "stays.parquet")
     labels = {TASK: mortality_labels(stays)}
     splits = stays.select(["subject_id", "split"])
     splits = splits.group_by(["subject_id", "split"]).aggregate([])
