@@ -192,8 +192,9 @@ def _soon() -> Iterator[None]:
 def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
     """Ask, while a message is worked on, whether its run still runs; if not, let go of it.
 
-    A run can end while pieces of its message are on their way: the worker, who is told of a message
-    before it is whole, would wait for them for hours.
+    A run can end while pieces of its message are on their way. The worker, who is told of a message
+    before it is whole, would wait for them for hours. Where the message stays behind, Flower makes
+    an error of it once the worker is gone, and from then on sends every reply one message late.
     """
     pull, push = node_module._pull_and_store_message, node_module._push_messages
     at_work: list[tuple[Message, Callable[[int], Any]]] = []
@@ -207,18 +208,16 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
                 at_work[:] = [(received[0], given["get_run"])]
             return received
 
-        calls = {name: ending(given[name]) for name in ("pull_object", "confirm_message_received")}
-        return pull(**{**given, **calls, "receive": note})
-
-    def ending(call: Callable[..., Any]) -> Callable[..., Any]:
-        def of_run(run_id: int, *rest: Any) -> Any:
-            try:
-                return call(run_id, *rest)
-            except RunNotRunningException:
-                stopped(run_id)
-                raise
-
-        return of_run
+        names = ("pull_object", "confirm_message_received")
+        ended: list[int] = []
+        calls = {name: _noting(given[name], ended) for name in names}
+        found = pull(**{**given, **calls, "receive": note})
+        if ended:
+            number = at_work[0][0].metadata.message_id
+            given["state"].delete_messages(message_ids=[number])
+            given["object_store"].delete(number)
+            stopped(ended[0])
+        return found
 
     def push_and_watch(**given: Any) -> None:
         done = threading.Event()
@@ -236,6 +235,19 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
         _replaced(node_module, "_push_messages", push_and_watch),
     ):
         yield
+
+
+def _noting(call: Callable[..., Any], ended: list[int]) -> Callable[..., Any]:
+    """Return `call` of a run, which notes a run that does not run any more."""
+
+    def of_run(run_id: int, *rest: Any) -> Any:
+        try:
+            return call(run_id, *rest)
+        except RunNotRunningException:
+            ended.append(run_id)
+            raise
+
+    return of_run
 
 
 def _watch(

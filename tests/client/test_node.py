@@ -28,14 +28,21 @@ def test_a_run_that_ends_while_its_message_comes_is_told_to_the_worker(fails, en
 
     about = SimpleNamespace(run_id=7, message_id="message", message_type="train", group_id="2")
     run = SimpleNamespace(primary_task_type=None, fab_hash="hash")
-    stored = {}
+    stored, left = {}, ["message"]
     told: list[int] = []
     with _watched(told.append):
         found = node_module._pull_and_store_message(
             state=SimpleNamespace(
-                get_run=lambda _: run, create_task=lambda **_: 1, store_message=lambda _: None
+                get_run=lambda _: run,
+                create_task=lambda **_: 1,
+                store_message=lambda _: None,
+                delete_messages=lambda message_ids: [left.remove(one) for one in message_ids],
             ),
-            object_store=SimpleNamespace(preregister=lambda *_: ["piece"], put=stored.__setitem__),
+            object_store=SimpleNamespace(
+                preregister=lambda *_: ["piece"],
+                put=stored.__setitem__,
+                delete=lambda _: stored.clear(),
+            ),
             node_config={},
             receive=lambda: (SimpleNamespace(metadata=about), None),
             get_run=None,
@@ -46,4 +53,5 @@ def test_a_run_that_ends_while_its_message_comes_is_told_to_the_worker(fails, en
         )
     assert told == ended
     assert found == (None if ended else 7)
-    assert stored == ({} if fails == "pull_object" else {"piece": b"content"})
+    assert left == ([] if ended else ["message"])
+    assert stored == ({} if ended else {"piece": b"content"})
