@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from healthfm_client.ingest import ingest
 from healthfm_core.data.layout import write_shards
@@ -17,7 +16,6 @@ CDM = Path(__file__).parent / "ingest" / "omop_cdm"
 
 
 def test_every_line_of_the_page_runs(tmp_path, monkeypatch):
-    pytest.importorskip("polars", reason="Polars (the extra `labels`) is not installed")
     ingest("omop", CDM, tmp_path / "store")
     day = stretches(np.array([1]), np.array([0]), "HR", 1 / 60, np.ones((1, 1440), np.float32))
     write_shards(day, tmp_path / "store" / "wearable" / "watch", 1)
@@ -32,7 +30,8 @@ def test_every_line_of_the_page_runs(tmp_path, monkeypatch):
 
 
 def test_every_file_has_the_column_of_texts_where_one_event_has_a_text(tmp_path):
-    polars = pytest.importorskip("polars", reason="Polars is not installed")
+    import polars  # here: most runs of the tests have no use for it
+
     people = 40
     day = pa.scalar(0, pa.timestamp("us"))
     table = pa.table(

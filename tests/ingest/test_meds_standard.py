@@ -47,7 +47,7 @@ def check_with_meds(store: Path) -> None:
 
 
 def sample(name: str, folder: Path):
-    helpers = pytest.importorskip("meds_testing_helpers.static_sample_data")
+    from meds_testing_helpers import static_sample_data as helpers
     from meds_testing_helpers.dataset import MEDSDataset
 
     return MEDSDataset.from_yaml(getattr(helpers, name)).write(folder / "sample")

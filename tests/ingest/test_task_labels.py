@@ -14,8 +14,6 @@ from healthfm_client.task_labels import Definition
 from healthfm_core.data.store import SiteStore, StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
 
-pytest.importorskip("aces", reason="the extra `labels` (es-aces) is not installed")
-
 TASK = """
 predicates:
   stay: {{code: {{any: [Visit//IP, Visit//OP, Visit//ER]}}}}

@@ -150,7 +150,10 @@ with RunStore.open(pathlib.Path({str(tmp_path / "run")!r})).held():
         pass
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(),
+    reason="/dev/full, which refuses every write as a full disk does, is Linux's alone",
+)
 @pytest.mark.parametrize("name", ["history.jsonl", "checkpoints/.round-0004.safetensors.tmp"])
 def test_a_full_disk_is_said_and_the_rounds_before_stay(tmp_path: Path, name: str) -> None:
     store = _store(tmp_path)
