@@ -130,7 +130,12 @@ class ClientWork:
         return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
 
     def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
-        """Ten steps a round, of a tenth of the people, with noise 4 unless it is given."""
+        """Ten steps a round, of a tenth of the people, with noise 4 unless it is given.
+
+        Shared noise is as large as everybody's.
+        """
+        if config.mode == "distributed":
+            return Private.shared(config, study.config.federation.rounds)
         noise = config.noise_multiplier or 4.0
         return Private(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
 

@@ -16,8 +16,10 @@ from flwr.app import ConfigRecord, Context
 
 from healthfm_client.local import LocalWork
 from healthfm_client.site_privacy import SitePrivacy
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
+from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.ledger import check, exceeded, spent
 from healthfm_core.training import Private
 
@@ -31,7 +33,7 @@ def admit(work: LocalWork, rules: SitePrivacy, context: Context, study: Study, d
         PrivacyError: They would (HF-601); the ledger is damaged or out of reach (HF-602, HF-603);
             or the settings protect nobody here (HF-604).
     """
-    private = _private(work, rules, context, study, data)
+    private = _private(work, rules, context, study, data) or _of_sums(study)
     if private is None:
         return
     book = rules.book()
@@ -59,19 +61,31 @@ def train(
     """
     private = _private(work, rules, context, study, data)
     book, name = rules.book(), study.config.name
-    if private is None:
-        if book is not None:
-            book.unprotected(study.run_id, name)
-        return work.run_round(parameters, data, study, order)
-    _count(context, private)
-    if book is None:
+    cost = private or _of_sums(study)
+    if cost is None and book is not None:
+        book.unprotected(study.run_id, name)
+    if private is not None:
+        _count(context, private)
+    if cost is None or book is None:
         return work.run_round(parameters, data, study, order, private)
-    limits = rules.limits(private)
-    reserved = book.reserve(study.run_id, name, order.round, private.mechanism, limits)
+    limits = rules.limits(cost)
+    reserved = book.reserve(study.run_id, name, order.round, cost.mechanism, limits)
     result = work.run_round(parameters, data, study, order, private)
-    book.spend(reserved, private.mechanism.steps)
+    book.spend(reserved, cost.mechanism.steps)
     book.commit(reserved)
     return result
+
+
+def _of_sums(study: Study) -> Private | None:
+    """Return what noise in the sums of whole updates costs a person; training has none then."""
+    sums, rounds = study.config.federation.secure_aggregation, study.config.federation.rounds
+    if not sums.enabled or sums.epsilon is None:
+        return None
+    noise = noise_for(sums.epsilon, sums.delta, rounds)
+    if sums.unit == "site":  # a record can turn an update into any other: twice what a site is
+        noise /= 2
+    config = PrivacyConfig(mode="dp", noise_multiplier=noise, delta=sums.delta)
+    return Private(config, Mechanism(noise, 1.0, 1), rounds)
 
 
 def _private(

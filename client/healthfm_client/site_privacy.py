@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
 from healthfm_core.config.privacy import GradSample, PrivacyConfig
+from healthfm_core.errors import PrivacyError
 from healthfm_core.privacy.ledger import Ledger, Limits
 
 if TYPE_CHECKING:
@@ -43,9 +44,21 @@ class SitePrivacy(Schema):
         return self
 
     def of_study(self, asked: PrivacyConfig) -> PrivacyConfig:
-        """Return what holds here of a study that asks for `asked`: the stricter of the two."""
-        if asked.mode == "off" and self.mode == "as_study":
+        """Return what holds here of a study that asks for `asked`: the stricter of the two.
+
+        Raises:
+            PrivacyError: The study shares noise that this site wants all of its own (HF-604).
+        """
+        if asked.mode != "dp" and self.mode == "as_study":
             return asked
+        if asked.mode == "distributed":
+            raise PrivacyError(
+                604,
+                where="privacy.mode=distributed",
+                seen="a study whose sites share the noise",
+                wanted="privacy.mode: dp of site.yaml has this site add all of its own",
+                do="Take no part, or trust the others' shares and set it to as_study",
+            )
         if asked.mode == "off":
             return PrivacyConfig(
                 mode="dp",

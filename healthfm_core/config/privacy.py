@@ -15,10 +15,13 @@ class PrivacyConfig(Schema):
     """Differential privacy of local training; the unit is a person's whole record at a site.
 
     With ``dp`` each site clips every person's gradient and adds noise before its optimiser sees
-    it. A site's own policy can ask for more noise than this, never for less.
+    it. A site's own policy can ask for more noise than this, never for less. With ``distributed``
+    a round is one step of the server's optimiser along the sum of everyone's clipped gradients,
+    masked, to which all sites together add noise once: less of it, for who trusts the other sites
+    to add their share.
     """
 
-    mode: Literal["off", "dp"] = "off"
+    mode: Literal["off", "dp", "distributed"] = "off"
     epsilon: float | None = Field(
         None, gt=0, le=1000, description="ε of the whole run at each site; it fixes the noise"
     )
@@ -48,6 +51,11 @@ class PrivacyConfig(Schema):
     def _the_noise_is_said_once(self) -> Self:
         if self.mode == "dp" and (self.epsilon is None) == (self.noise_multiplier is None):
             raise ValueError("privacy.mode=dp takes either epsilon or noise_multiplier")
+        shared = self.mode == "distributed"
+        if shared and (self.epsilon is None or self.noise_multiplier or self.group_norms):
+            raise ValueError(
+                "privacy.mode=distributed takes epsilon, not noise_multiplier nor group_norms"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
 Learns = Literal["all", "adapters", "evidence", "heads"]
+ASKING: Final = ("next_visit", "time_to_event", "next_event", "cross_modal", "label")
+"""Objectives that ask something at rows of their own; the others are trained beside one of them."""
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
 
 

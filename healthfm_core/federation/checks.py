@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Contract:
         """Return the contract for updates to `parameters`."""
         shapes = {name: tuple(array.shape) for name, array in parameters.items()}
         return cls(shapes, group_names(shapes), max_norm)
+
+    def only(self, names: Collection[str]) -> Contract:
+        """Return the contract for updates to those of its parameters that are in `names`."""
+        shapes = {name: shape for name, shape in self.shapes.items() if name in names}
+        return replace(self, shapes=shapes, groups=group_names(shapes))
 
 
 def check_update(

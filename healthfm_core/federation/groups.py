@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Literal
 
+from healthfm_core.config.train import Learns
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
 
@@ -40,6 +41,12 @@ def group_of(parameter: str) -> str:
     if first == BACKBONE:
         return BACKBONE
     raise ValueError(f"parameter {parameter!r} belongs to no group")
+
+
+def is_learning(parameter: str, learns: Learns) -> bool:
+    """Whether `parameter` is trained where `learns` says what is; heads always are."""
+    part = {"all": "", "adapters": ".adapter.", "evidence": ".evidence.", "heads": None}[learns]
+    return parameter.startswith("heads.") or (part is not None and part in parameter)
 
 
 def group_names(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:

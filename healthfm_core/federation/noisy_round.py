@@ -26,18 +26,17 @@ import numpy.typing as npt
 
 from healthfm_core.federation.checks import Contract
 from healthfm_core.federation.declared import declared_metrics
+from healthfm_core.federation.gradient_round import GradientLayout
+from healthfm_core.federation.groups import is_learning
 from healthfm_core.federation.masked_round import COUNTS, UPDATE, RoundLayout, RoundSum
 from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
-from healthfm_core.privacy.distributed import concentrated, noise_for
+from healthfm_core.privacy.distributed import concentrated, noise_for, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint, KeyBook
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-_DEVIATIONS: Final = 14.0
-"""Standard deviations of all sites' noise that the ring has room for: over them lies e^-98."""
-_MOST_SIGMA: Final = 2.0**24
 _COUNT_UNITS: Final = 1 << 16
 """Units of a weight, so that noise on it is drawn as finely as on an update."""
 
@@ -68,9 +67,8 @@ class NoisyLayout(RoundLayout):
         """Return the fixed point of a group's numbers, with room for the noise."""
         clip = self.config.clips.get(group, self.config.clip)
         noise = self._unit * self._times
-        room = self.sites + 1.1 * _DEVIATIONS * math.sqrt(self.sites) * noise
-        finest = 2.0 ** (self.config.ring_bits - 1) * noise / _MOST_SIGMA
-        return FixedPoint(self.config.ring_bits, clip, math.ceil(max(room, finest)), self.sites)
+        most = room(float(self.sites), noise, self.sites, self.config.ring_bits)
+        return FixedPoint(self.config.ring_bits, clip, math.ceil(most), self.sites)
 
     @cached_property
     def _queries(self) -> dict[str, tuple[float, int]]:
@@ -140,16 +138,23 @@ class NoisyLayout(RoundLayout):
 def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int) -> RoundLayout:
     """Return how a round's replies stand in the ring, the same at every site and the coordinator.
 
+    With gradients (`privacy.mode=distributed`) it holds the parameters that learn, and no others.
+
     Args:
         study: Whose configuration says clips, ring and noise.
         contract: Names and shapes of what is summed.
         book: The session's keys, from which the number of sites follows.
         capacity: Training subjects of all its sites together.
     """
-    config = study.config.federation.secure_aggregation
-    sites = len(book.adverts)
+    config, privacy = study.config.federation.secure_aggregation, study.config.privacy
+    sites, rounds = len(book.adverts), study.config.federation.rounds
+    honest = max(1, book.least - math.ceil(config.corrupt * sites))
+    if privacy.mode == "distributed":
+        learning = [n for n in contract.shapes if is_learning(n, study.config.train.learns)]
+        multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
+        summed, norm = contract.only(learning), privacy.max_grad_norm
+        return GradientLayout(summed, (), capacity, sites, config, norm, multiplier, honest)
     if config.epsilon is None:
         return RoundLayout(contract, declared_metrics(study), capacity, sites, config)
-    multiplier = noise_for(config.epsilon, config.delta, study.config.federation.rounds)
-    honest = max(1, book.least - math.ceil(config.corrupt * sites))
+    multiplier = noise_for(config.epsilon, config.delta, rounds)
     return NoisyLayout(contract, (), sites, sites, config, multiplier, honest)

@@ -18,8 +18,13 @@ Not covered: sites that take their share out again; the caller leaves them out o
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
+
+_DEVIATIONS: Final = 15.4
+"""Standard deviations of all sites' noise that the ring has room for: over them lies e^-118."""
+_MOST_SIGMA: Final = 2.0**24
 
 
 def distance_to_gaussian(sigma: float, sites: int) -> float:
@@ -79,3 +84,19 @@ def noise_for(epsilon: float, delta: float, rounds: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if epsilon_of(middle, delta) <= epsilon else (low, middle)
     return math.sqrt(rounds / (2 * low)) * (1 + 1e-12)
+
+
+def room(signal: float, share: float, sites: int, bits: int) -> float:
+    """Return what a ring must reach to hold a sum with its noise, in the unit of the arguments.
+
+    Not less than what keeps a site's noise under 2^24 units of the ring: it is drawn exactly, and
+    a finer grid would help nobody.
+
+    Args:
+        signal: Most that the sum comes to without noise.
+        share: Standard deviation of one site's noise.
+        sites: Most sites in the sum.
+        bits: The ring is the integers modulo 2^bits.
+    """
+    noise = _DEVIATIONS * math.sqrt(sites) * share
+    return max(signal + noise, 2.0 ** (bits - 1) * share / _MOST_SIGMA)

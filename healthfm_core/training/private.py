@@ -21,47 +21,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from healthfm_core.config import PrivacyConfig, TrainConfig
-from healthfm_core.data.loader import BatchLoader, Query
+from healthfm_core.config import PrivacyConfig
+from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.errors import PrivacyError
-from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import hold_half_lives
 from healthfm_core.privacy.accounting import Mechanism, epsilon, noise_multiplier_for
-from healthfm_core.privacy.clipping import TOGETHER, ClippedSum
+from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.entropy import Entropy, noised
 from healthfm_core.seeding import numpy_generator
+from healthfm_core.training.clipped import ClippedPass, Kind, kinds_of
 from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import loader_for
 from healthfm_core.training.step import (
-    LABEL_QUERY,
-    NOW_QUERY,
-    SEP_QUERY,
-    WORN_QUERY,
     freeze,
-    losses,
     optimizer_for,
     proximal,
-    queries_for,
     set_learning_rate,
 )
-
-_HEAD_ASKED: Final[dict[Query, str]] = {
-    SEP_QUERY: "next_visit",
-    NOW_QUERY: "hazard",
-    LABEL_QUERY: "label",
-    WORN_QUERY: "cross_modal",
-}
-_HEADS_OF_WHAT_LEADS: Final = ("masked_codes", "wearable_reconstruction", "predictive_coding")
 
 
 @dataclass(frozen=True)
@@ -78,6 +63,12 @@ class Private:
     mechanism: Mechanism
     rounds: int
 
+    @classmethod
+    def shared(cls, config: PrivacyConfig, rounds: int) -> Self:
+        """Return what it takes where the sites share the noise: a round is one noised sum."""
+        noise = noise_for(config.epsilon or 0.0, config.delta, rounds)
+        return cls(config, Mechanism(noise, 1.0, 1), rounds)
+
     @property
     def whole(self) -> Mechanism:
         """What all rounds of the study cost."""
@@ -86,23 +77,6 @@ class Private:
     def epsilon(self) -> float:
         """Return ε of the whole study."""
         return epsilon([self.whole], self.config.delta)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of step: what it asks, of which rows.
-
-    Attributes:
-        query: Kind of row.
-        config: The round's, with the weights of other kinds at 0.
-        leads: Whether what asks nothing of its own is asked here.
-        heads: Those that such a step trains.
-    """
-
-    query: Query
-    config: TrainConfig
-    leads: bool
-    heads: frozenset[str]
 
 
 def private_training(sequences: Sequences, study: Study, config: PrivacyConfig) -> Private:
@@ -120,6 +94,8 @@ def private_training(sequences: Sequences, study: Study, config: PrivacyConfig) 
     rounds = study.config.federation.rounds
     if people * config.delta >= 1:
         raise _unmet("δ is 1 in the site's training people or more", "Set privacy.delta lower")
+    if config.mode == "distributed":
+        return Private.shared(config, rounds)
     if people == 0:
         return Private(config, Mechanism(1.0, 1.0, 0), rounds)
     steps = math.ceil(people * train.local_epochs / train.batch_size)
@@ -185,33 +161,6 @@ def train_privately(
     }
 
 
-def kinds_of(config: TrainConfig, model: HealthFM) -> tuple[Kind, ...]:
-    """Return the kinds of step that train something of `model`; what the data hold plays no part.
-
-    One pass through the model makes one kind: the next event, which reads the rows from left to
-    right, is a kind of its own.
-    """
-    found = []
-    queries = queries_for(config)
-    for query in queries:
-        leads = query == queries[0]
-        heads = {_HEAD_ASKED[query], *(_HEADS_OF_WHAT_LEADS if leads else ())}
-        found.append(Kind(query, _without(config, "next_event"), leads, _held(heads, model)))
-    if config.objectives.next_event > 0:
-        alone = _without(config, "next_visit")
-        found.append(Kind(SEP_QUERY, alone, False, _held({"next_event"}, model)))
-    return tuple(kind for kind in found if kind.heads)
-
-
-def _held(heads: set[str], model: HealthFM) -> frozenset[str]:
-    return frozenset(heads & set(model.heads))
-
-
-def _without(config: TrainConfig, objective: str) -> TrainConfig:
-    weights = config.objectives.model_copy(update={objective: 0.0})
-    return config.model_copy(update={"objectives": weights})
-
-
 class _Step:
     """Draws people, and leaves the noised mean of their clipped gradients on the parameters."""
 
@@ -223,64 +172,28 @@ class _Step:
         expected: int,
         entropy: Entropy,
     ) -> None:
-        config = private.config
-        names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._group = {name: group_of(name) if config.group_norms else TOGETHER for name in names}
-        self._norms = {
-            group: config.group_norms.get(group, config.max_grad_norm)
-            for group in self._group.values()
-        }
-        self._model, self._loader, self._private = model, loader, private
+        self._model, self._private = model, private
         self._expected, self._entropy = expected, entropy
-        self._rng = np.random.default_rng(entropy.seed())
-        self._masks = torch.Generator().manual_seed(entropy.seed())
-        self._sum = ClippedSum(model, self._norms, self._group, config.grad_sample)
+        self._people = loader.sequences.n_subjects
+        self._pass = ClippedPass(model, loader, private.config, entropy)
 
     def __call__(self, kind: Kind) -> None:
         """Set the gradients of the parameters that a step of this kind trains.
 
         Nobody drawn is a step like any other: nothing is read, and the noise is the same.
         """
-        people = self._loader.sequences.n_subjects
-        drawn = self._entropy.chosen(people, self._private.mechanism.sample_rate)
-        self._add(kind, drawn)
-        live = {name for name in self._group if _is_live(name, kind)}
-        groups = len({self._group[name] for name in live})
-        spread = self._private.mechanism.noise_multiplier * math.sqrt(groups)
+        mechanism = self._private.mechanism
+        sums = self._pass(kind, self._entropy.chosen(self._people, mechanism.sample_rate))
+        norms = self._pass.norms(sums)
+        spread = mechanism.noise_multiplier * math.sqrt(self._pass.groups(sums))
         parameters = dict(self._model.named_parameters())
-        for name, total in self._sum.take(live).items():
-            std = spread * self._norms[self._group[name]]
-            mean = noised(total, std, self._entropy) / self._expected
+        for name, total in sums.items():
+            mean = noised(total, spread * norms[name], self._entropy) / self._expected
             parameters[name].grad = mean.to(total.dtype)
 
     def close(self) -> None:
         """Take the hooks off the model."""
-        self._sum.close()
-
-    def _add(self, kind: Kind, drawn: np.ndarray) -> None:
-        config = kind.config
-        for batch in self._loader.sampled(
-            self._rng,
-            drawn,
-            batch_size=self._private.config.rows_at_once,
-            query=kind.query,
-            drop_wearable=0.0 if kind.query == WORN_QUERY else config.drop_wearable,
-            drop_genomics=config.drop_genomics,
-            drop_ehr=config.cross_drop_ehr if kind.query == WORN_QUERY else config.drop_ehr,
-            drop_events=config.drop_events,
-        ):
-            here = batch.to(self._model.device)
-            found = losses(self._model, here, kind.query, config, self._masks, leads=kind.leads)
-            lost = self._sum.add(found.per_subject).cpu().numpy()
-            if lost.any():
-                others = np.zeros_like(drawn)
-                others[batch.subject.numpy()[~lost]] = True
-                self._add(kind, others)
-
-
-def _is_live(name: str, kind: Kind) -> bool:
-    first, second = name.split(".")[:2]
-    return first != "heads" or second in kind.heads
+        self._pass.close()
 
 
 def _unmet(seen: str, do: str) -> PrivacyError:

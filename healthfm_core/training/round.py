@@ -26,6 +26,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.models.monitors import context_monitors, half_life_monitors
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
+from healthfm_core.training.gradients import downhill
 from healthfm_core.training.private import Private, train_privately
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
@@ -64,7 +65,8 @@ def run_round(
 
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
-        weight (training people who hold the modality), and metrics of the round.
+        weight (training people who hold the modality), and metrics of the round. With distributed
+        noise, which is not in it yet, the update is minus the sum of the clipped gradients.
     """
     scored = order.evaluate
     if private is not None:
@@ -75,6 +77,9 @@ def run_round(
     metrics = evaluate(parameters, data, study) if scored else {}
     metrics |= contexts(model, data.tuning, study) if scored else {}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        if private is not None and private.config.mode == "distributed":
+            update = downhill(model, data.train, study, order, private)
+            return RoundResult(update, group_weights(data.train, order.groups), metrics)
         if private is not None:
             metrics |= train_privately(model, start, data.train, study, order, private)
         else:

@@ -14,6 +14,7 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.config.train import Learns
 from healthfm_core.data.batch import Batch
 from healthfm_core.data.loader import Query
+from healthfm_core.federation.groups import is_learning
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import DecayRates
 from healthfm_core.models.heads import CODING_HOURS
@@ -241,11 +242,7 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 def freeze(model: nn.Module, learns: Learns) -> None:
     """Let only the parts that `learns` names learn; heads always do."""
     for name, parameter in model.named_parameters():
-        is_adapter, is_evidence = ".adapter." in name, ".evidence." in name
-        wanted = {"all": True, "adapters": is_adapter, "evidence": is_evidence, "heads": False}[
-            learns
-        ]
-        parameter.requires_grad_(wanted or name.startswith("heads."))
+        parameter.requires_grad_(is_learning(name, learns))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -16,6 +16,7 @@ from flwr.app import Message, RecordDict
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation import Fold
 from healthfm_core.federation.checks import Contract, update_norm
+from healthfm_core.federation.gradient_round import GradientLayout
 from healthfm_core.federation.masked_round import RoundLayout, RoundSum
 from healthfm_core.federation.noisy_round import NoisyLayout, round_layout
 from healthfm_core.privacy.distributed import epsilon_of
@@ -96,13 +97,15 @@ class MaskedFedAvg(ModalityFedAvg):
         row = self._row(current, groups)
         row["metrics"] = {k: v for k, v in sorted(found.metrics.items()) if math.isfinite(v)}
         row["site_metrics"] = {}
-        if isinstance(layout, NoisyLayout):
-            row["privacy"] = self._spent(layout)
+        if isinstance(layout, NoisyLayout | GradientLayout):
+            row["privacy"] = self._spent(layout.rho)
         return self._finish(current, state, means, row)
 
-    def _spent(self, layout: NoisyLayout) -> dict[str, float | str]:
-        """Return what the rounds up to this one cost, of which the last is `layout`."""
-        config, before = self._config.secure_aggregation, self._store.history()
-        rho = layout.rho + (before[-1]["privacy"]["rho"] if before else 0.0)
-        epsilon = epsilon_of(rho, config.delta)
-        return {"rho": rho, "epsilon": epsilon, "delta": config.delta, "unit": config.unit}
+    def _spent(self, rho: float) -> dict[str, float | str]:
+        """Return what the rounds up to this one cost, of which the last costs `rho`."""
+        sums, privacy = self._config.secure_aggregation, self._study.config.privacy
+        shared, before = privacy.mode == "distributed", self._store.history()
+        rho += before[-1]["privacy"]["rho"] if before else 0.0
+        delta = privacy.delta if shared else sums.delta
+        unit = "subject" if shared else sums.unit
+        return {"rho": rho, "epsilon": epsilon_of(rho, delta), "delta": delta, "unit": unit}

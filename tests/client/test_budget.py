@@ -13,6 +13,7 @@ from healthfm_client.site_privacy import SitePrivacy
 from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.privacy.accounting import Mechanism, epsilon
+from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.ledger import Ledger, spent
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests import three_numbers
@@ -169,3 +170,56 @@ def test_the_stricter_of_study_and_site_holds(asked, site, wanted):
 def test_half_a_rule_is_refused(rules, said):
     with pytest.raises(ValidationError, match=said):
         SitePrivacy(**rules)
+
+
+def masked(**more) -> RunConfig:
+    return three_numbers.config(
+        rounds=ROUNDS, quorum=0.5, secure_aggregation={"enabled": True, **more}
+    )
+
+
+def shared_noise() -> RunConfig:
+    privacy = PrivacyConfig(mode="distributed", epsilon=8.0)
+    return masked().model_copy(update={"privacy": privacy})
+
+
+def test_noise_that_the_sites_share_is_counted_in_the_ledger_and_not_as_their_own(tmp_path):
+    nodes = three_numbers.three_sites(tmp_path)
+    a = with_policy(nodes[0], ledger="a.jsonl")
+    result, private = run(tmp_path, [a, *nodes[1:]], shared_noise())
+    entries = ledger_of(tmp_path, "a").entries()
+    assert [e.event for e in entries] == ["reserve", "spend", "commit"] * ROUNDS
+    noise = noise_for(8.0, DELTA, ROUNDS)
+    assert spent(entries) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+    told = result.history[-1]["privacy"]
+    assert told["epsilon"] == pytest.approx(8.0, rel=1e-3)
+    assert (told["delta"], told["unit"]) == (DELTA, "subject")
+    assert 0.8 * 8 < epsilon(spent(entries), DELTA) <= 8.0
+    assert {p.config.mode for p in private} == {"distributed"}
+
+
+def test_a_site_that_wants_noise_of_its_own_takes_no_part_in_sharing_it(tmp_path):
+    nodes = three_numbers.three_sites(tmp_path)
+    nodes.append(three_numbers.site(tmp_path, "d", pull=1.0, n=9))
+    a = with_policy(nodes[0], mode="dp", epsilon=8.0)
+    result, _ = run(tmp_path, [a, *nodes[1:]], shared_noise())
+    assert {tuple(row["asked"]) for row in result.history} == {("b", "c", "d")}
+    assert "HF-604" in (tmp_path / "run" / "events.log").read_text()
+
+
+@pytest.mark.parametrize(("unit", "times"), [("subject", 1.0), ("site", 2.0)])
+def test_noise_on_whole_updates_is_counted_for_one_person(tmp_path, unit, times):
+    nodes = three_numbers.three_sites(tmp_path)
+    a = with_policy(nodes[0], ledger="a.jsonl")
+    run(tmp_path, [a, *nodes[1:]], masked(epsilon=4.0, clip=4.0, unit=unit))
+    noise = noise_for(4.0, 1e-6, ROUNDS) / times
+    assert spent(ledger_of(tmp_path, "a").entries()) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+
+
+def test_a_site_refuses_shared_noise_that_costs_more_than_it_permits(tmp_path):
+    nodes = three_numbers.three_sites(tmp_path)
+    nodes.append(three_numbers.site(tmp_path, "d", pull=1.0, n=9))
+    a = with_policy(nodes[0], epsilon=2.0, ledger="a.jsonl")
+    result, _ = run(tmp_path, [a, *nodes[1:]], shared_noise())
+    assert {tuple(row["asked"]) for row in result.history} == {("b", "c", "d")}
+    assert "HF-601" in (tmp_path / "run" / "events.log").read_text()

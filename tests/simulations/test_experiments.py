@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
@@ -92,6 +93,19 @@ def test_variants_are_compared_seed_by_seed_and_arms_within_a_variant():
     assert lines[2].startswith("- long: federated as a share of local")
     assert "145 %" in lines[2]
     assert len(lines) == 3
+
+
+def test_a_gain_over_chance_is_a_share_of_another_s_gain_of_a_metric_whose_chance_is_known():
+    gain = {"of": {"arm": "linear"}, "kind": "gain", "subset": "overall", "metric": "auroc"}
+    plan = Plan(**{**PLAN, "variants": {"short": []}, "comparisons": [gain]})
+    aurocs = [("federated", 0.9), ("linear", 0.7)]
+    rows = [replace(row(arm, v, "overall"), metric="auroc") for arm, v in aurocs]
+    runs = [replace(finished("short", seed), rows=tuple(rows)) for seed in (0, 1)]
+    (line,) = comparison_lines(plan, runs)
+    assert "gains over chance" in line
+    assert "50 %" in line
+    with pytest.raises(ValidationError, match=r"chance is \.5"):
+        Plan(**{**PLAN, "comparisons": [{**gain, "metric": "average_precision"}]})
 
 
 def test_a_seed_that_only_one_side_has_is_no_pair():

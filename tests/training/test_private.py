@@ -22,6 +22,7 @@ from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import (
     Private,
     SiteData,
+    clipped,
     initial_parameters,
     loaded_model,
     loader_for,
@@ -106,7 +107,7 @@ def test_without_noise_to_speak_of_private_training_learns(world):
         batches = loader_for(data.train, study).in_order(batch_size=64, query="sep")
         config = study.config.train
         masks = torch.Generator().manual_seed(0)
-        found = [module.losses(model, b, "sep", config, masks).per_subject for b in batches]
+        found = [clipped.losses(model, b, "sep", config, masks).per_subject for b in batches]
         return float(torch.cat(found).mean())
 
     with torch.no_grad():
@@ -139,11 +140,11 @@ def test_a_step_moves_the_same_parameters_whoever_was_drawn(world, entropy, mode
     model = loaded_model(parameters, study, data.modalities).train()
     private = Private(dp(grad_sample=mode, rows_at_once=5), Mechanism(1.0, 0.5, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 8, entropy())
-    for kind in module.kinds_of(study.config.train, model):
+    for kind in clipped.kinds_of(study.config.train, model):
         model.zero_grad()
         step(kind)
         moved = {name for name, p in model.named_parameters() if p.grad is not None}
-        asked = {name for name in parameters if module._is_live(name, kind)}
+        asked = {name for name in parameters if clipped._is_live(name, kind)}
         assert moved == asked
         assert all(p.grad.count_nonzero() > 0 for p in model.parameters() if p.grad is not None)
     step.close()
@@ -155,7 +156,7 @@ def test_the_noise_of_a_step_has_the_size_that_was_paid_for(world):
     config = dp(max_grad_norm=0.5, group_norms={"backbone": 2.0}, grad_sample="hooks")
     private = Private(config, Mechanism(3.0, 0.5, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 4, Nobody())
-    kind, *_ = module.kinds_of(study.config.train, model)
+    kind, *_ = clipped.kinds_of(study.config.train, model)
     step(kind)
     live = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     groups = {group_of(name) for name in live}
@@ -172,7 +173,7 @@ def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(worl
     private = Private(dp(), Mechanism(1.0, 1.0, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 8, Entropy())
     seen = []
-    real = module.losses
+    real = clipped.losses
 
     def spoiled(model, batch, *args, **more):
         found = real(model, batch, *args, **more)
@@ -180,8 +181,8 @@ def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(worl
         factor = torch.where(batch.subject == min(seen[0]), torch.nan, 1.0)
         return replace(found, per_subject=found.per_subject * factor)
 
-    monkeypatch.setattr(module, "losses", spoiled)
-    step(module.kinds_of(study.config.train, model)[0])
+    monkeypatch.setattr(clipped, "losses", spoiled)
+    step(clipped.kinds_of(study.config.train, model)[0])
     first, again, *_ = seen
     assert len(first) > 1
     assert again == first - {min(first)}
@@ -192,7 +193,7 @@ def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(worl
 def test_each_kind_of_step_is_one_pass_and_none_asks_the_data(world):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities)
-    kinds = module.kinds_of(study.config.train, model)
+    kinds = clipped.kinds_of(study.config.train, model)
     assert [(kind.query, sorted(kind.heads)) for kind in kinds] == [
         ("sep", ["masked_codes", "next_visit", "predictive_coding", "wearable_reconstruction"]),
         ("now", ["hazard"]),
@@ -200,7 +201,7 @@ def test_each_kind_of_step_is_one_pass_and_none_asks_the_data(world):
         ("sep", ["next_event"]),
     ]
     clinic = loaded_model(parameters, study, frozenset({"ehr"}))
-    kinds = module.kinds_of(TrainConfig(objectives=study.config.train.objectives), clinic)
+    kinds = clipped.kinds_of(TrainConfig(objectives=study.config.train.objectives), clinic)
     assert "worn" not in {kind.query for kind in kinds}
 
 

@@ -47,9 +47,17 @@ class Comparison(Figure):
 
     of: Side = Side()
     to: Side = Side()
-    kind: Literal["difference", "share"] = Field(
-        "difference", description="of minus to, or of as a share of to"
+    kind: Literal["difference", "share", "gain"] = Field(
+        "difference",
+        description="of minus to, of as a share of to, or what of gains over chance as a share of "
+        "what to gains (AUROC, whose chance is .5)",
     )
+
+    @model_validator(mode="after")
+    def _chance_is_known(self) -> Self:
+        if self.kind == "gain" and self.metric != "auroc":
+            raise ValueError("kind=gain is of metric=auroc, whose chance is .5 for everybody")
+        return self
 
 
 class BySite(Schema):

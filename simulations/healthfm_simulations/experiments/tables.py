@@ -117,6 +117,9 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
     if one.kind == "share":
         text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
         return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
+    if one.kind == "gain":
+        text = _interval([100 * (a - 0.5) / (b - 0.5) for a, b in pairs], digits=0, unit=" %")
+        return f"- What {_name(of)} gains over chance, of {_name(to, of)} ({what}): {text}"
     text = _interval([a - b for a, b in pairs], signed=True)
     return f"- {_name(of)} − {_name(to, of)} ({what}): {text}"
 
