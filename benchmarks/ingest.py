@@ -1,6 +1,6 @@
 """How fast sources become stores, beside DuckDB reading the same file with the same casts.
 
-    python benchmarks/ingest.py [--events 10000000] [--only event_table omop fhir] [--keep FOLDER]
+    python benchmarks/ingest.py [--events 1000000 10000000] [--only event_table omop fhir]
 
 Each source is made from a seed, read by a process of its own, and timed by the processor's clock,
 all threads together, so that a busy machine does not matter: rates are per core. DuckDB does two
@@ -8,7 +8,8 @@ things with the same files: it reads every column with the casts that the reader
 nothing; and it does the same job as far as SQL goes: those casts, events by subject and time, a
 split, zstd Parquet (no doubles set aside, no units harmonised, nothing checked). Goals: 1,000,000
 events/s from Parquet event tables, 150,000 from OMOP CSV, 20 MB/s from FHIR ndjson; at most 2 times
-DuckDB at the same job; at most 2 GB of memory. Writes results/ingest.json.
+DuckDB at the same job; at most 2 GB of memory, and the same at every size. Several sizes may be
+given; 100 million events take 10 GB of disk and half an hour. Writes results/ingest.json.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +216,7 @@ def measure(source: str, events: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure each source and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--only", nargs="+", default=list(MAKERS), choices=list(MAKERS))
     parser.add_argument("--keep", type=Path, help="where the sources are made [a temporary folder]")
     parser.add_argument("--read", choices=list(MAKERS), help=argparse.SUPPRESS)
@@ -222,11 +224,12 @@ def main() -> None:
     if options.read:
         read(options.read, options.keep)
         return
-    found = {}
-    for source in options.only:
+    found: dict[str, dict[int, Any]] = {}
+    for source, events in product(options.only, options.events):
         with tempfile.TemporaryDirectory(dir=options.keep) as folder:
-            found[source] = measure(source, options.events, Path(folder))
-        print(source, json.dumps(found[source]))
+            figures = measure(source, events, Path(folder))
+        found.setdefault(source, {})[events] = figures
+        print(source, events, json.dumps(figures), flush=True)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "ingest.json").write_text(json.dumps(found, indent=2) + "\n")
 

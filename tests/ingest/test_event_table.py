@@ -6,11 +6,13 @@ import sys
 from datetime import date
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from healthfm_client.ingest import event_table, ingest
+from healthfm_client.ingest import source as source_module
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError
 
@@ -142,6 +144,29 @@ def test_a_wrong_option_is_named(source, tmp_path, options, code):
     with pytest.raises(ConfigError, match=code):
         ingest("event_table", source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("group_rows", [1 << 14, 1 << 19])
+def test_what_was_read_is_not_kept(tmp_path, monkeypatch, group_rows):
+    """However the file is cut; pyarrow itself keeps every byte it read of it."""
+    monkeypatch.setattr(source_module, "ROWS_AT_ONCE", 1 << 14)
+    monkeypatch.setattr(source_module, "READ_BYTES", 1 << 14)
+    rng, rows = np.random.default_rng(0), 1 << 19
+    columns = {
+        "subject_id": rng.integers(0, 1 << 40, rows),
+        "time": pa.array(rng.integers(0, 1 << 50, rows)).cast(pa.timestamp("us")),
+        "code": pa.array(["A", "B"]).take(pa.array(rng.integers(0, 2, rows))),
+        "numeric_value": rng.random(rows),
+    }
+    file = tmp_path / "events.parquet"
+    layout = {"row_group_size": group_rows, "data_page_size": 1 << 14, "use_dictionary": ["code"]}
+    pq.write_table(pa.table(columns), file, **layout)
+    del columns
+    before = pa.total_allocated_bytes()
+    batches = source_module.read_batches(file, event_table.COLUMNS, coded=("code",))
+    seen = [pa.total_allocated_bytes() - before for _ in batches]
+    assert len(seen) == rows >> 14
+    assert max(seen) < 3_000_000 < file.stat().st_size / 2
 
 
 KILLED = """

@@ -34,6 +34,7 @@ class Kind(Enum):
 
 ROWS_AT_ONCE: Final = 1 << 19
 BYTES_AT_ONCE: Final = 64 * 1024**2
+READ_BYTES: Final = 1 << 20
 _FITS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
     Kind.INTEGER: pa.types.is_integer,
     Kind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
@@ -134,12 +135,21 @@ def read_batches(
     """
     kinds = check_columns(file, wanted, optional)
     try:
-        whole = pq.ParquetFile(file, read_dictionary=[name for name in coded if name in kinds])
+        whole = _streamed(file, [name for name in coded if name in kinds])
         for batch in whole.iter_batches(_rows_at_once(whole.metadata), columns=list(kinds)):
             table = _cast(pa.Table.from_batches([batch]), kinds, file.name)
             yield from _pieces(table, -(-_text_bytes(table) // BYTES_AT_ONCE))
     except UNREADABLE as error:
         raise _cut_off(file) from error
+
+
+def _streamed(file: Path, coded: list[str]) -> pq.ParquetFile:
+    """Return a file that is read as batches are asked for.
+
+    Left to itself pyarrow keeps all bytes of the file that were read until the file is closed, and
+    reads the columns of a group of rows at once, which some programs write as one.
+    """
+    return pq.ParquetFile(file, read_dictionary=coded, pre_buffer=False, buffer_size=READ_BYTES)
 
 
 def _rows_at_once(footer: pq.FileMetaData) -> int:
