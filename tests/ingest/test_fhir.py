@@ -173,7 +173,6 @@ def test_a_sites_key_makes_the_same_pseudonym_in_every_source(tmp_path):
     assert SiteStore.open(stranger).subjects().tolist() != one
 
 
-@pytest.mark.realdata
 def named(system: str, code: str, text: str) -> dict:
     return {"coding": [{"system": system, "code": code, "display": text}]}
 
@@ -203,6 +202,7 @@ def test_codes_of_known_systems_keep_the_name_they_come_with(tmp_path):
     }
 
 
+@pytest.mark.realdata
 def test_synthetic_people(tmp_path, shared_data):
     """Counts from the JSON itself: types, components, and visits that end."""
     path = shared_data / "formats" / "fhir_r4_synthetic" / "tietai30.tgz"

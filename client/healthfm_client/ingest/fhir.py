@@ -176,7 +176,7 @@ def _is_lines(file: Path) -> bool:
 def _open(file: Path) -> IO[bytes]:
     try:
         if not file.name.lower().endswith(".gz"):
-            return file.open("rb")
+            return file.open("rb", buffering=1 << 20)
         with file.open("rb") as raw:
             expanded(raw.read(1 << 20), file)
         return io.BufferedReader(gzip.open(file, "rb"), 1 << 20)
@@ -264,8 +264,8 @@ def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concep
     subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
     if not subject:
         return "no_subject"
-    said = one.verificationStatus.coding if one.verificationStatus else []
-    if one.status in _NOT_SO or any(coding.code in _NOT_SO for coding in said):
+    said = one.verificationStatus
+    if one.status in _NOT_SO or (said and any(coding.code in _NOT_SO for coding in said.coding)):
         return "not_so"
     if one.intent in _NOT_ORDERED:
         return "not_ordered"
@@ -348,8 +348,8 @@ def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
-        unit = unit_of(code, quantity.code or quantity.unit)
-        return joined(code, unit.name), quantity.value * unit.factor + unit.offset
+        named, factor, offset = _measured(code, quantity.code or quantity.unit)
+        return named, quantity.value * factor + offset
     if one.valueCodeableConcept is not None:
         answer = code_of(one.valueCodeableConcept)
         return joined(code, (answer or "").replace("//", ":")), None
@@ -360,21 +360,27 @@ def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     return code, None
 
 
+@lru_cache(1 << 16)
+def _measured(code: str, unit: str | None) -> tuple[str, float, float]:
+    """Return the code with its unit behind it, and the factor and offset of its numbers."""
+    its = unit_of(code, unit)
+    return joined(code, its.name), its.factor, its.offset
+
+
 def _when(one: Resource, zone: str | None) -> int | None:
-    times = (
-        one.effectiveDateTime,
-        _start(one.effectivePeriod),
-        one.effectiveInstant,
-        one.onsetDateTime,
-        _start(one.onsetPeriod),
-        one.performedDateTime,
-        _start(one.performedPeriod),
-        one.occurrenceDateTime,
-        one.authoredOn,
-        one.recordedDate,
-        one.issued,
+    first = (
+        one.effectiveDateTime
+        or _start(one.effectivePeriod)
+        or one.effectiveInstant
+        or one.onsetDateTime
+        or _start(one.onsetPeriod)
+        or one.performedDateTime
+        or _start(one.performedPeriod)
+        or one.occurrenceDateTime
+        or one.authoredOn
+        or one.recordedDate
+        or one.issued
     )
-    first = next((text for text in times if text), None)
     return clock_us(first, zone)
 
 
@@ -415,9 +421,13 @@ def text_of(concept: Concept | None) -> str:
 
 def _best(concept: Concept) -> Coding | None:
     """Return the first coding of a known system, or the first."""
-    codings = [coding for coding in concept.coding if coding.code]
-    first = codings[0] if codings else None
-    return next((c for c in codings if c.system in VOCABULARIES), first)
+    first = None
+    for coding in concept.coding:
+        if coding.code:
+            if coding.system in VOCABULARIES:
+                return coding
+            first = first or coding
+    return first
 
 
 @lru_cache(1 << 18)

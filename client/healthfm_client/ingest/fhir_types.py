@@ -1,4 +1,7 @@
-"""The parts of FHIR R4 resources that are read; whatever else a resource says is passed over."""
+"""The parts of FHIR R4 resources that are read; whatever else a resource says is passed over.
+
+Nothing here refers back to what it is part of, so that Python's collector of cycles need not look.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Coding(Struct):
+class Coding(Struct, gc=False):
     """A code of a system."""
 
     system: str | None = None
@@ -16,20 +19,20 @@ class Coding(Struct):
     display: str | None = None
 
 
-class Concept(Struct):
+class Concept(Struct, gc=False):
     """Codes for one thing, best first."""
 
     coding: list[Coding] = []
     text: str | None = None
 
 
-class Reference(Struct):
+class Reference(Struct, gc=False):
     """Where another resource is."""
 
     reference: str | None = None
 
 
-class Quantity(Struct):
+class Quantity(Struct, gc=False):
     """A number and its unit, in UCUM where `code` says so."""
 
     value: float | None = None
@@ -37,14 +40,14 @@ class Quantity(Struct):
     code: str | None = None
 
 
-class Period(Struct):
+class Period(Struct, gc=False):
     """From when to when."""
 
     start: str | None = None
     end: str | None = None
 
 
-class Component(Struct):
+class Component(Struct, gc=False):
     """One of the values of an observation."""
 
     code: Concept | None = None
@@ -54,14 +57,14 @@ class Component(Struct):
     valueBoolean: bool | None = None
 
 
-class Contained(Struct):
+class Contained(Struct, gc=False):
     """A resource inside another: only a medication's code is wanted."""
 
     id: str | None = None
     code: Concept | None = None
 
 
-class Resource(Struct):
+class Resource(Struct, gc=False):
     """A resource of any type: the fields of those that are read."""
 
     resourceType: str = ""
@@ -100,20 +103,20 @@ class Resource(Struct):
     class_: Coding | None = msgspec.field(name="class", default=None)
 
 
-class Kind(Struct):
+class Kind(Struct, gc=False):
     """Of what type a resource is."""
 
     resourceType: str = ""
 
 
-class Entry(Struct):
+class Entry(Struct, gc=False):
     """An entry of a bundle."""
 
     resource: msgspec.Raw = msgspec.Raw(b"")
     fullUrl: str | None = None
 
 
-class Bundle(Struct):
+class Bundle(Struct, gc=False):
     """Resources in one document."""
 
     resourceType: str = ""
