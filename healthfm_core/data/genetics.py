@@ -20,11 +20,14 @@ Z_NORM2: Final = "Z_norm2"
 """Mean and variance regressed on genetic ancestry (Khera et al. 2019; pgsc_calc's column)."""
 SITE_Z: Final = "site_z"
 """Standardised over the site's own people: ancestry is still in it."""
+COMPONENTS_Z: Final = "components_z"
+"""Standardised over the site's own people, the mean regressed on principal components."""
 DECLARED_Z: Final = "declared_z"
 """Normalised before it came here; taken at the writer's word, but for its spread."""
 _MARKS: Final = {
     Z_NORM2: "polygenic score, z normalised for ancestry (Z_norm2)",
     SITE_Z: "polygenic score, z over this site's people, not normalised for ancestry",
+    COMPONENTS_Z: "polygenic score, z over this site's people of what principal components leave",
     DECLARED_Z: "polygenic score, z as supplied",
 }
 _LEAST_FOR_SPREAD: Final = 30
@@ -47,14 +50,42 @@ def site_z(total: Float64) -> Float64:
     known = total[np.isfinite(total)]
     spread = float(np.std(known)) if len(known) > 1 else 0.0
     if spread == 0.0:
-        raise StoreError(
-            211,
-            where="polygenic scores",
-            seen="a raw score does not vary over the site's people",
-            wanted="a spread is wanted to standardise it",
-            do="Run pgsc_calc with ancestry normalisation, which gives Z_norm2.",
-        )
+        raise _no_spread("a raw score does not vary over the site's people")
     return np.asarray((total - known.mean()) / spread)
+
+
+def components_z(total: Float64, components: Float64) -> Float64:
+    """Standardise what a linear regression on principal components leaves of one score.
+
+    Args:
+        total: [N] raw sums.
+        components: [N, C] the people's principal components.
+
+    Returns:
+        [N] mean 0, SD 1; NaN for who lacks the sum or a component.
+
+    Raises:
+        StoreError: HF-211 where fewer than twice as many people have both as there are
+            components, or nothing is left.
+    """
+    known = np.isfinite(total) & np.isfinite(components).all(axis=1)
+    axes = np.column_stack([np.ones(int(known.sum())), components[known]])
+    if len(axes) < 2 * axes.shape[1]:
+        raise _no_spread(f"{len(axes)} people have a score and {axes.shape[1] - 1} components")
+    fitted = axes @ np.linalg.lstsq(axes, total[known], rcond=None)[0]
+    z = np.full(len(total), np.nan)
+    z[known] = site_z(total[known] - fitted)
+    return z
+
+
+def _no_spread(seen: str) -> StoreError:
+    return StoreError(
+        211,
+        where="polygenic scores",
+        seen=seen,
+        wanted="a spread over more people is wanted to standardise it",
+        do="Run pgsc_calc with ancestry normalisation, which gives Z_norm2.",
+    )
 
 
 def _check_spread(table: pa.Table, where: str) -> None:

@@ -99,6 +99,12 @@ def aouprs() -> Source:
     return Source("sscore", {"height.csv": b"s,sum_weights\n1,0.5\n2,0.25\n3,-1\n"})
 
 
+def wide_scores() -> Source:
+    lines = ["IID,ward,PGS1,PGS2,PC1", *(f"{n},{n % 2},{n * n},{n % 3},{n % 5}" for n in range(20))]
+    text = "\n".join(lines).encode()
+    return Source("score_table", {"s.csv": text}, alone=True, options={"site_column": "ward"})
+
+
 @cache
 def meds() -> Source:
     """A store of ours, which is a MEDS dataset."""
@@ -198,6 +204,7 @@ SOURCES = (
     pgs,
     plink2,
     aouprs,
+    wide_scores,
     meds,
     chf,
     eicu,

@@ -27,7 +27,7 @@ from healthfm_client.ingest.meds import site_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty, refuse_nulls
 from healthfm_core.data.events import Int64, coded, ids
-from healthfm_core.data.genetics import SITE_Z, Z_NORM2, site_z
+from healthfm_core.data.genetics import COMPONENTS_Z, SITE_Z, Z_NORM2, site_z
 from healthfm_core.errors import IngestError
 
 REFERENCE: Final = "reference"
@@ -53,7 +53,8 @@ def scored(table: pa.Table, path: Path, options: ScoreOptions) -> Iterator[Site]
     """Yield a table of scores as a site, or as what the site `base` has besides.
 
     Args:
-        table: IID, PGS, SUM and, where there is one, Z_norm2; a row per person and score.
+        table: IID, PGS, SUM and, where there is one, Z_norm2 or components_z; a row per person
+            and score.
         path: Where it is from.
         options: The reader's.
     """
@@ -136,9 +137,11 @@ def normalised(table: pa.Table, subject: Int64) -> tuple[pa.Table, str]:
     """
     score, names = coded(table["PGS"])
     plain = [re.sub(r"_hmPOS_GRCh\d+$", "", name) for name in names]
-    if Z_NORM2 in table.column_names and table[Z_NORM2].null_count < table.num_rows:
-        z = np.asarray(table[Z_NORM2].fill_null(np.nan).to_numpy(), np.float64)
-        how = Z_NORM2
+    given = [name for name in (Z_NORM2, COMPONENTS_Z) if name in table.column_names]
+    given = [name for name in given if table[name].null_count < table.num_rows]
+    if given:
+        how = given[0]
+        z = np.asarray(table[how].fill_null(np.nan).to_numpy(), np.float64)
     else:
         total = np.asarray(table["SUM"].fill_null(np.nan).to_numpy(), np.float64)
         z, how = np.full(len(total), np.nan), SITE_Z
