@@ -29,6 +29,22 @@ def test_a_week_of_minutes_per_patient(store, shared_data):
 
 
 @pytest.mark.realdata
+def test_minutes_worn_and_events_of_each_kind(store, shared_data):
+    raw = f"'{shared_data}/chf_actigraphy/chf_minutes.parquet'"
+    worn, people, weights = duckdb.sql(
+        "select sum(len(list_filter(log_activity::float[], lambda x: x is not null)))::int, "
+        f"count(distinct id), count(distinct id) filter (bmi is not null) from {raw}"
+    ).fetchall()[0]
+    assert pc.sum(pc.list_flatten(store.wearable()["mask"])).as_py() == worn
+    code = "regexp_replace(code, '//.*', '')"
+    sql = f"select {code}, count(*) from '{store.path}/data/*/*.parquet' group by 1"
+    found = dict(duckdb.sql(sql).fetchall())
+    hours = people * 7 * 24
+    wanted = {"MEDS_BIRTH": people, "GENDER": people, "BMI": weights, "WEARABLE": hours}
+    assert found == wanted
+
+
+@pytest.mark.realdata
 def test_weeks_start_on_a_monday(store):
     start = store.wearable()["start"]
     assert pc.min(start).as_py().strftime("%A") == "Monday"
@@ -36,9 +52,13 @@ def test_weeks_start_on_a_monday(store):
 
 
 @pytest.mark.realdata
-def test_outcomes_come_after_the_week(store):
+def test_outcomes_come_after_the_week(store, shared_data):
+    raw = f"'{shared_data}/chf_actigraphy/chf_minutes.parquet'"
+    sql = f"select event_type, count(distinct id) from {raw} group by 1"
+    of = dict(duckdb.sql(sql).fetchall())
     count = {task: pc.sum(store.labels(task)["boolean_value"]).as_py() for task in store.tasks}
-    assert count == {"hospitalisation": 9, "emergency_room": 8}
+    counted = {"hospitalisation": of["Hospitalization"], "emergency_room": of["Emergency Room"]}
+    assert count == counted == {"hospitalisation": 9, "emergency_room": 8}
     assert pc.max(store.events()["time"]) == store.labels("hospitalisation")["prediction_time"][0]
 
 

@@ -138,12 +138,20 @@ def test_a_fitabase_export(tmp_path, shared_data):
         hours, amount = duckdb.sql(f"select count(*), sum({total}) from {file}").fetchall()[0]
         assert hours_worn(ours) == hours == 21_645
         assert pc.sum(pc.list_flatten(ours["value"]).cast(pa.float64())).as_py() == amount
+    days, nights = (
+        duckdb.sql(f"select count(distinct ({keys})) from '{folder}/{name}'").fetchall()[0][0]
+        for name, keys in (
+            ("dailyActivity_merged.csv", "Id, ActivityDate"),
+            ("sleepDay_merged.csv", "Id, SleepDay"),
+        )
+    )
     daily = duckdb.sql(f"from '{store.path}/data/*/*.parquet'").aggregate("code, count(*) n")
     assert dict(daily.fetchall()) == {
-        "WEARABLE//ASLEEP//DAY//min": 410,
-        "WEARABLE//ENERGY//DAY//kcal": 940,
-        "WEARABLE//IN_BED//DAY//min": 410,
-        "WEARABLE//SEDENTARY//DAY//min": 940,
-        "WEARABLE//STEPS//DAY//count": 940,
-        "WEARABLE//VERY_ACTIVE//DAY//min": 940,
+        "WEARABLE//ASLEEP//DAY//min": nights,
+        "WEARABLE//ENERGY//DAY//kcal": days,
+        "WEARABLE//IN_BED//DAY//min": nights,
+        "WEARABLE//SEDENTARY//DAY//min": days,
+        "WEARABLE//STEPS//DAY//count": days,
+        "WEARABLE//VERY_ACTIVE//DAY//min": days,
     }
+    assert (days, nights) == (940, 410)

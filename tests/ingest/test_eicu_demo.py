@@ -46,12 +46,29 @@ def test_there_are_five_regions_or_186_hospitals(regions, ingested, shared_data)
     assert sorted((s.name, len(s.subjects())) for s in hospitals) == sorted(counted)
 
 
-def test_every_event_is_kept_or_counted(regions):
+def test_every_event_is_kept_or_counted(regions, shared_data):
+    raw = f"'{shared_data}/eicu_demo/events.parquet'"
+    rows, distinct = duckdb.sql(
+        f"select count(*), count(distinct (subject_id, time, code, numeric_value, site)) from {raw}"
+    ).fetchall()[0]
     summaries = [store.summary() for store in regions]
     assert sum(s["events"] for s in summaries) + sum(
         sum(s["rejected"].values()) for s in summaries
-    ) == (1_423_062)
-    assert sum(s["rejected"]["duplicate"] for s in summaries) == 9150
+    ) == (rows)
+    assert sum(s["rejected"]["duplicate"] for s in summaries) == rows - distinct
+    assert (rows, rows - distinct) == (1_423_062, 9150)
+
+
+def test_every_code_is_counted(regions, shared_data):
+    folder = regions[0].path.parent
+    found = duckdb.sql(
+        f"select code, count(*) from (select code from '{folder}/*/data/*/*.parquet' union all "
+        f"select code from '{folder}/*/rejected/*.parquet') group by 1"
+    ).fetchall()
+    raw = f"'{shared_data}/eicu_demo/events.parquet'"
+    counted = duckdb.sql(f"select code, count(*) from {raw} group by 1").fetchall()
+    assert dict(found) == dict(counted)
+    assert len(found) == 7622
 
 
 def test_labels_are_of_first_stays_still_in_hospital(regions, first):

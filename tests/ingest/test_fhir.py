@@ -6,12 +6,14 @@ import gzip
 import json
 import tarfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from healthfm_client.ingest import ingest
+from healthfm_client.ingest.fhir_types import VISITS
 from healthfm_client.ingest.registry import find
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError
@@ -202,23 +204,29 @@ def test_codes_of_known_systems_keep_the_name_they_come_with(tmp_path):
     }
 
 
-@pytest.mark.realdata
-def test_synthetic_people(tmp_path, shared_data):
-    """Counts from the JSON itself: types, components, and visits that end."""
+@pytest.fixture(scope="module")
+def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
+    """Synthetic people: the resources of each bundle, and the store made of them."""
     path = shared_data / "formats" / "fhir_r4_synthetic" / "tietai30.tgz"
     assert find("fhir", path).name == "fhir"
-    (out,) = ingest("auto", path, tmp_path / "out")
-    kinds: Counter[str] = Counter()
+    (out,) = ingest("auto", path, tmp_path_factory.mktemp("fhir") / "out")
     with tarfile.open(path) as tar:
-        for member in tar:
-            for entry in json.load(tar.extractfile(member))["entry"]:
-                one = entry["resource"]
-                kinds[one["resourceType"]] += 1
-                if one["resourceType"] == "Observation" and one.get("component"):
-                    has_own = any(key.startswith("value") for key in one)
-                    kinds["Observation"] += len(one["component"]) - 1 + has_own
-                kinds["end"] += one["resourceType"] == "Encounter" and "end" in one["period"]
-                kinds["death"] += "deceasedDateTime" in one
+        bundles = [json.load(tar.extractfile(member))["entry"] for member in tar]
+    return [[entry["resource"] for entry in bundle] for bundle in bundles], out
+
+
+@pytest.mark.realdata
+def test_synthetic_people(synthetic):
+    """Counts from the JSON itself: types, components, and visits that end."""
+    bundles, out = synthetic
+    kinds: Counter[str] = Counter()
+    for one in chain.from_iterable(bundles):
+        kinds[one["resourceType"]] += 1
+        if one["resourceType"] == "Observation" and one.get("component"):
+            has_own = any(key.startswith("value") for key in one)
+            kinds["Observation"] += len(one["component"]) - 1 + has_own
+        kinds["end"] += one["resourceType"] == "Encounter" and "end" in one["period"]
+        kinds["death"] += "deceasedDateTime" in one
     wanted = ("Patient", "Encounter", "Condition", "Observation", "MedicationRequest", "end")
     wanted += ("MedicationAdministration", "Procedure", "Immunization", "DiagnosticReport", "death")
     store = SiteStore.open(out)
@@ -227,3 +235,39 @@ def test_synthetic_people(tmp_path, shared_data):
     events = store.events().num_rows + sum(store.rejected.values())
     assert events == sum(kinds[kind] for kind in wanted) + kinds["Patient"]
     assert store.rejected.keys() == {"after_today", "duplicate"}
+
+
+@pytest.mark.realdata
+def test_every_code_of_the_synthetic_people_is_counted(synthetic):
+    """Codes as the JSON has them, whatever their system; visits by their class, twice."""
+    bundles, out = synthetic
+    counted: Counter[str] = Counter()
+    for bundle in bundles:
+        drugs = {one["id"]: one["code"] for one in bundle if one["resourceType"] == "Medication"}
+        for one in bundle:
+            if one["resourceType"] == "Encounter":
+                counted[VISITS.get(one["class"]["code"], one["class"]["code"])] += 2
+            elif one["resourceType"] in CODED:
+                counted.update(code["coding"][0]["code"] for code in codes_of(one, drugs))
+    ours = " union all by name ".join(
+        f"select code from '{out}/{files}'" for files in ("data/*/*.parquet", "rejected/*.parquet")
+    )
+    sql = f"select split_part(code, '//', 2), count(*) from ({ours}) where code like '%//%' "
+    found = dict(duckdb.sql(f"{sql} and code not like 'Gender%' group by 1").fetchall())
+    assert found == dict(counted)
+    assert len(found) > 300
+
+
+CODED = ("Condition", "Observation", "MedicationRequest", "MedicationAdministration")
+CODED += ("Procedure", "Immunization", "DiagnosticReport")
+
+
+def codes_of(one: dict, drugs: dict[str, dict]) -> list[dict]:
+    """Return what a resource is of, and each of its components."""
+    parts = [part["code"] for part in one.get("component", [])]
+    if parts and not any(key.startswith("value") for key in one):
+        return parts
+    if "medicationReference" in one:
+        return [drugs[one["medicationReference"]["reference"].removeprefix("urn:uuid:")]]
+    names = ("code", "vaccineCode", "medicationCodeableConcept")
+    return [next(one[name] for name in names if name in one), *parts]

@@ -143,16 +143,23 @@ def test_a_compressed_table_cut_off_is_refused(tmp_path):
         ingest("omop", folder, tmp_path / "out")
 
 
-@pytest.mark.realdata
-def test_syntheas_cdm(tmp_path, shared_data):
-    """Counts from the tables themselves, by DuckDB: rows, visits twice, three statics, births."""
+@pytest.fixture(scope="module")
+def synthea(shared_data, tmp_path_factory) -> tuple[Path, Path]:
+    """Synthea's CDM: its tables, and the store made of them."""
+    folder = tmp_path_factory.mktemp("synthea")
     path = shared_data / "formats" / "omop_synthea27nj" / "Synthea27NjParquet_5.4.zip"
-    (out,) = ingest("omop", path, tmp_path / "out")
+    (out,) = ingest("omop", path, folder / "out")
+    with zipfile.ZipFile(path) as whole:
+        whole.extractall(folder / "raw")
+    return folder / "raw" / "Synthea27NjParquet", out
+
+
+@pytest.mark.realdata
+def test_syntheas_cdm(synthea):
+    """Counts from the tables themselves, by DuckDB: rows, visits twice, three statics, births."""
+    raw, out = synthea
     store = SiteStore.open(out)
     store.check()
-    with zipfile.ZipFile(path) as whole:
-        whole.extractall(tmp_path / "raw")
-    raw = tmp_path / "raw" / "Synthea27NjParquet"
     counted = {
         table: duckdb.sql(f"select count(*) from '{raw}/{table}.parquet'").fetchall()[0][0]
         for table in ["person", "death", "visit_occurrence", *(one.name for one in omop.TABLES)]
@@ -170,6 +177,49 @@ def test_syntheas_cdm(tmp_path, shared_data):
         "where code = 'LOINC//29463-7//kg'"
     ).fetchall()[0]
     assert ours == (pytest.approx(float(weight[0])), 511)
+
+
+@pytest.mark.realdata
+def test_every_code_of_syntheas_cdm_is_counted(synthea):
+    """A code's events and those set aside are the rows of its concept; a visit is two events."""
+    raw, out = synthea
+    dated = [(one.name, f"{one.subject}_concept_id", 1) for one in omop.TABLES]
+    dated += [("visit_occurrence", "visit_concept_id", 2)]
+    dated += [("person", f"{name}_concept_id", 1) for name in ("race", "ethnicity")]
+    rows = " union all ".join(
+        f"select {column} as concept_id, {each} as n from '{raw}/{table}.parquet'"
+        for table, column, each in dated
+    )
+    named = "coalesce(vocabulary_id || '//' || concept_code, 'OMOP//' || concept_id)"
+    counted = duckdb.sql(
+        f"select {named}, sum(n)::int from ({rows}) left join '{raw}/concept.parquet' "
+        "using (concept_id) where concept_id <> 0 group by 1"
+    ).fetchall()
+    ours = " union all by name ".join(
+        f"select code from '{out}/{files}'" for files in ("data/*/*.parquet", "rejected/*.parquet")
+    )
+    bare = "split_part(code, '//', 1) || '//' || split_part(code, '//', 2)"
+    found = dict(duckdb.sql(f"select {bare}, count(*) from ({ours}) group by 1").fetchall())
+    people, deaths = (
+        duckdb.sql(f"select count(*) from '{raw}/{table}.parquet'").fetchall()[0][0]
+        for table in ("person", "death")
+    )
+    assert found.pop("MEDS_BIRTH//") == found.pop("Gender//M") + found.pop("Gender//F") == people
+    assert found.pop("MEDS_DEATH//") == deaths
+    sources = [code for code in found if "_SOURCE//" in code]
+    assert sum(found.pop(code) for code in sources) == without_concept(raw)
+    assert found == dict(counted)
+    assert len(found) > 300
+
+
+def without_concept(raw: Path) -> int:
+    """Return the rows whose concept is 0 and that have a source value instead."""
+    of = [(one.name, one.subject) for one in omop.TABLES]
+    total = 0
+    for table, about in [*of, ("person", "race"), ("person", "ethnicity")]:
+        sql = f"from '{raw}/{table}.parquet' select count(*) where {about}_concept_id = 0"
+        total += duckdb.sql(f"{sql} and {about}_source_value is not null").fetchall()[0][0]
+    return total
 
 
 def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):

@@ -46,6 +46,19 @@ def test_every_event_is_kept_or_counted(stores, shared_data):
     assert sum(rejected) < 1000
 
 
+def test_every_variable_is_counted(stores, shared_data):
+    folder = stores[0].path.parent
+    found = duckdb.sql(
+        f"select code, count(*) from (select code from '{folder}/*/data/*/*.parquet' union all "
+        f"select code from '{folder}/*/rejected/*.parquet') group by 1"
+    ).fetchall()
+    raw = f"'{shared_data}/physionet2012/events.parquet'"
+    assert dict(found) == dict(
+        duckdb.sql(f"select code, count(*) from {raw} group by 1").fetchall()
+    )
+    assert len(found) == 46
+
+
 def test_set_c_is_held_out_and_the_rest_is_85_to_15(stores, stays):
     c = duckdb.sql(f"select subject_id from {stays} where set = 'c'").fetchnumpy()["subject_id"]
     held_out = np.concatenate([store.subjects("held_out") for store in stores])

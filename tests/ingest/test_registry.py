@@ -79,6 +79,11 @@ def test_a_source_nobody_reads(tmp_path):
         ("nhanes_2003_2006", "nhanes"),
         ("chf_actigraphy", "chf_actigraphy"),
         ("formats/pgs/aggregated_scores.txt.gz", "pgsc_calc"),
+        ("formats/pgs/PGS_SUM_alpha5.txt.gz", "pgsc_calc"),
+        ("formats/fitbit_csv", "fitbit"),
+        ("nhanes_2003_2006/minute_counts_50subjects_2003_2004.parquet", "nhanes_minutes"),
+        ("pgs_1000g/individuals.parquet", "score_table"),
+        ("pgs_1000g/hgdp.parquet", "score_table"),
         ("physionet2012/events.parquet", "event_table"),
     ],
 )
