@@ -13,6 +13,7 @@ from healthfm_client.commands.describe import as_text
 from healthfm_client.commands.progress import progress_bar
 from healthfm_client.description.facts import describe
 from healthfm_client.ingest import ingest
+from healthfm_client.ingest.leftovers import claimed
 from healthfm_client.ingest.reader import ReaderOptions
 from healthfm_client.ingest.registry import AUTO, readers
 from healthfm_core.data.store import SiteStore
@@ -64,8 +65,10 @@ def run(arguments: Namespace) -> int:
     if not arguments.dry_run:
         _report([SiteStore.open(path) for path in _ingested(arguments, out)])
         return 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder:
+    with (
+        claimed(out, say),
+        TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder,
+    ):
         stores = [SiteStore.open(path) for path in _ingested(arguments, Path(folder) / out.name)]
         _report(stores)
         for store in stores[:SHOWN]:
@@ -85,6 +88,7 @@ def _ingested(arguments: Namespace, out: Path) -> list[Path]:
             overwrite=arguments.overwrite,
             resume=arguments.resume and not arguments.dry_run,
             progress=progress,
+            tell=say,
             **options,
         )
 

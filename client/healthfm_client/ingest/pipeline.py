@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from healthfm_client.ingest.archive import unpacked
 from healthfm_client.ingest.by_site import split_up
 from healthfm_client.ingest.code_table import Known, read_codes, with_codes
+from healthfm_client.ingest.leftovers import WORK, Tell, claimed, untold, work_folders
 from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
 from healthfm_client.ingest.relink import relinked
 from healthfm_core.data.stream import Progress, unseen
@@ -32,6 +32,7 @@ def ingest(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress = unseen,
+    tell: Tell = untold,
     **options: object,
 ) -> list[Path]:
     """Turn raw data into site stores.
@@ -46,6 +47,7 @@ def ingest(
         resume: After an interruption keep what was read whole of a source that comes as a stream,
             and go on from it where the source and the options are the same.
         progress: Told of the rows of a stream as they are read and written.
+        tell: Told what was found of an ingest that was killed, in a sentence.
         options: The reader's options by name.
 
     Returns:
@@ -56,24 +58,38 @@ def ingest(
         IngestError: HF-3xx.
         StoreError: HF-2xx, where what was read would not be a sound store.
     """
+    with claimed(Path(out), tell):
+        if not resume and work_folders(Path(out)):
+            tell("What an interrupted ingest had read is still there; with --resume it is used.")
+        done = _ingest(source, Path(path), Path(out), overwrite, resume, progress, options)
+        for folder in work_folders(Path(out)):
+            shutil.rmtree(folder, ignore_errors=True)
+        return done
+
+
+def _ingest(
+    source: str,
+    path: Path,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    progress: Progress,
+    options: dict[str, object],
+) -> list[Path]:
     from healthfm_client.ingest.registry import find
 
     preset = options.pop("preset", None) if source == "event_table" else None
-    out = Path(out)
-    with unpacked(Path(path), out) as place:
+    with unpacked(path, out) as place:
         reader = find(str(preset or source), place)
         parsed = parse_options(reader, options)
         sites: Iterator[Site | BySite] = iter(reader.read(place, parsed))
         if not reader.links:
             sites = relinked(sites, parsed)
-        work = _work(Path(path), out, parsed) if resume else None
+        work = _work(path, out, parsed) if resume else None
         codes = None if parsed.codes is None else read_codes(parsed.codes)
-        done = write_sites(
+        return write_sites(
             sites, out, overwrite=overwrite, work=work, progress=progress, codes=codes
         )
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-        return done
 
 
 def _work(path: Path, out: Path, options: ReaderOptions) -> Path:
@@ -81,9 +97,8 @@ def _work(path: Path, out: Path, options: ReaderOptions) -> Path:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     said = f"{facts}{options.model_dump_json()}{version('healthfm')}"
-    start = f".{out.name}.work-"
-    work = out.parent / f"{start}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-    for other in out.parent.glob(f"{glob.escape(start)}*"):
+    work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    for other in work_folders(out):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
     return work
