@@ -66,6 +66,26 @@ def test_labels_and_splits_come_along(source, tmp_path):
     assert store.subjects("tuning").tolist() == [1]
 
 
+def test_views_of_texts_are_texts(source, table, tmp_path):
+    """As Polars writes them."""
+    view = pa.string_view()
+    table = table.set_column(2, "code", table["code"].cast(pa.string()).cast(view))
+    table = table.set_column(4, "site", pa.array(["a", "b", "b", "b", "a"], view))
+    pq.write_table(table.append_column("text_value", pa.array([*"vwxyz"], view)), source)
+    splits = pa.table({"subject_id": [1, 3], "split": pa.array(["tuning", "train"], view)})
+    pq.write_table(splits, tmp_path / "s.parquet")
+    paths = ingest("event_table", source, tmp_path / "out", splits=tmp_path / "s.parquet")
+    stores = [SiteStore.open(path) for path in paths]
+    assert [store.events()["text_value"].to_pylist() for store in stores] == [
+        ["v"],
+        ["x", "w", "y"],
+    ]
+    assert [store.subjects("tuning").tolist() for store in stores] == [[], [1]]
+    kind = source_module.Kind.TEXT
+    read = source_module.read_columns(tmp_path / "s.parquet", {"split": kind})
+    assert read.take(pa.array([1]))["split"].to_pylist() == ["train"]
+
+
 def refused(source, tmp_path, number: int) -> str:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(IngestError) as caught:

@@ -182,9 +182,14 @@ def _cut_off(file: Path) -> IngestError:
 
 
 def _cast(table: pa.Table, kinds: Mapping[str, Kind], where: str) -> pa.Table:
-    """Return the columns in the types their kinds become; fractions of a µs are cut off."""
+    """Return the columns in the types their kinds become; fractions of a µs are cut off.
+
+    Texts stay as they are, but for views, of which Arrow neither filters nor takes rows.
+    """
     columns = {name: table[name] for name in kinds}
     for name, kind in kinds.items():
+        if pa.types.is_string_view(columns[name].type):
+            columns[name] = columns[name].cast(pa.large_string())
         if kind in _BECOMES:
             to = pc.CastOptions(_BECOMES[kind], allow_time_truncate=True, allow_float_truncate=True)
             try:
