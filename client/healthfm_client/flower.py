@@ -49,6 +49,8 @@ from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from healthfm_client.late_replies import RepliesTo
+
 LOOPBACK: Final = "127.0.0.1"
 EAGER_S: Final = 0.25
 """Between two questions to the coordinator right after an answer; Flower's own pause is 3 s."""
@@ -225,8 +227,9 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
             target=_watch, args=(done, *at_work[0], stopped, given), daemon=True
         )
         watcher.start()
+        number, store = at_work[0][0].metadata.message_id, given["object_store"]
         try:
-            push(**given)
+            push(**{**given, "state": RepliesTo(number, given["state"], store)})
         finally:
             done.set()
 

@@ -1,22 +1,23 @@
 """Injects faults into a real study for real, and writes docs/reliability.md: ``make chaos``.
 
-    python -m tests.end_to_end.chaos [--times 1] [--rounds 4] [--only worker node ...] [--seed 0]
+    python -m tests.end_to_end.chaos [--times 1] [--storms 0] [--rounds 4] [--only worker node ...]
+        [--seed 0] [--anew]
 
 A coordinator and three sites with different modalities run on loopback as docs/deployment.md
 sets them up. Each fault gets a run of its own and hits it at a random moment; then the run has to
-finish by itself, with every round on disk and every checkpoint whole.
+finish by itself, with every round on disk and every checkpoint whole. In a storm one process of
+each kind is killed in the same run. What was not injected now stays on the page as it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from healthfm_core.trust.authority import Authority
@@ -34,35 +35,7 @@ from tests.end_to_end.deployed import (
 )
 from tests.end_to_end.faults import FAULTS, KILLS, PATIENCE_S, Federation, of_any_site
 from tests.end_to_end.link import FAR, ip
-
-PAGE = REPOSITORY / "docs" / "reliability.md"
-RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
-STORM_RESULTS = RESULTS.with_name("storm.json")
-
-
-@dataclass
-class Outcome:
-    """What became of one injection.
-
-    Attributes:
-        fault: Its name.
-        at_round: Rounds that were complete when it hit.
-        finished: Whether the run finished by itself.
-        again_s: From the fault to the next complete round, or to the end of the run.
-        submissions: How often the run was submitted, 1 where nothing was lost at the coordinator.
-        missing: Rounds that are not on disk.
-        set_aside: What was left out of a round, by site and reason.
-        hit: In a storm, what was killed, and after which round.
-    """
-
-    fault: str
-    at_round: int
-    finished: bool
-    again_s: float
-    submissions: int
-    missing: list[int]
-    set_aside: list[str] = field(default_factory=list)
-    hit: list[str] = field(default_factory=list)
+from tests.end_to_end.reliability import STORM, Outcome, kept, write
 
 
 def inject(federation: Federation, name: str, number: int, rounds: int, chance: random.Random):
@@ -94,7 +67,7 @@ def storm(federation: Federation, number: int, rounds: int, chance: random.Rando
         except TimeoutError:
             break
     _until(lambda: order.done().state in ("finished", "failed"))
-    found = _outcome("storm", order, 0, time.monotonic() - begun, rounds)
+    found = _outcome(STORM, order, 0, time.monotonic() - begun, rounds)
     return replace(found, hit=hit)
 
 
@@ -126,6 +99,7 @@ def _outcome(name: str, order: RunOrder, before: int, again_s: float, rounds: in
             for row in history
             for site, reason in row["set_aside"].items()
         ],
+        rounds=rounds,
     )
 
 
@@ -150,38 +124,6 @@ def set_up(shell: Shell) -> None:
         shell.run(line)
 
 
-def write_results(path: Path, outcomes: list[Outcome]) -> None:
-    """Write outcomes as JSON."""
-    path.parent.mkdir(exist_ok=True)
-    text = json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n"
-    path.write_text(text, "utf-8")
-
-
-def write_page(outcomes: list[Outcome], command: str) -> None:
-    """Write docs/reliability.md and the figures it is made from."""
-    write_results(RESULTS, outcomes)
-    rows = [_row(name, [o for o in outcomes if o.fault == name]) for name in FAULTS]
-    table = "\n".join(row for row in rows if row)
-    template = (Path(__file__).parent / "reliability.md").read_text("utf-8")
-    PAGE.write_text(template.format(command=command, table=table), "utf-8")
-
-
-def _row(name: str, found: list[Outcome]) -> str:
-    if not found:
-        return ""
-    finished = sum(o.finished and not o.missing for o in found)
-    slowest = max(o.again_s for o in found)
-    middle = sorted(o.again_s for o in found)[len(found) // 2]
-    again = max(o.submissions for o in found) - 1
-    aside = sum(len(o.set_aside) for o in found)
-    lost = "no round" if all(not o.missing for o in found) else "rounds"
-    cost = f"; {aside} times a site's part of a round" if aside else ""
-    return (
-        f"| {FAULTS[name].said} | {finished} of {len(found)} | {middle:.0f} ({slowest:.0f}) "
-        f"| {again} | {lost}{cost} |"
-    )
-
-
 def main() -> None:
     """Inject, and write the page after each fault."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -190,30 +132,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=list(FAULTS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--anew", action="store_true", help="forget what was injected before")
     given = parser.parse_args()
-    chance = random.Random(given.seed)
-    command = f"make chaos ARGS='--times {given.times} --rounds {given.rounds}'"
     own = devices() == {"lo"}
     if own:
         ip(f"addr add {FAR}/32 dev lo")
-    faults = [name for name in given.only if own or not FAULTS[name].alone]
     host = FAR if own else "127.0.0.2"
+    faults = [name for name in given.only if own or not FAULTS[name].alone] * bool(given.times)
+    now = {*faults, *([STORM] if given.storms else [])}
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as name,
-        deployment(Path(name), host) as made,
+        deployment(Path(name), host) as (shell, tunnel),
     ):
-        shell, tunnel = made
         set_up(shell)
-        federation = Federation(shell, tunnel)
-        outcomes: list[Outcome] = []
-        for number in range(1, given.storms + 1):
-            outcomes.append(tell(storm(federation, number, given.rounds, chance)))
-            write_results(STORM_RESULTS, outcomes)
-        outcomes = []
-        for number in range(1, given.times + 1):
-            for fault in faults:
-                outcomes.append(tell(inject(federation, fault, number, given.rounds, chance)))
-                write_page(outcomes, command)
+        outcomes = [] if given.anew else kept(but=now)
+        for outcome in injected(Federation(shell, tunnel), faults, given):
+            outcomes.append(tell(outcome))
+            write(outcomes)
+
+
+def injected(
+    federation: Federation, faults: list[str], given: argparse.Namespace
+) -> Iterator[Outcome]:
+    """Yield what became of each injection."""
+    chance = random.Random(given.seed)
+    for number in range(1, given.storms + 1):
+        yield storm(federation, number, given.rounds, chance)
+    for number in range(1, given.times + 1):
+        for fault in faults:
+            yield inject(federation, fault, number, given.rounds, chance)
 
 
 def tell(outcome: Outcome) -> Outcome:
