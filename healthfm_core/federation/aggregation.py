@@ -5,8 +5,8 @@ rounded to a multiple of one unit u, chosen so that every partial sum of such mu
 float64 exactly: ``(x + M) - M`` with M = 1.5·2^k rounds x to a multiple of u = 2^(k-52) (the
 extraction of Rump, Ogita and Oishi 2008; Demmel and Nguyen 2013). Exact sums are associative:
 a reply is folded the moment it arrives and dropped, the memory is one float64 accumulator per
-group, and the result is the same bit for bit for every order. With 2^k ≥ 2·C·W (C the norm bound,
-W the most weight a round can carry) the mean of n replies is off by at most n·C·2^-50.
+parameter, and the result is the same bit for bit for every order. With 2^k ≥ 2·C·W (C the norm
+bound, W the most weight a round can carry) the mean of n replies is off by at most n·C·2^-50.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Fold:
         self._contract = contract
         bound = 2.0 * max(contract.max_norm, 1e-30) * max(max_weight, 1.0)
         self._shift = 1.5 * 2.0 ** math.ceil(math.log2(bound))
-        self._sums: dict[str, Float64] = {}
+        self._sums: dict[str, dict[str, Float64]] = {}
         self._weights: dict[str, dict[str, float]] = {}
         self._block = np.empty(_BLOCK, np.float64)
 
@@ -57,13 +57,11 @@ class Fold:
             names = self._contract.groups[group]
             self._weights.setdefault(group, {})[site] = float(weight)
             if group not in self._sums:
-                size = sum(math.prod(self._contract.shapes[name]) for name in names)
-                self._sums[group] = np.zeros(size, np.float64)
-            start = 0
+                shapes = self._contract.shapes
+                self._sums[group] = {name: np.zeros(shapes[name]) for name in names}
             for name in names:
-                flat = update[name].reshape(-1)
-                self._add(self._sums[group][start : start + flat.size], flat, float(weight))
-                start += flat.size
+                total = self._sums[group][name].reshape(-1)
+                self._add(total, update[name].reshape(-1), float(weight))
 
     def _add(self, total: Float64, values: npt.NDArray[Any], weight: float) -> None:
         for start in range(0, values.size, _BLOCK):
@@ -92,23 +90,14 @@ class Fold:
         Raises:
             KeyError: Nobody answered for the group, or its mean was taken already.
         """
-        flat = self._sums.pop(group)
-        flat /= self.weight(group)
-        return self.shaped(group, flat)
+        means, weight = self._sums.pop(group), self.weight(group)
+        for total in means.values():
+            total /= weight
+        return means
 
     def can_tell(self, group: str) -> bool:
         """Return whether the sites that moved `group` are enough for this kind of mean."""
         return bool(self._weights.get(group))
-
-    def shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
-        """Return one group's numbers in a row as its parameters."""
-        means, start = {}, 0
-        for name in self._contract.groups[group]:
-            shape = self._contract.shapes[name]
-            size = math.prod(shape)
-            means[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return means
 
 
 def mean_metrics(

@@ -7,7 +7,7 @@ update keeps its parameters and its moments bit for bit, as if the round had not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class OptimizerState:
 def apply_means(
     parameters: Mapping[str, Float32],
     state: OptimizerState,
-    means: Mapping[str, npt.NDArray[Any]],
+    means: MutableMapping[str, npt.NDArray[Any]],
     config: ServerOptimizerConfig,
 ) -> tuple[dict[str, Float32], OptimizerState]:
     """Return parameters and state after one step along `means`.
@@ -57,12 +57,13 @@ def apply_means(
     Args:
         parameters: The global model.
         state: The optimiser's state before the step.
-        means: Parameter → averaged update, float64, of the groups that move this round only.
+        means: Parameter → averaged update, float64, of the groups that move this round only. Each
+            is taken out once it was used, so that they make room for the new parameters.
         config: Which optimiser, with lr, β1, β2 and ε (τ in the paper; v starts at τ²).
     """
     new, first, second = dict(parameters), dict(state.first), dict(state.second)
     for name in sorted(means):
-        step = np.asarray(means[name], np.float64)
+        step = np.asarray(means.pop(name), np.float64)
         if config.name == "momentum":
             step = config.beta1 * _moment(first, name, 0.0) + step
             first[name] = np.asarray(step, np.float32)

@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -52,9 +53,14 @@ def pack(array: npt.NDArray[Any]) -> bytes:
     Raises:
         ValueError: The type is none of bool, integer, float or fixed-width text.
     """
+    return b"".join(_parts(array))
+
+
+def _parts(array: npt.NDArray[Any]) -> tuple[bytes, bytes | memoryview]:
+    """Return header and contents, which are the array's own bytes and no copy of them."""
     array = np.ascontiguousarray(array).reshape(array.shape)
     header = _header(array.dtype.str, array.shape)
-    return b"".join((header, array.data.cast("B") if array.size else b""))
+    return header, array.data.cast("B") if array.size else b""
 
 
 def unpack(dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> npt.NDArray[Any]:
@@ -81,17 +87,17 @@ def bundle(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     Raises:
         ValueError: A type is none that travels.
     """
-    packed = {name: pack(array) for name, array in sorted(arrays.items())}
+    packed = {name: _parts(array) for name, array in sorted(arrays.items())}
     index = [
-        [name, arrays[name].dtype.str, list(arrays[name].shape), len(data)]
-        for name, data in packed.items()
+        [name, arrays[name].dtype.str, list(arrays[name].shape), sum(map(len, parts))]
+        for name, parts in packed.items()
     ]
     text = json.dumps(index, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNED)
-    return b"".join((len(text).to_bytes(8, "big"), text, *packed.values()))
+    return b"".join((len(text).to_bytes(8, "big"), text, *chain.from_iterable(packed.values())))
 
 
-def unbundle(data: bytes) -> dict[str, npt.NDArray[Any]]:
+def unbundle(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
     """Return read-only views of the arrays in `data`, without a copy.
 
     Raises:

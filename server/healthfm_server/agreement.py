@@ -67,7 +67,7 @@ class Agreement:
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
-            found[site.node_id] = site, read(reply.content.array_records[protocol.ARRAYS])
+            found[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
             return site.name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)

@@ -102,15 +102,15 @@ def make_app(
 
     def begun(grid: Grid, request: RunRequest, store: RunStore) -> None:
         nodes = wait_for_nodes(grid, request, stopped)
-        exchange = Exchange(grid, stopped)
+        exchange = Exchange(grid, request.folder, stopped)
         agreement = Agreement(exchange, store, request.patience, listener, work, request.admission)
         study = store.study() or agreement.study(nodes, request.config)
         sites = agreement.sites(nodes, study)
         state = store.load()
         if state is None:
             parameters = work.initial_parameters(study, request.config)
-            state = ServerState(0, parameters, OptimizerState())
-            store.save(state)
+            state = store.save(ServerState(0, parameters, OptimizerState()))
+            del parameters
         store.forget_after(state.round)
         secure = request.config.federation.secure_aggregation.enabled
         rounds = MaskedFedAvg if secure else ModalityFedAvg

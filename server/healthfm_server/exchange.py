@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from flwr.app import Message, RecordDict
@@ -38,11 +39,15 @@ class Exchange:
 
     Args:
         grid: Flower's grid, of whatever engine.
+        folder: On whose disk a reply's arrays lie while they are looked at.
         stopped: Asked between looks; when true the exchange ends with HF-705.
     """
 
-    def __init__(self, grid: Grid, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, grid: Grid, folder: Path, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self._grid = grid
+        self._folder = folder
         self._stopped = stopped
         self._owed: dict[str, tuple[int, float]] = {}
 
@@ -100,7 +105,7 @@ class Exchange:
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
             raise told_to_stop()
-        for reply in replies(self._grid, list(self._owed)):
+        for reply in replies(self._grid, list(self._owed), self._folder):
             if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
                 yield reply
             del reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 
 from healthfm_core.federation import wire
 from healthfm_core.federation.groups import group_of
+from healthfm_server.array_file import OneByOne
 
 
 def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Array]:
@@ -38,13 +40,16 @@ def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
     return record
 
 
-def read(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
+def read(record: ArrayRecord) -> Mapping[str, npt.NDArray[Any]]:
     """Return read-only views of a reply's arrays, without a copy.
+
+    Of a reply that lies in a file, one array is in memory at a time.
 
     Raises:
         ValueError: An array is in it twice, or bytes, type and shape do not fit together.
     """
     views: dict[str, npt.NDArray[Any]] = {}
+    files: set[mmap.mmap] = set()
     for array in record.values():
         if array.stype != wire.BUNDLE:
             raise ValueError("an array travels in another layout than ours")
@@ -52,7 +57,9 @@ def read(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
         if found.keys() & views.keys():
             raise ValueError("an array is in it twice")
         views |= found
-    return views
+        if isinstance(array.data, memoryview) and isinstance(array.data.obj, mmap.mmap):
+            files.add(array.data.obj)
+    return OneByOne(views, files.pop()) if len(files) == 1 else views
 
 
 def _array(data: bytes) -> Array:

@@ -14,8 +14,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +23,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.server_optimizer import OptimizerState
+from healthfm_server import array_file
+from healthfm_server.disk import writing
 from healthfm_server.locks import held
 
 Float32 = npt.NDArray[np.float32]
@@ -82,7 +81,7 @@ class RunStore:
             )
         store = cls(folder, config.federation.keep_checkpoints)
         store._checkpoints.mkdir(parents=True, exist_ok=True)
-        _write(folder / "config.json", for_the_wire(config).model_dump_json(indent=1).encode())
+        _write(folder / "config.json", [for_the_wire(config).model_dump_json(indent=1).encode()])
         return store
 
     @staticmethod
@@ -145,12 +144,12 @@ class RunStore:
         """Return the run's name in contracts and at sites; a resumed run keeps it."""
         path = self.folder / "run-id"
         if not path.is_file():
-            _write(path, secrets.token_hex(8).encode())
+            _write(path, [secrets.token_hex(8).encode()])
         return path.read_text("utf-8")
 
     def save_study(self, study: Study) -> None:
         """Write the contract."""
-        _write(self.folder / "study.json", study.to_json().encode())
+        _write(self.folder / "study.json", [study.to_json().encode()])
 
     def study(self) -> Study | None:
         """Return the contract, or None when the run stopped before there was one."""
@@ -162,8 +161,12 @@ class RunStore:
         matches = (_MARKER.fullmatch(path.name) for path in self._checkpoints.glob("round-*.json"))
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, state: ServerState, row: Mapping[str, Any] | None = None) -> None:
-        """Write the checkpoint of a completed round and its row of history."""
+    def save(self, state: ServerState, row: Mapping[str, Any] | None = None) -> ServerState:
+        """Write the checkpoint of a completed round and its row of history.
+
+        Returns:
+            The same state, its arrays now views into the files.
+        """
         if row is not None:
             self._append("history.jsonl", row)
         stem = self._checkpoints / f"round-{state.round:04d}"
@@ -172,12 +175,12 @@ class RunStore:
             files[f"{stem.name}.optimizer.safetensors"] = moments
         digests = {}
         for name, arrays in files.items():
-            data = save_safetensors(dict(arrays))
-            digests[name] = hashlib.sha256(data).hexdigest()
-            _write(self._checkpoints / name, data)
+            digests[name] = _write(self._checkpoints / name, array_file.pieces(arrays))
         marker = {"round": state.round, "sha256": digests}
-        _write(stem.with_suffix(".json"), json.dumps(marker, indent=1).encode())
+        _write(stem.with_suffix(".json"), [json.dumps(marker, indent=1).encode()])
         self._prune()
+        found = {name: array_file.mapped(self._checkpoints / name) for name in files}
+        return self._state(state.round, found)
 
     def load(self, round_: int | None = None) -> ServerState | None:
         """Return the state after `round_` (None: the last), or None when there is none yet.
@@ -205,7 +208,7 @@ class RunStore:
         """Take back history and checkpoints of rounds after `round_`."""
         rows = [row for row in self.history() if row["round"] <= round_]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        _write(self.folder / "history.jsonl", text.encode())
+        _write(self.folder / "history.jsonl", [text.encode()])
         for later in self.rounds():
             if later > round_:
                 self._remove(later)
@@ -229,28 +232,32 @@ class RunStore:
         try:
             digests = json.loads(marker_path.read_text("utf-8"))["sha256"]
             files = {name: self._verified(name, digest) for name, digest in digests.items()}
-            parameters = files[f"{stem}.safetensors"]
+            return self._state(round_, files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(marker_path, "it is not a checkpoint's marker") from error
+
+    def _state(self, round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
+        stem = f"round-{round_:04d}"
         moments = files.get(f"{stem}.optimizer.safetensors", {})
+        parameters = files[f"{stem}.safetensors"]
         return ServerState(round_, parameters, OptimizerState.from_arrays(moments))
 
-    def _verified(self, name: str, digest: str) -> dict[str, Any]:
+    def _verified(self, name: str, digest: str) -> dict[str, Float32]:
         path = self._checkpoints / Path(name).name
         try:
-            data = path.read_bytes()
+            same = array_file.digest_of(path) == digest
         except OSError as error:
             raise _damaged(path, "it cannot be read") from error
-        if hashlib.sha256(data).hexdigest() != digest:
+        if not same:
             raise _damaged(path, "its digest is not the one that was written")
         try:
-            return load_safetensors(data)
-        except SafetensorError as error:
-            raise _damaged(path, "it is not a safetensors file") from error
+            return array_file.mapped(path)
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         path = self.folder / name
-        with _writing(path), path.open("a+b") as file:
+        with writing(path), path.open("a+b") as file:
             if file.tell() and not _ends_line(file.name):
                 file.write(b"\n")
             file.write(json.dumps(row).encode() + b"\n")
@@ -268,7 +275,7 @@ class RunStore:
 def note_failure(folder: Path, error: HealthFMError) -> None:
     """Write why a submission ended unfinished; whoever submits it again reads it first."""
     text = json.dumps({"number": error.number, "error": str(error)})
-    _write(folder / "failure.json", text.encode())
+    _write(folder / "failure.json", [text.encode()])
 
 
 def _ends_line(path: str) -> bool:
@@ -296,11 +303,17 @@ def _differences(path: Path, config: RunConfig) -> list[str]:
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write `data` so that after any kill the file is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _writing(path), temporary.open("wb") as file:
-        file.write(data)
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write `pieces` so that after any kill the file is the old one or the new one.
+
+    Returns:
+        Their SHA-256, in hex.
+    """
+    temporary, digest = path.with_name(f".{path.name}.tmp"), hashlib.sha256()
+    with writing(path), temporary.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -309,20 +322,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            725,
-            where=path.name,
-            seen=error.strerror or "it cannot be written",
-            wanted="room on the disk, and the right to write there",
-            do="Make room; the run goes on at its last complete round",
-        ) from error
+    return digest.hexdigest()
 
 
 def _damaged(path: Path, seen: str) -> RunError:

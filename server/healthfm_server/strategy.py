@@ -28,6 +28,7 @@ from healthfm_core.federation.robust import RobustFold
 from healthfm_core.federation.server_optimizer import apply_means
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_server.admission import Admission
+from healthfm_server.array_file import Mapped
 from healthfm_server.exchange import Exchange, Patience
 from healthfm_server.progress import Listener, ProgressEvent, unheard
 from healthfm_server.records import digests_of, read, record_of, to_arrays
@@ -131,6 +132,8 @@ class ModalityFedAvg:
         self, current: Round, state: ServerState, contract: Contract
     ) -> dict[int, RecordDict]:
         arrays = to_arrays(state.parameters)
+        if isinstance(state.parameters, Mapped):
+            state.parameters.let_go()
         digests = digests_of(arrays)
         busy = self._exchange.busy()
         contents = {}
@@ -222,6 +225,7 @@ class ModalityFedAvg:
             norm = update_norm(mean, mean)
             groups[group] = {"sites": len(sites), "weight": weight, "norm": norm}
             means |= mean
+            del mean
         return self._finish(current, state, means, self._row(current, groups))
 
     def _require_quorum(self, current: Round, answered: int) -> None:
@@ -233,15 +237,15 @@ class ModalityFedAvg:
     def _finish(
         self, current: Round, state: ServerState, means: dict[str, Any], row: dict[str, Any]
     ) -> ServerState:
-        """Step along the means, write the checkpoint and tell."""
+        """Step along the means, which are used up, write the checkpoint and tell."""
         if self._config.code_average == "their_sites":
-            means = over_their_sites(means, self._study.vocabulary)
+            means |= over_their_sites(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
             state.parameters, state.optimizer, means, self._config.server_optimizer
         )
         new = ServerState(current.number, parameters, optimizer)
         self._raise_alarms(row)
-        self._store.save(new, row)
+        new = self._store.save(new, row)
         self._tell("round", current, metrics=row["metrics"])
         return new
 
