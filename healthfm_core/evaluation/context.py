@@ -64,6 +64,7 @@ class ReportContext:
         probes: Rows of `probe.linear_probe`, of every arm and task.
         probe_scores: Rows with intervals of the probes on all labels, by the same task names.
         physiology: Rows of `physiology.ridge_probe`; the task is the quantity.
+        seeds: How many the values are means over; intervals are then over seeds, not over people.
         figures: Single figures of any task and metric, shown as they are.
         smoothness: A row per arm.
         subgroups: Rows of `subgroups.subgroup_rows`.
@@ -93,5 +94,6 @@ class ReportContext:
     subgroups: Sequence[SubgroupRow] = ()
     missing: Sequence[MatrixCell] = ()
     corruption: Sequence[CorruptionRow] = ()
+    seeds: int = 1
     config: str = ""
     notes: Sequence[str] = ()

@@ -37,7 +37,11 @@ LABEL = (
 
 
 def arms_table(
-    rows: Sequence[MetricRow], *, reference: str = "federated", within: str | None = None
+    rows: Sequence[MetricRow],
+    *,
+    reference: str = "federated",
+    within: str | None = None,
+    seeds: int = 1,
 ) -> Table:
     """Return a table of arms with 95 % intervals, at most 100 columns wide.
 
@@ -45,6 +49,7 @@ def arms_table(
         rows: Rows of one task; paired differences are left out.
         reference: The arm put first.
         within: A further subset (fewer inputs, people with a reference score); None is everyone.
+        seeds: How many the values are means over, and the intervals over.
     """
     plain = [row for row in rows if not row.is_difference and _lies_within(row, within)]
     is_label = all(row.subset != "new_onset" for row in rows)
@@ -55,7 +60,8 @@ def arms_table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
-        caption=f"95 % intervals over {people} held-out people",
+        caption="95 % intervals over "
+        + (f"{people} held-out people" if seeds == 1 else f"{seeds} seeds of {people} people"),
         caption_justify="left",
     )
     table.add_column("arm" if within is None else subset_name(within), max_width=20)
@@ -68,11 +74,13 @@ def arms_table(
     return table
 
 
-def further_tables(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[Table]:
+def further_tables(
+    rows: Sequence[MetricRow], *, reference: str = "federated", seeds: int = 1
+) -> list[Table]:
     """Return one table per further subset: fewer inputs, people with a reference score."""
     named = dict.fromkeys(row.subset.partition("/")[0] for row in rows if not row.is_difference)
     return [
-        arms_table(rows, reference=reference, within=subset)
+        arms_table(rows, reference=reference, within=subset, seeds=seeds)
         for subset in named
         if subset not in SUBSET_NAMES
     ]

@@ -60,7 +60,10 @@ def _run(given: list[str], console: Console) -> int:
             again += [f"out={out}", "resume=true"]
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
-    for table in (terminal.arms_table(result.rows), *terminal.further_tables(result.rows)):
+    for table in (
+        terminal.arms_table(result.rows, seeds=result.seeds),
+        *terminal.further_tables(result.rows, seeds=result.seeds),
+    ):
         console.print(table)
     for table in terminal.task_tables(result.further):
         console.print(table)

@@ -78,12 +78,14 @@ class Result:
         further: Rows of what else was asked: horizons, probes, physiology.
         report: The page.
         notes: Plain sentences the page carries too.
+        seeds: How many replicates the rows are means over.
     """
 
     rows: list[MetricRow]
     further: list[MetricRow]
     report: Path
     notes: list[str]
+    seeds: int
 
 
 def open_folder(config: RunConfig, out: Path) -> None:
@@ -302,11 +304,12 @@ def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, comma
         },
         ceiling=ceiling,
         half_lives=first.half_lives,
+        seeds=len(replicates),
         notes=notes,
     )
     context = with_further(context, first.further, further)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return Result(rows, further, page, notes)
+    return Result(rows, further, page, notes, len(replicates))
 
 
 def _title(config: RunConfig) -> str:

@@ -248,6 +248,7 @@ def context_of(
     seconds: Mapping[str, float],
     ceiling: Sequence[MetricRow],
     half_lives: HalfLives | None,
+    seeds: int,
     notes: Sequence[str],
 ) -> ReportContext:
     """Return what the report shows beside the rows."""
@@ -263,6 +264,7 @@ def context_of(
         ceiling=ceiling,
         half_lives=half_lives,
         seconds=seconds,
+        seeds=seeds,
         config=config_yaml,
         notes=notes,
     )

@@ -22,7 +22,10 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def over_seeds(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
-    """Return the mean over replicates with a 95 % t interval over the seeds."""
+    """Return the mean over replicates with a 95 % t interval over the seeds.
+
+    `n_subjects` is the mean too: of a seed, whose people may be another's again.
+    """
     if len(tables) == 1:
         return list(tables[0])
     wanted = {(row.arm, row.task, row.subset, row.metric) for row in tables[0]}
@@ -31,7 +34,11 @@ def over_seeds(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
         for row in table:
             grouped.setdefault((row.arm, row.task, row.subset, row.metric), []).append(row)
     return [
-        MetricRow(*key, *t_interval([r.value for r in same]), sum(r.n_subjects for r in same))
+        MetricRow(*key, *t_interval([r.value for r in same]), _mean_size(same))
         for key, same in grouped.items()
         if key in wanted and len(same) == len(tables)
     ]
+
+
+def _mean_size(rows: Sequence[MetricRow]) -> int:
+    return round(sum(row.n_subjects for row in rows) / len(rows))

@@ -71,6 +71,27 @@ def test_resuming_a_finished_run_gives_the_same_numbers(finished):
     assert rows_of(finished) == before
 
 
+def test_several_seeds_are_told_as_means_with_an_interval_over_the_seeds(tmp_path, capsys):
+    """The people of two seeds are others or the same: their number is a seed's, not a sum."""
+    few = ["rounds=1", "simulation.replicates=2", "simulation.arms=[federated]"]
+    assert main([*SMALL, *few, f"out={tmp_path / 'out'}"]) == 0
+    rows = {row["metric"]: row for row in rows_of(tmp_path / "out") if row["arm"] == "federated"}
+    each = [
+        {row["metric"]: row for row in rows_of(tmp_path / "out" / f"seed-{i}")
+         if row["arm"] == "federated" and row["subset"] == rows["auroc"]["subset"]}
+        for i in (0, 1)
+    ]  # fmt: skip
+    first, second = (one["auroc"] for one in each)
+    mean = (first["value"] + second["value"]) / 2
+    assert rows["auroc"]["value"] == pytest.approx(mean)
+    half = 12.7062 * abs(first["value"] - second["value"]) / 2
+    assert rows["auroc"]["high"] == pytest.approx(mean + half, rel=1e-4)
+    people = round((first["n_subjects"] + second["n_subjects"]) / 2)
+    assert rows["auroc"]["n_subjects"] == people
+    assert "2 seeds of" in capsys.readouterr().out
+    assert "in each of 2 seeds" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_folder_in_use_is_refused(finished, capsys):
     assert main([*SMALL, f"out={finished}"]) == 8
     assert "HF-704" in capsys.readouterr().err
