@@ -259,7 +259,8 @@ def told(model, batch):
     """Weights of the evidence that tell its parts apart: 1 a code, a value, a first spread."""
     with torch.no_grad():
         model.encoders["ehr"].evidence.weight[:, :3] = torch.tensor([1.0, 10.0, 100.0])
-        model.encoders["wearable"].evidence.weight.fill_(1000.0)
+        model.encoders["wearable"].evidence.weight[0] = 1000.0
+        model.encoders["wearable"].evidence.weight[1] = -7.0
     return model.evidence(batch)
 
 
@@ -277,6 +278,15 @@ def test_evidence_adds_up_codes_and_averages_wearing_up_to_the_query():
     found = told(model, replace(batch, kv_end=kv_end))
     worn = 1000 * (value + value.square() + mask).sum(-1).mean()
     torch.testing.assert_close(found.flatten(), torch.stack(expected) + torch.tensor([worn, 0.0]))
+
+
+def test_wearing_says_something_else_where_there_is_no_clinic():
+    model = tiny_model(heads=("label",), spread=2, evidence=True)
+    batch = spread_batch()
+    value, mask = batch.wearable[0, 0] * batch.wearable_mask[0, 0], batch.wearable_mask[0, 0]
+    without = replace(batch, code=torch.zeros_like(batch.code))
+    alone = -7 * (value + value.square() + mask).sum(-1).mean()
+    torch.testing.assert_close(told(model, without).flatten(), torch.stack([alone, alone * 0]))
 
 
 def test_evidence_is_the_label_s_alone_and_starts_at_nothing():
