@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 
 from healthfm_core.config import RunConfig, ServerOptimizerConfig
+from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
@@ -37,6 +38,9 @@ from healthfm_simulations.engine.federation import core_apps
 from healthfm_simulations.folds import Fold
 from healthfm_simulations.scoring import Model
 from healthfm_simulations.sites import SimulatedSite
+
+ALONE: Final[tuple[Arm, ...]] = ("local", "ensemble", "centralised")
+"""Arms whose federations have one member."""
 
 Listener = Callable[[str, float], None]
 """Hears of a run's name and of the share of it that is done, in [0, 1]."""
@@ -95,6 +99,8 @@ def train_arm(
         heard: Hears of the progress.
     """
     started = time.monotonic()
+    if arm in ALONE and shares_noise(config):
+        return TrainedArm(note=f"{arm}: it has nobody to share noise with, and is left out")
     own = config_of(arm, config)
     own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
     at_home = own_intercepts and not fold.tests_newcomers
@@ -116,9 +122,15 @@ def train_arm(
 
 
 def config_of(arm: Arm, config: RunConfig) -> RunConfig:
-    """Return the configuration an arm trains with: its way to average, its budget."""
+    """Return the configuration an arm trains with: its way to average, its budget.
+
+    Who trains alone has no sums to hide in.
+    """
     way = "shared" if arm == "fedavg" else "modality"
-    federation = config.federation.model_copy(update={"aggregation": way})
+    changes: dict[str, Any] = {"aggregation": way}
+    if arm in ALONE:
+        changes["secure_aggregation"] = SecureAggregationConfig()
+    federation = config.federation.model_copy(update=changes)
     if arm != "centralised":
         return config.model_copy(update={"federation": federation})
     given = config.simulation.centralised
@@ -133,6 +145,12 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={"federation": federation, "train": config.train.model_copy(update=train)}
     )
+
+
+def shares_noise(config: RunConfig) -> bool:
+    """Whether what hides a person is noise that several sites add together."""
+    sums = config.federation.secure_aggregation
+    return config.privacy.mode == "distributed" or (sums.enabled and sums.epsilon is not None)
 
 
 def federations(

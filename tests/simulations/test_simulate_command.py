@@ -92,6 +92,19 @@ def test_several_seeds_are_told_as_means_with_an_interval_over_the_seeds(tmp_pat
     assert "in each of 2 seeds" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("how", "alone"), [("federation=secure", True), ("privacy=distributed", False)]
+)
+def test_sums_of_sites_are_for_sites_together(tmp_path, capsys, how, alone):
+    """Who trains alone has nobody to hide among: without noise it trains in the open."""
+    few = ["rounds=1", "data.cohort.sites=3", "simulation.arms=[federated,local]"]
+    assert main([*SMALL, *few, how, f"out={tmp_path / 'out'}"]) == 0
+    arms = {row["arm"] for row in rows_of(tmp_path / "out")}
+    assert {"federated", "linear"} <= arms
+    assert ("local" in arms) is alone
+    assert ("local: it has nobody to share noise with" in capsys.readouterr().out) is not alone
+
+
 def test_a_folder_in_use_is_refused(finished, capsys):
     assert main([*SMALL, f"out={finished}"]) == 8
     assert "HF-704" in capsys.readouterr().err
