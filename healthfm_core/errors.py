@@ -39,6 +39,7 @@ CODES: Final[dict[int, str]] = {
     311: "the disk is nearly full",
     312: "a package that is needed for it is not installed",
     313: "another ingest is writing there",
+    314: "a process that reads the input was killed",
     # 4xx federation
     401: "sites run different protocol versions",
     402: "a reply does not fit the contract",

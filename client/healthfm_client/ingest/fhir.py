@@ -8,28 +8,35 @@ not done is set aside, as is what cannot be read, with its place in the file and
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Final
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from healthfm_client.ingest.clock import clock_us, known_zone
 from healthfm_client.ingest.coding import as_float32, joined, tidy
+from healthfm_client.ingest.fhir_files import (
+    BLANK,
+    Piece,
+    entries,
+    files_below,
+    id_of,
+    is_lines,
+    lines,
+    opened,
+    pieces_of,
+)
 from healthfm_client.ingest.fhir_types import (
-    BUNDLE,
     CONTAINED,
-    KIND,
-    RESOURCE,
     VISITS,
     VOCABULARIES,
     Coding,
@@ -39,25 +46,22 @@ from healthfm_client.ingest.fhir_types import (
     Reference,
     Resource,
 )
-from healthfm_client.ingest.linking import linked
+from healthfm_client.ingest.linking import linked, site_key
 from healthfm_client.ingest.molar import unit_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
+from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_client.ingest.source import refuse_empty
-from healthfm_client.ingest.tabular import expanded, unreadable
 from healthfm_core.data.schemas import CODES
 from healthfm_core.data.stream import Aside, EventStream, Found, Part, Texts
 from healthfm_core.errors import IngestError
 
-SUFFIXES: Final = (".ndjson", ".json", ".ndjson.gz", ".json.gz")
 ROWS_AT_ONCE: Final = 200_000
-BUNDLE_AT_MOST: Final = 256 * 1024**2
-"""Bytes of a bundle, which is read at once; a larger one is for a bulk export."""
-LINE_AT_MOST: Final = 32 * 1024**2
 _EVENT_BYTES: Final = 1000
 _NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled", "draft"})
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
 _SEX: Final = {"male": "M", "female": "F"}
 _DAY_US: Final = 86_400 * 1_000_000
+Pieces: TypeAlias = SideBySide[Piece, tuple[int, list[Found]]]
 
 
 class FhirOptions(ReaderOptions):
@@ -67,6 +71,8 @@ class FhirOptions(ReaderOptions):
         None, description="the site's zone (IANA) for times with an offset [as they are written]"
     )
 
+    workers: int = Field(1, ge=1, description="processes that parse the files side by side")
+
     @field_validator("time_zone")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
@@ -75,7 +81,10 @@ class FhirOptions(ReaderOptions):
 
 @dataclass
 class Rows:
-    """Events of a file as they are found, and what was set aside, column by column."""
+    """Events of a file as they are found, and what was set aside, column by column.
+
+    `places` is how many lines or entries were read since the file or piece began.
+    """
 
     subject: list[str] = field(default_factory=list)
     time: list[int | None] = field(default_factory=list)
@@ -84,6 +93,7 @@ class Rows:
     texts: dict[str, str] = field(default_factory=dict)
     aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     set_aside: int = 0
+    places: int = 0
 
     def put_aside(self, reason: str, number: int, kind: str) -> None:
         """Note a resource that gives no event: its place in the file, and its type."""
@@ -125,135 +135,99 @@ class Rows:
 
 def read(path: Path, options: FhirOptions) -> Iterator[Site]:
     """Yield the export as one site."""
-    files = _files(path)
+    files = files_below(path)
     refuse_empty(pa.table({"file": [file.name for file in files]}), path.name)
+    if options.key is not None:
+        site_key(options.key)  # made once, and not by every process
     drugs = _medications(files)
-    parts = tuple(
-        Part(
-            f"{file.parent.name}/{file.name}",
-            max(1, file.stat().st_size // _EVENT_BYTES),
-            partial(_tables, file, options, drugs),
-        )
-        for file in files
-    )
-    yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
+    pieces = [piece for file in files for piece in pieces_of(file)]
+    work = partial(_parsed, options=options, drugs=drugs)
+    with SideBySide(work, pieces, options.workers) as done:
+        parts = tuple(_parts(files, pieces, done, options, drugs))
+        yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
 
 
-def _files(path: Path) -> list[Path]:
-    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [f for f in inside if f.is_file() and f.name.lower().endswith(SUFFIXES)]
+def _parts(
+    files: list[Path],
+    pieces: list[Piece],
+    done: Pieces,
+    options: FhirOptions,
+    drugs: dict[str, Concept],
+) -> Iterator[Part]:
+    at = 0
+    for file in files:
+        own = range(at, at + sum(piece.file == file for piece in pieces[at:]))
+        at = own.stop
+        tables = partial(_part, done, own)
+        if not own:
+            tables = partial(_compressed, file, options, drugs)
+        rows = max(1, file.stat().st_size // _EVENT_BYTES)
+        yield Part(f"{file.parent.name}/{file.name}", rows, tables)
 
 
 def _medications(files: Iterable[Path]) -> dict[str, Concept]:
     """Return the code of each Medication of a bulk export, by its id."""
     found: dict[str, Concept] = {}
     for file in files:
-        if file.name.lower().startswith("medication.") and _is_lines(file):
-            for _, one in _lines(file):
+        if file.name.lower().startswith("medication.") and is_lines(file):
+            for one in lines(Piece(file)):
                 if one is not None and one.id and one.code:
                     found[one.id] = one.code
     return found
 
 
-def _tables(file: Path, options: FhirOptions, drugs: dict[str, Concept]) -> Iterator[Found]:
+def _parsed(
+    piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
+) -> tuple[int, list[Found]]:
+    """Return how many lines or entries a piece has, and what is in them."""
+    found: list[Found] = []
+    places = 0
+    for rows in _rows(piece, options.time_zone, drugs):
+        found += rows.tables(options, piece.file.name)
+        places = rows.places
+    return places, found
+
+
+def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[Rows]:
+    """Yield what is in a piece, so many rows at a time."""
     rows = Rows()
-    found = _lines(file) if _is_lines(file) else _entries(file, drugs := dict(drugs))
-    for number, one in found:
+    first = 1 if is_lines(piece.file) else 0
+    found = lines(piece) if first else entries(piece.file, drugs := dict(drugs))
+    for number, one in enumerate(found, first):
+        rows.places = number + 1 - first
         if one is None:
             rows.put_aside("not_fhir", number, "unknown")
-        elif reason := _events(one, rows, options.time_zone, drugs):
+        elif one is not BLANK and (reason := _events(one, rows, zone, drugs)):
             rows.put_aside(reason, number, one.resourceType)
         if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
-            yield from rows.tables(options, file.name)
-            rows = Rows()
-    yield from rows.tables(options, file.name)
+            yield rows
+            rows = Rows(places=rows.places)
+    yield rows
 
 
-def _is_lines(file: Path) -> bool:
-    return ".ndjson" in file.name.lower()
+def _part(pieces: Pieces, own: range) -> Iterator[Found]:
+    """Yield what is in the pieces of a file, places counted from its beginning."""
+    before = 0
+    for count, found in pieces.results(own):
+        for one in found:
+            yield _behind(one, before) if isinstance(one, Aside) and before else one
+        before += count
 
 
-def _open(file: Path) -> IO[bytes]:
-    try:
-        if not file.name.lower().endswith(".gz"):
-            return file.open("rb", buffering=1 << 20)
-        with file.open("rb") as raw:
-            expanded(raw.read(1 << 20), file)
-        return io.BufferedReader(gzip.open(file, "rb"), 1 << 20)
-    except OSError as error:
-        raise unreadable(file, "it cannot be opened") from error
+def _behind(aside: Aside, before: int) -> Aside:
+    at = aside.rows.column_names.index("number")
+    return Aside(aside.reason, aside.rows.set_column(at, "number", pc.add(aside.rows[at], before)))
 
 
-def _lines(file: Path) -> Iterator[tuple[int, Resource | None]]:
-    """Yield (line, resource), None for a line that is none; blank lines are passed over."""
-    try:
-        with _open(file) as lines:
-            number = 0
-            while line := lines.readline(LINE_AT_MOST):
-                number += 1
-                if line.isspace():
-                    continue
-                yield number, _decoded(line)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(file, "it is cut off or damaged") from error
-
-
-def _decoded(text: bytes | msgspec.Raw) -> Resource | None:
-    try:
-        return RESOURCE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _passed_over(text)
-
-
-def _passed_over(text: bytes | msgspec.Raw) -> Resource | None:
-    """Return a resource of a type that is not read, whatever else it is; None for others."""
-    try:
-        kind = KIND.decode(text).resourceType
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return Resource(kind) if kind and kind not in _MAKERS else None
-
-
-def _entries(file: Path, drugs: dict[str, Concept]) -> Iterator[tuple[int, Resource | None]]:
-    """Yield (entry, resource) of a bundle, or of a file with one resource.
-
-    Args:
-        file: The file.
-        drugs: Medications of the bundle are added to it.
-    """
-    try:
-        with _open(file) as whole:
-            text = whole.read(BUNDLE_AT_MOST + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(file, "it is cut off or damaged") from error
-    if len(text) > BUNDLE_AT_MOST:
-        raise unreadable(file, f"the bundle is over {BUNDLE_AT_MOST // 1024**2} MB; use ndjson")
-    try:
-        bundle = BUNDLE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(file, "it is no FHIR resource in JSON") from error
-    if bundle.resourceType != "Bundle":
-        yield 0, _decoded(text)
-        return
-    found = [_decoded(e.resource) for e in bundle.entry]
-    for entry, one in zip(bundle.entry, found, strict=True):
-        if one is not None and one.resourceType == "Medication" and one.code:
-            drugs[_id_of(entry.fullUrl)] = drugs[one.id or ""] = one.code
-        if one is not None and one.resourceType == "Patient" and entry.fullUrl:
-            one.id = _id_of(entry.fullUrl) or one.id
-    yield from enumerate(found)
-
-
-@lru_cache(1 << 18)
-def _id_of(reference: str | None) -> str:
-    """Return the id at the end of a reference: ``Patient/7``, an address, ``urn:uuid:…``."""
-    plain = re.sub(r"/_history/[^/]*$", "", reference or "")
-    return re.split(r"[/:#]", plain)[-1]
+def _compressed(file: Path, options: FhirOptions, drugs: dict[str, Concept]) -> Iterator[Found]:
+    """Yield what is in compressed lines, which are read from their beginning, as they come."""
+    for rows in _rows(Piece(file), options.time_zone, drugs):
+        yield from rows.tables(options, file.name)
 
 
 def _subject(one: Resource) -> str:
     reference: Reference | None = one.subject or one.patient
-    return _id_of(reference.reference) if reference is not None else ""
+    return id_of(reference.reference) if reference is not None else ""
 
 
 def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> str:
@@ -399,7 +373,7 @@ def _drug(one: Resource, drugs: dict[str, Concept]) -> Concept | None:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return next((c.code for c in inside if c.id == wanted[1:]), None)
-    return drugs.get(_id_of(wanted))
+    return drugs.get(id_of(wanted))
 
 
 def code_of(concept: Concept | None) -> str | None:
@@ -461,11 +435,11 @@ _MAKERS: Final[dict[str, _Maker]] = {
 
 def sniff(path: Path) -> bool:
     """Whether the first file is a resource or a bundle of FHIR's."""
-    files = _files(path)
+    files = files_below(path)
     if not files:
         return False
     try:
-        with _open(files[0]) as file:
+        with opened(files[0]) as file:
             head = file.read(4096)
     except (IngestError, OSError, EOFError, zlib.error):
         return False

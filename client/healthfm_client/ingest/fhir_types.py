@@ -123,6 +123,20 @@ class Bundle(Struct, gc=False):
     entry: list[Entry] = []
 
 
+READ: Final = frozenset(
+    {
+        "Patient",
+        "Encounter",
+        "Condition",
+        "Observation",
+        "MedicationRequest",
+        "MedicationAdministration",
+        "Procedure",
+        "Immunization",
+        "DiagnosticReport",
+    }
+)
+"""The types that become events."""
 RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)
 KIND: Final = msgspec.json.Decoder(Kind)

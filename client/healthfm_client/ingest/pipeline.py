@@ -96,7 +96,7 @@ def _work(path: Path, out: Path, options: ReaderOptions) -> Path:
     """Return the folder that outlasts an interruption; those of other sources to `out` go."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    said = f"{facts}{options.model_dump_json()}{version('healthfm')}"
+    said = f"{facts}{options.model_dump_json(exclude={'workers'})}{version('healthfm')}"
     work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
     for other in work_folders(out):
         if other != work:
