@@ -204,6 +204,24 @@ def test_codes_of_known_systems_keep_the_name_they_come_with(tmp_path):
     }
 
 
+def test_one_test_under_two_codes_in_two_units_is_one_code(tmp_path):
+    (tmp_path / "in").mkdir()
+    amount = {"code": named(LOINC, "14682-9", "Creatinine [Moles/volume]")}
+    mass = {"code": named(LOINC, "2160-0", "Creatinine [Mass/volume]")}
+    found = [
+        observation(**amount, valueQuantity={"value": 100, "code": "umol/L"}),
+        observation(**mass, valueQuantity={"value": 2, "code": "mg/dL"}),
+    ]
+    (tmp_path / "in" / "all.ndjson").write_text("\n".join(map(json.dumps, found)))
+    (out,) = ingest("fhir", tmp_path / "in", tmp_path / "out")
+    code = "LOINC//2160-0//mg/dL"
+    assert [(c, v) for _, c, v in rows(out)] == [(code, pytest.approx(1.1312)), (code, 2.0)]
+    said = dict(
+        duckdb.sql(f"select code, description from '{out}/metadata/codes.parquet'").fetchall()
+    )
+    assert said == {code: "Creatinine [Mass/volume]", code[:-7]: "Creatinine [Mass/volume]"}
+
+
 @pytest.fixture(scope="module")
 def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
     """Synthetic people: the resources of each bundle, and the store made of them."""

@@ -7,7 +7,7 @@ import zipfile
 import duckdb
 import pytest
 
-from healthfm_client.ingest.molar import G_PER_MOL_OF_AMOUNT, G_PER_MOL_OF_MASS, unit_of
+from healthfm_client.ingest.molar import G_PER_MOL_OF_MASS, OF_AMOUNT, lab_of, unit_of
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,6 @@ from healthfm_client.ingest.molar import G_PER_MOL_OF_AMOUNT, G_PER_MOL_OF_MASS,
     [
         ("LOINC//2345-7", "mmol/L", 5.0, "mg/dL", 90.08),
         ("LOINC//2345-7", "mg/dL", 90.0, "mg/dL", 90.0),
-        ("LOINC//15074-8", "mg/dL", 90.0, "mmol/L", 4.996),
         ("LOINC//2160-0", "umol/L", 100.0, "mg/dL", 1.131),
         ("LOINC//2093-3", "mmol/L", 5.0, "mg/dL", 193.3),
         ("LOINC//3094-0", "mmol/L", 5.0, "mg/dL", 14.01),
@@ -28,6 +27,25 @@ def test_a_number_is_brought_to_what_its_code_says(code, text, value, unit, beco
     found = unit_of(code, text)
     assert found.name == unit
     assert value * found.factor + found.offset == pytest.approx(becomes, rel=1e-3)
+
+
+@pytest.mark.parametrize("amount", [("14682-9", "umol/L", 100.0), ("14682-9", "mg/dL", 1.1312)])
+def test_codes_of_an_amount_and_of_a_mass_meet(amount):
+    """Creatinine at two sites: 100 µmol/L under one code is 1.1312 mg/dL under the other."""
+    code, unit, value = amount
+    test, its = lab_of(f"LOINC//{code}", unit)
+    assert (test, its.name) == ("LOINC//2160-0", "mg/dL")
+    assert value * its.factor + its.offset == pytest.approx(1.1312, rel=1e-4)
+
+
+def test_an_amount_in_no_unit_of_either_keeps_its_code():
+    assert lab_of("LOINC//14682-9", "mmol") == ("LOINC//14682-9", unit_of("", "mmol"))
+    assert lab_of("LOINC//14682-9", None)[0] == "LOINC//14682-9"
+    assert lab_of("SNOMED//14682-9", "umol/L")[0] == "SNOMED//14682-9"
+
+
+def test_every_mass_that_an_amount_becomes_has_a_molar_mass():
+    assert set(OF_AMOUNT.values()) <= set(G_PER_MOL_OF_MASS)
 
 
 @pytest.mark.realdata
@@ -44,7 +62,9 @@ def test_the_codes_are_what_loinc_calls_them(shared_data, tmp_path):
         ).fetchall()
     )
     masses = {code: named[code] for code in G_PER_MOL_OF_MASS if code in named}
-    amounts = {code: named[code] for code in G_PER_MOL_OF_AMOUNT if code in named}
+    amounts = {code: named[code] for code in OF_AMOUNT if code in named}
     assert len(masses) >= 8
     assert all("[Mass/volume]" in text for text in masses.values()), masses
     assert all("[Moles/volume]" in text for text in amounts.values()), amounts
+    pairs = [(named[a], named[m]) for a, m in OF_AMOUNT.items() if {a, m} <= named.keys()]
+    assert all(a.replace("[Moles", "[Mass") == m for a, m in pairs), pairs

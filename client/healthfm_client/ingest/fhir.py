@@ -47,7 +47,7 @@ from healthfm_client.ingest.fhir_types import (
     Resource,
 )
 from healthfm_client.ingest.linking import linked, site_key
-from healthfm_client.ingest.molar import unit_of
+from healthfm_client.ingest.molar import lab_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_client.ingest.source import refuse_empty
@@ -312,7 +312,7 @@ def _observation(
 
 def _name(code: str, named: str, one: Resource | Component, rows: Rows) -> None:
     """Note what an observation's code means, and with its answer where that is a code too."""
-    if named not in rows.texts:
+    if named not in rows.texts and named.startswith(code):
         text, answer = text_of(one.code), text_of(one.valueCodeableConcept)
         rows.texts.setdefault(code, text)
         rows.texts[named] = f"{text}: {answer}" if text and answer else text
@@ -337,8 +337,8 @@ def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
 @lru_cache(1 << 16)
 def _measured(code: str, unit: str | None) -> tuple[str, float, float]:
     """Return the code with its unit behind it, and the factor and offset of its numbers."""
-    its = unit_of(code, unit)
-    return joined(code, its.name), its.factor, its.offset
+    test, its = lab_of(code, unit)
+    return joined(test, its.name), its.factor, its.offset
 
 
 def _when(one: Resource, zone: str | None) -> int | None:

@@ -1,8 +1,9 @@
-"""Masses and amounts of substance of one laboratory test brought to the unit of its code.
+"""Masses and amounts of substance of one laboratory test brought to one code and unit.
 
-LOINC says of a test whether its result is a mass or an amount ([Mass/volume], [Moles/volume]), but
-sites map both to either. Where the molar mass of what was measured is known for certain, its number
-is converted to what the code says; elsewhere the two stay two codes, which `describe` lists.
+LOINC has a code for the mass of what was measured ([Mass/volume]) and one for its amount
+([Moles/volume]), and sites map results of both kinds to either. Where the molar mass is known for
+certain, all meet under the mass's code, in mg/dL; elsewhere they stay two codes, which `describe`
+lists.
 """
 
 from __future__ import annotations
@@ -30,22 +31,39 @@ G_PER_MOL_OF_MASS: Final = {
     "2571-8": 885.43,  # triglyceride, as triolein
 }
 """LOINC code of a mass in a volume → g/mol of what is measured."""
-G_PER_MOL_OF_AMOUNT: Final = {
-    "15074-8": 180.156,
-    "14647-2": 386.65,
-    "14646-4": 386.65,
-    "22748-8": 386.65,
-    "14682-9": 113.12,
-    "14631-6": 584.66,
-    "2000-8": 40.078,
-    "2601-3": 24.305,
-    "14879-1": 30.974,
-    "14933-6": 168.11,
-    "14798-3": 55.845,
-    "14927-8": 885.43,
+OF_AMOUNT: Final = {
+    "15074-8": "2339-0",  # glucose, in blood
+    "14749-6": "2345-7",
+    "14647-2": "2093-3",
+    "14646-4": "2085-9",
+    "22748-8": "2089-1",
+    "14682-9": "2160-0",
+    "14631-6": "1975-2",
+    "2000-8": "17861-6",
+    "2601-3": "19123-9",
+    "14879-1": "2777-1",
+    "14933-6": "3084-1",
+    "14798-3": "2498-4",
+    "14927-8": "2571-8",
 }
-"""LOINC code of an amount in a volume → g/mol, in the order above; urea is left out, since a mass
-of it may be of urea or of its nitrogen."""
+"""LOINC code of an amount in a volume → that of the mass: same component and system, in the order
+above. Urea is left out, since a mass of it may be of urea or of its nitrogen."""
+
+
+@lru_cache(1 << 14)
+def lab_of(code: str, text: str | None) -> tuple[str, Unit]:
+    """Return the code that a value is put under, without a unit, and what to do with the value.
+
+    Args:
+        code: ``LOINC//14749-6``, without a unit.
+        text: The unit, as the source writes it.
+    """
+    mass = OF_AMOUNT.get(code.removeprefix(_LOINC)) if code.startswith(_LOINC) else None
+    if mass is not None:
+        unit = unit_of(_LOINC + mass, text)
+        if unit.name == MASS:
+            return _LOINC + mass, unit
+    return code, unit_of(code, text)
 
 
 @lru_cache(1 << 14)
@@ -60,8 +78,6 @@ def unit_of(code: str, text: str | None) -> Unit:
     test = code.removeprefix(_LOINC) if code.startswith(_LOINC) else ""
     if unit.name == AMOUNT and test in G_PER_MOL_OF_MASS:
         return _scaled(unit, MASS, G_PER_MOL_OF_MASS[test] / 10)
-    if unit.name == MASS and test in G_PER_MOL_OF_AMOUNT:
-        return _scaled(unit, AMOUNT, 10 / G_PER_MOL_OF_AMOUNT[test])
     return unit
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.coding import combine, converted, joined
-from healthfm_client.ingest.molar import unit_of
+from healthfm_client.ingest.molar import lab_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import (
@@ -182,8 +182,8 @@ def _name(
         said = concepts.code(answer).replace("//", ":") if answer else ""
         return joined(code, said), 1.0, 0.0
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
-    its = unit_of(code, known[2] if known[0] == "UCUM" else unit_text)
-    return joined(code, its.name), its.factor, its.offset
+    test, its = lab_of(code, known[2] if known[0] == "UCUM" else unit_text)
+    return joined(test, its.name), its.factor, its.offset
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
