@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from healthfm_client.ingest import ingest
@@ -52,6 +54,15 @@ def test_a_row_per_day_becomes_the_same(tmp_path):
     assert str(table["start"][0].as_py()) == "2004-01-02 00:00:00"
     assert np.array_equal(np.array(table["value"].to_pylist()), counts[:7])
     assert np.array(table["mask"].to_pylist()).all()
+
+
+def test_a_day_without_counts_is_set_aside(tmp_path):
+    counts = pa.array([[1] * 1440, None], pa.list_(pa.int16()))
+    days = pa.table({"subject_id": [1, 2], "day_index": [1, 1], "counts": counts})
+    pq.write_table(days, tmp_path / "days.parquet")
+    store = one(tmp_path / "days.parquet", tmp_path)
+    assert store.subjects().tolist() == [1]
+    assert store.rejected == {"beyond_the_week": 1}
 
 
 def test_a_table_without_a_single_minute_is_refused(tmp_path):

@@ -76,6 +76,16 @@ def test_a_cdm_becomes_its_events_and_says_what_it_set_aside(tmp_path):
     assert store.rejected == REJECTED
 
 
+def test_a_visit_that_ends_in_the_far_future_is_set_aside(tmp_path):
+    lines = TABLES["visit_occurrence"].splitlines()
+    cells = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
+    cells |= {name: "3980-01-01" for name in cells if name.startswith("visit_end")}
+    tables = TABLES | {"visit_occurrence": f"{lines[0]}\n{','.join(cells.values())}\n"}
+    store = one(cdm(tmp_path / "cdm", tables), tmp_path)
+    assert store.rejected["after_today"] == 1
+    assert "Visit//IP//END" not in {code for *_, code, _ in rows(store)}
+
+
 def test_codes_have_their_names_and_what_is_above_them(tmp_path):
     store = one(cdm(tmp_path / "cdm"), tmp_path)
     found = duckdb.sql(f"select * from '{store.path}/metadata/codes.parquet'").fetchall()

@@ -134,12 +134,19 @@ def _days(rows: pa.Table, weeks: Weeks) -> None:
     for row, who in enumerate(everyone.tolist()):
         day = weeks.days.get(who, 0)
         weeks.days[who] = day + 1
-        counts = rows["counts"][row].values.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        counts = _numbers(rows["counts"][row].values)
         if day >= DAYS_WORN or len(counts) != MINUTES:
             weeks.aside.setdefault("beyond_the_week", []).append(rows.slice(row, 1))
         else:
             wave = int(rows["wave"][row].as_py())
             weeks.add(who, wave, day * MINUTES, np.asarray(counts, np.float32))
+
+
+def _numbers(cells: pa.Array | None) -> npt.NDArray[np.float64]:
+    """Return a day's counts, none of one that is null."""
+    if cells is None:
+        return np.zeros(0)
+    return np.asarray(cells.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64)
 
 
 def _files(path: Path) -> list[TableFile]:

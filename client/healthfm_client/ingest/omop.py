@@ -199,7 +199,7 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
             yield rows
             continue
         began, ended = (rows[name].cast(pa.int64()) for name in ("time", "end"))
-        days = pc.divide(pc.cast(pc.subtract(ended, began), pa.float64()), 86_400e6)
+        days = pc.divide(pc.cast(pc.subtract(ended, began), pa.float64(), safe=False), 86_400e6)
         backwards = pc.fill_null(pc.less(days, -1.0), False)
         if pc.any(backwards).as_py():
             yield Aside("ends_before_it_starts", _readable(rows.filter(backwards)))
