@@ -208,10 +208,18 @@ def installed(folder: Path) -> Kit | None:
 
 
 def write_for_tls(kit: Kit, folder: Path) -> tuple[Path, Path]:
-    """Write the roots to trust and the site's certificate as files and return their paths."""
+    """Return files with the roots to trust and the site's certificate, written where they differ.
+
+    So a site whose disk is full still connects, and says that it is.
+    """
     roots, certificate = folder / "roots.pem", folder / CERTIFICATE
-    files.replace(roots, b"".join(pem(root) for root in (kit.root, *kit.older)))
-    files.replace(certificate, pem(kit.certificate))
+    wanted = {
+        roots: b"".join(pem(root) for root in (kit.root, *kit.older)),
+        certificate: pem(kit.certificate),
+    }
+    for path, data in wanted.items():
+        if not path.is_file() or path.read_bytes() != data:
+            files.replace(path, data)
     return roots, certificate
 
 

@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from healthfm_core.errors import RunError
-from healthfm_server.flower import replies
+from healthfm_server.flower import of_node, replies
 
 POLL_S: Final = 0.1
 """Shortest pause between two looks at a grid that had nothing new."""
@@ -106,8 +106,9 @@ class Exchange:
         if self._stopped():
             raise told_to_stop()
         for reply in replies(self._grid, list(self._owed), self._folder):
-            if self._owed.pop(reply.metadata.reply_to_message_id, None) is not None:
-                yield reply
+            owed = self._owed.pop(reply.metadata.reply_to_message_id, None)
+            if owed is not None:
+                yield of_node(reply, owed[0])
             del reply
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from flwr.app import Array, Error, Message
 from flwr.app.message import make_message
 from flwr.app.message.arraychunk import ArrayChunk
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as KnownMessage
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
@@ -68,6 +68,13 @@ def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]
     for known, tree in zip(found.messages_list, found.message_object_trees, strict=True):
         yield _fetched(grid, client, known, tree.object_id, folder)
         gc.collect()  # messages lie in circles of references: each would hold a model till later
+
+
+def of_node(reply: Message, node: int) -> Message:
+    """Return a reply; one that the SuperLink makes for a node it lost becomes that node's."""
+    if reply.has_error() and reply.metadata.src_node_id == SUPERLINK_NODE_ID:
+        reply.metadata.__dict__["_src_node_id"] = node
+    return reply
 
 
 def _fetched(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 
 import tests.quiet_flower
 from healthfm_client.app import make_app as make_client_app
@@ -63,6 +64,10 @@ class FaultyGrid(InProcessGrid):
                         reply.metadata.reply_to_message_id
                     )
                     yield error
+                case "gone":
+                    asked = _question(reply).metadata
+                    asked.__dict__["_message_id"] = reply.metadata.reply_to_message_id
+                    yield create_message_error_unavailable_res_message(asked, "node_unavail")
                 case "empty":
                     reply.content = RecordDict()
                     yield reply
@@ -100,6 +105,14 @@ def test_a_reply_that_does_not_come_or_is_none_costs_the_round_that_site_only(
         list("abc"),
     ]
     assert store.history()[1]["set_aside"]["b"]
+
+
+def test_a_node_that_the_superlink_lost_is_named_with_the_reason(tmp_path: Path) -> None:
+    """The SuperLink answers in its own name; that was dropped, and the site said to be late."""
+    grid = FaultyGrid(small.three_sites(tmp_path), {(2, protocol.TRAIN, 1): "gone"})
+    first = _run(grid, tmp_path / "run").history()[0]
+    assert first["answered"] == ["a", "c"]
+    assert "Node Unavailable" in first["set_aside"]["b"]
 
 
 def test_an_alarm_is_in_every_row_and_on_record_once(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import zipfile
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,6 +59,38 @@ def test_a_kit_is_installed_by_the_fingerprint_that_was_told(
     roots, certificate = write_for_tls(kit, tmp_path / "study")
     assert roots.read_bytes() == authority.roots_pem()
     assert certificate.read_bytes().startswith(b"-----BEGIN CERTIFICATE")
+
+
+@pytest.fixture
+def full_disk():
+    """A disk that takes no byte more, while it is entered."""
+
+    @contextmanager
+    def full():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
+
+
+def test_a_site_with_a_full_disk_still_connects(authority, keys, request_file, tmp_path, full_disk):
+    """Else the coordinator hears of a site that is silent, not of HF-507."""
+    folder = tmp_path / "study"
+    data = kit_of(authority, request_file)
+    kit = install_kit(data, folder, keys, root_fingerprint=authority.fingerprint)
+    before = write_for_tls(kit, folder)
+    before[0].write_bytes(b"of an older kit")
+    with full_disk(), pytest.raises(OSError, match="large"):
+        write_for_tls(kit, folder)
+    assert not [path for path in folder.iterdir() if "partial" in path.name]
+    write_for_tls(kit, folder)
+    with full_disk():
+        assert write_for_tls(kit, folder) == before
+    assert before[0].read_bytes() == authority.roots_pem()
 
 
 def test_without_the_fingerprint_nothing_is_installed(authority, keys, request_file, tmp_path):
