@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -166,3 +167,27 @@ def test_a_second_run_of_the_same_name_is_refused(study, order):
         RunOrder.give(study.runs, "first", RunConfig(), nodes=1)
     with pytest.raises(RunError, match="HF-722"):
         RunOrder.find(study.runs, "second")
+
+
+def test_flowers_database_is_made_smaller_while_no_run_is_on(steward, study, order, monkeypatch):
+    asked = []
+    monkeypatch.setattr("healthfm_server.deploy.steward.give_back", asked.append)
+    steward.look(1000.0)
+    assert order.done().state == "running"
+    assert asked == []
+    order.want("paused")
+    steward.look(1001.0)
+    assert asked == [study.database]
+    steward.look(1002.0)
+    assert asked == [study.database]
+    steward.look(1700.0)
+    assert asked == [study.database] * 2
+
+
+def test_a_database_in_use_is_left_for_later(steward, monkeypatch, caplog):
+    def locked(path):
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr("healthfm_server.deploy.steward.give_back", locked)
+    steward.look(1000.0)
+    assert "cannot be made smaller now (database is locked)" in caplog.text

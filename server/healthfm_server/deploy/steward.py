@@ -8,6 +8,7 @@ on at the round it was in.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from typing import Final
 import httpx
 
 from healthfm_server.deploy.audit import AuditLog
+from healthfm_server.deploy.database import give_back
 from healthfm_server.deploy.flower import ENDED, Control, FlowerRun
 from healthfm_server.deploy.orders import Done, RunOrder
 from healthfm_server.deploy.study import StudyFolder
@@ -32,6 +34,9 @@ HOPELESS: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 7
 
 CRL_S: Final = 24 * 3600.0
 """Between two writings of the revocation list, which is good for 30 days."""
+
+SHRINK_S: Final = 600.0
+"""Between two looks at the size of Flower's database, while no run is on."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ class Steward:
         self._control = control
         self._log = log
         self._published = 0.0
+        self._shrunk = 0.0
         self._rounds: dict[str, int] = {}
 
     def run(self) -> None:
@@ -73,12 +79,26 @@ class Steward:
         if now - self._published > CRL_S:
             self._study.publish(self._study.authority())
             self._published = now
+        states = set()
         for order in RunOrder.all(self._study.runs):
             before = order.done()
             after = self._tend(order, before, now)
+            states.add(after.state)
             if after != before:
                 order.note(after)
                 self._tell(order, before, after)
+        if not states & {"running", "waiting"} and now - self._shrunk > SHRINK_S:
+            self._shrink()
+            self._shrunk = now
+
+    def _shrink(self) -> None:
+        try:
+            freed = give_back(self._study.database)
+        except sqlite3.Error as error:
+            _log.warning("Flower's database cannot be made smaller now (%s)", error)
+            return
+        if freed:
+            self._log.note("database made smaller", {"bytes": freed})
 
     def _tend(self, order: RunOrder, done: Done, now: float) -> Done:
         if done.state == "finished":
