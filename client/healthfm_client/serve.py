@@ -30,16 +30,19 @@ _log = logging.getLogger(__name__)
 def serve_node(site: SiteFolder) -> None:
     """Be the node: ask the coordinator for work, for ever; a refusal is tried again."""
     from healthfm_client.flower import NodeSettings, run_node
+    from healthfm_client.renewal import keep_valid
 
-    settings, kit = site.settings(), site.kit()
+    settings, kit, tls = site.settings(), site.kit(), site.tls()
     if settings.proxy is not None:
         os.environ["HTTPS_PROXY"] = settings.proxy
     site.stopped.mkdir(parents=True, exist_ok=True)
+    proxy = os.environ.get("HTTPS_PROXY")
+    threading.Thread(target=keep_valid, args=(site, tls, proxy), daemon=True).start()
     try:
         run_node(
             NodeSettings(
                 address=address_of(kit),
-                tls=site.tls(),
+                tls=tls,
                 key=SiteKeys.load(site.keys).node,
                 secret=site.secret(),
                 port=settings.port,

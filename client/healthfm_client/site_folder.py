@@ -114,14 +114,17 @@ class SiteFolder:
 
     def tls(self) -> ssl.SSLContext:
         """Return a context that shows the site's certificate and trusts the study's roots alone."""
-        kit = self.kit()
-        SiteKeys.load(self.keys)
-        roots, certificate = write_for_tls(kit, self.study)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.show_certificate(context)
+        return context
+
+    def show_certificate(self, context: ssl.SSLContext) -> None:
+        """Let a context show the certificate of the kit that is here now, and trust its roots."""
+        SiteKeys.load(self.keys)
+        roots, certificate = write_for_tls(self.kit(), self.study)
         context.load_verify_locations(roots)
         context.load_cert_chain(certificate, self.keys / TLS_KEY)
-        return context
 
 
 def address_of(kit: Kit) -> str:

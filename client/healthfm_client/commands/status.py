@@ -11,6 +11,7 @@ from healthfm_client.commands import Command, say, takes_site
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
 from healthfm_client.processes import supervision
+from healthfm_client.renewal import renews_from
 from healthfm_client.schedule import open_now
 from healthfm_core.trust.certificates import now_utc
 
@@ -48,6 +49,7 @@ def status(home: SiteHome) -> dict[str, Any]:
         "study": kit.study,
         "server": kit.url,
         "certificate_until": f"{kit.certificate.not_valid_after_utc:%Y-%m-%d}",
+        "certificate_renews_from": f"{renews_from(kit):%Y-%m-%d}",
         "state": home.state(),
         "works_at_this_hour": open_now(policy.hours, policy.timezone, now_utc()),
         "processes_run": supervisor.config.exists() and supervisor.runs(),

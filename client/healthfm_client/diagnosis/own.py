@@ -10,12 +10,14 @@ from healthfm_client.description.facts import describe
 from healthfm_client.diagnosis import Finding, passed
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
+from healthfm_client.renewal import renews_from
 from healthfm_core.data.layout import stores_below
 from healthfm_core.data.store import SiteStore
-from healthfm_core.trust.certificates import check_valid_now, now_utc
+from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 
-SOON_DAYS: Final = 30
+LATE_DAYS: Final = 7
+"""A certificate that has not renewed itself for so long is told of."""
 
 
 def enrolment(home: SiteHome) -> Iterator[Finding]:
@@ -34,11 +36,11 @@ def enrolment(home: SiteHome) -> Iterator[Finding]:
     until = kit.certificate.not_valid_after_utc
     left = (until - now_utc()).days
     seen = f"until {until:%Y-%m-%d}, {left} days"
-    if left < SOON_DAYS:
-        do = "send the coordinator request.zip again and ask for a new kit"
+    if left < RENEWED_DAYS - LATE_DAYS:
+        do = "it renews itself while joined; else send the coordinator request.zip for a new kit"
         yield Finding("certificate", "warn", seen, do)
     else:
-        yield passed("certificate", seen)
+        yield passed("certificate", f"{seen}; renews itself from {renews_from(kit):%Y-%m-%d} on")
 
 
 def log(home: SiteHome) -> Iterator[Finding]:

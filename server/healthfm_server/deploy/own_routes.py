@@ -15,9 +15,11 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
+from healthfm_core.trust.registry import RegisteredSite
 from healthfm_core.trust.request import read_request
 from healthfm_server.deploy.audit import AuditLog
 from healthfm_server.deploy.orders import RunOrder, Wanted
+from healthfm_server.deploy.renewal import Renewals
 from healthfm_server.deploy.status import study_status
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.deploy.tls import PEER
@@ -44,6 +46,7 @@ class OwnRoutes:
     def __init__(self, study: StudyFolder, log: AuditLog) -> None:
         self._study = study
         self._log = log
+        self._renewals = Renewals(study)
         self._release = {
             "study": study.settings.study,
             "release": version("healthfm"),
@@ -57,13 +60,13 @@ class OwnRoutes:
             Route("/v1/healthfm/status", self.status, methods=["GET"]),
             Route("/v1/healthfm/runs/{name}/{action}", self.order, methods=["POST"]),
             Route("/v1/healthfm/enrolment", self.enrolment, methods=["POST"]),
+            Route("/v1/healthfm/renewal", self.renewal, methods=["POST"]),
         ]
 
     async def hello(self, request: Request) -> Response:
         """Tell a site with a certificate, or anyone with a token, that they are known here."""
-        peer = request.scope.get(PEER)
-        site = self._study.sites.sites().get(peer.name) if peer else None
-        if site is not None and not site.revoked:
+        site = self._site(request)
+        if site is not None:
             return JSONResponse({**self._release, "site": site.name})
         token = self._token(request, "look")
         if isinstance(token, Response):
@@ -87,6 +90,25 @@ class OwnRoutes:
         order.want(_WANTED[action])
         self._log.note(f"run {action}", {"run": order.name, "by": token.name})
         return JSONResponse({"run": order.name, "wanted": order.wanted})
+
+    async def renewal(self, request: Request) -> Response:
+        """Give a site its new kit, or take its request for one."""
+        site = self._site(request)
+        if site is None:
+            return Response("no certificate of a site", 401)
+        data = b""
+        async for piece in request.stream():
+            data += piece
+            if len(data) > MOST_BYTES:
+                return Response("too large", 413)
+        kit = self._renewals.ask(site, data)
+        return Response(status_code=202) if kit is None else Response(kit)
+
+    def _site(self, request: Request) -> RegisteredSite | None:
+        """Return the site that calls, None where none does that may."""
+        peer = request.scope.get(PEER)
+        site = self._study.sites.sites().get(peer.name) if peer else None
+        return None if site is None or site.revoked else site
 
     async def enrolment(self, request: Request) -> Response:
         """Take a site's request for the coordinator to look at and sign."""

@@ -20,6 +20,7 @@ from healthfm_server.deploy.audit import AuditLog
 from healthfm_server.deploy.database import give_back
 from healthfm_server.deploy.flower import ENDED, Control, FlowerRun
 from healthfm_server.deploy.orders import Done, RunOrder
+from healthfm_server.deploy.renewal import Renewals
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.locks import held
 
@@ -54,6 +55,7 @@ class Steward:
         self._study = study
         self._control = control
         self._log = log
+        self._renewals = Renewals(study)
         self._published = 0.0
         self._shrunk = 0.0
         self._rounds: dict[str, int] = {}
@@ -79,6 +81,7 @@ class Steward:
         if now - self._published > CRL_S:
             self._study.publish(self._study.authority())
             self._published = now
+        self._renewals.sign(self._log)
         states = set()
         for order in RunOrder.all(self._study.runs):
             before = order.done()
