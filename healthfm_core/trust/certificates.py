@@ -33,9 +33,9 @@ from healthfm_core.errors import TrustError
 
 ROOT_DAYS: Final = 3652
 LEAF_DAYS: Final = 397
+"""A server's or a site's certificate: thirteen months, so that a yearly habit renews it in time."""
 RENEWED_DAYS: Final = 60
 """So long before its end a site's certificate is renewed."""
-"""A server's or a site's certificate: thirteen months, so that a yearly habit renews it in time."""
 BACKDATED: Final = timedelta(minutes=10)
 """A new certificate is valid already where the clock is this much behind."""
 
