@@ -96,11 +96,9 @@ class OwnRoutes:
         site = self._site(request)
         if site is None:
             return Response("no certificate of a site", 401)
-        data = b""
-        async for piece in request.stream():
-            data += piece
-            if len(data) > MOST_BYTES:
-                return Response("too large", 413)
+        data = await _body(request)
+        if data is None:
+            return Response("too large", 413)
         kit = self._renewals.ask(site, data)
         return Response(status_code=202) if kit is None else Response(kit)
 
@@ -117,11 +115,9 @@ class OwnRoutes:
             return token
         folder = self._study.path / "requests"
         waiting = len(list(folder.glob("*.zip"))) if folder.is_dir() else 0
-        data = b""
-        async for piece in request.stream():
-            data += piece
-            if len(data) > MOST_BYTES or waiting >= MOST_WAITING:
-                return Response("too large, or too many requests wait", 413)
+        data = await _body(request) if waiting < MOST_WAITING else None
+        if data is None:
+            return Response("too large, or too many requests wait", 413)
         try:
             asked = read_request(data)
         except HealthFMError as error:
@@ -145,3 +141,13 @@ class OwnRoutes:
         self._log.note_refusal("call refused", details)
         status = 401 if token is None else 403
         return Response(str(details["reason"]), status, {"www-authenticate": "Bearer"})
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return what a request carries, None where it is more than an archive may be."""
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MOST_BYTES:
+            return None
+    return data
