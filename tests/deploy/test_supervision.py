@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,3 +113,11 @@ def test_the_unit_starts_the_supervisor_again_whenever_it_ends(supervision):
     text = supervision.unit("healthfm-site", "HealthFM at the site north")
     assert "Restart=always" in text
     assert f" -n -c {supervision.config}" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_nothing_wrong_with_the_unit(supervision):
+    unit, _ = supervision.write_units("healthfm-site", "HealthFM at the site north", "")
+    verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
