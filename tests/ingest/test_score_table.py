@@ -61,6 +61,7 @@ def test_what_components_explain_is_taken_out(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "options", "error"),
     [
+        ([["IID", "height"], [1, 170], [2, 180]], {}, "HF-307"),
         ([["IID", "PGS1", "PC1"], [1, 1, 1], [2, 2, 2], [3, 5, 1]], {}, "HF-211.*3 people"),
         ([["IID", "PGS1"], [1, "x"], [2, "y"]], {}, "HF-306"),
         ([["IID", "PGS1"], ["", 1], [2, 2]], {}, "HF-305"),

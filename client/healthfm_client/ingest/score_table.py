@@ -64,7 +64,16 @@ def _wide(file: TableFile, site_column: str) -> pa.Table:
     columns = [f"TRY_CAST({file.column('iid')} AS VARCHAR) AS iid"]
     if site_column:
         columns.append(f"TRY_CAST({file.column(site_column.lower())} AS VARCHAR) AS {_SITE}")
-    numbers = [*_of(_SCORE, file), *_of(_COMPONENT, file)]
+    scores = _of(_SCORE, file)
+    if not scores:
+        raise IngestError(
+            307,
+            where=file.path.name,
+            seen="no column is named as a score",
+            wanted="a column per score, with PGS in its name, is wanted",
+            do="Name the columns by the catalogue's ids, PGS000001 for one.",
+        )
+    numbers = [*scores, *_of(_COMPONENT, file)]
     columns += [f"TRY_CAST({file.column(name)} AS DOUBLE) AS {name}" for name in numbers]
     return Door().table(f"SELECT {', '.join(columns)} FROM {file.source()}", file.path)
 
