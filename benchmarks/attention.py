@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import forget_peak, held_mib, peak_mib
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -131,15 +132,10 @@ def print_peak(name: str, length: int) -> None:
     run(inputs_of(64, 4), torch.randn(1, HEADS, 64, CHANNELS))
     x = inputs_of(length, 4)
     d_out = torch.randn(x.q_BHQD.shape)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _status_kb("VmRSS")
+    forget_peak()
+    before = held_mib()
     run(x, d_out)
-    print((_status_kb("VmHWM") - before) / 1024)
-
-
-def _status_kb(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    print(peak_mib() - before)
 
 
 def main() -> None:

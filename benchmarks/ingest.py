@@ -29,6 +29,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from memory import peak_mib
 
 RESULTS = Path(__file__).parent / "results"
 ROWS_AT_ONCE = 1_000_000
@@ -167,15 +168,9 @@ def read(source: str, folder: Path) -> None:
         "cpu_s": round(seconds, 2),
         "wall_s": round(time.perf_counter() - wall, 2),
         "events": sum(pq.read_metadata(file).num_rows for file in files),
-        "peak_mb": peak_mb(),
+        "peak_mb": round(peak_mib()),
     }
     print(json.dumps(found))
-
-
-def peak_mb() -> int:
-    """Return the most memory this process has had; `getrusage` has that of its parent in it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def peer_cpu_s(sql: str, folder: Path) -> float:

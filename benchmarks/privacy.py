@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import forget_peak, held_mib, peak_mib
 from step import batches_of, model_of
 
 from healthfm_core.config import RunConfig
@@ -82,25 +82,21 @@ def seconds(config: RunConfig, given: argparse.Namespace) -> dict[str, list[floa
     return found
 
 
-def peak_mib(size: str, arm: str, given: argparse.Namespace) -> float:
+def memory_mib(size: str, arm: str, given: argparse.Namespace) -> float:
     """Return the memory of a process that makes three steps, less what it held before."""
     command = [sys.executable, "-W", "ignore", __file__, "--memory-of", size, arm]
     command += ["--rows", str(given.rows), "--length", str(given.length)]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-def held_mib() -> float:
-    """Return this process's peak so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def tell_memory(size: str, arm: str, given: argparse.Namespace) -> None:
     """Make three steps and print what they took."""
+    forget_peak()
     before = held_mib()
     step = step_of(config_of(size), arm, given.rows, given.length)
     for _ in range(3):
         step()
-    print(held_mib() - before)
+    print(peak_mib() - before)
 
 
 def config_of(size: str) -> RunConfig:
@@ -111,7 +107,7 @@ def config_of(size: str) -> RunConfig:
 def measure(size: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one size."""
     config = config_of(size)
-    memory = {arm: peak_mib(size, arm, given) for arm in ARMS}
+    memory = {arm: memory_mib(size, arm, given) for arm in ARMS}
     took = seconds(config, given)
     ratios = {
         arm: statistics.median(a / b for a, b in zip(took[arm], took["none"], strict=True))
