@@ -40,6 +40,17 @@ class Contract:
         shapes = {name: shape for name, shape in self.shapes.items() if name in names}
         return replace(self, shapes=shapes, groups=group_names(shapes))
 
+    def shaped(
+        self, group: str, flat: npt.NDArray[np.float64]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Return one group's numbers, side by side in `flat`, in its parameters' shapes."""
+        found, start = {}, 0
+        for name in self.groups[group]:
+            size = math.prod(self.shapes[name])
+            found[name] = flat[start : start + size].reshape(self.shapes[name])
+            start += size
+        return found
+
 
 def check_update(
     update: Arrays,

@@ -164,13 +164,7 @@ class RoundLayout:
     def _mean(self, group: str, part: Ring, weight: float) -> dict[str, npt.NDArray[np.float64]]:
         flat = self.ring(group).decode(part)
         flat /= weight
-        means, start = {}, 0
-        for name in self.contract.groups[group]:
-            shape = self.contract.shapes[name]
-            size = math.prod(shape)
-            means[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return means
+        return self.contract.shaped(group, flat)
 
     def _means(self, counts: Ring) -> dict[str, float]:
         totals = self._metric_ring.decode(np.ascontiguousarray(counts[::2]))

@@ -78,17 +78,7 @@ class RobustFold(Fold):
             count = 1 if self._robust.name == "krum" else len(rows) - f
             rows = [rows[i] for i in sorted(nearest(rows, f)[:count])]
         trim = {"median": (len(rows) - 1) // 2, "trimmed_mean": f}.get(self._robust.name, 0)
-        return self._shaped(group, centre(rows, trim))
-
-    def _shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
-        """Return one group's numbers in a row as its parameters."""
-        means, start = {}, 0
-        for name in self._contract.groups[group]:
-            shape = self._contract.shapes[name]
-            size = math.prod(shape)
-            means[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return means
+        return self._contract.shaped(group, centre(rows, trim))
 
     def _hostile(self, sites: int) -> int:
         return math.floor(self._robust.hostile * sites + 1e-9)
