@@ -96,7 +96,7 @@ class Site:
             lambda: self._work.statistics(node.stores, tokens, task or None),
         )
         letter = message.content.config_records[protocol.LETTER]
-        Masking(node.name, context).mask(str(letter["json"]), masked)
+        Masking(node.name, context, node.policy.peers).mask(str(letter["json"]), masked)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
     def _prepare(self, message: Message, node: Node, context: Context) -> RecordDict:
@@ -159,7 +159,7 @@ class Site:
         """Train on the groups the site holds and answer with masked arrays of all of them."""
         letter = message.content.config_records[protocol.LETTER]
         contract = _agreed(node, study.hash, context)
-        masking = Masking(node.name, context)
+        masking = Masking(node.name, context, node.policy.peers)
         modalities, n_subjects = self._work.describe(node.stores)
         layout = round_layout(
             study,
@@ -212,7 +212,7 @@ def _letter(
     step: Callable[[Masking, str], str], message: Message, node: Node, context: Context
 ) -> RecordDict:
     text = str(message.content.config_records[protocol.LETTER]["json"])
-    answer = step(Masking(node.name, context), text)
+    answer = step(Masking(node.name, context, node.policy.peers), text)
     return RecordDict({protocol.LETTER: ConfigRecord({"json": answer})})
 
 

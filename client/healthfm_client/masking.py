@@ -2,20 +2,22 @@
 
 A site's process may live for one message, so a session waits as text in the node's context. The
 context stays at the site. It also remembers which sessions it saw, what it helped to open, and
-under which signing key each other site is known: the first one seen, unless the node's
-configuration names a list of peers.
+under which signing key each other site is known: the first one seen, unless the site's policy lists
+its peers.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import ConfigRecord, Context
 
@@ -24,14 +26,14 @@ from healthfm_client.node import HOME
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
-from healthfm_core.trust import site_keys
+from healthfm_core.trust import fingerprint, site_keys
+
+_log = logging.getLogger(__name__)
 
 _STATE: Final = "secure_aggregation"
 SIGNING_KEY: Final = "signing-key"
-PEERS: Final = "peers"
-"""Keys of the node's configuration: a PEM file with the site's ed25519 key, and a JSON file with
-the other sites' public keys (name → hex). An enrolled site signs with the key of its folder; a
-simulated one makes a key of its own."""
+"""Key of the node's configuration: a PEM file with the site's ed25519 key. An enrolled site signs
+with the key of its folder; a simulated one makes a key of its own."""
 
 _MOST_OPENINGS: Final = 2
 """A round is opened a second time where the coordinator was killed before it wrote the first."""
@@ -55,10 +57,15 @@ class Masking:
     Args:
         site: The site's name.
         context: Flower's context of the node.
+        peers: Other site → fingerprint of its signing key, as the site's policy lists them; empty
+            where whoever comes first under a name is believed.
     """
 
-    def __init__(self, site: str, context: Context) -> None:
+    def __init__(
+        self, site: str, context: Context, peers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._site = site
+        self._peers = peers
         self._context = context
         record = context.state.config_records.get(_STATE)
         self._memory = _Memory(**json.loads(str(record["json"]))) if record else _Memory()
@@ -85,11 +92,14 @@ class Masking:
             PrivacyError: A key is not what it should be (HF-610), or too few sites (HF-611).
         """
         read = secure.KeyBook.from_json(book)
-        pins = self._peers() or {n: bytes.fromhex(k) for n, k in self._memory.pins.items()}
-        self._refuse_strangers(read)
-        session, sealed = secure.share(self._session(), read, pins)
-        keys = {name: advert.signing_key.hex() for name, advert in read.adverts.items()}
-        self._memory.pins = keys | self._memory.pins
+        if self._peers:
+            self._refuse_strangers(read)
+        pins = {name: bytes.fromhex(key) for name, key in self._memory.pins.items()}
+        session, sealed = secure.share(self._session(), read, {} if self._peers else pins)
+        for name, advert in read.adverts.items():
+            if name != self._site and pins.get(name) != advert.signing_key:
+                _log.info("site %s signs with %s", name, _fingerprint(advert.signing_key))
+                self._memory.pins[name] = advert.signing_key.hex()
         self._keep(session)
         return sealed.to_json()
 
@@ -136,15 +146,17 @@ class Masking:
             )
 
     def _refuse_strangers(self, book: secure.KeyBook) -> None:
-        strangers = sorted(book.adverts.keys() - (self._peers() or book.adverts).keys())
-        if strangers := [name for name in strangers if name != self._site]:
-            raise PrivacyError(
-                610,
-                where="secure aggregation, book of keys",
-                seen=f"{len(strangers)} sites that are not on this site's list of peers",
-                wanted="every site of a sum is on the list",
-                do="Add them to the list of peers once their fingerprints were compared",
-            )
+        for name in sorted(book.adverts.keys() - {self._site}):
+            found = _fingerprint(book.adverts[name].signing_key)
+            if not fingerprint.same(self._peers.get(name, ""), found):
+                raise PrivacyError(
+                    610,
+                    where="site policy, peers",
+                    seen=f"site {name!r} signs with {found}, "
+                    + ("the list has another key" if name in self._peers else "it is not listed"),
+                    wanted="every site of a sum is on this site's list of peers, with its key",
+                    do="Compare the fingerprint with that site by telephone, then list it",
+                )
 
     def _session(self) -> secure.SiteSession:
         if not self._memory.session:
@@ -176,20 +188,13 @@ class Masking:
             self._save()
         return secure.SigningKey(bytes.fromhex(self._memory.signing))
 
-    def _peers(self) -> dict[str, bytes]:
-        """Return the keys of the sites this one knows; none where it takes the first it sees."""
-        if PEERS not in self._context.node_config:
-            return {}
-        path = Path(str(self._context.node_config[PEERS]))
-        try:
-            raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            return {name: bytes.fromhex(key) for name, key in raw.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise _unusable(path, "it is not a list of peers (JSON: name → key in hex)") from error
-
 
 def _kind(terms: secure.Terms) -> str:
     return f"{terms.study}/{terms.purpose}"
+
+
+def _fingerprint(key: bytes) -> str:
+    return fingerprint.of_key(Ed25519PublicKey.from_public_bytes(key))
 
 
 def _read_key(path: Path) -> secure.SigningKey:
@@ -207,6 +212,6 @@ def _unusable(path: Path, seen: str) -> ConfigError:
         102,
         where=path.name,
         seen=seen,
-        wanted="the site's signing key as PEM, the peers as JSON",
+        wanted="the site's signing key as PEM",
         do="Name the right file in the node's configuration",
     )

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from healthfm_client.resources import Resources
 from healthfm_client.schedule import Hours, Zone, open_now
@@ -21,6 +21,15 @@ from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
+
+
+def _a_fingerprint(text: str) -> str:
+    if not fingerprint.is_one(text):
+        raise ValueError("not a fingerprint: 64 hexadecimal digits, colons or not")
+    return text
+
+
+Fingerprint = Annotated[str, AfterValidator(_a_fingerprint)]
 
 EXAMPLE: Final = Path(__file__).with_name("site.example.yaml")
 """What ``enroll`` gives a new site to adapt."""
@@ -51,8 +60,13 @@ class SitePolicy(Schema):
     studies: tuple[str, ...] = Field(
         (), description="studies taken part in; none named: the one of the installed kit"
     )
-    signer: str | None = Field(
+    signer: Fingerprint | None = Field(
         None, description="fingerprint of the key whose contracts are taken, where it is pinned"
+    )
+    peers: dict[str, Fingerprint] = Field(
+        {},
+        description="the sites whose parts may be added up with this one's, by the fingerprint of "
+        "their signing key; none named: each site's key is believed when it is first seen",
     )
     privacy_floor: tuple[Literal["noise", "sums"], ...] = Field(
         (),

@@ -49,6 +49,9 @@ class TrainConfig(Schema):
     lr_half_lives: float = Field(
         1.0, gt=0, description="rate of the kernel's log half-lives, as a multiple of lr"
     )
+    lr_evidence: float = Field(
+        1.0, gt=0, description="rate of model.evidence's slopes, as a multiple of lr"
+    )
     warmup_rounds: float = Field(0.5, ge=0)
     round_warmup: float = Field(
         0.0,

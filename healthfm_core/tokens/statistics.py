@@ -315,7 +315,9 @@ def _sketch(events: Events, place: Int64, k: int) -> Sketch:
     rows = values.one_per_subject(
         events.subjects[events.subject], events.code.astype(np.int64), code_key
     )
-    return values.merge_small(values.sketch(place[events.code[rows]], events.value[rows]), k)
+    found = values.sketch(place[events.code[rows]], events.value[rows])
+    merged = values.merge_small(found, k)
+    return values.spread(merged, values.stands_alone(merged, found, k))
 
 
 def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:

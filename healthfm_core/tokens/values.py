@@ -7,12 +7,14 @@ aggregation) is enough to merge it.
 
 Accuracy: an edge read from a sketch lies within `RELATIVE_WIDTH` (1e-3, relative) of a value whose
 rank in the sample is the one asked for. Merging small buckets at a site (`merge_small`) moves
-less than 3k subjects of that site across any threshold.
+less than 3k subjects of that site across any threshold; drawing the merged ones out again
+(`spread`) takes a quarter to a half off what is left of it in the sum of several sites.
 
 Privacy: the unit is the subject, who adds exactly one count per code they have a value of
 (`one_per_subject`), so adding or removing a subject changes the vector of one code by 1 in L1 and
-in L2. After `merge_small` every count that leaves is at least k. Not covered: noise, which a
-policy adds on top, and the fact that a subject has k codes at once.
+in L2. After `merge_small` every count is at least k, and `spread` divides such counts without
+another look at the record. Not covered: noise, which a policy adds on top, and the fact that a
+subject has several codes at once.
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ LARGEST: Final = 1e18
 """Larger magnitudes count as this one."""
 _LOG_GAMMA: Final = float(np.log1p(RELATIVE_WIDTH))
 _SHIFT: Final = 1 << 16
+_SHARES: Final = 4
+"""Places over which `spread` draws a merged bucket out; eight were no nearer to the ranks."""
+_REACH: Final = int(np.log(2.0) / _LOG_GAMMA)
+"""Buckets that it reaches at most, a factor of two: a gap between 0 and 5 is not full of values."""
 _MIX: Final = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -118,7 +124,7 @@ def add(sketches: Sequence[Sketch]) -> Sketch:
 
 
 def _collect(code: npt.NDArray[np.integer], bucket: Int32, count: Int64) -> Sketch:
-    key = code.astype(np.int64) * (2 * _SHIFT) + (bucket.astype(np.int64) + _SHIFT)
+    key = _keys(code, bucket)
     order = np.argsort(key, kind="stable")
     key, count = key[order], count[order]
     first = np.flatnonzero(run_starts(key))
@@ -129,6 +135,10 @@ def _collect(code: npt.NDArray[np.integer], bucket: Int32, count: Int64) -> Sket
         (key % (2 * _SHIFT) - _SHIFT).astype(np.int32),
         total.astype(np.int64),
     )
+
+
+def _keys(code: npt.NDArray[np.integer], bucket: Int32) -> Int64:
+    return np.asarray(code.astype(np.int64) * (2 * _SHIFT) + (bucket.astype(np.int64) + _SHIFT))
 
 
 def merge_small(given: Sketch, k: int) -> Sketch:
@@ -152,6 +162,46 @@ def merge_small(given: Sketch, k: int) -> Sketch:
     place = np.where(largest >= k, place, np.rint(weighted / total).astype(np.int64))
     kept = total >= k
     return Sketch(given.code[first][kept], place[kept].astype(np.int32), total[kept])
+
+
+def spread(merged: Sketch, whole: npt.NDArray[np.bool_]) -> Sketch:
+    """Draw merged buckets out: a share of their subjects at each of a few places around.
+
+    Half of a bucket's subjects lie evenly between its place and the middle to the next one below,
+    half towards the one above, as a cumulative distribution that is straight between places has
+    them; beyond the ends as far out as in, and nowhere further than `_REACH`. It knows nothing but
+    `merged`, so what comes out tells no more than what went in, though its counts are smaller:
+    shares of a group.
+
+    Args:
+        merged: From `merge_small`.
+        whole: [K] buckets that were not merged and stay where they are: many subjects, one value.
+    """
+    if not len(merged.code):
+        return merged
+    starts = run_starts(merged.code)
+    ends = np.append(starts[1:], True)
+    gap = np.diff(merged.bucket.astype(np.float64), append=0.0)
+    reach = np.where(whole, 1.0, 0.5)  # up to a bucket that stands for itself alone, no half way
+    above = np.where(ends, 0.0, gap * np.append(reach[1:], 0.0))
+    below = np.where(starts, 0.0, np.roll(gap, 1) * np.append(0.0, reach[:-1]))
+    above, below = np.where(ends, below, above), np.where(starts, above, below)
+    above, below = np.minimum(above, _REACH), np.minimum(below, _REACH)
+    around = (np.arange(_SHARES) + 0.5) / _SHARES * 2 - 1
+    away = around * np.where(around < 0, below[:, None], above[:, None]) * ~whole[:, None]
+    place = np.rint(merged.bucket[:, None] + away).astype(np.int32)
+    cuts = merged.count[:, None] * np.arange(_SHARES + 1) // _SHARES
+    share = np.diff(cuts, axis=1).reshape(-1)
+    some = share > 0
+    code = np.repeat(merged.code, _SHARES)
+    return _collect(code[some], place.reshape(-1)[some], share[some])
+
+
+def stands_alone(merged: Sketch, given: Sketch, k: int) -> npt.NDArray[np.bool_]:
+    """Return [K] which buckets of `merge_small(given, k)` hold k subjects of one value."""
+    wanted, known = _keys(merged.code, merged.bucket), _keys(given.code, given.bucket)
+    at = np.searchsorted(known, wanted).clip(max=max(0, len(known) - 1))
+    return np.asarray((known[at] == wanted) & (given.count[at] >= k))
 
 
 def _groups(given: Sketch, k: int) -> npt.NDArray[np.bool_]:

@@ -218,20 +218,23 @@ def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
     rates = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
-    rates = [rate for rate in rates if rate.requires_grad]
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
-            if parameter.requires_grad and not any(parameter is rate for rate in rates):
-                (decayed if is_matrix else kept).append(parameter)
+            speed = 1.0
+            if any(parameter is rate for rate in rates):
+                speed = config.lr_half_lives
+            elif path.endswith(".evidence"):
+                speed = config.lr_evidence
+            if parameter.requires_grad:
+                decay = config.weight_decay if is_matrix else 0.0
+                found.setdefault((decay, speed), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": decayed, "weight_decay": config.weight_decay, SPEED: 1.0},
-            {"params": kept, "weight_decay": 0.0, SPEED: 1.0},
-            {"params": rates, "weight_decay": 0.0, SPEED: config.lr_half_lives},
+            {"params": parameters, "weight_decay": decay, SPEED: speed}
+            for (decay, speed), parameters in found.items()
         ],
         lr=config.lr,
         betas=config.betas,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_client.masking import PEERS, SIGNING_KEY, Masking
+from healthfm_client.masking import SIGNING_KEY, Masking
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
+from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_keys import SIGNING_KEY as FILE
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -22,10 +24,11 @@ def node(**config: str) -> Context:
     return Context(1, 1, dict(config), RecordDict(), {})
 
 
-def book(contexts: dict[str, Context]) -> str:
-    server = secure.ServerSession(TERMS)
+def book(contexts: dict[str, Context], nonce: str = "00") -> str:
+    terms = replace(TERMS, nonce=nonce)
+    server = secure.ServerSession(terms)
     for name, context in contexts.items():
-        advert = Masking(name, context).keys(TERMS.to_json())
+        advert = Masking(name, context).keys(terms.to_json())
         server.take_advert(name, secure.KeyAdvert.from_json(advert))
     return server.book.to_json()
 
@@ -44,31 +47,44 @@ def test_an_enrolled_sites_key_signs_and_others_make_and_keep_one(tmp_path: Path
     assert one.mask_key != other.mask_key
 
 
-def test_a_list_of_peers_keeps_strangers_and_other_keys_out(tmp_path: Path) -> None:
+def test_a_list_of_peers_keeps_strangers_and_other_keys_out() -> None:
     contexts = {"a": node(), "b": node(), "c": node()}
     text = book(contexts)
-    public = {n: x.signing_key.hex() for n, x in secure.KeyBook.from_json(text).adverts.items()}
-    peers = tmp_path / "peers.json"
-    contexts["a"].node_config[PEERS] = str(peers)
-    for given, seen in (
-        ({"b": public["b"]}, "1 sites that are not on this site's list"),
-        ({"b": public["b"], "c": public["b"]}, "another key than the one known"),
+    known = {
+        name: fingerprint.of_key(Ed25519PublicKey.from_public_bytes(advert.signing_key))
+        for name, advert in secure.KeyBook.from_json(text).adverts.items()
+    }
+    for peers, seen in (
+        ({"b": known["b"]}, f"'c' signs with {known['c']}, it is not listed"),
+        ({"b": known["b"], "c": known["b"]}, f"'c' signs with {known['c']}, the list has another"),
     ):
-        peers.write_text(json.dumps(given))
         with pytest.raises(PrivacyError, match=rf"HF-610.*{seen}"):
-            Masking("a", contexts["a"]).shares(text)
-    peers.write_text(json.dumps({"b": public["b"], "c": public["c"]}))
-    assert secure.SealedShares.from_json(Masking("a", contexts["a"]).shares(text)).site == "a"
+            Masking("a", contexts["a"], peers).shares(text)
+    listed = Masking("a", contexts["a"], {"b": known["b"].lower(), "c": known["c"]})
+    assert secure.SealedShares.from_json(listed.shares(text)).site == "a"
+
+
+def test_a_listed_key_counts_whatever_was_seen_before_and_a_first_key_is_kept() -> None:
+    before = {"a": node(), "b": node(), "c": node()}
+    text = book(before)
+    Masking("a", before["a"]).shares(text)
+    after = before | {"b": node()}
+    text = book(after, nonce="01")
+    with pytest.raises(PrivacyError, match=r"HF-610.*another key than the one known"):
+        Masking("a", after["a"]).shares(text)
+    known = {
+        name: fingerprint.of_key(Ed25519PublicKey.from_public_bytes(advert.signing_key))
+        for name, advert in secure.KeyBook.from_json(text).adverts.items()
+    }
+    Masking("a", after["a"], known).shares(text)
+    text = book(after, nonce="02")
+    Masking("a", after["a"]).shares(text)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN PRIVATE KEY-----\nx\n", b"{"])
-def test_a_key_or_a_list_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, content) -> None:
+def test_a_key_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, content) -> None:
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"HF-102.*file"):
         Masking("a", node(**{SIGNING_KEY: str(path)}))
-    context = node(**{PEERS: str(path)})
-    Masking("a", context).keys(TERMS.to_json())
-    with pytest.raises(ConfigError, match=r"HF-102.*list of peers"):
-        Masking("a", context).shares(secure.KeyBook(TERMS, {}).to_json())

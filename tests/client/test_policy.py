@@ -19,8 +19,7 @@ from tests import three_numbers as small
 def test_the_example_is_a_policy_as_it_is_and_with_all_that_it_shows(tmp_path: Path) -> None:
     policy = SitePolicy.read(EXAMPLE)
     keys = "|".join(SitePolicy.model_fields)
-    shown = re.sub(rf"^# (?=({keys}):|  - )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
-    shown = shown.replace('"AB:CD:..."', "AB:CD")
+    shown = re.sub(rf"^# (?=({keys}):|  - |  \S+: )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     (tmp_path / "site.yaml").write_text(shown)
     every = SitePolicy.read(tmp_path / "site.yaml")
     assert every.model_fields_set == set(SitePolicy.model_fields)

@@ -141,7 +141,7 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
         ({"privacy_floor": ["noise"]}, "HF-501.*privacy_floor.*without noise"),
         ({"privacy_floor": ["sums"]}, "HF-501.*privacy_floor.*each site's part"),
         ({"studies": ["lungs"]}, "HF-501.*studies"),
-        ({"signer": "00:11"}, "HF-501.*signer"),
+        ({"signer": "0" * 64}, "HF-501.*signer"),
         ({"min_cohort": 10**9}, "HF-501.*min_cohort"),
         ({"min_cohrt": 1}, "HF-101.*min_cohrt"),
         ({"timezone": "Mars"}, "HF-102.*timezone"),
@@ -277,6 +277,7 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     status = json.loads(capsys.readouterr().out)
     assert (status["site"], status["state"], status["lines_in_log"]) == ("north", "open", 0)
     assert status["processes_run"] is False
+    assert status["signing_key"] == request.fingerprints()["signing"], "what other sites list"
     assert command(site, "status") == 0
     lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     shown = {name.strip(): value for name, value in lines}

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from healthfm_core.errors import RunError
 from healthfm_core.supervision import Program, Supervision, socket_of
+from healthfm_server.deploy import executor
+from healthfm_server.deploy.study import StudyFolder, StudySettings
 
 SLEEPER = (
     "import os, sys, time;print(sys.argv[1:], os.environ['MARK'], flush=True); time.sleep(600)"
@@ -121,3 +124,19 @@ def test_systemd_finds_nothing_wrong_with_the_unit(supervision):
     verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_executor_finds_what_it_starts_where_nobody_set_a_path(tmp_path, monkeypatch):
+    study = StudyFolder.create(
+        tmp_path / "study", StudySettings(study="demo", hosts=("127.0.0.1",), port=1)
+    )
+    started = {}
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.setattr(
+        os, "execve", lambda path, _, environment: started.update(environment, tool=path)
+    )
+    executor.serve(study)
+    assert shutil.which(started["tool"])
+    found = shutil.which("flwr-serverapp", path=started["PATH"])
+    assert found is not None
+    assert Path(found).parent == Path(sys.executable).parent

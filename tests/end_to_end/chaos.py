@@ -41,8 +41,9 @@ from tests.end_to_end.reliability import STORM, Outcome, kept, write
 
 def inject(federation: Federation, name: str, number: int, rounds: int, chance: random.Random):
     """Run a study, inject a fault at a random moment of it, and return what became of it."""
-    order = _order(federation, f"{name}-{number}", rounds)
     at_round = chance.randrange(0, rounds - 1)
+    rounds += FAULTS[name].longer
+    order = _order(federation, f"{name}-{number}", rounds)
     _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
     time.sleep(chance.uniform(0.0, 4.0))
     before, hit = order.rounds_done(), time.monotonic()
@@ -54,10 +55,10 @@ def inject(federation: Federation, name: str, number: int, rounds: int, chance: 
 
 
 def storm(federation: Federation, number: int, rounds: int, chance: random.Random) -> Outcome:
-    """Kill one process of each kind, in any order, at random moments of one run."""
+    """Kill one process of each kind, in any order, at random moments from a random round on."""
     order, hit = _order(federation, f"storm-{number}", rounds), []
-    begun = time.monotonic()
-    _until(lambda: order.done().state == "running")
+    begun, at_round = time.monotonic(), chance.randrange(0, rounds - 1)
+    _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
     for name in chance.sample(sorted(KILLS), len(KILLS)):
         time.sleep(chance.uniform(0.0, 5.0))
         if order.done().state == "finished":

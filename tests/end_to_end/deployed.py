@@ -99,6 +99,7 @@ class Shell:
         module = {"healthfm-server": "healthfm_server", "healthfm-client": "healthfm_client"}
         command = [sys.executable, "-m", module[words[0]], *words[1:]]
         environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+        environment["PATH"] = os.defpath  # as under systemd: nobody activated the environment
         done = subprocess.run(
             command,
             cwd=self.folder,

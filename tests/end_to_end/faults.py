@@ -97,11 +97,13 @@ class Fault:
         said: What, as docs/reliability.md says it.
         deed: Does it, and undoes it where it does not pass by itself.
         alone: Whether it wants a network and mounts of its own (`tests.end_to_end.alone`).
+        longer: Rounds more than others that its run needs: it takes so long to happen.
     """
 
     said: str
     deed: Deed
     alone: bool = False
+    longer: int = 0
 
 
 KILLS = {
@@ -153,6 +155,7 @@ FAULTS = KILLS | {
     "two": Fault(
         "a second steward and a second ServerApp start on the same run",
         lambda f: around.second_coordinator(f, 120.0),
+        longer=30,
     ),
     "interrupt": Fault(
         "Ctrl-C at the coordinator and at a site, and started again",

@@ -107,13 +107,16 @@ def wrong_clock(supervised: Supervision, seconds: float, ahead_s: int) -> None:
 
 def second_coordinator(federation, seconds: float) -> None:
     """Start a second steward for the study, and submit the run that goes on a second time."""
+    running = [o for o in RunOrder.all(federation.study.runs) if o.done().state == "running"]
+    if len(running) != 1:
+        raise AssertionError("the run ended too soon for a second one: ask for more --rounds")
+    order = running[0]
     command = [sys.executable, "-c", STEWARD, str(federation.study.path.resolve())]
     second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if second.returncode == 0 or "HF-724" not in second.stderr:
         raise AssertionError(f"a second steward was let in: {second.stderr}")
     settings = federation.study.settings
     control = Control(settings.superlink_port, federation.study.control_token())
-    (order,) = [o for o in RunOrder.all(federation.study.runs) if o.done().state == "running"]
     given = {
         "config": order.config().model_dump_json(),
         "folder": str(order.folder.resolve()),

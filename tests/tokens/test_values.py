@@ -125,7 +125,45 @@ def test_what_leaves_a_site_holds_k_subjects_and_moves_fewer_than_3k(rows, k):
                 assert abs(moved) < 3 * k
 
 
+@given(counts, st.integers(1, 15))
+def test_drawn_out_the_groups_keep_their_people_between_their_neighbours(rows, k):
+    code, bucket, count = np.array(rows).T
+    given = values.add([Sketch(code.astype(np.int32), bucket.astype(np.int32), count)])
+    merged = values.merge_small(given, k)
+    whole = values.stands_alone(merged, given, k)
+    drawn = values.spread(merged, whole)
+    for one in range(4):
+        before, after = merged.code == one, drawn.code == one
+        places, counts = merged.bucket[before], merged.count[before]
+        assert drawn.count[after].sum() == counts.sum()
+        left = dict(zip(drawn.bucket[after].tolist(), drawn.count[after].tolist(), strict=True))
+        for place, n in zip(places[whole[before]], counts[whole[before]], strict=True):
+            assert left[place] >= n
+        below = np.cumsum(counts) - counts
+        for place, under, n in zip(places, below, counts, strict=True):
+            until = sum(c for b, c in left.items() if b < place)
+            assert under <= until <= under + n
+
+
+def test_half_of_a_group_lies_towards_each_neighbour_and_a_single_value_stays():
+    merged = Sketch(np.zeros(3, np.int32), np.array([0, 80, 100], np.int32), np.array([8, 8, 9]))
+    drawn = values.spread(merged, np.array([False, False, True]))
+    assert drawn.bucket.tolist() == [-30, -10, 10, 30, 50, 70, 85, 95, 100]
+    assert drawn.count.tolist() == [2, 2, 2, 2, 2, 2, 2, 2, 9]
+
+
+def test_no_group_is_drawn_out_beyond_a_factor_of_two():
+    far = values.bucket_of(np.array([0.0, 1e18]))
+    merged = Sketch(np.array([0, 0], np.int32), far, np.array([8, 8]))
+    drawn = values.spread(merged, np.array([True, False]))
+    assert (drawn.code == 0).all()
+    top = values.upper_edge(drawn.bucket)
+    assert top[0] == 0
+    assert ((top[1:] > 0.5e18) & (top[1:] < 2e18)).all()
+
+
 def test_an_empty_sketch_stays_empty():
     empty = values.add([])
+    assert len(values.spread(empty, np.zeros(0, np.bool_)).code) == 0
     assert len(values.merge_small(empty, 5).code) == 0
     assert values.quantile_buckets(empty, np.empty(0, np.int64), np.array([0.5])).shape == (0, 1)

@@ -19,3 +19,22 @@ def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
     fast = {name for name, value in names.items() if value == pytest.approx(1e-2)}
     assert fast == {f"backbone.blocks.{i}.decay.log_rate.weight" for i in (0, 1)}
     assert sorted({round(value, 9) for value in names.values()}) == [1e-3, 1e-2]
+
+
+def test_the_slopes_of_evidence_learn_at_a_multiple_too():
+    model = tiny_model(heads=("label",), evidence=True)
+    optimizer = optimizer_for(model, TrainConfig(lr_evidence=3.0, weight_decay=0.05))
+    set_learning_rate(optimizer, 1e-3)
+    groups = [(group, {id(p) for p in group["params"]}) for group in optimizer.param_groups]
+    found = {
+        name: (group["lr"], group["weight_decay"])
+        for name, p in model.named_parameters()
+        for group, members in groups
+        if id(p) in members
+    }
+    assert found["encoders.ehr.evidence.weight"] == pytest.approx((3e-3, 0.0))
+    assert found["encoders.wearable.evidence.weight"] == pytest.approx((3e-3, 0.05))
+    assert [name for name, (rate, _) in found.items() if rate == pytest.approx(3e-3)] == [
+        "encoders.ehr.evidence.weight",
+        "encoders.wearable.evidence.weight",
+    ]

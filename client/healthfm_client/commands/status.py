@@ -13,7 +13,9 @@ from healthfm_client.policy import SitePolicy
 from healthfm_client.processes import supervision
 from healthfm_client.renewal import renews_from
 from healthfm_client.schedule import open_now
+from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.site_keys import SiteKeys
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -37,7 +39,8 @@ def status(home: SiteHome) -> dict[str, Any]:
     """Return how the site stands.
 
     Raises:
-        TrustError: It has no kit (HF-830), or its log was changed (HF-822).
+        TrustError: It has no kit (HF-830), its keys cannot be used (HF-802), or its log was changed
+            (HF-822).
         ConfigError: Its policy cannot be used (HF-1xx).
     """
     kit, policy = home.kit(), SitePolicy.read(home.policy)
@@ -48,6 +51,7 @@ def status(home: SiteHome) -> dict[str, Any]:
         "site": kit.site,
         "study": kit.study,
         "server": kit.url,
+        "signing_key": fingerprint.of_key(SiteKeys.load(home.keys).signing.public_key()),
         "certificate_until": f"{kit.certificate.not_valid_after_utc:%Y-%m-%d}",
         "certificate_renews_from": f"{renews_from(kit):%Y-%m-%d}",
         "state": home.state(),

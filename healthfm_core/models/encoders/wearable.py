@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
 from healthfm_core.models.layers import FeedForward
+
+_FAR: Final = 3.0
+"""Standard deviations from the mean beyond which a value says no more by itself."""
 
 
 class WearableEncoder(nn.Module):
@@ -50,7 +55,7 @@ class WearableEncoder(nn.Module):
         self.norm = nn.RMSNorm(inner)
         self.outwards = nn.Linear(inner, width)
         if evidence:
-            self.evidence = nn.Linear(3 * features, 2, bias=False)
+            self.evidence = nn.Linear(2 * features, 2, bias=False)
             nn.init.zeros_(self.evidence.weight)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
@@ -67,14 +72,14 @@ class WearableEncoder(nn.Module):
         return self.outwards(_over_windows(x, worn))
 
     def evident(self, batch: Batch) -> Float[Tensor, "B S"]:
-        """Return what each worn hour says of the label: values, squares, and what was worn.
+        """Return what each worn hour says of the label: its values, and what was worn.
 
         In a row without any code it says something else: much of what wearing tells alone, of age
         say, the clinic tells better, and one set of weights would be a compromise.
         """
         mask = batch.wearable_mask.to(batch.wearable.dtype)
-        value = batch.wearable * mask
-        told = _over_windows(torch.cat([value, value.square(), mask], -1), mask.any(-1))
+        value = batch.wearable.clamp(-_FAR, _FAR) * mask
+        told = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
         beside_codes, alone = self.evidence(told).unbind(-1)
         has_codes = (batch.code > 0).any(1, keepdim=True)
         return torch.where(has_codes, beside_codes, alone)

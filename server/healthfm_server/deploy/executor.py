@@ -10,9 +10,14 @@ from healthfm_server.deploy.study import LOOPBACK, StudyFolder
 
 
 def serve(study: StudyFolder) -> None:
-    """Become Flower's executor; it ends with the supervisor."""
+    """Become Flower's executor; it ends with the supervisor.
+
+    It starts ServerApps by a name, so ours comes first on the path: under systemd, or where nobody
+    has activated the environment, there is none.
+    """
+    here = Path(sys.executable).parent
     command = [
-        str(Path(sys.executable).with_name("flower-superexec")),
+        str(here / "flower-superexec"),
         "--insecure",
         "--runtime-api-address",
         f"{LOOPBACK}:{study.settings.superlink_port}",
@@ -21,4 +26,5 @@ def serve(study: StudyFolder) -> None:
         "--parent-pid",
         str(os.getppid()),
     ]
-    os.execv(command[0], command)
+    path = os.pathsep.join((str(here), os.environ.get("PATH", os.defpath)))
+    os.execve(command[0], command, {**os.environ, "PATH": path})
