@@ -19,7 +19,7 @@ from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 from healthfm_server.deploy.front import NODE_KEY_HEADER, make_front
 from healthfm_server.deploy.study import StudyFolder, StudySettings
-from healthfm_server.deploy.tls import FrontContext, audited
+from healthfm_server.deploy.tls import FrontContext
 from tests.deploy.serving import free_port, served
 
 
@@ -47,9 +47,7 @@ def study(tmp_path_factory):
 def front(study):
     """The front and the stand-in behind it."""
     log = study.audit("front")
-    context = audited(
-        FrontContext.of(study.server / "identity.pem", study.server / "trust.pem"), log
-    )
+    context = FrontContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     behind = Starlette(routes=[Route("/v1/{rest:path}", upstream, methods=["POST"])])
     with (
         served(behind, study.settings.superlink_port),

@@ -34,7 +34,7 @@ from healthfm_core.trust.registry import RegisteredSite
 from healthfm_server.deploy.audit import AuditLog
 from healthfm_server.deploy.own_routes import OwnRoutes
 from healthfm_server.deploy.study import LOOPBACK, StudyFolder
-from healthfm_server.deploy.tls import PEER, FrontContext, Peer, PeerProtocol, audited
+from healthfm_server.deploy.tls import PEER, FrontContext, Peer, PeerProtocol
 
 FOLLOW_S: Final = 1.0
 """Between two looks at certificate and revocation list."""
@@ -188,9 +188,7 @@ def _same_key(header: str, site: RegisteredSite) -> bool:
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
     log = study.audit("front")
-    context = audited(
-        FrontContext.of(study.server / "identity.pem", study.server / "trust.pem"), log
-    )
+    context = FrontContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     settings = study.settings
     config = uvicorn.Config(
         make_front(study, log),

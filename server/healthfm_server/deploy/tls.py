@@ -35,21 +35,27 @@ class FrontContext(ssl.SSLContext):
 
     Who shows none gets in, and gets the application's own refusal; who shows one that the study's
     root did not sign, that is expired or revoked, fails in the handshake.
+
+    Each change of the files makes a context of its own for the handshakes that follow. One that
+    reads more files keeps those it had: a root taken out of use would still be trusted, and of two
+    revocation lists made within one second OpenSSL goes by the first it read.
     """
 
     _files: tuple[Path, Path]
     _seen: tuple[int, int]
+    _now: ssl.SSLContext
 
     @classmethod
-    def of(cls, identity: Path, trust: Path) -> FrontContext:
-        """Return a context over the server's key with chain, and the roots with their lists."""
+    def of(cls, identity: Path, trust: Path, log: AuditLog | None = None) -> FrontContext:
+        """Return a context over the server's key with chain, and the roots with their lists.
+
+        Each handshake that fails because of the other side's certificate is noted in `log`.
+        """
         context = cls(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        context.set_alpn_protocols(["http/1.1"])
         context._files = identity, trust
         context._seen = 0, 0
+        if log is not None:
+            context.sslobject_class = _audited(log)
         context.follow()
         return context
 
@@ -58,15 +64,24 @@ class FrontContext(ssl.SSLContext):
         stamps = self._files[0].stat().st_mtime_ns, self._files[1].stat().st_mtime_ns
         if stamps == self._seen:
             return False
-        self.load_cert_chain(self._files[0])
-        self.load_verify_locations(self._files[1])
+        fresh = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        fresh.minimum_version = ssl.TLSVersion.TLSv1_2
+        fresh.verify_mode = ssl.CERT_OPTIONAL
+        fresh.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        fresh.set_alpn_protocols(["http/1.1"])
+        fresh.sslobject_class = self.sslobject_class
+        fresh.load_cert_chain(self._files[0])
+        fresh.load_verify_locations(self._files[1])
+        self._now = fresh
         self._seen = stamps
         return True
 
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a connection, as asyncio does for each, by what the files say now."""
+        return self._now.wrap_bio(*args, **options)
 
-def audited(context: FrontContext, log: AuditLog) -> FrontContext:
-    """Let `context` note each handshake that fails because of the other side's certificate."""
 
+def _audited(log: AuditLog) -> type[ssl.SSLObject]:
     class Audited(ssl.SSLObject):
         def do_handshake(self) -> None:
             try:
@@ -75,8 +90,7 @@ def audited(context: FrontContext, log: AuditLog) -> FrontContext:
                 log.note_refusal("handshake refused", {"reason": error.verify_message})
                 raise
 
-    context.sslobject_class = Audited
-    return context
+    return Audited
 
 
 class PeerProtocol(H11Protocol):
