@@ -8,11 +8,11 @@ not done is set aside, as is what cannot be read, with its place in the file and
 
 from __future__ import annotations
 
-import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -24,9 +24,14 @@ from pydantic import Field, field_validator
 
 from healthfm_client.ingest.clock import clock_us, known_zone
 from healthfm_client.ingest.coding import as_float32, joined, tidy
+from healthfm_client.ingest.fhir_codes import answered, called, code_of, text_of
+from healthfm_client.ingest.fhir_columns import Plain, line_ends, plain_observations
 from healthfm_client.ingest.fhir_files import (
     BLANK,
+    Bytes,
     Piece,
+    blocks,
+    decoded,
     entries,
     files_below,
     id_of,
@@ -37,17 +42,14 @@ from healthfm_client.ingest.fhir_files import (
 )
 from healthfm_client.ingest.fhir_types import (
     CONTAINED,
+    NOT_SO,
     VISITS,
-    VOCABULARIES,
-    Coding,
-    Component,
     Concept,
     Period,
     Reference,
     Resource,
 )
 from healthfm_client.ingest.linking import linked, site_key
-from healthfm_client.ingest.molar import lab_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_client.ingest.source import refuse_empty
@@ -57,7 +59,6 @@ from healthfm_core.errors import IngestError
 
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
-_NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled", "draft"})
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
 _SEX: Final = {"male": "M", "female": "F"}
 _DAY_US: Final = 86_400 * 1_000_000
@@ -81,23 +82,27 @@ class FhirOptions(ReaderOptions):
 
 @dataclass
 class Rows:
-    """Events of a file as they are found, and what was set aside, column by column.
+    """Events as they are found, and what was set aside, column by column.
 
-    `places` is how many lines or entries were read since the file or piece began.
+    `place` is that of the line or entry they are of, in its file or piece; those of `plain` come in
+    between the others, by their places from `before` on.
     """
 
     subject: list[str] = field(default_factory=list)
     time: list[int | None] = field(default_factory=list)
     code: list[str | None] = field(default_factory=list)
     value: list[float | None] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     set_aside: int = 0
-    places: int = 0
+    place: int = 0
+    plain: Plain | None = None
+    before: int = 0
 
-    def put_aside(self, reason: str, number: int, kind: str) -> None:
+    def put_aside(self, reason: str, kind: str) -> None:
         """Note a resource that gives no event: its place in the file, and its type."""
-        self.aside.setdefault(reason, []).append((number, kind))
+        self.aside.setdefault(reason, []).append((self.place, kind))
         self.set_aside += 1
 
     def add(
@@ -108,6 +113,12 @@ class Rows:
         self.time.append(time)
         self.code.append(code)
         self.value.append(value)
+        self.places.append(self.place)
+
+    def call(self, texts: dict[str, str]) -> None:
+        """Note what codes are called; what was said first stays."""
+        for code, text in texts.items():
+            self.texts.setdefault(code, text)
 
     def tables(self, options: FhirOptions, where: str) -> Iterator[Found]:
         """Yield what there is."""
@@ -119,18 +130,42 @@ class Rows:
                 "resource": pa.array([kind for _, kind in found], pa.string()),
             }
             yield Aside(reason, pa.table(places))
-        if self.subject:
-            names = pa.chunked_array([pa.array(self.subject, pa.string())])
-            value = np.array([np.nan if v is None else v for v in self.value], np.float64)
-            absent = np.array([v is None for v in self.value], np.bool_)
-            yield pa.table(
-                {
-                    "subject_id": linked(names, options, where),
-                    "time": pa.array(self.time, pa.timestamp("us")),
-                    "code": pa.array(self.code, pa.string()).dictionary_encode(),
-                    "numeric_value": pa.array(as_float32(value), mask=absent),
-                }
-            )
+        parts = [self._events()] if self.subject else []
+        if self.plain is not None:
+            parts.append(_plain_events(self.plain, self.before))
+        if parts:
+            events = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+            if len(parts) > 1:
+                order = np.argsort(events["place"].to_numpy(), kind="stable")
+                events = events.take(pa.array(order))
+            subject = linked(events["subject_id"], options, where)
+            at = events.column_names.index("subject_id")
+            yield events.set_column(at, "subject_id", subject).drop_columns(["place"])
+
+    def _events(self) -> pa.Table:
+        value = np.array([np.nan if v is None else v for v in self.value], np.float64)
+        absent = np.array([v is None for v in self.value], np.bool_)
+        return pa.table(
+            {
+                "subject_id": pa.array(self.subject, pa.string()),
+                "time": pa.array(self.time, pa.timestamp("us")),
+                "code": pa.array(self.code, pa.string()).dictionary_encode(),
+                "numeric_value": pa.array(as_float32(value), mask=absent),
+                "place": pa.array(self.places, pa.int64()),
+            }
+        )
+
+
+def _plain_events(plain: Plain, before: int) -> pa.Table:
+    return pa.table(
+        {
+            "subject_id": plain.subject,
+            "time": pa.array(plain.time, pa.timestamp("us")),
+            "code": plain.code,
+            "numeric_value": pa.array(as_float32(plain.value), mask=plain.absent),
+            "place": plain.line + before,
+        }
+    )
 
 
 def read(path: Path, options: FhirOptions) -> Iterator[Site]:
@@ -170,7 +205,7 @@ def _medications(files: Iterable[Path]) -> dict[str, Concept]:
     found: dict[str, Concept] = {}
     for file in files:
         if file.name.lower().startswith("medication.") and is_lines(file):
-            for one in lines(Piece(file)):
+            for one in lines(file):
                 if one is not None and one.id and one.code:
                     found[one.id] = one.code
     return found
@@ -184,25 +219,56 @@ def _parsed(
     places = 0
     for rows in _rows(piece, options.time_zone, drugs):
         found += rows.tables(options, piece.file.name)
-        places = rows.places
+        places = rows.place
     return places, found
 
 
 def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[Rows]:
-    """Yield what is in a piece, so many rows at a time."""
-    rows = Rows()
-    first = 1 if is_lines(piece.file) else 0
-    found = lines(piece) if first else entries(piece.file, drugs := dict(drugs))
-    for number, one in enumerate(found, first):
-        rows.places = number + 1 - first
-        if one is None:
-            rows.put_aside("not_fhir", number, "unknown")
-        elif one is not BLANK and (reason := _events(one, rows, zone, drugs)):
-            rows.put_aside(reason, number, one.resourceType)
+    """Yield what is in a piece, so many rows at a time; places are counted from 1."""
+    if is_lines(piece.file):
+        before = 0
+        for block in blocks(piece):
+            rows = _of_lines(block, before, zone, drugs)
+            before = rows.place
+            yield rows
+        return
+    rows = Rows(place=-1)
+    for one in entries(piece.file, drugs := dict(drugs)):
+        rows.place += 1
+        _read(one, rows, zone, drugs)
         if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
             yield rows
-            rows = Rows(places=rows.places)
+            rows = Rows(place=rows.place)
     yield rows
+
+
+def _of_lines(block: Bytes, before: int, zone: str | None, drugs: dict[str, Concept]) -> Rows:
+    """Return what is in a block of lines, of which there are so many before."""
+    ends = line_ends(block)
+    plain = plain_observations(block, ends, zone)
+    rows = Rows(plain=plain, before=before + 1)
+    others = np.ones(len(ends), np.bool_)
+    said = deque(plain.said if plain is not None else ())
+    if plain is not None:
+        others[plain.line] = False
+    for line in np.flatnonzero(others).tolist():
+        while said and said[0].line < line:
+            rows.call(said.popleft().texts)
+        rows.place = before + line + 1
+        start = ends[line - 1] if line else 0
+        _read(decoded(block[start : ends[line]].tobytes()), rows, zone, drugs)
+    for one in said:
+        rows.call(one.texts)
+    rows.place = before + len(ends)
+    return rows
+
+
+def _read(one: Resource | None, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> None:
+    """Add what a line or entry says."""
+    if one is None:
+        rows.put_aside("not_fhir", "unknown")
+    elif one is not BLANK and (reason := _events(one, rows, zone, drugs)):
+        rows.put_aside(reason, one.resourceType)
 
 
 def _part(pieces: Pieces, own: range) -> Iterator[Found]:
@@ -239,7 +305,7 @@ def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concep
     if not subject:
         return "no_subject"
     said = one.verificationStatus
-    if one.status in _NOT_SO or (said and any(coding.code in _NOT_SO for coding in said.coding)):
+    if one.status in NOT_SO or (said and any(coding.code in NOT_SO for coding in said.coding)):
         return "not_so"
     if one.intent in _NOT_ORDERED:
         return "not_ordered"
@@ -297,48 +363,17 @@ def _observation(
     code = code_of(one.code)
     if time is None or code is None:
         return "no_date" if time is None else "no_code"
-    named, value = _answered(code, one)
+    named, value = answered(code, one)
     if value is not None or named != code or not one.component:
         rows.add(subject, time, named, value)
-        _name(code, named, one, rows)
+        rows.call(called(code, named, one))
     for part in one.component:
         inner = code_of(part.code)
         if inner is not None:
-            named, value = _answered(inner, part)
+            named, value = answered(inner, part)
             rows.add(subject, time, named, value)
-            _name(inner, named, part, rows)
+            rows.call(called(inner, named, part))
     return ""
-
-
-def _name(code: str, named: str, one: Resource | Component, rows: Rows) -> None:
-    """Note what an observation's code means, and with its answer where that is a code too."""
-    if named not in rows.texts and named.startswith(code):
-        text, answer = text_of(one.code), text_of(one.valueCodeableConcept)
-        rows.texts.setdefault(code, text)
-        rows.texts[named] = f"{text}: {answer}" if text and answer else text
-
-
-def _answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
-    """Return (code with its unit or answer behind it, number)."""
-    quantity = one.valueQuantity
-    if quantity is not None and quantity.value is not None:
-        named, factor, offset = _measured(code, quantity.code or quantity.unit)
-        return named, quantity.value * factor + offset
-    if one.valueCodeableConcept is not None:
-        answer = code_of(one.valueCodeableConcept)
-        return joined(code, (answer or "").replace("//", ":")), None
-    if one.valueInteger is not None:
-        return code, float(one.valueInteger) if abs(one.valueInteger) < 2**63 else float("inf")
-    if one.valueBoolean is not None:
-        return joined(code, "true" if one.valueBoolean else "false"), None
-    return code, None
-
-
-@lru_cache(1 << 16)
-def _measured(code: str, unit: str | None) -> tuple[str, float, float]:
-    """Return the code with its unit behind it, and the factor and offset of its numbers."""
-    test, its = lab_of(code, unit)
-    return joined(test, its.name), its.factor, its.offset
 
 
 def _when(one: Resource, zone: str | None) -> int | None:
@@ -374,40 +409,6 @@ def _drug(one: Resource, drugs: dict[str, Concept]) -> Concept | None:
             return None
         return next((c.code for c in inside if c.id == wanted[1:]), None)
     return drugs.get(id_of(wanted))
-
-
-def code_of(concept: Concept | None) -> str | None:
-    """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
-    if concept is None:
-        return None
-    best = _best(concept)
-    if best is None:
-        return joined("TEXT", tidy(concept.text)) if concept.text else None
-    return _named(best.system or "", best.code or "")
-
-
-def text_of(concept: Concept | None) -> str:
-    """Return what a code of a known system is called, '' where nobody says."""
-    best = None if concept is None else _best(concept)
-    known = best is not None and best.system in VOCABULARIES
-    return tidy(best.display) if best is not None and known and best.display else ""
-
-
-def _best(concept: Concept) -> Coding | None:
-    """Return the first coding of a known system, or the first."""
-    first = None
-    for coding in concept.coding:
-        if coding.code:
-            if coding.system in VOCABULARIES:
-                return coding
-            first = first or coding
-    return first
-
-
-@lru_cache(1 << 18)
-def _named(system: str, code: str) -> str:
-    name = VOCABULARIES.get(system) or re.split(r"[/:]", system.rstrip("/"))[-1] or "FHIR"
-    return joined(tidy(name), tidy(code))
 
 
 def _described(names: Iterable[str]) -> pa.Table:

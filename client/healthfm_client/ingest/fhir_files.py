@@ -10,19 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from healthfm_client.ingest.fhir_types import BUNDLE, KIND, READ, RESOURCE, Concept, Resource
 from healthfm_client.ingest.tabular import expanded, unreadable
 
+Bytes = npt.NDArray[np.uint8]
 SUFFIXES: Final = (".ndjson", ".json", ".ndjson.gz", ".json.gz")
 PIECE_BYTES: Final = 32 * 1024**2
 """Bytes of lines that are read as one piece."""
 BUNDLE_AT_MOST: Final = 256 * 1024**2
 """Bytes of a bundle, which is read at once; a larger one is for a bulk export."""
 LINE_AT_MOST: Final = 32 * 1024**2
+_BLOCK: Final = 32 * 1024**2
+_ROOM: Final = 64 * 1024
+"""Bytes of a usual line."""
 _BUFFER: Final = 1 << 20
 
 
@@ -67,7 +73,7 @@ def pieces_of(file: Path) -> list[Piece]:
     return [Piece(file, end - PIECE_BYTES, end) for end in ends] or [Piece(file)]
 
 
-def opened(file: Path) -> IO[bytes]:
+def opened(file: Path) -> io.BufferedReader:
     """Return a file to read from, unpacked.
 
     Raises:
@@ -75,7 +81,7 @@ def opened(file: Path) -> IO[bytes]:
     """
     try:
         if not is_compressed(file):
-            return file.open("rb", buffering=_BUFFER)
+            return io.BufferedReader(io.FileIO(file), _BUFFER)
         with file.open("rb") as raw:
             expanded(raw.read(_BUFFER), file)
         return io.BufferedReader(gzip.open(file, "rb"), _BUFFER)
@@ -83,8 +89,8 @@ def opened(file: Path) -> IO[bytes]:
         raise unreadable(file, "it cannot be opened") from error
 
 
-def lines(piece: Piece) -> Iterator[Resource | None]:
-    """Yield the resource of each line, None for a line that is none; a blank one is ''.
+def blocks(piece: Piece) -> Iterator[Bytes]:
+    """Yield the lines that begin in a piece, many at a time; a line of too many bytes is cut.
 
     Raises:
         IngestError: HF-303, HF-310.
@@ -92,18 +98,44 @@ def lines(piece: Piece) -> Iterator[Resource | None]:
     try:
         with opened(piece.file) as file:
             at = _at_a_line(file, piece.start)
-            while (piece.end is None or at < piece.end) and (line := file.readline(LINE_AT_MOST)):
-                at += len(line)
-                yield BLANK if line.isspace() else decoded(line)
+            while piece.end is None or at < piece.end:
+                size = _BLOCK if piece.end is None else min(_BLOCK, piece.end - at)
+                block = np.empty(size + _ROOM, np.uint8)
+                filled = file.readinto(block.data[:size])
+                if not filled:
+                    break
+                whole = block[filled - 1] == ord("\n")
+                rest = b"" if whole else file.readline(LINE_AT_MOST)
+                at += filled + len(rest)
+                yield _followed(block, filled, np.frombuffer(rest, np.uint8))
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(piece.file, "it is cut off or damaged") from error
+
+
+def _followed(block: Bytes, filled: int, rest: Bytes) -> Bytes:
+    """Return what a block is filled with and the rest of its last line, where there is room."""
+    end = filled + len(rest)
+    if end > len(block):
+        return np.concatenate([block[:filled], rest])
+    block[filled:end] = rest
+    return block[:end]
+
+
+def lines(file: Path) -> Iterator[Resource | None]:
+    """Yield the resource of each line of a file, None for a line that is none.
+
+    Raises:
+        IngestError: HF-303, HF-310.
+    """
+    for block in blocks(Piece(file)):
+        yield from map(decoded, block.tobytes().split(b"\n"))
 
 
 BLANK: Final = Resource()
 """Stands for a line with nothing in it."""
 
 
-def _at_a_line(file: IO[bytes], start: int) -> int:
+def _at_a_line(file: io.BufferedReader, start: int) -> int:
     """Go to the first line that begins at `start` or behind it, and return where."""
     if not start:
         return 0
@@ -116,7 +148,9 @@ def _at_a_line(file: IO[bytes], start: int) -> int:
 
 
 def decoded(text: bytes | msgspec.Raw) -> Resource | None:
-    """Return a resource, None where it is none of FHIR's."""
+    """Return a resource, `BLANK` of nothing, None where it is none of FHIR's."""
+    if isinstance(text, bytes) and text.isspace():
+        return BLANK
     try:
         return RESOURCE.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -137,6 +137,8 @@ READ: Final = frozenset(
     }
 )
 """The types that become events."""
+NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled", "draft"})
+"""Status of what did not happen, or is not known to have."""
 RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)
 KIND: Final = msgspec.json.Decoder(Kind)

@@ -19,10 +19,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader import ReaderOptions
 from healthfm_client.ingest.tabular import Door, TableFile, unreadable, want_columns
-from healthfm_core.data.events import Int64, coded
+from healthfm_core.data.events import Int64, encoded
 from healthfm_core.errors import IngestError
 
 SUBJECT: Final = "subject_id"
@@ -56,8 +57,11 @@ def numbers(names: Sequence[str], options: ReaderOptions, where: str) -> Int64:
 
 def linked(column: pa.ChunkedArray, options: ReaderOptions, where: str) -> pa.ChunkedArray:
     """Return a column of ids, integers or texts without nulls, as subject_ids."""
-    index, names = coded(column.cast(pa.string()))
-    return pa.chunked_array([pa.array(numbers(names, options, where)[index])])
+    index, names = encoded(column.cast(pa.string()))
+    as_is = options.subjects is None and options.key is None
+    plain = _plain_numbers(names, where) if as_is else None
+    found = numbers(names.to_pylist(), options, where) if plain is None else plain
+    return pa.chunked_array([pa.array(found[index])])
 
 
 def site_key(file: Path) -> bytes:
@@ -81,6 +85,13 @@ def site_key(file: Path) -> bytes:
     if len(key) != _KEY_BYTES:
         raise unreadable(file, "it is not a key that ingest made")
     return key
+
+
+def _plain_numbers(names: pa.Array, where: str) -> Int64 | None:
+    """Return ids that are numbers as such, None where one is none."""
+    if not pc.all(pc.match_substring_regex(names, f"^{_NUMBER.pattern}$"), min_count=0).as_py():
+        return None
+    return _distinct(np.asarray(names.cast(pa.int64()).to_numpy(), np.int64), where)
 
 
 def _mapped(names: Sequence[str], file: Path) -> Int64:

@@ -213,11 +213,12 @@ def check_gzip(file: Path) -> None:
 
 
 @cache
-def _database() -> duckdb.DuckDBPyConnection:
+def _database(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """Return the process's DuckDB, in memory; making one takes as long as reading a small file."""
     database = duckdb.connect(
         config={
             "memory_limit": MEMORY,
+            **({} if threads is None else {"threads": threads}),
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "allow_community_extensions": "false",
@@ -230,10 +231,14 @@ def _database() -> duckdb.DuckDBPyConnection:
 
 
 class Door:
-    """A connection of its own to a DuckDB that reads files and nothing else."""
+    """A connection of its own to a DuckDB that reads files and nothing else.
 
-    def __init__(self) -> None:
-        self.connection = _database().cursor()
+    Args:
+        threads: It works with so many; None is one for each core, which costs small tables more.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.connection = _database(threads).cursor()
 
     def batches(self, sql: str, file: Path) -> Iterator[pa.Table]:
         """Yield the rows of a query over one file.

@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 PREFERRED: Final = (
@@ -140,7 +141,7 @@ def _read(text: str) -> Unit | None:
     from ucumvert.parser import InvalidUcumError
 
     try:
-        unit = _converted(_registry().from_ucum(text))
+        unit = _converted(_of_ucum(text))
     except (LarkError, PintError, InvalidUcumError, ArithmeticError, AttributeError, ValueError):
         return None
     return unit if math.isfinite(unit.factor) and unit.factor > 0 else None
@@ -151,10 +152,10 @@ def _converted(quantity: Any) -> Unit:
     if name is None:
         base = quantity.to_base_units()
         return Unit(f"{base.units:~C}", float(base.magnitude))
-    target = _registry().from_ucum(name).units
+    target = _of_ucum(name).units
     at_zero, at_one = (
         float(_registry().Quantity(number * quantity.m, quantity.units).to(target).m)
-        / float(_registry().from_ucum(name).m)
+        / float(_of_ucum(name).m)
         for number in (0.0, 1.0)
     )
     factor = float(f"{at_one - at_zero:.12g}")
@@ -166,11 +167,38 @@ def _converted(quantity: Any) -> Unit:
 
 @cache
 def _by_kind() -> dict[str, str]:
-    return {str(_registry().from_ucum(name).dimensionality): name for name in PREFERRED}
+    return {str(_of_ucum(name).dimensionality): name for name in PREFERRED}
+
+
+def _of_ucum(code: str) -> Any:
+    from ucumvert import parse_ucum  # not above: it takes half a second to import
+
+    return _transformer().transform(parse_ucum(code, _parser()))
+
+
+@cache
+def _parser() -> Any:
+    from ucumvert import get_ucum_parser
+
+    return get_ucum_parser()
+
+
+@cache
+def _transformer() -> Any:
+    from ucumvert import UcumToPintTransformer
+
+    return UcumToPintTransformer(_registry())
 
 
 @cache
 def _registry() -> Any:
-    from ucumvert import PintUcumRegistry  # not above: it takes a second to build
+    """Return pint's units and those of UCUM.
 
-    return PintUcumRegistry()
+    `ucumvert.PintUcumRegistry` is the same and builds pint's own beside it, which takes as long.
+    """
+    import ucumvert
+    from pint import UnitRegistry
+
+    registry = UnitRegistry()
+    registry.load_definitions(Path(ucumvert.__file__).with_name("pint_ucum_defs.txt"))
+    return registry
