@@ -110,9 +110,13 @@ def test_lines_mean_what_each_means_by_itself(tmp_path_factory, some, zone):
     assert_same("\n".join(some).encode(), tmp_path_factory, zone)
 
 
-@pytest.mark.parametrize(
-    "odd", [b"\xff", b'"\xff', b"{", b"\x00", b'{"a": "\\ud800"}', b'{"a": 1} x']
-)
+ODD = [
+    *(b"\xff", b'"\xff', b"{", b"\x00", b'{"a": "\\ud800"}', b'{"a": 1} x'),
+    *(b'{"a": "\xa8"}', b'{"a\xa8": }', b'{"resourceType": "Observation", \xa8code": {}}'),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_a_line_that_is_no_text_or_json_spoils_no_other(tmp_path_factory, odd):
     usual = json.dumps(USUAL).encode()
     assert_same(b"\n".join([usual, odd, usual, usual]), tmp_path_factory, None)

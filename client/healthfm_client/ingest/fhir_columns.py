@@ -129,8 +129,8 @@ def _fields(lines: pa.LargeStringArray) -> pa.Table | None:
             try:
                 sql = f"SELECT r.* FROM (SELECT {fields} AS r FROM lines)"
                 return connection.sql(sql).to_arrow_table().flatten()
-            except duckdb.InvalidInputException:  # a line is no JSON
-                continue
+            except (duckdb.InvalidInputException, UnicodeDecodeError):
+                continue  # a line is no JSON, and perhaps no text, as which the error quotes it
         return None
     finally:
         connection.unregister("lines")
