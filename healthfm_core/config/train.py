@@ -52,6 +52,12 @@ class TrainConfig(Schema):
     lr_evidence: float = Field(
         1.0, gt=0, description="rate of model.evidence's slopes, as a multiple of lr"
     )
+    eps_evidence: float = Field(
+        1e-8,
+        gt=0,
+        description="Adam's epsilon for these slopes; one large beside their gradients lets a "
+        "code that few people have move little, as a ridge does",
+    )
     warmup_rounds: float = Field(0.5, ge=0)
     round_warmup: float = Field(
         0.0,

@@ -38,6 +38,7 @@ NOW_QUERY: Final = "now"
 LABEL_QUERY: Final = "label"
 WORN_QUERY: Final = "worn"
 
+EPS: Final = 1e-8
 SPEED: Final = "speed"
 """Option of the optimiser's groups: their learning rate as a multiple of the round's."""
 
@@ -218,23 +219,23 @@ def wearable_positions(batch: Batch) -> Int64[Tensor, "B S"]:
 
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    found: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     rates = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
-            speed = 1.0
+            speed, eps = 1.0, EPS
             if any(parameter is rate for rate in rates):
                 speed = config.lr_half_lives
             elif path.endswith(".evidence"):
-                speed = config.lr_evidence
+                speed, eps = config.lr_evidence, config.eps_evidence
             if parameter.requires_grad:
                 decay = config.weight_decay if is_matrix else 0.0
-                found.setdefault((decay, speed), []).append(parameter)
+                found.setdefault((decay, speed, eps), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": decay, SPEED: speed}
-            for (decay, speed), parameters in found.items()
+            {"params": parameters, "weight_decay": decay, "eps": eps, SPEED: speed}
+            for (decay, speed, eps), parameters in found.items()
         ],
         lr=config.lr,
         betas=config.betas,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.training.step import optimizer_for, set_learning_rate
@@ -38,3 +39,19 @@ def test_the_slopes_of_evidence_learn_at_a_multiple_too():
         "encoders.ehr.evidence.weight",
         "encoders.wearable.evidence.weight",
     ]
+
+
+def test_with_a_large_epsilon_a_slope_that_few_people_speak_for_moves_little():
+    """By Adam alone a gradient of any size makes a step of the same size."""
+    moved = {}
+    for eps in (1e-8, 0.1):
+        model = tiny_model(heads=("label",), evidence=True)
+        slopes = model.encoders["ehr"].evidence.weight
+        optimizer = optimizer_for(model, TrainConfig(lr=1e-2, eps_evidence=eps))
+        slopes.grad = torch.zeros_like(slopes)
+        slopes.grad[0], slopes.grad[1] = 1e-1, 1e-3
+        optimizer.step()
+        often, rarely = slopes[:2, 0].detach().abs().tolist()
+        moved[eps] = rarely / often
+    assert moved[1e-8] == pytest.approx(1.0, rel=1e-3)
+    assert moved[0.1] < 0.03
