@@ -160,6 +160,20 @@ def test_rows_of_a_further_task_are_not_taken_for_the_run_s_own():
     assert "| .900 [.900, .900] |" in lines[2]
 
 
+def test_days_may_have_a_geometric_mean_and_nothing_else():
+    """5 and 20 days are half and twice 10; the interval is 10 · 2^±12.7."""
+    days = [
+        replace(one, rows=(row("federated", value, "layer 0 shortest"),))
+        for one, value in zip(TWO[::2], (5.0, 20.0), strict=True)
+    ]
+    days = [replace(one, rows=(replace(one.rows[0], metric="days"),)) for one in days]
+    column = {"subset": "layer 0 shortest", "metric": "days", "mean": "geometric"}
+    lines = arms_table(Plan(**{**PLAN, "columns": [column]}), days)
+    assert lines[2].startswith("| short | federated | 10.0 [.0, 66")
+    with pytest.raises(ValidationError, match="always above 0"):
+        Plan(**{**PLAN, "columns": [{"mean": "geometric"}]})
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = plan_in(tmp_path_factory.mktemp("walks") / "walking")

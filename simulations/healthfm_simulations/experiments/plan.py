@@ -33,6 +33,17 @@ class Column(Figure):
     """One column of the table."""
 
     title: str = Field("", description="heading; empty: made from the others")
+    mean: Literal["arithmetic", "geometric"] = Field(
+        "arithmetic",
+        description="over the seeds; geometric, with its interval, for what is off by factors, as "
+        "half-lives are",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_mean(self) -> Self:
+        if self.mean == "geometric" and self.metric != "days":
+            raise ValueError("mean=geometric is of metric=days, which is always above 0")
+        return self
 
 
 class Side(Schema):

@@ -34,7 +34,7 @@ def arms_table(plan: Plan, found: Sequence[Finished]) -> list[str]:
     for variant in plan.variants:
         for arm in plan.arms:
             cells = [
-                _cell(_values(found, Side(variant=variant, arm=arm), column))
+                _cell(_values(found, Side(variant=variant, arm=arm), column), column)
                 for column in plan.columns
             ]
             if any(cells):
@@ -157,15 +157,27 @@ def _find(
     return next((r for r in rows if (r.arm, r.task, r.subset, r.metric) == wanted), None)
 
 
-def _cell(values: Values) -> str:
-    return _interval(list(values.values())) if values else ""
+def _cell(values: Values, column: Column) -> str:
+    if not values:
+        return ""
+    if column.mean == "geometric":
+        logs = t_interval([math.log(value) for value in values.values()])
+        return _written([math.exp(log) for log in logs], len(values), digits=1)
+    return _interval(list(values.values()))
 
 
 def _interval(
     values: Sequence[float], *, signed: bool = False, digits: int = 3, unit: str = ""
 ) -> str:
-    mean, low, high = (number(x, signed=signed, digits=digits) for x in t_interval(values))
-    return f"{mean}{unit} [{low}, {high}]" if len(values) > 1 else f"{mean}{unit}"
+    return _written(t_interval(values), len(values), signed=signed, digits=digits, unit=unit)
+
+
+def _written(
+    found: Sequence[float], n: int, *, signed: bool = False, digits: int = 3, unit: str = ""
+) -> str:
+    """Return a mean of `n` values and, of several, its interval."""
+    mean, low, high = (number(x, signed=signed, digits=digits) for x in found)
+    return f"{mean}{unit} [{low}, {high}]" if n > 1 else f"{mean}{unit}"
 
 
 def _title(column: Column) -> str:
