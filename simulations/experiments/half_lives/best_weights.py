@@ -3,10 +3,10 @@
     python simulations/experiments/half_lives/best_weights.py [--days 300]
 
 People's latent follows an Ornstein-Uhlenbeck process, read with a variance R at the cohort's
-visits. Its value at the next visit is forecast as in an attention of one head that decays with time: the
-readings' mean with weights exp(-rate · days), beside a weight that does not decay (whatever else
-the head may look at), times a scale. Rate, weight and scale are those of the least squared error.
-Prints the half-life of that rate for several R.
+visits. Its value at the next visit is forecast as in an attention of one head that decays with
+time: the readings' mean with weights exp(-rate · days), beside a weight that does not decay
+(whatever else the head may look at), times a scale. Rate, weight and scale are those of the least
+squared error. Prints the half-life of that rate for several R.
 """
 
 from __future__ import annotations
