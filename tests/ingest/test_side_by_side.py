@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from healthfm_client.ingest import fhir_files, ingest
+from healthfm_client.ingest import fhir, fhir_files, ingest
 from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_core.errors import ConfigError, IngestError
 from tests.ingest.test_fhir import RESOURCES, as_bundle
@@ -95,9 +95,23 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(f.relative_to(out)): f.read_bytes() for f in out.rglob("*") if f.is_file()}
 
 
+def places_of(out: Path) -> list[dict]:
+    return pq.read_table(out / "rejected" / "not_fhir.parquet").to_pylist()
+
+
+def rows_of(out: Path) -> list[dict]:
+    return [row for f in sorted(out.glob("data/*/*")) for row in pq.read_table(f).to_pylist()]
+
+
 def test_a_store_is_the_same_whatever_the_pieces_and_the_processes(tmp_path, monkeypatch):
     source = export(tmp_path / "in")
     (whole,) = ingest("fhir", source, tmp_path / "whole", key=tmp_path / "key")
+    with monkeypatch.context() as patch:
+        patch.setattr(fhir, "ROWS_AT_ONCE", 7)
+        (little,) = ingest("fhir", source, tmp_path / "little", key=tmp_path / "key")
+    assert files(little)["metadata/codes.parquet"] == files(whole)["metadata/codes.parquet"]
+    assert places_of(little) == places_of(whole)
+    assert rows_of(little) == rows_of(whole)
     monkeypatch.setattr(fhir_files, "PIECE_BYTES", 4000)
     assert len(fhir_files.pieces_of(source / "Observation.ndjson")) > 9
     found = {}

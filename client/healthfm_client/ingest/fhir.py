@@ -53,6 +53,7 @@ from healthfm_client.ingest.linking import linked, site_key
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_client.ingest.source import refuse_empty
+from healthfm_core.data.events import Int64
 from healthfm_core.data.schemas import CODES
 from healthfm_core.data.stream import Aside, EventStream, Found, Part, Texts
 from healthfm_core.errors import IngestError
@@ -228,9 +229,13 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
     if is_lines(piece.file):
         before = 0
         for block in blocks(piece):
-            rows = _of_lines(block, before, zone, drugs)
-            before = rows.place
-            yield rows
+            ends = line_ends(block)
+            for first in range(0, len(ends), ROWS_AT_ONCE):
+                start = ends[first - 1] if first else 0
+                own = ends[first : first + ROWS_AT_ONCE] - start
+                rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
+                before = rows.place
+                yield rows
         return
     rows = Rows(place=-1)
     for one in entries(piece.file, drugs := dict(drugs)):
@@ -242,9 +247,10 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
     yield rows
 
 
-def _of_lines(block: Bytes, before: int, zone: str | None, drugs: dict[str, Concept]) -> Rows:
+def _of_lines(
+    block: Bytes, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
+) -> Rows:
     """Return what is in a block of lines, of which there are so many before."""
-    ends = line_ends(block)
     plain = plain_observations(block, ends, zone)
     rows = Rows(plain=plain, before=before + 1)
     others = np.ones(len(ends), np.bool_)
