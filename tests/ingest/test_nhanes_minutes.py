@@ -65,6 +65,19 @@ def test_a_day_without_counts_is_set_aside(tmp_path):
     assert store.rejected == {"beyond_the_week": 1}
 
 
+def test_rows_of_both_forms_are_set_aside_together(tmp_path):
+    (tmp_path / "in").mkdir()
+    counts = pa.array([[1] * 1440, None], pa.list_(pa.int16()))
+    days = pa.table({"subject_id": [1, 2], "day_index": [1, 1], "counts": counts})
+    pq.write_table(days, tmp_path / "in" / "days.parquet")
+    minutes = "SEQN,PAXSTAT,PAXCAL,PAXN,PAXINTEN\n7,1,1,1,5\n7,1,1,10081,6\n"
+    (tmp_path / "in" / "paxraw_d.csv").write_text(minutes)
+    store = one(tmp_path / "in", tmp_path)
+    assert store.rejected == {"beyond_the_week": 2}
+    kept = pq.read_table(tmp_path / "out" / "rejected" / "beyond_the_week.parquet")
+    assert kept["counts"].to_pylist() == [None, [6.0]]
+
+
 def test_a_table_without_a_single_minute_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("SEQN,PAXN,PAXINTEN\n7,1,many\n")
     with pytest.raises(IngestError, match="HF-306"):

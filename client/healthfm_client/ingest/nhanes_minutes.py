@@ -60,6 +60,16 @@ class Weeks:
         self.first_us.setdefault(who, EXAM_US.get(wave, EXAM_US[3]) + DAY_US)
         week[start : start + len(counts)] = counts
 
+    def put_aside(self, reason: str, rows: pa.Table) -> None:
+        """Keep rows that are not used; a minute's count as a list of one, as a day's are lists."""
+        counts = rows["counts"].combine_chunks()
+        if not pa.types.is_list(counts.type):
+            each = pa.ListArray.from_arrays(
+                pa.array(np.arange(len(counts) + 1), pa.int32()), counts
+            )
+            rows = rows.set_column(rows.column_names.index("counts"), "counts", each)
+        self.aside.setdefault(reason, []).append(rows)
+
 
 def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
     """Yield everyone as one site."""
@@ -111,7 +121,7 @@ def _reliable(file: TableFile, weeks: Weeks) -> Iterator[pa.Table]:
         usable = pc.and_(rows["good"], pc.is_valid(rows["who"]))
         odd = rows.filter(pc.invert(usable))
         if odd.num_rows:
-            weeks.aside.setdefault("not_reliable", []).append(odd)
+            weeks.put_aside("not_reliable", odd)
         yield rows.filter(usable)
 
 
@@ -119,7 +129,7 @@ def _long(rows: pa.Table, weeks: Weeks) -> None:
     n = np.asarray(rows["n"].fill_null(0).to_numpy(), np.int64)
     inside = (n >= 1) & (n <= WEEK)
     if not inside.all():
-        weeks.aside.setdefault("beyond_the_week", []).append(rows.filter(pa.array(~inside)))
+        weeks.put_aside("beyond_the_week", rows.filter(pa.array(~inside)))
     who = np.asarray(rows["who"].to_numpy(), np.int64)[inside]
     counts = np.asarray(rows["counts"].fill_null(np.nan).to_numpy(), np.float32)[inside]
     wave, n = np.asarray(rows["wave"].to_numpy(), np.int64)[inside], n[inside]
@@ -136,7 +146,7 @@ def _days(rows: pa.Table, weeks: Weeks) -> None:
         weeks.days[who] = day + 1
         counts = _numbers(rows["counts"][row].values)
         if day >= DAYS_WORN or len(counts) != MINUTES:
-            weeks.aside.setdefault("beyond_the_week", []).append(rows.slice(row, 1))
+            weeks.put_aside("beyond_the_week", rows.slice(row, 1))
         else:
             wave = int(rows["wave"][row].as_py())
             weeks.add(who, wave, day * MINUTES, np.asarray(counts, np.float32))
