@@ -48,5 +48,5 @@ def shared_data() -> Path:
     """Folder of the real data sets beside the checkout; without it the test skips."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("the real data sets (../shared/data) are not on this machine")
+        pytest.skip("no real data in ../shared/data: nothing of it is copied into the project")
     return folder
