@@ -58,7 +58,7 @@ def test_only_adapters_import_what_flower_does_not_publish():
         "client/healthfm_client/flower.py",
         "server/healthfm_server/flower.py",
         "server/healthfm_server/deploy/flower.py",
-        "simulations/healthfm_simulations/engine/flower.py",
+        "simulations/healthfm_simulations/engine/flower_internals.py",
     }
 
 

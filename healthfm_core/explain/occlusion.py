@@ -12,7 +12,7 @@ import torch
 
 from healthfm_core.data.hiding import Hidden
 from healthfm_core.data.rows import Rows
-from healthfm_core.explain.parts import Part, hidden_of
+from healthfm_core.explain.record_parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config import CohortConfig
-from healthfm_simulations.cohort.people import People
+from healthfm_simulations.cohort.simulated_people import People
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]

@@ -20,15 +20,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_simulations.cohort.people import (
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
+from healthfm_simulations.cohort.readings import Labs, Wearing
+from healthfm_simulations.cohort.simulated_people import (
     Lives,
     People,
     condition_probability,
     fixed_log_hazard,
     score_log_hazard,
 )
-from healthfm_simulations.cohort.readings import Labs, Wearing
-from healthfm_simulations.cohort.world import LAB_NOISE, World
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_simulations.cohort.people import Lives, People
-from healthfm_simulations.cohort.world import LAB_NOISE, World
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
+from healthfm_simulations.cohort.simulated_people import Lives, People
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
