@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from healthfm_core.data.events import Int64, check_events, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import check_events, ids
 from healthfm_core.data.labels import check_labels
 from healthfm_core.data.layout import (
     DATA,

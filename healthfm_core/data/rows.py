@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Int64, UInt8
 from healthfm_core.data.hiding import Hidden
 from healthfm_core.data.segments import offsets_of, ranges, search
 from healthfm_core.data.sequences import EVENT, KINDS, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -224,7 +220,7 @@ def lay_out(
 
 def _not_dropped(
     row: Int64,
-    kind: npt.NDArray[np.uint8],
+    kind: UInt8,
     slots: Int64,
     drops: Drops,
     rng: np.random.Generator | None,

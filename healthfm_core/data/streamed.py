@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_core.data.events import Int64, coded, ids, set_aside, sort_events
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import coded, ids, set_aside, sort_events
 from healthfm_core.data.layout import DATA, REJECTED_FOLDER
 from healthfm_core.data.schemas import SPLIT_NAMES
 from healthfm_core.data.spool import Spool

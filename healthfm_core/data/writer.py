@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_core.data.events import Int64, ids, sort_events
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import ids, sort_events
 from healthfm_core.data.genetics import DECLARED_Z, mark, score_events
 from healthfm_core.data.integrity import check_store, empty, read_splits
 from healthfm_core.data.labels import check_labels

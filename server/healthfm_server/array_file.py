@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from healthfm_core.arrays import Float32
 from healthfm_server.disk import writing
-
-Float32 = npt.NDArray[np.float32]
 
 _TYPE: Final = "F32"
 _LENGTH_BYTES: Final = 8

@@ -10,7 +10,7 @@ from healthfm_client.description.rows import Rows
 from healthfm_client.description.withholding import counted
 from healthfm_client.ingest.coding import SEPARATOR
 from healthfm_client.ingest.vocabularies import bare
-from healthfm_core.data.events import Int64
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store import modality_of
 
 MOST_COMMON: Final = 10

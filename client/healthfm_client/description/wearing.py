@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_client.description.withholding import counted, quartiles
-from healthfm_core.data.events import Int64, coded, ids, times_us
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import coded, ids, times_us
 from healthfm_core.data.store import SiteStore
 from healthfm_core.data.wearables import DAY_US
 

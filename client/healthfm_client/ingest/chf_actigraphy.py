@@ -24,7 +24,8 @@ from healthfm_client.ingest.source import (
     refuse_nulls,
     series,
 )
-from healthfm_core.data.events import Int64, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import ids
 from healthfm_core.data.labels import label_table
 from healthfm_core.data.wearables import DAY_US, hourly_summaries, stretches
 from healthfm_core.errors import IngestError

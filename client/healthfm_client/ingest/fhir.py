@@ -28,7 +28,6 @@ from healthfm_client.ingest.fhir_codes import answered, called, code_of, text_of
 from healthfm_client.ingest.fhir_columns import Plain, line_ends, plain_observations
 from healthfm_client.ingest.fhir_files import (
     BLANK,
-    Bytes,
     Piece,
     blocks,
     decoded,
@@ -53,7 +52,7 @@ from healthfm_client.ingest.linking import linked, site_key
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.side_by_side import SideBySide
 from healthfm_client.ingest.source import refuse_empty
-from healthfm_core.data.events import Int64
+from healthfm_core.arrays import Int64, UInt8
 from healthfm_core.data.schemas import CODES
 from healthfm_core.data.stream import Aside, EventStream, Found, Part, Texts
 from healthfm_core.errors import IngestError
@@ -248,7 +247,7 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
 
 
 def _of_lines(
-    block: Bytes, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
+    block: UInt8, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
 ) -> Rows:
     """Return what is in a block of lines, of which there are so many before."""
     plain = plain_observations(block, ends, zone)

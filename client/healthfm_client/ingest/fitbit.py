@@ -23,7 +23,8 @@ from healthfm_client.ingest.minutes import MINUTE_US, by_day, daily, possible
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import Door, TableFile, check_gzip, is_table
-from healthfm_core.data.events import Int64, coded, ids, repeated, times_us
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import coded, ids, repeated, times_us
 from healthfm_core.data.wearables import DAY_US
 from healthfm_core.errors import IngestError
 

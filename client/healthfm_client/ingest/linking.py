@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader import ReaderOptions
 from healthfm_client.ingest.tabular import Door, TableFile, unreadable, want_columns
-from healthfm_core.data.events import Int64, encoded
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import encoded
 from healthfm_core.errors import IngestError
 
 SUBJECT: Final = "subject_id"

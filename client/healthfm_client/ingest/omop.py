@@ -31,7 +31,7 @@ from healthfm_client.ingest.tabular import (
     want_columns,
 )
 from healthfm_client.ingest.vocabularies import Concepts
-from healthfm_core.data.events import Int64
+from healthfm_core.arrays import Int64
 from healthfm_core.data.stream import Aside, EventStream, Part
 
 STATIC: Final = ("gender", "race", "ethnicity")

@@ -26,7 +26,8 @@ from healthfm_client.ingest.linking import numbers
 from healthfm_client.ingest.meds import site_of
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty, refuse_nulls
-from healthfm_core.data.events import Int64, coded, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.events import coded, ids
 from healthfm_core.data.genetics import COMPONENTS_Z, SITE_Z, Z_NORM2, site_z
 from healthfm_core.errors import IngestError
 

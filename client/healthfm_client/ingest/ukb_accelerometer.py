@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
@@ -26,7 +25,8 @@ from healthfm_client.ingest.minutes import by_day, possible
 from healthfm_client.ingest.reader import Reader, ReaderOptions, Site
 from healthfm_client.ingest.source import refuse_empty
 from healthfm_client.ingest.tabular import Door, TableFile, check_gzip, is_table, unreadable
-from healthfm_core.data.events import STATIC_TIME, Int64, times_us
+from healthfm_core.arrays import Float64, Int64
+from healthfm_core.data.events import STATIC_TIME, times_us
 from healthfm_core.data.wearables import SECOND_US, hourly_summaries
 from healthfm_core.errors import IngestError
 
@@ -38,7 +38,7 @@ _HEADER: Final = re.compile(
     r" - samplerate = (?P<every_s>[\d.]+) seconds"
 )
 _EID: Final = re.compile(r"(\d+)_")
-Readings = tuple[Int64, npt.NDArray[np.float64]]
+Readings = tuple[Int64, Float64]
 
 
 class AccelerometerOptions(ReaderOptions):
@@ -76,7 +76,7 @@ def read(path: Path, options: AccelerometerOptions) -> Iterator[Site]:
     )
 
 
-def _set_aside(subject: int, time: Int64, value: npt.NDArray[np.float64]) -> pa.Table:
+def _set_aside(subject: int, time: Int64, value: Float64) -> pa.Table:
     who = pa.array(np.full(len(time), subject, np.int64))
     stamp = pa.array(time).cast(pa.timestamp("us"))
     return pa.table({"subject_id": who, "time": stamp, "milli_g": value})

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.coding import SEPARATOR, tidy
 from healthfm_client.ingest.tabular import Door, TableFile, files_of, want_columns
-from healthfm_core.data.events import Int64
+from healthfm_core.arrays import Int64
 from healthfm_core.data.schemas import CODES
 
 
