@@ -2,8 +2,8 @@
 
 A round is one step of the server's optimiser. No person moves the whole sum, all groups side by
 side, by more than the norm, so the noise that hides one person is that of one person, not of a
-site (`noisy_update_codec`), and it is shared by all sites: h honest ones add 1/h of its variance each.
-With local noise each of n sites would add all of it.
+site (`noisy_update_codec`), and it is shared by all sites: h honest ones add 1/h of its variance
+each. With local noise each of n sites would add all of it.
 
 The sum is divided by the number of training people that the sites registered with, which is
 public. Which groups a site holds plays no part: who lacks a modality has no gradient of it. Only
