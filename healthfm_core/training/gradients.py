@@ -1,7 +1,7 @@
 """A site's part in a round that is one step of all sites: the sum of its people's gradients.
 
 Nothing is drawn: everybody is read in every round, so that the cost of a round is that of one
-noised sum. The noise is not added here but to what is masked (`federation.gradient_round`).
+noised sum. The noise is not added here but to what is masked (`federation.secure`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.federation.checks import Contract
+from healthfm_core.federation.update_checks import Contract
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Float64 = npt.NDArray[np.float64]

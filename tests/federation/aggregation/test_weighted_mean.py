@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.federation.aggregation import Fold, mean_metrics
-from healthfm_core.federation.checks import Contract
+from healthfm_core.federation.aggregation.weighted_mean import Fold, mean_metrics
+from healthfm_core.federation.update_checks import Contract
 
 SHAPES = {"backbone.w": (3,), "encoders.wearable.w": (2, 2), "encoders.wearable.b": ()}
 NAMES = {"backbone": ("backbone.w",), "wearable": ("encoders.wearable.b", "encoders.wearable.w")}

@@ -2,8 +2,8 @@
 
 A round is one step of the server's optimiser. No person moves the whole sum, all groups side by
 side, by more than the norm, so the noise that hides one person is that of one person, not of a
-site (`noisy_round`), and it is shared by all sites: h honest ones add 1/h of its variance each.
-With local noise each of n sites would add all of it.
+site (`noisy_update_codec`), and it is shared by all sites: h honest ones add 1/h of its variance
+each. With local noise each of n sites would add all of it.
 
 The sum is divided by the number of training people that the sites registered with, which is
 public. Which groups a site holds plays no part: who lacks a modality has no gradient of it. Only
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.federation.masked_round import UPDATE, RoundLayout, RoundSum
+from healthfm_core.federation.secure.update_codec import UPDATE, RoundLayout, RoundSum
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
 from healthfm_core.privacy.distributed import concentrated, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
-from healthfm_core.federation.checks import Contract
-from healthfm_core.federation.noisy_round import NoisyLayout
+from healthfm_core.federation.secure.noisy_update_codec import NoisyLayout
+from healthfm_core.federation.update_checks import Contract
 from healthfm_core.privacy.distributed import epsilon_of, noise_for
 
 CONTRACT = Contract(

@@ -1,7 +1,7 @@
 """Statistics of round 0 as sums that hide which site has which code.
 
 Codes, scores and channels are known at the sites only. A first session counts the distinct keys of
-all sites, a second adds up tables of them (`keyed_sums`) in which the names themselves are sums:
+all sites, a second adds up tables of them (`bloom_table`) in which the names themselves are sums:
 a name of 48 bytes a chunk, times the number of sites that have it. What comes out is what
 `tokens.statistics.merge` makes of the sites' statistics in the clear. The sites' k-threshold is
 theirs as before: a code that fewer than k of a site's subjects have is not in its table.
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.keyed_sums import Entries, Table, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
 from healthfm_core.tokens.values import Sketch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import TokensConfig
-from healthfm_core.federation.codes import over_their_sites
+from healthfm_core.federation.aggregation.per_code_mean import over_their_sites
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from tests.tokens.small_store import Row, write

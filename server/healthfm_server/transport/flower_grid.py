@@ -41,7 +41,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid.http_grid import HttpGrid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from healthfm_server.array_file import Spool
+from healthfm_server.transport.array_file import Spool
 
 SOON_S: Final = 0.05
 """Before a piece that is still on its way is asked for again; Flower's own pause is 1 s."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from healthfm_core.federation.checks import Contract, check_update, update_norm
+from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 
 PARAMETERS = {
     "backbone.a": np.zeros((2, 2), np.float32),

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord
 
 from healthfm_core.federation import wire
 from healthfm_core.federation.groups import group_of
-from healthfm_server.array_file import OneByOne
+from healthfm_server.transport.array_file import OneByOne
 
 
 def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Array]:

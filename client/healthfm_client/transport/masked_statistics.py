@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.masked_statistics import StatisticsLayout, marks
+from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, marks
 from healthfm_core.tokens.statistics import SiteStatistics
 
 _read: dict[object, SiteStatistics] = {}

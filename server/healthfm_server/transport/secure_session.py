@@ -19,8 +19,8 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
-from healthfm_server.exchange import Exchange, Patience
-from healthfm_server.records import read
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.exchange import Exchange, Patience
 
 
 @dataclass

@@ -18,22 +18,22 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.aggregation import Fold, mean_metrics
+from healthfm_core.federation.aggregation.per_code_mean import over_their_sites
+from healthfm_core.federation.aggregation.robust import RobustFold
+from healthfm_core.federation.aggregation.server_optimizer import apply_means
+from healthfm_core.federation.aggregation.weighted_mean import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
-from healthfm_core.federation.checks import Contract, check_update, update_norm
-from healthfm_core.federation.codes import over_their_sites
 from healthfm_core.federation.groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
-from healthfm_core.federation.robust import RobustFold
-from healthfm_core.federation.server_optimizer import apply_means
+from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_server.admission import Admission
-from healthfm_server.array_file import Mapped
-from healthfm_server.exchange import Exchange, Patience
 from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.records import digests_of, read, record_of, to_arrays
 from healthfm_server.run_store import RunStore, ServerState
 from healthfm_server.sites import Site, check_sender
+from healthfm_server.transport.array_file import Mapped
+from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
+from healthfm_server.transport.exchange import Exchange, Patience
 
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""

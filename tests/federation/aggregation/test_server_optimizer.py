@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import ServerOptimizerConfig
-from healthfm_core.federation.server_optimizer import OptimizerState, apply_means
+from healthfm_core.federation.aggregation.server_optimizer import OptimizerState, apply_means
 
 START = {"backbone.w": np.array([1, 2, 3], np.float32), "encoders.ehr.w": np.float32([7])}
 MEAN = {"backbone.w": np.array([1.0, 0.0, -2.0])}

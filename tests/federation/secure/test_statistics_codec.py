@@ -11,7 +11,7 @@ import pytest
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.masked_statistics import (
+from healthfm_core.federation.secure.statistics_codec import (
     CODES,
     SKETCH,
     StatisticsLayout,

@@ -11,8 +11,8 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.config.federation import RobustConfig
 from healthfm_core.errors import ConfigError
-from healthfm_core.federation.checks import Contract
-from healthfm_core.federation.robust import RobustFold, centre, nearest
+from healthfm_core.federation.aggregation.robust import RobustFold, centre, nearest
+from healthfm_core.federation.update_checks import Contract
 
 SHAPES = {
     "backbone.w": np.zeros((2, 2), np.float32),

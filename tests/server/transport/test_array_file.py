@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from healthfm_server.array_file import Mapped, OneByOne, digest_of, mapped, pieces
+from healthfm_server.transport.array_file import Mapped, OneByOne, digest_of, mapped, pieces
 
 ARRAYS = {
     "backbone.w": np.arange(6, dtype=np.float32).reshape(2, 3),

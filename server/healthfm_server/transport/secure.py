@@ -14,16 +14,16 @@ from typing import Any
 from flwr.app import Message, RecordDict
 
 from healthfm_core.federation import protocol
-from healthfm_core.federation.aggregation import Fold
-from healthfm_core.federation.checks import Contract, update_norm
-from healthfm_core.federation.gradient_round import GradientLayout
-from healthfm_core.federation.masked_round import RoundLayout, RoundSum
-from healthfm_core.federation.noisy_round import NoisyLayout, round_layout
+from healthfm_core.federation.aggregation.weighted_mean import Fold
+from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
+from healthfm_core.federation.secure.noisy_update_codec import NoisyLayout, round_layout
+from healthfm_core.federation.secure.update_codec import RoundLayout, RoundSum
+from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.distributed import epsilon_of
-from healthfm_server.masked_exchange import MaskedExchange, Summing
-from healthfm_server.records import digests_of, record_of, to_arrays
+from healthfm_server.round_loop import ModalityFedAvg, Round
 from healthfm_server.run_store import ServerState
-from healthfm_server.strategy import ModalityFedAvg, Round
+from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
+from healthfm_server.transport.secure_session import MaskedExchange, Summing
 
 
 class MaskedFedAvg(ModalityFedAvg):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.keyed_sums import Entries, Table, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
 
 
 def keys(numbers) -> np.ndarray:

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config.federation import RobustConfig
-from healthfm_core.federation.aggregation import Fold
-from healthfm_core.federation.checks import Contract
+from healthfm_core.federation.aggregation.weighted_mean import Fold
+from healthfm_core.federation.update_checks import Contract
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Float64 = npt.NDArray[np.float64]

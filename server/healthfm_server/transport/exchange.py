@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from healthfm_core.errors import RunError
-from healthfm_server.flower import of_node, replies
+from healthfm_server.transport.flower_grid import of_node, replies
 
 POLL_S: Final = 0.1
 """Shortest pause between two looks at a grid that had nothing new."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
-from healthfm_core.federation.checks import Contract, update_norm
+from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_client.masking import SIGNING_KEY, Masking
+from healthfm_client.transport.masking import SIGNING_KEY, Masking
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.trust import fingerprint
