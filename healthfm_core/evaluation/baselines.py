@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from healthfm_core.arrays import Bool, Float32, Int64
-from healthfm_core.data.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.evaluation.predictions import Predictions
 
 MAX_TOKENS: Final = 512

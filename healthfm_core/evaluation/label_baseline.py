@@ -22,9 +22,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import ranges, search
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import ranges, search
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.predictions import Predictions
 
 K_MIN: Final = 20

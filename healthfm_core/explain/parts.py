@@ -9,9 +9,9 @@ from typing import Final, Literal
 import numpy as np
 
 from healthfm_core.arrays import Int32, Int64, Integers
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.segments import run_starts
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.segments import run_starts
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.explain.naming import Names
 
 US_PER_DAY: Final = 86_400_000_000

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.arrays import Bool, Float32, Int64
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.healthfm import HealthFM
 
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from meds import birth_code, death_code
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
-from healthfm_core.data.events import STATIC_TIME, coded, ids, times_us
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, run_starts
+from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 
 US_PER_HOUR: Final = 3_600_000_000
 

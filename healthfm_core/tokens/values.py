@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float64, Floats, Int32, Int64, Integers, UInt64
-from healthfm_core.data.segments import run_ends, run_starts
+from healthfm_core.data.batch.segments import run_ends, run_starts
 
 RELATIVE_WIDTH: Final = 1e-3
 """Width of a bucket relative to its lower bound."""

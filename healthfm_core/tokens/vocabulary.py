@@ -13,7 +13,7 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.schemas import WEARABLE_PREFIX
+from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
 _TOKENS: Final = 1 << 40

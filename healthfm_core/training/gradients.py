@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from healthfm_core.arrays import ArrayDict
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.entropy import Entropy

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from healthfm_core.arrays import Float32, Float64, Int64
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
 
 Intercepts = Mapping[str, Float32]

@@ -20,9 +20,9 @@ from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
 from healthfm_client.site_folder import JoinSettings, StoreChoice
 from healthfm_core.config import RunConfig
-from healthfm_core.data.events import ids
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.writer import StoreWriter
+from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.groups import group_of

@@ -13,8 +13,8 @@ import torch
 
 from healthfm_core.arrays import Bool, Float32Arrays, Float64
 from healthfm_core.config import PrivacyConfig
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
