@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 from healthfm_core.evaluation.metrics.bootstrap import (
     CHUNK,
     Draws,
@@ -24,11 +24,6 @@ from healthfm_core.evaluation.metrics.bootstrap import (
     mean_estimate,
 )
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow, rows_of_estimates
-
-Float64 = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.floating]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 INDICES: Final = ("harrell_c", "uno_c")
 MIN_EVENTS: Final = 10

@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from healthfm_core.data.store import StoreWriter
+from healthfm_core.data.store.site_store import StoreWriter
 from healthfm_simulations.cohort.cohort_tables import RETURN_TASK, CodeBook
 from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite
 

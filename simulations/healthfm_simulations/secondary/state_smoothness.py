@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import US_PER_DAY
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import US_PER_DAY
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.analyses.smoothness import (
     Happenings,
@@ -26,8 +26,6 @@ from healthfm_simulations.cross_validation import Fold
 from healthfm_simulations.scoring.model_scores import Model
 from healthfm_simulations.secondary.scored_people import Present, everywhere
 from healthfm_simulations.sites import SimulatedSite
-
-Int64 = npt.NDArray[np.int64]
 
 QUIET: Final = 6
 ONSETS: Final = 3
