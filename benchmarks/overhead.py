@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_client.core_work import CoreWork
+from healthfm_client.core_local_work import CoreWork
 from healthfm_core.config import RunConfig
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study

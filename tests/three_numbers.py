@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
-from healthfm_client.local import StoreSpec
+from healthfm_client.local_work import StoreSpec
 from healthfm_core.config import RunConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig

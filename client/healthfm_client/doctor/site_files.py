@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from healthfm_client.description.facts import describe
-from healthfm_client.diagnosis import Finding, passed
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.renewal import renews_from
+from healthfm_client.doctor.findings import Finding, passed
+from healthfm_client.runtime.certificate_renewal import renews_from
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.data.layout import stores_below
 from healthfm_core.data.store import SiteStore
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_client.local import Arrays, StoreSpec
+from healthfm_client.local_work import Arrays, StoreSpec
 from healthfm_core import training
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
