@@ -1,6 +1,7 @@
-"""Be one of the site's processes: ``python -m healthfm_client.runtime.run_process node|worker --site DIR``.
+"""Run one of the site's two processes: the node or the worker.
 
-It is what the supervisor calls. The node imports no PyTorch.
+``python -m healthfm_client.runtime.run_process node|worker --site DIR`` is what the supervisor
+calls. The node imports no PyTorch.
 """
 
 from __future__ import annotations
