@@ -33,9 +33,9 @@ import numpy.typing as npt
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.rows import Rows
-from healthfm_core.data.sequences import WEARABLE
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.sequences import WEARABLE
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
 from healthfm_core.explain.parts import Part, parts_of

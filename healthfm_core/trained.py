@@ -23,9 +23,9 @@ from meds import death_code
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.federation.groups import study_modalities
 from healthfm_core.federation.protocol import Study

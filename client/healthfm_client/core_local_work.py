@@ -12,7 +12,7 @@ from healthfm_client.local_work import Arrays, StoreSpec
 from healthfm_core import training
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import coverage

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_core.data.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.evaluation.predictions import Predictions
 
 Float32 = npt.NDArray[np.float32]

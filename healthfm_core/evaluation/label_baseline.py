@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import ranges, search
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import ranges, search
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.predictions import Predictions
 
 Float64 = npt.NDArray[np.float64]

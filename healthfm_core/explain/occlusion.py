@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.rows import Rows
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.row_plan import Rows
 from healthfm_core.explain.parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer

@@ -9,9 +9,9 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.segments import run_starts
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.segments import run_starts
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.explain.naming import Names
 
 Int32 = npt.NDArray[np.int32]

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.data.rows import Rows
-from healthfm_core.data.sequences import WEARABLE, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.sequences import WEARABLE, Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.explain.kernel import HeadMemory, memories
 from healthfm_core.explain.naming import Names

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
 from healthfm_core.models.evidence import added_up, averaged

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.healthfm import HealthFM
 
 

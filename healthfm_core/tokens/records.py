@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from meds import birth_code, death_code
 
-from healthfm_core.data.events import STATIC_TIME, coded, ids, times_us
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, run_starts
+from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

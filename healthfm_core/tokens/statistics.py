@@ -18,8 +18,8 @@ import numpy.typing as npt
 from meds import birth_code
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.records import (

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from meds import birth_code
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.events import ids, times_us
-from healthfm_core.data.genetics import CLIP
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts, search
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, run_starts, search
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.genetics import CLIP
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,

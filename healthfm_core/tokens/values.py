@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.data.segments import run_ends, run_starts
+from healthfm_core.data.batch.segments import run_ends, run_starts
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

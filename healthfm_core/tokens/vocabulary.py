@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.schemas import WEARABLE_PREFIX
+from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics

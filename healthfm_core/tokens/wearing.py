@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from healthfm_core.config import PrivacyConfig, TrainConfig
-from healthfm_core.data.loader import BatchLoader, Query
+from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.federation.groups import group_of
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import TOGETHER, ClippedSum

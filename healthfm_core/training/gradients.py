@@ -1,7 +1,7 @@
 """A site's part in a round that is one step of all sites: the sum of its people's gradients.
 
 Nothing is drawn: everybody is read in every round, so that the cost of a round is that of one
-noised sum. The noise is not added here but to what is masked (`federation.gradient_round`).
+noised sum. The noise is not added here but to what is masked (`federation.secure`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.entropy import Entropy

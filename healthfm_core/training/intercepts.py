@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
 
 Float32 = npt.NDArray[np.float32]

@@ -15,9 +15,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from healthfm_core.config import TrainConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader, Query
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader, Query
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays, HealthFM

@@ -12,9 +12,9 @@ import torch
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import SPREAD, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import SPREAD, Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import Arrays, HealthFM, ModelShape, heads_for

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.events import Int64, ids, times_us
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import PRS_PREFIX, SPLIT_NAMES, WEARABLE
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import SECOND_US, stretches
+from healthfm_core.data.store.events import Int64, ids, times_us
+from healthfm_core.data.store.schemas import PRS_PREFIX, SPLIT_NAMES, WEARABLE
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
+from healthfm_core.data.store.wearables import SECOND_US, stretches
 from healthfm_core.errors import ConfigError
 from healthfm_core.tokens.values import upper_edge
 from healthfm_core.tokens.vocabulary import Vocabulary

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.sequences import Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models.inference import Answers, answer

@@ -18,7 +18,7 @@ import pytest
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_client.site.site_home import SiteHome
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.run_store import RunStore

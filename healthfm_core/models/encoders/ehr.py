@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.evidence import slopes_of
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.config import PrivacyConfig
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import Arrays

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from meds import birth_code
 
-from healthfm_core.data.labels import label_table
+from healthfm_core.data.store.labels import label_table
 from healthfm_simulations.cohort.ancestry import CODE
 from healthfm_simulations.cohort.oracle import Oracle
 from healthfm_simulations.cohort.people import Lives, People

@@ -52,7 +52,7 @@ class FederationResult:
     Attributes:
         parameters: The final global model, float32.
         study: Its contract.
-        history: A row per round (see `healthfm_server.strategy`).
+        history: A row per round (see `healthfm_server.round_loop`).
     """
 
     parameters: Mapping[str, npt.NDArray[np.float32]]

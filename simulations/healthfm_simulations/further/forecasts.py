@@ -13,7 +13,7 @@ import torch
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.evaluation import Estimator
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.horizons import Followed, horizon_rows, time_to_event_rows
 from healthfm_core.models.generation import draw_futures

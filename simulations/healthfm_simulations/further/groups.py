@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.sequences import STATIC, UNKNOWN_TIME, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.evaluation.subgroups import Groups, SubgroupRow, age_bands, subgroup_rows
 from healthfm_core.seeding import numpy_generator

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import US_PER_DAY
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import US_PER_DAY
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.smoothness import Happenings, SmoothnessRow, States, smoothness_row
 from healthfm_core.seeding import numpy_generator

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.models import HealthFM
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.tokenizer import tokenize

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import US_PER_DAY
-from healthfm_core.data.segments import search
+from healthfm_core.data.batch.batch import US_PER_DAY
+from healthfm_core.data.batch.segments import search
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.horizons import horizon_task
 from healthfm_core.evaluation.physiology import Measured, ridge_probe

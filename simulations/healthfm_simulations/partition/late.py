@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_core.data.events import ids, times_us
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import SPLIT_NAMES
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.schemas import SPLIT_NAMES
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from healthfm_core.config.data import Modality
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import SPLIT_NAMES
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.store.schemas import SPLIT_NAMES
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
 
 
 def split_store(
