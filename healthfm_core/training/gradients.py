@@ -6,13 +6,11 @@ noised sum. The noise is not added here but to what is masked (`federation.secur
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from healthfm_core.arrays import ArrayDict
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
@@ -31,7 +29,7 @@ def downhill(
     order: RoundOrder,
     private: Private,
     entropy: Entropy | None = None,
-) -> dict[str, npt.NDArray[Any]]:
+) -> ArrayDict:
     """Return minus the sum of everyone's clipped gradient, by parameter that learns.
 
     Args:

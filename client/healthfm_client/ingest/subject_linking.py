@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, unreadable, want_columns
-from healthfm_core.data.store.events import Int64, encoded
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import encoded
 from healthfm_core.errors import IngestError
 
 SUBJECT: Final = "subject_id"

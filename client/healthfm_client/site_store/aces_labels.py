@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from meds import death_code
 
-from healthfm_core.data.store.events import STATIC_TIME, Bool, Int64, coded, ids, repeated, times_us
+from healthfm_core.arrays import Bool, Int64
+from healthfm_core.data.store.events import STATIC_TIME, coded, ids, repeated, times_us
 from healthfm_core.data.store.labels import label_table
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import DATA, in_order, read_parquet
@@ -241,7 +241,7 @@ def _ends(events: pa.Table, wanted: Int64) -> tuple[Int64, Int64]:
     return died[at], last[at]
 
 
-def _us(column: Any) -> npt.NDArray[np.int64]:
+def _us(column: Any) -> Int64:
     return np.asarray(column.dt.epoch("us").fill_null(STATIC_TIME).to_numpy(), np.int64)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Int64
 from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.batch.occurrences import Occurrences, days
 from healthfm_core.data.batch.row_plan import Drops, Layout, Record, Rows, Sizes, lay_out
@@ -21,8 +21,6 @@ from healthfm_core.data.batch.sequences import (
     UNKNOWN_TIME,
     WEARABLE,
 )
-
-Int64 = npt.NDArray[np.int64]
 
 
 def collate(

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.collate import collate
@@ -17,8 +17,6 @@ from healthfm_core.data.batch.row_plan import Drops, Record, Rows, Sizes, lay_ou
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 Query = Literal["sep", "now", "label", "worn"]
 
 _POOL: Final = 32
@@ -237,7 +235,7 @@ class BatchLoader:
         time = sequences.time_us[self._worn_items[hour]]
         return self._rows_at(self._wearers, time, np.full(len(time), np.nan, np.float32))
 
-    def _rows_at(self, subject: Int64, time: Int64, label: npt.NDArray[np.float32]) -> Rows:
+    def _rows_at(self, subject: Int64, time: Int64, label: Float32) -> Rows:
         """Return a row per subject and time that holds what is not later, and asks there."""
         sequences, record = self.sequences, self._record
         stop = record.history_before(subject, time)

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.data.batch.batch import US_PER_DAY
 from healthfm_core.data.batch.row_plan import Record, Rows
 from healthfm_core.data.batch.segments import ranges
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 _NEVER: Final = np.iinfo(np.int64).max
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Int64, UInt8
 from healthfm_core.data.batch.hiding import Hidden
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import (
@@ -17,10 +17,6 @@ from healthfm_core.data.batch.sequences import (
     WEARABLE,
     Sequences,
 )
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,7 @@ def lay_out(
 
 def _not_dropped(
     row: Int64,
-    kind: npt.NDArray[np.uint8],
+    kind: UInt8,
     slots: Int64,
     drops: Drops,
     rng: np.random.Generator | None,

@@ -7,8 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Int64, Integers
 
 
 def ranges(start: Int64, count: Int64) -> Int64:
@@ -18,7 +17,7 @@ def ranges(start: Int64, count: Int64) -> Int64:
     return np.arange(total, dtype=np.int64) + np.repeat(start - (ends - count), count)
 
 
-def offsets_of(count: npt.NDArray[np.integer]) -> Int64:
+def offsets_of(count: Integers) -> Int64:
     """Return the bounds ``[0, count[0], count[0] + count[1], …]`` of segments of these sizes."""
     bounds = np.zeros(len(count) + 1, np.int64)
     np.cumsum(count, out=bounds[1:])

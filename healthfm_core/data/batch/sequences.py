@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from healthfm_core.arrays import Bool, Float32, Int32, Int64, UInt8
 
 PAD: Final = 0
 STATIC: Final = 1
@@ -23,11 +24,6 @@ SPREAD: Final = ("mean", "lowest", "highest", "first", "last", "count")
 
 UNKNOWN_TIME: Final = np.iinfo(np.int64).min
 """Stands for a missing birth."""
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Sequences:
     site: Int32
     birth_us: Int64
     offsets: Int64
-    kind: npt.NDArray[np.uint8]
+    kind: UInt8
     token: Int32
     code: Int32
     quantile: Float32

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-Int64 = npt.NDArray[np.int64]
+from healthfm_core.arrays import Int64
+
 STATIC_TIME: Final = np.iinfo(np.int64).min
 """Stands for a null time in int64 columns, so that static rows sort first."""
 _UNITS_US: Final = (1_000_000, 1_000, 1)

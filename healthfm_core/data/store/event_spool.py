@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from healthfm_core.arrays import Int32, Int64
 from healthfm_core.data.store.event_stream import Aside
-from healthfm_core.data.store.events import Int64, ids
+from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.schemas import EVENTS
 from healthfm_core.data.store.splits import mix
 from healthfm_core.errors import IngestError
@@ -44,7 +45,7 @@ _SUFFIX: Final = ".arrows"
 _ASIDE: Final = "aside-"
 
 
-def cell_of(subject: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+def cell_of(subject: Int64) -> npt.NDArray[np.uint16]:
     """Return the cell of each subject, 0 to 1023; the same everywhere and always."""
     hashed = mix(subject.view(np.uint64) ^ _SALT) >> np.uint64(64 - CELL_BITS)
     return hashed.astype(np.uint16)
@@ -58,7 +59,7 @@ class CodeBook:
         self._at = {name: at for at, name in enumerate(self.names)}
         self._characters = sum(map(len, self.names))
 
-    def numbers(self, column: pa.ChunkedArray, where: str) -> npt.NDArray[np.int32]:
+    def numbers(self, column: pa.ChunkedArray, where: str) -> Int32:
         """Return each row's code as a number, new codes added; -1 where it is null.
 
         Raises:
@@ -69,7 +70,7 @@ class CodeBook:
         parts = [self._chunk(chunk, where) for chunk in column.chunks]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    def _chunk(self, chunk: pa.DictionaryArray, where: str) -> npt.NDArray[np.int32]:
+    def _chunk(self, chunk: pa.DictionaryArray, where: str) -> Int32:
         names = chunk.dictionary.to_pylist()
         numbers = np.array([-1 if name is None else self._number(name) for name in names] + [-1])
         if len(self.names) > CODES_AT_MOST or self._characters > CODE_CHARACTERS_AT_MOST:

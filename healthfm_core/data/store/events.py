@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from meds import birth_code
 
+from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.data.store import event_order
 from healthfm_core.data.store.schemas import EVENTS
 from healthfm_core.data.store.splits import mix
@@ -21,9 +21,6 @@ STATIC_TIME: Final = event_order.STATIC_TIME
 EARLIEST_US: Final = -3_786_825_600 * 1_000_000
 """1850: whose record is older? Exports write a date that is not known as 1753 or the year 1."""
 
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-Float32 = npt.NDArray[np.float32]
 Limits = Mapping[str, tuple[float, float]]
 """Code → least and greatest value that can be true, both allowed."""
 
@@ -38,13 +35,13 @@ def times_us(table: pa.Table, name: str = "time") -> Int64:
     return np.asarray(table[name].cast(pa.int64()).fill_null(STATIC_TIME).to_numpy(), np.int64)
 
 
-def coded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str]]:
+def coded(column: pa.ChunkedArray) -> tuple[Int64, list[str]]:
     """Return a text column as ([N] index into the names, -1 where null; the distinct names)."""
     index, names = encoded(column)
     return index, names.to_pylist()
 
 
-def encoded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
+def encoded(column: pa.ChunkedArray) -> tuple[Int64, pa.Array]:
     """Return a text column as `coded` does, the names as an array."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()

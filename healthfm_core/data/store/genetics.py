@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from healthfm_core.arrays import Float64
 from healthfm_core.data.store.events import coded, ids, repeated, static_rows
 from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.errors import StoreError
@@ -32,8 +32,6 @@ _MARKS: Final = {
 }
 _LEAST_FOR_SPREAD: Final = 30
 _MEAN_AT_MOST, _SD_AT_MOST = 2.0, 3.0
-
-Float64 = npt.NDArray[np.float64]
 
 
 def mark(normalisation: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from healthfm_core.data.store.events import Int64, check_events, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import check_events, ids
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.schemas import (
     EVENTS,

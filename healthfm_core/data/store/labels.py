@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.store.events import Int64, ids, repeated, times_us
+from healthfm_core.arrays import Bool, Float64, Int64
+from healthfm_core.data.store.events import ids, repeated, times_us
 from healthfm_core.data.store.schemas import LABELS, conform
 from healthfm_core.errors import StoreError
 
@@ -14,7 +14,7 @@ from healthfm_core.errors import StoreError
 def label_table(
     subject_id: Int64,
     prediction_time_us: Int64,
-    boolean_value: npt.NDArray[np.bool_],
+    boolean_value: Bool,
     **extra: pa.Array,
 ) -> pa.Table:
     """Return a table of yes/no labels, sorted by subject and time.
@@ -34,9 +34,7 @@ def label_table(
     return table.take(pa.array(np.lexsort((prediction_time_us, subject_id))))
 
 
-def died_within(
-    months_followed: npt.NDArray[np.float64], died: npt.NDArray[np.bool_], months: float
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def died_within(months_followed: Float64, died: Bool, months: float) -> tuple[Bool, Bool]:
     """Return ([N] death within `months`, [N] whether that is known).
 
     Whoever was followed for less and was alive then is unknown; whoever died is known, however

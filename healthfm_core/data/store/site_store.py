@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from meds import birth_code, death_code
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config.data import Modality
-from healthfm_core.data.store.events import Int64, coded, ids, sort_events
+from healthfm_core.data.store.events import coded, ids, sort_events
 from healthfm_core.data.store.integrity import check_schemas, check_store, read_splits
 from healthfm_core.data.store.schemas import (
     EVENTS,

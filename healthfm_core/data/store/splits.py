@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from healthfm_core.arrays import Float64, Int64, Text, UInt64
 from healthfm_core.data.store.schemas import HELD_OUT, TRAIN, TUNING
 
 DEFAULT_SHARES: Final[Mapping[str, float]] = {TRAIN: 0.70, TUNING: 0.15, HELD_OUT: 0.15}
 DEFAULT_KEY: Final = "healthfm"
-
-UInt64 = npt.NDArray[np.uint64]
 
 
 def mix(x: UInt64) -> UInt64:
@@ -25,7 +23,7 @@ def mix(x: UInt64) -> UInt64:
     return x ^ (x >> np.uint64(31))
 
 
-def keyed_uniform(subject_id: npt.NDArray[np.int64], key: str) -> npt.NDArray[np.float64]:
+def keyed_uniform(subject_id: Int64, key: str) -> Float64:
     """Return a number in [0, 1) per subject that depends on the id and `key` alone.
 
     It spreads subjects evenly and is no protection: who knows the key can repeat it.
@@ -36,11 +34,11 @@ def keyed_uniform(subject_id: npt.NDArray[np.int64], key: str) -> npt.NDArray[np
 
 
 def assign(
-    subject_id: npt.NDArray[np.int64],
+    subject_id: Int64,
     *,
     key: str = DEFAULT_KEY,
     shares: Mapping[str, float] = DEFAULT_SHARES,
-) -> npt.NDArray[np.str_]:
+) -> Text:
     """Return the split of each subject.
 
     Args:
@@ -54,7 +52,7 @@ def assign(
     return names[np.minimum(chosen, len(names) - 1)]
 
 
-def split_table(subject_id: npt.NDArray[np.int64], split: npt.NDArray[np.str_]) -> pa.Table:
+def split_table(subject_id: Int64, split: Text) -> pa.Table:
     """Return MEDS's subject_splits table, sorted by subject."""
     order = np.argsort(subject_id, kind="stable")
     return pa.table(

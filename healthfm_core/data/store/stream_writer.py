@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store.event_spool import Spool
 from healthfm_core.data.store.event_stream import Aside, Cleaned, EventStream, Progress, Texts
-from healthfm_core.data.store.events import Int64, coded, ids, set_aside, sort_events
+from healthfm_core.data.store.events import coded, ids, set_aside, sort_events
 from healthfm_core.data.store.schemas import SPLIT_NAMES
 from healthfm_core.data.store.store_files import DATA, REJECTED_FOLDER
 

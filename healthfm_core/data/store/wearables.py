@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_core.data.store.events import Int64, coded, ids, repeated, times_us
+from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.data.store.events import coded, ids, repeated, times_us
 from healthfm_core.data.store.schemas import EVENTS, WEARABLE, WEARABLE_PREFIX, conform
 from healthfm_core.errors import StoreError
 
@@ -23,8 +23,8 @@ def stretches(
     start_us: Int64,
     channel: str,
     hz: float,
-    value: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_] | None = None,
+    value: Float32,
+    mask: Bool | None = None,
 ) -> pa.Table:
     """Return wearable rows of equal length.
 

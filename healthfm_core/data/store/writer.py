@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store.event_spool import Spool
 from healthfm_core.data.store.event_stream import EventStream, Progress, unseen
-from healthfm_core.data.store.events import Int64, ids, sort_events
+from healthfm_core.data.store.events import ids, sort_events
 from healthfm_core.data.store.genetics import DECLARED_Z, mark, score_events
 from healthfm_core.data.store.integrity import check_store, empty, read_splits
 from healthfm_core.data.store.labels import check_labels

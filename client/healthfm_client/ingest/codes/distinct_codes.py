@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Float32, Float64, Int64
 
-Float64 = npt.NDArray[np.float64]
 SEPARATOR: Final = "//"
 LONGEST_CODE: Final = 200
 """What is longer is cut: it is a text, and no vocabulary has it."""
@@ -68,13 +66,13 @@ def joined(*parts: str) -> str:
     return SEPARATOR.join(part for part in parts if part)
 
 
-def converted(value: Float64, factor: Float64, offset: Float64) -> npt.NDArray[np.float32]:
+def converted(value: Float64, factor: Float64, offset: Float64) -> Float32:
     """Return values in their new unit, see `as_float32`."""
     with np.errstate(over="ignore", invalid="ignore"):
         return as_float32(value * factor + offset)
 
 
-def as_float32(value: Float64) -> npt.NDArray[np.float32]:
+def as_float32(value: Float64) -> Float32:
     """Return values as a store keeps them; what float32 cannot hold becomes infinite, NaN stays."""
     with np.errstate(over="ignore", invalid="ignore"):
         return value.astype(np.float32)

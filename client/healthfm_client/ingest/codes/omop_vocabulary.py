@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.codes.distinct_codes import SEPARATOR, tidy
 from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, files_of, want_columns
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store.schemas import CODES
 
 

@@ -18,19 +18,17 @@ from typing import Final, NamedTuple, TypeVar
 import duckdb
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_client.ingest.codes.distinct_codes import Float64
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, measured
-from healthfm_client.ingest.fhir_r4.fhir_files import Bytes, id_of
+from healthfm_client.ingest.fhir_r4.fhir_files import id_of
 from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, Component, Concept
 from healthfm_client.ingest.tables.duckdb_reader import Door
 from healthfm_client.ingest.tables.local_time import clock_us
-from healthfm_core.data.store.events import Int64, encoded
+from healthfm_core.arrays import Bool, Float64, Int64, UInt8
+from healthfm_core.data.store.events import encoded
 
-Mask = npt.NDArray[np.bool_]
 Thing = TypeVar("Thing")
 Decoded = TypeVar("Decoded")
 _NOT_PLAIN: Final = (
@@ -86,11 +84,11 @@ class Plain:
     time: Int64
     code: pa.DictionaryArray
     value: Float64
-    absent: Mask
+    absent: Bool
     said: list[Said]
 
 
-def line_ends(block: Bytes) -> Int64:
+def line_ends(block: UInt8) -> Int64:
     """Return where each line ends, behind its line feed; the last may have none."""
     found = [
         np.flatnonzero(block[at : at + _NEAR] == ord("\n")) + at + 1
@@ -101,7 +99,7 @@ def line_ends(block: Bytes) -> Int64:
     return ends if whole else np.append(ends, len(block))
 
 
-def plain_observations(block: Bytes, ends: Int64, zone: str | None) -> Plain | None:
+def plain_observations(block: UInt8, ends: Int64, zone: str | None) -> Plain | None:
     """Return the plain observations of a block of lines, None where there is none.
 
     Args:
@@ -317,7 +315,7 @@ def _meaning(concept: str, unit: _Unit | None, answer: str | None) -> _Meaning:
     return _Meaning(named, factor, offset, called(code, named, one))
 
 
-def _times(column: pa.ChunkedArray, zone: str | None) -> tuple[Int64, Mask]:
+def _times(column: pa.ChunkedArray, zone: str | None) -> tuple[Int64, Bool]:
     """Return ([N] µs, [N] whether there is a time), as `clock_us` has them."""
     us = np.zeros(len(column), np.int64)
     known = np.zeros(len(column), np.bool_)
@@ -336,5 +334,5 @@ def _times(column: pa.ChunkedArray, zone: str | None) -> tuple[Int64, Mask]:
     return us, known
 
 
-def _mask(column: pa.Array | pa.ChunkedArray) -> Mask:
+def _mask(column: pa.Array | pa.ChunkedArray) -> Bool:
     return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)

@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     BUNDLE,
@@ -25,8 +24,8 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     Resource,
 )
 from healthfm_client.ingest.tables.duckdb_reader import expanded, unreadable
+from healthfm_core.arrays import UInt8
 
-Bytes = npt.NDArray[np.uint8]
 SUFFIXES: Final = (".ndjson", ".json", ".ndjson.gz", ".json.gz")
 PIECE_BYTES: Final = 32 * 1024**2
 """Bytes of lines that are read as one piece."""
@@ -96,7 +95,7 @@ def opened(file: Path) -> io.BufferedReader:
         raise unreadable(file, "it cannot be opened") from error
 
 
-def blocks(piece: Piece) -> Iterator[Bytes]:
+def blocks(piece: Piece) -> Iterator[UInt8]:
     """Yield the lines that begin in a piece, many at a time; a line of too many bytes is cut.
 
     Raises:
@@ -119,7 +118,7 @@ def blocks(piece: Piece) -> Iterator[Bytes]:
         raise unreadable(piece.file, "it is cut off or damaged") from error
 
 
-def _followed(block: Bytes, filled: int, rest: Bytes) -> Bytes:
+def _followed(block: UInt8, filled: int, rest: UInt8) -> UInt8:
     """Return what a block is filled with and the rest of its last line, where there is room."""
     end = filled + len(rest)
     if end > len(block):

@@ -24,7 +24,8 @@ from healthfm_client.ingest.tables.parquet_columns import (
     series,
 )
 from healthfm_client.ingest.tables.wearable_minutes import MINUTES
-from healthfm_core.data.store.events import Int64, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.labels import label_table
 from healthfm_core.data.store.wearables import DAY_US, hourly_summaries, stretches
 from healthfm_core.errors import IngestError

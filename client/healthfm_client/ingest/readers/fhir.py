@@ -27,7 +27,6 @@ from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
 from healthfm_client.ingest.fhir_r4.fhir_files import (
     BLANK,
-    Bytes,
     Piece,
     blocks,
     decoded,
@@ -53,8 +52,8 @@ from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import linked, site_key
 from healthfm_client.ingest.tables.local_time import clock_us, known_zone
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
+from healthfm_core.arrays import Int64, UInt8
 from healthfm_core.data.store.event_stream import Aside, EventStream, Found, Part, Texts
-from healthfm_core.data.store.events import Int64
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
@@ -248,7 +247,7 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
 
 
 def _of_lines(
-    block: Bytes, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
+    block: UInt8, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
 ) -> Rows:
     """Return what is in a block of lines, of which there are so many before."""
     plain = plain_observations(block, ends, zone)

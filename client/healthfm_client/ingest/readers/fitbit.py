@@ -23,7 +23,8 @@ from healthfm_client.ingest.subject_linking import linked
 from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, check_gzip, is_table
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, daily, possible
-from healthfm_core.data.store.events import Int64, coded, ids, repeated, times_us
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import coded, ids, repeated, times_us
 from healthfm_core.data.store.wearables import DAY_US
 from healthfm_core.errors import IngestError
 

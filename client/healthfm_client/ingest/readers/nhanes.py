@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
@@ -29,7 +28,8 @@ from healthfm_client.ingest.tables.parquet_columns import (
     series,
 )
 from healthfm_client.ingest.tables.wearable_minutes import MINUTES
-from healthfm_core.data.store.events import Int64, ids
+from healthfm_core.arrays import Float64, Int64
+from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.labels import died_within, label_table
 from healthfm_core.data.store.schemas import WEARABLE
 from healthfm_core.data.store.wearables import DAY_US, stretches
@@ -97,11 +97,11 @@ class NhanesOptions(ReaderOptions):
     wear_minutes: bool = Field(False, description="keep the wear flags of every minute (large)")
 
 
-def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+def _numbers(table: pa.Table, name: str) -> Float64:
     return np.asarray(table[name].fill_null(np.nan).to_numpy(), np.float64)
 
 
-def age_years(people: pa.Table) -> npt.NDArray[np.float64]:
+def age_years(people: pa.Table) -> Float64:
     """Return the age at the examination, in months where NHANES gives them (under 85)."""
     exact, nearly = _numbers(people, "RIDAGEEX") / 12, _numbers(people, "RIDAGEMN") / 12
     age = np.where(np.isfinite(exact), exact, nearly)
@@ -136,7 +136,7 @@ def _rows(
     subject: Int64,
     time_us: Int64 | None,
     code: str | list[str],
-    value: npt.NDArray[np.float64] | None = None,
+    value: Float64 | None = None,
 ) -> pa.Table:
     size = len(subject)
     stamp = pa.timestamp("us")

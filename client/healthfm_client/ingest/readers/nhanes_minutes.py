@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,7 +24,7 @@ from healthfm_client.ingest.readers.nhanes import DAYS_WORN, EXAM_US
 from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, check_gzip, is_table
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTES
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Float32, Float64, Int64
 from healthfm_core.data.store.wearables import DAY_US, stretches
 from healthfm_core.errors import IngestError
 
@@ -50,11 +49,11 @@ class Weeks:
     """
 
     first_us: dict[int, int] = field(default_factory=dict)
-    minutes: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    minutes: dict[int, Float32] = field(default_factory=dict)
     days: dict[int, int] = field(default_factory=dict)
     aside: dict[str, list[pa.Table]] = field(default_factory=dict)
 
-    def add(self, who: int, wave: int, start: int, counts: npt.NDArray[np.float32]) -> None:
+    def add(self, who: int, wave: int, start: int, counts: Float32) -> None:
         """Write counts into a person's week from minute `start` on."""
         week = self.minutes.setdefault(who, np.full(WEEK, np.nan, np.float32))
         self.first_us.setdefault(who, EXAM_US.get(wave, EXAM_US[3]) + DAY_US)
@@ -152,7 +151,7 @@ def _days(rows: pa.Table, weeks: Weeks) -> None:
             weeks.add(who, wave, day * MINUTES, np.asarray(counts, np.float32))
 
 
-def _numbers(cells: pa.Array | None) -> npt.NDArray[np.float64]:
+def _numbers(cells: pa.Array | None) -> Float64:
     """Return a day's counts, none of one that is null."""
     if cells is None:
         return np.zeros(0)

@@ -31,8 +31,8 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     want_columns,
 )
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store.event_stream import Aside, EventStream, Part
-from healthfm_core.data.store.events import Int64
 
 STATIC: Final = ("gender", "race", "ethnicity")
 _GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}

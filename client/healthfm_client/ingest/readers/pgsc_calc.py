@@ -26,7 +26,8 @@ from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.meds import site_of
 from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty, refuse_nulls
-from healthfm_core.data.store.events import Int64, coded, ids
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import coded, ids
 from healthfm_core.data.store.genetics import COMPONENTS_Z, SITE_Z, Z_NORM2, site_z
 from healthfm_core.errors import IngestError
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
@@ -32,7 +31,8 @@ from healthfm_client.ingest.tables.duckdb_reader import (
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import by_day, possible
-from healthfm_core.data.store.events import STATIC_TIME, Int64, times_us
+from healthfm_core.arrays import Float64, Int64
+from healthfm_core.data.store.events import STATIC_TIME, times_us
 from healthfm_core.data.store.wearables import SECOND_US, hourly_summaries
 from healthfm_core.errors import IngestError
 
@@ -44,7 +44,7 @@ _HEADER: Final = re.compile(
     r" - samplerate = (?P<every_s>[\d.]+) seconds"
 )
 _EID: Final = re.compile(r"(\d+)_")
-Readings = tuple[Int64, npt.NDArray[np.float64]]
+Readings = tuple[Int64, Float64]
 
 
 class AccelerometerOptions(ReaderOptions):
@@ -82,7 +82,7 @@ def read(path: Path, options: AccelerometerOptions) -> Iterator[Site]:
     )
 
 
-def _set_aside(subject: int, time: Int64, value: npt.NDArray[np.float64]) -> pa.Table:
+def _set_aside(subject: int, time: Int64, value: Float64) -> pa.Table:
     who = pa.array(np.full(len(time), subject, np.int64))
     stamp = pa.array(time).cast(pa.timestamp("us"))
     return pa.table({"subject_id": who, "time": stamp, "milli_g": value})

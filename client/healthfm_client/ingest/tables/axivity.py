@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from healthfm_client.ingest.tables.duckdb_reader import unreadable
 from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.errors import IngestError
 
 LOWPASS_HZ: Final = 20
 
 
-def minutes_of(file: Path) -> tuple[Int64, npt.NDArray[np.float64]]:
+def minutes_of(file: Path) -> tuple[Int64, Float64]:
     """Return (time of each minute with a reading in µs, its mean acceleration in milli-g).
 
     What UK Biobank published: below 20 Hz, calibrated to gravity where the record allows it, the

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from healthfm_client.ingest.tables.duckdb_reader import refuse_expanding
-from healthfm_core.data.store.events import Int64, coded
+from healthfm_core.arrays import Float32, Int64
+from healthfm_core.data.store.events import coded
 from healthfm_core.data.store.schemas import is_list_of, is_text
 from healthfm_core.data.store.store_files import UNREADABLE
 from healthfm_core.errors import IngestError
@@ -209,7 +209,7 @@ def refuse_nulls(table: pa.Table, names: Iterable[str], where: str) -> None:
             raise _error(305, where, seen, "an identifier in every row is wanted")
 
 
-def series(table: pa.Table, name: str, most: int, where: str) -> npt.NDArray[np.float32]:
+def series(table: pa.Table, name: str, most: int, where: str) -> Float32:
     """Return a column of lists of one length, at most `most`, as [N, length]; NaN is null.
 
     Raises:

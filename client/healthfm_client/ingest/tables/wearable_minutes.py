@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from healthfm_client.ingest.codes.distinct_codes import as_float32
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Bool, Float64, Int64
 from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.data.store.wearables import DAY_US, stretches
 
@@ -26,7 +25,6 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "ACCELERATION": (0.0, 8000.0),
 }
 """Channel → what a minute of it can be: beats/min, steps, Fitbit's 0 to 3, level, milli-g."""
-Float64 = npt.NDArray[np.float64]
 
 
 def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.Table:
@@ -52,7 +50,7 @@ def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.T
     return stretches(days[0], days[1] * DAY_US, channel, 1 / 60, grid, seen)
 
 
-def possible(value: Float64, time_us: Int64, channel: str, now_us: int) -> npt.NDArray[np.bool_]:
+def possible(value: Float64, time_us: Int64, channel: str, now_us: int) -> Bool:
     """Return where a reading is finite, within its channel's limits, and not of the future."""
     low, high = LIMITS.get(channel, (-np.inf, np.inf))
     past = (time_us <= now_us) & (time_us > EARLIEST_US)

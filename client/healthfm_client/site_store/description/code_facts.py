@@ -10,7 +10,7 @@ from healthfm_client.ingest.codes.distinct_codes import SEPARATOR
 from healthfm_client.ingest.codes.omop_vocabulary import bare
 from healthfm_client.site_store.description.event_arrays import Rows
 from healthfm_client.site_store.description.withholding import counted
-from healthfm_core.data.store.events import Int64
+from healthfm_core.arrays import Int64
 from healthfm_core.data.store.site_store import modality_of
 
 MOST_COMMON: Final = 10

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.store.events import Int64, coded, ids, times_us
+from healthfm_core.arrays import Bool, Int64
+from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.schemas import CODES, conform
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE, read_parquet
@@ -34,7 +34,7 @@ class Rows:
     subject: Int64
     time_us: Int64
     code: Int64
-    has_number: npt.NDArray[np.bool_]
+    has_number: Bool
     names: tuple[str, ...]
     described: dict[str, str]
     parents: frozenset[str]
@@ -89,6 +89,6 @@ class Rows:
         pairs = np.unique(self.subject[rows] * size + group[rows])
         return np.bincount(pairs % size, minlength=groups).astype(np.int64)
 
-    def named(self, wanted: list[bool]) -> npt.NDArray[np.bool_]:
+    def named(self, wanted: list[bool]) -> Bool:
         """Return [N] whether a row's code, by its place in `names`, is wanted."""
         return np.array(wanted, np.bool_)[self.code] if wanted else np.zeros(0, np.bool_)

@@ -9,7 +9,8 @@ from meds import birth_code
 
 from healthfm_client.site_store.description.event_arrays import Rows
 from healthfm_client.site_store.description.withholding import apart, counted, quartiles
-from healthfm_core.data.store.events import STATIC_TIME, Bool, ids
+from healthfm_core.arrays import Bool
+from healthfm_core.data.store.events import STATIC_TIME, ids
 from healthfm_core.data.store.site_store import SiteStore, modality_of
 from healthfm_core.data.store.wearables import hours_worn
 

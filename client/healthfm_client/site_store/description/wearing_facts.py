@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_client.site_store.description.withholding import counted, quartiles
-from healthfm_core.data.store.events import Int64, coded, ids, times_us
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.wearables import DAY_US
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+
+from healthfm_core.arrays import Float64
 
 
 def counted(count: int, k: int, *, people: int | None = None, of: int | None = None) -> int | None:
@@ -38,7 +39,7 @@ def apart(counts: Sequence[int], k: int) -> list[int | None]:
     return shown
 
 
-def quartiles(values: npt.NDArray[np.float64], k: int) -> list[float] | None:
+def quartiles(values: Float64, k: int) -> list[float] | None:
     """Return the quartiles of one value a person, to a tenth; None where a quarter is under k."""
     if len(values) < 4 * k or not len(values):
         return None
