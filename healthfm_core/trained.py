@@ -27,7 +27,7 @@ from healthfm_core.data.loader import BatchLoader
 from healthfm_core.data.sequences import Sequences
 from healthfm_core.data.store import SiteStore
 from healthfm_core.errors import RunError
-from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.heads import LABEL

@@ -30,8 +30,8 @@ from healthfm_client.records import parameters_of, to_record
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
 from healthfm_core.federation import checks, contracting, protocol
-from healthfm_core.federation.groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.noisy_round import round_layout
+from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.trust.contract import Contract
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.federation.groups import group_names
+from healthfm_core.federation.parameter_groups import group_names
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.federation.checks import Contract
-from healthfm_core.federation.declared import declared_metrics
+from healthfm_core.federation.declared_metrics import declared_metrics
 from healthfm_core.federation.gradient_round import GradientLayout
-from healthfm_core.federation.groups import is_learning
 from healthfm_core.federation.masked_round import COUNTS, UPDATE, RoundLayout, RoundSum
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
 from healthfm_core.privacy.distributed import concentrated, noise_for, room

@@ -16,8 +16,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.groups import agree_on_modalities
 from healthfm_core.federation.masked_statistics import StatisticsLayout, mark_sizes
+from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.exchange import Exchange, Patience

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
 from healthfm_core.federation import wire
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_server.array_file import OneByOne
 
 

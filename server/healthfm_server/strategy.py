@@ -22,7 +22,7 @@ from healthfm_core.federation.aggregation import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
 from healthfm_core.federation.checks import Contract, check_update, update_norm
 from healthfm_core.federation.codes import over_their_sites
-from healthfm_core.federation.groups import BACKBONE, groups_held
+from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.robust import RobustFold
 from healthfm_core.federation.server_optimizer import apply_means

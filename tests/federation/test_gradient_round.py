@@ -12,7 +12,7 @@ from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.errors import PrivacyError
 from healthfm_core.federation.checks import Contract
 from healthfm_core.federation.gradient_round import GradientLayout
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.privacy.distributed import epsilon_of, noise_for
 
 ROUNDS, PEOPLE, NORM, DELTA = 10, 500, 2.0, 1e-5

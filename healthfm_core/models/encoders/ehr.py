@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch import Batch
-from healthfm_core.models.evidence import slopes_of
+from healthfm_core.models.linear_logit import slopes_of
 
 
 class EHREncoder(nn.Module):
