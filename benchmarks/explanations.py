@@ -29,13 +29,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.rows import Rows
-from healthfm_core.data.sequences import WEARABLE
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.sequences import WEARABLE
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
 from healthfm_core.explain.parts import Part, parts_of
@@ -76,7 +76,6 @@ SETTINGS = [
 RESULTS = Path(__file__).parent / "results"
 REDRAWN = 200
 
-Float64 = npt.NDArray[np.float64]
 Labs = list[tuple[int, float, Float64]]
 
 
@@ -109,7 +108,7 @@ class Found:
     z: Float64
     lab: list[Labs]
 
-    def of(self, rows: npt.NDArray[np.int64]) -> Found:
+    def of(self, rows: Int64) -> Found:
         """Return some people's."""
         arrays = (self.risk, self.latent, self.wearing, self.score, self.z)
         return Found(*(array[rows] for array in arrays), lab=[self.lab[row] for row in rows])

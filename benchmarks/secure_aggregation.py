@@ -24,8 +24,8 @@ import numpy as np
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.federation import wire
-from healthfm_core.federation.checks import Contract
-from healthfm_core.federation.masked_round import RoundLayout
+from healthfm_core.federation.secure.update_codec import RoundLayout
+from healthfm_core.federation.update_checks import Contract
 from healthfm_core.privacy import secure_aggregation as secure
 
 RESULTS = Path(__file__).parent / "results"

@@ -133,13 +133,13 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from flwr.superlink.grid.http_grid import HttpGrid
 
     from healthfm_core.config.run import RunConfig
+    from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
     from healthfm_core.federation.protocol import VERSION, Study
-    from healthfm_core.federation.server_optimizer import OptimizerState
     from healthfm_server.core_work import CoreWork
-    from healthfm_server.exchange import Exchange, Patience
+    from healthfm_server.round_loop import ModalityFedAvg
     from healthfm_server.run_store import RunStore, ServerState
     from healthfm_server.sites import Site
-    from healthfm_server.strategy import ModalityFedAvg
+    from healthfm_server.transport.exchange import Exchange, Patience
 
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     assert CoreWork  # what a real ServerApp has imported by then

@@ -56,7 +56,7 @@ def test_only_adapters_import_what_flower_does_not_publish():
     assert files == {
         "benchmarks/server_memory.py",  # a double of Flower's server
         "client/healthfm_client/flower.py",
-        "server/healthfm_server/flower.py",
+        "server/healthfm_server/transport/flower_grid.py",
         "server/healthfm_server/deploy/flower.py",
         "simulations/healthfm_simulations/engine/flower.py",
     }

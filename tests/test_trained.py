@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_file
 import tests.quiet_flower  # noqa: F401
 from healthfm_core import trained
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import VERSION, Study
 from healthfm_core.tokens.statistics import merge, site_statistics

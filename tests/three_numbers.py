@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client.local import StoreSpec
+from healthfm_core.arrays import ArrayDict, Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
@@ -28,8 +28,6 @@ from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 SHAPES = {
     "encoders.ehr.w": (2, 3),
@@ -59,14 +57,12 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
         assert all(found["subjects"].tolist() for found in statistics)
         return VOCABULARY
 
-    def initial_parameters(
-        self, study: Study, config: RunConfig
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Ones, for the groups of the study's modalities."""
         return {
             name: np.ones(shape, np.float32)
@@ -90,7 +86,7 @@ class ClientWork:
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
-    ) -> Arrays:
+    ) -> ArrayDict:
         """The number of people, as those who have the one code."""
         held, n = self.describe(stores)
         return counts_of(n, held)
@@ -105,7 +101,7 @@ class ClientWork:
 
     def train_round(
         self,
-        parameters: Mapping[str, npt.NDArray[np.float32]],
+        parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,
@@ -141,8 +137,8 @@ class ClientWork:
 
 
 def _spoil(
-    wrong: str, update: Arrays, weights: dict[str, float]
-) -> tuple[Arrays, dict[str, float]]:
+    wrong: str, update: ArrayDict, weights: dict[str, float]
+) -> tuple[ArrayDict, dict[str, float]]:
     match wrong:
         case "nan":
             update["backbone.w"][1] = np.nan
@@ -167,7 +163,7 @@ def _spoil(
     return update, weights
 
 
-def counts_of(n: int, modalities: Collection[str]) -> Arrays:
+def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
     """Statistics of a site whose n people all have the code A and all its modalities."""
     one, none, real = np.array([n], np.int64), np.zeros(0, np.int64), np.zeros(0)
     found = SiteStatistics(

@@ -23,16 +23,16 @@ from healthfm_client import budget, leaving
 from healthfm_client.core_work import CoreWork
 from healthfm_client.home import SiteHome
 from healthfm_client.local import LocalWork, StoreSpec
-from healthfm_client.masked_statistics import statistics_arrays
-from healthfm_client.masking import Masking
 from healthfm_client.node import HOME, Node
 from healthfm_client.records import parameters_of, to_record
+from healthfm_client.transport.masked_statistics import statistics_arrays
+from healthfm_client.transport.masking import Masking
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
-from healthfm_core.federation import checks, contracting, protocol
-from healthfm_core.federation.noisy_round import round_layout
+from healthfm_core.federation import contracting, protocol, update_checks
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
+from healthfm_core.federation.secure.noisy_update_codec import round_layout
 from healthfm_core.trust.contract import Contract
 
 _log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Site:
         modalities, n_subjects = self._work.describe(node.stores)
         layout = round_layout(
             study,
-            checks.Contract.of(parameters, study.config.federation.max_update_norm),
+            update_checks.Contract.of(parameters, study.config.federation.max_update_norm),
             masking.book,
             int(str(letter["capacity"])),
         )

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 from flwr.app import ConfigRecord, Context
 
 from healthfm_client.local import LocalWork
 from healthfm_client.site_privacy import SitePrivacy
+from healthfm_core.arrays import Float32
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
@@ -48,7 +47,7 @@ def train(
     work: LocalWork,
     rules: SitePrivacy,
     context: Context,
-    parameters: Mapping[str, npt.NDArray[np.float32]],
+    parameters: Mapping[str, Float32],
     data: Any,
     study: Study,
     order: RoundOrder,

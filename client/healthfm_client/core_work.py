@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from healthfm_client.local import Arrays, StoreSpec
+from healthfm_client.local import StoreSpec
 from healthfm_core import training
+from healthfm_core.arrays import ArrayDict, Float32
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import coverage
@@ -33,7 +31,7 @@ class CoreWork:
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
-    ) -> Arrays:
+    ) -> ArrayDict:
         """Return counts over k and mergeable sketches of the training people."""
         return dict(site_statistics(_open(stores), tokens, task=task).to_arrays())
 
@@ -47,7 +45,7 @@ class CoreWork:
 
     def train_round(
         self,
-        parameters: Mapping[str, npt.NDArray[np.float32]],
+        parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,

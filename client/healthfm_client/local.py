@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from healthfm_core.arrays import ArrayDict, Float32
 from healthfm_core.config.data import Modality
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class LocalWork(Protocol):
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
-    ) -> Arrays:
+    ) -> ArrayDict:
         """Return what the vocabulary is made from: counts over k and mergeable sketches.
 
         Labels are counted of `task` alone.
@@ -49,7 +45,7 @@ class LocalWork(Protocol):
 
     def train_round(
         self,
-        parameters: Mapping[str, npt.NDArray[np.float32]],
+        parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_client.site_folder import SiteFolder
-from healthfm_core.data.layout import stores_below
+from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
 

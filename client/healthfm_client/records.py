@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
+from healthfm_core.arrays import Arrays, Float32Arrays
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import wire
 
@@ -16,13 +15,13 @@ PIECE: Final = "arrays"
 """Name of the one piece in which a site's arrays travel."""
 
 
-def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+def to_record(arrays: Arrays) -> ArrayRecord:
     """Return `arrays` as a record of one piece; its bytes share nothing with them."""
     data = wire.bundle(arrays)
     return ArrayRecord({PIECE: Array("|u1", (len(data),), wire.BUNDLE, data)})
 
 
-def parameters_of(record: ArrayRecord) -> dict[str, npt.NDArray[np.float32]]:
+def parameters_of(record: ArrayRecord) -> Float32Arrays:
     """Return the received parameters as arrays of the site's own, to be written to as it likes.
 
     Raises:

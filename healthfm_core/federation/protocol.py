@@ -26,9 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
-import numpy as np
-import numpy.typing as npt
-
+from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
@@ -225,7 +223,7 @@ class RoundResult:
             stays at the site unless they send it.
     """
 
-    update: Mapping[str, npt.NDArray[np.float32]]
+    update: Mapping[str, Float32]
     weights: Mapping[str, float]
     metrics: Mapping[str, float]
     steps: int = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 
 def slopes_of(rows: int, columns: int) -> nn.Embedding:

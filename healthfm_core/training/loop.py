@@ -9,18 +9,18 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
+from healthfm_core.arrays import Float32, Float32Arrays, Int64
 from healthfm_core.config import TrainConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader, Query
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader, Query
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.models import Arrays, HealthFM
+from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.models.inference import answer
 from healthfm_core.models.monitors import context_monitors, half_life_monitors
@@ -44,7 +44,7 @@ CONTEXT_ROWS: Final = 32
 
 
 def train_round(
-    parameters: Mapping[str, npt.NDArray[np.float32]],
+    parameters: Mapping[str, Float32],
     data: SiteData,
     study: Study,
     order: RoundOrder,
@@ -113,7 +113,7 @@ def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, fl
     return {group: holders.get(group, everyone) for group in groups}
 
 
-def _subject_of_items(sequences: Sequences) -> npt.NDArray[np.int64]:
+def _subject_of_items(sequences: Sequences) -> Int64:
     return np.repeat(np.arange(sequences.n_subjects), np.diff(sequences.offsets))
 
 
@@ -198,7 +198,7 @@ def _gradient_norms(model: HealthFM) -> dict[str, Tensor]:
     return {group: torch.stack(values).sum().sqrt() for group, values in squares.items()}
 
 
-def _monitors(model: HealthFM, update: Arrays) -> dict[str, float]:
+def _monitors(model: HealthFM, update: Float32Arrays) -> dict[str, float]:
     """Return the kernel's half-lives per layer and the update's L2 norm."""
     total = sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values())
     return half_life_monitors(model.backbone) | {"update_norm": math.sqrt(total)}
@@ -224,7 +224,7 @@ def contexts(model: HealthFM, people: Sequences, study: Study) -> dict[str, floa
 
 
 def evaluate(
-    parameters: Mapping[str, npt.NDArray[np.float32]],
+    parameters: Mapping[str, Float32],
     data: SiteData,
     study: Study,
     split: str = "tuning",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.config.train import Learns
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import Query
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import Query
 from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import DecayRates

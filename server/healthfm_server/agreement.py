@@ -15,13 +15,13 @@ from healthfm_core.federation import protocol
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_server.admission import Admission
-from healthfm_server.exchange import Exchange, Patience
-from healthfm_server.masked_statistics import MaskedStatistics
 from healthfm_server.progress import Listener, Phase, ProgressEvent
-from healthfm_server.records import read
+from healthfm_server.round_loop import too_few
 from healthfm_server.run_store import RunStore
 from healthfm_server.sites import Site, read_site, register
-from healthfm_server.strategy import too_few
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.secure_statistics import MaskedStatistics
 from healthfm_server.work import StudyWork
 
 FIRST_PAUSE_S: Final = 2.0

@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from healthfm_core import training
+from healthfm_core.arrays import ArrayDict, Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from healthfm_core.trained import TrainedModel
-from healthfm_server.work import Arrays
 
 
 class CoreWork:
     """`StudyWork` as a coordinator really does it."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' merged statistics.
 
         A run that starts from a trained model keeps that model's vocabulary, or its parameters
@@ -38,9 +35,7 @@ class CoreWork:
         known = TrainedModel.load(Path(config.federation.start_from)).study.vocabulary
         return replace(known, label_rate=built.label_rate)
 
-    def initial_parameters(
-        self, study: Study, config: RunConfig
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.
 
         Raises:

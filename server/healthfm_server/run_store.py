@@ -21,18 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
+from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
+from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.protocol import Study, for_the_wire
-from healthfm_core.federation.server_optimizer import OptimizerState
-from healthfm_server import array_file
 from healthfm_server.disk import writing
 from healthfm_server.locks import held
+from healthfm_server.transport import array_file
 
-Float32 = npt.NDArray[np.float32]
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")
 
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from healthfm_core.arrays import ArrayDict, Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.tokens.vocabulary import Vocabulary
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 class StudyWork(Protocol):
     """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' statistics, in the sites' order."""
 
-    def initial_parameters(
-        self, study: Study, config: RunConfig
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.
 
         Args:

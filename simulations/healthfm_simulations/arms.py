@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy.typing as npt
-
+from healthfm_core.arrays import ArrayDict
 from healthfm_core.config import RunConfig, ServerOptimizerConfig
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.config.simulation import Arm
@@ -72,9 +71,7 @@ class AgreedVocabulary(ServerWork):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def vocabulary(
-        self, statistics: Sequence[dict[str, npt.NDArray[Any]]], config: RunConfig
-    ) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the agreed vocabulary, whatever these sites' statistics are."""
         return self._vocabulary
 

@@ -18,7 +18,7 @@ from healthfm_client.egress import EgressLog
 from healthfm_client.home import SiteHome
 from healthfm_core.errors import PolicyError, TrustError
 from healthfm_core.federation import protocol
-from healthfm_server.records import read
+from healthfm_server.transport.array_records import read
 from tests import enrolled
 
 

@@ -20,9 +20,9 @@ from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
 from healthfm_client.site_folder import JoinSettings, StoreChoice
 from healthfm_core.config import RunConfig
-from healthfm_core.data.events import ids
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.writer import StoreWriter
+from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import group_of
@@ -30,7 +30,7 @@ from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
 from healthfm_server.core_work import CoreWork as ServerWork
-from healthfm_server.records import read
+from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites
 from tests import enrolled

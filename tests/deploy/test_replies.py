@@ -21,8 +21,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from healthfm_client import flower
 from healthfm_client.records import to_record
 from healthfm_core.errors import RunError
-from healthfm_server.flower import replies
-from healthfm_server.records import read
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.flower_grid import replies
 
 
 class SuperLink:

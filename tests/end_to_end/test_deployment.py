@@ -18,7 +18,7 @@ import pytest
 from healthfm_client.home import SiteHome
 from healthfm_client.processes import supervision
 from healthfm_client.site_folder import SiteFolder
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study import StudyFolder
 from healthfm_server.run_store import RunStore

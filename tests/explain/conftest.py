@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import stretches
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.wearables import stretches
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import site_statistics

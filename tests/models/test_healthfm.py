@@ -12,7 +12,7 @@ from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
 )
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, clamp_half_lives, initial_log_rates
 from healthfm_core.models.monitors import all_half_lives, context_monitors

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.errors import RunError
-from healthfm_core.federation.server_optimizer import OptimizerState
+from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_server.run_store import RunStore, ServerState
 from tests import three_numbers as small
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.sequences import WEARABLE
+from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.folds import folds_of

@@ -11,8 +11,8 @@ import pytest
 
 from healthfm_core.config import CohortConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.events import ids, times_us
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_server.run_store import RunStore
 from healthfm_simulations.__main__ import main

@@ -10,7 +10,7 @@ import torch
 
 from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.protocol import VERSION, Study

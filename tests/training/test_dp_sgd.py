@@ -10,7 +10,7 @@ import torch
 
 from healthfm_core.config import PrivacyConfig, TrainConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import PrivacyError
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study

@@ -7,7 +7,7 @@ import pytest
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics

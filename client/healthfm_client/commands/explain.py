@@ -12,7 +12,7 @@ from pathlib import Path
 
 from healthfm_client.commands import Command, say
 from healthfm_client.private_file import check_stays, write_private
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trained import TrainedModel
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from healthfm_core.data.stream import Progress as Told
+from healthfm_core.data.store.event_stream import Progress as Told
 
 LINE_EVERY_S: Final = 30.0
 

@@ -6,13 +6,13 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from healthfm_client.description.facts import describe
 from healthfm_client.diagnosis import Finding, passed
 from healthfm_client.home import SiteHome
 from healthfm_client.policy import SitePolicy
 from healthfm_client.renewal import renews_from
-from healthfm_core.data.layout import stores_below
-from healthfm_core.data.store import SiteStore
+from healthfm_client.site_store.description.facts import describe
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 

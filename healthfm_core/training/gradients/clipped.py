@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from healthfm_core.arrays import Bool
 from healthfm_core.config import PrivacyConfig, TrainConfig
-from healthfm_core.data.loader import BatchLoader, Query
+from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import TOGETHER, ClippedSum
@@ -111,7 +111,7 @@ class ClippedGradients:
         """Return how many groups that were clipped by themselves `names` belong to."""
         return len({self._group[name] for name in names})
 
-    def __call__(self, kind: Kind, drawn: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
+    def __call__(self, kind: Kind, drawn: Bool) -> dict[str, Tensor]:
         """Return the sums of the parameters that such a step trains; of nobody, they are 0.
 
         Args:
@@ -125,7 +125,7 @@ class ClippedGradients:
         """Take the hooks off the model."""
         self._sum.close()
 
-    def _add(self, kind: Kind, drawn: npt.NDArray[np.bool_]) -> None:
+    def _add(self, kind: Kind, drawn: Bool) -> None:
         config = kind.config
         for batch in self._loader.sampled(
             self._rng,

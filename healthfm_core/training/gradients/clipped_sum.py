@@ -1,19 +1,17 @@
 """A site's part in a round that is one step of all sites: the sum of its people's gradients.
 
 Nothing is drawn: everybody is read in every round, so that the cost of a round is that of one
-noised sum. The noise is not added here but to what is masked (`federation.gradient_round`).
+noised sum. The noise is not added here but to what is masked (`federation.secure`).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.arrays import ArrayDict
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.entropy import Entropy
@@ -31,7 +29,7 @@ def clipped_gradient_sum(
     order: RoundOrder,
     private: PrivacyPlan,
     entropy: Entropy | None = None,
-) -> dict[str, npt.NDArray[Any]]:
+) -> ArrayDict:
     """Return minus the sum of everyone's clipped gradient, by parameter that learns.
 
     Args:

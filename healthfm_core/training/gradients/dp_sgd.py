@@ -26,8 +26,8 @@ from typing import Self
 import torch
 
 from healthfm_core.config import PrivacyConfig
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.errors import PrivacyError
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM

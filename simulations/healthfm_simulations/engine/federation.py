@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from healthfm_client.app import make_app as make_client_app
 from healthfm_client.local import LocalWork
+from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
@@ -52,10 +50,10 @@ class FederationResult:
     Attributes:
         parameters: The final global model, float32.
         study: Its contract.
-        history: A row per round (see `healthfm_server.strategy`).
+        history: A row per round (see `healthfm_server.round_loop`).
     """
 
-    parameters: Mapping[str, npt.NDArray[np.float32]]
+    parameters: Mapping[str, Float32]
     study: Study
     history: list[dict[str, Any]]
 

@@ -1,0 +1,144 @@
+"""What the server believes of a reply: the contract of names, shapes, types, norms and counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.arrays import Arrays, Float64
+from healthfm_core.federation.parameter_groups import group_names
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an update must look like.
+
+    Attributes:
+        shapes: parameter → shape.
+        groups: group → its parameters.
+        max_norm: L2 norm that one group's update may have at most.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    groups: Mapping[str, tuple[str, ...]]
+    max_norm: float
+
+    @classmethod
+    def of(cls, parameters: Arrays, max_norm: float) -> Contract:
+        """Return the contract for updates to `parameters`."""
+        shapes = {name: tuple(array.shape) for name, array in parameters.items()}
+        return cls(shapes, group_names(shapes), max_norm)
+
+    def only(self, names: Collection[str]) -> Contract:
+        """Return the contract for updates to those of its parameters that are in `names`."""
+        shapes = {name: shape for name, shape in self.shapes.items() if name in names}
+        return replace(self, shapes=shapes, groups=group_names(shapes))
+
+    def shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
+        """Return one group's numbers, side by side in `flat`, in its parameters' shapes."""
+        found, start = {}, 0
+        for name in self.groups[group]:
+            size = math.prod(self.shapes[name])
+            found[name] = flat[start : start + size].reshape(self.shapes[name])
+            start += size
+        return found
+
+
+def check_update(
+    update: Arrays,
+    weights: Mapping[str, Any],
+    contract: Contract,
+    *,
+    asked: Collection[str],
+    n_subjects: int,
+) -> str | None:
+    """Return why a reply cannot be used, or None when it can.
+
+    A reply may leave out a whole group (a site that holds nobody of it says so by leaving out the
+    weight too), never a part of one.
+
+    Args:
+        update: The received arrays.
+        weights: The received group → number of training subjects.
+        contract: The study's contract.
+        asked: Groups this site was asked to move.
+        n_subjects: Training subjects the site registered with.
+
+    Returns:
+        One clause that names parameters and groups of the model and nothing of the site's.
+    """
+    return (
+        _check_weights(weights, asked, n_subjects)
+        or _check_names(update, weights, contract)
+        or _check_arrays(update, contract)
+        or _check_norms(update, weights, contract)
+    )
+
+
+def _check_weights(
+    weights: Mapping[str, Any], asked: Collection[str], n_subjects: int
+) -> str | None:
+    if not weights:
+        return "it moves no group"
+    for group, weight in sorted(weights.items()):
+        if group not in asked:
+            return "it moves a group the site was not asked for"
+        if not isinstance(weight, float | int) or not math.isfinite(weight) or weight <= 0:
+            return f"the weight of group {group} is not a positive number"
+        if weight > n_subjects:
+            return f"the weight of group {group} exceeds the site's registered size"
+    return None
+
+
+def _check_names(update: Arrays, weights: Mapping[str, Any], contract: Contract) -> str | None:
+    wanted = {name for group in weights for name in contract.groups[group]}
+    missing = sorted(wanted - update.keys())
+    if missing:
+        return f"{len(missing)} parameters are missing, the first is {missing[0]}"
+    extra = len(update.keys() - wanted)
+    return f"{extra} parameters belong to no group it moves" if extra else None
+
+
+def _check_arrays(update: Arrays, contract: Contract) -> str | None:
+    for name in sorted(update):
+        array = update[name]
+        if array.dtype != np.float32:
+            return f"{name} has another type than float32"
+        if array.shape != contract.shapes[name]:
+            return f"{name} has another shape than {contract.shapes[name]}"
+    return None
+
+
+def _check_norms(update: Arrays, weights: Mapping[str, Any], contract: Contract) -> str | None:
+    for group in sorted(weights):
+        names = contract.groups[group]
+        norm = update_norm(update, names)
+        if norm <= contract.max_norm:
+            continue
+        for name in names:
+            if not np.isfinite(update[name]).all():
+                return f"{name} holds values that are not finite"
+        return f"the norm of group {group} exceeds {contract.max_norm:g}"
+    return None
+
+
+def update_norm(update: Arrays, names: Collection[str]) -> float:
+    """Return the L2 norm over `names`; infinite when a value is not finite or a square overflows.
+
+    One pass over each array, so that a finite result also shows that every value is finite.
+    `einsum` and not `dot`: it starts no threads, which cost more than they bring here.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = math.fsum(_square(update[name]) for name in names)
+    return math.sqrt(squares)
+
+
+def _square(array: npt.NDArray[Any]) -> float:
+    flat = array.reshape(-1)
+    square = float(np.einsum("i,i", flat, flat))
+    return square if math.isfinite(square) else math.inf

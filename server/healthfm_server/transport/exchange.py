@@ -1,0 +1,123 @@
+"""Messages out, replies in as they come: pushed once, pulled until a deadline, never collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from healthfm_core.errors import RunError
+from healthfm_server.transport.flower_grid import of_node, replies
+
+POLL_S: Final = 0.1
+"""Shortest pause between two looks at a grid that had nothing new."""
+LONGEST_POLL_S: Final = 1.0
+WAITED: Final = 0.05
+"""The pause is this share of the time waited so far: a look costs the SuperLink its work."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long replies are waited for.
+
+    Attributes:
+        deadline_s: From sending to the close of the exchange.
+        ttl_s: Life of a message; a straggler's work is worth nothing after it.
+    """
+
+    deadline_s: float
+    ttl_s: float
+
+
+class Exchange:
+    """Sends messages to nodes and yields their replies; remembers who still owes one.
+
+    Args:
+        grid: Flower's grid, of whatever engine.
+        folder: On whose disk a reply's arrays lie while they are looked at.
+        stopped: Asked between looks; when true the exchange ends with HF-705.
+    """
+
+    def __init__(
+        self, grid: Grid, folder: Path, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._grid = grid
+        self._folder = folder
+        self._stopped = stopped
+        self._owed: dict[str, tuple[int, float]] = {}
+
+    def busy(self) -> set[int]:
+        """Return the nodes that still work on a message of an earlier exchange."""
+        now = time.monotonic()
+        self._owed = {key: owed for key, owed in self._owed.items() if owed[1] > now}
+        return {node for node, _ in self._owed.values()}
+
+    def __call__(
+        self, contents: Mapping[int, RecordDict], kind: str, group: str, patience: Patience
+    ) -> Iterator[Message]:
+        """Send `contents` (node → records) and yield each reply once, until all or the deadline.
+
+        A reply to an earlier exchange is dropped; it only shows that its node is free again.
+
+        Raises:
+            RunError: The run was told to stop (HF-705).
+        """
+        messages = [
+            Message(records, node, kind, ttl=patience.ttl_s, group_id=group)
+            for node, records in contents.items()
+        ]
+        sent_at, nodes = time.monotonic(), list(contents)
+        ids = list(self._grid.push_messages(messages))
+        del messages, contents  # a model's worth of bytes, while replies are waited for
+        expected = set(ids)
+        self._owed |= {
+            key: (node, sent_at + patience.ttl_s) for key, node in zip(ids, nodes, strict=True)
+        }
+        while expected and time.monotonic() - sent_at < patience.deadline_s:
+            any_new = False
+            for reply in self._pull():
+                any_new = True
+                if reply.metadata.reply_to_message_id in expected:
+                    expected.discard(reply.metadata.reply_to_message_id)
+                    yield reply
+                del reply  # or it would be held until the next one is whole
+            if expected and not any_new:
+                waited_s = time.monotonic() - sent_at
+                time.sleep(min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S))
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for a while.
+
+        Raises:
+            RunError: The run was told to stop (HF-705).
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stopped():
+                raise told_to_stop()
+            time.sleep(min(left, POLL_S))
+
+    def _pull(self) -> Iterable[Message]:
+        if self._stopped():
+            raise told_to_stop()
+        for reply in replies(self._grid, list(self._owed), self._folder):
+            owed = self._owed.pop(reply.metadata.reply_to_message_id, None)
+            if owed is not None:
+                yield of_node(reply, owed[0])
+            del reply
+
+
+def told_to_stop() -> RunError:
+    """Return the error of a run that was told to stop (HF-705)."""
+    return RunError(
+        705,
+        where="round loop",
+        seen="the run was told to stop",
+        wanted="its last checkpoint is complete",
+        do="Run the same command with resume=true",
+    )

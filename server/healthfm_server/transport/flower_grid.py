@@ -1,0 +1,154 @@
+"""Replies one by one, out of one question: the ServerApp's names that Flower does not publish.
+
+Flower's grid answers a question for several messages with all of them in memory, and a question
+for each costs its SuperLink a dozen milliseconds, ten times a second and site. Here one question
+tells which replies are there, and each is fetched when the one before was dealt with. Its arrays
+come piece by piece and go to a file as they come: Flower's own way holds every piece three times.
+`tests/deploy/test_flower_facts.py` holds what is used here against Flower.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from flwr.app import Array, Error, Message
+from flwr.app.message import make_message
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import Message as KnownMessage
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_object_body,
+    get_object_children_ids_from_object_content,
+    get_object_type_from_object_content,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    inflate_object_from_contents,
+    pull_objects,
+)
+from flwr.superlink.grid.http_grid import HttpGrid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from healthfm_server.transport.array_file import Spool
+
+SOON_S: Final = 0.05
+"""Before a piece that is still on its way is asked for again; Flower's own pause is 1 s."""
+
+
+Pull = Callable[[str], bytes]
+"""Returns a piece of a message, by its id."""
+
+
+def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]:
+    """Yield the replies to the messages `asked` that are there now, each fetched when its turn is.
+
+    Args:
+        grid: Flower's; one that is not the deployment's is asked for each message by itself.
+        asked: Ids of messages.
+        folder: On whose disk a reply's arrays lie as long as the reply is held.
+    """
+    if not isinstance(grid, HttpGrid):
+        for one in asked:
+            yield from grid.pull_messages([one])
+        return
+    client = grid._runtime_client
+    found = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+    for known, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+        yield _fetched(grid, client, known, tree.object_id, folder)
+        gc.collect()  # messages lie in circles of references: each would hold a model till later
+
+
+def of_node(reply: Message, node: int) -> Message:
+    """Return a reply; one that the SuperLink makes for a node it lost becomes that node's."""
+    if reply.has_error() and reply.metadata.src_node_id == SUPERLINK_NODE_ID:
+        reply.metadata.__dict__["_src_node_id"] = node
+    return reply
+
+
+def _fetched(
+    grid: HttpGrid, client: Any, known: KnownMessage, number: str, folder: Path
+) -> Message:
+    """Return a reply with its contents, or an error of its sender's where they cannot be had."""
+    run_id = grid.run.run_id
+    confirm = make_confirm_message_received_fn_protobuf(
+        client.ConfirmMessageReceived, grid.node, run_id
+    )
+    from_link = make_pull_object_fn_protobuf(client.PullObject, grid.node, run_id)
+
+    def pull(piece: str) -> bytes:
+        return pull_objects([piece], from_link, initial_backoff=SOON_S)[piece]
+
+    try:
+        with Spool(folder) as spool:
+            message = _Reply(pull, spool).whole(number)
+        confirm(number)
+    except ObjectPullError:
+        message = _error(known, "its reply broke off on the way")
+    except (ValueError, KeyError, TypeError, IndexError, DecodeError, RecursionError):
+        message = _error(known, "its reply cannot be read")
+    message.metadata.__dict__["_message_id"] = number
+    return message
+
+
+def _error(known: KnownMessage, reason: str) -> Message:
+    error = Error(ErrorCode.MESSAGE_UNAVAILABLE, reason)
+    return make_message(message_from_proto(known).metadata, error=error)
+
+
+class _Reply:
+    """A reply on its way: its records in memory, what its arrays hold in a file."""
+
+    def __init__(self, pull: Pull, spool: Spool) -> None:
+        self._pull = pull
+        self._spool = spool
+        self._records: dict[str, bytes] = {}
+        self._arrays: dict[str, InflatableObject] = {}
+        self._places: dict[bytes, slice] = {}
+
+    def whole(self, number: str) -> Message:
+        """Return the reply, once all of it is here."""
+        self._gather(number)
+        message = inflate_object_from_contents(number, self._records, objects=self._arrays)
+        if not isinstance(message, Message):
+            raise TypeError("it is no message")
+        view = self._spool.view()
+        records = message.content.array_records.values() if message.has_content() else ()
+        for array in (array for record in records for array in record.values()):
+            array.data = cast(bytes, view[self._places[array.data]])
+        return message
+
+    def _gather(self, number: str) -> None:
+        content = self._pull(number)
+        if get_object_type_from_object_content(content) == Array.__qualname__:
+            self._arrays[number] = self._spooled(number, content)
+            return
+        self._records[number] = content
+        for child in get_object_children_ids_from_object_content(content):
+            self._gather(child)
+
+    def _spooled(self, number: str, content: bytes) -> Array:
+        """Fetch an array's pieces in their order; return it with its own id for contents."""
+        about = json.loads(get_object_body(content, Array))
+        ids = get_object_children_ids_from_object_content(content)
+        start, known = self._spool.size, dict[int, tuple[int, int]]()
+        for index in about["arraychunk_ids"]:
+            if index in known:  # equal pieces come once
+                self._spool.again(*known[index])
+                continue
+            piece = get_object_body(self._pull(ids[index]), ArrayChunk)
+            known[index] = self._spool.size, len(piece)
+            self._spool.append(piece)
+        self._places[number.encode()] = slice(start, self._spool.size)
+        return Array(about["dtype"], tuple(about["shape"]), about["stype"], number.encode())

@@ -1,0 +1,199 @@
+"""A secure sum over Flower's messages: keys, shares, masked arrays, shares that open the sum.
+
+Around one exchange that carries the arrays stand three with letters of a few kilobytes. A reply
+that does not fit is set aside with its reason, and the session goes on with the others; below its
+threshold it ends with HF-611 and nothing was opened.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from healthfm_core.config.secure_aggregation import SecureAggregationConfig
+from healthfm_core.errors import HealthFMError
+from healthfm_core.federation import protocol
+from healthfm_core.privacy import secure_aggregation as secure
+from healthfm_core.privacy.secure_aggregation.masks import Ring
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.exchange import Exchange, Patience
+
+
+@dataclass
+class Summing:
+    """One session at work.
+
+    Attributes:
+        names: Node → site.
+        server: The session.
+        done: Hears of each site whose masked arrays are in the sum.
+        set_aside: Hears of each site that is not, and why.
+    """
+
+    names: Mapping[int, str]
+    server: secure.ServerSession
+    done: Callable[[str, Message], None]
+    set_aside: Callable[[str, str], None]
+    gone: set[str] = field(default_factory=set)
+
+
+class MaskedExchange:
+    """Runs sessions of secure aggregation.
+
+    Args:
+        exchange: Sends and receives.
+        patience: Of the exchange that carries the arrays.
+        config: Thresholds.
+        letters_s: How long the other three wait for sites.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        patience: Patience,
+        config: SecureAggregationConfig,
+        letters_s: float,
+    ) -> None:
+        self._exchange = exchange
+        self._patience = patience
+        self._config = config
+        self._known: dict[str, bytes] = {}
+        self._letters = Patience(min(letters_s, patience.deadline_s), patience.ttl_s)
+
+    def terms(self, study: str, purpose: str, number: int) -> secure.Terms:
+        """Return terms of a new session; the nonce makes it unlike every other."""
+        config = self._config
+        return secure.Terms(
+            study=study,
+            purpose=purpose,
+            number=number,
+            nonce=secrets.token_hex(16),
+            threshold=config.threshold,
+            min_sites=config.min_sites,
+            degree=config.degree,
+            corrupt=config.corrupt,
+            dropout=config.dropout,
+        )
+
+    def begin(
+        self,
+        terms: secure.Terms,
+        names: Mapping[int, str],
+        done: Callable[[str, Message], None],
+        set_aside: Callable[[str, str], None],
+    ) -> Summing:
+        """Return a session with the sites `names`; keys seen in an earlier one are known."""
+        return Summing(names, secure.ServerSession(terms, self._known), done, set_aside)
+
+    def agree(self, summing: Summing) -> secure.KeyBook:
+        """Return everybody's keys.
+
+        Raises:
+            PrivacyError: Too few sites sent theirs (HF-611).
+        """
+        terms = summing.server.terms.to_json()
+        busy = self._exchange.busy()
+        for node, site in summing.names.items():
+            if node in busy:
+                self._drop(summing, site, "it was busy")
+        letters = {node: terms for node, site in summing.names.items() if node not in busy}
+        for site, text in self._ask(summing, protocol.KEYS, letters):
+            with self._setting_aside(summing, site):
+                summing.server.take_advert(site, secure.KeyAdvert.from_json(text))
+        book = summing.server.book
+        self._known |= {site: advert.signing_key for site, advert in book.adverts.items()}
+        return book
+
+    def sum(
+        self,
+        summing: Summing,
+        kind: str,
+        contents: Callable[[str], RecordDict],
+        more: Mapping[str, str | int],
+    ) -> dict[str, Ring]:
+        """Return the opened sums of the masked arrays that `kind` brings back.
+
+        Args:
+            summing: After `agree`.
+            kind: The message that carries the arrays.
+            contents: Site → its records, without the letter.
+            more: What every letter says beside the mailbox.
+
+        Raises:
+            PrivacyError: Too few sites are left (HF-611), or the shares do not open it (HF-610).
+        """
+        nodes = {site: node for node, site in summing.names.items()}
+        book = summing.server.book
+        letters = {nodes[site]: book.to_json() for site in book.adverts}
+        for site, text in self._ask(summing, protocol.SHARES, letters):
+            with self._setting_aside(summing, site):
+                summing.server.take_shares(site, secure.SealedShares.from_json(text))
+        orders = {}
+        for site, mailbox in summing.server.mailboxes().items():
+            records = contents(site)
+            records[protocol.LETTER] = ConfigRecord({"json": mailbox.to_json(), **more})
+            orders[nodes[site]] = records
+        self._take_arrays(summing, kind, orders)
+        return self._open(summing, nodes)
+
+    def _take_arrays(self, summing: Summing, kind: str, orders: Mapping[int, RecordDict]) -> None:
+        group = str(summing.server.terms.number)
+        for reply in self._exchange(orders, kind, group, self._patience):
+            site = summing.names.get(reply.metadata.src_node_id, "")
+            with self._setting_aside(summing, site):
+                _refuse_error(reply)
+                summing.server.fold(site, read(reply.content.array_records[protocol.ARRAYS]))
+                summing.done(site, reply)
+        for node in orders:
+            if summing.names[node] not in summing.server.survivors:
+                self._drop(summing, summing.names[node], "it did not answer in time")
+
+    def _open(self, summing: Summing, nodes: Mapping[str, int]) -> dict[str, Ring]:
+        request = summing.server.request()
+        letters = {nodes[site]: request.to_json() for site in request.survivors}
+        for site, text in self._ask(summing, protocol.UNMASK, letters, final=True):
+            with self._setting_aside(summing, site, final=True):
+                summing.server.take_reply(site, secure.UnmaskReply.from_json(text))
+        return summing.server.open()
+
+    def _ask(
+        self, summing: Summing, kind: str, letters: Mapping[int, str], *, final: bool = False
+    ) -> Iterator[tuple[str, str]]:
+        """Send letters and yield (site, answer); note who gives none."""
+        contents = {
+            node: RecordDict({protocol.LETTER: ConfigRecord({"json": text})})
+            for node, text in letters.items()
+        }
+        silent = {summing.names[node] for node in letters}
+        group = str(summing.server.terms.number)
+        for reply in self._exchange(contents, kind, group, self._letters):
+            site = summing.names.get(reply.metadata.src_node_id, "")
+            silent.discard(site)
+            with self._setting_aside(summing, site, final=final):
+                _refuse_error(reply)
+                yield site, str(reply.content.config_records[protocol.LETTER]["json"])
+        for site in sorted(silent):
+            self._drop(summing, site, "it did not answer in time", final=final)
+
+    @contextmanager
+    def _setting_aside(self, summing: Summing, site: str, *, final: bool = False) -> Iterator[None]:
+        """Set the site aside where its reply raises what a reply can cause."""
+        try:
+            yield
+        except (HealthFMError, KeyError, ValueError, TypeError) as error:
+            self._drop(summing, site, str(error)[:300], final=final)
+
+    def _drop(self, summing: Summing, site: str, reason: str, *, final: bool = False) -> None:
+        """Tell of a site that left; one that left after its input has its part in the sum."""
+        if site not in summing.gone and not final:
+            summing.gone.add(site)
+            summing.set_aside(site, reason)
+
+
+def _refuse_error(reply: Message) -> None:
+    if reply.has_error():
+        raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
