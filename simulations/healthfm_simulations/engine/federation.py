@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from healthfm_client.app import make_app as make_client_app
-from healthfm_client.local import LocalWork
+from healthfm_client.local_work import LocalWork
 from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
@@ -132,7 +132,7 @@ def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> List
 
 def core_apps() -> Apps:
     """Return the real work of server and site."""
-    from healthfm_client.core_work import CoreWork as ClientWork
+    from healthfm_client.core_local_work import CoreWork as ClientWork
     from healthfm_server.core_work import CoreWork as ServerWork
 
     return Apps(ServerWork(), ClientWork())
