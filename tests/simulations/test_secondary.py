@@ -19,7 +19,7 @@ from healthfm_simulations.secondary.heritable_conditions import HERITABLE, NOT_H
 from healthfm_simulations.secondary.scored_people import present_at
 from healthfm_simulations.secondary.state_probes import states_of
 from healthfm_simulations.sites import prepare_sites
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 ASKED = [
     *SETTINGS,
