@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from healthfm_client.core_work import CoreWork
+from healthfm_client.core_local_work import CoreWork
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.federation.groups import group_of

@@ -12,8 +12,8 @@ from flwr.app import Context, Message, RecordDict
 
 import tests.quiet_flower
 from healthfm_client.app import make_app as make_client_app
-from healthfm_client.home import SiteHome
-from healthfm_client.local import LocalWork
+from healthfm_client.local_work import LocalWork
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.registry import Registry

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
-from healthfm_client.local import StoreSpec
+from healthfm_client.local_work import StoreSpec
 from healthfm_core.arrays import ArrayDict, Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.config.privacy import PrivacyConfig

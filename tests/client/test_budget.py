@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
-from healthfm_client.site_privacy import SitePrivacy
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.privacy.accounting import Mechanism, epsilon

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Array, ConfigRecord, Message
 
-from healthfm_client.home import SiteHome
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority

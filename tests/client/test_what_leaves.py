@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 
-from healthfm_client.core_work import CoreWork
-from healthfm_client.diagnosis import own
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.site_folder import JoinSettings, StoreChoice
+from healthfm_client.core_local_work import CoreWork
+from healthfm_client.doctor import site_files
+from healthfm_client.site.site_folder import JoinSettings, StoreChoice
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.site_store import SiteStore
@@ -229,16 +229,16 @@ def test_the_doctor_counts_people_by_modality_and_withholds_the_few(run) -> None
     everyone = len(store.subjects())
     assert 0 < worn < everyone
     home.write_settings(JoinSettings(stores=(StoreChoice(path=path),)))
-    said = {finding.name: finding.seen for finding in own.data(home)}
+    said = {finding.name: finding.seen for finding in site_files.data(home)}
     assert said["ehr"] == f"{path.name}: {everyone} people"
     (device,) = store.devices
     assert said[f"wearable/{device}"] == f"{path.name}: {worn} people"
     rules = home.policy.read_text()
     home.policy.write_text(f"modalities: [ehr, wearable]\nk_min: {worn + 1}\n")
-    said = {finding.name: finding.seen for finding in own.data(home)}
+    said = {finding.name: finding.seen for finding in site_files.data(home)}
     assert said[f"wearable/{device}"] == f"{path.name}: fewer than {worn + 1} people"
     assert "genomics" not in said
     home.policy.write_text(f"min_cohort: {everyone + 1}\n")
     with pytest.raises(PolicyError, match=r"HF-501.*too few"):
-        list(own.data(home))
+        list(site_files.data(home))
     home.policy.write_text(rules)

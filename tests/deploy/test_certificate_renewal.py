@@ -8,17 +8,17 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from healthfm_client import renewal
-from healthfm_client.home import SiteHome
+from healthfm_client.runtime import certificate_renewal
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import TrustError
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
-from healthfm_server.deploy.certificate_renewal import Renewals
 from healthfm_server.deploy.gateway import make_gateway
-from healthfm_server.deploy.gateway_tls import GatewayTLSContext
+from healthfm_server.deploy.certificate_renewal import Renewals
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
+from healthfm_server.deploy.gateway_tls import GatewayTLSContext
 from tests.deploy.serving import free_port, served
 
 
@@ -53,10 +53,10 @@ def days_left(home):
 def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=40)
     tls, before = home.tls(), home.kit()
-    assert renewal.look(home, tls, None) == renewal.SOON_S
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.SOON_S
     assert days_left(home) < 41
     Renewals(study).sign(study.audit("reconciler"))
-    assert renewal.look(home, tls, None) == renewal.LATER_S
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.LATER_S
     assert days_left(home) > 390
     after = home.kit()
     assert after.certificate.public_key() == before.certificate.public_key()
@@ -68,11 +68,11 @@ def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
 
 def test_a_certificate_with_a_year_to_go_is_left_alone(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=397)
-    assert renewal.look(home, home.tls(), None) == renewal.LATER_S
-    assert not renewal.renew(home, home.tls(), None)  # who asks all the same gets none
+    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.LATER_S
+    assert not certificate_renewal.renew(home, home.tls(), None)  # who asks all the same gets none
     Renewals(study).sign(study.audit("reconciler"))
     assert "it has a certificate until" in study.audit("test").rows()[-1]["reason"]
-    assert not renewal.renew(home, home.tls(), None)
+    assert not certificate_renewal.renew(home, home.tls(), None)
     issued = [row for row in study.authority().issued() if row.who == "north"]
     assert len(issued) == 1
 
@@ -81,7 +81,7 @@ def test_another_keys_request_is_refused_and_its_sentence_reaches_the_log(study,
     home = enrolled(study, tmp_path / "north", days=40)
     other = SiteKeys.create(tmp_path / "other")
     home.request.write_bytes(make_request(other, "north", study.settings.url, ["ehr"]))
-    assert renewal.look(home, home.tls(), None) == renewal.LATER_S
+    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.LATER_S
     assert "not renewed" in caplog.text
     assert not list((study.path / "renewals").glob("*"))
 
@@ -96,7 +96,7 @@ def test_a_revoked_site_gets_no_certificate(study, tmp_path):
     assert study.audit("test").rows()[-1]["event"] == "certificate not renewed"
     assert renewals.ask(study.sites.site("north"), request) is None
     with pytest.raises(httpx.HTTPStatusError, match="401"):
-        renewal.renew(home, home.tls(), None)
+        certificate_renewal.renew(home, home.tls(), None)
 
 
 def test_last_years_kit_is_not_handed_out_again(study, tmp_path):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from healthfm_client.processes import supervision as site_supervision
-from healthfm_client.site_folder import SiteFolder
+from healthfm_client.runtime.site_supervision import supervision as site_supervision
+from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.supervision import Supervision
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.deploy.study_supervision import supervision as study_supervision

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from healthfm_client.home import SiteHome
-from healthfm_client.processes import supervision
-from healthfm_client.site_folder import SiteFolder
+from healthfm_client.runtime.site_supervision import supervision
+from healthfm_client.site.site_folder import SiteFolder
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study_folder import StudyFolder

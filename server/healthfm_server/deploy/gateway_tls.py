@@ -1,4 +1,4 @@
-"""TLS at the gateway: who calls is known to the application, and a refused handshake to the audit."""
+"""TLS at the gateway: it tells the application who calls, and the audit log who was refused."""
 
 from __future__ import annotations
 

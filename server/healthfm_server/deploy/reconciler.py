@@ -1,4 +1,4 @@
-"""The run reconciler: submits what is wanted to Flower, again after every outage, and stops what is not.
+"""The run reconciler: submits wanted runs to Flower, after every outage again, and stops others.
 
 A run of Flower's does not outlive its SuperLink by more than a minute. Ours do: a run is a folder
 with a checkpoint of every round, and whenever Flower has lost it, it is submitted again and goes

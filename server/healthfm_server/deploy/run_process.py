@@ -1,4 +1,4 @@
-"""Be one of the study's processes: ``python -m healthfm_server.deploy.run_process NAME --study DIR``.
+"""One process of the study: ``python -m healthfm_server.deploy.run_process NAME --study DIR``.
 
 It is what the supervisor calls. Each process imports what it needs and no more: four of them with
 PyTorch in each would take two gigabytes.

@@ -45,7 +45,7 @@ def write_units(study: StudyFolder) -> Iterator[Path]:
 
 
 def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:
-    """Return when SuperLink and front both take connections.
+    """Return when SuperLink and gateway both take connections.
 
     Raises:
         RunError: One did not in time (HF-721).

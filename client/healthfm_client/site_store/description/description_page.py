@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import jinja2
 
-from healthfm_client.private_file import write_private
+from healthfm_client.site.private_file import write_private
 
 _TEMPLATES: Final = ("healthfm_client.site_store.description", "healthfm_core.evaluation")
 """The page's own, and the report's style, so that both look alike."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from healthfm_client.local import StoreSpec
+from healthfm_client.local_work import StoreSpec
 from healthfm_core import training
 from healthfm_core.arrays import ArrayDict, Float32
 from healthfm_core.config.privacy import PrivacyConfig

@@ -1,6 +1,7 @@
-"""Be one of the site's processes: ``python -m healthfm_client.serve node|worker --site DIR``.
+"""Run one of the site's two processes: the node or the worker.
 
-It is what the supervisor calls. The node imports no PyTorch.
+``python -m healthfm_client.runtime.run_process node|worker --site DIR`` is what the supervisor
+calls. The node imports no PyTorch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from healthfm_client.processes import node_config
-from healthfm_client.site_folder import SiteFolder, address_of
+from healthfm_client.runtime.site_supervision import node_config
+from healthfm_client.site.site_folder import SiteFolder, address_of
 from healthfm_core.federation.environment import keep_quiet
 from healthfm_core.supervision import die_with_supervisor
 from healthfm_core.trust.site_keys import SiteKeys
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 def serve_node(site: SiteFolder) -> None:
     """Be the node: ask the coordinator for work, for ever; a refusal is tried again."""
-    from healthfm_client.flower import NodeSettings, run_node
-    from healthfm_client.renewal import keep_valid
+    from healthfm_client.runtime.certificate_renewal import keep_valid
+    from healthfm_client.runtime.flower_processes import NodeSettings, run_node
 
     settings, kit, tls = site.settings(), site.kit(), site.tls()
     if settings.proxy is not None:
@@ -58,7 +59,7 @@ def serve_node(site: SiteFolder) -> None:
 def serve_worker(site: SiteFolder) -> None:
     """Be the worker: compute what the node received, until killed or the run is stopped."""
     from healthfm_client.app import app
-    from healthfm_client.flower import Worker
+    from healthfm_client.runtime.flower_processes import Worker
 
     worker = Worker(site.settings().port, site.secret(), app)
     threading.Thread(target=_end_when_stopped, args=(site, worker), daemon=True).start()
@@ -80,7 +81,7 @@ PROCESSES: Final = {"node": serve_node, "worker": serve_worker}
 
 def main() -> None:
     """Serve until killed; an end of its own is a failure, so that it is started again."""
-    parser = argparse.ArgumentParser(prog="healthfm_client.serve")
+    parser = argparse.ArgumentParser(prog="healthfm_client.runtime.run_process")
     parser.add_argument("process", choices=tuple(PROCESSES))
     parser.add_argument("--site", type=Path, required=True)
     given = parser.parse_args()

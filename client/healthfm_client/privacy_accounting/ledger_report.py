@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, Final, Self
 
-from healthfm_client.site_privacy import SitePrivacy
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_core.errors import ConfigError
 from healthfm_core.privacy.accounting import PRV_MOST, Accountant, epsilon, merged
 from healthfm_core.privacy.ledger import Entry, spent

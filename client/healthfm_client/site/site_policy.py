@@ -11,9 +11,9 @@ from typing import Annotated, Final, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from healthfm_client.resources import Resources
-from healthfm_client.schedule import Hours, Zone, open_now
-from healthfm_client.site_privacy import SitePrivacy
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_client.site.computer_limits import Resources
+from healthfm_client.site.working_hours import Hours, Zone, open_now
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig

@@ -12,11 +12,11 @@ from typing import Any, Final, Self
 
 from flwr.app import ArrayRecord, Context
 
-from healthfm_client import resources
-from healthfm_client.approvals import in_words
-from healthfm_client.home import SiteHome
-from healthfm_client.local import StoreSpec
-from healthfm_client.policy import SitePolicy
+from healthfm_client.local_work import StoreSpec
+from healthfm_client.site import computer_limits
+from healthfm_client.site.run_approvals import in_words
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import TrustError
 from healthfm_core.federation import contracting
 from healthfm_core.trust.certificates import now_utc
@@ -73,7 +73,7 @@ class Node:
             raise _other_node(kit.site)
         policy.check_hours(now_utc())
         policy.check_study(kit.study, kit.signer_fingerprint)
-        resources.apply(policy.resources)
+        computer_limits.apply(policy.resources)
         stores = _given(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
 

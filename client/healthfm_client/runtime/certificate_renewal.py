@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from healthfm_client.site_folder import SiteFolder
+from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import RENEWED_DAYS, now_utc

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from flwr.app import ConfigRecord, Context
 
-from healthfm_client.local import LocalWork
-from healthfm_client.site_privacy import SitePrivacy
+from healthfm_client.local_work import LocalWork
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_core.arrays import Float32
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study

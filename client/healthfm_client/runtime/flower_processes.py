@@ -49,7 +49,7 @@ from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from healthfm_client.late_replies import RepliesTo
+from healthfm_client.runtime.late_replies import RepliesTo
 
 LOOPBACK: Final = "127.0.0.1"
 EAGER_S: Final = 0.25

@@ -6,10 +6,10 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from healthfm_client.diagnosis import Finding, passed
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.renewal import renews_from
+from healthfm_client.doctor.findings import Finding, passed
+from healthfm_client.runtime.certificate_renewal import renews_from
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site_store.description.facts import describe
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below

@@ -1,4 +1,4 @@
-"""``doctor`` on the way to a study: a real server over real TLS, and what is wrong with the way."""
+"""``doctor`` on the connection to a study: a real server over real TLS, and each thing wrong."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.home import SiteHome
-from healthfm_client.site_folder import JoinSettings, StoreChoice
+from healthfm_client.site.site_folder import JoinSettings, StoreChoice
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.certificates import now_utc
@@ -202,7 +202,7 @@ def test_a_server_of_another_root_is_told(authority, tmp_path, capsys) -> None:
     stranger = Server(other, tmp_path / "stranger")
     code, found = examined(site(authority, tmp_path / "site", stranger.port), capsys)
     stranger.close()
-    level, seen, number = only(found, "way")
+    level, seen, number = only(found, "connection")
     assert (level, number) == ("fail", "HF-803")
     assert "self-signed" in seen or "unable to get" in seen or "signature" in seen
     assert code
@@ -213,7 +213,7 @@ def test_an_expired_server_and_an_expired_site_are_told(authority, tmp_path, cap
     old = Authority.create(tmp_path / "old", "heart", now=then)
     expired = Server(old, tmp_path / "server", now=then)
     _, found = examined(site(old, tmp_path / "site", expired.port), capsys)
-    assert "expired" in only(found, "way")[1]
+    assert "expired" in only(found, "connection")[1]
     _, found = examined(site(old, tmp_path / "late", expired.port, now=then), capsys)
     assert only(found, "enrolment")[2] == "HF-804"
     expired.close()
@@ -236,13 +236,13 @@ def test_a_closed_port_and_an_unknown_name_are_told(authority, tmp_path, capsys)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     home = site(authority, tmp_path / "site", port)
-    assert only(examined(home, capsys)[1], "way")[2] == "HF-408"
+    assert only(examined(home, capsys)[1], "connection")[2] == "HF-408"
     data = home.keys
     keys = SiteKeys.load(data)
     request = read_request(make_request(keys, "north", "https://x.invalid", ["ehr"]))
     kit = make_kit(authority, request, url="https://x.invalid", node_id=7)
     install_kit(kit, home.study, keys, root_fingerprint=authority.fingerprint)
-    level, seen, number = only(examined(home, capsys)[1], "way")
+    level, seen, number = only(examined(home, capsys)[1], "connection")
     assert (level, number) == ("fail", "HF-408")
     assert "x.invalid: its name is not known" in seen
 
@@ -263,7 +263,7 @@ def test_through_a_proxy_with_a_password_and_not_without_it(
 
     use(f"http://us:wrong@127.0.0.1:{proxy.port}")
     _, found = examined(home, capsys)
-    level, seen, number = only(found, "way")
+    level, seen, number = only(found, "connection")
     assert (level, number) == ("fail", "HF-408")
     assert "does not let us through" in seen
     assert "wrong" not in json.dumps(found), "a password is not printed"

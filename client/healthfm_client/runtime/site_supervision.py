@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from healthfm_client.site_folder import SiteFolder
+from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
@@ -27,7 +27,7 @@ CMD ["healthfm-client", "join", "--site", "/site", "--foreground"]
 
 def supervision(site: SiteFolder) -> Supervision:
     """Return the supervisor of a site's processes."""
-    base = [sys.executable, "-m", "healthfm_client.serve"]
+    base = [sys.executable, "-m", "healthfm_client.runtime.run_process"]
     folder = str(site.path.resolve())
     programs = [Program(name, [*base, name, "--site", folder]) for name in ("node", "worker")]
     return Supervision(site.process, programs, supervised(site.process))

@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from healthfm_client.diagnosis import Finding, failed, passed
+from healthfm_client.doctor.findings import Finding, failed, passed
 from healthfm_core.errors import ConfigError
 from healthfm_core.kernels.ct_attention import ops
 from healthfm_core.kernels.ct_attention.cpu import compiled

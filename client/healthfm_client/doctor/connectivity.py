@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 from cryptography import x509
 
-from healthfm_client.diagnosis import Finding, failed, passed
-from healthfm_client.home import SiteHome
+from healthfm_client.doctor.findings import Finding, failed, passed
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import fingerprint

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from healthfm_client.approvals import Approvals
-from healthfm_client.egress import EgressLog
-from healthfm_client.site_folder import SiteFolder
+from healthfm_client.egress.egress_log import EgressLog
+from healthfm_client.site.run_approvals import Approvals
+from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.errors import PolicyError
 from healthfm_core.trust import files
 from healthfm_core.trust.names import check_name, check_url
