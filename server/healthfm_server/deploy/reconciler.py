@@ -17,9 +17,9 @@ from typing import Final
 import httpx
 
 from healthfm_server.deploy.audit_log import AuditLog
-from healthfm_server.deploy.certificate_renewal import Renewals
 from healthfm_server.deploy.flower_database import give_back
 from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
+from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.run_orders import Done, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.file_lock import held

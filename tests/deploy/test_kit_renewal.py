@@ -16,9 +16,9 @@ from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.deploy.gateway import make_gateway
-from healthfm_server.deploy.certificate_renewal import Renewals
-from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.deploy.gateway_tls import GatewayTLSContext
+from healthfm_server.deploy.kit_renewal import Renewals
+from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from tests.deploy.serving import free_port, served
 
 
