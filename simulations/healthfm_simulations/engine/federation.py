@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.run_store import RunStore
-from healthfm_server.work import StudyWork
-
 from healthfm_client.app import make_app as make_client_app
 from healthfm_client.local_work import LocalWork
 from healthfm_core.arrays import Float32
@@ -19,6 +15,9 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.model_setup import StudyWork
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
 
