@@ -23,7 +23,7 @@ from healthfm_core.federation.aggregation.robust import RobustFold
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
 from healthfm_core.federation.aggregation.weighted_mean import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
-from healthfm_core.federation.groups import BACKBONE, groups_held
+from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for

@@ -9,7 +9,7 @@ from typing import Any
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.groups import MODALITIES
+from healthfm_core.federation.parameter_groups import MODALITIES
 
 _MOST_SUBJECTS = 2**40
 

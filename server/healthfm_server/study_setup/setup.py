@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.groups import agree_on_modalities
+from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_server.round_loop import too_few
 from healthfm_server.run_folder.run_progress import Listener, Phase, ProgressEvent

@@ -19,12 +19,11 @@ was chosen by looking at results of this site.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from healthfm_core.config import PrivacyConfig
 from healthfm_core.data.batch.loader import BatchLoader
@@ -32,25 +31,25 @@ from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.errors import PrivacyError
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
-from healthfm_core.models.decay import hold_half_lives
+from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.privacy.accounting import Mechanism, epsilon, noise_multiplier_for
 from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.entropy import Entropy, noised
 from healthfm_core.seeding import numpy_generator
-from healthfm_core.training.clipped import ClippedPass, Kind, kinds_of
 from healthfm_core.training.curriculum import in_round
+from healthfm_core.training.gradients.clipped import ClippedGradients, Kind, kinds_of
+from healthfm_core.training.gradients.corrections import GradientCorrection
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import loader_for
 from healthfm_core.training.step import (
     freeze,
     optimizer_for,
-    proximal,
     set_learning_rate,
 )
 
 
 @dataclass(frozen=True)
-class Private:
+class PrivacyPlan:
     """How a site's rounds of a study are private.
 
     Attributes:
@@ -79,7 +78,7 @@ class Private:
         return epsilon([self.whole], self.config.delta)
 
 
-def private_training(sequences: Sequences, study: Study, config: PrivacyConfig) -> Private:
+def plan_privacy(sequences: Sequences, study: Study, config: PrivacyConfig) -> PrivacyPlan:
     """Return what a round of the study takes at a site: the noise that makes all its rounds fit.
 
     Args:
@@ -95,16 +94,16 @@ def private_training(sequences: Sequences, study: Study, config: PrivacyConfig) 
     if people * config.delta >= 1:
         raise _unmet("δ is 1 in the site's training people or more", "Set privacy.delta lower")
     if config.mode == "distributed":
-        return Private.shared(config, rounds)
+        return PrivacyPlan.shared(config, rounds)
     if people == 0:
-        return Private(config, Mechanism(1.0, 1.0, 0), rounds)
+        return PrivacyPlan(config, Mechanism(1.0, 1.0, 0), rounds)
     steps = math.ceil(people * train.local_epochs / train.batch_size)
     steps = steps if train.max_steps is None else min(steps, train.max_steps)
     rate = min(1.0, train.batch_size / people)
     noise = config.noise_multiplier
     if noise is None:
         noise = _noise(config.epsilon or 0.0, config.delta, rate, steps * rounds)
-    return Private(config, Mechanism(noise, rate, steps), rounds)
+    return PrivacyPlan(config, Mechanism(noise, rate, steps), rounds)
 
 
 def _noise(target: float, delta: float, rate: float, steps: int) -> float:
@@ -114,24 +113,24 @@ def _noise(target: float, delta: float, rate: float, steps: int) -> float:
         raise _unmet("no noise reaches that ε in so many steps", "Ask for fewer rounds") from error
 
 
-def train_privately(
+def dp_sgd(
     model: HealthFM,
-    start: Mapping[str, Tensor],
     people: Sequences,
     study: Study,
     order: RoundOrder,
-    private: Private,
+    private: PrivacyPlan,
+    corrections: Sequence[GradientCorrection] = (),
     entropy: Entropy | None = None,
 ) -> dict[str, float]:
     """Run the round's steps on `model` in place; return metrics that tell nothing of the people.
 
     Args:
         model: The site's, without intercepts.
-        start: Its parameters at the start, for FedProx.
         people: Whom it trains on.
         study: Contract of the run.
         order: Which round.
         private: Noise, sampling rate and steps.
+        corrections: Added to every step's noised gradient.
         entropy: The operating system's where not given.
     """
     entropy = entropy or Entropy()
@@ -149,10 +148,10 @@ def train_privately(
         set_learning_rate(optimizer, rate)
         optimizer.zero_grad(set_to_none=True)
         step(kinds[int(which.integers(len(kinds)))])
-        if config.fedprox_mu > 0:
-            proximal(model, start, config.fedprox_mu).backward()  # type: ignore[no-untyped-call]
+        for correct in corrections:
+            correct(model)
         optimizer.step()
-        hold_half_lives(model)
+        clamp_half_lives(model)
     step.close()
     return {
         "steps": float(steps),
@@ -168,14 +167,14 @@ class _Step:
         self,
         model: HealthFM,
         loader: BatchLoader,
-        private: Private,
+        private: PrivacyPlan,
         expected: int,
         entropy: Entropy,
     ) -> None:
         self._model, self._private = model, private
         self._expected, self._entropy = expected, entropy
         self._people = loader.sequences.n_subjects
-        self._pass = ClippedPass(model, loader, private.config, entropy)
+        self._pass = ClippedGradients(model, loader, private.config, entropy)
 
     def __call__(self, kind: Kind) -> None:
         """Set the gradients of the parameters that a step of this kind trains.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,16 +18,17 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.data.batch.sequences import Sequences
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import HealthFM
-from healthfm_core.models.decay import hold_half_lives
+from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.models.inference import answer
 from healthfm_core.models.monitors import context_monitors, half_life_monitors
 from healthfm_core.seeding import numpy_generator, seed_for, torch_generator
 from healthfm_core.training.curriculum import in_round
-from healthfm_core.training.gradients import downhill
-from healthfm_core.training.private import Private, train_privately
+from healthfm_core.training.gradients.clipped_sum import clipped_gradient_sum
+from healthfm_core.training.gradients.corrections import GradientCorrection, ProximalCorrection
+from healthfm_core.training.gradients.dp_sgd import PrivacyPlan, dp_sgd
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import (
@@ -35,7 +36,6 @@ from healthfm_core.training.step import (
     freeze,
     losses,
     optimizer_for,
-    proximal,
     queries_for,
     set_learning_rate,
 )
@@ -43,12 +43,13 @@ from healthfm_core.training.step import (
 CONTEXT_ROWS: Final = 32
 
 
-def run_round(
+def train_round(
     parameters: Mapping[str, Float32],
     data: SiteData,
     study: Study,
     order: RoundOrder,
-    private: Private | None = None,
+    private: PrivacyPlan | None = None,
+    corrections: Sequence[GradientCorrection] = (),
 ) -> RoundResult:
     """Train the site's model from the global parameters and return what changed.
 
@@ -62,6 +63,7 @@ def run_round(
         study: Contract of the run.
         order: Which round, which groups, which seed.
         private: Noise and sampling of differentially private training; None trains without.
+        corrections: Added to the gradient of every step, such as SCAFFOLD's control variates.
 
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
@@ -74,24 +76,27 @@ def run_round(
         scored = scored and private.config.tuning_metrics
     model = loaded_model(parameters, study, data.modalities, data.intercepts)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    if study.config.train.fedprox_mu > 0:
+        corrections = (ProximalCorrection(start, study.config.train.fedprox_mu), *corrections)
     metrics = evaluate(parameters, data, study) if scored else {}
     metrics |= contexts(model, data.tuning, study) if scored else {}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         if private is not None and private.config.mode == "distributed":
-            update = downhill(model, data.train, study, order, private)
-            return RoundResult(update, group_weights(data.train, order.groups), metrics)
+            update = clipped_gradient_sum(model, data.train, study, order, private)
+            return RoundResult(update, group_weights(data.train, order.groups), metrics, steps=1)
         if private is not None:
-            metrics |= train_privately(model, start, data.train, study, order, private)
+            metrics |= dp_sgd(model, data.train, study, order, private, corrections)
         else:
             torch.manual_seed(seed_for(order.seed, "dropout", order.round))
-            metrics |= _train(model, start, data, study, order)
+            metrics |= _train(model, data, study, order, corrections)
     update = {
         name: (tensor.detach() - start[name]).cpu().numpy()
         for name, tensor in model.named_parameters()
         if group_of(name) in order.groups
     }
+    steps = int(metrics["steps"])
     metrics |= _monitors(model, update)
-    return RoundResult(update, group_weights(data.train, order.groups), metrics)
+    return RoundResult(update, group_weights(data.train, order.groups), metrics, steps)
 
 
 def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, float]:
@@ -114,10 +119,10 @@ def _subject_of_items(sequences: Sequences) -> Int64:
 
 def _train(
     model: HealthFM,
-    start: Mapping[str, Tensor],
     data: SiteData,
     study: Study,
     order: RoundOrder,
+    corrections: Sequence[GradientCorrection],
 ) -> dict[str, float]:
     """Run the round's local steps on `model` in place; return mean losses and gradient norms."""
     config = in_round(study.config.train, round_=order.round, rounds=order.rounds)
@@ -145,13 +150,13 @@ def _train(
             (found.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
             for name, value in found.means.items():
                 sums[f"loss_{name}"] = sums[f"loss_{name}"] + value
-        if config.fedprox_mu > 0:
-            proximal(model, start, config.fedprox_mu).backward()  # type: ignore[no-untyped-call]
+        for correct in corrections:
+            correct(model)
         for group, norm in _gradient_norms(model).items():
             sums[f"grad_norm/{group}"] = sums[f"grad_norm/{group}"] + norm
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
-        hold_half_lives(model)
+        clamp_half_lives(model)
     means = {name: float(value) / steps for name, value in sums.items()}
     return means | {"steps": float(steps)}
 

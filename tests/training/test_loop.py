@@ -8,11 +8,11 @@ import pytest
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_core.training.schedule import learning_rate
 from healthfm_simulations.cohort import generate, write_sites
 
@@ -62,17 +62,17 @@ def order(parameters, **changes):
 def test_the_same_order_gives_the_same_update_bit_for_bit(world):
     study, parameters, store, _ = world
     data = SiteData.load([store], study)
-    first = run_round(parameters, data, study, order(parameters))
-    again = run_round(parameters, SiteData.load([store], study), study, order(parameters))
+    first = train_round(parameters, data, study, order(parameters))
+    again = train_round(parameters, SiteData.load([store], study), study, order(parameters))
     assert first.update.keys() == again.update.keys() == parameters.keys()
     assert all(np.array_equal(first.update[name], again.update[name]) for name in parameters)
-    other = run_round(parameters, data, study, order(parameters, seed=4))
+    other = train_round(parameters, data, study, order(parameters, seed=4))
     assert any(not np.array_equal(first.update[n], other.update[n]) for n in parameters)
 
 
 def test_every_objective_reports_its_loss_and_every_group_its_gradient(world):
     study, parameters, store, _ = world
-    found = run_round(parameters, SiteData.load([store], study), study, order(parameters)).metrics
+    found = train_round(parameters, SiteData.load([store], study), study, order(parameters)).metrics
     for name in ("next_visit", "time_to_event", "masked_codes", "masked_wearing"):
         assert np.isfinite(found[f"loss_{name}"])
     for group in order(parameters).groups:
@@ -82,7 +82,7 @@ def test_every_objective_reports_its_loss_and_every_group_its_gradient(world):
 def test_a_clinical_site_moves_no_wearable_and_no_genomics_encoder(world):
     study, parameters, _, clinic = world
     groups = ("backbone", "ehr", "head/next_visit")
-    result = run_round(
+    result = train_round(
         parameters, SiteData.load([clinic], study), study, order(parameters, groups=groups)
     )
     assert {group_of(name) for name in result.update} == set(groups)
@@ -92,7 +92,7 @@ def test_a_clinical_site_moves_no_wearable_and_no_genomics_encoder(world):
 def test_a_group_weighs_what_its_modality_has_people(world):
     study, parameters, store, _ = world
     data = SiteData.load([store], study)
-    weights = run_round(parameters, data, study, order(parameters)).weights
+    weights = train_round(parameters, data, study, order(parameters)).weights
     assert weights["backbone"] == data.train.n_subjects
     assert weights["genomics"] == data.train.prs_mask.any(1).sum()
     assert 0 < weights["wearable"] <= weights["backbone"]
@@ -108,7 +108,7 @@ def test_fedprox_keeps_the_site_nearer_to_the_global_model(world):
     norms = []
     for config in (near, free):
         of = Study(study.version, study.run_id, config, study.vocabulary, study.modalities)
-        result = run_round(parameters, SiteData.load([store], of), of, order(parameters))
+        result = train_round(parameters, SiteData.load([store], of), of, order(parameters))
         norms.append(result.metrics["update_norm"])
     assert norms[0] < norms[1]
 

@@ -12,25 +12,25 @@ from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.protocol import VERSION, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.privacy.entropy import Entropy
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import (
-    Private,
+    PrivacyPlan,
     SiteData,
     initial_parameters,
     loaded_model,
     loader_for,
-    run_round,
+    train_round,
 )
-from healthfm_core.training.clipped import kinds_of
-from healthfm_core.training.gradients import downhill
+from healthfm_core.training.gradients.clipped import kinds_of
+from healthfm_core.training.gradients.clipped_sum import clipped_gradient_sum
 from healthfm_core.training.step import losses
 from healthfm_simulations.cohort import generate, write_sites
-from tests.training.test_round import order
+from tests.training.test_loop import order
 
 NORM = 0.05
 SETTINGS = [
@@ -67,9 +67,9 @@ def world(tmp_path_factory):
     return study, initial_parameters(study), SiteData.load([store], study)
 
 
-def private(**more) -> Private:
+def private(**more) -> PrivacyPlan:
     config = PrivacyConfig(mode="distributed", epsilon=8.0, max_grad_norm=NORM, **more)
-    return Private(config, Mechanism(1.0, 1.0, 1), 2)
+    return PrivacyPlan(config, Mechanism(1.0, 1.0, 1), 2)
 
 
 class Fixed(Entropy):
@@ -106,7 +106,7 @@ def test_the_sum_is_that_of_a_loop_over_people(world, mode) -> None:
     wanted = one_by_one(model, data, study)
     model.zero_grad()
     how = private(grad_sample=mode)
-    found = downhill(model, data.train, study, order(parameters), how, Fixed())
+    found = clipped_gradient_sum(model, data.train, study, order(parameters), how, Fixed())
     assert found.keys() == wanted.keys()
     for name, array in found.items():
         assert np.allclose(array, wanted[name], rtol=1e-3, atol=1e-4 * NORM), name
@@ -118,7 +118,7 @@ def test_the_sum_is_that_of_a_loop_over_people(world, mode) -> None:
 def test_a_round_says_nothing_but_the_sum_and_leaves_the_parameters(world) -> None:
     study, parameters, data = world
     before = {name: array.copy() for name, array in parameters.items()}
-    found = run_round(parameters, data, study, order(parameters, evaluate=True), private())
+    found = train_round(parameters, data, study, order(parameters, evaluate=True), private())
     assert found.metrics == {}
     assert set(found.weights) == set(order(parameters).groups)
     assert all(np.array_equal(before[name], array) for name, array in parameters.items())
@@ -128,7 +128,7 @@ def test_only_what_learns_has_a_sum(world) -> None:
     study, parameters, data = world
     train = study.config.train.model_copy(update={"learns": "heads"})
     study = replace(study, config=study.config.model_copy(update={"train": train}))
-    found = run_round(parameters, data, study, order(parameters), private()).update
+    found = train_round(parameters, data, study, order(parameters), private()).update
     assert set(found) == {name for name in parameters if is_learning(name, "heads")}
 
 

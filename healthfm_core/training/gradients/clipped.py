@@ -13,7 +13,7 @@ from torch import Tensor
 from healthfm_core.arrays import Bool
 from healthfm_core.config import PrivacyConfig, TrainConfig
 from healthfm_core.data.batch.loader import BatchLoader, Query
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import TOGETHER, ClippedSum
 from healthfm_core.privacy.entropy import Entropy
@@ -79,7 +79,7 @@ def _without(config: TrainConfig, objective: str) -> TrainConfig:
     return config.model_copy(update={"objectives": weights})
 
 
-class ClippedPass:
+class ClippedGradients:
     """Reads the rows of some people and adds up their clipped gradients.
 
     Args:

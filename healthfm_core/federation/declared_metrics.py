@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from healthfm_core.federation.groups import HEAD_NEEDS, MODALITIES
+from healthfm_core.federation.parameter_groups import HEAD_NEEDS, MODALITIES
 from healthfm_core.federation.protocol import Study
 
 _LOSSES: Final = (

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.groups import agree_on_modalities, group_names, group_of, groups_held
+from healthfm_core.federation.parameter_groups import (
+    agree_on_modalities,
+    group_names,
+    group_of,
+    groups_held,
+)
 
 
 @pytest.mark.parametrize(

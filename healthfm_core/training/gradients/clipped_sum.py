@@ -15,19 +15,19 @@ from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.entropy import Entropy
-from healthfm_core.training.clipped import ClippedPass, kinds_of
 from healthfm_core.training.curriculum import in_round
-from healthfm_core.training.private import Private
+from healthfm_core.training.gradients.clipped import ClippedGradients, kinds_of
+from healthfm_core.training.gradients.dp_sgd import PrivacyPlan
 from healthfm_core.training.site import loader_for
 from healthfm_core.training.step import freeze
 
 
-def downhill(
+def clipped_gradient_sum(
     model: HealthFM,
     people: Sequences,
     study: Study,
     order: RoundOrder,
-    private: Private,
+    private: PrivacyPlan,
     entropy: Entropy | None = None,
 ) -> ArrayDict:
     """Return minus the sum of everyone's clipped gradient, by parameter that learns.
@@ -45,7 +45,7 @@ def downhill(
     freeze(model, config.learns)
     torch.manual_seed(entropy.seed())
     model.train()
-    gradients = ClippedPass(model, loader_for(people, study), private.config, entropy)
+    gradients = ClippedGradients(model, loader_for(people, study), private.config, entropy)
     everyone = np.ones(people.n_subjects, np.bool_)
     found: dict[str, Tensor] = {}
     for kind in kinds_of(config, model):

@@ -12,7 +12,7 @@ from healthfm_core.config import PrivacyConfig, TrainConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import PrivacyError
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.privacy.accounting import Mechanism, epsilon
 from healthfm_core.privacy.entropy import Entropy
@@ -20,19 +20,19 @@ from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.tokenizer import concatenate
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import (
-    Private,
+    PrivacyPlan,
     SiteData,
-    clipped,
     initial_parameters,
     loaded_model,
     loader_for,
-    private_training,
-    run_round,
+    plan_privacy,
+    train_round,
 )
-from healthfm_core.training import private as module
+from healthfm_core.training.gradients import clipped
+from healthfm_core.training.gradients import dp_sgd as module
 from healthfm_core.training.intercepts import site_intercepts
 from healthfm_simulations.cohort import generate, write_sites
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 ROUNDS = 3
 
@@ -62,7 +62,7 @@ def dp(**changes) -> PrivacyConfig:
 
 def test_the_noise_makes_all_rounds_fit_into_epsilon(world):
     study, _, data = world
-    found = private_training(data.train, study, study.config.privacy)
+    found = plan_privacy(data.train, study, study.config.privacy)
     people = data.train.n_subjects
     assert found.mechanism.sample_rate == min(1.0, study.config.train.batch_size / people)
     assert found.whole.steps == ROUNDS * found.mechanism.steps
@@ -73,15 +73,15 @@ def test_the_noise_makes_all_rounds_fit_into_epsilon(world):
 def test_delta_has_to_be_less_than_one_in_the_people(world):
     study, _, data = world
     with pytest.raises(PrivacyError, match="HF-604"):
-        private_training(concatenate([data.train] * 20), study, dp(delta=0.0099))
-    assert private_training(data.train, study, dp(delta=1e-4))
+        plan_privacy(concatenate([data.train] * 20), study, dp(delta=0.0099))
+    assert plan_privacy(data.train, study, dp(delta=1e-4))
 
 
 def test_two_rounds_of_one_order_differ_and_say_nothing_of_the_people(world):
     study, parameters, data = world
-    private = private_training(data.train, study, study.config.privacy)
-    first = run_round(parameters, data, study, order(parameters), private)
-    again = run_round(parameters, data, study, order(parameters), private)
+    private = plan_privacy(data.train, study, study.config.privacy)
+    first = train_round(parameters, data, study, order(parameters), private)
+    again = train_round(parameters, data, study, order(parameters), private)
     assert any((first.update[name] != again.update[name]).any() for name in parameters)
     assert all(np.isfinite(value).all() for value in first.update.values())
     told = {name.partition("/")[0] for name in first.metrics}
@@ -98,8 +98,8 @@ def test_without_noise_to_speak_of_private_training_learns(world):
     study, parameters, data = world
     train = study.config.train.model_copy(update={"max_steps": 20, "lr_final": 1.0})
     study = replace(study, config=study.config.model_copy(update={"train": train}))
-    still = Private(dp(max_grad_norm=10.0), Mechanism(1e-3, 0.5, 20), ROUNDS)
-    found = run_round(parameters, data, study, order(parameters, evaluate=False), still)
+    still = PrivacyPlan(dp(max_grad_norm=10.0), Mechanism(1e-3, 0.5, 20), ROUNDS)
+    found = train_round(parameters, data, study, order(parameters, evaluate=False), still)
     moved = {name: parameters[name] + found.update[name] for name in parameters}
 
     def loss(values) -> float:
@@ -119,8 +119,8 @@ def test_what_is_not_to_learn_gets_no_noise_either(world, mode):
     study, parameters, data = world
     train = study.config.train.model_copy(update={"learns": "heads"})
     study = replace(study, config=study.config.model_copy(update={"train": train}))
-    private = Private(dp(grad_sample=mode), Mechanism(1.0, 0.5, 2), ROUNDS)
-    update = run_round(parameters, data, study, order(parameters), private).update
+    private = PrivacyPlan(dp(grad_sample=mode), Mechanism(1.0, 0.5, 2), ROUNDS)
+    update = train_round(parameters, data, study, order(parameters), private).update
     moved = {name for name, array in update.items() if array.any()}
     assert moved
     assert all(name.startswith("heads.") for name in moved)
@@ -138,7 +138,7 @@ class Nobody(Entropy):
 def test_a_step_moves_the_same_parameters_whoever_was_drawn(world, entropy, mode):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities).train()
-    private = Private(dp(grad_sample=mode, rows_at_once=5), Mechanism(1.0, 0.5, 1), ROUNDS)
+    private = PrivacyPlan(dp(grad_sample=mode, rows_at_once=5), Mechanism(1.0, 0.5, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 8, entropy())
     for kind in clipped.kinds_of(study.config.train, model):
         model.zero_grad()
@@ -154,7 +154,7 @@ def test_the_noise_of_a_step_has_the_size_that_was_paid_for(world):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities).train()
     config = dp(max_grad_norm=0.5, group_norms={"backbone": 2.0}, grad_sample="hooks")
-    private = Private(config, Mechanism(3.0, 0.5, 1), ROUNDS)
+    private = PrivacyPlan(config, Mechanism(3.0, 0.5, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 4, Nobody())
     kind, *_ = clipped.kinds_of(study.config.train, model)
     step(kind)
@@ -170,7 +170,7 @@ def test_the_noise_of_a_step_has_the_size_that_was_paid_for(world):
 def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(world, monkeypatch):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities).train()
-    private = Private(dp(), Mechanism(1.0, 1.0, 1), ROUNDS)
+    private = PrivacyPlan(dp(), Mechanism(1.0, 1.0, 1), ROUNDS)
     step = module._Step(model, loader_for(data.train, study), private, 8, Entropy())
     seen = []
     real = clipped.losses
