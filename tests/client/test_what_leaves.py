@@ -29,7 +29,7 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites

@@ -10,7 +10,7 @@ import pytest
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import ConfigError, ProtocolError, RunError
 from healthfm_core.federation.parameter_groups import group_of
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import ProgressEvent, rounds_done, run_federation
 from tests import three_numbers as small
 

@@ -20,7 +20,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report.report_page import METRICS_FILE
-from healthfm_server.export import export_model
+from healthfm_server.run_folder.model_export import export_model
 from healthfm_simulations.experiments.experiment_plan import MODEL, Plan, folder_of
 from healthfm_simulations.experiments.secondary_rows import further_rows
 from healthfm_simulations.scoring.metrics_by_site import SiteRows, read_by_site

@@ -31,10 +31,10 @@ from starlette.routing import Route
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.registry import RegisteredSite
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.own_routes import OwnRoutes
-from healthfm_server.deploy.study import LOOPBACK, StudyFolder
-from healthfm_server.deploy.tls import PEER, FrontContext, Peer, PeerProtocol
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.gateway_routes import OwnRoutes
+from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
+from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 
 FOLLOW_S: Final = 1.0
 """Between two looks at certificate and revocation list."""
@@ -137,7 +137,7 @@ class Fleet:
         return Response(reason, status)
 
 
-def make_front(study: StudyFolder, log: AuditLog) -> Starlette:
+def make_gateway(study: StudyFolder, log: AuditLog) -> Starlette:
     """Return the application of the public port."""
     client = httpx.AsyncClient(
         base_url=f"http://{LOOPBACK}:{study.settings.superlink_port}",
@@ -187,11 +187,11 @@ def _same_key(header: str, site: RegisteredSite) -> bool:
 
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
-    log = study.audit("front")
-    context = FrontContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
+    log = study.audit("gateway")
+    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     settings = study.settings
     config = uvicorn.Config(
-        make_front(study, log),
+        make_gateway(study, log),
         host=settings.bind,
         port=settings.port,
         http=PeerProtocol,
@@ -208,7 +208,7 @@ def serve(study: StudyFolder) -> None:
     asyncio.run(_serve(uvicorn.Server(config), context))
 
 
-async def _serve(server: uvicorn.Server, context: FrontContext) -> None:
+async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:
     follower = asyncio.create_task(_follow(context))
     try:
         await server.serve()
@@ -216,7 +216,7 @@ async def _serve(server: uvicorn.Server, context: FrontContext) -> None:
         follower.cancel()
 
 
-async def _follow(context: FrontContext) -> None:
+async def _follow(context: GatewayTLSContext) -> None:
     """Take up a new certificate or revocation list; one that cannot be read is tried again."""
     while True:
         await asyncio.sleep(FOLLOW_S)

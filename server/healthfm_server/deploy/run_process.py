@@ -1,4 +1,4 @@
-"""Be one of the study's processes: ``python -m healthfm_server.deploy.serve NAME --study DIR``.
+"""One process of the study: ``python -m healthfm_server.deploy.run_process NAME --study DIR``.
 
 It is what the supervisor calls. Each process imports what it needs and no more: four of them with
 PyTorch in each would take two gigabytes.
@@ -14,15 +14,15 @@ from typing import Final
 
 from healthfm_core.console import exit_code
 from healthfm_core.supervision import die_with_supervisor
-from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.study_folder import StudyFolder
 
-PROCESSES: Final = ("superlink", "executor", "steward", "front")
+PROCESSES: Final = ("superlink", "executor", "reconciler", "gateway")
 """The programs, in the order they start; each a module of this package with a `serve`."""
 
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(prog="healthfm_server.deploy.serve")
+    parser = argparse.ArgumentParser(prog="healthfm_server.deploy.run_process")
     parser.add_argument("process", choices=PROCESSES)
     parser.add_argument("--study", type=Path, required=True)
     given = parser.parse_args()

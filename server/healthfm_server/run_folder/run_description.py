@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 
 _SHOWN: Final = ("loss_", "tuning_")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from healthfm_server.deploy.database import give_back
+from healthfm_server.deploy.flower_database import give_back
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_the_next_run_needs_again_stays(database):
 
 def test_a_server_that_writes_is_not_disturbed(database, monkeypatch):
     path, server = database
-    monkeypatch.setattr("healthfm_server.deploy.database.PATIENCE_S", 0.01)
+    monkeypatch.setattr("healthfm_server.deploy.flower_database.PATIENCE_S", 0.01)
     server.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         give_back(path, most_free_bytes=1_000_000)

@@ -1,6 +1,6 @@
 """The study folder: all that a coordinator has to keep, and back up.
 
-``study.yaml`` is for the admin to edit. ``authority/`` certifies, ``server/`` is what the front
+``study.yaml`` is for the admin to edit. ``authority/`` certifies, ``server/`` is what the gateway
 shows, ``sites.json`` who may answer, ``tokens.json`` who may ask, ``secret/`` what only this
 machine's processes know, ``superlink.db`` Flower's state, ``runs/`` a folder a run, ``audit.log``
 what happened, ``process/`` the supervisor's files.
@@ -22,8 +22,8 @@ from healthfm_core.trust import files
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
 from healthfm_core.trust.registry import Registry
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.tokens import Tokens
+from healthfm_server.deploy.access_tokens import Tokens
+from healthfm_server.deploy.audit_log import AuditLog
 
 LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
@@ -129,12 +129,12 @@ class StudyFolder:
         return files.read_private(self._control, "the token of this machine").decode()
 
     def issue_server(self, authority: Authority, hosts: Sequence[str]) -> None:
-        """Put a new server certificate in place; a running front takes it up by itself."""
+        """Put a new server certificate in place; a running gateway takes it up by itself."""
         key, chain = authority.issue_server(hosts)
         files.replace(self.server / "identity.pem", key + chain, files.PRIVATE)
 
     def publish(self, authority: Authority) -> None:
-        """Write the roots and revocation lists by which the front judges a site's certificate."""
+        """Write the roots and revocation lists by which the gateway judges a site's certificate."""
         files.replace(self.server / "trust.pem", authority.roots_pem() + authority.crl())
 
 

@@ -26,8 +26,8 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.protocol import Study, for_the_wire
-from healthfm_server.disk import writing
-from healthfm_server.locks import held
+from healthfm_server.run_folder.durable_files import writing
+from healthfm_server.run_folder.file_lock import held
 from healthfm_server.transport import array_file
 
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")

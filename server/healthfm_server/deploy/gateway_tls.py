@@ -1,4 +1,4 @@
-"""TLS at the front: who calls is known to the application, and a refused handshake to the audit."""
+"""TLS at the gateway: it tells the application who calls, and the audit log who was refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from healthfm_server.deploy.audit import AuditLog
+from healthfm_server.deploy.audit_log import AuditLog
 
 PEER: Final = "healthfm.peer"
 """Key of the ASGI scope under which a `Peer` stands; absent where no certificate was shown."""
@@ -30,7 +30,7 @@ class Peer:
     serial: str
 
 
-class FrontContext(ssl.SSLContext):
+class GatewayTLSContext(ssl.SSLContext):
     """A server's context that asks for a client's certificate and follows its files.
 
     Who shows none gets in, and gets the application's own refusal; who shows one that the study's
@@ -46,7 +46,7 @@ class FrontContext(ssl.SSLContext):
     _now: ssl.SSLContext
 
     @classmethod
-    def of(cls, identity: Path, trust: Path, log: AuditLog | None = None) -> FrontContext:
+    def of(cls, identity: Path, trust: Path, log: AuditLog | None = None) -> GatewayTLSContext:
         """Return a context over the server's key with chain, and the roots with their lists.
 
         Each handshake that fails because of the other side's certificate is noted in `log`.

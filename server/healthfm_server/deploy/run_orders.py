@@ -1,7 +1,7 @@
-"""What the coordinator wants of each run, on disk: the steward makes it so, whatever dies.
+"""What the coordinator wants of each run, on disk: the reconciler makes it so, whatever dies.
 
 A run's folder holds ``order.json`` beside what the ServerApp writes. The commands change what is
-wanted; only the steward changes what was done.
+wanted; only the reconciler changes what was done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.trust import files
 from healthfm_core.trust.names import check_name
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 
 Wanted = Literal["running", "paused", "stopped"]
 State = Literal["waiting", "running", "paused", "stopped", "finished", "failed"]
@@ -28,7 +28,7 @@ DONE: Final = "done.json"
 
 @dataclass(frozen=True)
 class Done:
-    """What the steward did for a run.
+    """What the reconciler did for a run.
 
     Attributes:
         state: What the run is.
@@ -58,7 +58,7 @@ class RunOrder:
 
     @classmethod
     def give(cls, runs: Path, name: str, config: RunConfig, nodes: int) -> RunOrder:
-        """Order a new run: it starts as soon as the steward sees it.
+        """Order a new run: it starts as soon as the reconciler sees it.
 
         Raises:
             RunError: There is a run of that name (HF-704).
@@ -129,7 +129,7 @@ class RunOrder:
         return RunConfig.model_validate_json(text)
 
     def done(self) -> Done:
-        """Return what the steward did so far."""
+        """Return what the reconciler did so far."""
         path = self.folder / DONE
         return Done(**json.loads(path.read_text("utf-8"))) if path.is_file() else Done()
 

@@ -22,7 +22,7 @@ from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import Signer, Terms
 from healthfm_core.trust.registry import REGISTRY_FILE, Registry
-from healthfm_server.sites import Site, not_its_node
+from healthfm_server.study_setup.registered_sites import Site, not_its_node
 
 AUTHORITY: Final = "authority"
 

@@ -49,7 +49,7 @@ from flwr.superlink.config_loader import (
 )
 from flwr.superlink.main import create_app
 
-from healthfm_server.deploy.study import LOOPBACK
+from healthfm_server.deploy.study_folder import LOOPBACK
 
 ENDED: Final = "finished"
 

@@ -15,10 +15,10 @@ from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
-from healthfm_server.deploy.front import make_front
-from healthfm_server.deploy.renewal import Renewals
-from healthfm_server.deploy.study import StudyFolder, StudySettings
-from healthfm_server.deploy.tls import FrontContext
+from healthfm_server.deploy.gateway import make_gateway
+from healthfm_server.deploy.gateway_tls import GatewayTLSContext
+from healthfm_server.deploy.kit_renewal import Renewals
+from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from tests.deploy.serving import free_port, served
 
 
@@ -29,8 +29,8 @@ def study(tmp_path):
         study="demo", hosts=("127.0.0.1",), port=free_port(), superlink_port=free_port()
     )
     study = StudyFolder.create(tmp_path / "study", settings)
-    context = FrontContext.of(study.server / "identity.pem", study.server / "trust.pem")
-    with served(make_front(study, study.audit("front")), settings.port, context):
+    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem")
+    with served(make_gateway(study, study.audit("gateway")), settings.port, context):
         yield study
 
 
@@ -55,7 +55,7 @@ def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
     tls, before = home.tls(), home.kit()
     assert certificate_renewal.look(home, tls, None) == certificate_renewal.SOON_S
     assert days_left(home) < 41
-    Renewals(study).sign(study.audit("steward"))
+    Renewals(study).sign(study.audit("reconciler"))
     assert certificate_renewal.look(home, tls, None) == certificate_renewal.LATER_S
     assert days_left(home) > 390
     after = home.kit()
@@ -70,7 +70,7 @@ def test_a_certificate_with_a_year_to_go_is_left_alone(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=397)
     assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.LATER_S
     assert not certificate_renewal.renew(home, home.tls(), None)  # who asks all the same gets none
-    Renewals(study).sign(study.audit("steward"))
+    Renewals(study).sign(study.audit("reconciler"))
     assert "it has a certificate until" in study.audit("test").rows()[-1]["reason"]
     assert not certificate_renewal.renew(home, home.tls(), None)
     issued = [row for row in study.authority().issued() if row.who == "north"]
@@ -92,7 +92,7 @@ def test_a_revoked_site_gets_no_certificate(study, tmp_path):
     renewals = Renewals(study)
     assert renewals.ask(study.sites.site("north"), request) is None
     study.sites.revoke("north")
-    renewals.sign(study.audit("steward"))
+    renewals.sign(study.audit("reconciler"))
     assert study.audit("test").rows()[-1]["event"] == "certificate not renewed"
     assert renewals.ask(study.sites.site("north"), request) is None
     with pytest.raises(httpx.HTTPStatusError, match="401"):
@@ -102,7 +102,7 @@ def test_a_revoked_site_gets_no_certificate(study, tmp_path):
 def test_last_years_kit_is_not_handed_out_again(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=40)
     renewals, site = Renewals(study), study.sites.site("north")
-    request, log = home.request.read_bytes(), study.audit("steward")
+    request, log = home.request.read_bytes(), study.audit("reconciler")
     assert renewals.ask(site, request) is None
     renewals.sign(log)
     assert renewals.ask(site, request) is not None

@@ -17,13 +17,13 @@ from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
 from healthfm_core.trust.registry import RegisteredSite
 from healthfm_core.trust.request import read_request
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.orders import RunOrder, Wanted
-from healthfm_server.deploy.renewal import Renewals
-from healthfm_server.deploy.status import study_status
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.deploy.tls import PEER
-from healthfm_server.deploy.tokens import Role, Token
+from healthfm_server.deploy.access_tokens import Role, Token
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.gateway_tls import PEER
+from healthfm_server.deploy.kit_renewal import Renewals
+from healthfm_server.deploy.run_orders import RunOrder, Wanted
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_status import study_status
 
 MAY: Final[dict[Role, frozenset[str]]] = {
     "coordinator": frozenset({"look", "order", "enrol"}),

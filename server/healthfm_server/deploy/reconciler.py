@@ -1,4 +1,4 @@
-"""The steward: submits what is wanted to Flower, again after every outage, and stops what is not.
+"""The run reconciler: submits wanted runs to Flower, after every outage again, and stops others.
 
 A run of Flower's does not outlive its SuperLink by more than a minute. Ours do: a run is a folder
 with a checkpoint of every round, and whenever Flower has lost it, it is submitted again and goes
@@ -16,13 +16,13 @@ from typing import Final
 
 import httpx
 
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.database import give_back
-from healthfm_server.deploy.flower import ENDED, Control, FlowerRun
-from healthfm_server.deploy.orders import Done, RunOrder
-from healthfm_server.deploy.renewal import Renewals
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.locks import held
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.flower_database import give_back
+from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
+from healthfm_server.deploy.kit_renewal import Renewals
+from healthfm_server.deploy.run_orders import Done, RunOrder
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.run_folder.file_lock import held
 
 LOOK_S: Final = 1.0
 """Pause between two looks at what is wanted."""
@@ -42,7 +42,7 @@ SHRINK_S: Final = 600.0
 _log = logging.getLogger(__name__)
 
 
-class Steward:
+class RunReconciler:
     """Brings the runs of a study to where they are wanted.
 
     Args:
@@ -121,7 +121,7 @@ class Steward:
         return self._submit(order, done)
 
     def _submit(self, order: RunOrder, done: Done) -> Done:
-        """Submit a run; one that a killed steward submitted and did not note is taken up."""
+        """Submit a run; one that a killed reconciler submitted and did not note is taken up."""
         (order.folder / "failure.json").unlink(missing_ok=True)
         self._rounds[order.name] = order.rounds_done()
         folder = str(order.folder.resolve())
@@ -169,8 +169,8 @@ def serve(study: StudyFolder) -> None:
     """Tend the runs until killed.
 
     Raises:
-        RunError: Another steward tends them (HF-724).
+        RunError: Another reconciler tends them (HF-724).
     """
-    with held(study.path / "steward.lock", f"study {study.settings.study}"):
+    with held(study.path / "reconciler.lock", f"study {study.settings.study}"):
         control = Control(study.settings.superlink_port, study.control_token())
-        Steward(study, control, study.audit("steward")).run()
+        RunReconciler(study, control, study.audit("reconciler")).run()

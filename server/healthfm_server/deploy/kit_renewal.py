@@ -1,7 +1,7 @@
 """New certificates for sites whose own end soon, for the keys that they enrolled with.
 
 The public port takes a site's request and hands its kit out; it never holds the authority's key.
-Who signs is the steward, which nobody outside can reach. Nothing is compared by telephone again:
+Who signs is the reconciler, which nobody outside can reach. Nothing is compared by telephone again:
 the request is for the very keys that were compared, and comes over a connection that proves one.
 """
 
@@ -16,15 +16,15 @@ from healthfm_core.trust.certificates import RENEWED_DAYS, now_utc
 from healthfm_core.trust.kit import make_kit, read_kit
 from healthfm_core.trust.registry import RegisteredSite
 from healthfm_core.trust.request import read_request
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.study_folder import StudyFolder
 
 ASKED: Final = ".request.zip"
 MADE: Final = ".kit.zip"
 
 
 class Renewals:
-    """The folder in which requests wait for the steward, and kits for their sites.
+    """The folder in which requests wait for the reconciler, and kits for their sites.
 
     Args:
         study: Whose sites they are.

@@ -12,8 +12,8 @@ from typing import Final
 from healthfm_core.errors import RunError
 from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
-from healthfm_server.deploy.serve import PROCESSES
-from healthfm_server.deploy.study import LOOPBACK, StudyFolder
+from healthfm_server.deploy.run_process import PROCESSES
+from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 
 PATIENCE_S: Final = 90.0
 
@@ -31,7 +31,7 @@ CMD ["healthfm-server", "up", "--foreground"]
 
 def supervision(study: StudyFolder) -> Supervision:
     """Return the supervisor of `study`."""
-    base = [sys.executable, "-m", "healthfm_server.deploy.serve"]
+    base = [sys.executable, "-m", "healthfm_server.deploy.run_process"]
     folder = str(study.path.resolve())
     programs = [Program(name, [*base, name, "--study", folder]) for name in PROCESSES]
     return Supervision(study.process, programs, supervised(study.process))
@@ -45,17 +45,17 @@ def write_units(study: StudyFolder) -> Iterator[Path]:
 
 
 def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:
-    """Return when SuperLink and front both take connections.
+    """Return when SuperLink and gateway both take connections.
 
     Raises:
         RunError: One did not in time (HF-721).
     """
     settings = study.settings
-    front = LOOPBACK if settings.bind in ("0.0.0.0", "::") else settings.bind
+    gateway = LOOPBACK if settings.bind in ("0.0.0.0", "::") else settings.bind
     until = time.monotonic() + patience_s
     for name, address in (
         ("superlink", (LOOPBACK, settings.superlink_port)),
-        ("front", (front, settings.port)),
+        ("gateway", (gateway, settings.port)),
     ):
         while not _answers(address):
             if time.monotonic() > until:

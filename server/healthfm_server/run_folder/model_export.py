@@ -7,7 +7,7 @@ from pathlib import Path
 
 from healthfm_core.errors import RunError
 from healthfm_core.trained import TrainedModel
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 
 
 def export_model(run: Path, folder: Path, round_: int | None = None) -> Iterator[str]:

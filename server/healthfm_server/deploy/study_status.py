@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from healthfm_server.deploy.audit import AuditLog
-from healthfm_server.deploy.orders import RunOrder
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.run_store import RunStore
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.run_folder.run_store import RunStore
 
 
 def study_status(study: StudyFolder) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import make_kit, read_kit, write_for_tls
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
-from healthfm_server.deploy.front import NODE_KEY_HEADER, make_front
-from healthfm_server.deploy.study import StudyFolder, StudySettings
-from healthfm_server.deploy.tls import FrontContext
+from healthfm_server.deploy.gateway import NODE_KEY_HEADER, make_gateway
+from healthfm_server.deploy.gateway_tls import GatewayTLSContext
+from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from tests.deploy.serving import free_port, served
 
 
@@ -40,18 +40,18 @@ def study(tmp_path_factory):
         superlink_port=free_port(),
         most_body_mb=6,
     )
-    return StudyFolder.create(tmp_path_factory.mktemp("front") / "study", settings)
+    return StudyFolder.create(tmp_path_factory.mktemp("gateway") / "study", settings)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def front(study):
-    """The front and the stand-in behind it."""
-    log = study.audit("front")
-    context = FrontContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
+def gateway(study):
+    """The gateway and the stand-in behind it."""
+    log = study.audit("gateway")
+    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     behind = Starlette(routes=[Route("/v1/{rest:path}", upstream, methods=["POST"])])
     with (
         served(behind, study.settings.superlink_port),
-        served(make_front(study, log), study.settings.port, context),
+        served(make_gateway(study, log), study.settings.port, context),
     ):
         yield context
 
@@ -159,7 +159,7 @@ def test_a_site_that_was_never_admitted_is_refused(study, tmp_path):
 
 
 def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handshake(
-    study, front, tmp_path
+    study, gateway, tmp_path
 ):
     site = Site(study, tmp_path, "bad")
     with site.client() as client:
@@ -171,15 +171,15 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
     authority = study.authority()
     authority.revoke("bad")
     study.publish(authority)
-    assert front.follow()
+    assert gateway.follow()
     with pytest.raises(httpx.TransportError):
         site.call()
     assert last(study) | {"reason": "certificate revoked"} == last(study)
 
 
-def test_a_new_server_certificate_is_taken_up_without_a_restart(study, front, site):
+def test_a_new_server_certificate_is_taken_up_without_a_restart(study, gateway, site):
     study.issue_server(study.authority(), ["127.0.0.1", "new.example"])
-    assert front.follow()
+    assert gateway.follow()
     with site.client() as client, client.stream("GET", "/v1/healthfm/hello") as answer:
         shown = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
     assert ("DNS", "new.example") in shown["subjectAltName"]
