@@ -4,8 +4,8 @@
 
 A share of them are whole files with hostile contents (`hostile_tables`), the others sound files
 whose bytes were corrupted. Each must end in a sound store that can be described, or in an error
-with a code; nothing may be left of a store that failed, nor of what it was made from, and the process must
-stay under 2 GB. Prints what came of them.
+with a code; nothing may be left of a store that failed, nor of what it was made from, and the
+process must stay under 2 GB. Prints what came of them.
 """
 
 from __future__ import annotations
