@@ -29,23 +29,23 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.rows import Rows
-from healthfm_core.data.sequences import WEARABLE
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.sequences import WEARABLE
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
 from healthfm_core.explain.parts import Part, parts_of
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cohort.ancestry import with_ancestry
 from healthfm_simulations.cohort.build import FIRST_ID
@@ -76,7 +76,6 @@ SETTINGS = [
 RESULTS = Path(__file__).parent / "results"
 REDRAWN = 200
 
-Float64 = npt.NDArray[np.float64]
 Labs = list[tuple[int, float, Float64]]
 
 
@@ -109,7 +108,7 @@ class Found:
     z: Float64
     lab: list[Labs]
 
-    def of(self, rows: npt.NDArray[np.int64]) -> Found:
+    def of(self, rows: Int64) -> Found:
         """Return some people's."""
         arrays = (self.risk, self.latent, self.wearing, self.score, self.z)
         return Found(*(array[rows] for array in arrays), lab=[self.lab[row] for row in rows])
@@ -141,7 +140,7 @@ def trained(folder: Path, store: SiteStore, config: RunConfig) -> TrainedModel:
     for round_ in range(1, rounds + 1):
         seed = seed_for(config.seed, "round", round_)
         order = RoundOrder(round=round_, rounds=rounds, groups=groups, evaluate=False, seed=seed)
-        result = run_round(parameters, data, study, order)
+        result = train_round(parameters, data, study, order)
         for name, update in result.update.items():
             parameters[name] = parameters[name] + update
         print(f"round {round_}: loss {result.metrics['loss_time_to_event']:.4f}", flush=True)

@@ -178,7 +178,7 @@ def ingest_here(source: str, folder: Path) -> None:
 def reading_cpu_s(source: str, folder: Path) -> float:
     """Return the processor seconds of reading alone: every table of the stream, dropped."""
     from healthfm_client.ingest.pipeline import parse_options
-    from healthfm_client.ingest.registry import find
+    from healthfm_client.ingest.reader_registry import find
 
     reader = find(source, folder / "in")
     options = {"site_column": ""} if source == "event_table" else {}

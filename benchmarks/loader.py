@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.segments import offsets_of
-from healthfm_core.data.sequences import EVENT, STATIC, WEARABLE, Sequences
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.segments import offsets_of
+from healthfm_core.data.batch.sequences import EVENT, STATIC, WEARABLE, Sequences
 
 HOUR_US = 3_600_000_000
 TARGETS, SCORES, WINDOWS, FEATURES = 256, 6, 4, 8

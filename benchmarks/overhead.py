@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [--sites 16] [--subjects 1600] [--rounds 4] [--max-steps N]
 
-The peer is a plain loop that calls the same `run_round` with the same orders on the same data and
+The peer is a plain loop that calls the same `train_round` with the same orders on the same data and
 averages with NumPy: no messages, no checks, no files. Each of its rounds runs right after the
 engine's, so that both see the same machine. Two figures: the median ratio of the rounds' seconds,
 and the share of the engine's round that is not local training (the same clock around the same
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from healthfm_client.core_work import CoreWork
+from healthfm_client.core_local_work import CoreWork
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import initial_parameters
 from healthfm_simulations.engine import Apps, ProgressEvent, run_federation
@@ -34,7 +34,6 @@ from healthfm_simulations.engine.federation import core_apps
 from healthfm_simulations.engine.nodes import NodeSpec
 from healthfm_simulations.sites import prepare_sites
 
-Arrays = dict[str, npt.NDArray[np.float32]]
 GOAL = 0.05
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,13 +45,13 @@ class Timed(CoreWork):
         self.calls: list[tuple[Any, Study, RoundOrder]] = []
         self.seconds = 0.0
 
-    def run_round(
+    def train_round(
         self, parameters: Mapping[str, Any], data: Any, study: Study, order: RoundOrder
     ) -> RoundResult:
         """Train, under the clock."""
         self.calls.append((data, study, order))
         begun = time.perf_counter()
-        result = super().run_round(parameters, data, study, order)
+        result = super().train_round(parameters, data, study, order)
         self.seconds += time.perf_counter() - begun
         return result
 
@@ -62,7 +61,7 @@ class Comparison:
 
     def __init__(self, work: Timed) -> None:
         self._work = work
-        self._parameters: Arrays = {}
+        self._parameters: Float32Arrays = {}
         self._begun = 0.0
         self.engine: list[float] = []
         self.training: list[float] = []
@@ -85,20 +84,20 @@ class Comparison:
         self._work.calls, self._work.seconds = [], 0.0
         self._begun = time.perf_counter()
 
-    def largest_difference(self, parameters: Mapping[str, npt.NDArray[np.float32]]) -> float:
+    def largest_difference(self, parameters: Mapping[str, Float32]) -> float:
         """Return the largest difference between the engine's and the plain loop's weights."""
         return max(float(np.abs(parameters[n] - v).max()) for n, v in self._parameters.items())
 
 
 def plain_round(
-    work: CoreWork, parameters: Arrays, calls: Sequence[tuple[Any, Study, RoundOrder]]
-) -> Arrays:
+    work: CoreWork, parameters: Float32Arrays, calls: Sequence[tuple[Any, Study, RoundOrder]]
+) -> Float32Arrays:
     """Train at each site in turn and average, as one would without a framework."""
     sums = {name: np.zeros_like(value) for name, value in parameters.items()}
     totals = dict.fromkeys(parameters, 0.0)
     for data, study, order in calls:
         held = {n: v.copy() for n, v in parameters.items() if group_of(n) in order.groups}
-        result = CoreWork.run_round(work, held, data, study, order)
+        result = CoreWork.train_round(work, held, data, study, order)
         for name, update in result.update.items():
             weight = result.weights[group_of(name)]
             sums[name] += np.float32(weight) * update
@@ -137,9 +136,7 @@ def main() -> None:
     report(vars(given), compared, result.parameters)
 
 
-def report(
-    given: dict[str, Any], compared: Comparison, parameters: Mapping[str, npt.NDArray[np.float32]]
-) -> None:
+def report(given: dict[str, Any], compared: Comparison, parameters: Mapping[str, Float32]) -> None:
     """Print the figures and write them."""
     beyond = [e - t for e, t in zip(compared.engine, compared.training, strict=True)]
     figures = {

@@ -36,8 +36,8 @@ from torch import Tensor
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader, Query
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.kernels.ct_attention import ops, reference
 from healthfm_core.kernels.ct_attention.cpu import tiles
 from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output

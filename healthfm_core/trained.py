@@ -23,11 +23,12 @@ from meds import death_code
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.arrays import Float32, Float32Arrays, Int64
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
-from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.heads import LABEL
@@ -53,9 +54,9 @@ class Embeddings:
         vector: [n, d] float32.
     """
 
-    subject_id: npt.NDArray[np.int64]
-    time_us: npt.NDArray[np.int64]
-    vector: npt.NDArray[np.float32]
+    subject_id: Int64
+    time_us: Int64
+    vector: Float32
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Risks:
         probability: [n, V] float32, of the target's next occurrence within the horizon.
     """
 
-    subject_id: npt.NDArray[np.int64]
-    time_us: npt.NDArray[np.int64]
+    subject_id: Int64
+    time_us: Int64
     targets: tuple[str, ...]
-    probability: npt.NDArray[np.float32]
+    probability: Float32
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class TrainedModel:
     """
 
     study: Study
-    parameters: Mapping[str, npt.NDArray[np.float32]]
+    parameters: Mapping[str, Float32]
     round: int
 
     def save(self, folder: Path) -> None:
@@ -240,9 +241,7 @@ class TrainedModel:
         model = loaded_model(self.parameters, self.study, view.modalities)
         return Reading(people, loader_for(people, self.study), model.eval(), self.study.vocabulary)
 
-    def start(
-        self, fresh: Mapping[str, npt.NDArray[np.float32]]
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def start(self, fresh: Mapping[str, Float32]) -> Float32Arrays:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
 
         A label's head and its evidence always start fresh: the new task is another one.

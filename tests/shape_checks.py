@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import beartype
 import numpy as np
-import numpy.typing as npt
 
-TEXT_ARRAY = npt.NDArray[np.str_]
+from healthfm_core.arrays import Text
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +21,6 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     if hints.get("return") in ("Self", Self):
         del hints["return"]
     for name, hint in hints.items():
-        if hint == TEXT_ARRAY:
+        if hint == Text:
             hints[name] = np.ndarray
     return beartype.beartype(function)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from healthfm_client import ingest as readers
-from healthfm_client.ingest import ingest, registry
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest import ingest, reader_registry, readers
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "adding-a-reader.md"
@@ -21,9 +20,9 @@ def lab_csv(tmp_path, monkeypatch):
     shown = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (folder / "lab_csv.py").write_text(shown[0])
     monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(folder)])
-    registry.readers.cache_clear()
+    reader_registry.readers.cache_clear()
     yield
-    registry.readers.cache_clear()
+    reader_registry.readers.cache_clear()
 
 
 def export(folder: Path, rows: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from healthfm_client.policy import SitePolicy
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core import errors
 from healthfm_core.config.compose import compose
 from healthfm_core.federation import protocol
@@ -55,9 +55,9 @@ def test_only_adapters_import_what_flower_does_not_publish():
     files = {line.partition(":")[0] for line in offenders(SHIPPED, unpublished)}
     assert files == {
         "benchmarks/server_memory.py",  # a double of Flower's server
-        "client/healthfm_client/flower.py",
+        "client/healthfm_client/runtime/flower_processes.py",
         "server/healthfm_server/transport/flower_grid.py",
-        "server/healthfm_server/deploy/flower.py",
+        "server/healthfm_server/deploy/flower_superlink.py",
         "simulations/healthfm_simulations/engine/flower.py",
     }
 

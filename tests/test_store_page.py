@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.layout import write_shards
-from healthfm_core.data.wearables import stretches
+from healthfm_core.data.store.store_files import write_shards
+from healthfm_core.data.store.wearables import stretches
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "a-store.md"
 CDM = Path(__file__).parent / "ingest" / "omop_cdm"

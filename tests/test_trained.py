@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_file
 import tests.quiet_flower  # noqa: F401
 from healthfm_core import trained
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import VERSION, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
@@ -23,11 +23,11 @@ from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel, death_among
 from healthfm_core.training import initial_parameters
 from healthfm_server.__main__ import main
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "using-a-trained-model.md"
 

@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
-from healthfm_client.local import StoreSpec
+from healthfm_client.local_work import StoreSpec
+from healthfm_core.arrays import ArrayDict, Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.federation.groups import group_of, modality_of
+from healthfm_core.federation.parameter_groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.tokens.statistics import MODALITIES as STATISTICS_OF
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 SHAPES = {
     "encoders.ehr.w": (2, 3),
@@ -59,14 +57,12 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
-    def vocabulary(self, statistics: Sequence[Arrays], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
         assert all(found["subjects"].tolist() for found in statistics)
         return VOCABULARY
 
-    def initial_parameters(
-        self, study: Study, config: RunConfig
-    ) -> dict[str, npt.NDArray[np.float32]]:
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Ones, for the groups of the study's modalities."""
         return {
             name: np.ones(shape, np.float32)
@@ -81,7 +77,7 @@ class ClientWork:
     def __init__(self, misbehave: Mapping[str, str] | None = None, round_: int = 1) -> None:
         self.misbehave = misbehave or {}
         self.round = round_
-        self.private: list[Private | None] = []
+        self.private: list[PrivacyPlan | None] = []
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
         """What site.json says, less what the view forbids."""
@@ -90,7 +86,7 @@ class ClientWork:
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
-    ) -> Arrays:
+    ) -> ArrayDict:
         """The number of people, as those who have the one code."""
         held, n = self.describe(stores)
         return counts_of(n, held)
@@ -103,13 +99,13 @@ class ClientWork:
         """Everything is covered."""
         return {"coverage_exact": 1.0}
 
-    def run_round(
+    def train_round(
         self,
-        parameters: Mapping[str, npt.NDArray[np.float32]],
+        parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Move half of the way to the site's number."""
         noise = np.random.default_rng(order.seed)
@@ -129,20 +125,20 @@ class ClientWork:
         self.private.append(private)
         return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
 
-    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
         """Ten steps a round, of a tenth of the people, with noise 4 unless it is given.
 
         Shared noise is as large as everybody's.
         """
         if config.mode == "distributed":
-            return Private.shared(config, study.config.federation.rounds)
+            return PrivacyPlan.shared(config, study.config.federation.rounds)
         noise = config.noise_multiplier or 4.0
-        return Private(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
+        return PrivacyPlan(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
 
 
 def _spoil(
-    wrong: str, update: Arrays, weights: dict[str, float]
-) -> tuple[Arrays, dict[str, float]]:
+    wrong: str, update: ArrayDict, weights: dict[str, float]
+) -> tuple[ArrayDict, dict[str, float]]:
     match wrong:
         case "nan":
             update["backbone.w"][1] = np.nan
@@ -167,7 +163,7 @@ def _spoil(
     return update, weights
 
 
-def counts_of(n: int, modalities: Collection[str]) -> Arrays:
+def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
     """Statistics of a site whose n people all have the code A and all its modalities."""
     one, none, real = np.array([n], np.int64), np.zeros(0, np.int64), np.zeros(0)
     found = SiteStatistics(

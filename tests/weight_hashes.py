@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Arrays
 from healthfm_core.config.compose import compose
 from healthfm_core.privacy import discrete_gaussian, entropy
 from healthfm_simulations.engine import NodeSpec, run_federation
@@ -121,7 +121,7 @@ def _with_entropy() -> list[Any]:
     return [module for module in ours if getattr(module, "Entropy", None) is entropy.Entropy]
 
 
-def weights_of(overrides: tuple[str, ...]) -> Mapping[str, npt.NDArray[Any]]:
+def weights_of(overrides: tuple[str, ...]) -> Arrays:
     """Return the weights after two rounds over the cohort's sites."""
     config = compose(["rounds=2", *overrides])
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def weights_of(overrides: tuple[str, ...]) -> Mapping[str, npt.NDArray[Any]]:
         return {name: array.copy() for name, array in result.parameters.items()}
 
 
-def hash_of(weights: Mapping[str, npt.NDArray[Any]]) -> str:
+def hash_of(weights: Arrays) -> str:
     """Return 16 hex digits over the arrays' bytes and shapes, whatever their names."""
     each = sorted(
         hashlib.sha256(repr(array.shape).encode() + array.tobytes()).digest()

@@ -19,18 +19,19 @@ from typing import Any, Final
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from healthfm_client import budget, leaving
-from healthfm_client.core_work import CoreWork
-from healthfm_client.home import SiteHome
-from healthfm_client.local import LocalWork, StoreSpec
-from healthfm_client.node import HOME, Node
-from healthfm_client.records import parameters_of, to_record
+from healthfm_client.array_records import parameters_of, to_record
+from healthfm_client.core_local_work import CoreWork
+from healthfm_client.egress import egress_filter
+from healthfm_client.local_work import LocalWork, StoreSpec
+from healthfm_client.privacy_accounting import study_budget
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_node import HOME, Node
 from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
 from healthfm_core.federation import contracting, protocol, update_checks
-from healthfm_core.federation.groups import BACKBONE, group_of, groups_held
+from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.secure.noisy_update_codec import round_layout
 from healthfm_core.trust.contract import Contract
@@ -109,7 +110,7 @@ class Site:
         hide = secure.enabled and secure.hide_modalities
         record = self._site_record(node, hide=hide)
         data = self._load(node, study)
-        budget.admit(self._work, node.policy.privacy, context, study, data)
+        study_budget.admit(self._work, node.policy.privacy, context, study, data)
         agreed = "" if contract is None else contract.to_json()
         context.state[_STUDY] = ConfigRecord({"json": text, "hash": study.hash, "contract": agreed})
         coverage = self._work.coverage(node.stores, study)
@@ -131,7 +132,7 @@ class Site:
         if study.config.federation.secure_aggregation.enabled:
             return self._masked_round(message, node, context, study, data, order, parameters)
         rules = node.policy.privacy
-        result = budget.train(self._work, rules, context, parameters, data, study, order)
+        result = study_budget.train(self._work, rules, context, parameters, data, study, order)
         weights = node.policy.groups_to_send(
             {g: w for g, w in result.weights.items() if g in order.groups}
         )
@@ -170,7 +171,7 @@ class Site:
         held = groups_held(modalities, order.groups)
         own = {name: array for name, array in parameters.items() if group_of(name) in held}
         ordered, rules = replace(order, groups=held), node.policy.privacy
-        result = budget.train(self._work, rules, context, own, data, study, ordered)
+        result = study_budget.train(self._work, rules, context, own, data, study, ordered)
         weights = node.policy.groups_to_send({g: result.weights.get(g, 0.0) for g in held})
         arrays = layout.encode(
             result.update,
@@ -246,7 +247,7 @@ def _answer(message: Message, context: Context, work: Work) -> Message:
     kind = message.metadata.message_type
     try:
         content = work(message, Node.of(context), context)
-        leaving.check(kind, content)
+        egress_filter.check(kind, content)
         reply = Message(content, reply_to=message)
     except HealthFMError as error:
         reply = _refused(message, error)
@@ -269,7 +270,7 @@ def _on_record(reply: Message, message: Message, context: Context) -> Message:
     metadata = message.metadata
     try:
         log = SiteHome(Path(str(context.node_config[HOME]))).log()
-        facts = leaving.described(reply, str(metadata.run_id), metadata.group_id)
+        facts = egress_filter.described(reply, str(metadata.run_id), metadata.group_id)
         log.append(metadata.message_type, facts)
     except HealthFMError as error:
         return _refused(message, error)

@@ -1,6 +1,6 @@
-"""The data layer: a site's store in MEDS 0.4 on Parquet, and the columnar records made of it.
+"""The data layer: a site's store in MEDS 0.4 on Parquet, and the batches a model reads of it.
 
-`store.SiteStore` reads, `writer.StoreWriter` writes (all or nothing); `events`, `wearables`,
-`genetics`, `labels` and `splits` say what each table must be; `integrity` checks it. `sequences`
-and `batch` are what a model's rows are made of.
+`store` is what lies on disk and how it is read, checked and written; `batch` is what becomes of
+people's records in memory: ragged columns, plans of rows, and batches. `batch` knows `store`, never
+the other way about.
 """

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from healthfm_core.data.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.evaluation.predictions import Predictions
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 MAX_TOKENS: Final = 512
 PENALTY: Final = 1e-3
@@ -37,7 +34,7 @@ class VisitQueries:
 
     subject: Int64
     visit: Int64
-    outcome: npt.NDArray[np.bool_]
+    outcome: Bool
     repeats: Float32
     earlier: Int64
 

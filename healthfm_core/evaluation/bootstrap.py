@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
+from healthfm_core.arrays import Float32, Float64, Int64
 
 CHUNK: Final = 1 << 24
 """Cells of a (subjects × cells) table held at once."""

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.floating]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 
 QUANTILE_BINS: Final = 15
 UNIFORM_BINS: Final = 10
@@ -21,7 +17,7 @@ HIGH_RISK: Final = 0.2
 """Predictions above it are judged once more by themselves: those that a clinic would act on."""
 
 
-def quantile_bin(score: Float, bins: int) -> Int64:
+def quantile_bin(score: Floats, bins: int) -> Int64:
     """Return each score's bin [n]: equal counts but for ties, which stay together."""
     if len(score) == 0:
         return np.zeros(0, np.int64)
@@ -29,17 +25,17 @@ def quantile_bin(score: Float, bins: int) -> Int64:
     return np.searchsorted(edges, score, side="left").astype(np.int64)
 
 
-def uniform_bin(score: Float, bins: int) -> Int64:
+def uniform_bin(score: Floats, bins: int) -> Int64:
     """Return each score's bin [n] among `bins` equal stretches of [0, 1]."""
     return np.clip((score * bins).astype(np.int64), 0, bins - 1)
 
 
-def ece(score: Float, outcome: Bool) -> float:
+def ece(score: Floats, outcome: Bool) -> float:
     """Expected calibration error: |observed − predicted| over 15 quantile bins, by their counts."""
     return float(weighted_error(*bin_sums(quantile_bin(score, QUANTILE_BINS), score, outcome)))
 
 
-def ece_uniform(score: Float, outcome: Bool) -> float:
+def ece_uniform(score: Floats, outcome: Bool) -> float:
     """Plain mean of |observed − predicted| over the non-empty of 10 uniform bins.
 
     What the meds-evaluation package calls ``calibration_error``. Bins with a handful of rows count
@@ -48,7 +44,7 @@ def ece_uniform(score: Float, outcome: Bool) -> float:
     return float(unweighted_error(*bin_sums(uniform_bin(score, UNIFORM_BINS), score, outcome)))
 
 
-def bin_sums(index: Int64, score: Float, outcome: Bool) -> tuple[Float64, Float64, Float64]:
+def bin_sums(index: Int64, score: Floats, outcome: Bool) -> tuple[Float64, Float64, Float64]:
     """Return count, summed score and summed outcome per bin."""
     size = int(index.max(initial=-1)) + 1
     return (
@@ -73,13 +69,13 @@ def unweighted_error(count: Float64, score: Float64, outcome: Float64) -> Float6
     return np.asarray(np.divide(gap, bins, out=np.full_like(gap, np.nan), where=bins > 0))
 
 
-def logit(score: Float) -> Float64:
+def logit(score: Floats) -> Float64:
     """Log odds of the clipped probability."""
     clipped = np.clip(score.astype(np.float64), EDGE, 1.0 - EDGE)
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
-def recalibrate(score: Float, outcome: Bool) -> tuple[float, float]:
+def recalibrate(score: Floats, outcome: Bool) -> tuple[float, float]:
     """Fit logit P(outcome) = intercept + slope · logit(score) by Newton's method.
 
     Returns:
@@ -98,7 +94,7 @@ def fit_logistic(x: Float64, outcome: Bool) -> tuple[float, float]:
     return _newton(x, outcome, free_slope=True)
 
 
-def calibration_in_the_large(score: Float, outcome: Bool) -> float:
+def calibration_in_the_large(score: Floats, outcome: Bool) -> float:
     """Shift of the log odds that makes the mean prediction right; 0 when it is already."""
     return _newton(logit(score), outcome, free_slope=False)[0]
 
@@ -146,7 +142,7 @@ class Reliability:
         return np.asarray(self.observed / np.maximum(self.predicted, 1e-12))
 
 
-def reliability(score: Float, outcome: Bool, bins: int = 10) -> Reliability:
+def reliability(score: Floats, outcome: Bool, bins: int = 10) -> Reliability:
     """Return the non-empty quantile bins (deciles by default) in ascending order of risk."""
     count, predicted, observed = bin_sums(quantile_bin(score, bins), score, outcome)
     filled = count > 0

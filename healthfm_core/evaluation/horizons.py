@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
+from healthfm_core.arrays import Floats
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 from healthfm_core.evaluation.survival import Survival, concordance_rows
 from healthfm_core.evaluation.tables import ABOVE, BASE_METRICS, MetricRow, metric_rows
-
-Floats = npt.NDArray[np.floating]
 
 HORIZONS_DAYS: Final = (30.0, 90.0, 180.0, 365.0, 730.0, 1825.0)
 AT_HORIZON: Final = tuple(name for name in BASE_METRICS if not name.endswith(ABOVE))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from meds import birth_code
@@ -22,14 +21,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import ranges, search
-from healthfm_core.data.store import SiteStore
+from healthfm_core.arrays import Bool, Float64, Int32, Int64
+from healthfm_core.data.batch.segments import ranges, search
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.predictions import Predictions
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 K_MIN: Final = 20
 STRENGTH: Final = 0.05
@@ -71,7 +67,7 @@ class Summaries:
     """
 
     subject: Int64
-    site: npt.NDArray[np.int32]
+    site: Int32
     x: Float64
     outcome: Bool
 

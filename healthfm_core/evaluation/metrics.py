@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 from healthfm_core.evaluation.predictions import Predictions
-
-Float = npt.NDArray[np.floating]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 MIN_POSITIVES_MACRO = 10
 """A target with fewer positives is left out of a macro average."""
 
 
-def thresholds(score: Float, outcome: Bool) -> tuple[Float64, Float64]:
+def thresholds(score: Floats, outcome: Bool) -> tuple[Float64, Float64]:
     """Return positives and negatives at each distinct score, ascending."""
     order = np.argsort(score, kind="stable")
     sorted_score, sorted_outcome = score[order], outcome[order]
@@ -48,24 +44,24 @@ def average_precision_of_counts(positives: Float64, negatives: Float64) -> Float
     return np.asarray(np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0))
 
 
-def auroc(score: Float, outcome: Bool) -> float:
+def auroc(score: Floats, outcome: Bool) -> float:
     """Chance that a positive scores above a negative, ties counting half; NaN without both."""
     return float(auroc_of_counts(*thresholds(score, outcome)))
 
 
-def average_precision(score: Float, outcome: Bool) -> float:
+def average_precision(score: Floats, outcome: Bool) -> float:
     """Area under the precision-recall steps; NaN without a positive."""
     return float(average_precision_of_counts(*thresholds(score, outcome)))
 
 
-def brier(score: Float, outcome: Bool) -> float:
+def brier(score: Floats, outcome: Bool) -> float:
     """Mean squared error of the probabilities; NaN without rows."""
     if len(score) == 0:
         return float("nan")
     return float(np.mean((score.astype(np.float64) - outcome) ** 2))
 
 
-def macro_targets(predictions: Predictions) -> npt.NDArray[np.int64]:
+def macro_targets(predictions: Predictions) -> Int64:
     """Targets with at least `MIN_POSITIVES_MACRO` positives and a negative."""
     rows = np.bincount(predictions.target)
     positives = np.bincount(predictions.target, weights=predictions.outcome, minlength=len(rows))

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from healthfm_core.arrays import Float64, Integers
 from healthfm_core.evaluation.bootstrap import Draws, Estimate, draw_subjects
 from healthfm_core.evaluation.probe import standardise
 from healthfm_core.evaluation.tables import MetricRow, rows_of_estimates
-
-Float64 = npt.NDArray[np.float64]
 
 PENALTIES: Final = tuple(10.0**power for power in range(-3, 7))
 """Weights of the L2 penalty that are tried, on standardised states."""
@@ -90,9 +88,7 @@ def _fits(
     return [(tuning @ slope, test @ slope) for slope in slopes]
 
 
-def _scores(
-    y: Float64, said: Float64, subject: npt.NDArray[np.integer], draws: Draws
-) -> dict[str, Estimate]:
+def _scores(y: Float64, said: Float64, subject: Integers, draws: Draws) -> dict[str, Estimate]:
     """RMSE and R² with their replicates, from sums over subjects."""
     index = draws.index(subject.astype(np.int64))
     columns = (np.ones_like(y), y, y**2, (y - said) ** 2)

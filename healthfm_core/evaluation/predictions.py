@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from healthfm_core.arrays import Bool, Float32, Int32, Int64
 
 Subset = Literal["overall", "repeat", "new_onset"]
 SUBSETS: Final[tuple[Subset, ...]] = ("overall", "repeat", "new_onset")
-
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,11 @@ class Predictions:
         outcome: [n] bool.
     """
 
-    subject: npt.NDArray[np.int64]
-    site: npt.NDArray[np.int32]
-    target: npt.NDArray[np.int32]
-    repeats: npt.NDArray[np.float32]
-    score: npt.NDArray[np.float32]
+    subject: Int64
+    site: Int32
+    target: Int32
+    repeats: Float32
+    score: Float32
     outcome: Bool
 
     def __post_init__(self) -> None:
@@ -63,11 +62,11 @@ class Predictions:
     @classmethod
     def of_queries(
         cls,
-        subject: npt.NDArray[np.int64],
-        site: npt.NDArray[np.int32],
-        score: npt.NDArray[np.float32],
+        subject: Int64,
+        site: Int32,
+        score: Float32,
         outcome: Bool,
-        repeats: npt.NDArray[np.float32],
+        repeats: Float32,
     ) -> Predictions:
         """Return a row per query and target, from n queries of V targets.
 

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from healthfm_core import arrays
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.evaluation.calibration import fit_logistic, logit
 from healthfm_core.evaluation.metrics import auroc, average_precision
 from healthfm_core.evaluation.predictions import Predictions
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 SHOTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 REPLICATES: Final = 3
@@ -195,7 +193,7 @@ def _fit(
     return found
 
 
-def risks(tuned: Float64, outcome: npt.NDArray[np.bool_], asked: Float64) -> Float64:
+def risks(tuned: Float64, outcome: arrays.Bool, asked: Float64) -> Float64:
     """Return the asked rows' probabilities by a logistic fit to the tuning rows' scores.
 
     Where it cannot be fitted, or would turn the order round, the standardised score is taken as

@@ -13,15 +13,12 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 from healthfm_core.evaluation import calibration, metrics
 from healthfm_core.evaluation.bootstrap import Draws, Estimate, mean_estimate
 from healthfm_core.evaluation.predictions import Predictions
 
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.floating]
 OfCounts = Callable[[Float64, Float64], Float64]
 
 BINS: Final = 768
@@ -158,7 +155,7 @@ def _brier(data: Resampled) -> Estimate:
 
 
 def _calibration_error(
-    exact: Callable[[Floats, npt.NDArray[np.bool_]], float],
+    exact: Callable[[Floats, Bool], float],
     bin_of: Callable[[Floats], Int64],
     error: Callable[[Float64, Float64, Float64], Float64],
 ) -> Callable[[Resampled], Estimate]:

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 from healthfm_core.evaluation.bootstrap import Draws, Estimate, draw_subjects
 from healthfm_core.evaluation.tables import MetricRow
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 DAY: Final = 1.0
 TOLERANCE_DAYS: Final = 0.25
@@ -127,7 +123,7 @@ def smoothness_row(
 
 def _steps(
     states: States, happenings: Happenings, tolerance_days: float
-) -> tuple[Int64, Float64, Bools]:
+) -> tuple[Int64, Float64, Bool]:
     """Subject, relative step and whether something happened, for each pair a day apart."""
     order = np.lexsort((states.t_days, states.subject))
     subject, z = states.subject[order].astype(np.int64), states.z[order].astype(np.float64)
@@ -141,9 +137,7 @@ def _steps(
     return subject[first], step, until > before
 
 
-def _on_one_line(
-    subject: Int64, t_days: npt.NDArray[np.floating], happenings: Happenings
-) -> tuple[Float64, Float64]:
+def _on_one_line(subject: Int64, t_days: Floats, happenings: Happenings) -> tuple[Float64, Float64]:
     """Times of states [n] and of what happened to them, person after person, days apart."""
     people = np.unique(subject)
     known = np.isin(happenings.subject, people)
@@ -164,7 +158,7 @@ def _nearest(key: Float64, wanted: Float64) -> Int64:
 
 
 def _estimates(
-    subject: Int64, step: Float64, eventful: Bools, draws: Draws
+    subject: Int64, step: Float64, eventful: Bool, draws: Draws
 ) -> tuple[Estimate, Estimate]:
     """Mean step of quiet days, and that of eventful days divided by it."""
     cell = eventful.astype(np.int64)

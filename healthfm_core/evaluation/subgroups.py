@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from healthfm_core.arrays import Int64, Text
 from healthfm_core.evaluation.bootstrap import Draws, draw_subjects
 from healthfm_core.evaluation.predictions import Predictions, Subset
 from healthfm_core.evaluation.resampling import estimates
-
-Text = npt.NDArray[np.str_]
-Int64 = npt.NDArray[np.int64]
 
 SHOWN: Final = ("auroc", "average_precision", "ece")
 AGE_EDGES_YEARS: Final = (18.0, 40.0, 65.0, 80.0)

@@ -14,15 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Floats, Int64
 from healthfm_core.evaluation.bootstrap import CHUNK, Draws, Estimate, draw_subjects, mean_estimate
 from healthfm_core.evaluation.tables import MINUS, MetricRow, rows_of_estimates
-
-Float64 = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.floating]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 INDICES: Final = ("harrell_c", "uno_c")
 MIN_EVENTS: Final = 10

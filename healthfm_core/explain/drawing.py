@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter
 
+from healthfm_core.arrays import Int64
 from healthfm_core.evaluation.plots.style import (
     ARM_COLOURS,
     FAINT,
@@ -80,7 +81,7 @@ def _mark_wearing(axis: Any, when: npt.NDArray[Any]) -> None:
     )
 
 
-def _moments(time_us: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+def _moments(time_us: Int64) -> npt.NDArray[Any]:
     return time_us.astype("datetime64[us]")
 
 

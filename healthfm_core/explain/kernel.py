@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Float64
 from healthfm_core.models import HealthFM
 from healthfm_core.models.backbone import Block
 from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS
-
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

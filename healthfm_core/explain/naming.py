@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 import pyarrow.parquet as pq
 
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import CODES_FILE
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.rows import Rows
+from healthfm_core.arrays import Float64, Int64
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.row_plan import Rows
 from healthfm_core.explain.parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.trained import BATCH, Reading, death_among
-
-Float64 = npt.NDArray[np.float64]
 
 NOTHING: Final = Part("group", "nothing")
 _LEAST: Final = 1e-12
@@ -97,7 +95,7 @@ class Asker:
         ]
 
 
-def reads(part: Part, items: npt.NDArray[np.int64]) -> bool:
+def reads(part: Part, items: Int64) -> bool:
     """Return whether a row that holds `items` holds something of the part."""
     return part.birth or bool(part.scores) or bool(np.isin(part.items, items).any())
 

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.segments import run_starts
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.arrays import Int32, Int64, Integers
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.segments import run_starts
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.explain.naming import Names
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 
 US_PER_DAY: Final = 86_400_000_000
 Kind = Literal["event", "visit", "wearing", "score", "static", "age", "group"]
@@ -114,7 +111,7 @@ def parts_of(people: Sequences, subject: int, stop: int, names: Names) -> list[P
     return single + visits + _groups(events, worn, own, fixed)
 
 
-def _runs(item: Int64, key: npt.NDArray[np.integer]) -> list[Int64]:
+def _runs(item: Int64, key: Integers) -> list[Int64]:
     """Return the items in their runs of equal keys."""
     return np.split(item, np.flatnonzero(run_starts(key))[1:]) if len(item) else []
 

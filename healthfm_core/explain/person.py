@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from healthfm_core.data.rows import Rows
-from healthfm_core.data.sequences import WEARABLE, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.arrays import Bool, Float64, Int64
+from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.sequences import WEARABLE, Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.explain.kernel import HeadMemory, memories
 from healthfm_core.explain.naming import Names
@@ -20,10 +20,6 @@ from healthfm_core.explain.occlusion import Asker, Contribution
 from healthfm_core.explain.parts import US_PER_DAY, Part, parts_of
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.trained import Reading, TrainedModel
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 ALONE: Final = 512
 """Events hidden one by one, at most; where there are more, those of the visits that matter most."""

@@ -26,9 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
-import numpy as np
-import numpy.typing as npt
-
+from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
@@ -221,8 +219,11 @@ class RoundResult:
         update: parameter → float32 change (new minus received), of the groups in `weights` only.
         weights: group → training subjects that hold it, > 0; a group without any is left out.
         metrics: name → value, means over the site's people, never one person's.
+        steps: how many local steps were taken, for algorithms that divide by them (SCAFFOLD); it
+            stays at the site unless they send it.
     """
 
-    update: Mapping[str, npt.NDArray[np.float32]]
+    update: Mapping[str, Float32]
     weights: Mapping[str, float]
     metrics: Mapping[str, float]
+    steps: int = 0

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.federation.groups import group_names
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+from healthfm_core.arrays import Arrays, Float64
+from healthfm_core.federation.parameter_groups import group_names
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ class Contract:
         shapes = {name: shape for name, shape in self.shapes.items() if name in names}
         return replace(self, shapes=shapes, groups=group_names(shapes))
 
-    def shaped(
-        self, group: str, flat: npt.NDArray[np.float64]
-    ) -> dict[str, npt.NDArray[np.float64]]:
+    def shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
         """Return one group's numbers, side by side in `flat`, in its parameters' shapes."""
         found, start = {}, 0
         for name in self.groups[group]:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from healthfm_core.arrays import ArrayDict, Arrays
 
 STYPE: Final = "numpy.ndarray"
 """Flower's name for this layout."""
@@ -81,7 +82,7 @@ def unpack(dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> npt.
     return np.frombuffer(data, dtype=kind, offset=len(header)).reshape(shape)
 
 
-def bundle(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def bundle(arrays: Arrays) -> bytes:
     """Return `arrays` in one piece: equal arrays give equal bytes.
 
     Raises:
@@ -97,7 +98,7 @@ def bundle(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     return b"".join((len(text).to_bytes(8, "big"), text, *chain.from_iterable(packed.values())))
 
 
-def unbundle(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
+def unbundle(data: bytes | memoryview) -> ArrayDict:
     """Return read-only views of the arrays in `data`, without a copy.
 
     Raises:
@@ -107,7 +108,7 @@ def unbundle(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
     length = int.from_bytes(view[:8], "big")
     if len(view) < 8 or length > min(_MOST_INDEX, len(view) - 8):
         raise ValueError("its index is cut off or too long")
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: ArrayDict = {}
     start = 8 + length
     for name, dtype, shape, size in _index(bytes(view[8:start])):
         if name in arrays or size > len(view) - start:

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import KINDS
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.sequences import KINDS
 from healthfm_core.kernels.ct_attention import Variant, ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
 from healthfm_core.models.layers import Adapter, FeedForward

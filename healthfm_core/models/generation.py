@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from healthfm_core.data.batch import DAYS_PER_YEAR, Batch
-from healthfm_core.data.sequences import EVENT
+from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
+from healthfm_core.data.batch.sequences import EVENT
 from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in

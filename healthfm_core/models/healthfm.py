@@ -6,16 +6,15 @@ from collections.abc import Collection, Mapping
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import ModelConfig
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
-from healthfm_core.models.evidence import added_up, averaged
 from healthfm_core.models.heads import (
     LABEL,
     PREDICTIVE_CODING,
@@ -23,9 +22,8 @@ from healthfm_core.models.heads import (
     WEARABLE_RECONSTRUCTION,
     make_head,
 )
+from healthfm_core.models.linear_logit import added_up, averaged
 from healthfm_core.models.shape import ModelShape
-
-Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 class HealthFM(nn.Module):
@@ -158,14 +156,14 @@ class HealthFM(nn.Module):
         """Where the parameters are."""
         return self.backbone.kind.weight.device
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> Float32Arrays:
         """Return copies of all parameters by name, float32."""
         return {
             name: parameter.detach().to("cpu", torch.float32).numpy().copy()
             for name, parameter in self.named_parameters()
         }
 
-    def load_arrays(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def load_arrays(self, arrays: Mapping[str, Float32]) -> None:
         """Set every parameter of this model from `arrays`, which may hold others too."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.healthfm import HealthFM
 
 
@@ -28,17 +29,17 @@ class Answers:
         exposure_days: [n] float32, days the subject was followed after the query (NOW queries).
     """
 
-    subject: npt.NDArray[np.int64]
-    time_us: npt.NDArray[np.int64]
-    logit: npt.NDArray[np.float32]
-    target: npt.NDArray[np.bool_]
-    repeats: npt.NDArray[np.float32]
-    label: npt.NDArray[np.float32]
-    event_days: npt.NDArray[np.float32]
-    exposure_days: npt.NDArray[np.float32]
+    subject: Int64
+    time_us: Int64
+    logit: Float32
+    target: Bool
+    repeats: Float32
+    label: Float32
+    event_days: Float32
+    exposure_days: Float32
 
     @property
-    def score(self) -> npt.NDArray[np.float32]:
+    def score(self) -> Float32:
         """[n, O] probabilities: the logistic of `logit`."""
         half = self.logit * 0.5
         return (0.5 * (np.tanh(half) + 1)).astype(np.float32)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, Block
 from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, HALF_LIFE_MIN_DAYS
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 
 def cross_modal(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 
 def label(logits_BQ1: Float[Tensor, "B Q 1"], batch: Batch) -> Float[Tensor, " B"]:

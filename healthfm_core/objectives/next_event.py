@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import EVENT
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.sequences import EVENT
 from healthfm_core.models.gaps import GAP_BINS, gap_bin
 
 

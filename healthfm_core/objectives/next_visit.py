@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from healthfm_core.config.train import RepeatWeighting
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 FOCUS: Final = 2.0
 """γ of the focal loss (Lin et al. 2017)."""

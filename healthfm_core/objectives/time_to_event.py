@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 YEAR_DAYS = 365.25
 

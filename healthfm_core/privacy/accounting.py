@@ -18,7 +18,8 @@ from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
+
+from healthfm_core.arrays import Float64
 
 Accountant = Literal["prv", "rdp"]
 
@@ -125,7 +126,7 @@ def _least(low: float, high: float, target: float, cost: Callable[[float], float
 @lru_cache(maxsize=4096)
 def _rdp_of_a_step(
     noise_multiplier: float, sample_rate: float, orders: tuple[float, ...]
-) -> npt.NDArray[np.float64]:
+) -> Float64:
     from opacus.accountants.analysis import rdp as renyi
 
     found = renyi.compute_rdp(

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Float64
 
 SHARES_GUESSED: Final = (0.05, 0.1, 0.25, 0.5)
 """Shares of the people that are guessed, half in, half out; taking the best is corrected for."""

@@ -21,12 +21,10 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Float64, Int64, UInt64
+
 Exact = Callable[[int], Fraction]
 """Place → the number that a float of the same place stands for."""
 
@@ -45,7 +43,7 @@ class Bits:
         key, nonce = os.urandom(32), bytes(16)
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
 
-    def words(self, count: int) -> npt.NDArray[np.uint64]:
+    def words(self, count: int) -> UInt64:
         """Return `count` uniform words of 64 bits."""
         return np.frombuffer(self._encryptor.update(bytes(8 * count)), np.uint64)
 

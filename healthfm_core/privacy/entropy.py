@@ -22,13 +22,14 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from jaxtyping import Float
 from torch import Tensor
+
+from healthfm_core.arrays import Bool, UInt64
 
 GRID_BITS: Final = 10
 """A noised sum is a multiple of the power of two that lies so many below its noise."""
@@ -50,7 +51,7 @@ class Entropy:
     def __init__(self, source: Source = os.urandom) -> None:
         self._source = source
 
-    def words(self, count: int) -> npt.NDArray[np.uint64]:
+    def words(self, count: int) -> UInt64:
         """Return `count` uniform 64-bit words."""
         return np.frombuffer(self._cipher().update(bytes(8 * count)), np.uint64)
 
@@ -58,7 +59,7 @@ class Entropy:
         """Return 63 unforeseeable bits, to seed what draws masks and dropout with."""
         return int(self.words(1)[0] >> np.uint64(1))
 
-    def chosen(self, count: int, rate: float) -> npt.NDArray[np.bool_]:
+    def chosen(self, count: int, rate: float) -> Bool:
         """Return who of `count` people is drawn, each by itself with probability `rate`."""
         if rate >= 1:
             return np.ones(count, np.bool_)
@@ -79,7 +80,7 @@ class Entropy:
         return Cipher(AES(self._source(32)), CTR(bytes(16))).encryptor()
 
 
-def _normals(words: npt.NDArray[np.uint64]) -> Float[Tensor, " n"]:
+def _normals(words: UInt64) -> Float[Tensor, " n"]:
     """Return two normals of each column of two words (Box and Muller)."""
     uniform = torch.from_numpy(words.astype(np.float64)).mul_(2.0**-64)  # [0, 1]
     radius = uniform[0].clamp_min_(2.0**-64).log_().mul_(-2).sqrt_()

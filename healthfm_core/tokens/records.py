@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from meds import birth_code, death_code
 
-from healthfm_core.data.events import STATIC_TIME, coded, ids, times_us
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts
-from healthfm_core.data.store import SiteStore
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Float64, Int32, Int64
+from healthfm_core.data.batch.segments import offsets_of, run_starts
+from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 
 US_PER_HOUR: Final = 3_600_000_000
 
@@ -44,7 +40,7 @@ class Events:
     code: Int32
     time_us: Int64
     static: Bool
-    value: npt.NDArray[np.float64]
+    value: Float64
 
     def where(self, rows: Bool) -> Events:
         """Return the events for which `rows` holds."""

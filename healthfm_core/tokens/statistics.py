@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from meds import birth_code
 
+from healthfm_core.arrays import Float64, Int64, Integers
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.records import (
@@ -31,9 +32,6 @@ from healthfm_core.tokens.records import (
 )
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.wearing import channel_moments, total_moments
-
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
 
 MODALITIES: Final = ("ehr", "wearable", "genomics")
 _MAX_DEPTH: Final = 32
@@ -250,7 +248,7 @@ def _score_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
     return tuple(n.removeprefix(PRS_PREFIX) for n, _ in names), subjects[[i for _, i in names]]
 
 
-def _subjects_per(code: npt.NDArray[np.integer], other: Int64, n_codes: int) -> Int64:
+def _subjects_per(code: Integers, other: Int64, n_codes: int) -> Int64:
     """Count the distinct `other` of each code."""
     width = int(other.max()) + 1 if len(other) else 1
     pairs = np.unique(code.astype(np.int64) * width + other)
@@ -281,9 +279,7 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
     )
 
 
-def _rolled_up(
-    events: Events, parents: Mapping[str, str], k: int
-) -> tuple[list[str], npt.NDArray[np.int64]]:
+def _rolled_up(events: Events, parents: Mapping[str, str], k: int) -> tuple[list[str], Int64]:
     """Return all codes, and what each code of `events` counts as: itself or an ancestor."""
     codes = list(events.codes)
     index = {code: i for i, code in enumerate(codes)}

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from meds import birth_code
 
+from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.events import ids, times_us
-from healthfm_core.data.genetics import CLIP
-from healthfm_core.data.schemas import PRS_PREFIX
-from healthfm_core.data.segments import offsets_of, run_starts, search
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.segments import offsets_of, run_starts, search
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.genetics import CLIP
+from healthfm_core.data.store.schemas import PRS_PREFIX
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,
@@ -29,12 +30,6 @@ from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
 
 COUNT_SCALE: Final = 4.0
 """log(1 + values of a bin) over this is about 1 at fifty of them."""
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

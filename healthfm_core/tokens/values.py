@@ -24,13 +24,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from healthfm_core.data.segments import run_ends, run_starts
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float64 = npt.NDArray[np.float64]
+from healthfm_core.arrays import Bool, Float64, Floats, Int32, Int64, Integers, UInt64
+from healthfm_core.data.batch.segments import run_ends, run_starts
 
 RELATIVE_WIDTH: Final = 1e-3
 """Width of a bucket relative to its lower bound."""
@@ -62,7 +58,7 @@ class Sketch:
     count: Int64
 
 
-def bucket_of(value: npt.NDArray[np.floating]) -> Int32:
+def bucket_of(value: Floats) -> Int32:
     """Return the bucket of each finite value: an integer that grows with the value, 0 for zero.
 
     Bucket b > 0 holds (S·γ^(b-2), S·γ^(b-1)] with γ = 1 + `RELATIVE_WIDTH` and S = `SMALLEST`;
@@ -102,7 +98,7 @@ def one_per_subject(subject: Int64, code: Int64, code_key: Int64, *, seed: int =
     return np.asarray(order[picked], np.int64)
 
 
-def _mix(key: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
+def _mix(key: Integers) -> UInt64:
     """SplitMix64's finaliser."""
     z = key.view(np.uint64) + np.uint64(_MIX[0])
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX[1])
@@ -110,7 +106,7 @@ def _mix(key: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
     return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
-def sketch(code: npt.NDArray[np.integer], value: npt.NDArray[np.floating]) -> Sketch:
+def sketch(code: Integers, value: Floats) -> Sketch:
     """Return the sketch of rows that hold one finite value per subject and code."""
     return _collect(code, bucket_of(value), np.ones(len(code), np.int64))
 
@@ -123,7 +119,7 @@ def add(sketches: Sequence[Sketch]) -> Sketch:
     return _collect(code, bucket, count)
 
 
-def _collect(code: npt.NDArray[np.integer], bucket: Int32, count: Int64) -> Sketch:
+def _collect(code: Integers, bucket: Int32, count: Int64) -> Sketch:
     key = _keys(code, bucket)
     order = np.argsort(key, kind="stable")
     key, count = key[order], count[order]
@@ -137,7 +133,7 @@ def _collect(code: npt.NDArray[np.integer], bucket: Int32, count: Int64) -> Sket
     )
 
 
-def _keys(code: npt.NDArray[np.integer], bucket: Int32) -> Int64:
+def _keys(code: Integers, bucket: Int32) -> Int64:
     return np.asarray(code.astype(np.int64) * (2 * _SHIFT) + (bucket.astype(np.int64) + _SHIFT))
 
 
@@ -164,7 +160,7 @@ def merge_small(given: Sketch, k: int) -> Sketch:
     return Sketch(given.code[first][kept], place[kept].astype(np.int32), total[kept])
 
 
-def spread(merged: Sketch, whole: npt.NDArray[np.bool_]) -> Sketch:
+def spread(merged: Sketch, whole: Bool) -> Sketch:
     """Draw merged buckets out: a share of their subjects at each of a few places around.
 
     Half of a bucket's subjects lie evenly between its place and the middle to the next one below,
@@ -197,14 +193,14 @@ def spread(merged: Sketch, whole: npt.NDArray[np.bool_]) -> Sketch:
     return _collect(code[some], place.reshape(-1)[some], share[some])
 
 
-def stands_alone(merged: Sketch, given: Sketch, k: int) -> npt.NDArray[np.bool_]:
+def stands_alone(merged: Sketch, given: Sketch, k: int) -> Bool:
     """Return [K] which buckets of `merge_small(given, k)` hold k subjects of one value."""
     wanted, known = _keys(merged.code, merged.bucket), _keys(given.code, given.bucket)
     at = np.searchsorted(known, wanted).clip(max=max(0, len(known) - 1))
     return np.asarray((known[at] == wanted) & (given.count[at] >= k))
 
 
-def _groups(given: Sketch, k: int) -> npt.NDArray[np.bool_]:
+def _groups(given: Sketch, k: int) -> Bool:
     """Mark where a merged bucket starts: every code walks its buckets, all codes in step."""
     starts = run_starts(given.code)
     ends = run_ends(starts)

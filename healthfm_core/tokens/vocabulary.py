@@ -10,18 +10,14 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.schemas import WEARABLE_PREFIX
+from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
 from healthfm_core.tokens.wearing import WearableSpec
-
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 PAD_TOKEN: Final = 0
 UNKNOWN_TOKEN: Final = 1
@@ -49,7 +45,7 @@ class TokenParts:
 
     code: Int64
     quantile: Float32
-    has_value: npt.NDArray[np.bool_]
+    has_value: Bool
     target: Int64
 
 
@@ -178,7 +174,7 @@ class Vocabulary:
             return self._domain_index[domain], DOMAIN
         return UNKNOWN_TOKEN, UNKNOWN
 
-    def place(self, code: Int64, value: npt.NDArray[np.float64]) -> tuple[Int32, Float32]:
+    def place(self, code: Int64, value: Float64) -> tuple[Int32, Float32]:
         """Return the token and the quantile of events, the value placed in its code's bins.
 
         Args:
@@ -198,7 +194,7 @@ class Vocabulary:
         quantile[rows] = 2 * share - 1
         return token, quantile
 
-    def standardise(self, code: Int64, value: npt.NDArray[np.float64]) -> Float32:
+    def standardise(self, code: Int64, value: Float64) -> Float32:
         """Return [n] values in units of their code's spread, squashed; 0 where there is none.
 
         asinh((value − m) / s), with m and s mean and standard deviation of the code's percentiles.
@@ -212,7 +208,7 @@ class Vocabulary:
         return found
 
     @cached_property
-    def _moments(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _moments(self) -> tuple[Float64, Float64]:
         points = values.upper_edge(self._grid)
         mean, sd = points.mean(axis=1), points.std(axis=1)
         return mean, np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0)
@@ -287,7 +283,7 @@ def _read_device(raw: dict[str, Any]) -> WearableSpec:
     )
 
 
-def _mid_rank(grid: Int32, row: Int64, bucket: Int32) -> npt.NDArray[np.float64]:
+def _mid_rank(grid: Int32, row: Int64, bucket: Int32) -> Float64:
     """Return the share of values below, plus half of the ties; resolution 1/100, never 0 or 1."""
     below = _count(grid, row, bucket, inclusive=False)
     up_to = _count(grid, row, bucket, inclusive=True)

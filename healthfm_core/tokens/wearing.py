@@ -8,17 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from healthfm_core.data.events import coded, ids, times_us
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.store import SiteStore
-
-Int64 = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Float32, Float64, Int64
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.store.events import coded, ids, times_us
+from healthfm_core.data.store.site_store import SiteStore
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
 _TOKENS: Final = 1 << 40

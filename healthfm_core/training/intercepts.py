@@ -17,14 +17,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln
 
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Intercepts = Mapping[str, Float32]
 
 PRIOR_CASES: Final = 20.0
@@ -61,7 +59,7 @@ def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
     return found
 
 
-def prior_cases(cases: npt.NDArray[np.int64], rows: int, rates: Float64) -> float:
+def prior_cases(cases: Int64, rows: int, rates: Float64) -> float:
     """Return how many cases the study's rates are worth at this site.
 
     A target's cases are taken as Poisson about the site's rate, and that rate as gamma about the
@@ -100,7 +98,7 @@ def log_odds_ratio(cases: Any, rows: int, rate: Any, prior: float = PRIOR_CASES)
     return np.asarray(np.where(known, shift, 0.0), np.float32)
 
 
-def subjects_with(sequences: Sequences, targets: int) -> npt.NDArray[np.int64]:
+def subjects_with(sequences: Sequences, targets: int) -> Int64:
     """Return [V] how many subjects have each target in any visit."""
     visits = np.diff(sequences.visit_offsets)
     subject = np.repeat(np.arange(sequences.n_subjects), visits)

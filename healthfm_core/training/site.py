@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import SPREAD, Sequences
-from healthfm_core.data.store import SiteStore
-from healthfm_core.federation.groups import study_modalities
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import SPREAD, Sequences
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
-from healthfm_core.models import Arrays, HealthFM, ModelShape, heads_for
+from healthfm_core.models import HealthFM, ModelShape, heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -109,7 +108,7 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
         )
 
 
-def initial_parameters(study: Study) -> Arrays:
+def initial_parameters(study: Study) -> Float32Arrays:
     """Return the parameters of every group of the study as round 1 starts from them."""
     return model_for(study).arrays()
 
@@ -138,7 +137,7 @@ def compute_device() -> torch.device:
 
 
 def loaded_model(
-    parameters: Mapping[str, npt.NDArray[np.float32]],
+    parameters: Mapping[str, Float32],
     study: Study,
     modalities: frozenset[str],
     intercepts: Intercepts | None = None,

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy.typing as npt
-
+from healthfm_core.arrays import ArrayDict
 from healthfm_core.config import RunConfig, ServerOptimizerConfig
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_simulations.attendance import stages
 from healthfm_simulations.engine import (
     Apps,
@@ -72,9 +71,7 @@ class AgreedVocabulary(ServerWork):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def vocabulary(
-        self, statistics: Sequence[dict[str, npt.NDArray[Any]]], config: RunConfig
-    ) -> Vocabulary:
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the agreed vocabulary, whatever these sites' statistics are."""
         return self._vocabulary
 

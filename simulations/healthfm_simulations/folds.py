@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import ConfigError
 from healthfm_core.seeding import numpy_generator
@@ -75,7 +75,7 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
     )
 
 
-def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[npt.NDArray[np.int64]]:
+def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[Int64]:
     """Return the indices of the sites that each fold leaves out."""
     evaluation, names = config.evaluation, [site.name for site in sites]
     unknown = sorted(set(evaluation.test_sites) - set(names))

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.events import Int64, ids, times_us
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import PRS_PREFIX, SPLIT_NAMES, WEARABLE
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import SECOND_US, stretches
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.schemas import PRS_PREFIX, SPLIT_NAMES, WEARABLE
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
+from healthfm_core.data.store.wearables import SECOND_US, stretches
 from healthfm_core.errors import ConfigError
 from healthfm_core.tokens.values import upper_edge
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -122,7 +122,7 @@ def zero_events(vocabulary: Vocabulary, subject: Int64, at_us: Int64) -> pa.Tabl
     """Return each numeric code's median for every subject, at the subject's time."""
     codes = [code for code in vocabulary.percentiles if not code.startswith(PRS_PREFIX)]
     middle = np.array([vocabulary.percentiles[code][MEDIAN] for code in codes], np.int32)
-    values: npt.NDArray[np.float64] = upper_edge(middle)
+    values: Float64 = upper_edge(middle)
     n = len(subject)
     return pa.table(
         {

@@ -8,10 +8,10 @@ from typing import Final, cast
 
 import numpy as np
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.sequences import Int64
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions, label_baseline
 from healthfm_core.evaluation.baselines import next_visit_baselines, queries_at
 from healthfm_core.tokens.tokenizer import tokenize

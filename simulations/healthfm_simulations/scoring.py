@@ -9,10 +9,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Int32, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.sequences import Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models.inference import Answers, answer
@@ -41,7 +42,7 @@ class Model:
     """
 
     study: Study
-    parameters: Mapping[str, npt.NDArray[np.float32]]
+    parameters: Mapping[str, Float32]
     at_home: bool = False
 
 
@@ -58,9 +59,9 @@ class Scored:
     """
 
     predictions: Predictions
-    site: npt.NDArray[np.int32]
-    subject_id: npt.NDArray[np.int64]
-    time_us: npt.NDArray[np.int64]
+    site: Int32
+    subject_id: Int64
+    time_us: Int64
     targets: tuple[str, ...]
 
 
@@ -128,7 +129,7 @@ def _query_keys(scored: Scored) -> Iterator[tuple[int, int, int]]:
     return zip(*columns, strict=True)
 
 
-def _of_queries(scored: Scored, keep: npt.NDArray[np.bool_]) -> Scored:
+def _of_queries(scored: Scored, keep: Bool) -> Scored:
     if keep.all():
         return scored
     return Scored(
@@ -205,7 +206,7 @@ def view_of(model: Model, site: SimulatedSite, inputs: str = EVERYTHING) -> Site
     return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
 
 
-def judged_targets(targets: Sequence[str], config: RunConfig) -> npt.NDArray[np.bool_]:
+def judged_targets(targets: Sequence[str], config: RunConfig) -> Bool:
     """Return which targets are judged [V]: in the simulated cohort the conditions, else all."""
     if config.data.source == "cohort":
         return is_condition(targets)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from healthfm_client.ingest import ingest
 from healthfm_core.config import RunConfig
 from healthfm_core.config.data import Modality
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.partition import early_store

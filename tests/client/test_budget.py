@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
-from healthfm_client.site_privacy import SitePrivacy
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.privacy.accounting import Mechanism, epsilon
@@ -102,12 +102,12 @@ def test_a_site_whose_limit_is_reached_midway_stops_and_the_others_go_on(tmp_pat
     class Elsewhere(three_numbers.ClientWork):
         """Another study of the site's spends two rounds while this one is in its second."""
 
-        def run_round(self, parameters, data, study, order, private=None):
+        def train_round(self, parameters, data, study, order, private=None):
             if private is not None and order.round == 1:
                 rules = SitePrivacy(delta=DELTA)
                 for _ in range(2):
                     book.reserve("other", "other", 1, PER_ROUND, rules.limits(private))
-            return super().run_round(parameters, data, study, order, private)
+            return super().train_round(parameters, data, study, order, private)
 
     apps = three_numbers.apps()
     apps = type(apps)(apps.server, Elsewhere())

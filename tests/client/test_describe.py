@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.description.facts import describe
-from healthfm_client.description.page import page, percent
-from healthfm_client.description.withholding import apart, counted, quartiles, together
-from healthfm_core.data.labels import label_table
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import stretches
+from healthfm_client.site_store.description.description_page import page, percent
+from healthfm_client.site_store.description.facts import describe
+from healthfm_client.site_store.description.withholding import apart, counted, quartiles, together
+from healthfm_core.data.store.labels import label_table
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.wearables import stretches
 from healthfm_core.errors import ConfigError
 
 PEOPLE = 40

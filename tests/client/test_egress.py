@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.egress import EgressLog
-from healthfm_client.home import SiteHome
+from healthfm_client.egress.egress_log import EgressLog
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import PolicyError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_server.transport.array_records import read
@@ -102,7 +102,7 @@ def test_long_lines_are_found_again(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from healthfm_client.egress import EgressLog
+from healthfm_client.egress.egress_log import EgressLog
 log = EgressLog(Path(sys.argv[1]))
 print("begun", flush=True)
 while True:
@@ -205,7 +205,7 @@ def test_audit_shows_every_line_and_verify_proves_them(tmp_path: Path, capsys) -
 def test_a_reply_with_a_record_that_is_not_on_the_list_is_held_back() -> None:
     from flwr.app import ConfigRecord, RecordDict
 
-    from healthfm_client import leaving
+    from healthfm_client.egress import egress_filter
 
     for content in (
         RecordDict({"people": ConfigRecord({"name": "x"})}),
@@ -213,4 +213,4 @@ def test_a_reply_with_a_record_that_is_not_on_the_list_is_held_back() -> None:
         RecordDict({protocol.WEIGHTS: ConfigRecord({})}),
     ):
         with pytest.raises(PolicyError, match="HF-501"):
-            leaving.check(protocol.STATISTICS, content)
+            egress_filter.check(protocol.STATISTICS, content)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.home import SiteHome
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.console import exit_code
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request

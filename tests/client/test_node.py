@@ -12,7 +12,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.nodestate import NodeStateFactory
 
-from healthfm_client.flower import _watched
+from healthfm_client.runtime.flower_processes import _watched
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_client.policy import EXAMPLE, SitePolicy
+from healthfm_client.site.site_policy import EXAMPLE, SitePolicy
 from healthfm_core.config import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_simulations.engine import NodeSpec, run_federation

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
-from healthfm_client.private_file import HANDED_ON
-from healthfm_core.data.store import StoreWriter
+from healthfm_client.site.private_file import HANDED_ON
+from healthfm_core.data.store.site_store import StoreWriter
 from healthfm_core.trained import STUDY, WEIGHTS
 
 CDM = Path(__file__).parents[1] / "ingest" / "omop_cdm"

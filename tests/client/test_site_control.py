@@ -13,9 +13,9 @@ import yaml
 from flwr.app import Message
 
 from healthfm_client.__main__ import main
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.schedule import Hours, open_now
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site.working_hours import Hours, open_now
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import METRICS_WANTED
@@ -202,7 +202,7 @@ def test_what_is_no_time_of_day_is_refused(tmp_path: Path, value: object) -> Non
 LENT = """
 import os
 import numpy
-from healthfm_client.resources import Resources, apply
+from healthfm_client.site.computer_limits import Resources, apply
 
 apply(Resources(threads=1, memory_gb=0.5, gpu=False))
 import torch

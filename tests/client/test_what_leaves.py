@@ -14,22 +14,22 @@ import pyarrow as pa
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 
-from healthfm_client.core_work import CoreWork
-from healthfm_client.diagnosis import own
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.site_folder import JoinSettings, StoreChoice
+from healthfm_client.core_local_work import CoreWork
+from healthfm_client.doctor import site_files
+from healthfm_client.site.site_folder import JoinSettings, StoreChoice
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.config import RunConfig
-from healthfm_core.data.events import ids
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.writer import StoreWriter
+from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites
@@ -65,16 +65,16 @@ class Talkative(CoreWork):
         self.store = store
         self.second = 0
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Any],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Train, or fail."""
-        result = super().run_round(parameters, data, study, order, private)
+        result = super().train_round(parameters, data, study, order, private)
         self.second += order.round == 2
         if self.second == 1:
             subject = int(SiteStore.open(self.store).subjects()[0])
@@ -229,16 +229,16 @@ def test_the_doctor_counts_people_by_modality_and_withholds_the_few(run) -> None
     everyone = len(store.subjects())
     assert 0 < worn < everyone
     home.write_settings(JoinSettings(stores=(StoreChoice(path=path),)))
-    said = {finding.name: finding.seen for finding in own.data(home)}
+    said = {finding.name: finding.seen for finding in site_files.data(home)}
     assert said["ehr"] == f"{path.name}: {everyone} people"
     (device,) = store.devices
     assert said[f"wearable/{device}"] == f"{path.name}: {worn} people"
     rules = home.policy.read_text()
     home.policy.write_text(f"modalities: [ehr, wearable]\nk_min: {worn + 1}\n")
-    said = {finding.name: finding.seen for finding in own.data(home)}
+    said = {finding.name: finding.seen for finding in site_files.data(home)}
     assert said[f"wearable/{device}"] == f"{path.name}: fewer than {worn + 1} people"
     assert "genomics" not in said
     home.policy.write_text(f"min_cohort: {everyone + 1}\n")
     with pytest.raises(PolicyError, match=r"HF-501.*too few"):
-        list(own.data(home))
+        list(site_files.data(home))
     home.policy.write_text(rules)

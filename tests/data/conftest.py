@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from healthfm_core.data.schemas import EVENTS
-from healthfm_core.data.store import StoreWriter
+from healthfm_core.data.store.schemas import EVENTS
+from healthfm_core.data.store.site_store import StoreWriter
 
 Row = tuple[Any, ...]
 

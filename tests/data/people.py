@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from healthfm_core.data.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
 HOUR_US = 3_600_000_000
 WINDOWS, FEATURES = 2, 3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.data.events import (
+from healthfm_core.data.store.events import (
     STATIC_TIME,
     births,
     duplicates,

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from healthfm_core.data.genetics import score_events, site_z
+from healthfm_core.data.store.genetics import score_events, site_z
 from healthfm_core.errors import StoreError
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.hiding import Hidden
-from healthfm_core.data.loader import BatchLoader
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.loader import BatchLoader
 from tests.data.people import (
     FEATURES,
     HOUR_US,

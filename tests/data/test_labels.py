@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.data.labels import check_labels, died_within, label_table
+from healthfm_core.data.store.labels import check_labels, died_within, label_table
 from healthfm_core.errors import StoreError
 
 

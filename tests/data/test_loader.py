@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import EVENT, NOW, PAD, PRS, SEP, STATIC, WEARABLE
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import EVENT, NOW, PAD, PRS, SEP, STATIC, WEARABLE
 from tests.data.people import (
     FEATURES,
     HOUR_US,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.sequences import SEP
+from healthfm_core.data.batch.sequences import SEP
 from tests.data.people import HOUR_US, TARGETS, visits_of
 from tests.data.test_loader import ANNA, INF, SLOTS, kept_items, loader_of, one_batch, persons
 

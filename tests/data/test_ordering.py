@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.data.ordering import STATIC_TIME, order_of
+from healthfm_core.data.store.event_order import STATIC_TIME, order_of
 
 
 @pytest.mark.parametrize(

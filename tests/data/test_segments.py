@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.data import segments
+from healthfm_core.data.batch import segments
 
 
 def test_ranges_follow_one_another():

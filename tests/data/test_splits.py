@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from healthfm_core.data.splits import assign, keyed_uniform, split_table
+from healthfm_core.data.store.splits import assign, keyed_uniform, split_table
 
 
 def test_nobody_moves_when_others_come_or_go():

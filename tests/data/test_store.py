@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from meds import DataSchema, SubjectSplitSchema
 
-from healthfm_core.data.events import sort_events
-from healthfm_core.data.labels import label_table
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import stretches
+from healthfm_core.data.store.events import sort_events
+from healthfm_core.data.store.labels import label_table
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.wearables import stretches
 from healthfm_core.errors import IngestError, StoreError
 
 NOON_US = 1_577_880_000 * 1_000_000
@@ -137,7 +137,7 @@ def test_a_view_of_some_people_shows_nothing_of_the_others(everything):
 
 
 def test_only_files_that_may_hold_a_view_s_people_are_read(tmp_path, events, monkeypatch):
-    monkeypatch.setattr("healthfm_core.data.writer.EVENTS_PER_FILE", 1)
+    monkeypatch.setattr("healthfm_core.data.store.writer.EVENTS_PER_FILE", 1)
     with StoreWriter(tmp_path / "many", dataset_name="many") as writer:
         noon = datetime(2020, 1, 1, 12)
         writer.events(events([(who, noon, "DX//I10", None, None) for who in (1, 2, 3)]))
@@ -194,7 +194,7 @@ def test_writing_the_same_twice_gives_the_same_bytes(tmp_path, events):
 
 
 def test_large_tables_fall_into_files_that_never_share_a_subject(tmp_path, events, monkeypatch):
-    monkeypatch.setattr("healthfm_core.data.writer.EVENTS_PER_FILE", 4)
+    monkeypatch.setattr("healthfm_core.data.store.writer.EVENTS_PER_FILE", 4)
     rows = [(s, None, f"C{i}", None, None) for s in range(30) for i in range(3)]
     with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
         writer.events(events(rows))
@@ -219,7 +219,7 @@ def test_an_interruption_while_writing_leaves_nothing_behind(tmp_path, events, m
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"healthfm_core.data.writer.{moment}", interrupt)
+    monkeypatch.setattr(f"healthfm_core.data.store.writer.{moment}", interrupt)
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "s", dataset_name="s") as writer:
         writer.events(events([(1, None, "A", None, None)]))
     assert list(tmp_path.iterdir()) == []

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from healthfm_core.data import spool as spool_module
-from healthfm_core.data.spool import cell_of
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.stream import Aside, EventStream, Part
+from healthfm_core.data.store import event_spool as spool_module
+from healthfm_core.data.store.event_spool import cell_of
+from healthfm_core.data.store.event_stream import Aside, EventStream, Part
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.errors import IngestError
 
 NOW_US = 1_700_000_000_000_000

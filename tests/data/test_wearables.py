@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.data.wearables import HOUR_US, hourly_summaries, hours_worn, stretches
+from healthfm_core.data.store.wearables import HOUR_US, hourly_summaries, hours_worn, stretches
 
 
 def test_a_reading_that_is_not_finite_is_masked_and_zero():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from healthfm_server.deploy.tls import PeerProtocol
+from healthfm_server.deploy.gateway_tls import PeerProtocol
 
 PATIENCE_S = 600.0
 """How long a test waits for an answer: more than a loaded machine needs."""

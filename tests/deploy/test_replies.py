@@ -18,8 +18,8 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, p
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from healthfm_client import flower
-from healthfm_client.records import to_record
+from healthfm_client.array_records import to_record
+from healthfm_client.runtime import flower_processes
 from healthfm_core.errors import RunError
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.flower_grid import replies
@@ -178,14 +178,16 @@ def test_flowers_own_pulls_ask_again_soon_while_a_site_works_and_as_before_after
 
         return pull
 
-    with flower._soon():
+    with flower_processes._soon():
         assert pull_objects(["a"], late([1])) == {"a": b"x"}
     assert 0 < max(pauses) < 0.1
-    assert all(function.__kwdefaults__["initial_backoff"] == 1 for function in flower.PULLS)
+    assert all(
+        function.__kwdefaults__["initial_backoff"] == 1 for function in flower_processes.PULLS
+    )
 
 
 @pytest.mark.parametrize(
     ("waited_s", "pause_s"), [(0, 0.25), (5, 0.25), (20, 1.0), (60, 3.0), (math.inf, 3.0)]
 )
 def test_a_node_asks_less_often_the_longer_it_has_waited(waited_s, pause_s):
-    assert flower.node_pause_s(waited_s) == pytest.approx(pause_s)
+    assert flower_processes.node_pause_s(waited_s) == pytest.approx(pause_s)

@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from healthfm_client.home import SiteHome
-from healthfm_client.processes import supervision
-from healthfm_client.site_folder import SiteFolder
-from healthfm_core.data.store import SiteStore
+from healthfm_client.runtime.site_supervision import supervision
+from healthfm_client.site.site_folder import SiteFolder
+from healthfm_client.site.site_home import SiteHome
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trust.authority import Authority
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.run_store import RunStore
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.run_folder.run_store import RunStore
 from tests.end_to_end.alone import attempts, devices
 from tests.end_to_end.chaos import inject
 from tests.end_to_end.deployed import (

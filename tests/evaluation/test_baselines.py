@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.data.sequences import EVENT, STATIC, Sequences
+from healthfm_core.data.batch.sequences import EVENT, STATIC, Sequences
 from healthfm_core.evaluation.baselines import (
     bag_features,
     fit_bag_of_codes,

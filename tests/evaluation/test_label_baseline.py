@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from healthfm_core.data.labels import label_table
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.store.labels import label_table
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.evaluation.label_baseline import (
     Summaries,
     choose,

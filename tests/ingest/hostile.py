@@ -26,7 +26,7 @@ from pathlib import Path
 
 from healthfm_client.commands.describe import as_text, describe
 from healthfm_client.ingest import ingest
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import HealthFMError
 from tests.ingest.hostile_sources import SOURCES, Source, parquet, write
 

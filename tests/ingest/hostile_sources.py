@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_client.ingest import ingest, nhanes
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.readers import nhanes
 from tests.ingest.conftest import warehouse
 from tests.ingest.test_devices import HEALTH
 from tests.ingest.test_fhir import RESOURCES

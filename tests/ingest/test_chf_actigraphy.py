@@ -90,7 +90,7 @@ def days(**columns) -> pa.Table:
 
 def test_a_missing_minute_is_masked(tmp_path):
     pq.write_table(days(), tmp_path / "chf_minutes.parquet")
-    from healthfm_core.data.store import SiteStore
+    from healthfm_core.data.store.site_store import SiteStore
 
     (path,) = ingest("chf_actigraphy", tmp_path, tmp_path / "out")
     rows = SiteStore.open(path).wearable()

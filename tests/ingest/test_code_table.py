@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.schemas import CODES
+from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
 CDM = Path(__file__).with_name("omop_cdm")

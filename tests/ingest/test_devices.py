@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.wearables import hours_worn
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.wearables import hours_worn
 from healthfm_core.errors import IngestError
 
 HEALTH = """<?xml version="1.0" encoding="UTF-8"?>

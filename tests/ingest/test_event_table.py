@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from healthfm_client.ingest import event_table, ingest
-from healthfm_client.ingest import source as source_module
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.readers import event_table
+from healthfm_client.ingest.tables import parquet_columns as source_module
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError
 
 OPTIONS = {"today": "2024-06-01"}

@@ -13,9 +13,9 @@ import duckdb
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.fhir_types import VISITS
-from healthfm_client.ingest.registry import find
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.fhir_r4.fhir_types import VISITS
+from healthfm_client.ingest.reader_registry import find
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"

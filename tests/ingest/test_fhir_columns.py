@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_client.ingest import fhir
-from healthfm_client.ingest.fhir_columns import line_ends, plain_observations
-from healthfm_core.data.stream import Aside, Texts
+from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
+from healthfm_client.ingest.readers import fhir
+from healthfm_core.data.store.event_stream import Aside, Texts
 
 LOINC = "http://loinc.org"
 TIMES = (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.registry import readers
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.reader_registry import readers
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 from tests.ingest.hostile import attempt, outcome
 from tests.ingest.hostile_sources import SOURCES, Source, eicu, parquet, write

@@ -10,8 +10,8 @@ import tarfile
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.ingest import ingest, leftovers
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest import ingest, interrupted
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 KILLED = """
@@ -77,7 +77,7 @@ def test_a_store_that_was_about_to_be_replaced_is_back(source, tmp_path):
 
 def test_two_ingests_of_one_folder_do_not_meet(source, tmp_path):
     out = tmp_path / "new" / "out"
-    with leftovers.claimed(out):
+    with interrupted.claimed(out):
         (tmp_path / "new" / ".out.partial-00000000").mkdir()
         with pytest.raises(IngestError, match="HF-313"):
             ingest("event_table", source, out)

@@ -19,9 +19,9 @@ from meds import (
 )
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.labels import label_table
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import stretches
+from healthfm_core.data.store.labels import label_table
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.wearables import stretches
 
 FOLDERS = {
     "data/**/*.parquet": DataSchema,

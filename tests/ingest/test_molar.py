@@ -7,7 +7,7 @@ import zipfile
 import duckdb
 import pytest
 
-from healthfm_client.ingest.molar import G_PER_MOL_OF_MASS, OF_AMOUNT, lab_of, unit_of
+from healthfm_client.ingest.codes.molar_units import G_PER_MOL_OF_MASS, OF_AMOUNT, lab_of, unit_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.nhanes import SUMMARIES
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.readers.nhanes import SUMMARIES
+from healthfm_core.data.store.site_store import SiteStore
 
 pytestmark = pytest.mark.realdata
 

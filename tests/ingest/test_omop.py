@@ -10,10 +10,11 @@ import duckdb
 import numpy as np
 import pytest
 
-from healthfm_client.ingest import ingest, omop
-from healthfm_client.ingest.registry import find
-from healthfm_client.ingest.tabular import Door, TableFile
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.reader_registry import find
+from healthfm_client.ingest.readers import omop
+from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 FILES = Path(__file__).with_name("omop_cdm")

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-import healthfm_client.ingest as package
+import healthfm_client.ingest.readers as package
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.registry import find, readers
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.reader_registry import find, readers
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 ONE_FILE = """
-from healthfm_client.ingest.event_table import event_site
-from healthfm_client.ingest.reader import Reader
-from healthfm_client.ingest.source import Kind, read_columns
+from healthfm_client.ingest.readers.event_table import event_site
+from healthfm_client.ingest.reader_interface import Reader
+from healthfm_client.ingest.tables.parquet_columns import Kind, read_columns
 import pyarrow as pa
 
 def read(path, options):
@@ -54,7 +54,7 @@ def test_a_new_reader_is_one_file(tmp_path, monkeypatch):
         (path,) = ingest("auto", tmp_path / "list.ward", tmp_path / "out")
     finally:
         readers.cache_clear()
-        sys.modules.pop("healthfm_client.ingest.ward_list", None)
+        sys.modules.pop("healthfm_client.ingest.readers.ward_list", None)
     assert SiteStore.open(path).subjects().tolist() == [4, 5]
 
 

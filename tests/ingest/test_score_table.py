@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.registry import find
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.reader_registry import find
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError, HealthFMError
 
 

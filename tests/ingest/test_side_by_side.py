@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from healthfm_client.ingest import fhir, fhir_files, ingest
-from healthfm_client.ingest.side_by_side import SideBySide
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.fhir_r4 import fhir_files
+from healthfm_client.ingest.process_pool import SideBySide
+from healthfm_client.ingest.readers import fhir
 from healthfm_core.errors import ConfigError, IngestError
 from tests.ingest.test_fhir import RESOURCES, as_bundle
 
@@ -44,7 +46,7 @@ def test_results_come_in_the_order_of_the_pieces_until_a_process_is_killed():
 WAITING = """
 import os, signal, sys
 from pathlib import Path
-from healthfm_client.ingest.side_by_side import SideBySide
+from healthfm_client.ingest.process_pool import SideBySide
 
 def wait(piece):
     Path(sys.argv[1], str(os.getpid())).touch()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 

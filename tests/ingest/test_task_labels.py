@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.task_labels import Definition
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_client.site_store.aces_labels import Definition
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
 
 TASK = """

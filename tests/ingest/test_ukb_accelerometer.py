@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from healthfm_client.ingest import ingest
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.wearables import hours_worn
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.wearables import hours_worn
 from healthfm_core.errors import IngestError
 from tests.ingest.test_devices import minutes
 

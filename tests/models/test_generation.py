@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from healthfm_core.data.sequences import EVENT
+from healthfm_core.data.batch.sequences import EVENT
 from healthfm_core.models.gaps import GAP_BINS, gap_bin
 from healthfm_core.models.generation import _Past, draw_futures
 from healthfm_core.tokens.vocabulary import TokenParts

@@ -19,8 +19,8 @@ from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, WEARABLE
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from healthfm_core.models.backbone import Block
 from healthfm_core.objectives import next_visit

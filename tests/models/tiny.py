@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from healthfm_core.config import ModelConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import EVENT, NOW, PRS, STATIC, WEARABLE
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, STATIC, WEARABLE
 from healthfm_core.models import HealthFM, ModelShape
 
 SHAPE = ModelShape(

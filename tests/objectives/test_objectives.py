@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from healthfm_core.data.sequences import EVENT, NOW
+from healthfm_core.data.batch.sequences import EVENT, NOW
 from healthfm_core.models.gaps import GAP_BINS, GAP_EDGES_DAYS, gap_bin, gap_in
 from healthfm_core.objectives import (
     cross_modal,

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from healthfm_core.config import ObjectivesConfig, TrainConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, WEARABLE
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
-from healthfm_core.training.clipped import kinds_of
+from healthfm_core.training.gradients.clipped import kinds_of
 from healthfm_core.training.step import losses
 from tests.models.tiny import CONFIG, SHAPE, tiny_batch
 

@@ -195,7 +195,7 @@ def kill(folder: Path, times: int, chance: random.Random) -> set[str]:
     for _ in range(times):
         arguments = (str(path), str(told), chance.randrange(10**9))
         process = get_context("fork").Process(target=spend_for_ever, args=arguments)
-        enough = size(told) + chance.randint(0, 20)
+        enough = size(told) + chance.randint(0, 4)
         process.start()
         while size(told) < enough:
             time.sleep(1e-4)

@@ -9,8 +9,8 @@ import pytest
 
 from healthfm_core.config import CohortConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.events import ids
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.folds import folds_of

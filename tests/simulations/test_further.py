@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.sequences import WEARABLE
+from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.folds import folds_of
@@ -19,7 +19,7 @@ from healthfm_simulations.further.people import present_at
 from healthfm_simulations.further.states import states_of
 from healthfm_simulations.scoring import Model, score
 from healthfm_simulations.sites import prepare_sites
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 ASKED = [
     *SETTINGS,

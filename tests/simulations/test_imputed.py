@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import tokenize

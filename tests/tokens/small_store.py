@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_core.data.labels import label_table
-from healthfm_core.data.store import SiteStore, StoreWriter
-from healthfm_core.data.wearables import stretches
+from healthfm_core.data.store.labels import label_table
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.wearables import stretches
 
 HOUR_US = 3_600_000_000
 Row = tuple[int, float | None, str, float | None]

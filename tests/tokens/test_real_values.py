@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.tokens.records import read_events
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.tokenizer import tokenize

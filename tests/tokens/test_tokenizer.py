@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import (
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import (
     EVENT,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
     Sequences,
 )
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import COUNT_SCALE, coverage, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from healthfm_client.home import SiteHome
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import TrustError
 
 

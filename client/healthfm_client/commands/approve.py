@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.approvals import Answer
 from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.site.run_approvals import Answer
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from healthfm_client.commands import Command, say
-from healthfm_core.data.layout import stores_below
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
 
 
 def configure(parser: ArgumentParser) -> None:

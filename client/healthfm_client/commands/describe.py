@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from healthfm_client.commands import Command, say
-from healthfm_client.description.facts import describe
-from healthfm_client.description.page import page, write_page
-from healthfm_client.description.scores import read_panel
-from healthfm_core.data.layout import stores_below
-from healthfm_core.data.store import SiteStore
+from healthfm_client.site_store.description.description_page import page, write_page
+from healthfm_client.site_store.description.facts import describe
+from healthfm_client.site_store.description.score_facts import read_panel
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
 
 
 def configure(parser: ArgumentParser) -> None:

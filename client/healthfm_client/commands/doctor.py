@@ -7,8 +7,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.diagnosis import Finding, looked, machine, own, way
-from healthfm_client.home import SiteHome
+from healthfm_client.doctor import connectivity, site_files, this_machine
+from healthfm_client.doctor.findings import Finding, looked
+from healthfm_client.site.site_home import SiteHome
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -34,16 +35,16 @@ def run(arguments: Namespace) -> int:
 
 def examine(home: SiteHome) -> Iterator[Finding]:
     """Yield all findings; a machine where nobody enrolled is looked at without a site."""
-    yield from looked("machine", lambda: machine.look(home.path))
+    yield from looked("machine", lambda: this_machine.look(home.path))
     if home.enrolment() is None and not home.keys.exists():
         do = "healthfm-client enroll --study URL --name NAME, then look again"
         yield Finding("enrolment", "warn", f"no site in {home.path}", do)
         return
-    yield from looked("enrolment", lambda: own.enrolment(home))
-    yield from looked("log", lambda: own.log(home))
-    yield from looked("policy", lambda: own.policy(home))
-    yield from looked("data", lambda: own.data(home))
-    yield from looked("way", lambda: way.look(home))
+    yield from looked("enrolment", lambda: site_files.enrolment(home))
+    yield from looked("log", lambda: site_files.log(home))
+    yield from looked("policy", lambda: site_files.policy(home))
+    yield from looked("data", lambda: site_files.data(home))
+    yield from looked("connection", lambda: connectivity.look(home))
 
 
 def _plain(finding: Finding) -> dict[str, str | None]:

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import EXAMPLE
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import EXAMPLE
 from healthfm_core.errors import ConfigError
 from healthfm_core.trust import files
 from healthfm_core.trust.kit import Kit, install_kit

@@ -11,8 +11,8 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from healthfm_client.commands import Command, say
-from healthfm_client.private_file import check_stays, write_private
-from healthfm_core.data.store import SiteStore
+from healthfm_client.site.private_file import check_stays, write_private
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trained import TrainedModel
 
 

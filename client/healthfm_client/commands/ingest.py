@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands import Command, say
 from healthfm_client.commands.describe import as_text
-from healthfm_client.commands.progress import progress_bar
-from healthfm_client.description.facts import describe
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.leftovers import claimed
-from healthfm_client.ingest.reader import ReaderOptions
-from healthfm_client.ingest.registry import AUTO, readers
-from healthfm_core.data.store import SiteStore
+from healthfm_client.ingest.interrupted import claimed
+from healthfm_client.ingest.reader_interface import ReaderOptions
+from healthfm_client.ingest.reader_registry import AUTO, readers
+from healthfm_client.progress_bar import progress_bar
+from healthfm_client.site_store.description.facts import describe
+from healthfm_core.data.store.site_store import SiteStore
 
 SHOWN = 12
 """Stores that get a line of their own."""

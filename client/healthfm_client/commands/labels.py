@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_client.commands import Command, say
-from healthfm_client.description.facts import label_counts
-from healthfm_client.task_labels import Definition, Extracted
+from healthfm_client.site_store.aces_labels import Definition, Extracted
+from healthfm_client.site_store.description.facts import label_counts
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK
-from healthfm_core.data.layout import stores_below
-from healthfm_core.data.store import SiteStore
-from healthfm_core.data.writer import add_labels
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.data.store.writer import add_labels
 from healthfm_core.errors import ConfigError
 
 THRESHOLD: Final = 20

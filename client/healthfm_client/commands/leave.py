@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from healthfm_client.commands import Command, say, site_of, takes_site
-from healthfm_client.processes import supervision
+from healthfm_client.runtime.site_supervision import supervision
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -18,8 +18,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Verify the ledger and say what each study cost, all together, and what is left."""
-    from healthfm_client.policy import SitePolicy  # here: the accountants take seconds to load
-    from healthfm_client.spending import Spending, page
+    from healthfm_client.privacy_accounting.ledger_report import Spending, page
+    from healthfm_client.site.site_policy import (
+        SitePolicy,  # here: the accountants take seconds to load
+    )
 
     found = Spending.of(SitePolicy.read(arguments.policy).privacy)
     if arguments.html is not None:

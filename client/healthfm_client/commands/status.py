@@ -8,11 +8,11 @@ from collections import deque
 from typing import Any
 
 from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.home import SiteHome
-from healthfm_client.policy import SitePolicy
-from healthfm_client.processes import supervision
-from healthfm_client.renewal import renews_from
-from healthfm_client.schedule import open_now
+from healthfm_client.runtime.certificate_renewal import renews_from
+from healthfm_client.runtime.site_supervision import supervision
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site.working_hours import open_now
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.site_keys import SiteKeys

@@ -11,14 +11,14 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from healthfm_client.ingest.archive import unpacked
-from healthfm_client.ingest.by_site import split_up
-from healthfm_client.ingest.code_table import Known, read_codes, with_codes
-from healthfm_client.ingest.leftovers import WORK, Tell, claimed, untold, work_folders
-from healthfm_client.ingest.reader import BySite, Reader, ReaderOptions, Site
-from healthfm_client.ingest.relink import relinked
-from healthfm_core.data.stream import Progress, unseen
-from healthfm_core.data.writer import Replacing, StoreWriter
+from healthfm_client.ingest.codes.code_table import Known, read_codes, with_codes
+from healthfm_client.ingest.interrupted import WORK, Tell, claimed, untold, work_folders
+from healthfm_client.ingest.reader_interface import BySite, Reader, ReaderOptions, Site
+from healthfm_client.ingest.site_relinking import relinked
+from healthfm_client.ingest.site_splitting import split_up
+from healthfm_client.ingest.tables.archives import unpacked
+from healthfm_core.data.store.event_stream import Progress, unseen
+from healthfm_core.data.store.writer import Replacing, StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
 
 SPLIT_UP: Final = ".by-site"
@@ -76,7 +76,7 @@ def _ingest(
     progress: Progress,
     options: dict[str, object],
 ) -> list[Path]:
-    from healthfm_client.ingest.registry import find
+    from healthfm_client.ingest.reader_registry import find
 
     preset = options.pop("preset", None) if source == "event_table" else None
     with unpacked(path, out) as place:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Arrays
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, marks
 from healthfm_core.tokens.statistics import SiteStatistics
@@ -25,7 +26,7 @@ def statistics_arrays(
     order: Mapping[str, Any],
     modalities: frozenset[str],
     key: object,
-    read: Callable[[], Mapping[str, npt.NDArray[Any]]],
+    read: Callable[[], Arrays],
 ) -> dict[str, npt.NDArray[np.unsignedinteger[Any]]]:
     """Return the arrays of one of the two sessions, not masked yet.
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import ConfigRecord, Context
 
-from healthfm_client.home import SiteHome
-from healthfm_client.node import HOME
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_node import HOME
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.patches import Rectangle
 
+from healthfm_core.arrays import Float64
 from healthfm_core.evaluation.plots.style import (
     ARM_COLOURS,
     RULE,
@@ -20,8 +20,6 @@ from healthfm_core.evaluation.plots.style import (
     svg,
 )
 from healthfm_core.evaluation.wording import arm_name
-
-Float64 = npt.NDArray[np.float64]
 
 FAINTEST: Final = 0.06
 STRONGEST: Final = 0.5

@@ -9,12 +9,11 @@ Data Features"). The factor is the same for all sites, so a sum that hides them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import ArrayDict, Arrays, Float64
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 BY_TOKEN: Final = "encoders.ehr.token.weight"
@@ -22,12 +21,8 @@ BY_CODE: Final = tuple(
     f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread", "evidence")
 )
 
-Float64 = npt.NDArray[np.float64]
 
-
-def over_their_sites(
-    means: Mapping[str, npt.NDArray[Any]], vocabulary: Vocabulary
-) -> dict[str, npt.NDArray[Any]]:
+def over_their_sites(means: Arrays, vocabulary: Vocabulary) -> ArrayDict:
     """Return `means` with each code's row as the mean over the sites that have the code.
 
     Args:

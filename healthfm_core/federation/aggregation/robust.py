@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Arrays, Float32, Float32Arrays, Float64
 from healthfm_core.config.federation import RobustConfig
 from healthfm_core.federation.aggregation.weighted_mean import Fold
 from healthfm_core.federation.update_checks import Contract
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-Float64 = npt.NDArray[np.float64]
 
 LEAST_SITES: Final = 3
 """Of two updates none can be told to be the hostile one."""
@@ -43,7 +40,7 @@ class RobustFold(Fold):
     def __init__(self, contract: Contract, config: RobustConfig) -> None:
         super().__init__(contract, 1.0)
         self._robust = config
-        self._updates: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+        self._updates: dict[str, Float32Arrays] = {}
 
     def add(self, site: str, update: Arrays, weights: Mapping[str, float]) -> None:
         """Keep one checked reply of `site`.
@@ -84,7 +81,7 @@ class RobustFold(Fold):
         return math.floor(self._robust.hostile * sites + 1e-9)
 
 
-def centre(rows: list[npt.NDArray[np.float32]], trim: int) -> Float64:
+def centre(rows: list[Float32], trim: int) -> Float64:
     """Return each coordinate's mean without its `trim` lowest and `trim` highest values.
 
     With (n - 1) // 2 trimmed it is the median.
@@ -97,7 +94,7 @@ def centre(rows: list[npt.NDArray[np.float32]], trim: int) -> Float64:
     )
 
 
-def nearest(rows: list[npt.NDArray[np.float32]], hostile: int) -> list[int]:
+def nearest(rows: list[Float32], hostile: int) -> list[int]:
     """Return the rows' places by their summed squared distance to their nearest others."""
     n = len(rows)
     squares = np.zeros((n, n))
@@ -109,6 +106,6 @@ def nearest(rows: list[npt.NDArray[np.float32]], hostile: int) -> list[int]:
     return [int(i) for i in np.argsort(others.sum(axis=1), kind="stable")]
 
 
-def _blocks(rows: list[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(rows: list[Float32]) -> Iterator[Float32]:
     for start in range(0, max(1, rows[0].size), _BLOCK):
         yield np.stack([row[start : start + _BLOCK] for row in rows])

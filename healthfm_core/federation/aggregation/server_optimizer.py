@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Float32
 from healthfm_core.config.federation import ServerOptimizerConfig
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Arrays, Float64
 from healthfm_core.federation.update_checks import Contract
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-Float64 = npt.NDArray[np.float64]
 
 _BLOCK: Final = 1 << 14
 """Elements rounded at once: 128 KiB of float64, so that the passes over a block stay in cache."""

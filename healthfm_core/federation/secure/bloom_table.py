@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Int64, UInt32, UInt64
 from healthfm_core.errors import ProtocolError
-
-UInt64 = npt.NDArray[np.uint64]
 
 WORD_BITS: Final = 48
 """A key's word is below 2^48, so that 2^16 sites' sum of it does not wrap."""
@@ -126,7 +124,7 @@ class Table:
         for place in self._places(key).T:
             np.subtract.at(table, place, rows)
 
-    def _places(self, key: UInt64) -> npt.NDArray[np.int64]:
+    def _places(self, key: UInt64) -> Int64:
         """Return [E, 3] one cell in each part."""
         hashes = [self._hash(key, part) % np.uint64(self.cells) for part in range(_PARTS)]
         within = np.stack(hashes, axis=1).astype(np.int64)
@@ -143,7 +141,7 @@ class Table:
         return state
 
 
-def occupied(key: UInt64, bins: int, salt: int) -> npt.NDArray[np.uint32]:
+def occupied(key: UInt64, bins: int, salt: int) -> UInt32:
     """Return [bins] 1 where one of a site's keys falls, 0 elsewhere; sites' vectors add up."""
     marks = np.zeros(bins, np.uint32)
     places = Table(bins, 0, salt)._hash(key, 0) % np.uint64(bins)
@@ -151,7 +149,7 @@ def occupied(key: UInt64, bins: int, salt: int) -> npt.NDArray[np.uint32]:
     return marks
 
 
-def distinct(total: npt.NDArray[np.uint32]) -> int:
+def distinct(total: UInt32) -> int:
     """Return about how many distinct keys all sites have (linear counting, Whang et al. 1990).
 
     Args:

@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Arrays
 from healthfm_core.federation.secure.update_codec import UPDATE, RoundLayout, RoundSum
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
 from healthfm_core.privacy.distributed import concentrated, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint
 from healthfm_core.privacy.secure_aggregation.fixed_point import unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)

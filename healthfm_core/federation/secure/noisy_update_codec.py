@@ -19,13 +19,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from healthfm_core.federation.declared import declared_metrics
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.arrays import Arrays
+from healthfm_core.federation.declared_metrics import declared_metrics
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
 from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundLayout, RoundSum
@@ -34,8 +34,6 @@ from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
 from healthfm_core.privacy.distributed import concentrated, noise_for, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint, KeyBook
 from healthfm_core.privacy.secure_aggregation.masks import Ring
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 _COUNT_UNITS: Final = 1 << 16
 """Units of a weight, so that noise on it is drawn as finely as on an update."""

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Int64, UInt32, UInt64
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
 from healthfm_core.tokens.values import Sketch
-
-UInt64 = npt.NDArray[np.uint64]
 
 CODES: Final = "codes"
 SKETCH: Final = "sketch"
@@ -55,9 +53,7 @@ class StatisticsLayout:
     sketch: Table
 
     @classmethod
-    def for_totals(
-        cls, totals: Mapping[str, npt.NDArray[np.uint32]], salt: int
-    ) -> StatisticsLayout:
+    def for_totals(cls, totals: Mapping[str, UInt32], salt: int) -> StatisticsLayout:
         """Return tables with room for what the first session counted."""
         return cls(
             Table.for_keys(distinct(totals[CODES]), _WORDS, salt),
@@ -108,7 +104,7 @@ class StatisticsLayout:
         return found, holders, sites
 
 
-def marks(found: SiteStatistics, salt: int) -> dict[str, npt.NDArray[np.uint32]]:
+def marks(found: SiteStatistics, salt: int) -> dict[str, UInt32]:
     """Return one site's arrays of the first session: where its keys fall."""
     return {
         CODES: occupied(_entries_of(_names(found))[0], BINS, salt),
@@ -227,9 +223,9 @@ def _unreadable() -> ProtocolError:
 def _assemble(
     named: list[_Named],
     sketch: Entries,
-    all_visits: npt.NDArray[np.int64],
-    label_values: npt.NDArray[np.int64],
-    modality_subjects: npt.NDArray[np.int64],
+    all_visits: Int64,
+    label_values: Int64,
+    modality_subjects: Int64,
 ) -> SiteStatistics:
     codes = sorted((n for n in named if n.parts[0] == "code"), key=lambda n: n.parts[1])
     scores = sorted((n for n in named if n.parts[0] == "score"), key=lambda n: n.parts[1])

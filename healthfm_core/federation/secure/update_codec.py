@@ -12,17 +12,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Arrays, Float64
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 COUNTS: Final = "counts"
 UPDATE: Final = "update"
@@ -41,7 +39,7 @@ class RoundSum:
         metrics: name → mean over the sites that report it, by their weight.
     """
 
-    means: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+    means: Mapping[str, Mapping[str, Float64]]
     weights: Mapping[str, float]
     clipped: Mapping[str, int]
     metrics: Mapping[str, float]
@@ -161,7 +159,7 @@ class RoundLayout:
         clipped = dict(zip(groups, map(int, counts[len(groups) :]), strict=False))
         return RoundSum(means, weights, clipped, self._means(counts[2 * len(groups) :]))
 
-    def _mean(self, group: str, part: Ring, weight: float) -> dict[str, npt.NDArray[np.float64]]:
+    def _mean(self, group: str, part: Ring, weight: float) -> dict[str, Float64]:
         flat = self.ring(group).decode(part)
         flat /= weight
         return self.contract.shaped(group, flat)

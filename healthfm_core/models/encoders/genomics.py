@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 
 Fusion = Literal["soft_tokens", "cross_attention", "late"]
 

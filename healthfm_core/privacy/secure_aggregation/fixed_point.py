@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Float64
 from healthfm_core.errors import PrivacyError
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
@@ -72,7 +73,7 @@ class FixedPoint:
             units = np.rint(np.multiply(part, factor, dtype=np.float64)).astype(signed)
             out[start : start + part.size] = units.view(out.dtype)
 
-    def decode(self, total: Ring) -> npt.NDArray[np.float64]:
+    def decode(self, total: Ring) -> Float64:
         """Return the sum of the sites' weighted numbers."""
         return total.view(_SIGNED[self.bits]).astype(np.float64) / self.scale
 

@@ -22,9 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from healthfm_server.disk import writing
-
-Float32 = npt.NDArray[np.float32]
+from healthfm_core.arrays import Arrays, Float32
+from healthfm_server.run_folder.durable_files import writing
 
 _TYPE: Final = "F32"
 _LENGTH_BYTES: Final = 8
@@ -74,10 +73,10 @@ class Mapped(dict[str, Float32]):
         self._file.madvise(mmap.MADV_DONTNEED)
 
 
-class OneByOne(Mapping[str, npt.NDArray[Any]]):
+class OneByOne(Arrays):
     """Views into a file, of which one array's pages are in memory at a time."""
 
-    def __init__(self, views: Mapping[str, npt.NDArray[Any]], file: mmap.mmap) -> None:
+    def __init__(self, views: Arrays, file: mmap.mmap) -> None:
         self._views = views
         self._file = file
 

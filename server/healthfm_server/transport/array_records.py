@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
+from healthfm_core.arrays import ArrayDict, Arrays, Float32, Float32Arrays
 from healthfm_core.federation import wire
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_server.transport.array_file import OneByOne
 
 
-def to_arrays(parameters: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Array]:
+def to_arrays(parameters: Mapping[str, Float32]) -> dict[str, Array]:
     """Return `parameters` serialised once, one array a group, for as many messages as sites."""
-    groups: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+    groups: dict[str, Float32Arrays] = {}
     for name, array in parameters.items():
         groups.setdefault(group_of(name), {})[name] = array
     return {group: _array(wire.bundle(arrays)) for group, arrays in sorted(groups.items())}
@@ -40,7 +38,7 @@ def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
     return record
 
 
-def read(record: ArrayRecord) -> Mapping[str, npt.NDArray[Any]]:
+def read(record: ArrayRecord) -> Arrays:
     """Return read-only views of a reply's arrays, without a copy.
 
     Of a reply that lies in a file, one array is in memory at a time.
@@ -48,7 +46,7 @@ def read(record: ArrayRecord) -> Mapping[str, npt.NDArray[Any]]:
     Raises:
         ValueError: An array is in it twice, or bytes, type and shape do not fit together.
     """
-    views: dict[str, npt.NDArray[Any]] = {}
+    views: ArrayDict = {}
     files: set[mmap.mmap] = set()
     for array in record.values():
         if array.stype != wire.BUNDLE:

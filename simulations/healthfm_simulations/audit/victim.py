@@ -9,30 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Bool, Float32Arrays, Float64
 from healthfm_core.config import PrivacyConfig
-from healthfm_core.data.segments import offsets_of, ranges
-from healthfm_core.data.sequences import Sequences
-from healthfm_core.federation.groups import group_of
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.models import Arrays
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_core.training import (
-    Private,
+    PrivacyPlan,
     SiteData,
     initial_parameters,
     loaded_model,
     loader_for,
-    private_training,
-    run_round,
+    plan_privacy,
+    train_round,
 )
 from healthfm_core.training.step import losses, queries_for
-
-Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Victim:
         """Return whom a model called `name` is trained on: every person by a fair coin."""
         return numpy_generator(seed, "coins", name).random(self.data.train.n_subjects) < 0.5
 
-    def train(self, member: Bool, seed: int) -> Arrays:
+    def train(self, member: Bool, seed: int) -> Float32Arrays:
         """Return the model that the members alone make in all rounds of the study."""
         data = replace(self.data, train=people_of(self.data.train, member), intercepts={})
         parameters = initial_parameters(self.study)
@@ -64,13 +60,13 @@ class Victim:
                 parameters[name] = parameters[name] + change
         return parameters
 
-    def private(self, data: SiteData) -> Private | None:
+    def private(self, data: SiteData) -> PrivacyPlan | None:
         """Return the noise the site trains `data` with."""
         if self.privacy.mode == "off":
             return None
-        return private_training(data.train, self.study, self.privacy)
+        return plan_privacy(data.train, self.study, self.privacy)
 
-    def losses(self, parameters: Arrays) -> Float64:
+    def losses(self, parameters: Float32Arrays) -> Float64:
         """Return each person's loss, [N], of the objectives that read their first kind of row."""
         model = loaded_model(parameters, self.study, self.data.modalities).eval()
         config = self.study.config.train
@@ -84,7 +80,7 @@ class Victim:
             found[batch.subject.numpy()] = each.cpu().numpy()
         return found
 
-    def update_of_one(self, person: int, seed: int) -> Arrays:
+    def update_of_one(self, person: int, seed: int) -> Float32Arrays:
         """Return the update of a single step made from one person, with the site's own noise."""
         alone = np.arange(self.data.train.n_subjects) == person
         data = replace(self.data, train=people_of(self.data.train, alone), intercepts={})
@@ -98,11 +94,11 @@ class Victim:
 
     def _round(
         self,
-        parameters: Arrays,
+        parameters: Float32Arrays,
         data: SiteData,
         round_: int,
         seed: int,
-        private: Private | None,
+        private: PrivacyPlan | None,
     ) -> RoundResult:
         order = RoundOrder(
             round=round_,
@@ -111,7 +107,7 @@ class Victim:
             evaluate=False,
             seed=seed_for(seed, "round", round_),
         )
-        return run_round(parameters, data, self.study, order, private)
+        return train_round(parameters, data, self.study, order, private)
 
 
 def _one_step(mechanism: Mechanism) -> Mechanism:

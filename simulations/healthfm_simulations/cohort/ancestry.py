@@ -12,13 +12,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64
 from healthfm_core.config import CohortConfig
 from healthfm_simulations.cohort.people import People
-
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 
 CODE = "ANCESTRY//G{}"
 """Static code of a group; the first is ``ANCESTRY//G0``."""

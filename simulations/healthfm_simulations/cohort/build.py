@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from healthfm_core.arrays import Bool, Float64, Int64
 from healthfm_core.config import CohortConfig
 from healthfm_core.errors import ConfigError
 from healthfm_core.seeding import numpy_generator
@@ -118,7 +118,7 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
     return Cohort(config, seed, world, sites)
 
 
-def _label_skew(config: CohortConfig, seed: int) -> npt.NDArray[np.float64]:
+def _label_skew(config: CohortConfig, seed: int) -> Float64:
     """Return the sites' log-rate offsets [sites, conditions]."""
     rng, shape = numpy_generator(seed, "cohort", "labels"), (config.sites, config.conditions)
     if config.label_alpha is not None:
@@ -126,7 +126,7 @@ def _label_skew(config: CohortConfig, seed: int) -> npt.NDArray[np.float64]:
     return rate_offsets(*shape, config.label_shift, rng)
 
 
-def _gap_scale(config: CohortConfig) -> npt.NDArray[np.float64]:
+def _gap_scale(config: CohortConfig) -> Float64:
     """Return each site's factor on the gaps between visits."""
     names = [site_name(i, config.sites) for i in range(config.sites)]
     unknown = sorted(set(config.gap_sites) - set(names))
@@ -141,9 +141,7 @@ def _gap_scale(config: CohortConfig) -> npt.NDArray[np.float64]:
     return np.array([config.gap_scale if name in config.gap_sites else 1.0 for name in names])
 
 
-def _modalities(
-    no_wearable: npt.NDArray[np.bool_], no_genomics: npt.NDArray[np.bool_]
-) -> list[frozenset[str]]:
+def _modalities(no_wearable: Bool, no_genomics: Bool) -> list[frozenset[str]]:
     return [
         frozenset({"ehr"} | (set() if w else {"wearable"}) | (set() if g else {"genomics"}))
         for w, g in zip(no_wearable, no_genomics, strict=True)
@@ -162,9 +160,9 @@ class _Tables:
 def _simulate(
     config: CohortConfig,
     world: World,
-    sizes: npt.NDArray[np.int64],
-    no_wearable: npt.NDArray[np.bool_],
-    no_genomics: npt.NDArray[np.bool_],
+    sizes: Int64,
+    no_wearable: Bool,
+    no_genomics: Bool,
     seed: int,
 ) -> _Tables:
     """Simulate everybody, sites one after the other, ids ascending."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Int16, Int64
 from healthfm_simulations.cohort.people import (
     Lives,
     People,
@@ -29,10 +29,6 @@ from healthfm_simulations.cohort.people import (
 )
 from healthfm_simulations.cohort.readings import Labs, Wearing
 from healthfm_simulations.cohort.world import LAB_NOISE, World
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 NODES: Final = 7
 """Nodes of the Gauss-Hermite quadrature."""
@@ -101,7 +97,7 @@ def _expected(
     fixed: Float64,
     signal: Float64,
     variance: Float64,
-    earlier: npt.NDArray[np.int16],
+    earlier: Int16,
 ) -> Float64:
     """Mean probability when the signal is normal with the given mean and variance."""
     node, weight = np.polynomial.hermite_e.hermegauss(NODES)

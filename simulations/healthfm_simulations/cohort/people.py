@@ -8,11 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Int16, Int32, Int64
 from healthfm_simulations.cohort.world import World
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 DAY_US: Final = 86_400_000_000
 YEAR_DAYS: Final = 365.25
@@ -41,14 +38,14 @@ class People:
         effect: [N] share of the scores' effects that holds for the person.
     """
 
-    site: npt.NDArray[np.int32]
+    site: Int32
     male: Bool
     birth_us: Int64
     start_us: Int64
     span_days: Float64
     frailty: Float64
     scores: Float64
-    ancestry: npt.NDArray[np.int32]
+    ancestry: Int32
     effect: Float64
 
 
@@ -72,14 +69,12 @@ class Lives:
     time_us: Int64
     gap_days: Float64
     latent: Float64
-    earlier: npt.NDArray[np.int16]
+    earlier: Int16
     probability: Float64
     present: Bool
 
 
-def draw_people(
-    site: npt.NDArray[np.int32], years: float, scores: int, rng: np.random.Generator
-) -> People:
+def draw_people(site: Int32, years: float, scores: int, rng: np.random.Generator) -> People:
     """Draw people for the given sites, with histories of `years` on average."""
     n = len(site)
     start_days = rng.integers(0, 5 * 365, n)
@@ -116,9 +111,7 @@ def score_log_hazard(world: World, people: People, person: Int64) -> Float64:
     return np.asarray(felt @ world.score_loading().T)
 
 
-def condition_probability(
-    world: World, fixed: Float64, signal: Float64, earlier: npt.NDArray[np.int16]
-) -> Float64:
+def condition_probability(world: World, fixed: Float64, signal: Float64, earlier: Int16) -> Float64:
     """Probability [..., C] of each condition at a visit.
 
     Args:

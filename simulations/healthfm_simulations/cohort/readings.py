@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float32, Float64, Int64
 from healthfm_simulations.cohort.people import Lives, People
 from healthfm_simulations.cohort.world import LAB_NOISE, World
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 READINGS_PER_HOUR: Final = 4
 NOT_WORN: Final = 0.1
@@ -50,7 +46,7 @@ class Wearing:
     visit: Int64
     hours: Int64
     start_us: Int64
-    reading: npt.NDArray[np.float32]
+    reading: Float32
     worn: Bool
     mean: Float64
     count: Int64

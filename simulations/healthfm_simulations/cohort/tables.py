@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from meds import birth_code
 
-from healthfm_core.data.labels import label_table
+from healthfm_core.arrays import Bool, Float32, Float64, Int64
+from healthfm_core.data.store.labels import label_table
 from healthfm_simulations.cohort.ancestry import CODE
 from healthfm_simulations.cohort.oracle import Oracle
 from healthfm_simulations.cohort.people import Lives, People
@@ -21,8 +21,6 @@ from healthfm_simulations.cohort.world import (
     LAB_SCALE,
     World,
 )
-
-Int64 = npt.NDArray[np.int64]
 
 EVENTS = pa.schema(
     {
@@ -148,8 +146,8 @@ def ancestry_codes(people: People) -> list[str]:
 
 def score_rows(
     world: World,
-    z: npt.NDArray[np.float64],
-    has_score: npt.NDArray[np.bool_],
+    z: Float64,
+    has_score: Bool,
     subject_id: Int64,
 ) -> pa.Table:
     """Return the scores `z` [N, P], a row per subject and score (subject_id, score, z)."""
@@ -190,7 +188,7 @@ def wearable_rows(world: World, lives: Lives, wearing: Wearing, subject_id: Int6
 
 def _scales(
     channels: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Float32, Float32]:
     mean, sd = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     known = min(channels, len(CHANNEL_MEAN))
     mean[:known], sd[:known] = CHANNEL_MEAN[:known], CHANNEL_SD[:known]

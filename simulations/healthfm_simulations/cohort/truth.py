@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.errors import StoreError
 from healthfm_core.evaluation import Predictions
 from healthfm_simulations.cohort.write import TRUTH, WORLD_FILE
@@ -22,7 +22,7 @@ Knowing = Literal["filtered", "present", "all"]
 
 def ceiling(
     folder: Path,
-    subjects: Mapping[str, npt.NDArray[np.int64]],
+    subjects: Mapping[str, Int64],
     targets: Sequence[str],
     *,
     knowing: Knowing = "present",
@@ -83,12 +83,12 @@ def _predictions(
 def scores_at(
     folder: Path,
     site: str,
-    subject: npt.NDArray[np.int64],
-    time_us: npt.NDArray[np.int64],
+    subject: Int64,
+    time_us: Int64,
     targets: Sequence[str],
     *,
     knowing: Knowing = "present",
-) -> npt.NDArray[np.float32]:
+) -> Float32:
     """Return the oracle's probability [n, V] of each target at each visit asked about.
 
     For a ceiling on the very rows a model answered. NaN where the target is no condition.
@@ -145,7 +145,7 @@ def half_lives(folder: Path) -> tuple[float, ...]:
     return tuple(json.loads(path.read_text(encoding="utf-8"))["half_life_days"])
 
 
-def is_condition(targets: Collection[str]) -> npt.NDArray[np.bool_]:
+def is_condition(targets: Collection[str]) -> Bool:
     """Return which targets are conditions of the cohort, those the truth speaks of."""
     return np.array([name.startswith("DX//") for name in targets], np.bool_)
 

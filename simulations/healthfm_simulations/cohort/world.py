@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool, Float64, Int64
 from healthfm_core.config import CohortConfig
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 CHANNELS: Final = (
     "heart_rate",

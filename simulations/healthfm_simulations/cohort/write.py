@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from healthfm_core.data.store import StoreWriter
+from healthfm_core.data.store.site_store import StoreWriter
 from healthfm_simulations.cohort.build import Cohort, CohortSite
 from healthfm_simulations.cohort.tables import RETURN_TASK, CodeBook
 

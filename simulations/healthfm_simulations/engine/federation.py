@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from healthfm_client.app import make_app as make_client_app
-from healthfm_client.local import LocalWork
+from healthfm_client.local_work import LocalWork
+from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.run_store import RunStore
-from healthfm_server.work import StudyWork
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.model_setup import StudyWork
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
 
@@ -55,7 +53,7 @@ class FederationResult:
         history: A row per round (see `healthfm_server.round_loop`).
     """
 
-    parameters: Mapping[str, npt.NDArray[np.float32]]
+    parameters: Mapping[str, Float32]
     study: Study
     history: list[dict[str, Any]]
 
@@ -134,8 +132,8 @@ def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> List
 
 def core_apps() -> Apps:
     """Return the real work of server and site."""
-    from healthfm_client.core_work import CoreWork as ClientWork
-    from healthfm_server.core_work import CoreWork as ServerWork
+    from healthfm_client.core_local_work import CoreWork as ClientWork
+    from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 
     return Apps(ServerWork(), ClientWork())
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.context import ReportContext
 from healthfm_core.evaluation.missing import (

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Bool, Float32
 from healthfm_core.config import RunConfig
 from healthfm_core.config.evaluation import Estimator
-from healthfm_core.data.batch import Batch
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.horizons import Followed, horizon_rows, time_to_event_rows
 from healthfm_core.models.generation import draw_futures
@@ -24,8 +24,6 @@ from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.people import Present, everywhere
 from healthfm_simulations.scoring import Model, judged_targets
 from healthfm_simulations.sites import SimulatedSite
-
-Float32 = npt.NDArray[np.float32]
 
 DEATH: Final = "MEDS_DEATH"
 COST: Final = "ms_per_query"
@@ -91,7 +89,7 @@ def _at_site(present: Present, config: RunConfig) -> Forecast:
     return Forecast(followed, risks, seconds)
 
 
-def _died(asked: Answers, targets: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _died(asked: Answers, targets: Sequence[str]) -> Bool:
     if DEATH not in targets:
         return np.zeros(len(asked.subject), np.bool_)
     return np.asarray(np.isfinite(asked.event_days[:, targets.index(DEATH)]), np.bool_)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Float64, Int64, Text
 from healthfm_core.config import RunConfig
-from healthfm_core.data.sequences import STATIC, UNKNOWN_TIME, Sequences
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, Sequences
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.evaluation.subgroups import Groups, SubgroupRow, age_bands, subgroup_rows
 from healthfm_core.seeding import numpy_generator
@@ -54,7 +54,7 @@ def _of_site(
     vocabulary: Vocabulary,
     config: RunConfig,
     split: str | None,
-) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.str_]]]:
+) -> tuple[Int64, dict[str, Text]]:
     store = SiteStore.open(site.path)
     people = tokenize([store], vocabulary, config.tokens, split=split)
     index = np.int64([s.name for s in sites].index(site.name))
@@ -65,9 +65,7 @@ def _of_site(
     return key.astype(np.int64), labels
 
 
-def _told(
-    people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]
-) -> npt.NDArray[np.str_]:
+def _told(people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]) -> Text:
     """Return each subject's last static code of `domains`, without the domain; empty for none."""
     names = np.array(["", *vocabulary.codes], np.str_)
     first = vocabulary.n_codes - len(vocabulary.codes)
@@ -83,7 +81,7 @@ def _told(
     return np.array([name.partition("//")[2] for name in names[found]], np.str_)
 
 
-def _age_at_the_end(people: Sequences) -> npt.NDArray[np.float64]:
+def _age_at_the_end(people: Sequences) -> Float64:
     """Return years at the last item of each record, NaN where birth or any time is unknown."""
     last = people.offsets[1:] - 1
     known = (people.birth_us != UNKNOWN_TIME) & (np.diff(people.offsets) > 0)

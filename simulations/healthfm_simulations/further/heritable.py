@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Bool
 from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.tables import metric_rows
@@ -52,7 +52,7 @@ def heritable_rows(
     return rows
 
 
-def _planted(targets: tuple[str, ...], sites: Path) -> npt.NDArray[np.bool_]:
+def _planted(targets: tuple[str, ...], sites: Path) -> Bool:
     world = json.loads((sites / TRUTH / WORLD_FILE).read_text(encoding="utf-8"))
     known = zip(world["conditions"], world["score"], strict=True)
     planted = {condition for condition, score in known if score is not None}

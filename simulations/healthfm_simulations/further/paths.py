@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import US_PER_DAY
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import US_PER_DAY
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.smoothness import Happenings, SmoothnessRow, States, smoothness_row
 from healthfm_core.seeding import numpy_generator
@@ -21,8 +21,6 @@ from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.people import Present, everywhere
 from healthfm_simulations.scoring import Model
 from healthfm_simulations.sites import SimulatedSite
-
-Int64 = npt.NDArray[np.int64]
 
 QUIET: Final = 6
 ONSETS: Final = 3

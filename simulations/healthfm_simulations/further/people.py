@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import Batch
-from healthfm_core.data.loader import BatchLoader
-from healthfm_core.data.sequences import Sequences
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.models import HealthFM
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.tokenizer import tokenize
@@ -42,7 +42,7 @@ class Present:
     index: int
     sequences: Sequences
     loader: BatchLoader
-    key: npt.NDArray[np.int64]
+    key: Int64
 
     def batches(self, config: RunConfig) -> Iterator[Batch]:
         """Return the rows to ask at: every visit, or one visit of each person.

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from healthfm_core.arrays import Float32, Int32, Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch import US_PER_DAY
-from healthfm_core.data.segments import search
+from healthfm_core.data.batch.batch import US_PER_DAY
+from healthfm_core.data.batch.segments import search
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.horizons import horizon_task
 from healthfm_core.evaluation.physiology import Measured, ridge_probe
@@ -23,9 +24,6 @@ from healthfm_simulations.folds import Fold
 from healthfm_simulations.further.people import Present, present_at
 from healthfm_simulations.scoring import Model, judged_targets
 from healthfm_simulations.sites import SimulatedSite
-
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 
 STRENGTHS: Final = (1e-6, 1e-4, 1e-2, 1.0, 1e2)
 """Of the C that `evaluation.probe` can try: enough for 64 to 128 states and thousands of rows."""
@@ -49,7 +47,7 @@ class States:
 
     x: Float32
     subject: Int64
-    site: npt.NDArray[np.int32]
+    site: Int32
     next_days: Float32
     repeats: Float32
     followed_days: Float32

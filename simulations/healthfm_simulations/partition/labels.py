@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from healthfm_core.arrays import Float64, Int32, Int64
 
 MOST_OFFSET: Final = 3.0
 """No site's rate is shared down or up by more than e^3, a factor of 20."""
@@ -33,9 +32,7 @@ def shared_rate_offsets(
     return np.asarray(np.minimum(offsets, MOST_OFFSET))
 
 
-def shifted_assignment(
-    group: npt.NDArray[np.int64], n_sites: int, alpha: float, rng: np.random.Generator
-) -> npt.NDArray[np.int32]:
+def shifted_assignment(group: Int64, n_sites: int, alpha: float, rng: np.random.Generator) -> Int32:
     """Return each person's site such that the mix of `group` differs between the sites.
 
     Each group is dealt to the sites by its own Dirichlet(`alpha`) shares (Hsu et al. 2019): a small

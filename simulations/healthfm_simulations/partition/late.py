@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_core.data.events import ids, times_us
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import SPLIT_NAMES
-from healthfm_core.data.store import SiteStore, StoreWriter
-
-Int64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool, Int64
+from healthfm_core.data.store.events import ids, times_us
+from healthfm_core.data.store.schemas import SPLIT_NAMES
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
 
 DAY_US = 86_400_000_000
 

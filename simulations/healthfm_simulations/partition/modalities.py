@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Bool = npt.NDArray[np.bool_]
+from healthfm_core.arrays import Bool
 
 
 def crossed_absence(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from healthfm_core.arrays import Int32, Int64
 from healthfm_core.errors import ConfigError
-
-Int64 = npt.NDArray[np.int64]
 
 
 def site_sizes(
@@ -37,6 +35,6 @@ def site_sizes(
     return sizes + at_least
 
 
-def assign_sites(sizes: Int64, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+def assign_sites(sizes: Int64, rng: np.random.Generator) -> Int32:
     """Return each person's site index, in random order, with exactly ``sizes[s]`` at site s."""
     return rng.permutation(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes))

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from healthfm_core.arrays import Int32
 from healthfm_core.config.data import Modality
-from healthfm_core.data.layout import CODES_FILE
-from healthfm_core.data.schemas import SPLIT_NAMES
-from healthfm_core.data.store import SiteStore, StoreWriter
+from healthfm_core.data.store.schemas import SPLIT_NAMES
+from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.store_files import CODES_FILE
 
 
 def split_store(
     path: Path,
     folder: Path,
-    site: npt.NDArray[np.int32],
+    site: Int32,
     *,
     names: Sequence[str],
     modalities: Sequence[Collection[Modality] | None] | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import RunConfig
-from healthfm_core.data.store import SiteStore
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.secure.statistics_codec import (
     CODES,

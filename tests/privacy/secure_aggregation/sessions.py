@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from healthfm_core.arrays import ArrayDict
 from healthfm_core.privacy import secure_aggregation as secure
-
-Arrays = dict[str, np.ndarray]
 
 
 def terms(**change) -> secure.Terms:
@@ -26,7 +25,7 @@ class Session:
         self.server.sizes(sizes)
         self.signers = signers or {name: secure.SigningKey.generate() for name in names}
         self.sites: dict[str, secure.SiteSession] = {}
-        self.seen: list[Arrays] = []
+        self.seen: list[ArrayDict] = []
 
     def keys(self, gone: Collection[str] = ()) -> secure.KeyBook:
         for name, signer in self.signers.items():
@@ -43,7 +42,7 @@ class Session:
             self.sites[name], sealed = secure.share(self.remembered(name), book, {})
             self.server.take_shares(name, secure.SealedShares.from_json(sealed.to_json()))
 
-    def inputs(self, values: Mapping[str, Arrays], gone: Collection[str] = ()) -> None:
+    def inputs(self, values: Mapping[str, ArrayDict], gone: Collection[str] = ()) -> None:
         for name, box in self.server.mailboxes().items():
             if name in gone:
                 continue
@@ -53,7 +52,7 @@ class Session:
             self.seen.append({key: array.copy() for key, array in arrays.items()})
             self.server.fold(name, arrays)
 
-    def open(self, gone: Collection[str] = ()) -> Arrays:
+    def open(self, gone: Collection[str] = ()) -> ArrayDict:
         request = self.server.request()
         for name in request.survivors:
             if name in gone:
@@ -69,7 +68,7 @@ class Session:
         return secure.SiteSession.from_json(self.sites[name].to_json())
 
 
-def run(values: Mapping[str, Arrays], given: secure.Terms, gone=((), (), (), ())) -> Arrays:
+def run(values: Mapping[str, ArrayDict], given: secure.Terms, gone=((), (), (), ())) -> ArrayDict:
     """Return the opened sums; `gone` says who has left by each of the four exchanges."""
     first = next(iter(values.values()))
     sizes = {name: (array.size, array.dtype.name) for name, array in first.items()}
@@ -80,7 +79,7 @@ def run(values: Mapping[str, Arrays], given: secure.Terms, gone=((), (), (), ())
     return session.open(gone[3])
 
 
-def random_values(names, rng: np.random.Generator, size: int = 5) -> dict[str, Arrays]:
+def random_values(names, rng: np.random.Generator, size: int = 5) -> dict[str, ArrayDict]:
     """Uniform arrays of both rings."""
     return {
         name: {
@@ -91,7 +90,7 @@ def random_values(names, rng: np.random.Generator, size: int = 5) -> dict[str, A
     }
 
 
-def total(values: Mapping[str, Arrays], of: Collection[str]) -> Arrays:
+def total(values: Mapping[str, ArrayDict], of: Collection[str]) -> ArrayDict:
     """The plain sums in the ring."""
     first = next(iter(values.values()))
     return {

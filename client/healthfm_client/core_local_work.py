@@ -1,0 +1,63 @@
+"""The real local work: stores, statistics, tokens and training of `healthfm_core`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from healthfm_client.local_work import StoreSpec
+from healthfm_core import training
+from healthfm_core.arrays import ArrayDict, Float32
+from healthfm_core.config.privacy import PrivacyConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.tokens.statistics import site_statistics
+from healthfm_core.tokens.tokenizer import coverage
+
+
+class CoreWork:
+    """`LocalWork` as a site really does it."""
+
+    def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
+        """Return the modalities the stores hold and their number of subjects.
+
+        Raises:
+            StoreError: A store is missing, half-written or not MEDS (HF-2xx).
+        """
+        opened = _open(stores)
+        held = frozenset[str]().union(*(store.modalities for store in opened))
+        return held, sum(len(store.subjects()) for store in opened)
+
+    def statistics(
+        self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
+    ) -> ArrayDict:
+        """Return counts over k and mergeable sketches of the training people."""
+        return dict(site_statistics(_open(stores), tokens, task=task).to_arrays())
+
+    def load(self, stores: Sequence[StoreSpec], study: Study) -> training.SiteData:
+        """Return the stores' people tokenised by the study's vocabulary."""
+        return training.SiteData.load(_open(stores), study)
+
+    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
+        """Return how much of the site's record the study's vocabulary covers."""
+        return coverage(_open(stores), study.vocabulary, domains=study.config.tokens.domains)
+
+    def train_round(
+        self,
+        parameters: Mapping[str, Float32],
+        data: Any,
+        study: Study,
+        order: RoundOrder,
+        private: training.PrivacyPlan | None = None,
+    ) -> RoundResult:
+        """Train from `parameters` and return the update."""
+        return training.train_round(parameters, data, study, order, private)
+
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> training.PrivacyPlan:
+        """Return the noise, sampling rate and steps of the study's private rounds."""
+        return training.plan_privacy(data.train, study, config)
+
+
+def _open(stores: Sequence[StoreSpec]) -> list[SiteStore]:
+    return [SiteStore.open(spec.path, modalities=spec.modalities) for spec in stores]

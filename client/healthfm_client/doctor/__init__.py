@@ -1,0 +1,1 @@
+"""What ``doctor`` checks: this machine, the site's own files and data, and the connection."""

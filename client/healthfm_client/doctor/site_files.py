@@ -1,0 +1,101 @@
+"""The site's own files: keys, kit, certificate, policy, log; and its data by modality."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from healthfm_client.doctor.findings import Finding, passed
+from healthfm_client.runtime.certificate_renewal import renews_from
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site_store.description.facts import describe
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
+from healthfm_core.trust.site_keys import SiteKeys
+
+LATE_DAYS: Final = 7
+"""A certificate that has not renewed itself for so long is told of."""
+
+
+def enrolment(home: SiteHome) -> Iterator[Finding]:
+    """Yield what is known of keys, kit and certificate.
+
+    Raises:
+        TrustError: A key, the kit or the certificate cannot be used (HF-8xx).
+    """
+    SiteKeys.load(home.keys)
+    yield passed("keys", f"three private keys in {home.keys}, readable by their owner only")
+    kit = home.kit()
+    yield passed("kit", f"{kit.site} in the study {kit.study}, node {kit.node_id}, {kit.url}")
+    yield passed("root", kit.root_fingerprint)
+    yield passed("signer", kit.signer_fingerprint)
+    check_valid_now(kit.certificate, where="certificate")
+    until = kit.certificate.not_valid_after_utc
+    left = (until - now_utc()).days
+    seen = f"until {until:%Y-%m-%d}, {left} days"
+    if left < RENEWED_DAYS - LATE_DAYS:
+        do = "it renews itself while joined; else send the coordinator request.zip for a new kit"
+        yield Finding("certificate", "warn", seen, do)
+    else:
+        yield passed("certificate", f"{seen}; renews itself from {renews_from(kit):%Y-%m-%d} on")
+
+
+def log(home: SiteHome) -> Iterator[Finding]:
+    """Yield whether the record of what left is whole.
+
+    Raises:
+        TrustError: It was changed (HF-822).
+    """
+    yield passed("log", f"{home.log().verify()} lines, none changed")
+
+
+def policy(home: SiteHome) -> Iterator[Finding]:
+    """Yield what the site permits.
+
+    Raises:
+        ConfigError: The policy cannot be used (HF-1xx).
+    """
+    found = SitePolicy.read(home.policy)
+    approval = "each run is approved by a person" if found.require_approval else "runs need nobody"
+    hours = "in its hours only" if found.hours else "at any hour"
+    floor = f"only runs that promise {', '.join(found.privacy_floor)}"
+    floor = floor if found.privacy_floor else "no privacy floor"
+    yield passed("policy", f"{', '.join(found.modalities)}; {approval}; {floor}; {hours}")
+    yield passed("policy", f"no count under {found.k_min}; {found.min_cohort} people at the least")
+    mode = home.policy.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding("policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}")
+    if home.state() != "open":
+        yield Finding("state", "warn", home.state(), "healthfm-client resume, to go on")
+
+
+def data(home: SiteHome) -> Iterator[Finding]:
+    """Yield what each modality has to offer, counts under the site's k withheld.
+
+    Raises:
+        ConfigError: ``join.yaml`` or the policy cannot be used (HF-1xx).
+        StoreError: A store cannot be used (HF-2xx).
+        PolicyError: The policy permits nothing of it (HF-501), or too few people (HF-501).
+    """
+    rules = SitePolicy.read(home.policy)
+    held, people = set[str](), 0
+    for choice in home.settings().stores:
+        allowed = rules.permitted(choice.modalities)
+        for path in stores_below(choice.path):
+            store = SiteStore.open(path, modalities=allowed)
+            people += len(store.subjects())
+            held |= {modality.partition("/")[0] for modality in store.modalities}
+            yield from _of_store(store, path.name, rules.k_min)
+    for modality in [name for name in rules.modalities if name not in held]:
+        yield Finding(modality, "warn", "no data", "ingest some, if this site has any")
+    rules.check_cohort(people)
+
+
+def _of_store(store: SiteStore, name: str, k: int) -> Iterator[Finding]:
+    for modality, facts in describe(store, k)["modalities"].items():
+        people = facts["subjects"]
+        shown = f"fewer than {k}" if people is None else f"{people:,}"
+        yield passed(modality, f"{name}: {shown} people")

@@ -1,0 +1,149 @@
+"""What the OMOP vocabulary tables say of concepts: codes, descriptions and what is above them.
+
+The tables are optional. Without CONCEPT a concept is ``OMOP//<concept_id>``, which meets no code of
+a site that has it. From Athena they come tab-separated, whatever their suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from healthfm_client.ingest.codes.distinct_codes import SEPARATOR, tidy
+from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, files_of, want_columns
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.schemas import CODES
+
+
+class Concepts:
+    """The concepts of a CDM.
+
+    Args:
+        folder: Where ``concept``, ``concept_ancestor`` and ``concept_relationship`` lie.
+        encoding: Of text files.
+
+    Raises:
+        IngestError: HF-303, HF-307.
+    """
+
+    def __init__(self, folder: Path, encoding: str) -> None:
+        self._folder = folder
+        self._encoding = encoding
+        table = self._read("concept", ("concept_id", "vocabulary_id", "concept_code"))
+        order = np.argsort(_numbers(table, "concept_id"), kind="stable")
+        self._ids = _numbers(table, "concept_id")[order]
+        names = [table[name].fill_null("") for name in ("vocabulary_id", "concept_code")]
+        joined = pc.binary_join_element_wise(*names, SEPARATOR)
+        self._names = joined.take(pa.array(order)).combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def code(self, concept_id: int) -> str:
+        """Return ``VOCABULARY//CODE``, or ``OMOP//<concept_id>`` where it is not known."""
+        at = int(np.searchsorted(self._ids, concept_id))
+        known = at < len(self._ids) and self._ids[at] == concept_id
+        return tidy(self._names[at].as_py()) if known else f"OMOP{SEPARATOR}{concept_id}"
+
+    def described(self, names: Sequence[str]) -> pa.Table:
+        """Return MEDS's table of codes: description and parents of `names` and of all above them.
+
+        A code that has a unit or an answer behind it has the code without it as its parent.
+        """
+        parents = {name: [base] for name in names if (base := bare(name)) != name}
+        wanted = sorted({bare(name) for name in names})
+        ids = self._ids_of(wanted)
+        above = self._above(ids)
+        known = np.unique(np.concatenate([ids, *above]))
+        for child, parent in zip(*above, strict=True):
+            parents.setdefault(self.code(int(child)), []).append(self.code(int(parent)))
+        described = self._descriptions(known)
+        codes = sorted({*names, *described, *(p for of in parents.values() for p in of)})
+        return pa.table(
+            {
+                "code": pa.array(codes, pa.string()),
+                "description": pa.array([described.get(code) for code in codes], pa.string()),
+                "parent_codes": pa.array(
+                    [sorted(set(parents[c])) if c in parents else None for c in codes],
+                    pa.list_(pa.string()),
+                ),
+            },
+            schema=CODES,
+        )
+
+    def _ids_of(self, names: Sequence[str]) -> Int64:
+        at = pc.index_in(self._names, pa.array(list(names), pa.string()))
+        return self._ids[np.asarray(at.is_valid().to_numpy(zero_copy_only=False), np.bool_)]
+
+    def _above(self, ids: Int64) -> tuple[Int64, Int64]:
+        """Return (child, parent) of every step from `ids` upwards."""
+        child, parent = self._edges()
+        steps: tuple[list[Int64], list[Int64]] = ([], [])
+        seen, new = ids, ids
+        while len(new):
+            rows = np.isin(child, new)
+            steps[0].append(child[rows])
+            steps[1].append(parent[rows])
+            new = np.setdiff1d(parent[rows], seen)
+            seen = np.union1d(seen, new)
+        empty = np.zeros(0, np.int64)
+        return np.concatenate([*steps[0], empty]), np.concatenate([*steps[1], empty])
+
+    def _edges(self) -> tuple[Int64, Int64]:
+        nearest = "TRY_CAST({min_levels_of_separation} AS INTEGER) = 1"
+        columns = ("descendant_concept_id", "ancestor_concept_id", "min_levels_of_separation")
+        table = self._read("concept_ancestor", columns, nearest)
+        if not table.num_rows:
+            columns = ("concept_id_1", "concept_id_2", "relationship_id")
+            table = self._read("concept_relationship", columns, "{relationship_id} = 'Is a'")
+        child, parent = (_numbers(table, name) for name in columns[:2])
+        known = np.isin(child, self._ids) & np.isin(parent, self._ids) & (child != parent)
+        return child[known], parent[known]
+
+    def _descriptions(self, ids: Int64) -> dict[str, str]:
+        table = self._read("concept", ("concept_id", "concept_name"))
+        rows = table.filter(pc.is_in(table["concept_id"], pa.array(ids)))
+        pairs = zip(_numbers(rows, "concept_id"), rows["concept_name"].to_pylist(), strict=True)
+        return {self.code(int(at)): tidy(name) for at, name in pairs if name}
+
+    def _read(self, table: str, columns: Sequence[str], where: str = "TRUE") -> pa.Table:
+        """Return columns of all files of a table, ids as integers; rows without one left out."""
+        door, tables = Door(), []
+        for path in files_of(self._folder, table):
+            file = TableFile(path, self._encoding)
+            want_columns(file, columns)
+            chosen = ", ".join(f"{_cast(file, name)} AS {name}" for name in columns)
+            condition = where.format(**{name: file.column(name) for name in columns})
+            some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
+            tables.append(
+                door.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
+            )
+        kinds = pa.schema([(name, _kind(name)) for name in columns])
+        tables = [t.cast(kinds) for t in tables if t.num_rows]
+        return pa.concat_tables(tables) if tables else kinds.empty_table()
+
+
+def bare(name: str) -> str:
+    """Return a code without its unit or answer: its first two parts."""
+    return SEPARATOR.join(name.split(SEPARATOR)[:2])
+
+
+def _is_id(name: str) -> bool:
+    return name.endswith(("_id", "_id_1", "_id_2")) and "concept_id" in name
+
+
+def _cast(file: TableFile, name: str) -> str:
+    kind = "BIGINT" if _is_id(name) else "VARCHAR"
+    return f"TRY_CAST({file.column(name)} AS {kind})"
+
+
+def _kind(name: str) -> pa.DataType:
+    return pa.int64() if _is_id(name) else pa.string()
+
+
+def _numbers(table: pa.Table, name: str) -> Int64:
+    return np.asarray(table[name].fill_null(0).to_numpy(), np.int64)

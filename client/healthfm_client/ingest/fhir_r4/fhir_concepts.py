@@ -1,0 +1,87 @@
+"""What FHIR's concepts and quantities are called in a store: ``VOCABULARY//CODE``, and texts."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from healthfm_client.ingest.codes.distinct_codes import joined, tidy
+from healthfm_client.ingest.codes.molar_units import lab_of
+from healthfm_client.ingest.fhir_r4.fhir_types import (
+    VOCABULARIES,
+    Coding,
+    Component,
+    Concept,
+    Resource,
+)
+
+
+def code_of(concept: Concept | None) -> str | None:
+    """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
+    if concept is None:
+        return None
+    best = _best(concept)
+    if best is None:
+        return joined("TEXT", tidy(concept.text)) if concept.text else None
+    return _named(best.system or "", best.code or "")
+
+
+def text_of(concept: Concept | None) -> str:
+    """Return what a code of a known system is called, '' where nobody says."""
+    best = None if concept is None else _best(concept)
+    known = best is not None and best.system in VOCABULARIES
+    return tidy(best.display) if best is not None and known and best.display else ""
+
+
+def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
+    """Return (code with its unit or answer behind it, number)."""
+    quantity = one.valueQuantity
+    if quantity is not None and quantity.value is not None:
+        named, factor, offset = measured(code, quantity.code or quantity.unit)
+        return named, quantity.value * factor + offset
+    if one.valueCodeableConcept is not None:
+        answer = code_of(one.valueCodeableConcept)
+        return joined(code, (answer or "").replace("//", ":")), None
+    if one.valueInteger is not None:
+        return code, float(one.valueInteger) if abs(one.valueInteger) < 2**63 else float("inf")
+    if one.valueBoolean is not None:
+        return joined(code, "true" if one.valueBoolean else "false"), None
+    return code, None
+
+
+@lru_cache(1 << 16)
+def measured(code: str, unit: str | None) -> tuple[str, float, float]:
+    """Return the code with its unit behind it, and the factor and offset of its numbers."""
+    test, its = lab_of(code, unit)
+    return joined(test, its.name), its.factor, its.offset
+
+
+def called(code: str, named: str, one: Resource | Component) -> dict[str, str]:
+    """Return what an observation's code means, and with its answer where that is a code too.
+
+    Args:
+        code: Of the observation.
+        named: As `answered` gives it.
+        one: The observation, or its component.
+    """
+    if not named.startswith(code):  # the code of another measure of the same
+        return {}
+    text, answer = text_of(one.code), text_of(one.valueCodeableConcept)
+    return {code: text} | {named: f"{text}: {answer}" if text and answer else text}
+
+
+def _best(concept: Concept) -> Coding | None:
+    """Return the first coding of a known system, or the first."""
+    first = None
+    for coding in concept.coding:
+        if coding.code:
+            if coding.system in VOCABULARIES:
+                return coding
+            first = first or coding
+    return first
+
+
+@lru_cache(1 << 18)
+def _named(system: str, code: str) -> str:
+    vocabulary = VOCABULARIES.get(system) or re.split(r"[/:]", system.rstrip("/"))[-1] or "FHIR"
+    return joined(tidy(vocabulary), tidy(code))

@@ -1,0 +1,106 @@
+"""What a reader is: a name, how it knows its source, its options, and the sites it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
+from healthfm_core.data.store.event_stream import EventStream
+from healthfm_core.data.store.genetics import DECLARED_Z
+
+
+class ReaderOptions(Schema):
+    """Options every reader has; a reader adds its own as fields, which become flags."""
+
+    today: date | None = Field(None, description="what is dated later is set aside [today, UTC]")
+    subjects: Path | None = Field(None, description="table of the source's ids and subject_id")
+    key: Path | None = Field(
+        None, description="file of the site's key, made if absent: ids become keyed hashes"
+    )
+    codes: Path | None = Field(
+        None, description="what is above a code: table of code and parent, or MEDS's codes.parquet"
+    )
+
+    @property
+    def now_us(self) -> int:
+        """The end of `today` in µs since 1970."""
+        day = self.today or datetime.now(UTC).date()
+        return int(datetime.combine(day, time.max, UTC).timestamp() * 1_000_000)
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that a source says of one site; any part may be absent.
+
+    Attributes:
+        name: The site; None where the source is one site, whose store is then the output folder.
+        events: MEDS columns, rows in any order.
+        stream: Events that need not fit in memory; scores may come beside them, `events` not.
+        wearables: Device → rows of `schemas.WEARABLE`.
+        scores: subject_id, score, z.
+        normalisation: How the scores came to be z (see `healthfm_core.data.store.genetics`).
+        labels: Task → MEDS label table.
+        splits: MEDS's subject_splits; None is the keyed hash.
+        codes: MEDS's code metadata.
+        rejected: Reason → rows set aside.
+        title: The store's own name; None is `name`, or the output folder's.
+    """
+
+    name: str | None
+    events: pa.Table | None = None
+    stream: EventStream | None = None
+    wearables: Mapping[str, pa.Table] = field(default_factory=dict)
+    scores: pa.Table | None = None
+    normalisation: str = DECLARED_Z
+    labels: Mapping[str, pa.Table] = field(default_factory=dict)
+    splits: pa.Table | None = None
+    codes: pa.Table | None = None
+    rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class BySite:
+    """Events of several sites in one stream, with a column that says whose each is.
+
+    Attributes:
+        stream: MEDS columns and `column`.
+        column: The site, integer or text.
+        labels: Task → MEDS label table of anyone.
+        splits: MEDS's subject_splits of anyone; None is the keyed hash.
+    """
+
+    stream: EventStream
+    column: str
+    labels: Mapping[str, pa.Table] = field(default_factory=dict)
+    splits: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of source.
+
+    Attributes:
+        name: As in ``ingest NAME PATH``.
+        summary: One line for ``--help``.
+        options: Its options, all with a default.
+        links: Whether it turns ids into subject_ids itself; for others, whose ids are integers,
+            the pipeline does.
+        sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
+        read: (path, options) → the sites, one at a time, or several in one stream; raises
+            `IngestError`.
+    """
+
+    name: str
+    summary: str
+    sniff: Callable[[Path], bool]
+    read: Callable[[Path, Any], Iterator[Site] | Iterator[BySite] | Iterator[Site | BySite]]
+    options: type[ReaderOptions] = ReaderOptions
+    links: bool = False

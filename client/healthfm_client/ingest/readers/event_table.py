@@ -1,0 +1,177 @@
+"""Tables of events with a site column, as a warehouse exports them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from healthfm_client.ingest.reader_interface import BySite, Reader, ReaderOptions, Site
+from healthfm_client.ingest.tables.parquet_columns import (
+    Kind,
+    check_columns,
+    has_columns,
+    read_batches,
+    read_columns,
+    refuse_empty,
+    refuse_nulls,
+    rows_of,
+    schema_of,
+)
+from healthfm_core.data.store.event_stream import EventStream, Part
+from healthfm_core.data.store.events import ids, set_aside
+from healthfm_core.data.store.schemas import EVENTS, conform, is_text
+
+COLUMNS: Final = {
+    "subject_id": Kind.INTEGER,
+    "time": Kind.TIME,
+    "code": Kind.TEXT,
+    "numeric_value": Kind.NUMBER,
+}
+_LABEL_COLUMNS: Final = {
+    "subject_id": Kind.INTEGER,
+    "prediction_time": Kind.TIME,
+    "boolean_value": Kind.FLAG,
+}
+_SPLIT_COLUMNS: Final = {"subject_id": Kind.INTEGER, "split": Kind.TEXT}
+
+
+class EventTableOptions(ReaderOptions):
+    """Options of ``event_table``."""
+
+    site_column: str = Field("site", description="column of the site, integer or text; '' is none")
+    labels: tuple[Path, ...] = Field((), description="Parquet label tables; the file is the task")
+    splits: Path | None = Field(None, description="Parquet with subject_id and split")
+
+
+def event_files(path: Path) -> list[Path]:
+    """Return the file itself, or a folder's ``events.parquet``, or all Parquet files in it."""
+    if not path.is_dir():
+        return [path]
+    one = path / "events.parquet"
+    return [one] if one.is_file() else sorted(path.glob("*.parquet"))
+
+
+def read_events(path: Path, site_column: str = "site") -> pa.Table:
+    """Return the events (MEDS types) and, unless the name is empty, the site column.
+
+    Raises:
+        IngestError: HF-301, HF-303, HF-305 to HF-308.
+    """
+    tables = []
+    for file in event_files(path):
+        site = {site_column: _site_kind(file, site_column)} if site_column else {}
+        table = read_columns(file, COLUMNS | site, {"text_value": Kind.TEXT})
+        refuse_nulls(table, ["subject_id", *site], file.name)
+        table = table.set_column(
+            table.column_names.index("numeric_value"),
+            "numeric_value",
+            table["numeric_value"].cast(pa.float32(), safe=False),
+        )
+        tables.append(table)
+    if not tables:
+        refuse_empty(pa.table({}), path.name)
+    table = pa.concat_tables(tables, promote_options="permissive")
+    refuse_empty(table, path.name)
+    return table
+
+
+def _site_kind(file: Path, name: str) -> Kind:
+    schema = schema_of(file)
+    if schema is None or schema.names.count(name) != 1:
+        return Kind.INTEGER
+    return Kind.TEXT if is_text(schema.field(name).type) else Kind.INTEGER
+
+
+def event_site(
+    name: str | None,
+    events: pa.Table,
+    *,
+    now_us: int,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    labels: Mapping[str, pa.Table] | None = None,
+    splits: pa.Table | None = None,
+) -> Site:
+    """Return a site of its events: what cannot be true set aside, labels and splits its own.
+
+    Args:
+        name: The site.
+        events: Its events in any order, MEDS types (codes may be a dictionary).
+        now_us: What is later than it is set aside.
+        limits: See `healthfm_core.data.store.events.set_aside`.
+        labels: Task → labels of any sites' people.
+        splits: Splits of any sites' people.
+    """
+    kept, rejected = set_aside(_with_text(events), now_us=now_us, limits=limits)
+    refuse_empty(kept, name or "events")
+    subjects = ids(kept)
+    return Site(
+        name=name,
+        events=conform(kept, EVENTS, name or "events"),
+        labels={task: rows_of(table, subjects) for task, table in (labels or {}).items()},
+        splits=None if splits is None else rows_of(splits, subjects),
+        rejected=rejected,
+    )
+
+
+def _with_text(events: pa.Table) -> pa.Table:
+    if "text_value" in events.column_names:
+        return events
+    return events.append_column("text_value", pa.nulls(events.num_rows, pa.large_string()))
+
+
+def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
+    """Return the events as a stream, a part per file.
+
+    Raises:
+        IngestError: HF-301, HF-303, HF-307, HF-308, and while it is read HF-305 and HF-303.
+    """
+    parts = []
+    for file in event_files(path):
+        site = {site_column: _site_kind(file, site_column)} if site_column else {}
+        check_columns(file, COLUMNS | site, {"text_value": Kind.TEXT})
+        parts.append(Part(file.name, pq.read_metadata(file).num_rows, partial(_tables, file, site)))
+    if not sum(part.rows for part in parts):
+        refuse_empty(pa.table({}), path.name)
+    return EventStream(tuple(parts), now_us)
+
+
+def _tables(file: Path, site: dict[str, Kind]) -> Iterator[pa.Table]:
+    texts = {"text_value": Kind.TEXT}
+    for table in read_batches(file, COLUMNS | site, texts, coded=("code", *texts)):
+        refuse_nulls(table, ["subject_id", *site], file.name)
+        at = table.column_names.index("numeric_value")
+        number = table["numeric_value"].cast(pa.float32(), safe=False)
+        yield table.set_column(at, "numeric_value", number)
+
+
+def read(path: Path, options: EventTableOptions) -> Iterator[Site | BySite]:
+    """Yield the sites of an event table."""
+    stream = stream_events(path, options.site_column, options.now_us)
+    labels = {file.stem: read_columns(file, _LABEL_COLUMNS) for file in options.labels}
+    splits = None if options.splits is None else read_columns(options.splits, _SPLIT_COLUMNS)
+    if options.site_column:
+        yield BySite(stream, options.site_column, labels, splits)
+    else:
+        yield Site(name=None, stream=stream, labels=labels, splits=splits)
+
+
+def sniff(path: Path) -> bool:
+    """Whether there are Parquet events here and no stays, which a preset reads too."""
+    files = event_files(path)
+    beside = path.is_dir() and ((path / "stays.parquet").exists() or (path / "metadata").exists())
+    return not beside and bool(files) and all(has_columns(file, COLUMNS) for file in files)
+
+
+READER = Reader(
+    name="event_table",
+    summary="Parquet: subject_id, time, code, numeric_value, site",
+    sniff=sniff,
+    read=read,
+    options=EventTableOptions,
+)

@@ -1,0 +1,462 @@
+"""FHIR R4: a bulk export (ndjson) or bundles, compressed or not.
+
+Patient, Encounter, Condition, Observation with components, MedicationRequest and
+MedicationAdministration, Procedure, Immunization and DiagnosticReport become events; other types
+are passed over. Codes bear the names of OMOP's vocabularies. What was entered in error, refuted or
+not done is set aside, as is what cannot be read, with its place in the file and nothing of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator
+
+from healthfm_client.ingest.codes.distinct_codes import as_float32, joined, tidy
+from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
+from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
+from healthfm_client.ingest.fhir_r4.fhir_files import (
+    BLANK,
+    Piece,
+    blocks,
+    decoded,
+    entries,
+    files_below,
+    id_of,
+    is_lines,
+    lines,
+    opened,
+    pieces_of,
+)
+from healthfm_client.ingest.fhir_r4.fhir_types import (
+    CONTAINED,
+    NOT_SO,
+    VISITS,
+    Concept,
+    Period,
+    Reference,
+    Resource,
+)
+from healthfm_client.ingest.process_pool import SideBySide
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.subject_linking import linked, site_key
+from healthfm_client.ingest.tables.local_time import clock_us, known_zone
+from healthfm_client.ingest.tables.parquet_columns import refuse_empty
+from healthfm_core.arrays import Int64, UInt8
+from healthfm_core.data.store.event_stream import Aside, EventStream, Found, Part, Texts
+from healthfm_core.data.store.schemas import CODES
+from healthfm_core.errors import IngestError
+
+ROWS_AT_ONCE: Final = 200_000
+_EVENT_BYTES: Final = 1000
+_NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
+_SEX: Final = {"male": "M", "female": "F"}
+_DAY_US: Final = 86_400 * 1_000_000
+Pieces: TypeAlias = SideBySide[Piece, tuple[int, list[Found]]]
+
+
+class FhirOptions(ReaderOptions):
+    """Options of ``fhir``."""
+
+    time_zone: str | None = Field(
+        None, description="the site's zone (IANA) for times with an offset [as they are written]"
+    )
+
+    workers: int = Field(1, ge=1, description="processes that parse the files side by side")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else known_zone(name)
+
+
+@dataclass
+class Rows:
+    """Events as they are found, and what was set aside, column by column.
+
+    `place` is that of the line or entry they are of, in its file or piece; those of `plain` come in
+    between the others, by their places from `before` on.
+    """
+
+    subject: list[str] = field(default_factory=list)
+    time: list[int | None] = field(default_factory=list)
+    code: list[str | None] = field(default_factory=list)
+    value: list[float | None] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    set_aside: int = 0
+    place: int = 0
+    plain: Plain | None = None
+    before: int = 0
+
+    def put_aside(self, reason: str, kind: str) -> None:
+        """Note a resource that gives no event: its place in the file, and its type."""
+        self.aside.setdefault(reason, []).append((self.place, kind))
+        self.set_aside += 1
+
+    def add(
+        self, subject: str, time: int | None, code: str | None, value: float | None = None
+    ) -> None:
+        """Add an event."""
+        self.subject.append(subject)
+        self.time.append(time)
+        self.code.append(code)
+        self.value.append(value)
+        self.places.append(self.place)
+
+    def call(self, texts: dict[str, str]) -> None:
+        """Note what codes are called; what was said first stays."""
+        for code, text in texts.items():
+            self.texts.setdefault(code, text)
+
+    def tables(self, options: FhirOptions, where: str) -> Iterator[Found]:
+        """Yield what there is."""
+        yield Texts(self.texts)
+        for reason, found in sorted(self.aside.items()):
+            places = {
+                "file": [where] * len(found),
+                "number": pa.array([number for number, _ in found], pa.int64()),
+                "resource": pa.array([kind for _, kind in found], pa.string()),
+            }
+            yield Aside(reason, pa.table(places))
+        parts = [self._events()] if self.subject else []
+        if self.plain is not None:
+            parts.append(_plain_events(self.plain, self.before))
+        if parts:
+            events = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+            if len(parts) > 1:
+                order = np.argsort(events["place"].to_numpy(), kind="stable")
+                events = events.take(pa.array(order))
+            subject = linked(events["subject_id"], options, where)
+            at = events.column_names.index("subject_id")
+            yield events.set_column(at, "subject_id", subject).drop_columns(["place"])
+
+    def _events(self) -> pa.Table:
+        value = np.array([np.nan if v is None else v for v in self.value], np.float64)
+        absent = np.array([v is None for v in self.value], np.bool_)
+        return pa.table(
+            {
+                "subject_id": pa.array(self.subject, pa.string()),
+                "time": pa.array(self.time, pa.timestamp("us")),
+                "code": pa.array(self.code, pa.string()).dictionary_encode(),
+                "numeric_value": pa.array(as_float32(value), mask=absent),
+                "place": pa.array(self.places, pa.int64()),
+            }
+        )
+
+
+def _plain_events(plain: Plain, before: int) -> pa.Table:
+    return pa.table(
+        {
+            "subject_id": plain.subject,
+            "time": pa.array(plain.time, pa.timestamp("us")),
+            "code": plain.code,
+            "numeric_value": pa.array(as_float32(plain.value), mask=plain.absent),
+            "place": plain.line + before,
+        }
+    )
+
+
+def read(path: Path, options: FhirOptions) -> Iterator[Site]:
+    """Yield the export as one site."""
+    files = files_below(path)
+    refuse_empty(pa.table({"file": [file.name for file in files]}), path.name)
+    if options.key is not None:
+        site_key(options.key)  # made once, and not by every process
+    drugs = _medications(files)
+    pieces = [piece for file in files for piece in pieces_of(file)]
+    work = partial(_parsed, options=options, drugs=drugs)
+    with SideBySide(work, pieces, options.workers) as done:
+        parts = tuple(_parts(files, pieces, done, options, drugs))
+        yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
+
+
+def _parts(
+    files: list[Path],
+    pieces: list[Piece],
+    done: Pieces,
+    options: FhirOptions,
+    drugs: dict[str, Concept],
+) -> Iterator[Part]:
+    at = 0
+    for file in files:
+        own = range(at, at + sum(piece.file == file for piece in pieces[at:]))
+        at = own.stop
+        tables = partial(_part, done, own)
+        if not own:
+            tables = partial(_compressed, file, options, drugs)
+        rows = max(1, file.stat().st_size // _EVENT_BYTES)
+        yield Part(f"{file.parent.name}/{file.name}", rows, tables)
+
+
+def _medications(files: Iterable[Path]) -> dict[str, Concept]:
+    """Return the code of each Medication of a bulk export, by its id."""
+    found: dict[str, Concept] = {}
+    for file in files:
+        if file.name.lower().startswith("medication.") and is_lines(file):
+            for one in lines(file):
+                if one is not None and one.id and one.code:
+                    found[one.id] = one.code
+    return found
+
+
+def _parsed(
+    piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
+) -> tuple[int, list[Found]]:
+    """Return how many lines or entries a piece has, and what is in them."""
+    found: list[Found] = []
+    places = 0
+    for rows in _rows(piece, options.time_zone, drugs):
+        found += rows.tables(options, piece.file.name)
+        places = rows.place
+    return places, found
+
+
+def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[Rows]:
+    """Yield what is in a piece, so many rows at a time; places are counted from 1."""
+    if is_lines(piece.file):
+        before = 0
+        for block in blocks(piece):
+            ends = line_ends(block)
+            for first in range(0, len(ends), ROWS_AT_ONCE):
+                start = ends[first - 1] if first else 0
+                own = ends[first : first + ROWS_AT_ONCE] - start
+                rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
+                before = rows.place
+                yield rows
+        return
+    rows = Rows(place=-1)
+    for one in entries(piece.file, drugs := dict(drugs)):
+        rows.place += 1
+        _read(one, rows, zone, drugs)
+        if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
+            yield rows
+            rows = Rows(place=rows.place)
+    yield rows
+
+
+def _of_lines(
+    block: UInt8, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
+) -> Rows:
+    """Return what is in a block of lines, of which there are so many before."""
+    plain = plain_observations(block, ends, zone)
+    rows = Rows(plain=plain, before=before + 1)
+    others = np.ones(len(ends), np.bool_)
+    said = deque(plain.said if plain is not None else ())
+    if plain is not None:
+        others[plain.line] = False
+    for line in np.flatnonzero(others).tolist():
+        while said and said[0].line < line:
+            rows.call(said.popleft().texts)
+        rows.place = before + line + 1
+        start = ends[line - 1] if line else 0
+        _read(decoded(block[start : ends[line]].tobytes()), rows, zone, drugs)
+    for one in said:
+        rows.call(one.texts)
+    rows.place = before + len(ends)
+    return rows
+
+
+def _read(one: Resource | None, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> None:
+    """Add what a line or entry says."""
+    if one is None:
+        rows.put_aside("not_fhir", "unknown")
+    elif one is not BLANK and (reason := _events(one, rows, zone, drugs)):
+        rows.put_aside(reason, one.resourceType)
+
+
+def _part(pieces: Pieces, own: range) -> Iterator[Found]:
+    """Yield what is in the pieces of a file, places counted from its beginning."""
+    before = 0
+    for count, found in pieces.results(own):
+        for one in found:
+            yield _behind(one, before) if isinstance(one, Aside) and before else one
+        before += count
+
+
+def _behind(aside: Aside, before: int) -> Aside:
+    at = aside.rows.column_names.index("number")
+    return Aside(aside.reason, aside.rows.set_column(at, "number", pc.add(aside.rows[at], before)))
+
+
+def _compressed(file: Path, options: FhirOptions, drugs: dict[str, Concept]) -> Iterator[Found]:
+    """Yield what is in compressed lines, which are read from their beginning, as they come."""
+    for rows in _rows(Piece(file), options.time_zone, drugs):
+        yield from rows.tables(options, file.name)
+
+
+def _subject(one: Resource) -> str:
+    reference: Reference | None = one.subject or one.patient
+    return id_of(reference.reference) if reference is not None else ""
+
+
+def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> str:
+    """Add a resource's events; return why there is none, or ''."""
+    make = _MAKERS.get(one.resourceType)
+    if make is None:
+        return "" if one.resourceType else "not_fhir"
+    subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
+    if not subject:
+        return "no_subject"
+    said = one.verificationStatus
+    if one.status in NOT_SO or (said and any(coding.code in NOT_SO for coding in said.coding)):
+        return "not_so"
+    if one.intent in _NOT_ORDERED:
+        return "not_ordered"
+    return make(one, subject, rows, zone, drugs)
+
+
+def _patient(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    born, died = clock_us(one.birthDate, zone), clock_us(one.deceasedDateTime, zone)
+    if born is not None:
+        rows.add(subject, born, "MEDS_BIRTH")
+    if one.gender:
+        rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
+    if died is not None:
+        rows.add(subject, died, "MEDS_DEATH")
+    return "death_without_date" if one.deceasedBoolean and died is None else ""
+
+
+def _encounter(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    period = one.period or Period()
+    start, end = clock_us(period.start, zone), clock_us(period.end, zone)
+    if start is None:
+        return "no_date"
+    kind = one.class_.code if one.class_ else None
+    code = joined("Visit", VISITS.get(kind or "", tidy(kind or "unknown")))
+    if end is not None and end < start - _DAY_US:
+        rows.add(subject, start, code)
+        return "ends_before_it_starts"
+    rows.add(subject, start, code, None if end is None else max(end - start, 0) / _DAY_US)
+    if end is not None:
+        rows.add(subject, max(start, end), joined(code, "END"))
+    return ""
+
+
+def _coded_event(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    time = _when(one, zone)
+    concept = one.code or one.vaccineCode or _drug(one, drugs)
+    code = code_of(concept)
+    if time is None or code is None:
+        return "no_date" if time is None else "no_code"
+    rows.add(subject, time, code)
+    rows.texts.setdefault(code, text_of(concept))
+    return ""
+
+
+def _observation(
+    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    time = _when(one, zone)
+    code = code_of(one.code)
+    if time is None or code is None:
+        return "no_date" if time is None else "no_code"
+    named, value = answered(code, one)
+    if value is not None or named != code or not one.component:
+        rows.add(subject, time, named, value)
+        rows.call(called(code, named, one))
+    for part in one.component:
+        inner = code_of(part.code)
+        if inner is not None:
+            named, value = answered(inner, part)
+            rows.add(subject, time, named, value)
+            rows.call(called(inner, named, part))
+    return ""
+
+
+def _when(one: Resource, zone: str | None) -> int | None:
+    first = (
+        one.effectiveDateTime
+        or _start(one.effectivePeriod)
+        or one.effectiveInstant
+        or one.onsetDateTime
+        or _start(one.onsetPeriod)
+        or one.performedDateTime
+        or _start(one.performedPeriod)
+        or one.occurrenceDateTime
+        or one.authoredOn
+        or one.recordedDate
+        or one.issued
+    )
+    return clock_us(first, zone)
+
+
+def _start(period: Period | None) -> str | None:
+    return None if period is None else period.start
+
+
+def _drug(one: Resource, drugs: dict[str, Concept]) -> Concept | None:
+    reference = one.medicationReference
+    if one.medicationCodeableConcept is not None or reference is None:
+        return one.medicationCodeableConcept
+    wanted = reference.reference or ""
+    if wanted.startswith("#") and bytes(one.contained):
+        try:
+            inside = CONTAINED.decode(one.contained)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return next((c.code for c in inside if c.id == wanted[1:]), None)
+    return drugs.get(id_of(wanted))
+
+
+def _described(names: Iterable[str]) -> pa.Table:
+    """Return what is known of codes: one with a unit or an answer is below the one without."""
+    above = {name: name.split("//")[:2] for name in names if name.count("//") > 1}
+    codes = sorted({*names, *("//".join(parts) for parts in above.values())})
+    parents = [["//".join(above[code])] if code in above else None for code in codes]
+    columns = [pa.array(codes), pa.nulls(len(codes), pa.string())]
+    return pa.table([*columns, pa.array(parents, pa.list_(pa.string()))], schema=CODES)
+
+
+_Maker = Callable[[Resource, str, Rows, str | None, dict[str, Concept]], str]
+_MAKERS: Final[dict[str, _Maker]] = {
+    "Patient": _patient,
+    "Encounter": _encounter,
+    "Condition": _coded_event,
+    "Observation": _observation,
+    "MedicationRequest": _coded_event,
+    "MedicationAdministration": _coded_event,
+    "Procedure": _coded_event,
+    "Immunization": _coded_event,
+    "DiagnosticReport": _coded_event,
+}
+
+
+def sniff(path: Path) -> bool:
+    """Whether the first file is a resource or a bundle of FHIR's."""
+    files = files_below(path)
+    if not files:
+        return False
+    try:
+        with opened(files[0]) as file:
+            head = file.read(4096)
+    except (IngestError, OSError, EOFError, zlib.error):
+        return False
+    return b'"resourceType"' in head
+
+
+READER = Reader(
+    name="fhir",
+    summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
+    sniff=sniff,
+    read=read,
+    options=FhirOptions,
+    links=True,
+)

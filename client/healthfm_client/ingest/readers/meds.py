@@ -1,0 +1,117 @@
+"""MEDS 0.4 datasets, and stores that `ingest` wrote: checked, not converted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_core.data.store.events import set_aside
+from healthfm_core.data.store.integrity import (
+    check_event_files,
+    check_schemas,
+    check_store,
+    read_splits,
+)
+from healthfm_core.data.store.schemas import CODES, EVENTS, SPLIT_NAMES, conform
+from healthfm_core.data.store.store_files import (
+    CODES_FILE,
+    DATA,
+    LABELS_FOLDER,
+    MARKER_FILE,
+    SPLITS_FILE,
+    WEARABLE_FOLDER,
+    in_order,
+    read_marker,
+    read_parquet,
+)
+
+TASKS_FOLDER: Final = "task_labels"
+
+
+def site_of(path: Path, options: ReaderOptions) -> Site:
+    """Return a MEDS dataset as a site, after the full check.
+
+    Args:
+        path: A folder with ``data/``, ``metadata/dataset.json`` and, where there are any,
+            ``metadata/subject_splits.parquet``, ``labels/`` and ``wearable/``; labels may also
+            lie as MEDS's tools write them, ``task_labels/<task>/….parquet``. Without splits, a
+            dataset sharded as ``data/train`` … keeps those; another gets the keyed hash.
+        options: What is later than today is set aside.
+
+    Raises:
+        StoreError: HF-201 to HF-210; a file out of order or with an event twice is refused, never
+            repaired in silence.
+    """
+    marker = read_marker(path)
+    if (path / SPLITS_FILE).is_file():
+        check_store(path)
+        splits = read_splits(path)
+    else:
+        check_schemas(path)
+        check_event_files(in_order(path / DATA), path, None)
+        splits = _splits_by_folder(path)
+    events = [EVENTS.empty_table()]
+    events += [_table(file, path, EVENTS) for file in in_order(path / DATA)]
+    kept, rejected = set_aside(pa.concat_tables(events), now_us=options.now_us)
+    wearables: dict[str, list[pa.Table]] = {}
+    for file in in_order(path / WEARABLE_FOLDER):
+        wearables.setdefault(file.parent.name, []).append(read_parquet(file, file.name))
+    codes = path / CODES_FILE
+    return Site(
+        name=None,
+        title=str(marker.get("dataset_name") or path.name),
+        events=kept,
+        wearables={device: pa.concat_tables(tables) for device, tables in wearables.items()},
+        labels=_labels(path),
+        splits=splits,
+        codes=_table(codes, path, CODES) if codes.is_file() else None,
+        rejected=rejected,
+    )
+
+
+def _labels(path: Path) -> dict[str, pa.Table]:
+    """Return task → its labels, from either folder."""
+    files = {file: file.stem for file in in_order(path / LABELS_FOLDER)}
+    shards = in_order(path / TASKS_FOLDER)
+    files |= {f: f.relative_to(path / TASKS_FOLDER).parts[0].split(".")[0] for f in shards}
+    found: dict[str, list[pa.Table]] = {}
+    for file, task in files.items():
+        found.setdefault(task, []).append(read_parquet(file, file.name))
+    return {task: pa.concat_tables(t, promote_options="permissive") for task, t in found.items()}
+
+
+def _table(file: Path, store: Path, wanted: pa.Schema) -> pa.Table:
+    where = file.relative_to(store).as_posix()
+    return conform(read_parquet(file, where), wanted, where)
+
+
+def _splits_by_folder(path: Path) -> pa.Table | None:
+    parts = []
+    for name in SPLIT_NAMES:
+        for file in in_order(path / DATA / name):
+            subject = read_parquet(file, file.name, ["subject_id"])["subject_id"].unique()
+            split = pa.array([name] * len(subject), pa.string())
+            parts.append(pa.table({"subject_id": subject, "split": split}))
+    return pa.concat_tables(parts) if parts else None
+
+
+def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
+    """Yield the dataset as one site."""
+    yield site_of(path, options)
+
+
+def sniff(path: Path) -> bool:
+    """Whether the folder has data/ and metadata/dataset.json."""
+    return (path / DATA).is_dir() and (path / MARKER_FILE).is_file()
+
+
+READER = Reader(
+    name="meds",
+    summary="a MEDS 0.4 dataset (native: checked, not converted)",
+    sniff=sniff,
+    read=read,
+)

@@ -1,0 +1,349 @@
+"""OMOP CDM 5.3 and 5.4: a folder of tables as CSV, compressed CSV or Parquet.
+
+A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
+death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
+``END`` at its end. A row of a clinical table is its standard concept, its source value where there
+is none, with the unit or the answer behind it. Times are the site's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from healthfm_client.ingest.codes.distinct_codes import combine, converted, joined
+from healthfm_client.ingest.codes.molar_units import lab_of
+from healthfm_client.ingest.codes.omop_vocabulary import Concepts
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.tables.duckdb_reader import (
+    Door,
+    TableFile,
+    check_gzip,
+    files_of,
+    want_columns,
+)
+from healthfm_client.ingest.tables.parquet_columns import refuse_empty
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.event_stream import Aside, EventStream, Part
+
+STATIC: Final = ("gender", "race", "ethnicity")
+_GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
+Named = tuple[str | None, float, float]
+Tables = Iterator[pa.Table | Aside]
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """A table of dated concepts.
+
+    Attributes:
+        name: The table.
+        subject: What its columns begin with: ``condition`` of ``condition_concept_id``.
+        start: What its date columns begin with.
+        values: Whether rows have a number, a unit and an answer.
+    """
+
+    name: str
+    subject: str
+    start: str
+    values: bool = False
+
+
+TABLES: Final = (
+    Clinical("condition_occurrence", "condition", "condition_start"),
+    Clinical("drug_exposure", "drug", "drug_exposure_start"),
+    Clinical("procedure_occurrence", "procedure", "procedure"),
+    Clinical("device_exposure", "device", "device_exposure_start"),
+    Clinical("measurement", "measurement", "measurement", values=True),
+    Clinical("observation", "observation", "observation", values=True),
+)
+
+
+class OmopOptions(ReaderOptions):
+    """Options of ``omop``."""
+
+    encoding: Literal["utf-8", "latin-1", "utf-16"] = Field(
+        "utf-8", description="how text files are written"
+    )
+
+
+@dataclass(frozen=True)
+class Cdm:
+    """What every table is read with.
+
+    Attributes:
+        folder: Of the tables.
+        encoding: Of text files.
+        concepts: What is known of concepts.
+        people: Ascending, who is in PERSON.
+    """
+
+    folder: Path
+    encoding: str
+    concepts: Concepts
+    people: Int64
+
+    def files(self, table: str) -> list[TableFile]:
+        """Return a table's files."""
+        return [TableFile(file, self.encoding) for file in files_of(self.folder, table)]
+
+
+def read(path: Path, options: OmopOptions) -> Iterator[Site]:
+    """Yield the CDM as one site."""
+    folder = folder_of(path)
+    people = _people(folder, options.encoding)
+    refuse_empty(pa.table({"person_id": people}), "person")
+    cdm = Cdm(folder, options.encoding, Concepts(folder, options.encoding), people)
+    parts = tuple(_parts(cdm))
+    described = cdm.concepts.described
+    yield Site(None, stream=EventStream(parts, options.now_us, codes=described))
+
+
+def _people(folder: Path, encoding: str) -> Int64:
+    found = [np.zeros(0, np.int64)]
+    for path in files_of(folder, "person"):
+        file = TableFile(path, encoding)
+        want_columns(file, ["person_id", "year_of_birth"])
+        check_gzip(path)
+        rows = Door().table(f"SELECT {_integer(file, 'person_id')} AS p FROM {file.source()}", path)
+        found.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
+    return np.unique(np.concatenate(found))
+
+
+def _parts(cdm: Cdm) -> Iterator[Part]:
+    for file in cdm.files("person"):
+        yield _part(file, partial(_births, cdm, file))
+    for file in cdm.files("death"):
+        want_columns(file, ["person_id"])
+        yield _part(file, partial(_deaths, cdm, file))
+    for file in cdm.files("visit_occurrence"):
+        want_columns(file, ["person_id", "visit_concept_id"])
+        yield _part(file, partial(_visits, cdm, file))
+    for table in TABLES:
+        for file in cdm.files(table.name):
+            want_columns(file, ["person_id", f"{table.subject}_concept_id", f"{table.start}_date"])
+            yield _part(file, partial(_clinical, cdm, table, file))
+
+
+def _part(file: TableFile, tables: Callable[[], Tables]) -> Part:
+    return Part(f"{file.path.parent.name}/{file.path.name}", file.rows, tables)
+
+
+def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
+    about, concept = table.subject, f"{table.subject}_concept_id"
+    columns = {
+        "subject_id": _integer(file, "person_id"),
+        "time": _time(file, table.start),
+        "concept": _integer(file, concept),
+        "source": f"CASE WHEN coalesce({_integer(file, concept)}, 0) = 0 "
+        f"THEN TRY_CAST({file.column(f'{about}_source_value')} AS VARCHAR) END",
+    }
+    if table.values:
+        columns |= {
+            "value": f"TRY_CAST({file.column('value_as_number')} AS DOUBLE)",
+            "unit": _integer(file, "unit_concept_id"),
+            "unit_text": f"TRY_CAST({file.column('unit_source_value')} AS VARCHAR)",
+            "answer": _integer(file, "value_as_concept_id"),
+        }
+    for rows in _rows(cdm, file, columns):
+        if isinstance(rows, Aside):
+            yield rows
+            continue
+        keys = [rows[name] for name in ("concept", "source")]
+        numbers = rows["value"] if table.values else None
+        if table.values:
+            keys += [rows[name] for name in ("unit", "unit_text", "answer")]
+            keys.append(rows["value"].is_valid())
+        yield _events(rows, keys, partial(_name, cdm.concepts, about), numbers)
+
+
+def _name(
+    concepts: Concepts,
+    about: str,
+    concept: int | None,
+    source: str | None,
+    unit: int | None = None,
+    unit_text: str | None = None,
+    answer: int | None = None,
+    has_value: bool = False,
+) -> Named:
+    if not concept and not source:
+        return None, 1.0, 0.0
+    code = concepts.code(concept) if concept else joined(f"{about.upper()}_SOURCE", source or "")
+    if not has_value:
+        said = concepts.code(answer).replace("//", ":") if answer else ""
+        return joined(code, said), 1.0, 0.0
+    known = concepts.code(unit).partition("//") if unit else ("", "", "")
+    test, its = lab_of(code, known[2] if known[0] == "UCUM" else unit_text)
+    return joined(test, its.name), its.factor, its.offset
+
+
+def _visits(cdm: Cdm, file: TableFile) -> Tables:
+    start, end = _time(file, "visit_start"), _time(file, "visit_end")
+    columns = {
+        "subject_id": _integer(file, "person_id"),
+        "time": start,
+        "end": end,
+        "concept": _integer(file, "visit_concept_id"),
+    }
+    for rows in _rows(cdm, file, columns):
+        if isinstance(rows, Aside):
+            yield rows
+            continue
+        began, ended = (rows[name].cast(pa.int64()) for name in ("time", "end"))
+        days = pc.divide(pc.cast(pc.subtract(ended, began), pa.float64(), safe=False), 86_400e6)
+        backwards = pc.fill_null(pc.less(days, -1.0), False)
+        if pc.any(backwards).as_py():
+            yield Aside("ends_before_it_starts", _readable(rows.filter(backwards)))
+        days = pc.if_else(backwards, None, pc.max_element_wise(days, 0.0, skip_nulls=False))
+        name = partial(_visit_name, cdm.concepts)
+        yield _events(rows, [rows["concept"]], partial(name, ""), days)
+        over = rows.filter(pc.is_valid(days))
+        later = pc.max_element_wise(over["time"], over["end"])
+        over = over.set_column(over.column_names.index("time"), "time", later)
+        yield _events(over, [over["concept"]], partial(name, "END"), None)
+
+
+def _visit_name(concepts: Concepts, suffix: str, concept: int | None) -> Named:
+    code = concepts.code(concept) if concept else "VISIT_SOURCE//unknown"
+    return joined(code, suffix), 1.0, 0.0
+
+
+def _births(cdm: Cdm, file: TableFile) -> Tables:
+    year, month, day = (_integer(file, f"{unit}_of_birth") for unit in ("year", "month", "day"))
+    date = f"{year}, coalesce({month}, 1), coalesce({day}, 1)"
+    made = f"TRY_CAST(printf('%04d-%02d-%02d', {date}) AS TIMESTAMP)"
+    columns = {
+        "subject_id": _integer(file, "person_id"),
+        "time": f"coalesce({_stamp(file, 'birth_datetime')}, {made})",
+        **{name: _integer(file, f"{name}_concept_id") for name in STATIC},
+        **{f"{n}_text": f"TRY_CAST({file.column(f'{n}_source_value')} AS VARCHAR)" for n in STATIC},
+    }
+    for rows in _rows(cdm, file, columns):
+        if isinstance(rows, Aside):
+            yield rows
+            continue
+        yield _events(rows, [rows["subject_id"].is_valid()], _birth_name, None)
+        for name in STATIC:
+            keys = [rows[name], rows[f"{name}_text"]]
+            timeless = rows.set_column(1, "time", pa.nulls(rows.num_rows, pa.timestamp("us")))
+            said = _events(timeless, keys, partial(_static_name, cdm.concepts, name), None)
+            yield said.filter(said["code"].is_valid())
+
+
+def _birth_name(_: bool) -> Named:
+    return "MEDS_BIRTH", 1.0, 0.0
+
+
+def _static_name(concepts: Concepts, about: str, concept: int | None, text: str | None) -> Named:
+    if concept:
+        return _GENDERS.get(concept) or concepts.code(concept), 1.0, 0.0
+    return (joined(f"{about.upper()}_SOURCE", text) if text else None), 1.0, 0.0
+
+
+def _deaths(cdm: Cdm, file: TableFile) -> Tables:
+    columns = {"subject_id": _integer(file, "person_id"), "time": _time(file, "death")}
+    for rows in _rows(cdm, file, columns):
+        if isinstance(rows, Aside):
+            yield rows
+        else:
+            yield _events(rows, [rows["subject_id"].is_valid()], _death_name, None)
+
+
+def _death_name(_: bool) -> Named:
+    return "MEDS_DEATH", 1.0, 0.0
+
+
+def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
+    """Yield a file's rows that have a person of PERSON and a date; the others aside."""
+    check_gzip(file.path)
+    door = Door()
+    chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    for rows in door.batches(f"SELECT {chosen} FROM {file.source()}", file.path):
+        subject = rows["subject_id"]
+        known = pc.is_in(subject, pa.array(cdm.people))
+        dated = rows["time"].is_valid()
+        for reason, wrong in (
+            ("unknown_person", pc.invert(known)),
+            ("no_date", pc.and_(known, pc.invert(dated))),
+        ):
+            if pc.any(wrong).as_py():
+                yield Aside(reason, _readable(rows.filter(wrong)))
+        good = pc.and_(known, dated)
+        yield rows if pc.all(good).as_py() else rows.filter(good)
+    lines = door.malformed()
+    if lines.num_rows:
+        yield Aside("malformed_line", lines)
+
+
+def _readable(rows: pa.Table) -> pa.Table:
+    return rows.select(
+        [name for name in rows.column_names if not pa.types.is_null(rows[name].type)]
+    )
+
+
+def _events(
+    rows: pa.Table,
+    keys: list[pa.ChunkedArray],
+    name: Callable[..., Named],
+    numbers: pa.ChunkedArray | None,
+) -> pa.Table:
+    code, factor, offset = combine(keys, name)
+    missing = pa.nulls(rows.num_rows, pa.float32())
+    if numbers is not None:
+        value = np.asarray(pc.fill_null(numbers, 0.0).to_numpy(), np.float64)
+        absent = np.asarray(pc.is_null(numbers).to_numpy(), np.bool_)
+        missing = pa.array(converted(value, factor, offset), mask=absent)
+    return pa.table(
+        {
+            "subject_id": rows["subject_id"],
+            "time": rows["time"].cast(pa.timestamp("us")),
+            "code": code,
+            "numeric_value": missing,
+        }
+    )
+
+
+def _integer(file: TableFile, name: str) -> str:
+    return f"TRY_CAST({file.column(name)} AS BIGINT)"
+
+
+def _stamp(file: TableFile, name: str) -> str:
+    return f"TRY_CAST({file.column(name)} AS TIMESTAMP)"
+
+
+def _time(file: TableFile, start: str) -> str:
+    """Return ``<start>_datetime``, or where it is empty ``<start>_date``, as SQL."""
+    return f"coalesce({_stamp(file, f'{start}_datetime')}, {_stamp(file, f'{start}_date')})"
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder with PERSON: `path`, or the only folder in it."""
+    if not path.is_dir() or files_of(path, "person"):
+        return path
+    below = [d for d in sorted(path.iterdir()) if d.is_dir() and files_of(d, "person")]
+    return below[0] if len(below) == 1 else path
+
+
+def sniff(path: Path) -> bool:
+    """Whether there is a PERSON and a table of OMOP's beside it."""
+    folder = folder_of(path)
+    names = ["visit_occurrence", "observation_period", *(table.name for table in TABLES)]
+    return bool(files_of(folder, "person")) and any(files_of(folder, name) for name in names)
+
+
+READER = Reader(
+    name="omop",
+    summary="OMOP CDM 5.3 or 5.4: a folder of CSV, CSV.gz or Parquet tables; one site",
+    sniff=sniff,
+    read=read,
+    options=OmopOptions,
+)

@@ -1,0 +1,134 @@
+"""One stream of several sites, taken apart: in memory while it is small, on disk beyond."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from healthfm_client.ingest.reader_interface import BySite, Site
+from healthfm_client.ingest.tables.parquet_columns import by_group, folder_name
+from healthfm_core.data.store.event_spool import (
+    append_rows,
+    read_journal,
+    read_rows,
+    refuse_full_disk,
+    write_journal,
+)
+from healthfm_core.data.store.event_stream import Aside, EventStream, Part, Progress, Texts
+
+ROWS_IN_MEMORY: Final = 4_000_000
+BYTES_IN_MEMORY: Final = 256 * 1024**2
+
+
+def split_up(
+    sites: BySite, folder: Path, progress: Progress, *, keep: bool = False
+) -> Iterator[Site]:
+    """Yield the sites of a stream in order of their names in the source.
+
+    Args:
+        sites: The stream and its column of sites.
+        folder: Where rows wait once they are many.
+        progress: Told of the rows read.
+        keep: Go on from what `folder` holds of an earlier try, and leave it there for a later one;
+            otherwise it is gone at the end.
+    """
+    piles = Piles(folder, resume=keep)
+    total = sum(part.rows for part in sites.stream.parts)
+    for part in sites.stream.parts:
+        if part.name in piles.done:
+            continue
+        for table in part.tables():
+            if isinstance(table, Aside | Texts):
+                raise TypeError("a stream of several sites has rows and nothing else")
+            piles.add(table, sites.column)
+            progress("reading", piles.rows, total)
+        if keep:
+            piles.commit(part.name)
+    for name in piles.names():
+        whole = Part(name, piles.rows_of(name), partial(piles.tables, name))
+        stream = EventStream((whole,), sites.stream.now_us, sites.stream.limits)
+        yield Site(folder_name(name), stream=stream, labels=sites.labels, splits=sites.splits)
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Piles:
+    """Rows by name, a bounded number of them in memory.
+
+    Args:
+        folder: Where the rest goes; made when it is needed.
+        resume: Go on from the last `commit` of piles that were there; without it, begin empty.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        self._folder = folder
+        self._waiting: dict[str, list[pa.Table]] = {}
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        found = read_journal(folder, resume=resume) or {"done": [], "rows": {}}
+        self._done: list[str] = list(found["done"])
+        self._counts: dict[str, int] = dict(found["rows"])
+        self._at = {name: at for at, name in enumerate(self._counts)}
+
+    @property
+    def done(self) -> frozenset[str]:
+        """The parts of the source that were committed."""
+        return frozenset(self._done)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return sum(self._counts.values())
+
+    def names(self) -> list[str]:
+        """The names, short ones first, numbers in their order."""
+        return sorted(self._at, key=lambda name: (len(name), name))
+
+    def rows_of(self, name: str) -> int:
+        """Rows of one name."""
+        return self._counts[name]
+
+    def add(self, table: pa.Table, column: str) -> None:
+        """Add rows to the piles that a column names.
+
+        Raises:
+            IngestError: HF-311.
+        """
+        at = table.schema.get_field_index("text_value")
+        if at >= 0:  # else every pile would have all the texts in its dictionary
+            table = table.set_column(at, "text_value", table["text_value"].cast(pa.large_string()))
+        for name, rows in by_group(table, column):
+            self._at.setdefault(name, len(self._at))
+            self._waiting.setdefault(name, []).append(rows)
+            self._counts[name] = self._counts.get(name, 0) + rows.num_rows
+        self._waiting_rows += table.num_rows
+        self._waiting_bytes += table.nbytes
+        if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
+            self._flush()
+
+    def commit(self, part: str) -> None:
+        """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
+        self._flush()
+        self._done.append(part)
+        write_journal(self._folder, {"done": self._done, "rows": self._counts})
+
+    def tables(self, name: str) -> Iterator[pa.Table]:
+        """Yield a name's rows as they came."""
+        yield from read_rows(self._file(name))
+        yield from self._waiting.get(name, [])
+
+    def _flush(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        refuse_full_disk(self._folder, "the events on their way")
+        for name, tables in self._waiting.items():
+            table = pa.concat_tables(tables, promote_options="default")
+            append_rows(self._file(name), table.unify_dictionaries().combine_chunks())
+        self._waiting, self._waiting_rows, self._waiting_bytes = {}, 0, 0
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{self._at[name]}.arrows"

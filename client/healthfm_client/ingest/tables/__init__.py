@@ -1,0 +1,1 @@
+"""Reading what sources are made of: archives, tables in CSV and Parquet, texts of time, signals."""

@@ -1,0 +1,310 @@
+"""Tables that lie in files, read through DuckDB: CSV, compressed CSV and Parquet alike, in batches.
+
+Everything in a CSV file is read as text and cast value by value, so that one bad cell costs its row
+and not the file; rows that have the wrong number of cells or are not in the encoding are counted.
+Nothing is fetched or installed by DuckDB, and its memory is bounded.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from healthfm_core.data.store.store_files import UNREADABLE
+from healthfm_core.errors import IngestError
+
+SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
+ROWS_AT_ONCE: Final = 1 << 19
+MEMORY: Final = "768MB"
+ROWS_PER_BYTE: Final = 20
+_DELIMITERS: Final = ",\t;|"
+_HEAD_BYTES: Final = 1 << 20
+EXPANDS_AT_MOST: Final = 200
+"""Bytes out of one byte compressed, in the first MB; clinical tables give 5 to 30."""
+
+
+def stem_of(file: Path) -> str:
+    """Return a file's name in lower case without what says how it is written."""
+    name = file.name.lower()
+    return next((name.removesuffix(s) for s in reversed(SUFFIXES) if name.endswith(s)), name)
+
+
+def is_table(file: Path) -> bool:
+    """Whether the name is one of a table's file."""
+    return file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")
+
+
+def files_of(folder: Path, table: str) -> list[Path]:
+    """Return the files of a table: ``table.csv`` and the like, or all in a folder of its name."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    named = [f for f in inside if f.is_file() and is_table(f) and stem_of(f) == table]
+    below = [d for d in inside if d.is_dir() and d.name.lower() == table]
+    return named or [f for d in below for f in sorted(d.rglob("*")) if f.is_file() and is_table(f)]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file of a table.
+
+    Attributes:
+        path: The file.
+        encoding: Of a text file: utf-8, latin-1 or utf-16.
+    """
+
+    path: Path
+    encoding: str = "utf-8"
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether it is Parquet, by its name."""
+        return self.path.name.lower().endswith(".parquet")
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The columns, in lower case.
+
+        Raises:
+            IngestError: HF-303, HF-310.
+        """
+        return [name.lower() for name in self._names]
+
+    @cached_property
+    def rows(self) -> int:
+        """The rows, exactly for Parquet, about for text."""
+        if self.is_parquet:
+            return self._parquet[0]
+        head = self._head
+        lines = max(head.count(b"\n"), 1)
+        size = self.path.stat().st_size
+        if self.path.name.lower().endswith(".gz"):
+            size *= 8
+        return max(1, int(size * lines / max(len(head), 1)))
+
+    def source(self) -> str:
+        """Return the file as what stands behind FROM."""
+        path = _quoted(glob.escape(str(self.path)))
+        if self.is_parquet:
+            return f"read_parquet({path})"
+        columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in self._unique)
+        return (
+            f"read_csv({path}, auto_detect=false, columns={{{columns}}}, header=true, "
+            f"delim={_quoted(self._delimiter)}, quote='\"', escape='\"', "
+            f"encoding={_quoted(self.encoding)}, max_line_size=4194304, "
+            "strict_mode=true, store_rejects=true, rejects_limit=0)"
+        )
+
+    def column(self, name: str) -> str:
+        """Return a column as SQL, NULL where the file does not have it."""
+        if name not in self.columns:
+            return "NULL"
+        names = self._names if self.is_parquet else self._unique
+        return '"' + names[self.columns.index(name)].replace('"', '""') + '"'
+
+    @cached_property
+    def _names(self) -> list[str]:
+        if self.is_parquet:
+            return self._parquet[1]
+        line = self._text.partition("\n")[0].rstrip("\r")
+        try:
+            names = next(csv.reader([line], delimiter=self._delimiter), [])
+        except csv.Error as error:
+            raise unreadable(self.path, "its first line is no list of columns") from error
+        return [name.strip().lstrip("\ufeff").removeprefix("#") for name in names]
+
+    @cached_property
+    def _unique(self) -> list[str]:
+        seen: dict[str, int] = {}
+        unique = []
+        for name in self._names:
+            seen[name.lower()] = seen.get(name.lower(), 0) + 1
+            again = seen[name.lower()]
+            unique.append((name or "unnamed") if again == 1 else f"{name or 'unnamed'} ({again})")
+        return unique
+
+    @cached_property
+    def _delimiter(self) -> str:
+        line = self._text.partition("\n")[0]
+        return max(_DELIMITERS, key=line.count)
+
+    @cached_property
+    def _text(self) -> str:
+        text = self._head.decode(self.encoding, errors="replace")
+        line = text.partition("\n")[0]
+        if not line.strip() or "\x00" in line or "\ufffd" in line:
+            raise unreadable(self.path, f"its first line is no text in {self.encoding}")
+        return text
+
+    @cached_property
+    def _head(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                raw = file.read(_HEAD_BYTES)
+        except OSError as error:
+            raise unreadable(self.path, "it cannot be opened") from error
+        return expanded(raw, self.path) if self.path.name.lower().endswith(".gz") else raw
+
+    @cached_property
+    def _parquet(self) -> tuple[int, list[str]]:
+        """The rows and columns in a Parquet file's footer."""
+        try:
+            footer = pq.read_metadata(self.path)
+            names = list(footer.schema.to_arrow_schema().names)
+        except UNREADABLE as error:
+            raise unreadable(self.path, "it is cut off or no Parquet") from error
+        refuse_expanding(self.path, footer.num_rows)
+        return footer.num_rows, names
+
+
+def refuse_expanding(file: Path, rows: int) -> None:
+    """Raise HF-310 where a Parquet file claims more rows than different ones have room in it."""
+    if rows > file.stat().st_size * ROWS_PER_BYTE:
+        raise IngestError(
+            310,
+            where=file.name,
+            seen=f"it has {rows:,} rows in {file.stat().st_size:,} bytes",
+            wanted="rows that differ are wanted, which takes a byte or more each",
+            do="Check where the file comes from.",
+        )
+
+
+def expanded(raw: bytes, file: Path) -> bytes:
+    """Return the beginning of a gzip file, unpacked.
+
+    Raises:
+        IngestError: HF-303 where it is none, HF-310 where it expands beyond reason.
+    """
+    most = len(raw) * EXPANDS_AT_MOST + 65536
+    try:
+        text = zlib.decompressobj(wbits=31).decompress(raw, most)
+    except zlib.error as error:
+        raise unreadable(file, "it is not compressed as its name says") from error
+    if len(text) >= most:
+        raise IngestError(
+            310,
+            where=file.name,
+            seen=f"it unpacks to more than {EXPANDS_AT_MOST} times its size",
+            wanted="a table compressed as tables are is wanted",
+            do="Check where the file comes from, or unpack it yourself.",
+        )
+    return text
+
+
+def check_gzip(file: Path) -> None:
+    """Raise HF-303 where a gzip file is cut off or damaged; reads it all."""
+    if not file.name.lower().endswith(".gz"):
+        return
+    try:
+        with gzip.open(file) as whole:
+            while whole.read(_HEAD_BYTES):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(file, "it is cut off or damaged") from error
+
+
+@cache
+def _database(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Return the process's DuckDB, in memory; making one takes as long as reading a small file."""
+    database = duckdb.connect(
+        config={
+            "memory_limit": MEMORY,
+            **({} if threads is None else {"threads": threads}),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "preserve_insertion_order": "true",
+        }
+    )
+    # It hands TRY_CAST down to the reader of text, where a bad cell costs its row.
+    database.execute("SET disabled_optimizers='type_pushdown'")
+    return database
+
+
+class Door:
+    """A connection of its own to a DuckDB that reads files and nothing else.
+
+    Args:
+        threads: It works with so many; None is one for each core, which costs small tables more.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.connection = _database(threads).cursor()
+
+    def batches(self, sql: str, file: Path) -> Iterator[pa.Table]:
+        """Yield the rows of a query over one file.
+
+        Raises:
+            IngestError: HF-303, HF-308.
+        """
+        try:
+            for batch in self.connection.sql(sql).to_arrow_reader(ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch])
+        except (duckdb.ConversionException, duckdb.BinderException) as error:
+            raise IngestError(
+                308,
+                where=file.name,
+                seen="a column is of a type that cannot be read as what it should be",
+                wanted="the types of the format's own definition are wanted",
+                do="Check the export's types.",
+            ) from error
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise unreadable(file, "it is cut off, damaged or not in the encoding") from error
+
+    def table(self, sql: str, file: Path) -> pa.Table:
+        """Return all rows of a query over one file.
+
+        Raises:
+            IngestError: HF-303, HF-308.
+        """
+        tables = list(self.batches(sql, file))
+        return pa.concat_tables(tables) if tables else self.connection.sql(sql).to_arrow_table()
+
+    def malformed(self) -> pa.Table:
+        """Return the lines of the last text file that were no rows, and forget them."""
+        try:
+            found = self.connection.sql(
+                "SELECT DISTINCT line AS line_number, error_type::VARCHAR AS error, csv_line"
+                " FROM reject_errors ORDER BY line_number, error"
+            ).to_arrow_table()
+            self.connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        except duckdb.CatalogException:
+            return pa.table({"line_number": pa.array([], pa.int64())})
+        return found
+
+
+def want_columns(table: TableFile, names: Sequence[str]) -> None:
+    """Raise HF-307 where a file lacks a column."""
+    for name in names:
+        if name not in table.columns:
+            raise IngestError(
+                307,
+                where=table.path.name,
+                seen=f'there is no column "{name}"',
+                wanted=f"{', '.join(names)} are wanted",
+                do="Check the source's export.",
+            )
+
+
+def unreadable(file: Path, seen: str) -> IngestError:
+    """Return the error for a file that cannot be read (HF-303)."""
+    return IngestError(
+        303,
+        where=file.name,
+        seen=seen,
+        wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
+        do="Export or copy the file again.",
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

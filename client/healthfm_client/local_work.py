@@ -1,0 +1,57 @@
+"""The seam between the app and local work: stores, statistics, tokens, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from healthfm_core.arrays import ArrayDict, Float32
+from healthfm_core.config.data import Modality
+from healthfm_core.config.privacy import PrivacyConfig
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.training import PrivacyPlan
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """One store of the site and what of it may be used; hashable, so that it can key a cache."""
+
+    path: Path
+    modalities: tuple[Modality, ...]
+
+
+class LocalWork(Protocol):
+    """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
+
+    def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
+        """Return the modalities the stores hold and their number of training subjects."""
+
+    def statistics(
+        self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
+    ) -> ArrayDict:
+        """Return what the vocabulary is made from: counts over k and mergeable sketches.
+
+        Labels are counted of `task` alone.
+        """
+
+    def load(self, stores: Sequence[StoreSpec], study: Study) -> Any:
+        """Return the stores as the study reads them, tokenised."""
+
+    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
+        """Return how much of the site's record the study's vocabulary covers."""
+
+    def train_round(
+        self,
+        parameters: Mapping[str, Float32],
+        data: Any,
+        study: Study,
+        order: RoundOrder,
+        private: PrivacyPlan | None = None,
+    ) -> RoundResult:
+        """Train from `parameters` and return the update; with noise, where `private` is given."""
+
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
+        """Return the noise, sampling rate and steps of the study's private rounds."""

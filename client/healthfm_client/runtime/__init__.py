@@ -1,0 +1,1 @@
+"""The site's two processes: Flower's node and worker, their supervisor, their certificate."""

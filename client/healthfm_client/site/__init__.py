@@ -1,0 +1,1 @@
+"""The site itself: its folder, its policy, and what its administrator decided."""

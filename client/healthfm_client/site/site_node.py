@@ -1,0 +1,130 @@
+"""The site as one message finds it: its name, stores and policy, and its folder if it has one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from flwr.app import ArrayRecord, Context
+
+from healthfm_client.local_work import StoreSpec
+from healthfm_client.site import computer_limits
+from healthfm_client.site.run_approvals import in_words
+from healthfm_client.site.site_home import SiteHome
+from healthfm_client.site.site_policy import SitePolicy
+from healthfm_core.errors import TrustError
+from healthfm_core.federation import contracting
+from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.contract import Contract, open_sealed
+from healthfm_core.trust.kit import Kit
+
+HOME: Final = "home"
+"""Key of the node configuration: the folder of an enrolled site. A simulated site has none."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The site.
+
+    Attributes:
+        name: Its name: the kit's where it is enrolled.
+        node_id: Flower's number of the node it answers from.
+        stores: What it takes part with.
+        policy: What it permits.
+        home: Its folder, None in a simulation, which needs no contract and keeps no log.
+        kit: What the study gave it, None in a simulation.
+    """
+
+    name: str
+    node_id: int
+    stores: tuple[StoreSpec, ...]
+    policy: SitePolicy
+    home: SiteHome | None = None
+    kit: Kit | None = None
+
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        """Return the site of `context`.
+
+        Raises:
+            HealthFMError: Its policy file is unusable (HF-1xx) or permits nothing (HF-501); it is
+                not enrolled (HF-830) or runs on another's node (HF-820); it is stopped (HF-505,
+                HF-508) or it is outside its hours (HF-504).
+        """
+        config = context.node_config
+        if HOME in config:
+            return cls._enrolled(SiteHome(Path(str(config[HOME]))), context)
+        policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
+        policy = policy or SitePolicy()
+        return cls(
+            str(config["site"]), context.node_id, _given(str(config["stores"]), policy), policy
+        )
+
+    @classmethod
+    def _enrolled(cls, home: SiteHome, context: Context) -> Self:
+        home.check_open()
+        kit, policy = home.kit(), SitePolicy.read(home.policy)
+        if kit.node_id != context.node_id:
+            raise _other_node(kit.site)
+        policy.check_hours(now_utc())
+        policy.check_study(kit.study, kit.signer_fingerprint)
+        computer_limits.apply(policy.resources)
+        stores = _given(str(context.node_config["stores"]), policy)
+        return cls(kit.site, context.node_id, stores, policy, home, kit)
+
+    def agree(self, order: Mapping[str, Any], now: datetime | None = None) -> Contract | None:
+        """Return the contract that came with an order, once it holds and the policy permits it.
+
+        Raises:
+            TrustError: It does not hold (HF-813 to HF-819).
+            PolicyError: The policy does not permit it (HF-501), or a person has not approved it
+                (HF-503) or denied it (HF-506).
+        """
+        if self.home is None or self.kit is None:
+            return None
+        contract = open_sealed(
+            contracting.from_fields(order),
+            study=self.kit.study,
+            signer=self.kit.signer_key,
+            used=self.home.used_contracts(),
+            now=now,
+        )
+        self.policy.check_terms(contract.terms)
+        if self.policy.require_approval:
+            rules = self.policy
+            own_noise = rules.privacy.mode == "dp"
+            words = in_words(contract, k_min=rules.k_min, own_noise=own_noise)
+            self.home.approvals().check(contract, words, now)
+        return contract
+
+    def check_signature(self, order: Mapping[str, Any], arrays: ArrayRecord) -> None:
+        """Refuse a training order, or parameters with it, that the study's signer did not sign.
+
+        Raises:
+            TrustError: It did not (HF-814).
+        """
+        if self.kit is not None:
+            digests = {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
+            contracting.check_signature(order, digests, self.kit.signer_key)
+
+
+def _given(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
+    return tuple(
+        StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")))
+        for raw in json.loads(text)
+    )
+
+
+def _other_node(site: str) -> TrustError:
+    return TrustError(
+        820,
+        where=f"site {site}",
+        seen="a node of another number than the kit's",
+        wanted="the site runs with the node key that it enrolled",
+        do="Start it with healthfm-client join, which uses the right key",
+    )

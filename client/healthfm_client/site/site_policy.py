@@ -1,0 +1,212 @@
+"""What this site permits, whatever a coordinator asks: read from the site's own ``site.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_client.site.computer_limits import Resources
+from healthfm_client.site.working_hours import Hours, Zone, open_now
+from healthfm_core.config.base import Schema
+from healthfm_core.config.data import Modality
+from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.errors import ConfigError, PolicyError
+from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.trust import fingerprint
+from healthfm_core.trust.contract import Terms
+
+
+def _a_fingerprint(text: str) -> str:
+    if not fingerprint.is_one(text):
+        raise ValueError("not a fingerprint: 64 hexadecimal digits, colons or not")
+    return text
+
+
+Fingerprint = Annotated[str, AfterValidator(_a_fingerprint)]
+
+EXAMPLE: Final = Path(__file__).with_name("site.example.yaml")
+"""What ``enroll`` gives a new site to adapt."""
+
+
+class SitePolicy(Schema):
+    """The site's own rules; the defaults permit what a simulation needs.
+
+    A refusal is a `PolicyError`, and the refusal is all the coordinator gets to see.
+    """
+
+    modalities: tuple[Modality, ...] = Field(
+        ("ehr", "genomics", "wearable"), description="what may be used; the rest is as if absent"
+    )
+    min_cohort: int = Field(
+        1, ge=1, description="fewest training subjects the site takes part with"
+    )
+    k_min: int = Field(
+        1, ge=1, description="no count under it leaves, and no code that fewer subjects have"
+    )
+    metrics: tuple[str, ...] = Field(
+        METRICS_WANTED, description="patterns of metrics that may leave"
+    )
+    counts: tuple[str, ...] = Field(
+        ("*_subjects",), description="patterns of metrics that are counts of people"
+    )
+
+    studies: tuple[str, ...] = Field(
+        (), description="studies taken part in; none named: the one of the installed kit"
+    )
+    signer: Fingerprint | None = Field(
+        None, description="fingerprint of the key whose contracts are taken, where it is pinned"
+    )
+    peers: dict[str, Fingerprint] = Field(
+        {},
+        description="the sites whose parts may be added up with this one's, by the fingerprint of "
+        "their signing key; none named: each site's key is believed when it is first seen",
+    )
+    privacy_floor: tuple[Literal["noise", "sums"], ...] = Field(
+        (),
+        description="what a run's contract must promise: 'noise' per person at every site, "
+        "'sums': the coordinator sees sums over sites only",
+    )
+    require_approval: bool = Field(
+        False, description="a person approves each run before anything is computed for it"
+    )
+    timezone: Zone = Field("UTC", description="of the hours")
+    hours: tuple[Hours, ...] = Field((), description="when the site works; none: always")
+    resources: Resources = Field(Resources(), description="how much of its computer it lends")
+    privacy: SitePrivacy = SitePrivacy()
+
+    @classmethod
+    def read(cls, path: Path) -> SitePolicy:
+        """Return the policy in a YAML file.
+
+        Raises:
+            ConfigError: The file is missing (HF-104) or not a policy (HF-101, HF-102).
+        """
+        if not path.is_file():
+            raise ConfigError(
+                104,
+                where=path.name,
+                seen="there is no such file",
+                wanted="the site's policy",
+                do="Run healthfm-client enroll again, which writes one, and adapt it",
+            )
+        try:
+            policy = cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+        except (yaml.YAMLError, ValidationError) as error:
+            raise _not_a_policy(path, error) from error
+        privacy = policy.privacy.beside(path.resolve().parent)
+        return policy.model_copy(update={"privacy": privacy})
+
+    def permitted(self, modalities: Collection[Modality] | None) -> tuple[Modality, ...]:
+        """Return which of `modalities` (None: all) may be used.
+
+        Raises:
+            PolicyError: None of them (HF-501).
+        """
+        wanted = self.modalities if modalities is None else modalities
+        left = tuple(m for m in self.modalities if m in wanted)
+        if not left:
+            raise _refusal("modalities", "no modality asked for is permitted")
+        return left
+
+    def raise_threshold(self, tokens: TokensConfig) -> TokensConfig:
+        """Return `tokens` with the site's k where it is the stricter one."""
+        return tokens.model_copy(update={"k_min": max(tokens.k_min, self.k_min)})
+
+    def check_cohort(self, n_subjects: int) -> None:
+        """Refuse to take part with too few people.
+
+        Raises:
+            PolicyError: Fewer than `min_cohort` or `k_min` (HF-501); their number is not said.
+        """
+        if n_subjects < max(self.min_cohort, self.k_min):
+            raise _refusal("min_cohort", "the site has too few training subjects to take part")
+
+    def check_hours(self, now: datetime) -> None:
+        """Refuse outside the site's hours.
+
+        Raises:
+            PolicyError: It is outside them (HF-504).
+        """
+        if not open_now(self.hours, self.timezone, now):
+            raise PolicyError(
+                504,
+                where="site policy, hours",
+                seen="it is outside the hours in which this site works",
+                wanted="the hours of its site.yaml",
+                do="Wait; the site answers again by itself",
+            )
+
+    def check_study(self, study: str, signer: str) -> None:
+        """Refuse a study or a signer that is not on the list.
+
+        Raises:
+            PolicyError: It is not (HF-501).
+        """
+        if self.studies and study not in self.studies:
+            raise _refusal("studies", "a study that is not on the list")
+        if self.signer is not None and not fingerprint.same(self.signer, signer):
+            raise _refusal("signer", "a signer that is not the one on the list")
+
+    def check_terms(self, terms: Terms) -> None:
+        """Refuse a run that protects people less than the site wants.
+
+        Raises:
+            PolicyError: It does (HF-501).
+        """
+        if "noise" in self.privacy_floor and not terms.has_noise:
+            raise _refusal("privacy_floor", "a run without noise per person")
+        if "sums" in self.privacy_floor and not terms.sums_only:
+            raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")
+
+    def metrics_to_send(
+        self, metrics: Mapping[str, float], wanted: Collection[str] = ("*",)
+    ) -> dict[str, float]:
+        """Return those of `metrics` that are on the list and wanted, no counts under `k_min`."""
+        return {
+            name: float(value)
+            for name, value in sorted(metrics.items())
+            if _matches(name, self.metrics)
+            and _matches(name, wanted)
+            and not (_matches(name, self.counts) and 0 < value < self.k_min)
+        }
+
+    def groups_to_send(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return those of `weights` that are not counts under `k_min`; the others stay here."""
+        return {g: float(w) for g, w in sorted(weights.items()) if w >= self.k_min}
+
+
+def _matches(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refusal(rule: str, seen: str) -> PolicyError:
+    return PolicyError(
+        501,
+        where=f"site policy, {rule}",
+        seen=seen,
+        wanted="the site's own rules come first",
+        do="Ask the site's administrator, who can change site.yaml",
+    )
+
+
+def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> ConfigError:
+    number, where, seen = 102, path.name, "it is not YAML"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        number = 101 if first["type"] == "extra_forbidden" else 102
+        where = f"{path.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
+        seen = str(first["msg"])
+    return ConfigError(
+        number,
+        where=where,
+        seen=seen,
+        wanted="the keys that docs/privacy.md and the file itself name",
+        do="Correct the line; site.example.yaml in the package explains each key",
+    )

@@ -1,0 +1,217 @@
+"""One batch from ragged sequences: offset arithmetic and scatters, no loop over rows or tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from healthfm_core.arrays import Int64
+from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
+from healthfm_core.data.batch.occurrences import Occurrences, days
+from healthfm_core.data.batch.row_plan import Drops, Layout, Record, Rows, Sizes, lay_out
+from healthfm_core.data.batch.segments import offsets_of, ranges, run_ends, run_starts
+from healthfm_core.data.batch.sequences import (
+    EVENT,
+    NOW,
+    PRS,
+    SEP,
+    STATIC,
+    UNKNOWN_TIME,
+    WEARABLE,
+)
+
+
+def collate(
+    record: Record,
+    rows: Rows,
+    drops: Drops,
+    sizes: Sizes,
+    *,
+    query_kind: int,
+    rng: np.random.Generator | None = None,
+) -> Batch:
+    """Return the batch of `rows`; see `Batch` for what each array means.
+
+    Args:
+        record: The subjects.
+        rows: The rows, at least one.
+        drops: What to hide.
+        sizes: Cuts and padded sizes.
+        query_kind: SEP or NOW.
+        rng: Draws the dropped events.
+    """
+    layout = lay_out(record, rows, drops, sizes, rng)
+    n_queries = np.diff(rows.query_offsets)
+    shape = (len(rows), int((layout.length + n_queries).max()))
+    arrays = _tokens(record, layout, shape) | _times(record, rows, layout, drops, shape)
+    arrays |= _modalities(record, rows, layout, drops, sizes, shape)
+    arrays |= _queries(record, rows, layout, sizes, query_kind)
+    if drops.single is not None:
+        arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
+    _place_queries(arrays, rows, layout, query_kind)
+    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def _tokens(record: Record, layout: Layout, shape: tuple[int, int]) -> dict[str, Any]:
+    at = layout.row * shape[1] + layout.position
+    found: dict[str, Any] = {}
+    for name, dtype in (
+        ("kind", np.int64),
+        ("token", np.int64),
+        ("code", np.int64),
+        ("quantile", np.float32),
+        ("has_value", np.bool_),
+    ):
+        flat = np.zeros(shape[0] * shape[1], dtype)
+        flat[at] = getattr(record.sequences, name)[layout.item]
+        found[name] = flat.reshape(shape)
+    spread = record.sequences.spread
+    found["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
+    found["spread"][at] = spread[layout.item]
+    found["spread"] = found["spread"].reshape(*shape, spread.shape[1])
+    slot = np.arange(shape[1])
+    is_slot = slot < layout.slots[:, None]
+    found["kind"][is_slot] = PRS
+    found["prs_slot"] = np.where(is_slot, slot, -1)
+    return found
+
+
+def _times(
+    record: Record, rows: Rows, layout: Layout, drops: Drops, shape: tuple[int, int]
+) -> dict[str, Any]:
+    """Fill times and visibility of what comes before the queries, then of the queries."""
+    sequences = record.sequences
+    history = np.flatnonzero(sequences.kind[layout.item] != STATIC)
+    item, row, position = (a[history] for a in (layout.item, layout.row, layout.position))
+    time = sequences.time_us[item]
+    ends = np.cumsum(np.bincount(row, minlength=len(rows)))
+    query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
+    query_at = layout.length[query_row] + _index_in_row(rows.query_offsets)
+    anchor = rows.time_us[rows.query_offsets[:-1]].copy()
+    some = layout.length > layout.statics
+    anchor[some] = time[ends[some] - 1]
+    gaps = _gaps(rows, layout, row, time, query_row)
+    owner = np.concatenate([row, query_row])
+    at = owner * shape[1] + np.concatenate([position, query_at])
+    when = np.concatenate([time, rows.time_us])
+    birth = sequences.birth_us[rows.subject]
+    born = (birth != UNKNOWN_TIME) & ~drops.birth
+    age = (when - np.where(born, birth, 0)[owner]) * born[owner]
+    ends_at = np.concatenate([_visible_to(record, item, row, position, time), layout.query_end])
+    kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)
+    kv_end.reshape(-1)[at] = ends_at
+    found: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
+    for name, value in (
+        ("t_days", days(when - anchor[owner])),
+        ("gap_days", days(gaps)),
+        ("age_years", days(age) / np.float32(DAYS_PER_YEAR)),
+    ):
+        found[name] = np.zeros(shape, np.float32)
+        found[name].reshape(-1)[at] = value
+    return found
+
+
+def _gaps(rows: Rows, layout: Layout, row: Int64, time: Int64, query_row: Int64) -> Int64:
+    """Return µs since the item before (of each history item) or since the last known (queries)."""
+    gap = np.diff(time, prepend=time[:1])
+    gap[run_starts(row)] = 0
+    first = np.searchsorted(row, np.arange(len(rows)))
+    seen = layout.query_end - layout.statics[query_row]
+    some = seen > 0
+    query_gap = np.zeros(len(query_row), np.int64)
+    query_gap[some] = rows.time_us[some] - time[(first[query_row] + seen - 1)[some]]
+    return np.concatenate([gap, query_gap])
+
+
+def _visible_to(record: Record, item: Int64, row: Int64, position: Int64, time: Int64) -> Int64:
+    """Return how far each history token sees: its whole visit, or all of its own time."""
+    sequences = record.sequences
+    end = position[run_ends(run_starts(row, time)) - 1] + 1
+    event = np.flatnonzero(sequences.kind[item] == EVENT)
+    visit = run_starts(row[event], sequences.visit[item[event]])
+    end[event] = position[event][run_ends(visit) - 1] + 1
+    return end
+
+
+def _index_in_row(offsets: Int64) -> Int64:
+    count = np.diff(offsets)
+    return ranges(np.zeros_like(count), count)
+
+
+def _modalities(
+    record: Record,
+    rows: Rows,
+    layout: Layout,
+    drops: Drops,
+    sizes: Sizes,
+    shape: tuple[int, int],
+) -> dict[str, Any]:
+    sequences = record.sequences
+    worn = np.flatnonzero(sequences.kind[layout.item] == WEARABLE)
+    row, source = layout.row[worn], sequences.wearable_row[layout.item[worn]]
+    count = np.bincount(row, minlength=len(rows))
+    slot = _index_in_row(offsets_of(count))
+    box = (len(rows), max(1, int(count.max())), sizes.windows, sizes.features)
+    wearable, observed = np.zeros(box, np.float32), np.zeros(box, np.bool_)
+    wearable[row, slot] = sequences.wearable[source]
+    observed[row, slot] = sequences.wearable_mask[source]
+    wearable_slot = np.full(shape, -1, np.int64)
+    wearable_slot[row, layout.position[worn]] = slot
+    prs = np.zeros((len(rows), sizes.scores), np.float32)
+    prs_mask = np.zeros((len(rows), sizes.scores), np.bool_)
+    held = drops.scores(sequences.prs_mask[rows.subject])
+    prs_mask[:, : held.shape[1]] = held
+    prs[:, : held.shape[1]] = np.where(held, sequences.prs[rows.subject], 0)
+    return {
+        "wearable": wearable,
+        "wearable_mask": observed,
+        "wearable_slot": wearable_slot,
+        "prs": prs,
+        "prs_mask": prs_mask,
+        "n_static": layout.statics.astype(np.int32),
+        "subject": rows.subject.copy(),
+    }
+
+
+def _place_queries(arrays: dict[str, Any], rows: Rows, layout: Layout, query_kind: int) -> None:
+    """Write where the queries stand."""
+    count = np.diff(rows.query_offsets)
+    row = np.repeat(np.arange(len(rows)), count)
+    index = _index_in_row(rows.query_offsets)
+    position = layout.length[row] + index
+    arrays["kind"][row, position] = query_kind
+    arrays["query"][row, index] = position
+
+
+def _queries(
+    record: Record, rows: Rows, layout: Layout, sizes: Sizes, query_kind: int
+) -> dict[str, Any]:
+    """Fill what is asked of each query, and how often and when each target occurs."""
+    count = np.diff(rows.query_offsets)
+    mask = np.arange(max(1, int(count.max()))) < count[:, None]
+    query_time = np.zeros(mask.shape, np.int64)
+    query_time[mask] = rows.time_us
+    label = np.full(mask.shape, np.nan, np.float32)
+    label[mask] = rows.label
+    found: dict[str, Any] = {
+        "query": np.zeros(mask.shape, np.int64),
+        "query_mask": mask,
+        "query_time_us": query_time,
+        "label": label,
+        "exposure_days": np.zeros(mask.shape, np.float32),
+    }
+    pairs = Occurrences.of(record, rows, mask)
+    shape = (*mask.shape, sizes.targets)
+    found["repeats"] = pairs.repeats(rows, shape)
+    if query_kind == SEP:
+        found["target"] = pairs.at_next(rows, shape)
+        found["event_days"] = np.full(shape, np.inf, np.float32)
+    if query_kind == NOW:
+        found["target"] = np.zeros(shape, np.float32)
+        found["event_days"] = pairs.days_to_next(rows, query_time, shape)
+        left = np.maximum(record.end_us[rows.subject], rows.time_us[rows.query_offsets[:-1]])
+        exposure = np.maximum(days(left[:, None] - query_time), 0)
+        found["exposure_days"] = np.where(mask, exposure, 0).astype(np.float32)
+    return found

@@ -1,0 +1,250 @@
+"""Rows to be: whose record is read, what of it is kept, and where each item goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from healthfm_core.arrays import Bool, Float32, Int64, UInt8
+from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.segments import offsets_of, ranges, search
+from healthfm_core.data.batch.sequences import (
+    EVENT,
+    KINDS,
+    STATIC,
+    UNKNOWN_TIME,
+    WEARABLE,
+    Sequences,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a batch is padded and cut to.
+
+    Attributes:
+        max_len: Most PRS slots, statics and history items of a row together.
+        max_wearable: Most wearable tokens of a row.
+        prs_slots: Soft tokens of a subject with polygenic scores.
+        targets: V.
+        scores: P of the batch, at least 1.
+        windows: W, at least 1.
+        features: F, at least 1.
+    """
+
+    max_len: int
+    max_wearable: int
+    prs_slots: int
+    targets: int
+    scores: int
+    windows: int
+    features: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows to be: whose record, up to where, and what is asked.
+
+    Attributes:
+        subject: [R] index of the subject.
+        stop: [R] index of the item before which the row's history ends.
+        query_offsets: [R + 1] the row's queries among those below.
+        time_us: [.] the query's own time.
+        known_stop: [.] index of the item before which what the query may know ends.
+        known_visits: [.] visits of the subject that lie wholly within what it may know.
+        next_visit: [.] the first visit of the subject that starts after that.
+        label: [.] the task's label, NaN where there is none.
+    """
+
+    subject: Int64
+    stop: Int64
+    query_offsets: Int64
+    time_us: Int64
+    known_stop: Int64
+    known_visits: Int64
+    next_visit: Int64
+    label: Float32
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def take(self, rows: Int64) -> Rows:
+        """Return some of the rows, in that order."""
+        count = np.diff(self.query_offsets)[rows]
+        query = ranges(self.query_offsets[rows], count)
+        return Rows(
+            self.subject[rows],
+            self.stop[rows],
+            offsets_of(count),
+            self.time_us[query],
+            self.known_stop[query],
+            self.known_visits[query],
+            self.next_visit[query],
+            self.label[query],
+        )
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What is hidden of each row, as if the subject never had it.
+
+    Attributes:
+        ehr, wearable, genomics: [R] the modality; the birth is the clinic's.
+        event: probability of each clinical event.
+        single: single things.
+    """
+
+    ehr: Bool
+    wearable: Bool
+    genomics: Bool
+    event: float = 0.0
+    single: Hidden | None = None
+
+    def scores(self, prs_mask: Bool) -> Bool:
+        """Return which of the scores [R, P] are left."""
+        left = prs_mask & ~self.genomics[:, None]
+        return left if self.single is None else left & ~self.single.score
+
+    @property
+    def birth(self) -> Bool:
+        """[R] rows whose birth is hidden."""
+        return self.ehr if self.single is None else self.ehr | self.single.birth
+
+
+class Record:
+    """Sequences with what collation reads again and again worked out once.
+
+    Attributes:
+        n_static: [S] static items.
+        end_us: [S] time of the last item, `UNKNOWN_TIME` where there is no timed one.
+        worn_before: [N + 1] wearable items among those before.
+        visit_subject: [U] the visit's subject.
+        visit_end_us: [U] time of its last event.
+        visit_last: [U] its last item.
+        visit_stop: [U] one past the last item that is not later than its end.
+        pair_visit: [.] number of the visit of each pair of visit and target.
+    """
+
+    def __init__(self, sequences: Sequences) -> None:
+        self.sequences = sequences
+        subjects = sequences.n_subjects
+        n_items, n_visits = np.diff(sequences.offsets), np.diff(sequences.visit_offsets)
+        subject = np.repeat(np.arange(subjects), n_items)
+        static = sequences.kind == STATIC
+        self.n_static = np.bincount(subject[static], minlength=subjects).astype(np.int64)
+        self.worn_before = offsets_of((sequences.kind == WEARABLE).astype(np.int64))
+        self.end_us = np.full(subjects, UNKNOWN_TIME, np.int64)
+        timed = n_items > self.n_static
+        self.end_us[timed] = sequences.time_us[sequences.offsets[1:][timed] - 1]
+        self.visit_subject = np.repeat(np.arange(subjects), n_visits)
+        events = np.flatnonzero(sequences.kind == EVENT)
+        visit = sequences.visit_offsets[subject[events]] + sequences.visit[events]
+        self.visit_last = np.zeros(len(self.visit_subject), np.int64)
+        self.visit_last[visit] = events
+        self.visit_end_us = sequences.time_us[self.visit_last]
+        first_timed = sequences.offsets[:-1] + self.n_static
+        self.visit_stop = search(
+            sequences.time_us,
+            first_timed[self.visit_subject],
+            sequences.offsets[1:][self.visit_subject],
+            self.visit_end_us,
+            "right",
+        )
+        number = np.arange(len(self.visit_subject)) - sequences.visit_offsets[self.visit_subject]
+        self.pair_visit = np.repeat(number, np.diff(sequences.visit_target_offsets))
+
+    def history_before(self, subject: Int64, time_us: Int64) -> Int64:
+        """Return the item before which all that is not later than `time_us` lies."""
+        low = self.sequences.offsets[subject] + self.n_static[subject]
+        return search(
+            self.sequences.time_us, low, self.sequences.offsets[subject + 1], time_us, "right"
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each kept item of each row goes.
+
+    Attributes:
+        slots: [R] leading PRS slots.
+        statics: [R] leading positions without a time, PRS slots included.
+        length: [R] positions before the queries.
+        item: [K] kept items, row by row.
+        row: [K] their rows.
+        position: [K] their positions.
+        query_end: [.] for each query, positions that hold what it may know.
+    """
+
+    slots: Int64
+    statics: Int64
+    length: Int64
+    item: Int64
+    row: Int64
+    position: Int64
+    query_end: Int64
+
+
+def lay_out(
+    record: Record, rows: Rows, drops: Drops, sizes: Sizes, rng: np.random.Generator | None
+) -> Layout:
+    """Choose the items of each row (statics, then the latest history) and their positions."""
+    low = record.sequences.offsets[rows.subject]
+    size = rows.stop - low
+    start = offsets_of(size)
+    row = np.repeat(np.arange(len(rows)), size)
+    item = ranges(low, size)
+    kind = record.sequences.kind[item]
+    has_scores = np.any(drops.scores(record.sequences.prs_mask[rows.subject]), axis=1)
+    slots = sizes.prs_slots * has_scores.astype(np.int64)
+    keep = _not_dropped(row, kind, slots, drops, rng)
+    if drops.single is not None:
+        keep &= drops.single.shown(low, size)
+    static = keep & (kind == STATIC)
+    keep &= ~static | (ranges(np.zeros_like(size), size) < (sizes.max_len - 1 - slots)[row])
+    static &= keep
+    statics = slots + np.bincount(row[static], minlength=len(rows))
+    worn = keep & (kind == WEARABLE)
+    if worn.any():
+        keep &= ~worn | (_from_end(worn, row, start) < sizes.max_wearable)
+    history = keep & ~static
+    keep = static | (history & (_from_end(history, row, start) < (sizes.max_len - statics)[row]))
+    before = offsets_of(keep.astype(np.int64))
+    kept = np.flatnonzero(keep)
+    base = slots - before[start[:-1]]
+    query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
+    query_at = start[query_row] + rows.known_stop - low[query_row]
+    return Layout(
+        slots=slots,
+        statics=statics,
+        length=before[start[1:]] + base,
+        item=item[kept],
+        row=row[kept],
+        position=before[kept] + base[row[kept]],
+        query_end=before[query_at] + base[query_row],
+    )
+
+
+def _not_dropped(
+    row: Int64,
+    kind: UInt8,
+    slots: Int64,
+    drops: Drops,
+    rng: np.random.Generator | None,
+) -> Bool:
+    allowed = np.ones((len(slots), KINDS), np.bool_)
+    allowed[drops.ehr, STATIC] = False
+    allowed[drops.ehr, EVENT] = False
+    allowed[drops.wearable, WEARABLE] = False
+    keep = allowed[row, kind]
+    if drops.event > 0 and rng is not None:
+        fewer = keep & ~((kind == EVENT) & (rng.random(len(kind)) < drops.event))
+        empty = (np.bincount(row[fewer], minlength=len(slots)) + slots) == 0
+        keep = fewer | (keep & empty[row])
+    return keep
+
+
+def _from_end(flag: Bool, row: Int64, start: Int64) -> Int64:
+    """Return how many flagged items of the same row follow each item."""
+    before = offsets_of(flag.astype(np.int64))
+    return before[start[1:]][row] - before[1:]

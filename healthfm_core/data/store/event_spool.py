@@ -1,0 +1,367 @@
+"""More events than fit in memory, on their way into a store: by subject, on disk beyond a budget.
+
+Subjects fall into 1,024 cells by a hash of their id. Rows wait in memory, sorted by cell, up to a
+budget; then they go to files of some cells each, as Arrow streams one behind the other. At the end
+cells are put together into groups of about a million events; a group holds every event of its
+subjects, so that it can be cleaned, sorted and written by itself. Which group a subject is in
+depends on its id and on the power of two of groups, so that a corrected source changes the files of
+the people it corrects.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from healthfm_core.arrays import Int32, Int64
+from healthfm_core.data.store.event_stream import Aside
+from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.schemas import EVENTS
+from healthfm_core.data.store.splits import mix
+from healthfm_core.errors import IngestError
+
+CELL_BITS: Final = 10
+ROWS_IN_MEMORY: Final = 4_000_000
+BYTES_IN_MEMORY: Final = 256 * 1024**2
+EVENTS_PER_GROUP: Final = 1_000_000
+BYTES_PER_GROUP: Final = 128 * 1024**2
+CODES_AT_MOST: Final = 2_000_000
+CODE_CHARACTERS_AT_MOST: Final = 128 * 1024**2
+"""More distinct codes are no vocabulary; they are texts or identifiers in the column of codes."""
+FILES_PER_GROUP: Final = 4
+"""Files are finer than the groups expected, since a source's rows are known about."""
+LEAST_FREE_BYTES: Final = 512 * 1024**2
+_SALT: Final = np.uint64(0x5BD1E9955BD1E995)
+_JOURNAL: Final = "journal.json"
+_SUFFIX: Final = ".arrows"
+_ASIDE: Final = "aside-"
+
+
+def cell_of(subject: Int64) -> npt.NDArray[np.uint16]:
+    """Return the cell of each subject, 0 to 1023; the same everywhere and always."""
+    hashed = mix(subject.view(np.uint64) ^ _SALT) >> np.uint64(64 - CELL_BITS)
+    return hashed.astype(np.uint16)
+
+
+class CodeBook:
+    """Every code seen, numbered as they came."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names = list(names)
+        self._at = {name: at for at, name in enumerate(self.names)}
+        self._characters = sum(map(len, self.names))
+
+    def numbers(self, column: pa.ChunkedArray, where: str) -> Int32:
+        """Return each row's code as a number, new codes added; -1 where it is null.
+
+        Raises:
+            IngestError: HF-309 where there are more than `CODES_AT_MOST`, or they are too long.
+        """
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        parts = [self._chunk(chunk, where) for chunk in column.chunks]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def _chunk(self, chunk: pa.DictionaryArray, where: str) -> Int32:
+        names = chunk.dictionary.to_pylist()
+        numbers = np.array([-1 if name is None else self._number(name) for name in names] + [-1])
+        if len(self.names) > CODES_AT_MOST or self._characters > CODE_CHARACTERS_AT_MOST:
+            raise IngestError(
+                309,
+                where=where,
+                seen=f"there are more than {CODES_AT_MOST:,} distinct codes, or they are too long",
+                wanted="codes of a vocabulary are wanted, not texts or identifiers",
+                do="Check which column is taken as the code.",
+            )
+        index = chunk.indices if not chunk.null_count else chunk.indices.fill_null(len(names))
+        return np.asarray(numbers.astype(np.int32)[index.to_numpy(zero_copy_only=False)])
+
+    def _number(self, name: str) -> int:
+        at = self._at.setdefault(name, len(self._at))
+        if at == len(self.names):
+            self.names.append(name)
+            self._characters += len(name)
+        return at
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Rows by cell, those of cell n from ``ends[n - 1]`` to ``ends[n]``."""
+
+    rows: pa.Table
+    ends: Int64
+
+    def of(self, cells: range) -> pa.Table:
+        """Return the rows of some cells."""
+        start = int(self.ends[cells.start - 1]) if cells.start else 0
+        return self.rows.slice(start, int(self.ends[cells.stop - 1]) - start)
+
+
+def by_cell(table: pa.Table) -> Sorted:
+    """Return a table's rows by cell; those of a cell keep their order."""
+    cell = cell_of(ids(table))
+    ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
+    return Sorted(table.take(pa.array(np.argsort(cell, kind="stable"))), ends)
+
+
+class Spool:
+    """Events by cell of their subject, in memory while they are few.
+
+    Args:
+        folder: Where files go once the budget is used up; it need not exist.
+        where: Named in errors.
+        resume: Go on from the last `commit` of a spool that was there; without it, begin empty.
+        expected: How many events will come, about; it says how many files there are.
+
+    Attributes:
+        has_text: Whether an event has a text.
+        book: The codes.
+        texts: Code → what it means, where the source says so.
+    """
+
+    def __init__(
+        self, folder: Path, where: str, *, resume: bool = False, expected: int = 0
+    ) -> None:
+        self._folder = folder
+        self._where = where
+        self._waiting: list[Sorted] = []
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._bytes = 0
+        self._file_bits = _bits(expected * FILES_PER_GROUP, EVENTS_PER_GROUP)
+        self._asides: list[Aside] = []
+        self._aside_rows = 0
+        self._rows = np.zeros(1 << CELL_BITS, np.int64)
+        self._done: list[str] = []
+        self.has_text = False
+        self.book = CodeBook()
+        self.texts: dict[str, str] = {}
+        journal = read_journal(folder, resume=resume)
+        if journal is not None:
+            self._take_up(journal)
+
+    @property
+    def rows(self) -> int:
+        """How many events there are."""
+        return int(self._rows.sum())
+
+    @property
+    def done(self) -> frozenset[str]:
+        """The parts of the source that were committed."""
+        return frozenset(self._done)
+
+    def add(self, table: pa.Table) -> None:
+        """Add events: subject_id, time, code, numeric_value and, where there is any, text_value.
+
+        Raises:
+            IngestError: HF-309, HF-311 where the disk is nearly full.
+        """
+        if not table.num_rows:
+            return
+        columns = {
+            "subject_id": table["subject_id"],
+            "time": table["time"],
+            "code": pa.array(self.book.numbers(table["code"], self._where)),
+            "numeric_value": table["numeric_value"],
+        }
+        if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
+            columns["text_value"] = table["text_value"].cast(pa.large_string())
+            self.has_text = True
+        found = by_cell(pa.table(columns))
+        self._rows += np.diff(found.ends, prepend=0)
+        self._bytes += found.rows.nbytes
+        self._waiting.append(found)
+        self._waiting_rows += table.num_rows
+        self._waiting_bytes += found.rows.nbytes
+        if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
+            self._flush()
+
+    def put_aside(self, aside: Aside) -> None:
+        """Keep raw rows that give no event."""
+        self._asides.append(aside)
+        self._aside_rows += aside.rows.num_rows
+        if self._aside_rows >= ROWS_IN_MEMORY // 8:
+            self._flush_asides()
+
+    def name_codes(self, texts: Mapping[str, str]) -> None:
+        """Keep what codes mean; a code keeps the first text it was given."""
+        self.texts = {code: text for code, text in texts.items() if text} | self.texts
+
+    def asides(self) -> Iterator[Aside]:
+        """Yield what was put aside, by reason, in the order it came."""
+        self._flush_asides()
+        for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
+            for rows in read_rows(file):
+                yield Aside(file.stem.removeprefix(_ASIDE), rows)
+
+    def commit(self, part: str) -> None:
+        """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
+        self._flush()
+        self._flush_asides()
+        self._done.append(part)
+        found = {
+            "done": self._done,
+            "codes": self.book.names,
+            "texts": self.texts,
+            "rows": self._rows.tolist(),
+            "bytes": self._bytes,
+            "file_bits": self._file_bits,
+            "has_text": self.has_text,
+        }
+        write_journal(self._folder, found)
+
+    def groups(self) -> list[range]:
+        """Return ranges of cells, a power of two of them, of about so many events each."""
+        bits = max(_bits(self.rows, EVENTS_PER_GROUP), _bits(self._bytes, BYTES_PER_GROUP))
+        width = 1 << (CELL_BITS - bits)
+        return [range(start, start + width) for start in range(0, 1 << CELL_BITS, width)]
+
+    def take(self, cells: range) -> pa.Table:
+        """Return the events of a group, in the order they came, codes as a dictionary."""
+        tables = [table for file in self._files(cells) for table in _of(file, cells)]
+        tables += [found.of(cells) for found in self._waiting]
+        if not tables:
+            return EVENTS.empty_table().drop_columns(["text_value"])
+        table = pa.concat_tables(tables, promote_options="default").combine_chunks()
+        code = np.asarray(table["code"].to_numpy(), np.int64)
+        used = np.flatnonzero(np.bincount(code + 1, minlength=1)[1:])
+        number = np.zeros(len(self.book.names) + 1, np.int32)
+        number[used] = np.arange(len(used), dtype=np.int32)
+        coded = pa.DictionaryArray.from_arrays(
+            pa.array(number[code], mask=code < 0 if code.min(initial=0) < 0 else None),
+            pa.array([self.book.names[at] for at in used], pa.string()),
+        )
+        return table.set_column(table.column_names.index("code"), "code", coded)
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _files(self, cells: range) -> list[tuple[Path, range]]:
+        """Return the files with some of the cells, and which cells each has."""
+        width = 1 << (CELL_BITS - self._file_bits)
+        first, last = cells.start // width, (cells.stop - 1) // width
+        return [(self._file(n), range(n * width, (n + 1) * width)) for n in range(first, last + 1)]
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number}{_SUFFIX}"
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        refuse_full_disk(self._folder, self._where)
+        for path, cells in self._files(range(1 << CELL_BITS)):
+            tables = [rows for found in self._waiting if (rows := found.of(cells)).num_rows]
+            if tables:
+                append_rows(path, pa.concat_tables(tables, promote_options="default"))
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+    def _flush_asides(self) -> None:
+        if self._asides:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            refuse_full_disk(self._folder, self._where)
+        for aside in self._asides:
+            append_rows(self._folder / f"{_ASIDE}{aside.reason}{_SUFFIX}", aside.rows)
+        self._asides, self._aside_rows = [], 0
+
+    def _take_up(self, found: dict[str, Any]) -> None:
+        self._done = list(found["done"])
+        self._rows = np.array(found["rows"], np.int64)
+        self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
+        self.has_text = bool(found["has_text"])
+        self.book = CodeBook(found["codes"])
+        self.texts = dict(found["texts"])
+
+
+def _bits(amount: int, each: int) -> int:
+    """Return the bits of the least power of two of pieces that are no larger than `each`."""
+    bits = 0
+    while bits < CELL_BITS and amount > each << bits:
+        bits += 1
+    return bits
+
+
+def _of(file: tuple[Path, range], wanted: range) -> Iterator[pa.Table]:
+    """Yield a file's rows, those of the wanted cells where it has others."""
+    path, cells = file
+    whole = wanted.start <= cells.start and cells.stop <= wanted.stop
+    for table in read_rows(path):
+        yield table if whole else by_cell(table).of(wanted)
+
+
+def write_journal(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Note, at once or not at all, what a folder's files hold up to their present ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {file.stem: file.stat().st_size for file in folder.glob(f"*{_SUFFIX}")}
+    draft = folder / f"{_JOURNAL}.new"
+    draft.write_text(json.dumps({**facts, "sizes": sizes}), encoding="utf-8")
+    draft.replace(folder / _JOURNAL)
+
+
+def read_journal(folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Return what was noted last, the files cut to what they held then.
+
+    The folder goes, and there is none, unless it is to `resume`, and where a machine that went off
+    kept less than was noted.
+    """
+    journal = folder / _JOURNAL
+    found = _json(journal) if resume and journal.is_file() else None
+    if found is not None and all(
+        _size(folder / f"{stem}{_SUFFIX}") >= size for stem, size in found["sizes"].items()
+    ):
+        for file in folder.glob(f"*{_SUFFIX}"):
+            with file.open("r+b") as whole:
+                whole.truncate(found["sizes"].get(file.stem, 0))
+        return found
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    """Return a journal, None where it was cut off."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def append_rows(path: Path, table: pa.Table) -> None:
+    """Write a table behind what a file holds already."""
+    with path.open("ab") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+
+
+def read_rows(path: Path) -> Iterator[pa.Table]:
+    """Yield the tables of a file in the order they were appended; none where there is no file."""
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    with pa.OSFile(str(path)) as file:
+        while file.tell() < size:
+            yield pa.ipc.open_stream(file).read_all()
+
+
+def refuse_full_disk(folder: Path, where: str) -> None:
+    """Raise HF-311 where less than `LEAST_FREE_BYTES` are free."""
+    if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        raise IngestError(
+            311,
+            where=where,
+            seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free",
+            wanted="space for the events on their way is wanted, about 30 bytes each",
+            do="Free some space, or name an output folder on another disk.",
+        )

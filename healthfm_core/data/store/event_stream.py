@@ -1,0 +1,83 @@
+"""A source that is read in parts, each a stream of tables, so that it need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from healthfm_core.data.store.events import Limits
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Raw rows that give no event, and why."""
+
+    reason: str
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What codes mean in the source's own words, as it names them beside its events."""
+
+    of: Mapping[str, str]
+
+
+Found: TypeAlias = pa.Table | Aside | Texts
+"""What reading a part yields: MEDS columns in any order of rows, or one of the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a source that is read as a whole: a file, a table.
+
+    Attributes:
+        name: Unique in its source, and the same when the source is read again.
+        rows: How many rows it has, about; for the progress that is shown.
+        tables: Begins to read it.
+    """
+
+    name: str
+    rows: int
+    tables: Callable[[], Iterator[Found]]
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """Events in parts, and what makes one of them impossible.
+
+    Attributes:
+        parts: Read one after the other.
+        now_us: What is dated later is set aside.
+        limits: Values of a code outside its limits are set aside.
+        codes: Codes that occur → MEDS's table of what is known of them and of those above them.
+    """
+
+    parts: Sequence[Part]
+    now_us: int
+    limits: Limits = field(default_factory=dict)
+    codes: Callable[[Sequence[str]], pa.Table] | None = None
+
+
+Progress = Callable[[str, int, int], None]
+"""Told (what is being done, rows done, rows in all, about)."""
+
+
+def unseen(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A group of subjects' events, ready to be written.
+
+    Attributes:
+        events: By subject and time, codes as a dictionary of those that occur, by name.
+        aside: Reason → events that cannot be true.
+    """
+
+    events: pa.Table
+    aside: Mapping[str, pa.Table]

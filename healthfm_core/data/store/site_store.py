@@ -1,0 +1,307 @@
+"""The site store: one folder of Parquet files that never leaves the site."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from meds import birth_code, death_code
+
+from healthfm_core.arrays import Int64
+from healthfm_core.config.data import Modality
+from healthfm_core.data.store.events import coded, ids, sort_events
+from healthfm_core.data.store.integrity import check_schemas, check_store, read_splits
+from healthfm_core.data.store.schemas import (
+    EVENTS,
+    LABELS,
+    PRS_PREFIX,
+    SPLIT_NAMES,
+    WEARABLE,
+    WEARABLE_PREFIX,
+    conform,
+)
+from healthfm_core.data.store.store_files import (
+    DATA,
+    LABELS_FOLDER,
+    OWN_KEY,
+    WEARABLE_FOLDER,
+    in_order,
+    may_hold,
+    read_marker,
+    read_parquet,
+)
+from healthfm_core.data.store.wearables import sort_wearable
+from healthfm_core.data.store.writer import StoreWriter
+from healthfm_core.errors import StoreError
+
+__all__ = ["ALL_MODALITIES", "SiteStore", "StoreWriter", "modality_of"]
+
+ALL_MODALITIES: Final[frozenset[str]] = frozenset({"ehr", "wearable", "genomics"})
+_VITAL: Final = (birth_code, death_code)
+
+
+def modality_of(code: str) -> str | None:
+    """Return the modality a code belongs to; None for birth and death, which are of every one."""
+    if code.startswith(PRS_PREFIX):
+        return "genomics"
+    if code.startswith(WEARABLE_PREFIX):
+        return "wearable"
+    return None if code in _VITAL else "ehr"
+
+
+class SiteStore:
+    """A read-only view of one site's store; made by `SiteStore.open`.
+
+    Attributes:
+        path: The store's folder.
+        name: The site's name (``dataset_name`` in dataset.json).
+    """
+
+    path: Path
+    name: str
+
+    def __init__(
+        self, path: Path, name: str, permitted: frozenset[str], people: pa.Array | None = None
+    ) -> None:
+        self.path = path
+        self.name = name
+        self._permitted = permitted
+        self._people = people
+
+    @classmethod
+    def open(cls, path: Path, *, modalities: Collection[Modality] | None = None) -> Self:
+        """Open a finished store after a check of its files' schemas.
+
+        Args:
+            path: The folder.
+            modalities: What the view may show; what is not named is as if it were not there. None
+                is everything.
+
+        Raises:
+            StoreError: HF-201, HF-202, HF-206 to HF-209.
+        """
+        path = Path(path)
+        marker = read_marker(path)
+        check_schemas(path)
+        permitted = ALL_MODALITIES if modalities is None else frozenset(map(str, modalities))
+        return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+
+    def narrowed(
+        self,
+        *,
+        modalities: Collection[str] | None = None,
+        subjects: Collection[int] | Int64 | None = None,
+    ) -> Self:
+        """Return a view of some modalities or some people of this view; None is all it shows.
+
+        Raises:
+            StoreError: HF-210 for a subject that this view does not have.
+        """
+        shown = self._permitted if modalities is None else self._permitted & set(modalities)
+        people = self._people
+        if subjects is not None:
+            wanted = np.unique(np.array(list(subjects), np.int64))
+            self._check_known(wanted)
+            people = pa.array(wanted)
+        return type(self)(self.path, self.name, shown, people)
+
+    @cached_property
+    def modalities(self) -> frozenset[str]:
+        """The modalities that have rows and are permitted."""
+        present = {modality_of(code) for code in self._codes} - {None, "wearable"}
+        if self._device_folders:
+            present.add("wearable")
+        return frozenset(name for name in present if name) & self._permitted
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The wearable devices with rows, by name; none where wearables are not permitted."""
+        return self._device_folders if "wearable" in self._permitted else ()
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks with a label table, by name."""
+        return tuple(file.stem for file in in_order(self.path / LABELS_FOLDER))
+
+    def events(self, split: str | None = None) -> pa.Table:
+        """Return the events by subject, then time (static first), in the types of `EVENTS`.
+
+        Without ehr in the view only polygenic scores remain, no age either; without wearable the
+        hourly summaries go, without genomics the scores.
+
+        Args:
+            split: train, tuning or held_out; None is all three.
+        """
+        folder = self.path / DATA
+        tables = []
+        for file in in_order(folder if split is None else folder / split):
+            where = file.relative_to(self.path).as_posix()
+            if self._people is None or may_hold(file, where, self._people):
+                rows = self._own(read_parquet(file, where, coded=("code",)))
+                tables.append(self._visible(conform_coded(rows, where)))
+        if not tables:
+            return EVENTS.empty_table()
+        return _plain(sort_events(pa.concat_tables(tables, promote_options="permissive")))
+
+    def wearable(self, device: str | None = None, split: str | None = None) -> pa.Table:
+        """Return the samples of one device by subject and start, in the types of `WEARABLE`.
+
+        Args:
+            device: One of `devices`; None is the first, and no row where there is none.
+            split: train, tuning or held_out; None is all three.
+
+        Raises:
+            StoreError: HF-208 for a device the view does not have.
+        """
+        if device is None and not self.devices:
+            return WEARABLE.empty_table()
+        device = device or self.devices[0]
+        if device not in self.devices:
+            raise self._absent(f"{WEARABLE_FOLDER}/{device}", "device", self.devices)
+        files = in_order(self.path / WEARABLE_FOLDER / device)
+        if self._people is not None:
+            files = [file for file in files if may_hold(file, file.name, self._people)]
+        tables = [conform(read_parquet(file, file.name), WEARABLE, file.name) for file in files]
+        if split is not None or self._people is not None:
+            wanted = pa.array(self.subjects(split))
+            tables = [t.filter(pc.is_in(t["subject_id"], wanted)) for t in tables]
+        table = pa.concat_tables(tables) if tables else WEARABLE.empty_table()
+        return table if _by_subject(table) else sort_wearable(table)
+
+    def labels(self, task: str) -> pa.Table:
+        """Return a task's labels by subject and time; columns as in MEDS, and any further ones.
+
+        Raises:
+            StoreError: HF-208 for a task the store does not have.
+        """
+        if task not in self.tasks:
+            raise self._absent(f"{LABELS_FOLDER}/{task}", "task", self.tasks)
+        where = f"{LABELS_FOLDER}/{task}.parquet"
+        table = conform(read_parquet(self.path / where, where), LABELS, where, extra=True)
+        table = self._own(table)
+        return table.sort_by([("subject_id", "ascending"), ("prediction_time", "ascending")])
+
+    def subjects(self, split: str | None = None) -> Int64:
+        """Return the ids of the subjects, ascending.
+
+        Args:
+            split: train, tuning or held_out; None is all three.
+        """
+        table = self._splits
+        if split is not None:
+            table = table.filter(pc.equal(table["split"], split))
+        return ids(table)
+
+    def check(self) -> None:
+        """Check every row.
+
+        Raises:
+            StoreError: HF-201 to HF-210.
+        """
+        read_marker(self.path)
+        check_store(self.path)
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts: subjects (in all and by split), rows by modality, codes, labels, rejected.
+
+        They are the site's own and exact; whoever shows them withholds those below its threshold.
+        """
+        code, names = coded(self.events()["code"])
+        rows = np.bincount(code, minlength=len(names))
+        of = [modality_of(name) for name in names]
+        events = {kind: int(sum(rows[[m == kind for m in of]])) for kind in (*ALL_MODALITIES, None)}
+        return {
+            "name": self.name,
+            "modalities": sorted(self.modalities),
+            "subjects": len(self.subjects()),
+            "subjects_by_split": {name: len(self.subjects(name)) for name in SPLIT_NAMES},
+            "events": int(rows.sum()),
+            "ehr_events": events["ehr"],
+            "wearable_summary_events": events["wearable"],
+            "scores": events["genomics"],
+            "codes": len(names),
+            "wearable_rows": {name: self.wearable(name).num_rows for name in self.devices},
+            "labels": {task: self.labels(task).num_rows for task in self.tasks},
+            "rejected": self.rejected,
+        }
+
+    @cached_property
+    def rejected(self) -> dict[str, int]:
+        """Reason → rows that ingestion set aside."""
+        return dict(read_marker(self.path).get(OWN_KEY, {}).get("rejected", {}))
+
+    @cached_property
+    def _device_folders(self) -> tuple[str, ...]:
+        found = {file.parent.name for file in in_order(self.path / WEARABLE_FOLDER)}
+        return tuple(sorted(found))
+
+    @cached_property
+    def _codes(self) -> frozenset[str]:
+        files = in_order(self.path / DATA)
+        tables = (read_parquet(file, file.name, ["code"], ("code",)) for file in files)
+        return frozenset(name for table in tables for name in table["code"].unique().to_pylist())
+
+    @cached_property
+    def _splits(self) -> pa.Table:
+        return self._own(read_splits(self.path))
+
+    def _own(self, rows: pa.Table) -> pa.Table:
+        """Return the rows of this view's people."""
+        if self._people is None:
+            return rows
+        return rows.filter(pc.is_in(rows["subject_id"], self._people))
+
+    def _check_known(self, wanted: Int64) -> None:
+        missing = int((~np.isin(wanted, self.subjects())).sum())
+        if missing:
+            raise StoreError(
+                210,
+                where=self.name,
+                seen=f"{missing} of {len(wanted)} subjects asked for "
+                f"{'is' if missing == 1 else 'are'} not there",
+                wanted="ids of the store's own subjects are wanted",
+                do="Take them from metadata/subject_splits.parquet",
+            )
+
+    def _visible(self, rows: pa.Table) -> pa.Table:
+        if self._permitted == ALL_MODALITIES:
+            return rows
+        shown = self._permitted if "ehr" in self._permitted else self._permitted & {"genomics"}
+        index, names = coded(rows["code"])
+        vital = _VITAL if "ehr" in self._permitted else ()
+        keep = [(modality_of(name) in shown) or name in vital for name in names]
+        mask = np.array(keep, np.bool_)[index] if names else np.zeros(0, np.bool_)
+        return rows.filter(pa.array(mask))
+
+    def _absent(self, where: str, what: str, known: tuple[str, ...]) -> StoreError:
+        return StoreError(
+            208,
+            where=f"{self.name}/{where}",
+            seen=f"the store has no such {what}",
+            wanted=f"one of: {', '.join(known) or 'none is there'}",
+            do=f"Name another {what}, or ingest a source that has it.",
+        )
+
+
+def conform_coded(rows: pa.Table, where: str) -> pa.Table:
+    """Return events in MEDS's types, but with the codes left as a dictionary (faster to filter)."""
+    codes = rows["code"]
+    table = conform(rows, EVENTS, where)
+    if not pa.types.is_dictionary(codes.type):
+        return table
+    return table.set_column(table.column_names.index("code"), "code", codes)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    at = table.column_names.index("code")
+    return table.set_column(at, EVENTS.field("code"), table["code"].cast(pa.string())).cast(EVENTS)
+
+
+def _by_subject(table: pa.Table) -> bool:
+    subject = ids(table)
+    return bool(np.all(subject[1:] >= subject[:-1]))

@@ -1,0 +1,140 @@
+"""Wearable signals beside the events: stretches of regular samples with a mask."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.data.store.events import coded, ids, repeated, times_us
+from healthfm_core.data.store.schemas import EVENTS, WEARABLE, WEARABLE_PREFIX, conform
+from healthfm_core.errors import StoreError
+
+SECOND_US: Final = 1_000_000
+HOUR_US: Final = 3600 * SECOND_US
+DAY_US: Final = 24 * HOUR_US
+
+
+def stretches(
+    subject_id: Int64,
+    start_us: Int64,
+    channel: str,
+    hz: float,
+    value: Float32,
+    mask: Bool | None = None,
+) -> pa.Table:
+    """Return wearable rows of equal length.
+
+    Args:
+        subject_id: [R] ids.
+        start_us: [R] time of each row's first sample, µs since 1970.
+        channel: What was measured, for example ``HR``.
+        hz: Samples per second (1/60 for a minute-level export).
+        value: [R, L] readings in the channel's unit.
+        mask: [R, L] where there was a reading; None is everywhere the value is finite.
+    """
+    rows, length = value.shape
+    seen = np.isfinite(value) if mask is None else mask & np.isfinite(value)
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * length)
+    readings = np.where(seen, value, np.float32(0)).ravel()
+    return pa.table(
+        {
+            "subject_id": pa.array(subject_id, pa.int64()),
+            "start": pa.array(start_us, pa.int64()).cast(pa.timestamp("us")),
+            "channel": pa.array(np.full(rows, channel), pa.string()),
+            "hz": pa.array(np.full(rows, hz), pa.float64()),
+            "value": pa.ListArray.from_arrays(offsets, pa.array(readings, pa.float32())),
+            "mask": pa.ListArray.from_arrays(offsets, pa.array(seen.ravel())),
+        },
+        schema=WEARABLE,
+    )
+
+
+def sort_wearable(table: pa.Table) -> pa.Table:
+    """Return the rows by subject, start and channel."""
+    keys = [(name, "ascending") for name in ("subject_id", "start", "channel")]
+    return table.sort_by(keys)
+
+
+def check_wearable(table: pa.Table, where: str) -> None:
+    """Check order, doubles, rates, and that each value has its mask.
+
+    Raises:
+        StoreError: HF-202 for a rate that is no rate or a value without its mask, HF-203, HF-204.
+    """
+    lengths = pc.equal(pc.list_value_length(table["value"]), pc.list_value_length(table["mask"]))
+    rates = pc.and_(pc.is_finite(table["hz"]), pc.greater(table["hz"], 0.0))
+    if not (pc.all(lengths, min_count=0).as_py() and pc.all(rates, min_count=0).as_py()):
+        raise StoreError(
+            202,
+            where=where,
+            seen="a row has a rate of 0 or less, or more values than mask flags",
+            wanted="hz > 0 and one mask flag per value are wanted",
+            do="Repair the source and ingest it again.",
+        )
+    subject, start = ids(table), times_us(table, "start")
+    channel = coded(table["channel"])[0]
+    same = subject[1:] == subject[:-1]
+    if np.any((subject[1:] < subject[:-1]) | (same & (start[1:] < start[:-1]))):
+        raise StoreError(
+            203,
+            where=where,
+            seen="rows are out of order",
+            wanted="the order subject_id, start is wanted",
+            do="Sort the file, or ingest the source again.",
+        )
+    again = int(np.sum(repeated([subject, start, channel])))
+    if again:
+        raise StoreError(
+            204,
+            where=where,
+            seen=f"{again} rows repeat a subject, start and channel",
+            wanted="every stretch is wanted once",
+            do="Remove the doubles, or ingest the source again.",
+        )
+
+
+def hours_worn(table: pa.Table) -> float:
+    """Return the hours for which there is a reading, over all rows of one channel or more."""
+    flat = pc.list_flatten(table["mask"])
+    counts = np.asarray(pc.list_value_length(table["mask"]).to_numpy(), np.int64)
+    hz = np.repeat(np.asarray(table["hz"].to_numpy()), counts)
+    seen = np.asarray(flat.to_numpy(), np.bool_)
+    return float(np.sum(seen / hz) / 3600)
+
+
+def hourly_summaries(table: pa.Table, units: dict[str, str]) -> pa.Table:
+    """Return the mean of each subject's hours as MEDS rows ``WEARABLE//HR//MEAN//bpm``.
+
+    Args:
+        table: Wearable rows sampled at least once an hour.
+        units: Channel → its unit; other channels give no rows. An hour without a reading gives
+            no row, and a row stands at the hour's end, when its mean is known.
+    """
+    table = table.filter(pc.is_in(table["channel"], pa.array(list(units), pa.string())))
+    counts = np.asarray(pc.list_value_length(table["value"]).to_numpy(), np.int64)
+    row = np.repeat(np.arange(table.num_rows), counts)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    hz = np.asarray(table["hz"].to_numpy())
+    seen = np.asarray(pc.list_flatten(table["mask"]).to_numpy(), np.bool_)
+    value = np.asarray(pc.list_flatten(table["value"]).to_numpy(), np.float64)[seen]
+    row, within = row[seen], within[seen]
+    at = times_us(table, "start")[row] + np.rint(within / hz[row] * SECOND_US).astype(np.int64)
+    channel, names = coded(table["channel"])
+    key = np.stack([ids(table)[row], at // HOUR_US, channel[row]])
+    groups, inverse = np.unique(key, axis=1, return_inverse=True)
+    mean = np.bincount(inverse.ravel(), weights=value) / np.maximum(np.bincount(inverse.ravel()), 1)
+    codes = [f"{WEARABLE_PREFIX}{name}//MEAN//{units.get(name, '')}" for name in names]
+    code = pa.array(codes, pa.string()).take(pa.array(groups[2]))
+    rows = pa.table(
+        {
+            "subject_id": pa.array(groups[0], pa.int64()),
+            "time": pa.array((groups[1] + 1) * HOUR_US, pa.int64()).cast(pa.timestamp("us")),
+            "code": code,
+            "numeric_value": pa.array(mean.astype(np.float32)),
+        }
+    )
+    return conform(rows, EVENTS, "hourly summaries")

@@ -1,0 +1,48 @@
+"""The real work of the coordinator: vocabulary and initial parameters of `healthfm_core`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from healthfm_core import training
+from healthfm_core.arrays import ArrayDict, Float32Arrays
+from healthfm_core.config.run import RunConfig
+from healthfm_core.federation.protocol import Study
+from healthfm_core.tokens.statistics import SiteStatistics, merge
+from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
+from healthfm_core.trained import TrainedModel
+
+
+class CoreWork:
+    """`StudyWork` as a coordinator really does it."""
+
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+        """Return the vocabulary built from the sites' merged statistics.
+
+        A run that starts from a trained model keeps that model's vocabulary, or its parameters
+        would mean something else; only the rate of the new task's label is these sites' own.
+
+        Raises:
+            ProtocolError: A site's statistics are not what they should be (HF-402).
+            RunError: The model to start from cannot be read (HF-707).
+        """
+        merged = merge([SiteStatistics.from_arrays(arrays) for arrays in statistics])
+        built = build_vocabulary(merged, config.tokens)
+        if config.federation.start_from is None:
+            return built
+        known = TrainedModel.load(Path(config.federation.start_from)).study.vocabulary
+        return replace(known, label_rate=built.label_rate)
+
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
+        """Return the parameters of every group of the study's model.
+
+        Raises:
+            RunError: The model to start from cannot be read (HF-707), or is of another size
+                (HF-712).
+        """
+        fresh = training.initial_parameters(study)
+        if config.federation.start_from is None:
+            return fresh
+        return TrainedModel.load(Path(config.federation.start_from)).start(fresh)

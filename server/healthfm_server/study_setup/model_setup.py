@@ -1,0 +1,26 @@
+"""The seam between the app and what it needs of the model: vocabulary and initial parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from healthfm_core.arrays import ArrayDict, Float32Arrays
+from healthfm_core.config.run import RunConfig
+from healthfm_core.federation.protocol import Study
+from healthfm_core.tokens.vocabulary import Vocabulary
+
+
+class StudyWork(Protocol):
+    """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
+
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+        """Return the vocabulary built from the sites' statistics, in the sites' order."""
+
+    def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
+        """Return the parameters of every group of the study's model.
+
+        Args:
+            study: The contract.
+            config: The coordinator's own configuration, with what does not go on the wire.
+        """
