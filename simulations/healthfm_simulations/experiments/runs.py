@@ -121,7 +121,8 @@ def is_finished(folder: Path, config: RunConfig) -> bool:
 def _is_of(recorded: Path, config: RunConfig) -> bool:
     """Whether a recorded configuration is `config`; a field it does not know had its default."""
     try:
-        before = RunConfig.model_validate(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+        values = RUN.upgrade(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+        before = RunConfig.model_validate(values)
     except (yaml.YAMLError, ValidationError):
         return False
     return before == config.model_copy(update={"out": None, "resume": False})
