@@ -47,8 +47,8 @@ def compose(
         root: File of `config_dir` to start from, without ``.yaml``.
 
     Raises:
-        ConfigError: HF-101 for an unknown key or one that was renamed, HF-102 for a wrong value, HF-103 for values that
-            contradict each other, HF-104 for a missing folder, root or group option.
+        ConfigError: HF-101 for an unknown or renamed key, HF-102 for a wrong value, HF-103 for
+            values that contradict each other, HF-104 for a missing folder, root or group option.
     """
     folder = packaged_configs() if config_dir is None else config_dir.resolve()
     if not (folder / f"{root}.yaml").is_file():
