@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from healthfm_core.config import RunConfig
+from healthfm_core.config.renamed import RUN
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report import METRICS_FILE
