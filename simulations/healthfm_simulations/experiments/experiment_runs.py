@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from healthfm_core.config import RunConfig
+from healthfm_core.config.renamed import RUN
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report.report_page import METRICS_FILE
@@ -121,7 +122,8 @@ def is_finished(folder: Path, config: RunConfig) -> bool:
 def _is_of(recorded: Path, config: RunConfig) -> bool:
     """Whether a recorded configuration is `config`; a field it does not know had its default."""
     try:
-        before = RunConfig.model_validate(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+        values = RUN.upgrade(yaml.safe_load(recorded.read_text(encoding="utf-8")))
+        before = RunConfig.model_validate(values)
     except (yaml.YAMLError, ValidationError):
         return False
     return before == config.model_copy(update={"out": None, "resume": False})
