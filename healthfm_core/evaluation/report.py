@@ -21,6 +21,7 @@ from healthfm_core.evaluation.sections import (
     training,
 )
 from healthfm_core.evaluation.tables import MetricRow, write_parquet, write_rows
+from healthfm_core.modalities.registry import modality_names
 
 __all__ = [
     "METRICS_FILE",
@@ -130,7 +131,7 @@ def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
         "smoothness": states.smoothness_table(context, arms),
         "figures_told": comparison.figure_lines(context),
         "attributes": groups.attributes(context),
-        "modalities": sites.MODALITIES,
+        "modalities": modality_names(),
         "sites": sites.site_lines(context),
         "clock": training.clock(context),
     }

@@ -49,7 +49,7 @@ class ModalitySpec:
             ``codes``: clinical events, which become tokens; one modality has this form, and every
             code without another modality's prefix is its own.
             ``samples``: regular samples of a device in a folder of their own, and summaries of
-            them among the events.
+            them among the events; one modality has this form too.
             ``panel``: one vector of named numbers per person. Each number is an event without a
             time whose code is `code_prefix` and its name; values are in standard deviations from
             the mean, and the reader makes them so.
@@ -61,7 +61,6 @@ class ModalitySpec:
             of a panel whoever has a value of it, of codes everyone (in a study with a label,
             everyone with a label).
         heads: Heads of the model that need it: their targets exist only where the modality does.
-        folder: Folder of a store that holds its samples; None for the other forms.
         short_columns: Whether a panel's columns are named without `code_prefix`. Vocabularies of
             release 0.1.0 name polygenic scores so; a new panel keeps its prefix.
     """
@@ -75,7 +74,6 @@ class ModalitySpec:
     code_prefix: str = ""
     holders: Callable[[PersonRecords], Bool] | None = None
     heads: tuple[str, ...] = ()
-    folder: str | None = None
     short_columns: bool = False
 
     @property

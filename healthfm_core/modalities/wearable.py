@@ -5,7 +5,7 @@ from typing import Final
 from healthfm_core.arrays import Bool
 from healthfm_core.modalities.spec import ModalitySpec, PersonRecords, subjects_with_items
 
-WEARABLE: Final = "wearable"
+WEARABLES: Final = "wearable"
 WEARABLE_PREFIX: Final = "WEARABLE//"
 
 
@@ -14,7 +14,7 @@ def _wearers(records: PersonRecords) -> Bool:
 
 
 SPEC: Final = ModalitySpec(
-    name=WEARABLE,
+    name=WEARABLES,
     order=1,
     form="samples",
     described_as="wearables",
@@ -23,5 +23,4 @@ SPEC: Final = ModalitySpec(
     events_counted_as="wearable_summary_events",
     holders=_wearers,
     heads=("wearable_reconstruction", "predictive_coding", "cross_modal"),
-    folder="wearable",
 )
