@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from healthfm_core.arrays import Bool, Int64
 DataForm = Literal["codes", "samples", "panel"]
 
 
+@runtime_checkable
 class PersonRecords(Protocol):
     """The columns of `data.batch.sequences.Sequences` that tell who has a modality."""
 
