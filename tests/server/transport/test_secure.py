@@ -63,7 +63,8 @@ def sites(folder: Path, modalities: list[tuple[str, ...]]) -> list[NodeSpec]:
 
 
 def run(grid: InProcessGrid, folder: Path, nodes: int, **federation: Any) -> RunStore:
-    given = {"secure_aggregation": {"enabled": True, "letters_s": 0.05}, "ttl_s": 0.01}
+    secure = {"enabled": True, "message_timeout_s": 0.05}
+    given = {"aggregation": {"secure": secure}, "ttl_s": 0.01}
     config = small.config(**{**given, "deadline_s": 0.1, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
     make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), run_config))
