@@ -39,13 +39,13 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
 from healthfm_core.explain.parts import Part, parts_of
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cohort.ancestry import with_ancestry
 from healthfm_simulations.cohort.build import FIRST_ID
@@ -140,7 +140,7 @@ def trained(folder: Path, store: SiteStore, config: RunConfig) -> TrainedModel:
     for round_ in range(1, rounds + 1):
         seed = seed_for(config.seed, "round", round_)
         order = RoundOrder(round=round_, rounds=rounds, groups=groups, evaluate=False, seed=seed)
-        result = run_round(parameters, data, study, order)
+        result = train_round(parameters, data, study, order)
         for name, update in result.update.items():
             parameters[name] = parameters[name] + update
         print(f"round {round_}: loss {result.metrics['loss_time_to_event']:.4f}", flush=True)

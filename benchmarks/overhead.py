@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [--sites 16] [--subjects 1600] [--rounds 4] [--max-steps N]
 
-The peer is a plain loop that calls the same `run_round` with the same orders on the same data and
+The peer is a plain loop that calls the same `train_round` with the same orders on the same data and
 averages with NumPy: no messages, no checks, no files. Each of its rounds runs right after the
 engine's, so that both see the same machine. Two figures: the median ratio of the rounds' seconds,
 and the share of the engine's round that is not local training (the same clock around the same
@@ -26,7 +26,7 @@ import torch
 from healthfm_client.core_local_work import CoreWork
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import initial_parameters
 from healthfm_simulations.engine import Apps, ProgressEvent, run_federation
@@ -45,13 +45,13 @@ class Timed(CoreWork):
         self.calls: list[tuple[Any, Study, RoundOrder]] = []
         self.seconds = 0.0
 
-    def run_round(
+    def train_round(
         self, parameters: Mapping[str, Any], data: Any, study: Study, order: RoundOrder
     ) -> RoundResult:
         """Train, under the clock."""
         self.calls.append((data, study, order))
         begun = time.perf_counter()
-        result = super().run_round(parameters, data, study, order)
+        result = super().train_round(parameters, data, study, order)
         self.seconds += time.perf_counter() - begun
         return result
 
@@ -97,7 +97,7 @@ def plain_round(
     totals = dict.fromkeys(parameters, 0.0)
     for data, study, order in calls:
         held = {n: v.copy() for n, v in parameters.items() if group_of(n) in order.groups}
-        result = CoreWork.run_round(work, held, data, study, order)
+        result = CoreWork.train_round(work, held, data, study, order)
         for name, update in result.update.items():
             weight = result.weights[group_of(name)]
             sums[name] += np.float32(weight) * update

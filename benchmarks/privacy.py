@@ -4,9 +4,10 @@
 
 Three ways to make one and the same step (a model of every modality, next visits, one thread):
 ``none`` is plain training, ``ghost`` and ``hooks`` clip each person's gradient and add noise, as
-`training.private` does. Time is the process's CPU time, the arms in turn, median of the repeats
-and of the ratios; memory is the peak of a process of its own that makes three steps, beyond what
-it held before it had a model. Goals: ghost at most 2.0 times the time and 1.3 times the memory.
+`training.gradients.dp_sgd` does. Time is the process's CPU time, the arms in turn, median of the
+repeats and of the ratios; memory is the peak of a process of its own that makes three steps, beyond
+what it held before it had a model. Goals: ghost at most
+2.0 times the time and 1.3 times the memory.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
-from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.heads import LABEL

@@ -20,7 +20,7 @@ from healthfm_core.trust.registry import Registry
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.engine.inprocess import InProcessGrid, copied
 from tests import three_numbers as small

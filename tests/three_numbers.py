@@ -19,14 +19,14 @@ from healthfm_core.arrays import ArrayDict, Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.federation.groups import group_of, modality_of
+from healthfm_core.federation.parameter_groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.tokens.statistics import MODALITIES as STATISTICS_OF
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec
 
 SHAPES = {
@@ -77,7 +77,7 @@ class ClientWork:
     def __init__(self, misbehave: Mapping[str, str] | None = None, round_: int = 1) -> None:
         self.misbehave = misbehave or {}
         self.round = round_
-        self.private: list[Private | None] = []
+        self.private: list[PrivacyPlan | None] = []
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
         """What site.json says, less what the view forbids."""
@@ -99,13 +99,13 @@ class ClientWork:
         """Everything is covered."""
         return {"coverage_exact": 1.0}
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Move half of the way to the site's number."""
         noise = np.random.default_rng(order.seed)
@@ -125,15 +125,15 @@ class ClientWork:
         self.private.append(private)
         return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
 
-    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
         """Ten steps a round, of a tenth of the people, with noise 4 unless it is given.
 
         Shared noise is as large as everybody's.
         """
         if config.mode == "distributed":
-            return Private.shared(config, study.config.federation.rounds)
+            return PrivacyPlan.shared(config, study.config.federation.rounds)
         noise = config.noise_multiplier or 4.0
-        return Private(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
+        return PrivacyPlan(config, Mechanism(noise, 0.1, 10), study.config.federation.rounds)
 
 
 def _spoil(

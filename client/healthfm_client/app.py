@@ -31,7 +31,7 @@ from healthfm_client.transport.masking import Masking
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
 from healthfm_core.federation import contracting, protocol, update_checks
-from healthfm_core.federation.groups import BACKBONE, group_of, groups_held
+from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.secure.noisy_update_codec import round_layout
 from healthfm_core.trust.contract import Contract

@@ -43,20 +43,20 @@ class CoreWork:
         """Return how much of the site's record the study's vocabulary covers."""
         return coverage(_open(stores), study.vocabulary, domains=study.config.tokens.domains)
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: training.Private | None = None,
+        private: training.PrivacyPlan | None = None,
     ) -> RoundResult:
         """Train from `parameters` and return the update."""
-        return training.run_round(parameters, data, study, order, private)
+        return training.train_round(parameters, data, study, order, private)
 
-    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> training.Private:
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> training.PrivacyPlan:
         """Return the noise, sampling rate and steps of the study's private rounds."""
-        return training.private_training(data.train, study, config)
+        return training.plan_privacy(data.train, study, config)
 
 
 def _open(stores: Sequence[StoreSpec]) -> list[SiteStore]:

@@ -12,7 +12,7 @@ from healthfm_core.config.data import Modality
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class LocalWork(Protocol):
     def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
         """Return how much of the site's record the study's vocabulary covers."""
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Float32],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Train from `parameters` and return the update; with noise, where `private` is given."""
 
-    def private_training(self, data: Any, study: Study, config: PrivacyConfig) -> Private:
+    def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
         """Return the noise, sampling rate and steps of the study's private rounds."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from healthfm_core.federation.groups import MODALITIES
+from healthfm_core.federation.parameter_groups import MODALITIES
 
 SHORT_DAYS: Final = 7.0
 LONG_DAYS: Final = 3652.5

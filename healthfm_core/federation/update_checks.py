@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Arrays, Float64
-from healthfm_core.federation.groups import group_names
+from healthfm_core.federation.parameter_groups import group_names
 
 
 @dataclass(frozen=True)

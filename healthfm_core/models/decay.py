@@ -68,7 +68,7 @@ class DecayRates(nn.Module):
 
 
 @torch.no_grad()
-def hold_half_lives(model: nn.Module) -> None:
+def clamp_half_lives(model: nn.Module) -> None:
     """Bring every half-life back into its range: beyond it there is no gradient to come back by."""
     for module in model.modules():
         if isinstance(module, DecayRates):

@@ -15,7 +15,6 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
-from healthfm_core.models.evidence import added_up, averaged
 from healthfm_core.models.heads import (
     LABEL,
     PREDICTIVE_CODING,
@@ -23,6 +22,7 @@ from healthfm_core.models.heads import (
     WEARABLE_RECONSTRUCTION,
     make_head,
 )
+from healthfm_core.models.linear_logit import added_up, averaged
 from healthfm_core.models.shape import ModelShape
 
 

@@ -3,6 +3,6 @@
 Noise, its price, and its ledger keep a person's part in training from being told: `clipping`
 bounds what one person can move, `entropy` draws who takes part and the noise, `accounting` says
 what that costs, `ledger` adds it up over all studies of a site's life, `audit` tries to break it.
-The loop that puts them together is `training.private`. `secure_aggregation` opens sums of sites
-and nothing smaller.
+What puts them together is `training.gradients.dp_sgd`. `secure_aggregation` opens sums of sites and
+nothing smaller.
 """

@@ -1,8 +1,8 @@
 """What happens at a site: tokenised people, a round of local training, tuning metrics."""
 
+from healthfm_core.training.gradients.dp_sgd import PrivacyPlan, plan_privacy
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
-from healthfm_core.training.private import Private, private_training
-from healthfm_core.training.round import evaluate, run_round
+from healthfm_core.training.loop import evaluate, train_round
 from healthfm_core.training.site import (
     SiteData,
     initial_parameters,
@@ -13,14 +13,14 @@ from healthfm_core.training.site import (
 
 __all__ = [
     "Intercepts",
-    "Private",
+    "PrivacyPlan",
     "SiteData",
     "evaluate",
     "initial_parameters",
     "loaded_model",
     "loader_for",
     "model_for",
-    "private_training",
-    "run_round",
+    "plan_privacy",
     "site_intercepts",
+    "train_round",
 ]

@@ -14,7 +14,7 @@ from healthfm_core.config.data import Modality
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.groups import study_modalities
+from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape, heads_for
 from healthfm_core.seeding import seed_for

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
@@ -14,7 +13,7 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.config.train import Learns
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import Query
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import DecayRates
 from healthfm_core.models.heads import CODING_HOURS
@@ -257,15 +256,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def _is_decay(module: nn.Module) -> TypeGuard[DecayRates]:
     return isinstance(module, DecayRates)
-
-
-def proximal(model: nn.Module, start: Mapping[str, Tensor], mu: float) -> Float[Tensor, ""]:
-    """Return FedProx's term as ½µ times the **mean** squared distance to the global model.
-
-    The mean, not the sum: µ then means the same for a model of any size.
-    """
-    squares = [
-        (parameter - start[name]).square().sum() for name, parameter in model.named_parameters()
-    ]
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return 0.5 * mu * torch.stack(squares).sum() / size

@@ -23,14 +23,14 @@ from healthfm_core.federation.aggregation.robust import RobustFold
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
 from healthfm_core.federation.aggregation.weighted_mean import Fold, mean_metrics
 from healthfm_core.federation.alarms import alarms, kind_of
-from healthfm_core.federation.groups import BACKBONE, groups_held
+from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
-from healthfm_server.admission import Admission
-from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.run_store import RunStore, ServerState
-from healthfm_server.sites import Site, check_sender
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore, ServerState
+from healthfm_server.study_setup.contract_signer import Admission
+from healthfm_server.study_setup.registered_sites import Site, check_sender
 from healthfm_server.transport.array_file import Mapped
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience

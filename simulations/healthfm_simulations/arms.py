@@ -23,7 +23,7 @@ from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_simulations.attendance import stages
 from healthfm_simulations.engine import (
     Apps,

@@ -59,7 +59,7 @@ def test_who_approves_late_takes_part_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two sites would be a quorum; the third is waited for, and asked again with a new contract."""
-    monkeypatch.setattr("healthfm_server.agreement.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("healthfm_server.study_setup.setup.FIRST_PAUSE_S", 0.05)
     study, sites = enrolled.three(tmp_path)
     SiteHome(sites[1].home).policy.write_text("require_approval: true")
 

@@ -25,11 +25,11 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites
@@ -65,16 +65,16 @@ class Talkative(CoreWork):
         self.store = store
         self.second = 0
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Any],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Train, or fail."""
-        result = super().run_round(parameters, data, study, order, private)
+        result = super().train_round(parameters, data, study, order, private)
         self.second += order.round == 2
         if self.second == 1:
             subject = int(SiteStore.open(self.store).subjects()[0])

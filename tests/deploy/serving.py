@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from healthfm_server.deploy.tls import PeerProtocol
+from healthfm_server.deploy.gateway_tls import PeerProtocol
 
 
 def free_port() -> int:

@@ -28,7 +28,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.runtime.flower_processes  # noqa: F401  (what it replaces is looked at below)
-from healthfm_server.deploy.flower import (
+from healthfm_server.deploy.flower_superlink import (
     _BUNDLE,
     Control,
     SuperLinkSettings,

@@ -16,7 +16,7 @@ import pytest
 from healthfm_core.errors import RunError
 from healthfm_core.supervision import Program, Supervision, socket_of
 from healthfm_server.deploy import executor
-from healthfm_server.deploy.study import StudyFolder, StudySettings
+from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 
 SLEEPER = (
     "import os, sys, time;print(sys.argv[1:], os.environ['MARK'], flush=True); time.sleep(600)"

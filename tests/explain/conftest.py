@@ -13,12 +13,12 @@ import pytest
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.data.store.wearables import stretches
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from tests.data.conftest import Row, table
 
 PEOPLE = 160
@@ -102,7 +102,7 @@ def trained(store: SiteStore) -> TrainedModel:
     start = initial_parameters(study)
     groups = tuple(sorted({group_of(name) for name in start}))
     order = RoundOrder(round=1, rounds=1, groups=groups, evaluate=False, seed=1)
-    update = run_round(start, SiteData.load([store], study), study, order).update
+    update = train_round(start, SiteData.load([store], study), study, order).update
     return TrainedModel(study, {name: start[name] + update[name] for name in start}, round=1)
 
 

@@ -14,7 +14,7 @@ from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
 from healthfm_core.config.compose import compose
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models import HealthFM
-from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, hold_half_lives, initial_log_rates
+from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, clamp_half_lives, initial_log_rates
 from healthfm_core.models.monitors import all_half_lives, context_monitors
 from healthfm_core.objectives import label, next_visit
 from tests.models.tiny import SHAPE, tiny_batch, tiny_model
@@ -234,7 +234,7 @@ def test_a_half_life_that_left_its_range_is_brought_back_and_can_move_again():
     model = tiny_model()
     rate = model.backbone.blocks[0].decay.log_rate.weight
     torch.nn.init.constant_(rate, 9.0)  # seconds
-    hold_half_lives(model)
+    clamp_half_lives(model)
     assert all_half_lives(model.backbone)[0] == pytest.approx([1 / 24] * rate.numel(), rel=1e-5)
     row_losses(model, tiny_batch()).sum().backward()
     assert (rate.grad != 0).any()

@@ -19,7 +19,7 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, WEARABLE
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
-from healthfm_core.training.clipped import kinds_of
+from healthfm_core.training.gradients.clipped import kinds_of
 from healthfm_core.training.step import losses
 from tests.models.tiny import CONFIG, SHAPE, tiny_batch
 

@@ -15,8 +15,8 @@ from healthfm_client.app import make_app as make_client_app
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation import protocol
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
-from healthfm_server.sites import read_site
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import read_site
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.engine.inprocess import InProcessGrid
 from tests import three_numbers as small

@@ -9,8 +9,8 @@ import pytest
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import ConfigError, ProtocolError, RunError
-from healthfm_core.federation.groups import group_of
-from healthfm_server.run_store import RunStore
+from healthfm_core.federation.parameter_groups import group_of
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import ProgressEvent, rounds_done, run_federation
 from tests import three_numbers as small
 
@@ -99,9 +99,9 @@ def test_sites_without_a_modality_never_get_or_send_its_encoder(tmp_path: Path) 
     seen: dict[str, set[str]] = {}
 
     class Watching(small.ClientWork):
-        def run_round(self, parameters, data, study, order, private=None):
+        def train_round(self, parameters, data, study, order, private=None):
             seen[data["name"]] = {group_of(name) for name in parameters}
-            return super().run_round(parameters, data, study, order, private)
+            return super().train_round(parameters, data, study, order, private)
 
     apps = small.Apps(small.ServerWork(), Watching())
     nodes = small.three_sites(tmp_path / "sites")

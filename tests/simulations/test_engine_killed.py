@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
 

@@ -10,7 +10,7 @@ import pytest
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import PrivacyError, RunError
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests import three_numbers as small
 

@@ -14,7 +14,7 @@ from healthfm_client.core_local_work import CoreWork
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec, run_federation
 from healthfm_simulations.engine.federation import core_apps
 from healthfm_simulations.sites import prepare_sites
@@ -56,18 +56,18 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[NodeSpec]:
 class Interrupted(CoreWork):
     """Real work that Ctrl-C ends in the middle of round 2."""
 
-    def run_round(
+    def train_round(
         self,
         parameters: Mapping[str, Any],
         data: Any,
         study: Study,
         order: RoundOrder,
-        private: Private | None = None,
+        private: PrivacyPlan | None = None,
     ) -> RoundResult:
         """Train, or stop."""
         if order.round == 2:
             raise KeyboardInterrupt
-        return super().run_round(parameters, data, study, order, private)
+        return super().train_round(parameters, data, study, order, private)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(

@@ -19,7 +19,7 @@ from healthfm_simulations.further.people import present_at
 from healthfm_simulations.further.states import states_of
 from healthfm_simulations.scoring import Model, score
 from healthfm_simulations.sites import prepare_sites
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 ASKED = [
     *SETTINGS,

@@ -14,7 +14,7 @@ from healthfm_core.config.compose import compose
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.__main__ import main
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.folds import folds_of

@@ -10,7 +10,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.trained import TrainedModel
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.engine import NodeSpec, run_federation
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 SMALL = [*SETTINGS, "rounds=1", "federation.evaluate_every=0", "train.max_steps=1"]
 

@@ -8,15 +8,15 @@ import torch
 
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_core.training.site import compute_device, loaded_model, loader_for
 from healthfm_core.training.step import losses, queries_for
 from healthfm_simulations.cohort import generate, write_sites
-from tests.training.test_round import SETTINGS
+from tests.training.test_loop import SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_training_in_bfloat16_goes_where_training_in_float32_goes(site):
         train = study.config.train.model_copy(update={"precision": precision})
         config = study.config.model_copy(update={"train": train})
         of = Study(study.version, study.run_id, config, study.vocabulary, study.modalities)
-        update = run_round(parameters, data, of, order).update
+        update = train_round(parameters, data, of, order).update
         assert {array.dtype for array in update.values()} == {np.dtype(np.float32)}
         updates.append(np.concatenate([update[name].ravel() for name in sorted(update)]))
     full, half = updates

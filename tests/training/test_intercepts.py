@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder
-from healthfm_core.training import SiteData, initial_parameters, loaded_model, run_round
+from healthfm_core.training import SiteData, initial_parameters, loaded_model, train_round
 from healthfm_core.training.intercepts import (
     PRIOR_CASES,
     log_odds_ratio,
     prior_cases,
     subjects_with,
 )
-from tests.training.test_round import world  # noqa: F401
+from tests.training.test_loop import world  # noqa: F401
 
 
 def test_a_site_at_the_study_s_rate_shifts_nothing():
@@ -82,8 +82,8 @@ def test_the_shift_is_added_to_the_answers_and_never_sent(world):  # noqa: F811
     assert plain.state_dict().keys() == shifted.state_dict().keys()
     groups = tuple(sorted({group_of(name) for name in parameters}))
     order = RoundOrder(round=1, rounds=2, groups=groups, evaluate=False, seed=3)
-    with_shift = run_round(parameters, data, study, order)
-    without = run_round(parameters, replace(data, intercepts={}), study, order)
+    with_shift = train_round(parameters, data, study, order)
+    without = train_round(parameters, replace(data, intercepts={}), study, order)
     assert with_shift.update.keys() == without.update.keys() == parameters.keys()
     assert with_shift.metrics["loss_next_visit"] != without.metrics["loss_next_visit"]
 

@@ -8,11 +8,11 @@ import torch
 
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
-from healthfm_core.training import SiteData, initial_parameters, run_round
+from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_simulations.cohort import generate, write_sites
 
 FEW = [
@@ -42,7 +42,7 @@ def one_step(tmp_path, *settings: str):
     parameters = initial_parameters(study)
     groups = tuple(sorted({group_of(name) for name in parameters}))
     order = RoundOrder(round=1, rounds=1, groups=groups, evaluate=False, seed=0)
-    return run_round(parameters, SiteData.load(stores, study), study, order)
+    return train_round(parameters, SiteData.load(stores, study), study, order)
 
 
 def test_the_small_size_trains_a_step_on_a_cpu(tmp_path):

@@ -13,7 +13,7 @@ from healthfm_core.errors import PrivacyError
 from healthfm_core.privacy.ledger import Ledger, Limits
 
 if TYPE_CHECKING:
-    from healthfm_core.training import Private
+    from healthfm_core.training import PrivacyPlan
 
 
 class SitePrivacy(Schema):
@@ -78,7 +78,7 @@ class SitePrivacy(Schema):
             return self
         return self.model_copy(update={"ledger": str(folder / self.ledger)})
 
-    def limits(self, private: Private) -> Limits:
+    def limits(self, private: PrivacyPlan) -> Limits:
         """Return what a study's rounds are held to."""
         wanted = [e for e in (private.config.epsilon, self.epsilon) if e is not None]
         return Limits(self.delta, min(wanted, default=None), self.epsilon_max)

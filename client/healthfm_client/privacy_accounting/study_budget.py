@@ -20,7 +20,7 @@ from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.ledger import check, exceeded, spent
-from healthfm_core.training import Private
+from healthfm_core.training import PrivacyPlan
 
 _RECORD: Final = "privacy"
 
@@ -66,16 +66,16 @@ def train(
     if private is not None:
         _count(context, private)
     if cost is None or book is None:
-        return work.run_round(parameters, data, study, order, private)
+        return work.train_round(parameters, data, study, order, private)
     limits = rules.limits(cost)
     reserved = book.reserve(study.run_id, name, order.round, cost.mechanism, limits)
-    result = work.run_round(parameters, data, study, order, private)
+    result = work.train_round(parameters, data, study, order, private)
     book.spend(reserved, cost.mechanism.steps)
     book.commit(reserved)
     return result
 
 
-def _of_sums(study: Study) -> Private | None:
+def _of_sums(study: Study) -> PrivacyPlan | None:
     """Return what noise in the sums of whole updates costs a person; training has none then."""
     sums, rounds = study.config.federation.aggregation.secure, study.config.federation.rounds
     if not sums.enabled or sums.epsilon is None:
@@ -84,12 +84,12 @@ def _of_sums(study: Study) -> Private | None:
     if sums.unit == "site":  # a record can turn an update into any other: twice what a site is
         noise /= 2
     config = PrivacyConfig(mode="dp", noise_multiplier=noise, delta=sums.delta)
-    return Private(config, Mechanism(noise, 1.0, 1), rounds)
+    return PrivacyPlan(config, Mechanism(noise, 1.0, 1), rounds)
 
 
 def _private(
     work: LocalWork, rules: SitePrivacy, context: Context, study: Study, data: Any
-) -> Private | None:
+) -> PrivacyPlan | None:
     """Return how the study's rounds are private here; remembered, for finding the noise is slow."""
     config = rules.of_study(study.config.privacy)
     if config.mode == "off":
@@ -97,7 +97,7 @@ def _private(
     key = f"{study.hash} {config.model_dump_json()}"
     known = context.state.config_records.get(_RECORD)
     if known is None or known["key"] != key:
-        found = work.private_training(data, study, config)
+        found = work.plan_privacy(data, study, config)
         mechanism = found.mechanism
         known = context.state[_RECORD] = ConfigRecord(
             {
@@ -113,10 +113,10 @@ def _private(
         float(str(known["sample_rate"])),
         int(str(known["steps"])),
     )
-    return Private(config, mechanism, study.config.federation.rounds)
+    return PrivacyPlan(config, mechanism, study.config.federation.rounds)
 
 
-def _count(context: Context, private: Private) -> None:
+def _count(context: Context, private: PrivacyPlan) -> None:
     """Refuse more steps than the study was admitted for.
 
     Raises:

@@ -24,8 +24,8 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Arrays
-from healthfm_core.federation.declared import declared_metrics
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.federation.declared_metrics import declared_metrics
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
 from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundLayout, RoundSum

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.models.evidence import slopes_of
+from healthfm_core.models.linear_logit import slopes_of
 
 
 class EHREncoder(nn.Module):
@@ -24,7 +24,7 @@ class EHREncoder(nn.Module):
         width: d.
         spread: K.
         code_scale: Size of the code and token vectors at the start.
-        evidence: Whether a code also says something of the label by itself (`models.evidence`).
+        evidence: Whether a code also says something of the label by itself (`models.linear_logit`).
     """
 
     def __init__(

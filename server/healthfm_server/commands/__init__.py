@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.study_folder import StudyFolder
 
 
 @dataclass(frozen=True)

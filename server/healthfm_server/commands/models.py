@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from healthfm_server.commands import Command
-from healthfm_server.inspection import describe_run
+from healthfm_server.run_folder.run_description import describe_run
 
 
 def _inspect(parser: ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def _export(parser: ArgumentParser) -> None:
 
 def export(given: Namespace) -> Iterator[str]:
     """Write a model; PyTorch is imported for this command alone."""
-    from healthfm_server.export import export_model
+    from healthfm_server.run_folder.model_export import export_model
 
     yield from export_model(given.run, given.folder, given.round)
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from healthfm_server.commands import Command, study_of, takes_study
-from healthfm_server.deploy.supervise import supervision, wait_until_up
+from healthfm_server.deploy.study_supervision import supervision, wait_until_up
 
 
 def _configure_up(parser: ArgumentParser) -> None:

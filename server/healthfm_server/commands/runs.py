@@ -11,10 +11,10 @@ from pathlib import Path
 from healthfm_core.config.compose import compose
 from healthfm_core.errors import RunError
 from healthfm_server.commands import Command, study_of, takes_study
-from healthfm_server.deploy.orders import RunOrder, Wanted
-from healthfm_server.deploy.status import run_status, status_lines, study_status
-from healthfm_server.deploy.supervise import supervision
-from healthfm_server.inspection import describe_run
+from healthfm_server.deploy.run_orders import RunOrder, Wanted
+from healthfm_server.deploy.study_status import run_status, status_lines, study_status
+from healthfm_server.deploy.study_supervision import supervision
+from healthfm_server.run_folder.run_description import describe_run
 
 WAIT_S = 0.5
 

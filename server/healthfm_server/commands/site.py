@@ -14,8 +14,8 @@ from healthfm_core.trust import files, fingerprint
 from healthfm_core.trust.kit import make_kit
 from healthfm_core.trust.request import Request, read_request
 from healthfm_server.commands import Command, study_of, takes_study
-from healthfm_server.deploy.status import study_status
-from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_status import study_status
 
 
 def _configure_sign(parser: ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def sign(arguments: Namespace) -> Iterator[str]:
 
 
 def _admit(study: StudyFolder, request: Request, name: str, *, renew: bool) -> bytes:
-    from healthfm_server.deploy.flower import forget_node, register_node
+    from healthfm_server.deploy.flower_superlink import forget_node, register_node
 
     key = load_ssh_public_key(request.node)
     if not isinstance(key, EllipticCurvePublicKey):
@@ -89,7 +89,7 @@ def _configure_revoke(parser: ArgumentParser) -> None:
 
 def revoke(arguments: Namespace) -> Iterator[str]:
     """Shut a site out of a running study, at once."""
-    from healthfm_server.deploy.flower import forget_node
+    from healthfm_server.deploy.flower_superlink import forget_node
 
     study = study_of(arguments)
     site = study.sites.revoke(arguments.site)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from healthfm_server.commands import Command, study_of, takes_study
-from healthfm_server.deploy.study import StudyFolder, StudySettings
-from healthfm_server.deploy.supervise import write_units
-from healthfm_server.deploy.tokens import ROLES
+from healthfm_server.deploy.access_tokens import ROLES
+from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
+from healthfm_server.deploy.study_supervision import write_units
 
 
 def _configure_init(parser: ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord
 
 from healthfm_core.arrays import ArrayDict, Arrays, Float32, Float32Arrays
 from healthfm_core.federation import wire
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_server.transport.array_file import OneByOne
 
 

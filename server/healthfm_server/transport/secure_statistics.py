@@ -16,12 +16,12 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.groups import agree_on_modalities
+from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, mark_sizes
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_server.run_store import RunStore
-from healthfm_server.sites import Site
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import Site
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.secure_session import MaskedExchange
 

@@ -15,18 +15,18 @@ from healthfm_core.arrays import Bool, Float32Arrays, Float64
 from healthfm_core.config import PrivacyConfig
 from healthfm_core.data.batch.segments import offsets_of, ranges
 from healthfm_core.data.batch.sequences import Sequences
-from healthfm_core.federation.groups import group_of
+from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.seeding import numpy_generator, seed_for
 from healthfm_core.training import (
-    Private,
+    PrivacyPlan,
     SiteData,
     initial_parameters,
     loaded_model,
     loader_for,
-    private_training,
-    run_round,
+    plan_privacy,
+    train_round,
 )
 from healthfm_core.training.step import losses, queries_for
 
@@ -60,11 +60,11 @@ class Victim:
                 parameters[name] = parameters[name] + change
         return parameters
 
-    def private(self, data: SiteData) -> Private | None:
+    def private(self, data: SiteData) -> PrivacyPlan | None:
         """Return the noise the site trains `data` with."""
         if self.privacy.mode == "off":
             return None
-        return private_training(data.train, self.study, self.privacy)
+        return plan_privacy(data.train, self.study, self.privacy)
 
     def losses(self, parameters: Float32Arrays) -> Float64:
         """Return each person's loss, [N], of the objectives that read their first kind of row."""
@@ -98,7 +98,7 @@ class Victim:
         data: SiteData,
         round_: int,
         seed: int,
-        private: Private | None,
+        private: PrivacyPlan | None,
     ) -> RoundResult:
         order = RoundOrder(
             round=round_,
@@ -107,7 +107,7 @@ class Victim:
             evaluate=False,
             seed=seed_for(seed, "round", round_),
         )
-        return run_round(parameters, data, self.study, order, private)
+        return train_round(parameters, data, self.study, order, private)
 
 
 def _one_step(mechanism: Mechanism) -> Mechanism:

@@ -15,9 +15,9 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.run_store import RunStore
-from healthfm_server.work import StudyWork
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.model_setup import StudyWork
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
 
@@ -133,7 +133,7 @@ def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> List
 def core_apps() -> Apps:
     """Return the real work of server and site."""
     from healthfm_client.core_local_work import CoreWork as ClientWork
-    from healthfm_server.core_work import CoreWork as ServerWork
+    from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 
     return Apps(ServerWork(), ClientWork())
 

@@ -20,7 +20,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report import METRICS_FILE
-from healthfm_server.export import export_model
+from healthfm_server.run_folder.model_export import export_model
 from healthfm_simulations.by_site import SiteRows, read_by_site
 from healthfm_simulations.experiment import CONFIG_FILE, run_experiment
 from healthfm_simulations.experiments.further import further_rows

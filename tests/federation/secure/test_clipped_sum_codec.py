@@ -10,7 +10,7 @@ import pytest
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.errors import PrivacyError
-from healthfm_core.federation.groups import is_learning
+from healthfm_core.federation.parameter_groups import is_learning
 from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
 from healthfm_core.federation.update_checks import Contract
 from healthfm_core.privacy.distributed import epsilon_of, noise_for

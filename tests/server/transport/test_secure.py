@@ -18,7 +18,7 @@ from healthfm_core.errors import PrivacyError
 from healthfm_core.federation import protocol
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.engine.inprocess import InProcessGrid

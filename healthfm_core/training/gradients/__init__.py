@@ -1,0 +1,1 @@
+"""How the gradient of a local step comes about, and what is added to it."""

@@ -1,0 +1,103 @@
+"""Who takes part: what each site said of itself, and what the coordinator holds it to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from healthfm_core.errors import ProtocolError, TrustError
+from healthfm_core.federation import protocol
+from healthfm_core.federation.parameter_groups import MODALITIES
+
+_MOST_SUBJECTS = 2**40
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site as it registered; its sizes bound what its later replies may claim.
+
+    Attributes:
+        name: Unique in the run.
+        node_id: Flower's number of the node it answers from.
+        modalities: What it holds and its policy permits.
+        n_subjects: Its training subjects.
+    """
+
+    name: str
+    node_id: int
+    modalities: frozenset[str]
+    n_subjects: int
+
+
+def read_site(record: Mapping[str, Any], node_id: int) -> Site:
+    """Return the site that a reply's record describes.
+
+    Raises:
+        ProtocolError: Another protocol version (HF-401), or a record that does not fit (HF-402).
+        TrustError: It comes from another node than it says (HF-820).
+    """
+    try:
+        name, version = str(record["site"]), int(record["version"])
+        modalities = frozenset(map(str, json.loads(str(record["modalities"]))))
+        n_subjects = int(record["subjects"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise _unfit(f"node {node_id}", "a site record that cannot be read") from error
+    protocol.check_version(version, where=f"site {name[:64]}")
+    if not name.isprintable() or not 0 < len(name) <= 64:
+        raise _unfit(f"node {node_id}", "a site name that is empty, too long or not printable")
+    if str(record.get("node")) != str(node_id):
+        raise not_its_node(name, "a reply that names another node than it comes from")
+    if not modalities <= set(MODALITIES):
+        raise _unfit(f"site {name}", "a modality that does not exist")
+    if not 0 < n_subjects < _MOST_SUBJECTS:
+        raise _unfit(f"site {name}", "no training subject, or more than there are people")
+    return Site(name, node_id, modalities, n_subjects)
+
+
+def register(found: list[Site]) -> tuple[dict[str, Site], list[Site]]:
+    """Return the sites by name, sorted, and those whose name another node has already.
+
+    Of several nodes with one name the lowest node number is kept: two nodes may be one site's
+    store served twice, and its people must not count twice.
+    """
+    sites: dict[str, Site] = {}
+    doubles = []
+    for site in sorted(found, key=lambda s: (s.name, s.node_id)):
+        if site.name in sites:
+            doubles.append(site)
+        else:
+            sites[site.name] = site
+    return sites, doubles
+
+
+def check_sender(record: Mapping[str, Any], site: Site) -> None:
+    """Refuse a reply to an order that says it is another site's or another node's.
+
+    Raises:
+        TrustError: It does (HF-820).
+    """
+    if (record.get("site"), record.get("node")) != (site.name, str(site.node_id)):
+        raise not_its_node(site.name, "a reply that names another site or node")
+
+
+def not_its_node(site: str, seen: str) -> TrustError:
+    """Return the error for a site that answers from a node that is not its own (HF-820)."""
+    return TrustError(
+        820,
+        where=f"site {site[:64]}",
+        seen=seen,
+        wanted="a site answers from the node it registered",
+        do="Ask the site whose installation it is; revoke the site if nobody knows",
+    )
+
+
+def _unfit(where: str, seen: str) -> ProtocolError:
+    return ProtocolError(
+        402,
+        where=where,
+        seen=seen,
+        wanted="name, version, modalities and number of training subjects",
+        do="Install the same release of healthfm on both sides",
+    )
