@@ -12,6 +12,7 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.config.train import ObjectivesConfig, TrainConfig
 
 __all__ = [
+    "AggregationConfig",
     "CohortConfig",
     "DataConfig",
     "EvaluationConfig",

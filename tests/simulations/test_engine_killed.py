@@ -25,7 +25,8 @@ from tests import three_numbers as small
 from healthfm_simulations.engine import run_federation
 
 folder = Path(sys.argv[1])
-config = small.config(rounds=int(sys.argv[2]), aggregation={"server_optimizer": {"name": "adam"}}, fraction=0.6)
+adam = {"server_optimizer": {"name": "adam"}}
+config = small.config(rounds=int(sys.argv[2]), aggregation=adam, fraction=0.6)
 print("begun", flush=True)
 run_federation(config, small.three_sites(folder / "sites"), folder / "run", apps=small.apps())
 """
