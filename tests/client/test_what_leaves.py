@@ -44,7 +44,7 @@ CONFIG = RunConfig.model_validate(
         "tokens": {"k_min": 2, "max_len": 32},
         "model": {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "wearable_width": 8},
         "train": {"max_steps": 1, "batch_size": 8},
-        "federation": {"rounds": 2, "deadline_s": 30.0},
+        "federation": {"rounds": 2, "deadline_s": 600.0},
     }
 )
 MASKED = {protocol.KEYS, protocol.SHARES, protocol.UNMASK}

@@ -20,7 +20,7 @@ from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 from healthfm_server.deploy.gateway import NODE_KEY_HEADER, make_gateway
 from healthfm_server.deploy.gateway_tls import GatewayTLSContext
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from tests.deploy.serving import free_port, served
+from tests.deploy.serving import PATIENCE_S, free_port, served
 
 
 async def upstream(request):
@@ -82,12 +82,16 @@ class Site:
         roots = self.study.server / "trust.pem"
         context = ssl.create_default_context(cafile=roots)
         context.load_cert_chain(self.certificate, self.key_file)
-        return httpx.Client(base_url=self.study.settings.url, verify=context, trust_env=False)
+        return httpx.Client(
+            base_url=self.study.settings.url, verify=context, trust_env=False, timeout=PATIENCE_S
+        )
 
 
 def anonymous(study):
     context = ssl.create_default_context(cafile=study.server / "trust.pem")
-    return httpx.Client(base_url=study.settings.url, verify=context, trust_env=False)
+    return httpx.Client(
+        base_url=study.settings.url, verify=context, trust_env=False, timeout=PATIENCE_S
+    )
 
 
 def last(study):
@@ -218,6 +222,8 @@ def test_old_tls_is_refused(study):
     context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    client = httpx.Client(base_url=study.settings.url, verify=context, trust_env=False)
+    client = httpx.Client(
+        base_url=study.settings.url, verify=context, trust_env=False, timeout=PATIENCE_S
+    )
     with client, pytest.raises(httpx.TransportError):
         client.get("/v1/healthfm/hello")

@@ -19,7 +19,7 @@ from healthfm_server.deploy.gateway import make_gateway
 from healthfm_server.deploy.gateway_tls import GatewayTLSContext
 from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from tests.deploy.serving import free_port, served
+from tests.deploy.serving import PATIENCE_S, free_port, served
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
     after = home.kit()
     assert after.certificate.public_key() == before.certificate.public_key()
     assert (after.site, after.node_id, after.root) == (before.site, before.node_id, before.root)
-    with httpx.Client(verify=tls, trust_env=False) as client:
+    with httpx.Client(verify=tls, trust_env=False, timeout=PATIENCE_S) as client:
         assert client.get(f"{after.url}/v1/healthfm/hello").json()["site"] == "north"
     assert study.audit("test").rows()[-1]["event"] == "certificate renewed"
 
@@ -114,7 +114,7 @@ def test_last_years_kit_is_not_handed_out_again(study, tmp_path):
 
 def test_the_public_port_asks_for_a_certificate(study):
     tls = ssl.create_default_context(cafile=study.server / "trust.pem")
-    with httpx.Client(verify=tls, trust_env=False) as client:
+    with httpx.Client(verify=tls, trust_env=False, timeout=PATIENCE_S) as client:
         assert client.post(f"{study.settings.url}/v1/healthfm/renewal").status_code == 401
 
 

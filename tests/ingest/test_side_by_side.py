@@ -44,13 +44,13 @@ def test_results_come_in_the_order_of_the_pieces_until_a_process_is_killed():
 
 
 WAITING = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from healthfm_client.ingest.process_pool import SideBySide
 
 def wait(piece):
     Path(sys.argv[1], str(os.getpid())).touch()
-    time.sleep(600)
+    signal.pause()
 
 if __name__ == "__main__":
     with SideBySide(wait, range(2), 2) as done:
@@ -63,7 +63,7 @@ def test_processes_end_with_the_one_that_began_them(tmp_path):
     (tmp_path / "begun").mkdir()
     command = [sys.executable, str(tmp_path / "wait.py"), str(tmp_path / "begun")]
     process = subprocess.Popen(command)
-    until = time.monotonic() + 100
+    until = time.monotonic() + 600
     while len(list((tmp_path / "begun").iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.02)
     process.kill()

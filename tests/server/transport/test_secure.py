@@ -23,6 +23,7 @@ from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.engine.inprocess import InProcessGrid
 from tests import three_numbers as small
+from tests.virtual_clock import virtual_clock
 
 KINDS = (protocol.KEYS, protocol.SHARES, protocol.TRAIN, protocol.UNMASK)
 
@@ -63,11 +64,12 @@ def sites(folder: Path, modalities: list[tuple[str, ...]]) -> list[NodeSpec]:
 
 
 def run(grid: InProcessGrid, folder: Path, nodes: int, **federation: Any) -> RunStore:
-    secure = {"enabled": True, "message_timeout_s": 0.05}
-    given = {"aggregation": {"secure": secure}, "ttl_s": 0.01}
-    config = small.config(**{**given, "deadline_s": 0.1, "keep_checkpoints": 9, **federation})
+    secure = {"enabled": True, "message_timeout_s": 30.0}
+    given = {"aggregation": {"secure": secure}, "ttl_s": 10.0}
+    config = small.config(**{**given, "deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
-    make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), run_config))
+    with virtual_clock():
+        make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), run_config))
     return RunStore(folder, keep=9)
 
 
