@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from healthfm_core.arrays import Int32, Int64, Integers
-from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.segments import run_starts
 from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.explain.naming import Names
@@ -46,7 +46,7 @@ class Part:
 
 def hidden_of(
     parts: Sequence[Part], people: Sequences, items: Int64, target_of_code: Int32
-) -> Hidden:
+) -> HiddenItems:
     """Return that row i lacks ``parts[i]``.
 
     Args:
@@ -59,7 +59,7 @@ def hidden_of(
     score = np.zeros((len(parts), people.prs.shape[1]), np.bool_)
     for row, part in enumerate(parts):
         score[row, list(part.scores)] = True
-    return Hidden(
+    return HiddenItems(
         np.repeat(np.arange(len(parts)), count),
         np.array([item for part in parts for item in part.items], np.int64),
         score,

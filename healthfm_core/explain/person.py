@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float64, Int64
-from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.sequences import WEARABLE, Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
@@ -128,7 +128,7 @@ def explain(
 
 
 def _taken_apart(
-    asker: Asker, row: Rows, parts: Sequence[Part], alone: int
+    asker: Asker, row: RowPlan, parts: Sequence[Part], alone: int
 ) -> tuple[list[list[Contribution]], int]:
     """Return each target's contributions, and how many events were too many to hide alone."""
     events = [part for part in parts if part.kind == "event"]
@@ -159,7 +159,7 @@ def _column(vocabulary: Vocabulary, target: str) -> int:
     )
 
 
-def _chosen(rows: Rows, at_us: int | None, store: SiteStore) -> int:
+def _chosen(rows: RowPlan, at_us: int | None, store: SiteStore) -> int:
     by_then = len(rows) if at_us is None else int(np.sum(rows.time_us <= at_us))
     if not by_then:
         raise RunError(

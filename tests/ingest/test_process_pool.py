@@ -16,7 +16,7 @@ import pytest
 
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.fhir_r4 import fhir_files
-from healthfm_client.ingest.process_pool import SideBySide
+from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.readers import fhir
 from healthfm_core.errors import ConfigError, IngestError
 from tests.ingest.test_fhir import RESOURCES, as_bundle
@@ -33,7 +33,7 @@ def work(piece: int) -> int:
 
 
 def test_results_come_in_the_order_of_the_pieces_until_a_process_is_killed():
-    with SideBySide(work, range(KILLED + 1), 2) as done:
+    with OrderedPool(work, range(KILLED + 1), 2) as done:
         assert list(done.results(range(3))) == [0, 2, 4]
         assert list(done.results(range(5, 9))) == [10, 12, 14, 16]
         assert list(done.results(range(1))) == [0]
@@ -46,14 +46,14 @@ def test_results_come_in_the_order_of_the_pieces_until_a_process_is_killed():
 WAITING = """
 import os, signal, sys
 from pathlib import Path
-from healthfm_client.ingest.process_pool import SideBySide
+from healthfm_client.ingest.process_pool import OrderedPool
 
 def wait(piece):
     Path(sys.argv[1], str(os.getpid())).touch()
     signal.pause()
 
 if __name__ == "__main__":
-    with SideBySide(wait, range(2), 2) as done:
+    with OrderedPool(wait, range(2), 2) as done:
         list(done.results(range(2)))
 """
 
