@@ -58,7 +58,7 @@ def test_only_adapters_import_what_flower_does_not_publish():
         "client/healthfm_client/runtime/flower_processes.py",
         "server/healthfm_server/transport/flower_grid.py",
         "server/healthfm_server/deploy/flower_superlink.py",
-        "simulations/healthfm_simulations/engine/flower.py",
+        "simulations/healthfm_simulations/engine/flower_internals.py",
     }
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 WAITING = (
-    "healthfm_server.agreement",
+    "healthfm_server.study_setup.setup",
     "healthfm_server.app",
     "healthfm_server.transport.exchange",
 )

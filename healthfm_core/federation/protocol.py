@@ -27,7 +27,7 @@ from functools import cached_property
 from typing import Any, Final, Self
 
 from healthfm_core.arrays import Float32
-from healthfm_core.config.renamed import with_new_names
+from healthfm_core.config import renamed
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
@@ -131,9 +131,7 @@ class Study:
             return cls(
                 version=version,
                 run_id=str(raw["run_id"]),
-                config=RunConfig.model_validate(
-                    raw["config"] if version == VERSION else with_new_names(raw["config"])
-                ),
+                config=RunConfig.model_validate(renamed.RUN.upgrade(raw["config"])),
                 vocabulary=Vocabulary.from_json(json.dumps(raw["vocabulary"])),
                 modalities=tuple(map(str, raw["modalities"])),
             )

@@ -16,7 +16,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec, run_federation
-from healthfm_simulations.engine.federation import core_apps
+from healthfm_simulations.engine.federation_run import core_apps
 from healthfm_simulations.sites import prepare_sites
 
 CONFIG = RunConfig.model_validate(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from healthfm_core.config.renamed import RUN
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.trust import files
@@ -126,7 +127,7 @@ class RunOrder:
     def config(self) -> RunConfig:
         """Return the configuration it was ordered with."""
         text = (self.folder / "wanted-config.json").read_text("utf-8")
-        return RunConfig.model_validate_json(text)
+        return RunConfig.model_validate(RUN.upgrade(json.loads(text)))
 
     def done(self) -> Done:
         """Return what the reconciler did so far."""
