@@ -7,7 +7,7 @@ wanted; only the reconciler changes what was done.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,9 @@ from healthfm_server.run_folder.run_store import RunStore
 
 Wanted = Literal["running", "paused", "stopped"]
 State = Literal["waiting", "running", "paused", "stopped", "finished", "failed"]
+
+ACTIONS: Final[Mapping[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+"""What a person types or a program posts → what is wanted from then on."""
 
 ORDER: Final = "order.json"
 DONE: Final = "done.json"
