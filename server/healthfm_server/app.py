@@ -114,7 +114,7 @@ def make_app(
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
-        secure = request.config.federation.secure_aggregation.enabled
+        secure = request.config.federation.aggregation.secure.enabled
         rounds = MaskedFedAvg if secure else ModalityFedAvg
         rounds(study, sites, exchange, store, request.patience, listener, request.signer).run(state)
 

@@ -61,7 +61,7 @@ class StudySetup:
         def ask() -> ConfigRecord:
             return ConfigRecord({**_question(config), **self.signer.before(run, config)})
 
-        if config.federation.secure_aggregation.enabled:
+        if config.federation.aggregation.secure.enabled:
             return self._masked_study(nodes, config, ask)
         found: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
 
@@ -73,7 +73,7 @@ class StudySetup:
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register([site for site, _ in found.values()])
         modalities = agree_on_modalities(
-            [site.modalities for site in sites.values()], config.federation.aggregation
+            [site.modalities for site in sites.values()], config.federation.aggregation.groups
         )
         arrays = [found[site.node_id][1] for site in sites.values()]
         return self._write(arrays, modalities, config)
@@ -211,7 +211,7 @@ class StudySetup:
 
 def _question(config: RunConfig) -> dict[str, str | int]:
     """Return what every site is asked in round 0."""
-    secure = config.federation.secure_aggregation
+    secure = config.federation.aggregation.secure
     plain: dict[str, str | int] = {
         "version": protocol.VERSION,
         "tokens": config.tokens.model_dump_json(),

@@ -42,8 +42,8 @@ class MaskedStatistics:
         self, exchange: Exchange, store: RunStore, patience: Patience, config: RunConfig
     ) -> None:
         factor = patience.deadline_s / config.federation.deadline_s
-        secure = config.federation.secure_aggregation
-        self._masked = MaskedExchange(exchange, patience, secure, factor * secure.letters_s)
+        secure = config.federation.aggregation.secure
+        self._masked = MaskedExchange(exchange, patience, secure, factor * secure.message_timeout_s)
         self._store = store
         self._config = config
         self._run = secrets.token_hex(16)
@@ -85,7 +85,9 @@ class MaskedStatistics:
         """Return the study's modalities as `agree_on_modalities` would of the sites' own lists."""
         everywhere = [name for name, count in holders.items() if count == sites]
         anywhere = [name for name, count in holders.items() if count]
-        return agree_on_modalities([everywhere, anywhere], self._config.federation.aggregation)
+        return agree_on_modalities(
+            [everywhere, anywhere], self._config.federation.aggregation.groups
+        )
 
     def _session(
         self,

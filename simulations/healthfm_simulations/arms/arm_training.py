@@ -123,22 +123,21 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
 
     Who trains alone has no sums to hide in.
     """
-    way = "shared" if arm == "fedavg" else "modality"
-    changes: dict[str, Any] = {"aggregation": way}
+    changes: dict[str, Any] = {"groups": "shared" if arm == "fedavg" else "modality"}
     if arm in ALONE:
-        changes["secure_aggregation"] = SecureAggregationConfig()
-    federation = config.federation.model_copy(update=changes)
+        changes["secure"] = SecureAggregationConfig()
+    given = config.simulation.centralised
+    if arm == "centralised" and not given.server_optimizer:
+        changes["server_optimizer"] = ServerOptimizerConfig()
+    aggregation = config.federation.aggregation.model_copy(update=changes)
+    federation = config.federation.model_copy(update={"aggregation": aggregation})
     if arm != "centralised":
         return config.model_copy(update={"federation": federation})
-    given = config.simulation.centralised
     train = {
         name: getattr(given, name)
         for name in ("local_epochs", "batch_size", "lr")
         if getattr(given, name) is not None
     }
-    if not given.server_optimizer:
-        plain = {"server_optimizer": ServerOptimizerConfig()}
-        federation = federation.model_copy(update=plain)
     return config.model_copy(
         update={"federation": federation, "train": config.train.model_copy(update=train)}
     )
@@ -146,7 +145,7 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
 
 def shares_noise(config: RunConfig) -> bool:
     """Whether what hides a person is noise that several sites add together."""
-    sums = config.federation.secure_aggregation
+    sums = config.federation.aggregation.secure
     return config.privacy.mode == "distributed" or (sums.enabled and sums.epsilon is not None)
 
 
