@@ -80,7 +80,7 @@ def test_an_encoder_nobody_can_move_in_a_round_keeps_its_weights(tmp_path: Path)
     config = small.config(keep_checkpoints=9, aggregation={"server_optimizer": {"name": "adam"}})
     run_federation(config, nodes, tmp_path / "run", apps=small.apps({"c": "raise"}, round_=2))
     store = RunStore(tmp_path / "run", keep=9)
-    one, two, three = (store.load(round_) for round_ in (1, 2, 3))
+    one, two, three = (store.checkpoints.load(round_) for round_ in (1, 2, 3))
     assert one is not None
     assert two is not None
     assert three is not None
