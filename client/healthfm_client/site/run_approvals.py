@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from healthfm_core.errors import PolicyError
+from healthfm_core.modalities.registry import described
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract
@@ -131,7 +132,7 @@ def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, .
     """
     terms = contract.terms
     k = max(terms.k_min, k_min)
-    modalities = ", ".join(_MODALITIES.get(m, m) for m in terms.modalities)
+    modalities = described(terms.modalities)
     return (
         f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
         "It trains a model on this site's computer. Records, names and dates stay here.",
@@ -148,13 +149,6 @@ def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, .
         else "The coordinator sees the changes of this site by itself.",
         f"The contract holds until {contract.expires:%Y-%m-%d %H:%M} UTC.",
     )
-
-
-_MODALITIES: Final = {
-    "ehr": "clinical records",
-    "genomics": "polygenic scores",
-    "wearable": "wearables",
-}
 
 
 def _plain(name: object) -> str:

@@ -20,6 +20,7 @@ from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
 
@@ -43,7 +44,8 @@ class SitePolicy(Schema):
     """
 
     modalities: tuple[Modality, ...] = Field(
-        ("ehr", "genomics", "wearable"), description="what may be used; the rest is as if absent"
+        default_factory=lambda: tuple(sorted(modality_names())),
+        description="what may be used; the rest is as if absent",
     )
     min_cohort: int = Field(
         1, ge=1, description="fewest training subjects the site takes part with"
