@@ -121,7 +121,7 @@ def test_a_damaged_configuration_is_said_to_be(tmp_path: Path) -> None:
 def test_the_folder_and_the_engine_may_change_at_a_resume(tmp_path: Path) -> None:
     _store(tmp_path)
     config = small.config(keep_checkpoints=9).model_copy(update={"out": "there", "resume": True})
-    assert RunStore.resume(tmp_path / "run", config).rounds() == [0, 1, 2, 3]
+    assert RunStore.resume(tmp_path / "run", config).checkpoints.rounds() == [0, 1, 2, 3]
 
 
 def test_events_carry_their_time(tmp_path: Path) -> None:

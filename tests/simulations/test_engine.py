@@ -163,7 +163,7 @@ def test_a_missed_quorum_ends_the_run_and_it_can_be_resumed(tmp_path: Path) -> N
     bad = small.apps({"a": "raise", "c": "nan"}, round_=2)
     with pytest.raises(ProtocolError, match=r"HF-403.* 1 of 3 sites"):
         run_federation(small.config(), nodes, tmp_path / "run", apps=bad)
-    assert RunStore(tmp_path / "run", 1).rounds() == [0, 1]
+    assert RunStore(tmp_path / "run", 1).checkpoints.rounds() == [0, 1]
     whole = run_federation(small.config(), nodes, tmp_path / "whole", apps=small.apps())
     resumed = run_federation(
         small.config(), nodes, tmp_path / "run", resume=True, apps=small.apps()

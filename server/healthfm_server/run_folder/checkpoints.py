@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.arrays import Float32
+from healthfm_core.config.renamed import upgraded_parameters
 from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_server.run_folder.durable_files import replace_file
@@ -128,7 +129,10 @@ class Checkpoints:
 def _state(round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
     stem = f"round-{round_:04d}"
     moments = files.get(f"{stem}.optimizer.safetensors", {})
-    return ServerState(round_, files[f"{stem}.safetensors"], OptimizerState.from_arrays(moments))
+    parameters = upgraded_parameters(files[f"{stem}.safetensors"])
+    optimizer = OptimizerState.from_arrays(moments)
+    first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
+    return ServerState(round_, parameters, OptimizerState(first, second))
 
 
 def damaged(path: Path, seen: str) -> RunError:
