@@ -144,10 +144,4 @@ class Registry:
 
 
 def _taken(name: str) -> TrustError:
-    return TrustError(
-        812,
-        where=f"site {name}",
-        seen="its name or its node is on the list already",
-        wanted="each site and each node once",
-        do="Give it another name with --name, or renew the site that is there with --renew",
-    )
+    return TrustError(812, where=f"site {name}", seen="its name or its node is on the list already")

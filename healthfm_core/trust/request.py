@@ -195,6 +195,4 @@ def _unproved(where: str) -> TrustError:
         807,
         where=where,
         seen="a proof that does not hold: the request was altered, or another's key is in it",
-        wanted="a request signed by each key that it names",
-        do="Ask the site to send it again, and compare the fingerprints with them",
     )

@@ -145,8 +145,6 @@ class SitePolicy(Schema):
                 504,
                 where="site policy, hours",
                 seen="it is outside the hours in which this site works",
-                wanted="the hours of its site.yaml",
-                do="Wait; the site answers again by itself",
             )
 
     def check_study(self, study: str, signer: str) -> None:
@@ -193,13 +191,7 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 
 def _refusal(rule: str, seen: str) -> PolicyError:
-    return PolicyError(
-        501,
-        where=f"site policy, {rule}",
-        seen=seen,
-        wanted="the site's own rules come first",
-        do="Ask the site's administrator, who can change site.yaml",
-    )
+    return PolicyError(501, where=f"site policy, {rule}", seen=seen)
 
 
 def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> ConfigError:
