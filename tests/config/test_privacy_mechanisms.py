@@ -67,7 +67,7 @@ def test_a_new_mechanism_is_a_spec(monkeypatch):
         PrivacyConfig(mode="toy")
     with pytest.raises(ValidationError, match="toy takes one round"):
         RunConfig.model_validate({"privacy": private.model_dump()})
-    with pytest.raises(ValidationError, match="needs train.precision=float32"):
+    with pytest.raises(ValidationError, match=r"needs train\.precision=float32"):
         RunConfig.model_validate(
             {
                 "privacy": private.model_dump(),
