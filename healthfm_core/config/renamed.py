@@ -26,8 +26,9 @@ class Renames:
 
     Attributes:
         keys: Old dotted key → new dotted key; a section stands for all that is in it.
-        values: ``key=old value`` → ``key=new value``, under the key's new name. On the command line
-            the same for the name of a file: ``group=old file`` → ``group=new file``.
+        values: ``key=old value`` → ``key=new value``, under the key's new name, or the key it goes
+            to where a section has its name now. On the command line the same for the name of a
+            file: ``group=old file`` → ``group=new file``.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Renames:
         """Return what an older release wrote under the names of this one."""
         upgraded: dict[str, Any] = {}
         for path, value in _leaves(values):
-            *sections, name = self._renamed(path)
+            *sections, name = self._moved(self._renamed(path), value)
             section = upgraded
             for part in sections:
                 section = section.setdefault(part, {})
@@ -72,6 +73,11 @@ class Renames:
                 return (*new.split("."), *path[n:])
         return path
 
+    def _moved(self, path: Path, value: Any) -> Path:
+        key = ".".join(path)
+        new = self.values.get(f"{key}={value}", key).split("=", 1)[0]
+        return path if new == key else tuple(new.split("."))
+
     def _value(self, key: str, value: Any) -> Any:
         if isinstance(value, list):
             return [self._value(key, element) for element in value]
@@ -80,8 +86,27 @@ class Renames:
 
 
 RUN: Final = Renames(
-    keys={},
-    values={},
+    keys={
+        "federation.code_average": "federation.aggregation.code_rows",
+        "federation.max_update_norm": "federation.aggregation.max_update_norm",
+        "federation.robust.name": "federation.aggregation.method",
+        "federation.robust.hostile": "federation.aggregation.byzantine_fraction",
+        "federation.server_optimizer": "federation.aggregation.server_optimizer",
+        "federation.secure_aggregation": "federation.aggregation.secure",
+        "federation.secure_aggregation.letters_s": (
+            "federation.aggregation.secure.message_timeout_s"
+        ),
+        "federation.secure_aggregation.corrupt": (
+            "federation.aggregation.secure.colluding_fraction"
+        ),
+        "federation.secure_aggregation.dropout": "federation.aggregation.secure.dropout_fraction",
+    },
+    values={
+        "federation.aggregation=modality": "federation.aggregation.groups=modality",
+        "federation.aggregation=shared": "federation.aggregation.groups=shared",
+        "federation.aggregation.method=none": "federation.aggregation.method=weighted_mean",
+        "federation.aggregation.method=median": "federation.aggregation.method=coordinate_median",
+    },
 )
 """The run's configuration: command line, ``configs/``, and every stored `RunConfig`."""
 

@@ -123,3 +123,26 @@ def test_parameters_of_an_older_model_get_their_new_names(monkeypatch):
     monkeypatch.setattr(renamed, "PARAMETERS", {"evidence.": "linear_logit."})
     old = {"evidence.slope": np.ones(1), "backbone.evidence": np.zeros(1)}
     assert list(renamed.upgraded_parameters(old)) == ["linear_logit.slope", "backbone.evidence"]
+
+
+def test_the_keys_of_aggregation_become_one_block():
+    robust = {"name": "median", "hostile": 0.3}
+    secure = {"letters_s": 9.0, "corrupt": 0.2, "dropout": 0.05, "ring_bits": 64}
+    old = {
+        "aggregation": "shared",
+        "code_average": "their_sites",
+        "server_optimizer": {"name": "adam", "lr": 0.05},
+        "robust": robust,
+        "secure_aggregation": secure,
+    }
+    block = RunConfig.model_validate(RUN.upgrade({"federation": old})).federation.aggregation
+    assert (block.groups, block.code_rows) == ("shared", "their_sites")
+    assert (block.method, block.byzantine_fraction) == ("coordinate_median", 0.3)
+    assert (block.server_optimizer.name, block.server_optimizer.lr) == ("adam", 0.05)
+    assert (block.secure.ring_bits, block.secure.message_timeout_s) == (64, 9.0)
+    assert (block.secure.colluding_fraction, block.secure.dropout_fraction) == (0.2, 0.05)
+
+
+def test_what_has_the_names_of_today_stays_as_it_is():
+    today = RunConfig().model_dump(mode="json")
+    assert RUN.upgrade(today) == today

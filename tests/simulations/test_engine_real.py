@@ -34,7 +34,10 @@ CONFIG = RunConfig.model_validate(
         "tokens": {"k_min": 2, "max_len": 64},
         "model": {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "wearable_width": 8},
         "train": {"max_steps": 2, "batch_size": 8},
-        "federation": {"rounds": 3, "server_optimizer": {"name": "momentum", "lr": 0.5}},
+        "federation": {
+            "rounds": 3,
+            "aggregation": {"server_optimizer": {"name": "momentum", "lr": 0.5}},
+        },
         "simulation": {"threads": 1},
     }
 )

@@ -88,7 +88,7 @@ def test_the_centralised_arm_may_have_a_budget_of_its_own():
     config = compose([f"simulation.centralised.{one}" for one in given])
     own, federated = config_of("centralised", config), config_of("federated", config)
     assert (own.train.local_epochs, own.train.batch_size, own.train.lr) == (2.0, 64, 1e-4)
-    assert own.federation.server_optimizer.name == "none"
+    assert own.federation.aggregation.server_optimizer.name == "none"
     assert federated.train == config.train
-    assert federated.federation.server_optimizer.name == "momentum"
+    assert federated.federation.aggregation.server_optimizer.name == "momentum"
     assert config_of("centralised", compose([])) == config_of("federated", compose([]))

@@ -7,7 +7,7 @@ wanted; only the reconciler changes what was done.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,9 @@ from healthfm_server.run_folder.run_store import RunStore
 
 Wanted = Literal["running", "paused", "stopped"]
 State = Literal["waiting", "running", "paused", "stopped", "finished", "failed"]
+
+ACTIONS: Final[Mapping[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+"""What a person types or a program posts → what is wanted from then on."""
 
 ORDER: Final = "order.json"
 DONE: Final = "done.json"
@@ -144,7 +147,7 @@ class RunOrder:
 
     def rounds_done(self) -> int:
         """Return how many rounds have a complete checkpoint."""
-        return max(RunStore(self.folder, keep=1).rounds(), default=0)
+        return max(RunStore(self.folder, keep=1).checkpoints.rounds(), default=0)
 
     def failure(self) -> tuple[int, str] | None:
         """Return number and sentence of the error the last submission ended with, if with one."""

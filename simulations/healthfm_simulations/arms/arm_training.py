@@ -23,7 +23,7 @@ from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_simulations.arms.attendance import stages
 from healthfm_simulations.cross_validation import Fold
 from healthfm_simulations.engine import (
@@ -65,7 +65,7 @@ class TrainedArm:
     given: Callable[[str], Fold] | None = None
 
 
-class AgreedVocabulary(ServerWork):
+class AgreedVocabulary(CoreModelSetup):
     """The server's work with a vocabulary that was agreed on before."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -123,22 +123,21 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
 
     Who trains alone has no sums to hide in.
     """
-    way = "shared" if arm == "fedavg" else "modality"
-    changes: dict[str, Any] = {"aggregation": way}
+    changes: dict[str, Any] = {"groups": "shared" if arm == "fedavg" else "modality"}
     if arm in ALONE:
-        changes["secure_aggregation"] = SecureAggregationConfig()
-    federation = config.federation.model_copy(update=changes)
+        changes["secure"] = SecureAggregationConfig()
+    given = config.simulation.centralised
+    if arm == "centralised" and not given.server_optimizer:
+        changes["server_optimizer"] = ServerOptimizerConfig()
+    aggregation = config.federation.aggregation.model_copy(update=changes)
+    federation = config.federation.model_copy(update={"aggregation": aggregation})
     if arm != "centralised":
         return config.model_copy(update={"federation": federation})
-    given = config.simulation.centralised
     train = {
         name: getattr(given, name)
         for name in ("local_epochs", "batch_size", "lr")
         if getattr(given, name) is not None
     }
-    if not given.server_optimizer:
-        plain = {"server_optimizer": ServerOptimizerConfig()}
-        federation = federation.model_copy(update=plain)
     return config.model_copy(
         update={"federation": federation, "train": config.train.model_copy(update=train)}
     )
@@ -146,7 +145,7 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
 
 def shares_noise(config: RunConfig) -> bool:
     """Whether what hides a person is noise that several sites add together."""
-    sums = config.federation.secure_aggregation
+    sums = config.federation.aggregation.secure
     return config.privacy.mode == "distributed" or (sums.enabled and sums.epsilon is not None)
 
 
@@ -195,7 +194,7 @@ def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
         site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
         for site in sites
     ]
-    return ServerWork().vocabulary([dict(found) for found in statistics], config)
+    return CoreModelSetup().vocabulary([dict(found) for found in statistics], config)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

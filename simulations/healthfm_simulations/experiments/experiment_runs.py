@@ -134,8 +134,8 @@ def _run(config: RunConfig, folder: Path, console: Console, *, keep_model: bool)
     resumed = config.model_copy(update={"resume": (folder / CONFIG_FILE).is_file()})
     run_experiment(resumed, folder, command="healthfm-experiment", console=console)
     if keep_model and not (folder / MODEL).exists():
-        for line in export_model(folder / "runs" / "fold-0" / "federated", folder / MODEL):
-            console.print(line, markup=False)
+        last = export_model(folder / "runs" / "fold-0" / "federated", folder / MODEL)
+        console.print(f"the model after round {last} is in {folder / MODEL}", markup=False)
     shutil.rmtree(folder / "runs")  # checkpoints: what is asked of them is in the rows by now
     day = datetime.now(UTC).date().isoformat()
     stamp = Stamp(day, round(time.monotonic() - started, 1), commit_here())

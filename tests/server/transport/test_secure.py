@@ -64,7 +64,8 @@ def sites(folder: Path, modalities: list[tuple[str, ...]]) -> list[NodeSpec]:
 
 
 def run(grid: InProcessGrid, folder: Path, nodes: int, **federation: Any) -> RunStore:
-    given = {"secure_aggregation": {"enabled": True, "letters_s": 30.0}, "ttl_s": 10.0}
+    secure = {"enabled": True, "message_timeout_s": 30.0}
+    given = {"aggregation": {"secure": secure}, "ttl_s": 10.0}
     config = small.config(**{**given, "deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
     with virtual_clock():
@@ -88,7 +89,7 @@ def test_a_site_that_dies_between_two_exchanges_costs_its_own_part_only(
     assert there == [alive, gone, alive]
     weight = store.history()[1]["groups"]["backbone"]["weight"]
     assert weight == sum(10 + int(name[1]) for name in gone)
-    after, before = store.load(1), whole.load(1)
+    after, before = store.checkpoints.load(1), whole.checkpoints.load(1)
     for name, value in before.parameters.items():
         np.testing.assert_allclose(after.parameters[name], value, atol=2e-6)
 
