@@ -81,9 +81,9 @@ def terms_of(study: Study) -> ContractTerms:
 def to_fields(sent: SignedContract) -> dict[str, str]:
     """Return what goes into a message's order record."""
     return {
-        CONTRACT: signed_text.contract,
-        SIGNATURE: signed_text.signature,
-        SIGNER: signed_text.signer,
+        CONTRACT: sent.contract,
+        SIGNATURE: sent.signature,
+        SIGNER: sent.signer,
     }
 
 
