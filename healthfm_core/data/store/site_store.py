@@ -36,10 +36,7 @@ from healthfm_core.data.store.store_files import (
     read_parquet,
 )
 from healthfm_core.data.store.wearables import sort_wearable
-from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import StoreError
-
-__all__ = ["ALL_MODALITIES", "SiteStore", "StoreWriter", "modality_of"]
 
 ALL_MODALITIES: Final[frozenset[str]] = frozenset({"ehr", "wearable", "genomics"})
 _VITAL: Final = (birth_code, death_code)
