@@ -38,7 +38,7 @@ from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
-from healthfm_core.explain.parts import Part, parts_of
+from healthfm_core.explain.record_parts import Part, parts_of
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.seeding import numpy_generator, seed_for
@@ -48,10 +48,10 @@ from healthfm_core.trained import TrainedModel
 from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cohort.ancestry import with_ancestry
-from healthfm_simulations.cohort.build import FIRST_ID
-from healthfm_simulations.cohort.people import Lives, draw_people, live
-from healthfm_simulations.cohort.tables import CodeBook
-from healthfm_simulations.cohort.world import World
+from healthfm_simulations.cohort.cohort_tables import CodeBook
+from healthfm_simulations.cohort.generate_cohort import FIRST_ID
+from healthfm_simulations.cohort.generating_process import World
+from healthfm_simulations.cohort.simulated_people import Lives, draw_people, live
 
 SETTINGS = [
     "data.cohort.subjects=2000",

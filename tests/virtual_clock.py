@@ -6,21 +6,15 @@ work takes no time, however slow the machine is, and waiting takes all the time 
 
 from __future__ import annotations
 
-import importlib
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-WAITING = (
-    "healthfm_server.agreement",
-    "healthfm_server.app",
-    "healthfm_server.transport.exchange",
-)
-"""The coordinator's modules that wait for sites."""
-
 
 class VirtualClock:
-    """What those modules use of `time`.
+    """What the coordinator uses of `time`.
 
     Attributes:
         now_s: What it shows; only `sleep` moves it.
@@ -40,9 +34,11 @@ class VirtualClock:
 
 @contextmanager
 def virtual_clock() -> Iterator[VirtualClock]:
-    """Let the coordinator wait on a clock of its own."""
+    """Let every module of the coordinator wait on a clock of its own."""
     clock = VirtualClock()
+    ours = [module for name, module in sys.modules.items() if name.startswith("healthfm_server.")]
     with ExitStack() as patched:
-        for name in WAITING:
-            patched.enter_context(mock.patch.object(importlib.import_module(name), "time", clock))
+        for module in ours:
+            if getattr(module, "time", None) is time:
+                patched.enter_context(mock.patch.object(module, "time", clock))
         yield clock

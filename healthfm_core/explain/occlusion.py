@@ -12,7 +12,7 @@ import torch
 from healthfm_core.arrays import Float64, Int64
 from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.row_plan import RowPlan
-from healthfm_core.explain.parts import Part, hidden_of
+from healthfm_core.explain.record_parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk

@@ -27,10 +27,10 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
-from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore, ServerState
-from healthfm_server.study_setup.contract_signer import Admission
-from healthfm_server.study_setup.registered_sites import Site, check_sender
+from healthfm_server.study_setup.contract_signer import ContractSigner
+from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import Mapped
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience
@@ -67,18 +67,18 @@ class ModalityFedAvg:
         store: Where checkpoints, history and events go.
         patience: Deadline and life of messages.
         listener: Hears of every reply and every round.
-        admission: Signs the contract of a study that is sent again.
+        signer: Signs the contract of a study that is sent again.
     """
 
     def __init__(
         self,
         study: Study,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
         store: RunStore,
         patience: Patience,
-        listener: Listener = unheard,
-        admission: Admission | None = None,
+        listener: ProgressListener = ignore_progress,
+        signer: ContractSigner | None = None,
     ) -> None:
         self._study = study
         self._config = study.config.federation
@@ -87,7 +87,7 @@ class ModalityFedAvg:
         self._store = store
         self._patience = patience
         self._listener = listener
-        self._admission = admission or Admission()
+        self._signer = signer or ContractSigner()
         self._unprepared: set[str] = set()
 
     def run(self, state: ServerState) -> ServerState:
@@ -102,14 +102,15 @@ class ModalityFedAvg:
 
     def round(self, state: ServerState) -> ServerState:
         """Run one round and return the state after it, which is on disk by then."""
-        contract = Contract.of(state.parameters, self._config.max_update_norm)
+        contract = Contract.of(state.parameters, self._config.aggregation.max_update_norm)
         sampled = self.sample(state.round + 1)
         asked = {
             name: groups_held(self._sites[name].modalities, contract.groups) for name in sampled
         }
         most = float(sum(self._sites[name].n_subjects for name in sampled))
-        robust = self._config.robust
-        fold = Fold(contract, most) if robust.name == "none" else RobustFold(contract, robust)
+        method = self._config.aggregation
+        weighted = method.method == "weighted_mean"
+        fold = Fold(contract, most) if weighted else RobustFold(contract, method)
         current = Round(state.round + 1, asked, fold, time.monotonic())
         self._prepare_again(sampled)
         orders, kind = self._orders, protocol.TRAIN
@@ -154,7 +155,7 @@ class ModalityFedAvg:
         """Return the records of one site's order, signed in a deployment."""
         fields = {"json": order.to_json(), "study": self._study.hash}
         sent = {piece: digests[piece] for piece in arrays}
-        record = ConfigRecord(dict(self._admission.to_train(fields, sent)))
+        record = ConfigRecord(dict(self._signer.to_train(fields, sent)))
         return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
 
     def _order(self, current: Round, site: str) -> RoundOrder:
@@ -238,10 +239,10 @@ class ModalityFedAvg:
         self, current: Round, state: ServerState, means: dict[str, Any], row: dict[str, Any]
     ) -> ServerState:
         """Step along the means, which are used up, write the checkpoint and tell."""
-        if self._config.code_average == "their_sites":
+        if self._config.aggregation.code_rows == "their_sites":
             means |= over_their_sites(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
-            state.parameters, state.optimizer, means, self._config.server_optimizer
+            state.parameters, state.optimizer, means, self._config.aggregation.server_optimizer
         )
         new = ServerState(current.number, parameters, optimizer)
         self._raise_alarms(row)
@@ -300,7 +301,7 @@ class ModalityFedAvg:
         if not asked:
             return
         order = ConfigRecord(
-            {"study": self._study.to_json(), **self._admission.to_take_part(self._study)}
+            {"study": self._study.to_json(), **self._signer.to_take_part(self._study)}
         )
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
         for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._patience):

@@ -224,7 +224,7 @@ def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
 
 def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
     private = {"mode": "dp", "epsilon": 3.0}
-    secure = {"federation": {"secure_aggregation": {"enabled": True}}}
+    secure = {"federation": {"aggregation": {"secure": {"enabled": True}}}}
     policy = SitePolicy(privacy_floor=("noise", "sums"))
     policy.check_terms(terms(privacy=private, config=secure))
     for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):

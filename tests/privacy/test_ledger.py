@@ -220,8 +220,8 @@ def test_a_site_killed_at_any_moment_never_counts_too_little(tmp_path):
 @pytest.mark.slow
 def test_a_site_killed_two_hundred_times_never_counts_too_little(tmp_path):
     chance, last = random.Random(1), set()
-    for n in range(10):
+    for n in range(20):
         folder = tmp_path / str(n)
         folder.mkdir()
-        last |= kill(folder, 20, chance)
+        last |= kill(folder, 10, chance)
     assert last == {"reserve", "spend", "commit"}

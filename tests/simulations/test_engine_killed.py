@@ -26,7 +26,8 @@ from tests import three_numbers as small
 from healthfm_simulations.engine import run_federation
 
 folder = Path(sys.argv[1])
-config = small.config(rounds=int(sys.argv[2]), server_optimizer={"name": "adam"}, fraction=0.6)
+adam = {"server_optimizer": {"name": "adam"}}
+config = small.config(rounds=int(sys.argv[2]), aggregation=adam, fraction=0.6)
 last = int(sys.argv[3])
 
 
@@ -65,7 +66,9 @@ def test_kill_minus_9_at_a_random_round_then_resume_gives_the_same_weights(
     reached = max(RunStore(tmp_path / "run", 1).rounds())
     assert wanted <= reached < ROUNDS
 
-    config = small.config(rounds=ROUNDS, server_optimizer={"name": "adam"}, fraction=0.6)
+    config = small.config(
+        rounds=ROUNDS, aggregation={"server_optimizer": {"name": "adam"}}, fraction=0.6
+    )
     nodes = small.three_sites(tmp_path / "sites")
     resumed = run_federation(config, nodes, tmp_path / "run", resume=True, apps=small.apps())
     whole = run_federation(config, nodes, tmp_path / "whole", apps=small.apps())

@@ -14,11 +14,13 @@ from pydantic import AfterValidator, Field, ValidationError
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.computer_limits import Resources
 from healthfm_client.site.working_hours import Hours, Zone, open_now
+from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
 
@@ -42,7 +44,8 @@ class SitePolicy(Schema):
     """
 
     modalities: tuple[Modality, ...] = Field(
-        ("ehr", "genomics", "wearable"), description="what may be used; the rest is as if absent"
+        default_factory=lambda: tuple(sorted(modality_names())),
+        description="what may be used; the rest is as if absent",
     )
     min_cohort: int = Field(
         1, ge=1, description="fewest training subjects the site takes part with"
@@ -97,7 +100,10 @@ class SitePolicy(Schema):
                 do="Run healthfm-client enroll again, which writes one, and adapt it",
             )
         try:
-            policy = cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+            values = yaml.safe_load(path.read_text("utf-8")) or {}
+            if isinstance(values, dict):
+                renamed.SITE.refuse(values, file=path.name)
+            policy = cls.model_validate(values)
         except (yaml.YAMLError, ValidationError) as error:
             raise _not_a_policy(path, error) from error
         privacy = policy.privacy.beside(path.resolve().parent)
@@ -139,8 +145,6 @@ class SitePolicy(Schema):
                 504,
                 where="site policy, hours",
                 seen="it is outside the hours in which this site works",
-                wanted="the hours of its site.yaml",
-                do="Wait; the site answers again by itself",
             )
 
     def check_study(self, study: str, signer: str) -> None:
@@ -187,13 +191,7 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 
 def _refusal(rule: str, seen: str) -> PolicyError:
-    return PolicyError(
-        501,
-        where=f"site policy, {rule}",
-        seen=seen,
-        wanted="the site's own rules come first",
-        do="Ask the site's administrator, who can change site.yaml",
-    )
+    return PolicyError(501, where=f"site policy, {rule}", seen=seen)
 
 
 def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> ConfigError:

@@ -21,7 +21,7 @@ from healthfm_core.data.store.genetics import mark
 from healthfm_core.data.store.integrity import check_store, empty
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.rejected_files import RejectedFiles
-from healthfm_core.data.store.schemas import CODES, PRS_PREFIX, SPLIT_NAMES, SPLITS, conform
+from healthfm_core.data.store.schemas import CODES, SPLIT_NAMES, SPLITS, conform
 from healthfm_core.data.store.splits import DEFAULT_KEY, assign, split_table
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
@@ -36,6 +36,7 @@ from healthfm_core.data.store.store_files import (
     write_shards,
 )
 from healthfm_core.errors import IngestError
+from healthfm_core.modalities.genomics import PRS_PREFIX
 
 EVENTS_PER_FILE: Final = 2_000_000
 SAMPLES_PER_FILE: Final = 50_000_000

@@ -15,13 +15,13 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
-from healthfm_core.trust.registry import RegisteredSite
+from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
 from healthfm_server.deploy.access_tokens import Role, Token
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_tls import PEER
 from healthfm_server.deploy.kit_renewal import Renewals
-from healthfm_server.deploy.run_orders import RunOrder, Wanted
+from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.deploy.study_status import study_status
 
@@ -30,7 +30,6 @@ MAY: Final[dict[Role, frozenset[str]]] = {
     "viewer": frozenset({"look"}),
     "enrolment": frozenset({"enrol"}),
 }
-_WANTED: Final[dict[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 MOST_WAITING: Final = 1000
 """Requests that may wait to be signed; more are refused, so that nobody fills the disk."""
 
@@ -84,10 +83,10 @@ class OwnRoutes:
         if isinstance(token, Response):
             return token
         action = request.path_params["action"]
-        if action not in _WANTED:
+        if action not in ACTIONS:
             return Response("an action is pause, resume or stop", 404)
         order = RunOrder.find(self._study.runs, request.path_params["name"])
-        order.want(_WANTED[action])
+        order.want(ACTIONS[action])
         self._log.note(f"run {action}", {"run": order.name, "by": token.name})
         return JSONResponse({"run": order.name, "wanted": order.wanted})
 
@@ -102,7 +101,7 @@ class OwnRoutes:
         kit = self._renewals.ask(site, data)
         return Response(status_code=202) if kit is None else Response(kit)
 
-    def _site(self, request: Request) -> RegisteredSite | None:
+    def _site(self, request: Request) -> AdmittedSite | None:
         """Return the site that calls, None where none does that may."""
         peer = request.scope.get(PEER)
         site = self._study.sites.sites().get(peer.name) if peer else None

@@ -7,12 +7,13 @@ wanted; only the reconciler changes what was done.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from healthfm_core.config.renamed import RUN
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.trust import files
@@ -21,6 +22,9 @@ from healthfm_server.run_folder.run_store import RunStore
 
 Wanted = Literal["running", "paused", "stopped"]
 State = Literal["waiting", "running", "paused", "stopped", "finished", "failed"]
+
+ACTIONS: Final[Mapping[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+"""What a person types or a program posts → what is wanted from then on."""
 
 ORDER: Final = "order.json"
 DONE: Final = "done.json"
@@ -126,7 +130,7 @@ class RunOrder:
     def config(self) -> RunConfig:
         """Return the configuration it was ordered with."""
         text = (self.folder / "wanted-config.json").read_text("utf-8")
-        return RunConfig.model_validate_json(text)
+        return RunConfig.model_validate(RUN.upgrade(json.loads(text)))
 
     def done(self) -> Done:
         """Return what the reconciler did so far."""

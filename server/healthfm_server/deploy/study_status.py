@@ -60,8 +60,7 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """Yield a status as a person reads it."""
     yield f"study {status['study']} at {status['url']}"
     for site in status["sites"]:
-        when = f", connected {site['last_connected'][:19]}Z" if site["last_connected"] else ""
-        yield f"site {site['site']}: {site['state']}; {', '.join(site['modalities'])}{when}"
+        yield f"site {site_line(site)}"
     for run in status["runs"]:
         rounds = f"{run['rounds_done']} of {run['rounds']} rounds"
         again = f", submitted {run['submissions']} times" if run["submissions"] > 1 else ""
@@ -72,3 +71,10 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  set aside: {site}: {reason}"
         if run["reason"]:
             yield f"  {run['reason']}"
+
+
+def site_line(site: dict[str, Any], never: str = "") -> str:
+    """Return one site of a status as a person reads it; `never` ends it before its first call."""
+    seen = site["last_connected"][:19]
+    when = f", connected {seen}Z" if seen else never
+    return f"{site['site']}: {site['state']}; {', '.join(site['modalities'])}{when}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from healthfm_core.errors import RunError
@@ -10,8 +9,8 @@ from healthfm_core.trained import TrainedModel
 from healthfm_server.run_folder.run_store import RunStore
 
 
-def export_model(run: Path, folder: Path, round_: int | None = None) -> Iterator[str]:
-    """Write the model after `round_` (None: the last) to `folder`; yield what was done.
+def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
+    """Write the model after `round_` (None: the last) to `folder`; return that round.
 
     Raises:
         RunError: There is no such run or round (HF-701), a checkpoint is damaged (HF-703), or
@@ -28,4 +27,4 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> Iterator
             do="Continue the run with resume=true",
         )
     TrainedModel(study, state.parameters, state.round).save(folder)
-    yield f"the model after round {state.round} is in {folder}"
+    return state.round

@@ -15,13 +15,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from healthfm_core.arrays import Float32
+from healthfm_core.config.renamed import RUN, upgraded_parameters
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
@@ -236,8 +239,10 @@ class RunStore:
     def _state(self, round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
         stem = f"round-{round_:04d}"
         moments = files.get(f"{stem}.optimizer.safetensors", {})
-        parameters = files[f"{stem}.safetensors"]
-        return ServerState(round_, parameters, OptimizerState.from_arrays(moments))
+        parameters = upgraded_parameters(files[f"{stem}.safetensors"])
+        optimizer = OptimizerState.from_arrays(moments)
+        first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
+        return ServerState(round_, parameters, OptimizerState(first, second))
 
     def _verified(self, name: str, digest: str) -> dict[str, Float32]:
         path = self._checkpoints / Path(name).name
@@ -293,9 +298,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _differences(path: Path, config: RunConfig) -> list[str]:
     try:
-        before = json.loads(path.read_text("utf-8"))
+        before = RUN.upgrade(json.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise _damaged(path, "it is not JSON") from error
+    with suppress(ValidationError):  # a key that an older release did not have had its default
+        before = RunConfig.model_validate(before).model_dump(mode="json")
     now = json.loads(for_the_wire(config).model_dump_json())
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 

@@ -64,7 +64,8 @@ def sites(folder: Path, modalities: list[tuple[str, ...]]) -> list[NodeSpec]:
 
 
 def run(grid: InProcessGrid, folder: Path, nodes: int, **federation: Any) -> RunStore:
-    given = {"secure_aggregation": {"enabled": True, "letters_s": 30.0}, "ttl_s": 10.0}
+    secure = {"enabled": True, "message_timeout_s": 30.0}
+    given = {"aggregation": {"secure": secure}, "ttl_s": 10.0}
     config = small.config(**{**given, "deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
     with virtual_clock():
