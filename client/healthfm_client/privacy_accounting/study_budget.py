@@ -131,7 +131,7 @@ def _plan(
 ) -> PrivacyPlan | None:
     """Return the noise of the study's rounds here; remembered, because finding it is slow."""
     config = rules.for_study(study.config.privacy)
-    if config.mode == "off":
+    if not config.mechanism.is_private:
         return None
     key = f"{study.hash} {config.model_dump_json()}"
     remembered = context.state.config_records.get(_RECORD)
