@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
-from healthfm_core.trust.registry import AdmittedSite
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol

@@ -15,8 +15,8 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
-from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.access_tokens import Role, Token
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_tls import PEER

@@ -14,8 +14,8 @@ from healthfm_core.errors import TrustError
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import RENEWED_DAYS, now_utc
 from healthfm_core.trust.kit import make_kit, read_kit
-from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.study_folder import StudyFolder
 

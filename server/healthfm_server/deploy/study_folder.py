@@ -21,7 +21,7 @@ from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.trust import files
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
-from healthfm_core.trust.registry import Registry
+from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import Tokens
 from healthfm_server.deploy.audit_log import AuditLog
 

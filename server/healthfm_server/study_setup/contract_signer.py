@@ -21,7 +21,7 @@ from healthfm_core.federation.contracting import (
 from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import ContractTerms, StudySigner
-from healthfm_core.trust.registry import REGISTRY_FILE, Registry
+from healthfm_core.trust.site_registry import REGISTRY_FILE, Registry
 from healthfm_server.study_setup.registered_sites import RegisteredSite, not_its_node
 
 AUTHORITY: Final = "authority"
