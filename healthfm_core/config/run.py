@@ -14,7 +14,7 @@ from healthfm_core.config.model import ModelConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.config.train import ASKING, TrainConfig
+from healthfm_core.config.train import ObjectivesConfig, TrainConfig
 
 
 class RunConfig(Schema):
@@ -81,11 +81,12 @@ class RunConfig(Schema):
                 "epsilon instead of federation.secure_aggregation.epsilon"
             )
         weights = train.objectives.model_dump()
-        asked = [name for name in ASKING if weights[name] > 0]
+        asking = ObjectivesConfig.asking()
+        asked = [name for name in asking if weights[name] > 0]
         if len(asked) > 1 or train.curriculum != "none":
             raise ValueError(
                 "privacy.mode=distributed trains one question in every round: leave one of "
-                f"train.objectives {', '.join(ASKING)} above 0, and train.curriculum=none"
+                f"train.objectives {', '.join(asking)} above 0, and train.curriculum=none"
             )
         return self
 

@@ -8,6 +8,7 @@ the modality the group needs; a group that needs none is held by every site.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Final, Literal
 
 from healthfm_core.config.train import Learns
@@ -16,14 +17,6 @@ from healthfm_core.federation.protocol import Study
 
 MODALITIES: Final = ("ehr", "genomics", "wearable")
 BACKBONE: Final = "backbone"
-HEAD_NEEDS: Final = {
-    "head/masked_codes": "ehr",
-    "head/next_event": "ehr",
-    "head/wearable_reconstruction": "wearable",
-    "head/predictive_coding": "wearable",
-    "head/cross_modal": "wearable",
-}
-"""Heads whose targets exist only where a modality does; every other head goes everywhere."""
 
 
 def group_of(parameter: str) -> str:
@@ -59,7 +52,19 @@ def group_names(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def modality_of(group: str) -> str | None:
     """Return the modality a site must hold to move `group`; None when every site may."""
-    return group if group in MODALITIES else HEAD_NEEDS.get(group)
+    return group if group in MODALITIES else _modality_of_heads().get(group)
+
+
+@cache
+def _modality_of_heads() -> dict[str, str | None]:
+    from healthfm_core.objectives import OBJECTIVES  # PyTorch: names alone need not wait for it
+
+    return {objective.group: objective.modality for objective in OBJECTIVES}
+
+
+def gradient_norm_metric(group: str) -> str:
+    """Return the name of the metric that tells the mean norm of a group's gradients."""
+    return f"grad_norm/{group}"
 
 
 def groups_held(modalities: Collection[str], groups: Iterable[str]) -> tuple[str, ...]:
