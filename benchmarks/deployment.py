@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from healthfm_server.deploy.orders import RunOrder
+from healthfm_server.deploy.run_orders import RunOrder
 from tests.end_to_end.chaos import set_up
 from tests.end_to_end.deployed import SITES, Shell, deployment
 

@@ -33,12 +33,12 @@ import numpy as np
 from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.data.batch.row_plan import Rows
+from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import Asker, log_odds
-from healthfm_core.explain.parts import Part, parts_of
+from healthfm_core.explain.record_parts import Part, parts_of
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.seeding import numpy_generator, seed_for
@@ -48,10 +48,10 @@ from healthfm_core.trained import TrainedModel
 from healthfm_core.training import SiteData, initial_parameters, train_round
 from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cohort.ancestry import with_ancestry
-from healthfm_simulations.cohort.build import FIRST_ID
-from healthfm_simulations.cohort.people import Lives, draw_people, live
-from healthfm_simulations.cohort.tables import CodeBook
-from healthfm_simulations.cohort.world import World
+from healthfm_simulations.cohort.cohort_tables import CodeBook
+from healthfm_simulations.cohort.generate_cohort import FIRST_ID
+from healthfm_simulations.cohort.generating_process import World
+from healthfm_simulations.cohort.simulated_people import Lives, draw_people, live
 
 SETTINGS = [
     "data.cohort.subjects=2000",
@@ -188,7 +188,7 @@ class Explainer:
         )
         return Found(*arrays, lab=[person.lab for person in found])
 
-    def _row(self, subject: int) -> tuple[Rows, int] | None:
+    def _row(self, subject: int) -> tuple[RowPlan, int] | None:
         """Return the first visit after the last wearing, and its number."""
         people = self.reading.people
         own = slice(*people.offsets[subject : subject + 2])
@@ -197,7 +197,7 @@ class Explainer:
         visit = int(np.searchsorted(rows.time_us, worn[-1])) if len(worn) else len(rows)
         return (rows.take(np.array([visit])), visit) if visit < len(rows) else None
 
-    def _person(self, subject: int, row: Rows, visit: int) -> Person:
+    def _person(self, subject: int, row: RowPlan, visit: int) -> Person:
         people, lives = self.reading.people, self.truth.lives
         parts = self._parts(subject, row)
         found = self.asker.contributions(row, parts)
@@ -218,7 +218,7 @@ class Explainer:
             lab=[self._lab(parts[i].items[0], change[i]) for i in np.flatnonzero(kind == "event")],
         )
 
-    def _parts(self, subject: int, row: Rows) -> list[Part]:
+    def _parts(self, subject: int, row: RowPlan) -> list[Part]:
         """Return all wearing, each score, and each lab that is read."""
         people = self.reading.people
         read = set(self.reading.loader.items_read(row).tolist())

@@ -30,7 +30,7 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import initial_parameters
 from healthfm_simulations.engine import Apps, ProgressEvent, run_federation
-from healthfm_simulations.engine.federation import core_apps
+from healthfm_simulations.engine.federation_run import core_apps
 from healthfm_simulations.engine.nodes import NodeSpec
 from healthfm_simulations.sites import prepare_sites
 

@@ -135,10 +135,10 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from healthfm_core.config.run import RunConfig
     from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
     from healthfm_core.federation.protocol import VERSION, Study
-    from healthfm_server.core_work import CoreWork
     from healthfm_server.round_loop import ModalityFedAvg
-    from healthfm_server.run_store import RunStore, ServerState
-    from healthfm_server.sites import Site
+    from healthfm_server.run_folder.run_store import RunStore, ServerState
+    from healthfm_server.study_setup.core_model_setup import CoreWork
+    from healthfm_server.study_setup.registered_sites import Site
     from healthfm_server.transport.exchange import Exchange, Patience
 
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from healthfm_core.arrays import Float32, Float32Arrays, Int64
+from healthfm_core.config.renamed import upgraded_parameters
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
@@ -157,7 +158,7 @@ class TrainedModel:
             raise _damaged(folder, f"{WEIGHTS} cannot be read") from error
         if marks.get("study") != hashlib.sha256(text).hexdigest():
             raise _damaged(folder, f"{WEIGHTS} is of another study than {STUDY}")
-        return cls(study, parameters, int(marks["round"]))
+        return cls(study, upgraded_parameters(parameters), int(marks["round"]))
 
     def embed(self, store: SiteStore) -> Embeddings:
         """Return the model's state after each visit of every subject of a store."""

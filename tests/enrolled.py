@@ -20,10 +20,11 @@ from healthfm_core.trust.registry import Registry
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.engine.inprocess import InProcessGrid, copied
 from tests import three_numbers as small
+from tests.virtual_clock import virtual_clock
 
 assert tests.quiet_flower
 
@@ -96,12 +97,13 @@ class Wire(InProcessGrid):
 
 def run(grid: InProcessGrid, study: Path | None, folder: Path, **federation: Any) -> RunStore:
     """Run the real server app over `grid`, signing for the study, and return the run folder."""
-    config = small.config(**{"deadline_s": 0.5, "keep_checkpoints": 9, **federation})
+    config = small.config(**{"deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     nodes = len(list(grid.get_node_ids()))
     request: dict[str, Any] = {"config": config.model_dump_json(), "folder": str(folder)}
     request |= {"nodes": nodes, "resume": (folder / "config.json").exists()}
     if study is not None:
         request["study"] = str(study)
     app = make_server_app(small.ServerWork())
-    app(grid, Context(1, 0, {}, RecordDict(), request))
+    with virtual_clock():
+        app(grid, Context(1, 0, {}, RecordDict(), request))
     return RunStore(folder, keep=9)

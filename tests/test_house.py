@@ -57,8 +57,8 @@ def test_only_adapters_import_what_flower_does_not_publish():
         "benchmarks/server_memory.py",  # a double of Flower's server
         "client/healthfm_client/runtime/flower_processes.py",
         "server/healthfm_server/transport/flower_grid.py",
-        "server/healthfm_server/deploy/flower.py",
-        "simulations/healthfm_simulations/engine/flower.py",
+        "server/healthfm_server/deploy/flower_superlink.py",
+        "simulations/healthfm_simulations/engine/flower_internals.py",
     }
 
 

@@ -23,7 +23,7 @@ from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel, death_among
 from healthfm_core.training import initial_parameters
 from healthfm_server.__main__ import main
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small

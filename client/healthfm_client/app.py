@@ -106,7 +106,7 @@ class Site:
         contract = node.agree(_order(message))
         if contract is not None:
             contracting.check_study(contract, study)
-        secure = study.config.federation.secure_aggregation
+        secure = study.config.federation.aggregation.secure
         hide = secure.enabled and secure.hide_modalities
         record = self._site_record(node, hide=hide)
         data = self._load(node, study)
@@ -129,7 +129,7 @@ class Site:
             node.check_signature(_order(message), message.content.array_records[protocol.ARRAYS])
         study, data = self._prepared(node, study_hash, context)
         parameters = parameters_of(message.content.array_records[protocol.ARRAYS])
-        if study.config.federation.secure_aggregation.enabled:
+        if study.config.federation.aggregation.secure.enabled:
             return self._masked_round(message, node, context, study, data, order, parameters)
         rules = node.policy.privacy
         result = study_budget.train(self._work, rules, context, parameters, data, study, order)
@@ -164,7 +164,9 @@ class Site:
         modalities, n_subjects = self._work.describe(node.stores)
         layout = round_layout(
             study,
-            update_checks.Contract.of(parameters, study.config.federation.max_update_norm),
+            update_checks.Contract.of(
+                parameters, study.config.federation.aggregation.max_update_norm
+            ),
             masking.book,
             int(str(letter["capacity"])),
         )

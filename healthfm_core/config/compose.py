@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from healthfm_core.config import renamed
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError
 
@@ -46,8 +47,8 @@ def compose(
         root: File of `config_dir` to start from, without ``.yaml``.
 
     Raises:
-        ConfigError: HF-101 for an unknown key, HF-102 for a wrong value, HF-103 for values that
-            contradict each other, HF-104 for a missing folder, root or group option.
+        ConfigError: HF-101 for an unknown or renamed key, HF-102 for a wrong value, HF-103 for
+            values that contradict each other, HF-104 for a missing folder, root or group option.
     """
     folder = packaged_configs() if config_dir is None else config_dir.resolve()
     if not (folder / f"{root}.yaml").is_file():
@@ -65,6 +66,7 @@ def compose(
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise _unreadable(folder, error) from error
+    renamed.RUN.refuse(values)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -111,6 +113,7 @@ def _for_hydra(override: str, folder: Path) -> str:
             wanted="an override is key=value or group=option",
             do=f"Write {_nearest(key)}=...",
         )
+    renamed.RUN.refuse({key: value})
     if key in GROUPS:
         _check_option(key, value, folder)
         return f"{key}={value}"

@@ -74,11 +74,11 @@ class RunConfig(Schema):
     def _shared_noise_is_one_sum_a_round(self) -> Self:
         if self.privacy.mode != "distributed":
             return self
-        secure, train = self.federation.secure_aggregation, self.train
+        secure, train = self.federation.aggregation.secure, self.train
         if not secure.enabled or secure.epsilon is not None:
             raise ValueError(
-                "privacy.mode=distributed needs federation.secure_aggregation.enabled, and its own "
-                "epsilon instead of federation.secure_aggregation.epsilon"
+                "privacy.mode=distributed needs federation.aggregation.secure.enabled, and its own "
+                "epsilon instead of federation.aggregation.secure.epsilon"
             )
         weights = train.objectives.model_dump()
         asking = ObjectivesConfig.asking()

@@ -1,4 +1,4 @@
-"""Configuration group ``federation.secure_aggregation``: what a sum of sites takes."""
+"""Configuration block ``federation.aggregation.secure``: what a sum of sites takes."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ class SecureAggregationConfig(Schema):
         description="sites that each site masks with; 0: chosen from the number of sites, all "
         "where they are few",
     )
-    corrupt: float = Field(
-        0.1, ge=0, lt=1, description="share of sites that may side with the coordinator"
+    colluding_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of sites that may tell the coordinator what they know"
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of sites that may leave in a round")
+    dropout_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of sites that may leave in a round"
+    )
     hide_modalities: bool = Field(
         True,
         description="no message tells which modalities a site has, its coverage stays there; "
         "false: it says both before round 1, updates are sums over the same arrays all the same",
     )
-    letters_s: float = Field(
+    message_timeout_s: float = Field(
         300.0, gt=0, description="how long the exchanges without training wait for sites"
     )
     epsilon: float | None = Field(

@@ -12,8 +12,13 @@ happens within 30 days to five years) and `survival` (who has it sooner), `probe
 are absent or spoilt).
 """
 
+from healthfm_core.evaluation.metrics.metric_rows import (
+    MetricRow,
+    metric_rows,
+    read_rows,
+    write_rows,
+)
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
-from healthfm_core.evaluation.tables import MetricRow, metric_rows, read_rows, write_rows
 
 __all__ = [
     "SUBSETS",

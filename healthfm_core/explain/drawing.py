@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter
 
 from healthfm_core.arrays import Int64
-from healthfm_core.evaluation.plots.style import (
+from healthfm_core.evaluation.report.plots.style import (
     ARM_COLOURS,
     FAINT,
     INK,
@@ -20,8 +20,8 @@ from healthfm_core.evaluation.plots.style import (
     new_figure,
     svg,
 )
-from healthfm_core.explain.kernel import HeadMemory
-from healthfm_core.explain.person import Explanation, TargetRisk
+from healthfm_core.explain.kernel_curves import HeadMemory
+from healthfm_core.explain.person_explanation import Explanation, TargetRisk
 
 RAISES: Final = ARM_COLOURS[7]
 LOWERS: Final = ARM_COLOURS[0]

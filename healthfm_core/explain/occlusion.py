@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from healthfm_core.arrays import Float64, Int64
-from healthfm_core.data.batch.hiding import Hidden
-from healthfm_core.data.batch.row_plan import Rows
-from healthfm_core.explain.parts import Part, hidden_of
+from healthfm_core.data.batch.hiding import HiddenItems
+from healthfm_core.data.batch.row_plan import RowPlan
+from healthfm_core.explain.record_parts import Part, hidden_of
 from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
@@ -56,7 +56,7 @@ class Asker:
     edges_days: tuple[float, ...]
     horizon_days: float
 
-    def risks(self, rows: Rows, hidden: Hidden | None = None) -> Float64:
+    def risks(self, rows: RowPlan, hidden: HiddenItems | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
         found = answer(self.reading.model, batches, HAZARD).logit.astype(np.float64)
@@ -65,7 +65,7 @@ class Asker:
         every = risk(logits, self.edges_days, self.horizon_days, death=death)[0]
         return every.numpy()[:, list(self.columns)]
 
-    def contributions(self, row: Rows, parts: Sequence[Part]) -> list[list[Contribution]]:
+    def contributions(self, row: RowPlan, parts: Sequence[Part]) -> list[list[Contribution]]:
         """Return, for each target, what each part adds to the risk of one row.
 
         Every part is hidden on its own and the whole model asked again; what the model does not

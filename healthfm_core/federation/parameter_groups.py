@@ -95,10 +95,10 @@ def agree_on_modalities(
     if not found:
         raise ProtocolError(
             406,
-            where=f"federation.aggregation={aggregation}",
+            where=f"federation.aggregation.groups={aggregation}",
             seen=f"{len(held)} sites hold no modality " + ("in common" if held else "at all"),
             wanted="a model needs at least one encoder",
-            do="Use aggregation=modality, or leave out the sites that lack the modality",
+            do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
     return tuple(sorted(found))
 

@@ -27,14 +27,15 @@ from functools import cached_property
 from typing import Any, Final, Self
 
 from healthfm_core.arrays import Float32
+from healthfm_core.config import renamed
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, VERSION})
+READABLE: Final = frozenset({1, 2, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used."""
 
 STATISTICS: Final = "query.statistics"
@@ -130,7 +131,7 @@ class Study:
             return cls(
                 version=version,
                 run_id=str(raw["run_id"]),
-                config=RunConfig.model_validate(raw["config"]),
+                config=RunConfig.model_validate(renamed.RUN.upgrade(raw["config"])),
                 vocabulary=Vocabulary.from_json(json.dumps(raw["vocabulary"])),
                 modalities=tuple(map(str, raw["modalities"])),
             )

@@ -71,7 +71,7 @@ class Terms:
     @property
     def sums_only(self) -> bool:
         """Whether the coordinator sees sums over sites and no site's own part."""
-        secure = self.config.get("federation", {}).get("secure_aggregation", {})
+        secure = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
         return bool(secure.get("enabled", False))
 
     @property

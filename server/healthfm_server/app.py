@@ -16,15 +16,15 @@ from flwr.serverapp import Grid, ServerApp
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
-from healthfm_server.admission import Admission
-from healthfm_server.agreement import Agreement
-from healthfm_server.core_work import CoreWork
-from healthfm_server.progress import Listener, unheard
 from healthfm_server.round_loop import ModalityFedAvg
-from healthfm_server.run_store import RunStore, ServerState, note_failure
+from healthfm_server.run_folder.run_progress import Listener, unheard
+from healthfm_server.run_folder.run_store import RunStore, ServerState, note_failure
+from healthfm_server.study_setup.contract_signer import Admission
+from healthfm_server.study_setup.core_model_setup import CoreWork
+from healthfm_server.study_setup.model_setup import StudyWork
+from healthfm_server.study_setup.setup import Agreement
 from healthfm_server.transport.exchange import POLL_S, Exchange, Patience, told_to_stop
 from healthfm_server.transport.secure import MaskedFedAvg
-from healthfm_server.work import StudyWork
 
 ANOTHERS: Final = 724
 """Another process's run is none of this one's to mark as failed."""
@@ -112,7 +112,7 @@ def make_app(
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
-        secure = request.config.federation.secure_aggregation.enabled
+        secure = request.config.federation.aggregation.secure.enabled
         rounds = MaskedFedAvg if secure else ModalityFedAvg
         rounds(study, sites, exchange, store, request.patience, listener, request.admission).run(
             state

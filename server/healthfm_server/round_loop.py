@@ -27,10 +27,10 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
-from healthfm_server.admission import Admission
-from healthfm_server.progress import Listener, ProgressEvent, unheard
-from healthfm_server.run_store import RunStore, ServerState
-from healthfm_server.sites import Site, check_sender
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore, ServerState
+from healthfm_server.study_setup.contract_signer import Admission
+from healthfm_server.study_setup.registered_sites import Site, check_sender
 from healthfm_server.transport.array_file import Mapped
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience
@@ -102,14 +102,15 @@ class ModalityFedAvg:
 
     def round(self, state: ServerState) -> ServerState:
         """Run one round and return the state after it, which is on disk by then."""
-        contract = Contract.of(state.parameters, self._config.max_update_norm)
+        contract = Contract.of(state.parameters, self._config.aggregation.max_update_norm)
         sampled = self.sample(state.round + 1)
         asked = {
             name: groups_held(self._sites[name].modalities, contract.groups) for name in sampled
         }
         most = float(sum(self._sites[name].n_subjects for name in sampled))
-        robust = self._config.robust
-        fold = Fold(contract, most) if robust.name == "none" else RobustFold(contract, robust)
+        method = self._config.aggregation
+        weighted = method.method == "weighted_mean"
+        fold = Fold(contract, most) if weighted else RobustFold(contract, method)
         current = Round(state.round + 1, asked, fold, time.monotonic())
         self._prepare_again(sampled)
         orders, kind = self._orders, protocol.TRAIN
@@ -238,10 +239,10 @@ class ModalityFedAvg:
         self, current: Round, state: ServerState, means: dict[str, Any], row: dict[str, Any]
     ) -> ServerState:
         """Step along the means, which are used up, write the checkpoint and tell."""
-        if self._config.code_average == "their_sites":
+        if self._config.aggregation.code_rows == "their_sites":
             means |= over_their_sites(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
-            state.parameters, state.optimizer, means, self._config.server_optimizer
+            state.parameters, state.optimizer, means, self._config.aggregation.server_optimizer
         )
         new = ServerState(current.number, parameters, optimizer)
         self._raise_alarms(row)

@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
     config = compose(given)
-    from healthfm_core.evaluation import terminal  # here: torch takes seconds to load
-    from healthfm_simulations.experiment import run_experiment
+    from healthfm_core.evaluation.report import terminal_tables  # here: torch takes seconds to load
+    from healthfm_simulations.simulation_run import run_experiment
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
@@ -61,13 +61,13 @@ def _run(given: list[str], console: Console) -> int:
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
     for table in (
-        terminal.arms_table(result.rows, seeds=result.seeds),
-        *terminal.further_tables(result.rows, seeds=result.seeds),
+        terminal_tables.arms_table(result.rows, seeds=result.seeds),
+        *terminal_tables.further_tables(result.rows, seeds=result.seeds),
     ):
         console.print(table)
-    for table in terminal.task_tables(result.further):
+    for table in terminal_tables.task_tables(result.further):
         console.print(table)
-    for line in (*terminal.contrasts(result.rows), *result.notes):
+    for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")
     return 0

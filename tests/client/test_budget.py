@@ -174,7 +174,7 @@ def test_half_a_rule_is_refused(rules, said):
 
 def masked(**more) -> RunConfig:
     return three_numbers.config(
-        rounds=ROUNDS, quorum=0.5, secure_aggregation={"enabled": True, **more}
+        rounds=ROUNDS, quorum=0.5, aggregation={"secure": {"enabled": True, **more}}
     )
 
 

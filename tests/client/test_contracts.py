@@ -12,7 +12,7 @@ from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.registry import Registry
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import run_federation
 from tests import enrolled
 from tests import three_numbers as small

@@ -55,11 +55,8 @@ def test_a_run_waits_until_a_person_approves_it(tmp_path: Path, capsys) -> None:
     assert (asked["answer"], asked["study"]) == ("approved", "heart")
 
 
-def test_who_approves_late_takes_part_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_approves_late_takes_part_all_the_same(tmp_path: Path) -> None:
     """Two sites would be a quorum; the third is waited for, and asked again with a new contract."""
-    monkeypatch.setattr("healthfm_server.agreement.FIRST_PAUSE_S", 0.05)
     study, sites = enrolled.three(tmp_path)
     SiteHome(sites[1].home).policy.write_text("require_approval: true")
 
@@ -74,7 +71,7 @@ def test_who_approves_late_takes_part_all_the_same(
                     assert command(sites[1].home, "approve", one.run) == 0
 
     grid = Late(sites)
-    store = enrolled.run(grid, study, tmp_path / "run", deadline_s=30.0)
+    store = enrolled.run(grid, study, tmp_path / "run")
     assert [row["answered"] for row in store.history()] == [["a", "b", "c"]] * 3
     waits = [event for event in store.events() if event["event"] == "waits for approval"]
     assert [(event["phase"], event["nodes"]) for event in waits] == [("statistics", 1)]
@@ -227,7 +224,7 @@ def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
 
 def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
     private = {"mode": "dp", "epsilon": 3.0}
-    secure = {"federation": {"secure_aggregation": {"enabled": True}}}
+    secure = {"federation": {"aggregation": {"secure": {"enabled": True}}}}
     policy = SitePolicy(privacy_floor=("noise", "sums"))
     policy.check_terms(terms(privacy=private, config=secure))
     for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):

@@ -29,7 +29,7 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
-from healthfm_server.core_work import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites
@@ -44,7 +44,7 @@ CONFIG = RunConfig.model_validate(
         "tokens": {"k_min": 2, "max_len": 32},
         "model": {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "wearable_width": 8},
         "train": {"max_steps": 1, "batch_size": 8},
-        "federation": {"rounds": 2, "deadline_s": 30.0},
+        "federation": {"rounds": 2, "deadline_s": 600.0},
     }
 )
 MASKED = {protocol.KEYS, protocol.SHARES, protocol.UNMASK}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.loader import BatchLoader
 from tests.data.people import (
     FEATURES,
@@ -46,11 +46,11 @@ def loader_of(people: list[Person], max_len: int = 64, sequences=None) -> BatchL
     )
 
 
-def hidden_of(items, scores=(False, False), birth=False) -> Hidden:
+def hidden_of(items, scores=(False, False), birth=False) -> HiddenItems:
     """One row's."""
     item = np.array(items, np.int64)
     visits = np.zeros((1, TARGETS), np.int64)
-    return Hidden(np.zeros_like(item), item, np.array([scores]), np.array([birth]), visits)
+    return HiddenItems(np.zeros_like(item), item, np.array([scores]), np.array([birth]), visits)
 
 
 def without(person: Person, items: set[int]) -> Person:
@@ -72,7 +72,7 @@ def differences(one, other) -> set[str]:
     return {name for name, a, b in pairs if not np.array_equal(a, b, equal_nan=True)}
 
 
-def rows_and_batch(loader: BatchLoader, hidden: Hidden | None = None):
+def rows_and_batch(loader: BatchLoader, hidden: HiddenItems | None = None):
     rows = loader.after_visits(0)
     last = rows.take(np.array([len(rows) - 1]))
     (batch,) = loader.asked(last, batch_size=4, hidden=hidden)
@@ -124,7 +124,7 @@ def test_each_row_hides_its_own_over_the_bounds_of_batches():
     events = np.flatnonzero(loader.sequences.kind == 2)
     visits = np.eye(5, TARGETS, dtype=np.int64)
     none = np.zeros((5, SCORES), np.bool_)
-    hidden = Hidden(np.arange(5), events, none, np.zeros(5, np.bool_), visits)
+    hidden = HiddenItems(np.arange(5), events, none, np.zeros(5, np.bool_), visits)
     batches = list(loader.asked(rows, batch_size=2, hidden=hidden))
     assert [batch.size for batch in batches] == [2, 2, 1]
     tokens = [set(row.tolist()) - {0} for batch in batches for row in batch.token]

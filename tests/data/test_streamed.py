@@ -12,7 +12,7 @@ import pytest
 
 from healthfm_core.data.store import event_spool as spool_module
 from healthfm_core.data.store.event_spool import cell_of
-from healthfm_core.data.store.event_stream import Aside, EventStream, Part
+from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
 from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.errors import IngestError
 
@@ -31,8 +31,8 @@ def some(seed: int, rows: int = 2_000, people: int = 300) -> pa.Table:
     )
 
 
-def stream_of(*tables: pa.Table | Aside, rows: int = 1) -> EventStream:
-    parts = [Part(str(n), rows, lambda t=t: iter([t])) for n, t in enumerate(tables)]
+def stream_of(*tables: pa.Table | RejectedRows, rows: int = 1) -> EventStream:
+    parts = [SourcePart(str(n), rows, lambda t=t: iter([t])) for n, t in enumerate(tables)]
     return EventStream(tuple(parts), NOW_US)
 
 
@@ -68,7 +68,7 @@ def test_on_disk_and_in_memory_give_the_same_events(tmp_path, small, rows_said):
 
 def test_what_cannot_be_true_is_set_aside_whatever_part_it_came_in(tmp_path, small):
     late = some(1, 5).set_column(1, "time", pa.array([NOW_US + 1] * 5).cast(pa.timestamp("us")))
-    odd = Aside("no_date", pa.table({"raw": ["x", "y"]}))
+    odd = RejectedRows("no_date", pa.table({"raw": ["x", "y"]}))
     store = store_of(tmp_path / "s", stream_of(some(0), late, some(0), odd))
     assert store.rejected == {"after_today": 5, "duplicate": 2_000, "no_date": 2}
     assert store.events().num_rows == 2_000
@@ -119,7 +119,9 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
                 raise KeyboardInterrupt
             yield tables[n].slice(900)
 
-        return EventStream(tuple(Part(str(n), 2_000, lambda n=n: one(n)) for n in range(3)), NOW_US)
+        return EventStream(
+            tuple(SourcePart(str(n), 2_000, lambda n=n: one(n)) for n in range(3)), NOW_US
+        )
 
     with pytest.raises(KeyboardInterrupt):
         store_of(tmp_path / "s", parts(fails=True), work=tmp_path / "work")
@@ -131,16 +133,16 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
 
 @pytest.mark.parametrize("lost", ["journal.json", "0.arrows"])
 def test_what_a_machine_that_went_off_lost_is_read_again(tmp_path, lost):
-    spool = spool_module.Spool(tmp_path / "spool", "s")
+    spool = spool_module.EventSpool(tmp_path / "spool", "s")
     spool.add(some(0))
     spool.name_codes({"A": "first", "B": ""})
     spool.name_codes({"A": "second", "B": "b"})
     spool.commit("0")
-    kept = spool_module.Spool(tmp_path / "spool", "s", resume=True)
+    kept = spool_module.EventSpool(tmp_path / "spool", "s", resume=True)
     assert (kept.done, kept.texts) == ({"0"}, {"A": "first", "B": "b"})
     file = tmp_path / "spool" / lost
     file.write_bytes(file.read_bytes()[:-9])
-    again = spool_module.Spool(tmp_path / "spool", "s", resume=True)
+    again = spool_module.EventSpool(tmp_path / "spool", "s", resume=True)
     assert (again.done, again.rows) == (frozenset(), 0)
 
 
@@ -159,7 +161,7 @@ def test_large_texts_go_to_disk_early_and_into_small_groups(tmp_path, monkeypatc
     table = some(0).append_column("text_value", notes)
     waiting: list[int] = []
     monkeypatch.setattr(spool_module, "append_rows", lambda path, rows: waiting.append(rows.nbytes))
-    spool = spool_module.Spool(tmp_path / "spool", "s")
+    spool = spool_module.EventSpool(tmp_path / "spool", "s")
     for start in range(0, 2_000, 200):
         spool.add(table.slice(start, 200))
     assert len(waiting) == 5

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from healthfm_server.deploy.tls import PeerProtocol
+from healthfm_server.deploy.gateway_tls import PeerProtocol
+
+PATIENCE_S = 600.0
+"""How long a test waits for an answer: more than a loaded machine needs."""
 
 
 def free_port() -> int:
@@ -37,6 +40,7 @@ def served(app, port, context=None):
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
+        assert thread.is_alive(), "the server ended while it started"
         time.sleep(0.01)
     try:
         yield

@@ -28,7 +28,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.runtime.flower_processes  # noqa: F401  (what it replaces is looked at below)
-from healthfm_server.deploy.flower import (
+from healthfm_server.deploy.flower_superlink import (
     _BUNDLE,
     Control,
     SuperLinkSettings,
@@ -36,7 +36,7 @@ from healthfm_server.deploy.flower import (
     register_node,
     superlink_app,
 )
-from tests.deploy.serving import free_port, served
+from tests.deploy.serving import PATIENCE_S, free_port, served
 
 PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
 
@@ -58,7 +58,9 @@ def link(tmp_path_factory):
     port = free_port()
     with (
         served(app, port),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S
+        ) as client,
     ):
         yield client, database, noted
 

@@ -8,8 +8,8 @@ import stat
 import pytest
 
 from healthfm_core.errors import TrustError
-from healthfm_server.deploy.audit import REPEATED_S, AuditLog
-from healthfm_server.deploy.tokens import Tokens
+from healthfm_server.deploy.access_tokens import Tokens
+from healthfm_server.deploy.audit_log import REPEATED_S, AuditLog
 
 
 def test_a_token_is_known_by_its_hash_until_it_is_revoked(tmp_path):
@@ -44,7 +44,7 @@ def test_a_list_of_tokens_that_others_can_read_is_refused(tmp_path):
 
 
 def test_events_are_lines_and_a_cut_line_is_left_out(tmp_path):
-    log = AuditLog(tmp_path / "audit.log", "front")
+    log = AuditLog(tmp_path / "audit.log", "gateway")
     log.note("site connected", {"site": "a"})
     with log.path.open("a") as file:
         file.write('{"at": "2026')
@@ -52,7 +52,7 @@ def test_events_are_lines_and_a_cut_line_is_left_out(tmp_path):
 
 
 def test_a_repeated_refusal_is_counted_and_not_written_each_time(tmp_path):
-    log = AuditLog(tmp_path / "audit.log", "front")
+    log = AuditLog(tmp_path / "audit.log", "gateway")
     for _ in range(1000):
         log.note_refusal("call refused", {"from": "x"}, now_s=0.0)
     log.note_refusal("call refused", {"from": "y"}, now_s=0.0)

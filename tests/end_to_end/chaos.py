@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from healthfm_core.trust.authority import Authority
-from healthfm_server.deploy.orders import RunOrder
-from healthfm_server.run_store import RunStore
+from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.run_folder.run_store import RunStore
 from tests.end_to_end.alone import devices
 from tests.end_to_end.deployed import (
     REPOSITORY,

@@ -13,8 +13,8 @@ from pathlib import Path
 from healthfm_client.runtime.site_supervision import supervision as site_supervision
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.supervision import Supervision
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.deploy.supervise import supervision as study_supervision
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_supervision import supervision as study_supervision
 from tests.end_to_end import surroundings as around
 from tests.end_to_end.deployed import SITES, Shell
 from tests.end_to_end.proxy import Proxy
@@ -110,8 +110,8 @@ KILLS = {
     "superlink": Fault("the SuperLink is killed", lambda f: f.kill(f.coordinator, "superlink")),
     "serverapp": Fault("the round loop (ServerApp) is killed", lambda f: f.kill_serverapp()),
     "executor": Fault("the executor is killed", lambda f: f.kill(f.coordinator, "executor")),
-    "steward": Fault("the steward is killed", lambda f: f.kill(f.coordinator, "steward")),
-    "front": Fault("the front is killed", lambda f: f.kill(f.coordinator, "front")),
+    "reconciler": Fault("the reconciler is killed", lambda f: f.kill(f.coordinator, "reconciler")),
+    "gateway": Fault("the gateway is killed", lambda f: f.kill(f.coordinator, "gateway")),
     "supervisor": Fault(
         "the coordinator's supervisor is killed", lambda f: f.kill_supervisor(f.coordinator)
     ),
@@ -153,7 +153,7 @@ FAULTS = KILLS | {
         lambda f: around.wrong_clock(f.sites["north"], 30.0, 3600),
     ),
     "two": Fault(
-        "a second steward and a second ServerApp start on the same run",
+        "a second reconciler and a second ServerApp start on the same run",
         lambda f: around.second_coordinator(f, 120.0),
         longer=30,
     ),

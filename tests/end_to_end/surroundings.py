@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from healthfm_core.supervision import Supervision
-from healthfm_server.deploy.flower import Control
-from healthfm_server.deploy.orders import RunOrder
+from healthfm_server.deploy.flower_superlink import Control
+from healthfm_server.deploy.run_orders import RunOrder
 from tests.end_to_end.link import bad_link
 
 CLOCK = Path(__file__).with_name("clock.c")
 ROOM_BYTES = 256 * 1024
 STEWARD = """
 import sys; from pathlib import Path
-from healthfm_server.deploy.steward import serve
-from healthfm_server.deploy.study import StudyFolder
+from healthfm_server.deploy.reconciler import serve
+from healthfm_server.deploy.study_folder import StudyFolder
 serve(StudyFolder.open(Path(sys.argv[1])))
 """
 
@@ -106,7 +106,7 @@ def wrong_clock(supervised: Supervision, seconds: float, ahead_s: int) -> None:
 
 
 def second_coordinator(federation, seconds: float) -> None:
-    """Start a second steward for the study, and submit the run that goes on a second time."""
+    """Start a second reconciler for the study, and submit the run that goes on a second time."""
     running = [o for o in RunOrder.all(federation.study.runs) if o.done().state == "running"]
     if len(running) != 1:
         raise AssertionError("the run ended too soon for a second one: ask for more --rounds")
@@ -114,7 +114,7 @@ def second_coordinator(federation, seconds: float) -> None:
     command = [sys.executable, "-c", STEWARD, str(federation.study.path.resolve())]
     second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if second.returncode == 0 or "HF-724" not in second.stderr:
-        raise AssertionError(f"a second steward was let in: {second.stderr}")
+        raise AssertionError(f"a second reconciler was let in: {second.stderr}")
     settings = federation.study.settings
     control = Control(settings.superlink_port, federation.study.control_token())
     given = {

@@ -20,8 +20,8 @@ from healthfm_client.site.site_folder import SiteFolder
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.trust.authority import Authority
-from healthfm_server.deploy.study import StudyFolder
-from healthfm_server.run_store import RunStore
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.run_folder.run_store import RunStore
 from tests.end_to_end.alone import attempts, devices
 from tests.end_to_end.chaos import inject
 from tests.end_to_end.deployed import (

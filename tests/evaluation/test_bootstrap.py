@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.evaluation import metrics
-from healthfm_core.evaluation.bootstrap import Draws, draw_subjects
-from healthfm_core.evaluation.calibration import recalibrate
+from healthfm_core.evaluation.metrics import ranking
+from healthfm_core.evaluation.metrics.bootstrap import Draws, draw_subjects
+from healthfm_core.evaluation.metrics.calibration_error import recalibrate
+from healthfm_core.evaluation.metrics.resampled import METRICS, estimate, estimates, rank_bins
 from healthfm_core.evaluation.predictions import Predictions
-from healthfm_core.evaluation.resampling import METRICS, estimate, estimates, rank_bins
 
 
 def people(n: int = 400, subjects: int = 60, seed: int = 0) -> Predictions:
@@ -47,7 +47,7 @@ def test_every_draw_is_as_large_as_the_group():
 def test_replicates_are_the_metric_of_the_drawn_rows(metric):
     found = people()
     draws = draw_subjects(found.subject, 5, np.random.default_rng(1))
-    of = getattr(metrics, metric)
+    of = getattr(ranking, metric)
     replicates = estimate(metric, found, draws).replicates
     for i in range(5):
         part = drawn(found, draws, i)
@@ -59,7 +59,7 @@ def test_macro_replicates_are_the_mean_over_targets():
     draws = draw_subjects(found.subject, 3, np.random.default_rng(1))
     replicates = estimate("macro_auroc", found, draws).replicates
     parts = [drawn(found, draws, 0).where(drawn(found, draws, 0).target == t) for t in range(3)]
-    mean = np.mean([metrics.auroc(part.score, part.outcome) for part in parts])
+    mean = np.mean([ranking.auroc(part.score, part.outcome) for part in parts])
     assert replicates[0] == pytest.approx(mean, abs=0.01)
 
 
@@ -80,7 +80,7 @@ def test_binning_many_scores_moves_a_replicate_by_less_than_a_thousandth():
         replicates = estimate(metric, found, draws).replicates
         for i in range(4):
             part = drawn(found, draws, i)
-            exact = getattr(metrics, metric)(part.score, part.outcome)
+            exact = getattr(ranking, metric)(part.score, part.outcome)
             assert replicates[i] == pytest.approx(exact, abs=1e-3)
 
 

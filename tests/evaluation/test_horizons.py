@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.evaluation.horizons import (
+from healthfm_core.evaluation.metrics.horizons import (
     HORIZONS_DAYS,
     Followed,
     horizon_rows,

@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from healthfm_core.evaluation import physiology
-from healthfm_core.evaluation.physiology import Measured, ridge_probe
+from healthfm_core.evaluation.analyses import physiology
+from healthfm_core.evaluation.analyses.physiology import Measured, ridge_probe
 
 
 def heart_rates(n: int, seed: int, *, noise: float = 5.0, d: int = 4) -> Measured:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows, read_rows, write_rows
-from healthfm_core.evaluation.report import (
+from healthfm_core.evaluation.report.report_page import (
     HalfLives,
     ReportContext,
     SiteSummary,
     render,
     write_report,
 )
-from healthfm_core.evaluation.terminal import arms_text, contrasts, further_tables
-from healthfm_core.evaluation.wording import count, duration, number
+from healthfm_core.evaluation.report.terminal_tables import arms_text, contrasts, further_tables
+from healthfm_core.evaluation.report.wording import count, duration, number
 
 
 def predictions(noise: float, *, seed: int = 0, subjects: int = 80) -> Predictions:

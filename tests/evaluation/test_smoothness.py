@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.evaluation.smoothness import Happenings, States, smoothness_row
-from healthfm_core.evaluation.tables import MetricRow
+from healthfm_core.evaluation.analyses.smoothness import Happenings, States, smoothness_row
+from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 
 PROBE = MetricRow("federated", "death", "overall", "auroc", 0.8, 0.7, 0.9, 50)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.evaluation.metrics import auroc
-from healthfm_core.evaluation.predictions import Predictions
-from healthfm_core.evaluation.subgroups import (
+from healthfm_core.evaluation.analyses.subgroups import (
     UNKNOWN,
     Groups,
     age_bands,
@@ -15,6 +13,8 @@ from healthfm_core.evaluation.subgroups import (
     subgroup_rows,
     withheld,
 )
+from healthfm_core.evaluation.metrics.ranking import auroc
+from healthfm_core.evaluation.predictions import Predictions
 
 
 def predictions(subjects: int = 100, *, seed: int = 0) -> Predictions:

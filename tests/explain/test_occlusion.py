@@ -11,7 +11,7 @@ from healthfm_core.errors import RunError, StoreError
 from healthfm_core.explain import explain
 from healthfm_core.explain.naming import Names
 from healthfm_core.explain.occlusion import log_odds
-from healthfm_core.explain.parts import hidden_of, parts_of
+from healthfm_core.explain.record_parts import hidden_of, parts_of
 from tests.explain.conftest import FIRST, OUTCOME, QUIET, SIGNAL
 
 FIRST_US = int(FIRST.timestamp() * 1e6)

@@ -47,9 +47,14 @@ def test_another_version_is_refused_before_anything_else_is_read() -> None:
         Study.from_json(json.dumps({"version": VERSION + 1, "news": True}))
 
 
-def test_a_study_of_the_version_before_is_still_read() -> None:
-    before = json.loads(_study().to_json()) | {"version": 1}
-    assert Study.from_json(json.dumps(before)).version == 1
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_study_of_a_version_before_is_still_read(version: int) -> None:
+    config = {"federation": {"aggregation": "shared", "robust": {"name": "krum"}}}
+    before = json.loads(_study().to_json()) | {"version": version, "config": config}
+    study = Study.from_json(json.dumps(before))
+    assert study.version == version
+    assert study.config.federation.aggregation.groups == "shared"
+    assert study.config.federation.aggregation.method == "krum"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "config": {"lr": 1}}', "null"])

@@ -1,11 +1,11 @@
-"""Hostile inputs: sound sources of every reader, spoilt in every way that a seed can choose.
+"""Hostile inputs: sound sources of every reader, corrupted in every way that a seed can choose.
 
     python -m tests.ingest.hostile [--inputs 10000] [--seed 0] [--drawn 0.5]
 
 A share of them are whole files with hostile contents (`hostile_tables`), the others sound files
-whose bytes were spoilt. Each must end in a sound store that can be described, or in an error with a
-code; nothing may be left of a store that failed, nor of what it was made from, and the process must
-stay under 2 GB. Prints what came of them.
+whose bytes were corrupted. Each must end in a sound store that can be described, or in an error
+with a code; nothing may be left of a store that failed, nor of what it was made from, and the
+process must stay under 2 GB. Prints what came of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def spoil(text: bytes, rng: random.Random) -> bytes:
+def corrupt(text: bytes, rng: random.Random) -> bytes:
     """Return a text after one to four changes of a kind that files suffer."""
     for _ in range(rng.randint(1, 4)):
         at, end = sorted(rng.randint(0, len(text)) for _ in range(2))
@@ -98,17 +98,17 @@ def spoil(text: bytes, rng: random.Random) -> bytes:
     return text
 
 
-def spoilt(seed: int) -> tuple[Source, random.Random]:
-    """Return a source with one or two files spoilt, and the rest of the seed's choices."""
+def corrupted(seed: int) -> tuple[Source, random.Random]:
+    """Return a source with one or two files corrupted, and the rest of the seed's choices."""
     rng = random.Random(seed)
     source = rng.choice(SOURCES)()
     files = dict(source.files)
     for name in rng.sample(sorted(files), min(len(files), rng.randint(1, 2))):
         content = files.pop(name)
-        text = spoil(content if isinstance(content, bytes) else parquet(content), rng)
+        text = corrupt(content if isinstance(content, bytes) else parquet(content), rng)
         if rng.random() < 0.1 and name.endswith(".csv"):
             name += ".gz"
-            text = spoil(gzip.compress(text), rng) if rng.random() < 0.5 else gzip.compress(text)
+            text = corrupt(gzip.compress(text), rng) if rng.random() < 0.5 else gzip.compress(text)
         files[name] = text
     return replace(source, files=files), rng
 
@@ -139,13 +139,13 @@ def wrap(folder: Path, rng: random.Random) -> Path:
             tar.addfile(link)
     if rng.random() < 0.2:
         text = target.read_bytes()
-        target.write_bytes(spoil(text, rng))
+        target.write_bytes(corrupt(text, rng))
     return target
 
 
 def attempt(seed: int, place: Path) -> str:
-    """Return what came of one spoilt input: ``stored`` or the error's code."""
-    source, rng = spoilt(seed)
+    """Return what came of one corrupted input: ``stored`` or the error's code."""
+    source, rng = corrupted(seed)
     write(source, place / "in" / "source")
     path = wrap(place / "in" / "source", rng)
     options = {"key": place / "key"} if rng.random() < 0.1 else {}
@@ -177,7 +177,7 @@ def outcome(source: Source, path: Path, place: Path, **options: object) -> str:
 
 
 def attempt_alone(seed: int) -> str:
-    """Return what came of a spoilt input, in a folder of its own."""
+    """Return what came of a corrupted input, in a folder of its own."""
     with tempfile.TemporaryDirectory() as place:
         return attempt(seed, Path(place))
 
@@ -200,14 +200,14 @@ def main() -> None:
         except Exception as error:
             found["crash"] += 1
             say(f"seed {seed}: {said(error)}")
-    say(f"spoilt: {dict(found.most_common())}")
+    say(f"corrupted: {dict(found.most_common())}")
     for number, (source, came) in enumerate(attempt_drawn(drawn, options.seed)):
         found[came if isinstance(came, str) else "crash"] += 1
         if isinstance(came, Exception):
             say(f"drawn {number}, {source.reader}: {said(came)}")
             if options.keep:
                 write(source, options.keep / str(number))
-    say(f"spoilt and drawn: {dict(found.most_common())}")
+    say(f"corrupted and drawn: {dict(found.most_common())}")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     say(f"{found.total()} inputs, {found['crash']} crashes, peak memory {used} MB")
     raise SystemExit(bool(found["crash"]) or used > MEMORY_MB)

@@ -1,6 +1,6 @@
 """Hypothesis strategies of whole files with hostile contents, for every reader.
 
-`spoil` of `hostile` changes bytes, which a Parquet file seldom survives. Here files are written
+`corrupt` of `hostile` changes bytes, which a Parquet file seldom survives. Here files are written
 well, and what is in them is odd: columns of other types, missing or twice there, null ids, keys
 twice, dates of the year 0 and 9999, NaN and infinities, negative durations, gigantic texts, texts
 in other encodings; JSON and XML with odd values in odd places.

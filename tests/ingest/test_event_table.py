@@ -82,7 +82,7 @@ def test_views_of_texts_are_texts(source, table, tmp_path):
         ["x", "w", "y"],
     ]
     assert [store.subjects("tuning").tolist() for store in stores] == [[], [1]]
-    kind = source_module.Kind.TEXT
+    kind = source_module.ColumnKind.TEXT
     read = source_module.read_columns(tmp_path / "s.parquet", {"split": kind})
     assert read.take(pa.array([1]))["split"].to_pylist() == ["train"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
 from healthfm_client.ingest.readers import fhir
-from healthfm_core.data.store.event_stream import Aside, Texts
+from healthfm_core.data.store.event_stream import CodeTexts, RejectedRows
 
 LOINC = "http://loinc.org"
 TIMES = (
@@ -86,9 +86,9 @@ def read(text: bytes, folder: Path, monkeypatch, *, zone: str | None, columns: b
     found = []
     for part in site.stream.parts:
         for one in part.tables():
-            if isinstance(one, Texts):
+            if isinstance(one, CodeTexts):
                 found.append(dict(sorted(one.of.items())))
-            elif isinstance(one, Aside):
+            elif isinstance(one, RejectedRows):
                 found.append((one.reason, one.rows.to_pylist()))
             else:
                 code = one["code"].cast(pa.string())

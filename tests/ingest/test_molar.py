@@ -7,7 +7,12 @@ import zipfile
 import duckdb
 import pytest
 
-from healthfm_client.ingest.codes.molar_units import G_PER_MOL_OF_MASS, OF_AMOUNT, lab_of, unit_of
+from healthfm_client.ingest.codes.molar_units import (
+    G_PER_MOL_OF_MASS,
+    OF_AMOUNT,
+    canonical_lab,
+    unit_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,15 +38,15 @@ def test_a_number_is_brought_to_what_its_code_says(code, text, value, unit, beco
 def test_codes_of_an_amount_and_of_a_mass_meet(amount):
     """Creatinine at two sites: 100 µmol/L under one code is 1.1312 mg/dL under the other."""
     code, unit, value = amount
-    test, its = lab_of(f"LOINC//{code}", unit)
+    test, its = canonical_lab(f"LOINC//{code}", unit)
     assert (test, its.name) == ("LOINC//2160-0", "mg/dL")
     assert value * its.factor + its.offset == pytest.approx(1.1312, rel=1e-4)
 
 
 def test_an_amount_in_no_unit_of_either_keeps_its_code():
-    assert lab_of("LOINC//14682-9", "mmol") == ("LOINC//14682-9", unit_of("", "mmol"))
-    assert lab_of("LOINC//14682-9", None)[0] == "LOINC//14682-9"
-    assert lab_of("SNOMED//14682-9", "umol/L")[0] == "SNOMED//14682-9"
+    assert canonical_lab("LOINC//14682-9", "mmol") == ("LOINC//14682-9", unit_of("", "mmol"))
+    assert canonical_lab("LOINC//14682-9", None)[0] == "LOINC//14682-9"
+    assert canonical_lab("SNOMED//14682-9", "umol/L")[0] == "SNOMED//14682-9"
 
 
 def test_every_mass_that_an_amount_becomes_has_a_molar_mass():

@@ -13,7 +13,7 @@ import pytest
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.reader_registry import find
 from healthfm_client.ingest.readers import omop
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile
+from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader, TableFile
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
@@ -235,10 +235,10 @@ def without_concept(raw: Path) -> int:
 
 def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,x\n2,3\n")
-    file, door = TableFile(tmp_path / "a.csv"), Door()
+    file, reader = TableFile(tmp_path / "a.csv"), DuckDBReader()
     sql = f"SELECT TRY_CAST(a AS BIGINT) AS a, TRY_CAST(b AS DOUBLE) AS b FROM {file.source()}"
-    assert door.table(sql, file.path).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 3.0}]
-    assert door.malformed().num_rows == 0
+    assert reader.table(sql, file.path).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 3.0}]
+    assert reader.malformed().num_rows == 0
 
 
 def test_it_is_recognised(tmp_path):

@@ -14,11 +14,11 @@ from healthfm_core.errors import IngestError
 ONE_FILE = """
 from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.reader_interface import Reader
-from healthfm_client.ingest.tables.parquet_columns import Kind, read_columns
+from healthfm_client.ingest.tables.parquet_columns import ColumnKind, read_columns
 import pyarrow as pa
 
 def read(path, options):
-    rows = read_columns(path, {"person": Kind.INTEGER})
+    rows = read_columns(path, {"person": ColumnKind.INTEGER})
     code = pa.array(["SEEN"] * rows.num_rows)
     none = pa.nulls(rows.num_rows, pa.timestamp("us")), pa.nulls(rows.num_rows, pa.float32())
     columns = [rows["person"], none[0], code, none[1]]

@@ -180,6 +180,10 @@ def spend_for_ever(path: str, told: str, seed: int) -> None:
         ledger.commit(number)
 
 
+def size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
 def kill(folder: Path, times: int, chance: random.Random) -> set[str]:
     """Kill the spender at random moments; return which lines were the last to be written.
 
@@ -191,8 +195,11 @@ def kill(folder: Path, times: int, chance: random.Random) -> set[str]:
     for _ in range(times):
         arguments = (str(path), str(told), chance.randrange(10**9))
         process = get_context("fork").Process(target=spend_for_ever, args=arguments)
+        enough = size(told) + chance.randint(0, 4)
         process.start()
-        time.sleep(0.005 + chance.random() * 0.06)
+        while size(told) < enough:
+            time.sleep(1e-4)
+        time.sleep(chance.random() * 0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         entries = Ledger(path).entries()
@@ -213,8 +220,8 @@ def test_a_site_killed_at_any_moment_never_counts_too_little(tmp_path):
 @pytest.mark.slow
 def test_a_site_killed_two_hundred_times_never_counts_too_little(tmp_path):
     chance, last = random.Random(1), set()
-    for n in range(10):
+    for n in range(20):
         folder = tmp_path / str(n)
         folder.mkdir()
-        last |= kill(folder, 20, chance)
+        last |= kill(folder, 10, chance)
     assert last == {"reserve", "spend", "commit"}

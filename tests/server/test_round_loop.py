@@ -15,11 +15,12 @@ from healthfm_client.app import make_app as make_client_app
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation import protocol
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
-from healthfm_server.sites import read_site
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import read_site
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.engine.inprocess import InProcessGrid
 from tests import three_numbers as small
+from tests.virtual_clock import virtual_clock
 
 assert tests.quiet_flower
 
@@ -86,10 +87,11 @@ def _question(reply: Message) -> Message:
 
 
 def _run(grid: InProcessGrid, folder: Path, nodes: int = 3, **federation: Any) -> RunStore:
-    config = small.config(**{"deadline_s": 0.05, "keep_checkpoints": 9, **federation})
+    config = small.config(**{"deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
     app = make_server_app(small.ServerWork())
-    app(grid, Context(1, 0, {}, RecordDict(), run_config))
+    with virtual_clock():
+        app(grid, Context(1, 0, {}, RecordDict(), run_config))
     return RunStore(folder, keep=9)
 
 
@@ -98,7 +100,7 @@ def test_a_reply_that_does_not_come_or_is_none_costs_the_round_that_site_only(
     tmp_path: Path, fault: str
 ) -> None:
     grid = FaultyGrid(small.three_sites(tmp_path), {(2, protocol.TRAIN, 2): fault})
-    store = _run(grid, tmp_path / "run", ttl_s=0.01)
+    store = _run(grid, tmp_path / "run", ttl_s=30.0)
     assert [row["answered"] for row in store.history()] == [
         ["a", "b", "c"],
         ["a", "c"],

@@ -11,7 +11,7 @@ import pytest
 
 from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
-from healthfm_server.run_store import RunStore, ServerState
+from healthfm_server.run_folder.run_store import RunStore, ServerState
 from tests import three_numbers as small
 
 
@@ -134,11 +134,11 @@ def test_events_carry_their_time(tmp_path: Path) -> None:
 def test_a_run_is_held_by_one_process_and_let_go_by_a_kill(tmp_path: Path) -> None:
     store = _store(tmp_path)
     held = f"""
-import pathlib, time
-from healthfm_server.run_store import RunStore
+import pathlib, signal
+from healthfm_server.run_folder.run_store import RunStore
 with RunStore.open(pathlib.Path({str(tmp_path / "run")!r})).held():
     print("held", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
     with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -10,7 +10,7 @@ import pytest
 from healthfm_core.config.compose import compose
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.__main__ import main
-from healthfm_simulations.attendance import stages
+from healthfm_simulations.arms.attendance import stages
 from healthfm_simulations.sites import SimulatedSite
 from tests.simulations.test_simulate_command import SMALL
 

@@ -12,7 +12,7 @@ import torch
 from healthfm_core.config import PrivacyConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.training import loader_for
-from healthfm_simulations.audit.__main__ import (
+from healthfm_simulations.privacy_audit.__main__ import (
     CODES,
     attack,
     codes_betrayed,
@@ -20,7 +20,7 @@ from healthfm_simulations.audit.__main__ import (
     main,
     victim_of,
 )
-from healthfm_simulations.audit.victim import people_of
+from healthfm_simulations.privacy_audit.audited_site import people_of
 
 TINY = [
     *("data=cohort", "model=tiny", "model.width=16", "model.ffn=16", "data.cohort.subjects=60"),

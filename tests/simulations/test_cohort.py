@@ -13,7 +13,7 @@ from healthfm_core.config import CohortConfig
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError, IngestError, StoreError
-from healthfm_core.evaluation.metrics import auroc, average_precision
+from healthfm_core.evaluation.metrics.ranking import auroc, average_precision
 from healthfm_simulations.cohort import ceiling, generate, half_lives, scores_at, write_sites
 
 SMALL = CohortConfig(subjects=400, sites=4)

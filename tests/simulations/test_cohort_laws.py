@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import CohortConfig
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, World, draw_world
 from healthfm_simulations.cohort.oracle import filter_latents
-from healthfm_simulations.cohort.people import Lives, condition_probability, draw_people, live
 from healthfm_simulations.cohort.readings import Labs, Wearing
-from healthfm_simulations.cohort.world import LAB_NOISE, World, draw_world
+from healthfm_simulations.cohort.simulated_people import (
+    Lives,
+    condition_probability,
+    draw_people,
+    live,
+)
 
 
 @pytest.fixture(scope="module")

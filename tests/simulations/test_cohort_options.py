@@ -13,7 +13,7 @@ from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cohort import generate, write_sites
-from healthfm_simulations.folds import folds_of
+from healthfm_simulations.cross_validation import folds_of
 from healthfm_simulations.sites import SimulatedSite
 
 PLAIN = CohortConfig(subjects=900, sites=3, size_skew=1000.0, without_genomics=0.0, years=4)

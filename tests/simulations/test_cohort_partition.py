@@ -23,7 +23,7 @@ from healthfm_simulations.partition import (
     speak,
     split_store,
 )
-from healthfm_simulations.partition.labels import MOST_OFFSET
+from healthfm_simulations.partition.label_shift import MOST_OFFSET
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -10,7 +10,7 @@ import pytest
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import ConfigError, ProtocolError, RunError
 from healthfm_core.federation.parameter_groups import group_of
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import ProgressEvent, rounds_done, run_federation
 from tests import three_numbers as small
 
@@ -77,7 +77,7 @@ def test_an_encoder_nobody_can_move_in_a_round_keeps_its_weights(tmp_path: Path)
         small.site(tmp_path, "b", pull=2.0),
         small.site(tmp_path, "c", pull=3.0, modalities=("ehr", "wearable")),
     ]
-    config = small.config(keep_checkpoints=9, server_optimizer={"name": "adam"})
+    config = small.config(keep_checkpoints=9, aggregation={"server_optimizer": {"name": "adam"}})
     run_federation(config, nodes, tmp_path / "run", apps=small.apps({"c": "raise"}, round_=2))
     store = RunStore(tmp_path / "run", keep=9)
     one, two, three = (store.load(round_) for round_ in (1, 2, 3))
@@ -112,7 +112,7 @@ def test_sites_without_a_modality_never_get_or_send_its_encoder(tmp_path: Path) 
 
 def test_plain_fedavg_leaves_out_what_not_all_hold(tmp_path: Path) -> None:
     nodes = small.three_sites(tmp_path / "sites")
-    config = small.config(aggregation="shared")
+    config = small.config(aggregation={"groups": "shared"})
     result = run_federation(config, nodes, tmp_path / "run", apps=small.apps())
     assert result.study.modalities == ("ehr",)
     assert {group_of(name) for name in result.parameters} == {"ehr", "backbone", "head/next_visit"}
@@ -125,7 +125,10 @@ def test_plain_fedavg_without_a_shared_modality_is_refused_before_round_1(tmp_pa
     ]
     with pytest.raises(ProtocolError, match="HF-406"):
         run_federation(
-            small.config(aggregation="shared"), nodes, tmp_path / "run", apps=small.apps()
+            small.config(aggregation={"groups": "shared"}),
+            nodes,
+            tmp_path / "run",
+            apps=small.apps(),
         )
 
 
@@ -174,7 +177,7 @@ def test_a_missed_quorum_ends_the_run_and_it_can_be_resumed(tmp_path: Path) -> N
 def test_ctrl_c_leaves_a_run_that_ends_as_an_unbroken_one(
     tmp_path: Path, optimizer: str, round_: int
 ) -> None:
-    config = small.config(server_optimizer={"name": optimizer}, fraction=0.6)
+    config = small.config(aggregation={"server_optimizer": {"name": optimizer}}, fraction=0.6)
     nodes = small.three_sites(tmp_path / "sites")
     whole = run_federation(config, nodes, tmp_path / "whole", apps=small.apps())
     site = whole.history[round_ - 1]["asked"][-1]
@@ -239,13 +242,13 @@ def test_a_run_stopped_after_a_round_goes_on_with_other_sites(tmp_path: Path) ->
     assert rounds_done(tmp_path / "nowhere") == 0
 
 
-@pytest.mark.parametrize("name", ["median", "trimmed_mean", "krum", "multi_krum"])
+@pytest.mark.parametrize("name", ["coordinate_median", "trimmed_mean", "krum", "multi_krum"])
 def test_a_hostile_site_moves_the_mean_and_not_a_robust_centre(tmp_path: Path, name: str) -> None:
     """Site x pulls everything to -40, within the norm that the server allows."""
     nodes = [small.site(tmp_path, f"s{i}", pull=1.0 + 0.01 * i) for i in range(4)]
     nodes.append(small.site(tmp_path, "x", pull=-40.0, n=30))
     plain = run_federation(small.config(), nodes, tmp_path / "plain", apps=small.apps())
-    config = small.config(rounds=8, robust={"name": name})
+    config = small.config(rounds=8, aggregation={"method": name})
     robust = run_federation(config, nodes, tmp_path / name, apps=small.apps())
     assert (plain.parameters["backbone.w"] < -10).all()
     np.testing.assert_allclose(robust.parameters["backbone.w"], 1.0, atol=0.06)

@@ -10,14 +10,14 @@ import pytest
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.errors import PrivacyError, RunError
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests import three_numbers as small
 
 
 def masked(**more: Any) -> dict[str, Any]:
     """Settings of `federation` for a masked run."""
-    return {"secure_aggregation": {"enabled": True, **more}}
+    return {"aggregation": {"secure": {"enabled": True, **more}}}
 
 
 def five_sites(folder: Path) -> list[NodeSpec]:
@@ -67,7 +67,7 @@ def test_the_study_has_every_modality_and_no_record_says_whose(tmp_path: Path) -
 
 def test_plain_fedavg_over_masked_sums_keeps_what_every_site_has(tmp_path: Path) -> None:
     nodes = five_sites(tmp_path / "sites")
-    config = small.config(aggregation="shared", **masked())
+    config = small.config(aggregation={"groups": "shared", **masked()["aggregation"]})
     result = run_federation(config, nodes, tmp_path / "run", apps=small.apps())
     assert result.study.modalities == ("ehr",)
 
@@ -111,7 +111,9 @@ def test_too_few_sites_left_end_the_round_unopened_and_it_can_be_resumed(tmp_pat
 def test_ctrl_c_in_a_masked_round_leaves_a_run_that_ends_as_an_unbroken_one(
     tmp_path: Path, round_: int
 ) -> None:
-    config = small.config(**masked(), server_optimizer={"name": "adam"})
+    config = small.config(
+        aggregation={"server_optimizer": {"name": "adam"}, **masked()["aggregation"]}
+    )
     nodes = five_sites(tmp_path / "sites")
     whole = run_federation(config, nodes, tmp_path / "whole", apps=small.apps())
     stopped = small.apps({"d": "interrupt"}, round_=round_)

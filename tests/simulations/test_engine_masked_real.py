@@ -13,7 +13,7 @@ from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.sites import prepare_sites
 
 COHORT = {"subjects": 90, "sites": 3, "size_skew": 20.0, "wearable_hours": 6}
-SECURE = {"secure_aggregation": {"enabled": True, "ring_bits": 64, "clip": 50.0}}
+SECURE = {"aggregation": {"secure": {"enabled": True, "ring_bits": 64, "clip": 50.0}}}
 
 
 def config(**federation) -> RunConfig:

@@ -24,7 +24,7 @@ pytestmark = [
 def test_ray_gives_the_weights_of_the_in_process_engine(tmp_path: Path) -> None:
     nodes = small.three_sites(tmp_path / "sites")
     heard: list[ProgressEvent] = []
-    config = small.config(server_optimizer={"name": "momentum"})
+    config = small.config(aggregation={"server_optimizer": {"name": "momentum"}})
     here = run_federation(config, nodes, tmp_path / "here", apps=small.apps())
     there = run_federation(
         config,

@@ -16,7 +16,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec, run_federation
-from healthfm_simulations.engine.federation import core_apps
+from healthfm_simulations.engine.federation_run import core_apps
 from healthfm_simulations.sites import prepare_sites
 
 CONFIG = RunConfig.model_validate(
@@ -34,7 +34,10 @@ CONFIG = RunConfig.model_validate(
         "tokens": {"k_min": 2, "max_len": 64},
         "model": {"layers": 1, "width": 16, "heads": 2, "ffn": 32, "wearable_width": 8},
         "train": {"max_steps": 2, "batch_size": 8},
-        "federation": {"rounds": 3, "server_optimizer": {"name": "momentum", "lr": 0.5}},
+        "federation": {
+            "rounds": 3,
+            "aggregation": {"server_optimizer": {"name": "momentum", "lr": 0.5}},
+        },
         "simulation": {"threads": 1},
     }
 )

@@ -11,12 +11,12 @@ import pytest
 from healthfm_core.config.compose import compose
 from healthfm_core.federation.protocol import Study
 from healthfm_simulations.__main__ import main
-from healthfm_simulations.arms import agreed_vocabulary, config_of
-from healthfm_simulations.ensemble import mean_of
-from healthfm_simulations.folds import folds_of
-from healthfm_simulations.scoring import EVERYTHING, Model, readable
+from healthfm_simulations.arms.arm_training import agreed_vocabulary, config_of
+from healthfm_simulations.arms.ensemble import mean_of
+from healthfm_simulations.cross_validation import folds_of
+from healthfm_simulations.scoring.model_scores import EVERYTHING, Model, readable
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
-from tests.simulations.test_scoring import scored
+from tests.simulations.test_model_scores import scored
 from tests.simulations.test_simulate_command import SMALL
 
 ALONE = [*SMALL, "rounds=1", "evaluation.inputs=[wearable]"]
@@ -88,7 +88,7 @@ def test_the_centralised_arm_may_have_a_budget_of_its_own():
     config = compose([f"simulation.centralised.{one}" for one in given])
     own, federated = config_of("centralised", config), config_of("federated", config)
     assert (own.train.local_epochs, own.train.batch_size, own.train.lr) == (2.0, 64, 1e-4)
-    assert own.federation.server_optimizer.name == "none"
+    assert own.federation.aggregation.server_optimizer.name == "none"
     assert federated.train == config.train
-    assert federated.federation.server_optimizer.name == "momentum"
+    assert federated.federation.aggregation.server_optimizer.name == "momentum"
     assert config_of("centralised", compose([])) == config_of("federated", compose([]))

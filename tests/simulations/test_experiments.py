@@ -14,17 +14,17 @@ from pydantic import ValidationError
 
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
-from healthfm_core.evaluation.missing import CorruptionRow
-from healthfm_core.evaluation.subgroups import SubgroupRow
-from healthfm_core.evaluation.tables import write_parquet
-from healthfm_simulations.by_site import SiteRows
-from healthfm_simulations.experiments import readme
+from healthfm_core.evaluation.analyses.missing_inputs import CorruptionRow
+from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.metrics.metric_rows import write_parquet
+from healthfm_simulations.experiments import readme_results
 from healthfm_simulations.experiments.__main__ import main
-from healthfm_simulations.experiments.further import further_rows
-from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan, slug
-from healthfm_simulations.experiments.runs import Finished, Stamp, is_finished
-from healthfm_simulations.experiments.tables import arms_table, comparison_lines, site_lines
-from healthfm_simulations.seeds import t_interval
+from healthfm_simulations.experiments.experiment_plan import Plan, catalogue, find, read_plan, slug
+from healthfm_simulations.experiments.experiment_runs import Finished, Stamp, is_finished
+from healthfm_simulations.experiments.result_tables import arms_table, comparison_lines, site_lines
+from healthfm_simulations.experiments.secondary_rows import further_rows
+from healthfm_simulations.scoring.metrics_by_site import SiteRows
+from healthfm_simulations.scoring.seed_intervals import t_interval
 from tests.simulations.test_simulate_command import SMALL
 
 PLAN = {
@@ -298,7 +298,9 @@ def test_a_plan_that_is_no_yaml_is_named(tmp_path):
         read_plan(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.END}\n{readme.BEGIN}"])
+@pytest.mark.parametrize(
+    "text", ["", readme_results.BEGIN, f"{readme_results.END}\n{readme_results.BEGIN}"]
+)
 def test_a_readme_without_its_markers_is_refused_before_anything_runs(tmp_path, text, capsys):
     folder = plan_in(tmp_path / "unmarked")
     (folder / "README.md").write_text(f"By hand.\n{text}\n")
@@ -310,7 +312,7 @@ def test_a_readme_without_its_markers_is_refused_before_anything_runs(tmp_path, 
 @pytest.mark.parametrize("folder", catalogue(), ids=lambda folder: folder.name)
 def test_every_experiment_of_the_catalogue_composes_and_has_a_place_for_its_results(folder):
     plan = read_plan(folder)
-    readme.check_markers(folder / "README.md")
+    readme_results.check_markers(folder / "README.md")
     assert (folder / "README.md").is_file()
     assert len({slug(variant) for variant in plan.variants}) == len(plan.variants)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from healthfm_simulations.__main__ import main
-from healthfm_simulations.folds import folds_of
+from healthfm_simulations.cross_validation import folds_of
 from healthfm_simulations.sites import SimulatedSite
 
 SMALL = [

@@ -50,7 +50,7 @@ SETTINGS = [
     "privacy.mode=distributed",
     "privacy.epsilon=8",
     f"privacy.max_grad_norm={NORM}",
-    "federation.secure_aggregation.enabled=true",
+    "federation.aggregation.secure.enabled=true",
 ]
 
 
@@ -135,8 +135,8 @@ def test_only_what_learns_has_a_sum(world) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("federation.secure_aggregation.enabled=false", "needs federation.secure_aggregation"),
-        ("federation.secure_aggregation.epsilon=8", "needs federation.secure_aggregation"),
+        ("federation.aggregation.secure.enabled=false", "needs federation.aggregation.secure"),
+        ("federation.aggregation.secure.epsilon=8", "needs federation.aggregation.secure"),
         ("train.objectives.label=1", "one question in every round"),
         ("train.curriculum=staged", "one question in every round"),
         ("privacy.noise_multiplier=1", "takes epsilon"),

@@ -45,7 +45,7 @@ def _day(text: str) -> int:
 
 def run(arguments: Namespace) -> int:
     """Explain, write the page, and say no more than where it is."""
-    from healthfm_core.explain import explain, page  # not above: it takes a second to import
+    from healthfm_core.explain import explain, explanation_html  # here: it takes a second to import
 
     check_stays(arguments.out)
     found = explain(
@@ -56,7 +56,7 @@ def run(arguments: Namespace) -> int:
         horizon_days=arguments.horizon,
         at_us=arguments.at,
     )
-    write_private(arguments.out, page(found))
+    write_private(arguments.out, explanation_html(found))
     say(f"{arguments.out}: about one person; only you can read it, and it stays at this site")
     return 0
 

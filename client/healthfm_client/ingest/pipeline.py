@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from healthfm_client.ingest.codes.code_table import Known, read_codes, with_codes
+from healthfm_client.ingest.codes.code_table import CodeTable, read_codes, with_codes
 from healthfm_client.ingest.interrupted import WORK, Tell, claimed, untold, work_folders
-from healthfm_client.ingest.reader_interface import BySite, Reader, ReaderOptions, Site
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site, SitesInOneStream
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import split_up
 from healthfm_client.ingest.tables.archives import unpacked
@@ -82,7 +82,7 @@ def _ingest(
     with unpacked(path, out) as place:
         reader = find(str(preset or source), place)
         parsed = parse_options(reader, options)
-        sites: Iterator[Site | BySite] = iter(reader.read(place, parsed))
+        sites: Iterator[Site | SitesInOneStream] = iter(reader.read(place, parsed))
         if not reader.links:
             sites = relinked(sites, parsed)
         work = _work(path, out, parsed) if resume else None
@@ -126,13 +126,13 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
 
 
 def write_sites(
-    sites: Iterable[Site | BySite],
+    sites: Iterable[Site | SitesInOneStream],
     out: Path,
     *,
     overwrite: bool,
     work: Path | None = None,
     progress: Progress = unseen,
-    codes: Known | None = None,
+    codes: CodeTable | None = None,
 ) -> list[Path]:
     """Write one store per site, all of them or none.
 
@@ -182,7 +182,7 @@ def _two_of_a_name(name: str) -> IngestError:
 
 
 def _one_by_one(
-    sites: Iterable[Site | BySite], folder: Path, work: Path | None, progress: Progress
+    sites: Iterable[Site | SitesInOneStream], folder: Path, work: Path | None, progress: Progress
 ) -> Iterator[tuple[Site, Path | None]]:
     """Yield each site and where its stream outlasts an interruption.
 

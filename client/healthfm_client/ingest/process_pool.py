@@ -21,7 +21,7 @@ AHEAD: Final = 2
 _of_this_process: list[Callable[[Any], Any]] = []
 
 
-class SideBySide(Generic[Piece, Result]):
+class OrderedPool(Generic[Piece, Result]):
     """Results of pieces, which are worked on in order, a few ahead of what is asked for.
 
     Use it in a ``with`` block, which ends the processes. One process is this one.
@@ -42,7 +42,7 @@ class SideBySide(Generic[Piece, Result]):
         self._pool: ProcessPoolExecutor | None = None
         self._waiting: deque[tuple[int, Future[Result]]] = deque()
 
-    def __enter__(self) -> SideBySide[Piece, Result]:
+    def __enter__(self) -> OrderedPool[Piece, Result]:
         return self
 
     def __exit__(self, *_: object) -> None:

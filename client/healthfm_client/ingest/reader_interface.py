@@ -67,7 +67,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class BySite:
+class SitesInOneStream:
     """Events of several sites in one stream, with a column that says whose each is.
 
     Attributes:
@@ -101,6 +101,8 @@ class Reader:
     name: str
     summary: str
     sniff: Callable[[Path], bool]
-    read: Callable[[Path, Any], Iterator[Site] | Iterator[BySite] | Iterator[Site | BySite]]
+    read: Callable[
+        [Path, Any], Iterator[Site] | Iterator[SitesInOneStream] | Iterator[Site | SitesInOneStream]
+    ]
     options: type[ReaderOptions] = ReaderOptions
     links: bool = False

@@ -8,21 +8,23 @@ from functools import partial
 
 import pyarrow as pa
 
-from healthfm_client.ingest.reader_interface import BySite, ReaderOptions, Site
+from healthfm_client.ingest.reader_interface import ReaderOptions, Site, SitesInOneStream
 from healthfm_client.ingest.subject_linking import SUBJECT, linked
-from healthfm_core.data.store.event_stream import EventStream, Found
+from healthfm_core.data.store.event_stream import EventStream, StreamItem
 
 Change = Callable[[pa.Table], pa.Table]
 
 
-def relinked(sites: Iterator[Site | BySite], options: ReaderOptions) -> Iterator[Site | BySite]:
+def relinked(
+    sites: Iterator[Site | SitesInOneStream], options: ReaderOptions
+) -> Iterator[Site | SitesInOneStream]:
     """Yield the sites with every subject_id replaced, or as they are where nothing is asked."""
     if options.subjects is None and options.key is None:
         yield from sites
         return
     change = partial(_table, options=options)
     for site in sites:
-        if isinstance(site, BySite):
+        if isinstance(site, SitesInOneStream):
             yield replace(
                 site,
                 stream=_stream(site.stream, change),
@@ -46,7 +48,7 @@ def _site(site: Site, change: Change) -> Site:
 
 
 def _stream(stream: EventStream, change: Change) -> EventStream:
-    def tables(read: Callable[[], Iterator[Found]]) -> Iterator[Found]:
+    def tables(read: Callable[[], Iterator[StreamItem]]) -> Iterator[StreamItem]:
         for found in read():
             yield change(found) if isinstance(found, pa.Table) else found
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from healthfm_client.ingest.reader_interface import BySite, Site
+from healthfm_client.ingest.reader_interface import Site, SitesInOneStream
 from healthfm_client.ingest.tables.parquet_columns import by_group, folder_name
 from healthfm_core.data.store.event_spool import (
     append_rows,
@@ -19,14 +19,20 @@ from healthfm_core.data.store.event_spool import (
     refuse_full_disk,
     write_journal,
 )
-from healthfm_core.data.store.event_stream import Aside, EventStream, Part, Progress, Texts
+from healthfm_core.data.store.event_stream import (
+    CodeTexts,
+    EventStream,
+    Progress,
+    RejectedRows,
+    SourcePart,
+)
 
 ROWS_IN_MEMORY: Final = 4_000_000
 BYTES_IN_MEMORY: Final = 256 * 1024**2
 
 
 def split_up(
-    sites: BySite, folder: Path, progress: Progress, *, keep: bool = False
+    sites: SitesInOneStream, folder: Path, progress: Progress, *, keep: bool = False
 ) -> Iterator[Site]:
     """Yield the sites of a stream in order of their names in the source.
 
@@ -37,27 +43,27 @@ def split_up(
         keep: Go on from what `folder` holds of an earlier try, and leave it there for a later one;
             otherwise it is gone at the end.
     """
-    piles = Piles(folder, resume=keep)
+    piles = SitePiles(folder, resume=keep)
     total = sum(part.rows for part in sites.stream.parts)
     for part in sites.stream.parts:
         if part.name in piles.done:
             continue
         for table in part.tables():
-            if isinstance(table, Aside | Texts):
+            if isinstance(table, RejectedRows | CodeTexts):
                 raise TypeError("a stream of several sites has rows and nothing else")
             piles.add(table, sites.column)
             progress("reading", piles.rows, total)
         if keep:
             piles.commit(part.name)
     for name in piles.names():
-        whole = Part(name, piles.rows_of(name), partial(piles.tables, name))
+        whole = SourcePart(name, piles.rows_of(name), partial(piles.tables, name))
         stream = EventStream((whole,), sites.stream.now_us, sites.stream.limits)
         yield Site(folder_name(name), stream=stream, labels=sites.labels, splits=sites.splits)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Piles:
+class SitePiles:
     """Rows by name, a bounded number of them in memory.
 
     Args:

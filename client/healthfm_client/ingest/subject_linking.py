@@ -22,7 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader_interface import ReaderOptions
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, unreadable, want_columns
+from healthfm_client.ingest.tables.duckdb_reader import (
+    DuckDBReader,
+    TableFile,
+    unreadable,
+    want_columns,
+)
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.events import encoded
 from healthfm_core.errors import IngestError
@@ -111,7 +116,7 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
         )
     chosen = f"CAST({table.column(others[0])} AS VARCHAR) AS id"
     number = f"TRY_CAST({table.column(SUBJECT)} AS BIGINT) AS subject_id"
-    rows = Door().table(f"SELECT {chosen}, {number} FROM {table.source()}", file)
+    rows = DuckDBReader().table(f"SELECT {chosen}, {number} FROM {table.source()}", file)
     if rows[SUBJECT].null_count:
         raise IngestError(
             308,

@@ -77,7 +77,7 @@ def train(
 
 def _of_sums(study: Study) -> PrivacyPlan | None:
     """Return what noise in the sums of whole updates costs a person; training has none then."""
-    sums, rounds = study.config.federation.secure_aggregation, study.config.federation.rounds
+    sums, rounds = study.config.federation.aggregation.secure, study.config.federation.rounds
     if not sums.enabled or sums.epsilon is None:
         return None
     noise = noise_for(sums.epsilon, sums.delta, rounds)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.computer_limits import Resources
 from healthfm_client.site.working_hours import Hours, Zone, open_now
+from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
@@ -97,7 +98,10 @@ class SitePolicy(Schema):
                 do="Run healthfm-client enroll again, which writes one, and adapt it",
             )
         try:
-            policy = cls.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
+            values = yaml.safe_load(path.read_text("utf-8")) or {}
+            if isinstance(values, dict):
+                renamed.SITE.refuse(values, file=path.name)
+            policy = cls.model_validate(values)
         except (yaml.YAMLError, ValidationError) as error:
             raise _not_a_policy(path, error) from error
         privacy = policy.privacy.beside(path.resolve().parent)

@@ -10,7 +10,14 @@ import torch
 from healthfm_core.arrays import Int64
 from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.batch.occurrences import Occurrences, days
-from healthfm_core.data.batch.row_plan import Drops, Layout, Record, Rows, Sizes, lay_out
+from healthfm_core.data.batch.row_plan import (
+    Drops,
+    ItemPlacement,
+    Record,
+    RowPlan,
+    Sizes,
+    place_items,
+)
 from healthfm_core.data.batch.segments import offsets_of, ranges, run_ends, run_starts
 from healthfm_core.data.batch.sequences import (
     EVENT,
@@ -25,7 +32,7 @@ from healthfm_core.data.batch.sequences import (
 
 def collate(
     record: Record,
-    rows: Rows,
+    rows: RowPlan,
     drops: Drops,
     sizes: Sizes,
     *,
@@ -42,20 +49,20 @@ def collate(
         query_kind: SEP or NOW.
         rng: Draws the dropped events.
     """
-    layout = lay_out(record, rows, drops, sizes, rng)
+    placed = place_items(record, rows, drops, sizes, rng)
     n_queries = np.diff(rows.query_offsets)
-    shape = (len(rows), int((layout.length + n_queries).max()))
-    arrays = _tokens(record, layout, shape) | _times(record, rows, layout, drops, shape)
-    arrays |= _modalities(record, rows, layout, drops, sizes, shape)
-    arrays |= _queries(record, rows, layout, sizes, query_kind)
+    shape = (len(rows), int((placed.length + n_queries).max()))
+    arrays = _tokens(record, placed, shape) | _times(record, rows, placed, drops, shape)
+    arrays |= _modalities(record, rows, placed, drops, sizes, shape)
+    arrays |= _queries(record, rows, placed, sizes, query_kind)
     if drops.single is not None:
         arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
-    _place_queries(arrays, rows, layout, query_kind)
+    _place_queries(arrays, rows, placed, query_kind)
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
-def _tokens(record: Record, layout: Layout, shape: tuple[int, int]) -> dict[str, Any]:
-    at = layout.row * shape[1] + layout.position
+def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> dict[str, Any]:
+    at = placed.row * shape[1] + placed.position
     found: dict[str, Any] = {}
     for name, dtype in (
         ("kind", np.int64),
@@ -65,42 +72,42 @@ def _tokens(record: Record, layout: Layout, shape: tuple[int, int]) -> dict[str,
         ("has_value", np.bool_),
     ):
         flat = np.zeros(shape[0] * shape[1], dtype)
-        flat[at] = getattr(record.sequences, name)[layout.item]
+        flat[at] = getattr(record.sequences, name)[placed.item]
         found[name] = flat.reshape(shape)
     spread = record.sequences.spread
     found["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
-    found["spread"][at] = spread[layout.item]
+    found["spread"][at] = spread[placed.item]
     found["spread"] = found["spread"].reshape(*shape, spread.shape[1])
     slot = np.arange(shape[1])
-    is_slot = slot < layout.slots[:, None]
+    is_slot = slot < placed.slots[:, None]
     found["kind"][is_slot] = PRS
     found["prs_slot"] = np.where(is_slot, slot, -1)
     return found
 
 
 def _times(
-    record: Record, rows: Rows, layout: Layout, drops: Drops, shape: tuple[int, int]
+    record: Record, rows: RowPlan, placed: ItemPlacement, drops: Drops, shape: tuple[int, int]
 ) -> dict[str, Any]:
     """Fill times and visibility of what comes before the queries, then of the queries."""
     sequences = record.sequences
-    history = np.flatnonzero(sequences.kind[layout.item] != STATIC)
-    item, row, position = (a[history] for a in (layout.item, layout.row, layout.position))
+    history = np.flatnonzero(sequences.kind[placed.item] != STATIC)
+    item, row, position = (a[history] for a in (placed.item, placed.row, placed.position))
     time = sequences.time_us[item]
     ends = np.cumsum(np.bincount(row, minlength=len(rows)))
     query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
-    query_at = layout.length[query_row] + _index_in_row(rows.query_offsets)
+    query_at = placed.length[query_row] + _index_in_row(rows.query_offsets)
     anchor = rows.time_us[rows.query_offsets[:-1]].copy()
-    some = layout.length > layout.statics
+    some = placed.length > placed.statics
     anchor[some] = time[ends[some] - 1]
-    gaps = _gaps(rows, layout, row, time, query_row)
+    gaps = _gaps(rows, placed, row, time, query_row)
     owner = np.concatenate([row, query_row])
     at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
     birth = sequences.birth_us[rows.subject]
     born = (birth != UNKNOWN_TIME) & ~drops.birth
     age = (when - np.where(born, birth, 0)[owner]) * born[owner]
-    ends_at = np.concatenate([_visible_to(record, item, row, position, time), layout.query_end])
-    kv_end = np.where(np.arange(shape[1]) < layout.statics[:, None], layout.statics[:, None], 0)
+    ends_at = np.concatenate([_visible_to(record, item, row, position, time), placed.query_end])
+    kv_end = np.where(np.arange(shape[1]) < placed.statics[:, None], placed.statics[:, None], 0)
     kv_end.reshape(-1)[at] = ends_at
     found: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
     for name, value in (
@@ -113,12 +120,12 @@ def _times(
     return found
 
 
-def _gaps(rows: Rows, layout: Layout, row: Int64, time: Int64, query_row: Int64) -> Int64:
+def _gaps(rows: RowPlan, placed: ItemPlacement, row: Int64, time: Int64, query_row: Int64) -> Int64:
     """Return µs since the item before (of each history item) or since the last known (queries)."""
     gap = np.diff(time, prepend=time[:1])
     gap[run_starts(row)] = 0
     first = np.searchsorted(row, np.arange(len(rows)))
-    seen = layout.query_end - layout.statics[query_row]
+    seen = placed.query_end - placed.statics[query_row]
     some = seen > 0
     query_gap = np.zeros(len(query_row), np.int64)
     query_gap[some] = rows.time_us[some] - time[(first[query_row] + seen - 1)[some]]
@@ -142,15 +149,15 @@ def _index_in_row(offsets: Int64) -> Int64:
 
 def _modalities(
     record: Record,
-    rows: Rows,
-    layout: Layout,
+    rows: RowPlan,
+    placed: ItemPlacement,
     drops: Drops,
     sizes: Sizes,
     shape: tuple[int, int],
 ) -> dict[str, Any]:
     sequences = record.sequences
-    worn = np.flatnonzero(sequences.kind[layout.item] == WEARABLE)
-    row, source = layout.row[worn], sequences.wearable_row[layout.item[worn]]
+    worn = np.flatnonzero(sequences.kind[placed.item] == WEARABLE)
+    row, source = placed.row[worn], sequences.wearable_row[placed.item[worn]]
     count = np.bincount(row, minlength=len(rows))
     slot = _index_in_row(offsets_of(count))
     box = (len(rows), max(1, int(count.max())), sizes.windows, sizes.features)
@@ -158,7 +165,7 @@ def _modalities(
     wearable[row, slot] = sequences.wearable[source]
     observed[row, slot] = sequences.wearable_mask[source]
     wearable_slot = np.full(shape, -1, np.int64)
-    wearable_slot[row, layout.position[worn]] = slot
+    wearable_slot[row, placed.position[worn]] = slot
     prs = np.zeros((len(rows), sizes.scores), np.float32)
     prs_mask = np.zeros((len(rows), sizes.scores), np.bool_)
     held = drops.scores(sequences.prs_mask[rows.subject])
@@ -170,23 +177,25 @@ def _modalities(
         "wearable_slot": wearable_slot,
         "prs": prs,
         "prs_mask": prs_mask,
-        "n_static": layout.statics.astype(np.int32),
+        "n_static": placed.statics.astype(np.int32),
         "subject": rows.subject.copy(),
     }
 
 
-def _place_queries(arrays: dict[str, Any], rows: Rows, layout: Layout, query_kind: int) -> None:
+def _place_queries(
+    arrays: dict[str, Any], rows: RowPlan, placed: ItemPlacement, query_kind: int
+) -> None:
     """Write where the queries stand."""
     count = np.diff(rows.query_offsets)
     row = np.repeat(np.arange(len(rows)), count)
     index = _index_in_row(rows.query_offsets)
-    position = layout.length[row] + index
+    position = placed.length[row] + index
     arrays["kind"][row, position] = query_kind
     arrays["query"][row, index] = position
 
 
 def _queries(
-    record: Record, rows: Rows, layout: Layout, sizes: Sizes, query_kind: int
+    record: Record, rows: RowPlan, placed: ItemPlacement, sizes: Sizes, query_kind: int
 ) -> dict[str, Any]:
     """Fill what is asked of each query, and how often and when each target occurs."""
     count = np.diff(rows.query_offsets)

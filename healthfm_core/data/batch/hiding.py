@@ -10,7 +10,7 @@ from healthfm_core.arrays import Bool, Int64
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenItems:
     """What is hidden of R rows, as if the subject never had it.
 
     It is hidden before a row is cut to its length, as a dropped modality is: in a record longer
@@ -33,10 +33,10 @@ class Hidden:
     def __len__(self) -> int:
         return len(self.birth)
 
-    def slice(self, low: int, high: int) -> Hidden:
+    def slice(self, low: int, high: int) -> HiddenItems:
         """Return what is hidden of the rows ``low … high - 1``."""
         first, last = np.searchsorted(self.row, (low, high))
-        return Hidden(
+        return HiddenItems(
             self.row[first:last] - low,
             self.item[first:last],
             self.score[low:high],

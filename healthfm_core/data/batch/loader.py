@@ -12,8 +12,8 @@ from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.collate import collate
-from healthfm_core.data.batch.hiding import Hidden
-from healthfm_core.data.batch.row_plan import Drops, Record, Rows, Sizes, lay_out
+from healthfm_core.data.batch.hiding import HiddenItems
+from healthfm_core.data.batch.row_plan import Drops, Record, RowPlan, Sizes, place_items
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
@@ -179,7 +179,7 @@ class BatchLoader:
             )
             yield self._batch(chosen, Drops(ehr, wearable, genomics), query, None)
 
-    def after_visits(self, subject: int) -> Rows:
+    def after_visits(self, subject: int) -> RowPlan:
         """Return a row per visit of a subject, which ends with the visit and asks there.
 
         So is a record read in training. A subject with no visit but a history is asked at its end.
@@ -194,7 +194,7 @@ class BatchLoader:
         return replace(rows, stop=rows.known_stop)
 
     def asked(
-        self, rows: Rows, *, batch_size: int, hidden: Hidden | None = None
+        self, rows: RowPlan, *, batch_size: int, hidden: HiddenItems | None = None
     ) -> Iterator[Batch]:
         """Yield batches of `rows` (of `after_visits`) in their order, less what is hidden."""
         for low in range(0, len(rows), batch_size):
@@ -202,17 +202,17 @@ class BatchLoader:
             single = None if hidden is None else hidden.slice(low, low + len(chosen))
             yield self._batch(chosen, _nothing(len(chosen), single), "now", None)
 
-    def items_read(self, rows: Rows) -> Int64:
+    def items_read(self, rows: RowPlan) -> Int64:
         """Return the items that are left of `rows` when they are cut to their length."""
-        return lay_out(self._record, rows, _nothing(len(rows)), self._sizes, None).item
+        return place_items(self._record, rows, _nothing(len(rows)), self._sizes, None).item
 
     def _batch(
-        self, rows: Rows, drops: Drops, query: Query, rng: np.random.Generator | None
+        self, rows: RowPlan, drops: Drops, query: Query, rng: np.random.Generator | None
     ) -> Batch:
         kind = SEP if query == "sep" else NOW
         return collate(self._record, rows, drops, self._sizes, query_kind=kind, rng=rng)
 
-    def _rows(self, query: Query, rng: np.random.Generator | None) -> Rows:
+    def _rows(self, query: Query, rng: np.random.Generator | None) -> RowPlan:
         if query == "label":
             return self._label_rows()
         if query == "sep":
@@ -221,13 +221,13 @@ class BatchLoader:
             return self._worn_rows(rng)
         return self._every_now() if rng is None else self._one_now(rng)
 
-    def _label_rows(self) -> Rows:
+    def _label_rows(self) -> RowPlan:
         sequences = self.sequences
         return self._rows_at(
             sequences.label_subject, sequences.label_time_us, sequences.label_value
         )
 
-    def _worn_rows(self, rng: np.random.Generator | None) -> Rows:
+    def _worn_rows(self, rng: np.random.Generator | None) -> RowPlan:
         sequences, record = self.sequences, self._record
         before = record.worn_before
         low = before[sequences.offsets[self._wearers]]
@@ -237,7 +237,7 @@ class BatchLoader:
         time = sequences.time_us[self._worn_items[hour]]
         return self._rows_at(self._wearers, time, np.full(len(time), np.nan, np.float32))
 
-    def _rows_at(self, subject: Int64, time: Int64, label: Float32) -> Rows:
+    def _rows_at(self, subject: Int64, time: Int64, label: Float32) -> RowPlan:
         """Return a row per subject and time that holds what is not later, and asks there."""
         sequences, record = self.sequences, self._record
         stop = record.history_before(subject, time)
@@ -245,20 +245,20 @@ class BatchLoader:
         begun = search(sequences.visit_time_us, low, high, time, "right") - low
         ended = search(record.visit_end_us, low, high, time, "right") - low
         each = np.arange(len(subject) + 1)
-        return Rows(subject, stop, each, time, stop, ended, begun, label)
+        return RowPlan(subject, stop, each, time, stop, ended, begun, label)
 
-    def _sep_rows(self) -> Rows:
+    def _sep_rows(self) -> RowPlan:
         n_visits = np.diff(self.sequences.visit_offsets)
         subject = np.flatnonzero(n_visits >= 2)
         first = np.minimum(self._first_visit[subject], n_visits[subject] - 2)
         return self._visit_rows(subject, first, n_visits[subject] - 1, to_next=True)
 
-    def _every_now(self) -> Rows:
+    def _every_now(self) -> RowPlan:
         n_visits = np.diff(self.sequences.visit_offsets)
         subject = np.flatnonzero(self._record.end_us != UNKNOWN_TIME)
         return self._visit_rows(subject, self._first_visit[subject], n_visits[subject])
 
-    def _one_now(self, rng: np.random.Generator) -> Rows:
+    def _one_now(self, rng: np.random.Generator) -> RowPlan:
         n_visits = np.diff(self.sequences.visit_offsets)
         subject = np.flatnonzero(self._record.end_us != UNKNOWN_TIME)
         choices = np.maximum(n_visits[subject] - 1, 1)
@@ -268,7 +268,7 @@ class BatchLoader:
 
     def _visit_rows(
         self, subject: Int64, first: Int64, stop: Int64, *, to_next: bool = False
-    ) -> Rows:
+    ) -> RowPlan:
         """Return rows that ask after visits ``first … stop - 1``, at most the latest allowed.
 
         A subject with none of them asks once, at the end of the record.
@@ -284,7 +284,7 @@ class BatchLoader:
         end = sequences.offsets[subject + 1]
         n_visits = sequences.visit_offsets[subject + 1] - sequences.visit_offsets[subject]
         visits = np.insert(known, at, n_visits[none])
-        return Rows(
+        return RowPlan(
             subject=subject,
             stop=end,
             query_offsets=offsets_of(np.maximum(count, 1)),
@@ -303,20 +303,20 @@ class BatchLoader:
         none = np.empty(0, np.int64)
         no_query = np.zeros(len(end) + 1, np.int64)
         label = np.empty(0, np.float32)
-        rows = Rows(everyone, end, no_query, none, none, none, none, label)
-        layout = lay_out(record, rows, _nothing(len(end)), self._sizes, None)
-        timed = np.flatnonzero(sequences.kind[layout.item] != STATIC)
+        rows = RowPlan(everyone, end, no_query, none, none, none, none, label)
+        placed = place_items(record, rows, _nothing(len(end)), self._sizes, None)
+        timed = np.flatnonzero(sequences.kind[placed.item] != STATIC)
         earliest = end.copy()
-        earliest[layout.row[timed][::-1]] = layout.item[timed][::-1]
+        earliest[placed.row[timed][::-1]] = placed.item[timed][::-1]
         cut = record.visit_last < earliest[record.visit_subject]
         return np.bincount(record.visit_subject[cut], minlength=len(end)).astype(np.int64)
 
-    def _lengths(self, rows: Rows) -> Int64:
+    def _lengths(self, rows: RowPlan) -> Int64:
         history = rows.stop - self.sequences.offsets[rows.subject]
         return np.minimum(history, self._sizes.max_len) + np.diff(rows.query_offsets)
 
     def _dropped(
-        self, rows: Rows, chances: tuple[float, float, float, float], rng: np.random.Generator
+        self, rows: RowPlan, chances: tuple[float, float, float, float], rng: np.random.Generator
     ) -> Drops:
         """Return what is hidden of each row, by the chances of ehr, wearable, genomics, an event.
 
@@ -327,13 +327,15 @@ class BatchLoader:
         dropped &= (held & ~dropped).any(1, keepdims=True)
         return Drops(dropped[:, 0], dropped[:, 1], dropped[:, 2], chances[3])
 
-    def _held(self, rows: Rows) -> Bool:
+    def _held(self, rows: RowPlan) -> Bool:
         """Return [R, 3] which modalities a row has: ehr, wearable, genomics."""
         low = self.sequences.offsets[rows.subject]
         worn = self._record.worn_before[rows.stop] - self._record.worn_before[low]
         return np.stack([rows.stop - low > worn, worn > 0, self._has_scores[rows.subject]], 1)
 
-    def _shuffled(self, rows: Rows, batch_size: int, rng: np.random.Generator) -> Iterator[Int64]:
+    def _shuffled(
+        self, rows: RowPlan, batch_size: int, rng: np.random.Generator
+    ) -> Iterator[Int64]:
         """Yield the rows of each batch: like lengths together, in random order."""
         length = self._lengths(rows)
         order = rng.permutation(len(rows))
@@ -343,7 +345,7 @@ class BatchLoader:
             yield order[batch * batch_size : (batch + 1) * batch_size]
 
 
-def _nothing(rows: int, single: Hidden | None = None) -> Drops:
+def _nothing(rows: int, single: HiddenItems | None = None) -> Drops:
     """Return that no modality is dropped from so many rows."""
     none = np.zeros(rows, np.bool_)
     return Drops(none, none, none, single=single)

@@ -9,7 +9,7 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.data.batch.batch import US_PER_DAY
-from healthfm_core.data.batch.row_plan import Record, Rows
+from healthfm_core.data.batch.row_plan import Record, RowPlan
 from healthfm_core.data.batch.segments import ranges
 
 _NEVER: Final = np.iinfo(np.int64).max
@@ -39,7 +39,7 @@ class Occurrences:
     mask: Bool
 
     @classmethod
-    def of(cls, record: Record, rows: Rows, mask: Bool) -> Self:
+    def of(cls, record: Record, rows: RowPlan, mask: Bool) -> Self:
         """Return the pairs of the subjects of `rows`."""
         sequences = record.sequences
         visits = sequences.visit_offsets
@@ -56,7 +56,7 @@ class Occurrences:
         table[self.mask] = bound
         return (table[self.row] <= self.visit[:, None]).sum(1)
 
-    def repeats(self, rows: Rows, shape: tuple[int, int, int]) -> Float32:
+    def repeats(self, rows: RowPlan, shape: tuple[int, int, int]) -> Float32:
         """Return the visits with each target that each query knows of."""
         first = self._queries_up_to(rows.known_visits)
         known = first < shape[1]
@@ -68,7 +68,7 @@ class Occurrences:
         count[~self.mask] = 0
         return count
 
-    def at_next(self, rows: Rows, shape: tuple[int, int, int]) -> Float32:
+    def at_next(self, rows: RowPlan, shape: tuple[int, int, int]) -> Float32:
         """Return which targets occur in the visit that each query asks about."""
         last = self._queries_up_to(rows.next_visit) - 1
         table = np.full(self.mask.shape, -1, np.int64)
@@ -78,7 +78,9 @@ class Occurrences:
         target[self.row[hit], last[hit], self.target[hit]] = 1
         return target
 
-    def days_to_next(self, rows: Rows, query_time: Int64, shape: tuple[int, int, int]) -> Float32:
+    def days_to_next(
+        self, rows: RowPlan, query_time: Int64, shape: tuple[int, int, int]
+    ) -> Float32:
         """Return days from each query to each target's next visit, +inf where there is none."""
         last = self._queries_up_to(rows.next_visit) - 1
         ahead = np.flatnonzero(last >= 0)[::-1]  # backwards: the earliest visit is written last

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int64, UInt8
-from healthfm_core.data.batch.hiding import Hidden
+from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import (
     EVENT,
@@ -43,7 +43,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowPlan:
     """R rows to be: whose record, up to where, and what is asked.
 
     Attributes:
@@ -69,11 +69,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.subject)
 
-    def take(self, rows: Int64) -> Rows:
+    def take(self, rows: Int64) -> RowPlan:
         """Return some of the rows, in that order."""
         count = np.diff(self.query_offsets)[rows]
         query = ranges(self.query_offsets[rows], count)
-        return Rows(
+        return RowPlan(
             self.subject[rows],
             self.stop[rows],
             offsets_of(count),
@@ -99,7 +99,7 @@ class Drops:
     wearable: Bool
     genomics: Bool
     event: float = 0.0
-    single: Hidden | None = None
+    single: HiddenItems | None = None
 
     def scores(self, prs_mask: Bool) -> Bool:
         """Return which of the scores [R, P] are left."""
@@ -163,7 +163,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ItemPlacement:
     """Where each kept item of each row goes.
 
     Attributes:
@@ -185,9 +185,9 @@ class Layout:
     query_end: Int64
 
 
-def lay_out(
-    record: Record, rows: Rows, drops: Drops, sizes: Sizes, rng: np.random.Generator | None
-) -> Layout:
+def place_items(
+    record: Record, rows: RowPlan, drops: Drops, sizes: Sizes, rng: np.random.Generator | None
+) -> ItemPlacement:
     """Choose the items of each row (statics, then the latest history) and their positions."""
     low = record.sequences.offsets[rows.subject]
     size = rows.stop - low
@@ -214,7 +214,7 @@ def lay_out(
     base = slots - before[start[:-1]]
     query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
     query_at = start[query_row] + rows.known_stop - low[query_row]
-    return Layout(
+    return ItemPlacement(
         slots=slots,
         statics=statics,
         length=before[start[1:]] + base,

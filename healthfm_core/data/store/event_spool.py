@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from healthfm_core.arrays import Int32, Int64
-from healthfm_core.data.store.event_stream import Aside
+from healthfm_core.data.store.event_stream import RejectedRows
 from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.schemas import EVENTS
 from healthfm_core.data.store.splits import mix
@@ -51,7 +51,7 @@ def cell_of(subject: Int64) -> npt.NDArray[np.uint16]:
     return hashed.astype(np.uint16)
 
 
-class CodeBook:
+class CodeNumbers:
     """Every code seen, numbered as they came."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -93,7 +93,7 @@ class CodeBook:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class RowsByCell:
     """Rows by cell, those of cell n from ``ends[n - 1]`` to ``ends[n]``."""
 
     rows: pa.Table
@@ -105,14 +105,14 @@ class Sorted:
         return self.rows.slice(start, int(self.ends[cells.stop - 1]) - start)
 
 
-def by_cell(table: pa.Table) -> Sorted:
+def by_cell(table: pa.Table) -> RowsByCell:
     """Return a table's rows by cell; those of a cell keep their order."""
     cell = cell_of(ids(table))
     ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
-    return Sorted(table.take(pa.array(np.argsort(cell, kind="stable"))), ends)
+    return RowsByCell(table.take(pa.array(np.argsort(cell, kind="stable"))), ends)
 
 
-class Spool:
+class EventSpool:
     """Events by cell of their subject, in memory while they are few.
 
     Args:
@@ -132,17 +132,17 @@ class Spool:
     ) -> None:
         self._folder = folder
         self._where = where
-        self._waiting: list[Sorted] = []
+        self._waiting: list[RowsByCell] = []
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._bytes = 0
         self._file_bits = _bits(expected * FILES_PER_GROUP, EVENTS_PER_GROUP)
-        self._asides: list[Aside] = []
+        self._asides: list[RejectedRows] = []
         self._aside_rows = 0
         self._rows = np.zeros(1 << CELL_BITS, np.int64)
         self._done: list[str] = []
         self.has_text = False
-        self.book = CodeBook()
+        self.book = CodeNumbers()
         self.texts: dict[str, str] = {}
         journal = read_journal(folder, resume=resume)
         if journal is not None:
@@ -184,7 +184,7 @@ class Spool:
         if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
             self._flush()
 
-    def put_aside(self, aside: Aside) -> None:
+    def put_aside(self, aside: RejectedRows) -> None:
         """Keep raw rows that give no event."""
         self._asides.append(aside)
         self._aside_rows += aside.rows.num_rows
@@ -195,12 +195,12 @@ class Spool:
         """Keep what codes mean; a code keeps the first text it was given."""
         self.texts = {code: text for code, text in texts.items() if text} | self.texts
 
-    def asides(self) -> Iterator[Aside]:
+    def asides(self) -> Iterator[RejectedRows]:
         """Yield what was put aside, by reason, in the order it came."""
         self._flush_asides()
         for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
             for rows in read_rows(file):
-                yield Aside(file.stem.removeprefix(_ASIDE), rows)
+                yield RejectedRows(file.stem.removeprefix(_ASIDE), rows)
 
     def commit(self, part: str) -> None:
         """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
@@ -278,7 +278,7 @@ class Spool:
         self._rows = np.array(found["rows"], np.int64)
         self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
         self.has_text = bool(found["has_text"])
-        self.book = CodeBook(found["codes"])
+        self.book = CodeNumbers(found["codes"])
         self.texts = dict(found["texts"])
 
 

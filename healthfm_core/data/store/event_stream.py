@@ -12,7 +12,7 @@ from healthfm_core.data.store.events import Limits
 
 
 @dataclass(frozen=True)
-class Aside:
+class RejectedRows:
     """Raw rows that give no event, and why."""
 
     reason: str
@@ -20,18 +20,18 @@ class Aside:
 
 
 @dataclass(frozen=True)
-class Texts:
+class CodeTexts:
     """What codes mean in the source's own words, as it names them beside its events."""
 
     of: Mapping[str, str]
 
 
-Found: TypeAlias = pa.Table | Aside | Texts
+StreamItem: TypeAlias = pa.Table | RejectedRows | CodeTexts
 """What reading a part yields: MEDS columns in any order of rows, or one of the others."""
 
 
 @dataclass(frozen=True)
-class Part:
+class SourcePart:
     """A piece of a source that is read as a whole: a file, a table.
 
     Attributes:
@@ -42,7 +42,7 @@ class Part:
 
     name: str
     rows: int
-    tables: Callable[[], Iterator[Found]]
+    tables: Callable[[], Iterator[StreamItem]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class EventStream:
         codes: Codes that occur → MEDS's table of what is known of them and of those above them.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[SourcePart]
     now_us: int
     limits: Limits = field(default_factory=dict)
     codes: Callable[[Sequence[str]], pa.Table] | None = None
@@ -71,7 +71,7 @@ def unseen(what: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedGroup:
     """A group of subjects' events, ready to be written.
 
     Attributes:

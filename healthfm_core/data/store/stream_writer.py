@@ -15,8 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.event_spool import Spool
-from healthfm_core.data.store.event_stream import Aside, Cleaned, EventStream, Progress, Texts
+from healthfm_core.data.store.event_spool import EventSpool
+from healthfm_core.data.store.event_stream import (
+    CleanedGroup,
+    CodeTexts,
+    EventStream,
+    Progress,
+    RejectedRows,
+)
 from healthfm_core.data.store.events import coded, ids, set_aside, sort_events
 from healthfm_core.data.store.schemas import SPLIT_NAMES
 from healthfm_core.data.store.store_files import DATA, REJECTED_FOLDER
@@ -45,7 +51,7 @@ class Written:
     rejected: dict[str, int] = field(default_factory=dict)
 
 
-def gather(stream: EventStream, spool: Spool, progress: Progress, *, keep: bool) -> None:
+def gather(stream: EventStream, spool: EventSpool, progress: Progress, *, keep: bool) -> None:
     """Read every part into the spool.
 
     Args:
@@ -60,9 +66,9 @@ def gather(stream: EventStream, spool: Spool, progress: Progress, *, keep: bool)
         start = done
         if part.name not in spool.done:
             for found in part.tables():
-                if isinstance(found, Texts):
+                if isinstance(found, CodeTexts):
                     spool.name_codes(found.of)
-                elif isinstance(found, Aside):
+                elif isinstance(found, RejectedRows):
                     spool.put_aside(found)
                     done += found.rows.num_rows
                 else:
@@ -76,7 +82,7 @@ def gather(stream: EventStream, spool: Spool, progress: Progress, *, keep: bool)
 
 
 def write_stream(
-    stream: EventStream, spool: Spool, folder: Path, split_of: SplitOf, progress: Progress
+    stream: EventStream, spool: EventSpool, folder: Path, split_of: SplitOf, progress: Progress
 ) -> Written:
     """Write ``data/<split>/<group>.parquet`` and ``rejected/`` from a spool.
 
@@ -105,10 +111,10 @@ def write_stream(
     return written
 
 
-def _cleaned(stream: EventStream, spool: Spool, groups: list[range]) -> Iterator[Cleaned]:
+def _cleaned(stream: EventStream, spool: EventSpool, groups: list[range]) -> Iterator[CleanedGroup]:
     """Yield the groups in order, a few of them in work at a time."""
 
-    def clean_group(cells: range) -> Cleaned:
+    def clean_group(cells: range) -> CleanedGroup:
         return clean(spool.take(cells), stream)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -124,12 +130,12 @@ def _cleaned(stream: EventStream, spool: Spool, groups: list[range]) -> Iterator
             waiting += [pool.submit(clean_group, cells) for cells in islice(rest, 1)]
 
 
-def clean(table: pa.Table, stream: EventStream) -> Cleaned:
+def clean(table: pa.Table, stream: EventStream) -> CleanedGroup:
     """Return the events that can be true, in order, and the others with their reasons."""
     table = sort_events(table)  # which makes doubles quick to find
     kept, aside = set_aside(table, now_us=stream.now_us, limits=stream.limits)
     plain = {reason: _plain(rows) for reason, rows in aside.items()}
-    return Cleaned(_compact(kept), plain)
+    return CleanedGroup(_compact(kept), plain)
 
 
 def _compact(table: pa.Table) -> pa.Table:

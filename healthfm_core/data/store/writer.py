@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.event_spool import Spool
+from healthfm_core.data.store.event_spool import EventSpool
 from healthfm_core.data.store.event_stream import EventStream, Progress, unseen
 from healthfm_core.data.store.events import ids, sort_events
 from healthfm_core.data.store.genetics import DECLARED_Z, mark, score_events
@@ -207,7 +207,7 @@ class StoreWriter:
     def _write_stream(self, stream: EventStream, folder: Path) -> Written:
         place = folder / ".spool" if self._work is None else self._work
         expected = sum(part.rows for part in stream.parts)
-        spool = Spool(place, self._name, resume=self._work is not None, expected=expected)
+        spool = EventSpool(place, self._name, resume=self._work is not None, expected=expected)
         gather(stream, spool, self._progress, keep=self._work is not None)
         for table in self._events:
             spool.add(table)

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Arrays, Float32, Float32Arrays, Float64
-from healthfm_core.config.federation import RobustConfig
+from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.federation.aggregation.weighted_mean import Fold
 from healthfm_core.federation.update_checks import Contract
 
@@ -37,7 +37,7 @@ class RobustFold(Fold):
         config: Which centre, and the share of hostile sites it is to bear.
     """
 
-    def __init__(self, contract: Contract, config: RobustConfig) -> None:
+    def __init__(self, contract: Contract, config: AggregationConfig) -> None:
         super().__init__(contract, 1.0)
         self._robust = config
         self._updates: dict[str, Float32Arrays] = {}
@@ -59,7 +59,7 @@ class RobustFold(Fold):
     def can_tell(self, group: str) -> bool:
         """Return whether enough sites moved `group` for a hostile one to stand out."""
         n = len(self._updates.get(group, {}))
-        krum = self._robust.name in ("krum", "multi_krum")
+        krum = self._robust.method in ("krum", "multi_krum")
         return n >= max(LEAST_SITES, 2 * self._hostile(n) + (3 if krum else 1))
 
     def mean(self, group: str) -> dict[str, Float64]:
@@ -71,14 +71,16 @@ class RobustFold(Fold):
         updates = self._updates.pop(group)
         rows = [updates[site] for site in sorted(updates)]
         f = self._hostile(len(rows))
-        if self._robust.name in ("krum", "multi_krum"):
-            count = 1 if self._robust.name == "krum" else len(rows) - f
+        if self._robust.method in ("krum", "multi_krum"):
+            count = 1 if self._robust.method == "krum" else len(rows) - f
             rows = [rows[i] for i in sorted(nearest(rows, f)[:count])]
-        trim = {"median": (len(rows) - 1) // 2, "trimmed_mean": f}.get(self._robust.name, 0)
+        trim = {"coordinate_median": (len(rows) - 1) // 2, "trimmed_mean": f}.get(
+            self._robust.method, 0
+        )
         return self._contract.shaped(group, centre(rows, trim))
 
     def _hostile(self, sites: int) -> int:
-        return math.floor(self._robust.hostile * sites + 1e-9)
+        return math.floor(self._robust.byzantine_fraction * sites + 1e-9)
 
 
 def centre(rows: list[Float32], trim: int) -> Float64:

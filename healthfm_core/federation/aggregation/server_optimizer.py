@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Float32
-from healthfm_core.config.federation import ServerOptimizerConfig
+from healthfm_core.config.aggregation import ServerOptimizerConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ people would multiply what one site can do. Metrics are not sent: no ε covers t
 The sensitivity is the clip, plus what rounding to whole numbers can add (½ √length). With the site
 as unit a site takes part or not; with the subject as unit one person's record turns the site's
 clipped update into any other, twice the clip. Shares are counted of the fewest sites that a sum is
-opened of, less those that may be corrupt; more sites only mean more noise than was promised.
+opened of, less those that may collude; more sites only mean more noise than was promised.
 
 Not covered by ε: the statistics of round 0, each site's number of subjects, who took part.
 """
@@ -144,9 +144,9 @@ def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int)
         book: The session's keys, from which the number of sites follows.
         capacity: Training subjects of all its sites together.
     """
-    config, privacy = study.config.federation.secure_aggregation, study.config.privacy
+    config, privacy = study.config.federation.aggregation.secure, study.config.privacy
     sites, rounds = len(book.adverts), study.config.federation.rounds
-    honest = max(1, book.least - math.ceil(config.corrupt * sites))
+    honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
     if privacy.mode == "distributed":
         learning = [n for n in contract.shapes if is_learning(n, study.config.train.learns)]
         multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)

@@ -89,6 +89,6 @@ def unfit_value(seen: str) -> PrivacyError:
         613,
         where="secure aggregation",
         seen=seen,
-        wanted="finite values within federation.secure_aggregation.clip",
+        wanted="finite values within federation.aggregation.secure.clip",
         do="See this site's log of the round; the coordinator can declare another clip",
     )

@@ -38,8 +38,8 @@ def choose_degree(
     sites: int,
     threshold: float,
     *,
-    corrupt: float,
-    dropout: float,
+    colluding_fraction: float,
+    dropout_fraction: float,
     security_bits: int = 40,
     failure_bits: int = 30,
 ) -> int:
@@ -48,12 +48,12 @@ def choose_degree(
     Args:
         sites: n, those that sent keys.
         threshold: Share of a secret's holders that open it.
-        corrupt: γ, share of sites that may tell the coordinator what they know.
-        dropout: δ, share of sites that may leave in the round.
+        colluding_fraction: γ, share of sites that may tell the coordinator what they know.
+        dropout_fraction: δ, share of sites that may leave in the round.
         security_bits: σ: what must stay secret fails with probability 2^-σ at most.
         failure_bits: η: a round with at most δ·n dropouts cannot be opened, likewise.
     """
-    gone, bad = math.ceil(dropout * sites), math.ceil(corrupt * sites)
+    gone, bad = math.ceil(dropout_fraction * sites), math.ceil(colluding_fraction * sites)
     for degree in range(2, sites - 1, 2):
         needed = holders_needed(degree + 1, threshold)
         cut = sites * min(1.0, (gone + bad) / sites) ** (degree // 2)

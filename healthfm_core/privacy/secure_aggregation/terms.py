@@ -24,8 +24,8 @@ class Terms:
         threshold: Share of a secret's holders, and of all sites, that open a sum.
         min_sites: Fewest sites whose sum is opened.
         degree: Neighbours of a site; 0 is chosen from the number of sites.
-        corrupt: Share of sites that may be corrupt, for the choice.
-        dropout: Share of sites that may leave, for the choice.
+        colluding_fraction: Share of sites that may collude, for the choice.
+        dropout_fraction: Share of sites that may leave, for the choice.
     """
 
     study: str
@@ -35,8 +35,8 @@ class Terms:
     threshold: float
     min_sites: int
     degree: int = 0
-    corrupt: float = 0.1
-    dropout: float = 0.1
+    colluding_fraction: float = 0.1
+    dropout_fraction: float = 0.1
 
     @cached_property
     def session(self) -> bytes:
@@ -59,7 +59,7 @@ class Terms:
     def _checked(self) -> Self:
         if not (0.5 < self.threshold <= 1 and self.min_sites >= 2 and self.degree >= 0):
             raise ValueError("terms under which a sum could be one site's")
-        if not (0 <= self.corrupt < 1 and 0 <= self.dropout < 1):
+        if not (0 <= self.colluding_fraction < 1 and 0 <= self.dropout_fraction < 1):
             raise ValueError("shares of sites that are none")
         return self
 
@@ -72,8 +72,8 @@ _TERMS: Final[Mapping[str, type]] = {
     "threshold": float,
     "min_sites": int,
     "degree": int,
-    "corrupt": float,
-    "dropout": float,
+    "colluding_fraction": float,
+    "dropout_fraction": float,
 }
 
 
@@ -147,7 +147,10 @@ class KeyBook:
         """Neighbours of a site."""
         n, terms = len(self.adverts), self.terms
         return terms.degree or choose_degree(
-            n, terms.threshold, corrupt=terms.corrupt, dropout=terms.dropout
+            n,
+            terms.threshold,
+            colluding_fraction=terms.colluding_fraction,
+            dropout_fraction=terms.dropout_fraction,
         )
 
     @cached_property

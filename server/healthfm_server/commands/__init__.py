@@ -1,44 +1,14 @@
-"""The commands of ``healthfm-server``: one module each, found by its `COMMANDS`.
-
-To add a command, add a module here, or an entry to the `COMMANDS` of one.
-"""
+"""The commands of ``healthfm-server``: one module each, see `healthfm_core.command_line`."""
 
 from __future__ import annotations
 
 import os
-import pkgutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from healthfm_server.deploy.study import StudyFolder
-
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand.
-
-    Attributes:
-        name: What is typed; two words make it a subcommand of the first.
-        summary: One line for ``--help``.
-        configure: Adds its arguments to its own parser.
-        lines: Does the work and yields what to print; raises `HealthFMError` for what a person can
-            put right.
-    """
-
-    name: str
-    summary: str
-    configure: Callable[[ArgumentParser], None]
-    lines: Callable[[Namespace], Iterable[str]]
-
-
-def commands() -> list[Command]:
-    """Return every command, by name."""
-    modules = [import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
-    found = [command for module in modules for command in vars(module).get("COMMANDS", ())]
-    return sorted(found, key=lambda command: command.name)
+from healthfm_core.command_line import say
+from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
+from healthfm_server.deploy.study_folder import StudyFolder
 
 
 def takes_study(parser: ArgumentParser) -> None:
@@ -51,6 +21,26 @@ def takes_study(parser: ArgumentParser) -> None:
     )
 
 
+def takes_run(parser: ArgumentParser) -> None:
+    """Add ``--study`` and the name of a run."""
+    takes_study(parser)
+    parser.add_argument("run", help="the run's name")
+
+
 def study_of(arguments: Namespace) -> StudyFolder:
     """Open the study that the command line names."""
     return StudyFolder.open(arguments.study)
+
+
+def run_of(arguments: Namespace) -> RunOrder:
+    """Find the run that the command line names."""
+    return RunOrder.find(study_of(arguments).runs, arguments.run)
+
+
+def change_run(arguments: Namespace, action: str, effect: str) -> int:
+    """Order ``pause``, ``resume`` or ``stop`` of the named run, and print the effect."""
+    study, order = study_of(arguments), run_of(arguments)
+    order.want(ACTIONS[action])
+    study.audit("command").note(f"run {action}", {"run": order.name})
+    say(f"run {order.name}: {effect}")
+    return 0

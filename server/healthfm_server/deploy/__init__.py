@@ -1,1 +1,1 @@
-"""A running deployment at the coordinator: SuperLink, front, steward, and their supervisor."""
+"""A deployment at the coordinator: SuperLink, gateway, run reconciler, and their supervisor."""

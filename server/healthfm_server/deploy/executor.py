@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from healthfm_server.deploy.study import LOOPBACK, StudyFolder
+from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 
 
 def serve(study: StudyFolder) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import uvicorn
 
-from healthfm_server.deploy.flower import SuperLinkSettings, superlink_app
-from healthfm_server.deploy.study import LOOPBACK, StudyFolder
+from healthfm_server.deploy.flower_superlink import SuperLinkSettings, superlink_app
+from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 
 
 def serve(study: StudyFolder) -> None:

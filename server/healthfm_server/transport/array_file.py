@@ -23,7 +23,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from healthfm_core.arrays import Arrays, Float32
-from healthfm_server.disk import writing
+from healthfm_server.run_folder.durable_files import writing
 
 _TYPE: Final = "F32"
 _LENGTH_BYTES: Final = 8

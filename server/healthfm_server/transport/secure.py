@@ -21,7 +21,7 @@ from healthfm_core.federation.secure.update_codec import RoundLayout, RoundSum
 from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.distributed import epsilon_of
 from healthfm_server.round_loop import ModalityFedAvg, Round
-from healthfm_server.run_store import ServerState
+from healthfm_server.run_folder.run_store import ServerState
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.secure_session import MaskedExchange, Summing
 
@@ -31,7 +31,7 @@ class MaskedFedAvg(ModalityFedAvg):
 
     def round(self, state: ServerState) -> ServerState:
         """Run one round and return the state after it, which is on disk by then."""
-        contract = Contract.of(state.parameters, self._config.max_update_norm)
+        contract = Contract.of(state.parameters, self._config.aggregation.max_update_norm)
         sampled = self.sample(state.round + 1)
         asked = {name: tuple(contract.groups) for name in sampled}
         current = Round(state.round + 1, asked, Fold(contract, 1.0), time.monotonic())
@@ -55,8 +55,10 @@ class MaskedFedAvg(ModalityFedAvg):
     @cached_property
     def _masked(self) -> MaskedExchange:
         factor = self._patience.deadline_s / self._config.deadline_s
-        config = self._config.secure_aggregation
-        return MaskedExchange(self._exchange, self._patience, config, factor * config.letters_s)
+        config = self._config.aggregation.secure
+        return MaskedExchange(
+            self._exchange, self._patience, config, factor * config.message_timeout_s
+        )
 
     def _summing(self, current: Round) -> Summing:
         names = {self._sites[name].node_id: name for name in current.asked}
@@ -103,7 +105,7 @@ class MaskedFedAvg(ModalityFedAvg):
 
     def _spent(self, rho: float) -> dict[str, float | str]:
         """Return what the rounds up to this one cost, of which the last costs `rho`."""
-        sums, privacy = self._config.secure_aggregation, self._study.config.privacy
+        sums, privacy = self._config.aggregation.secure, self._study.config.privacy
         shared, before = privacy.mode == "distributed", self._store.history()
         rho += before[-1]["privacy"]["rho"] if before else 0.0
         delta = privacy.delta if shared else sums.delta

@@ -48,7 +48,7 @@ class MaskedExchange:
         exchange: Sends and receives.
         patience: Of the exchange that carries the arrays.
         config: Thresholds.
-        letters_s: How long the other three wait for sites.
+        message_timeout_s: How long the other three wait for sites.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class MaskedExchange:
         exchange: Exchange,
         patience: Patience,
         config: SecureAggregationConfig,
-        letters_s: float,
+        message_timeout_s: float,
     ) -> None:
         self._exchange = exchange
         self._patience = patience
         self._config = config
         self._known: dict[str, bytes] = {}
-        self._letters = Patience(min(letters_s, patience.deadline_s), patience.ttl_s)
+        self._letters = Patience(min(message_timeout_s, patience.deadline_s), patience.ttl_s)
 
     def terms(self, study: str, purpose: str, number: int) -> secure.Terms:
         """Return terms of a new session; the nonce makes it unlike every other."""
@@ -75,8 +75,8 @@ class MaskedExchange:
             threshold=config.threshold,
             min_sites=config.min_sites,
             degree=config.degree,
-            corrupt=config.corrupt,
-            dropout=config.dropout,
+            colluding_fraction=config.colluding_fraction,
+            dropout_fraction=config.dropout_fraction,
         )
 
     def begin(

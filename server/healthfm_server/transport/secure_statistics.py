@@ -20,8 +20,8 @@ from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, mark_sizes
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_server.run_store import RunStore
-from healthfm_server.sites import Site
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import Site
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.secure_session import MaskedExchange
 
@@ -42,8 +42,8 @@ class MaskedStatistics:
         self, exchange: Exchange, store: RunStore, patience: Patience, config: RunConfig
     ) -> None:
         factor = patience.deadline_s / config.federation.deadline_s
-        secure = config.federation.secure_aggregation
-        self._masked = MaskedExchange(exchange, patience, secure, factor * secure.letters_s)
+        secure = config.federation.aggregation.secure
+        self._masked = MaskedExchange(exchange, patience, secure, factor * secure.message_timeout_s)
         self._store = store
         self._config = config
         self._run = secrets.token_hex(16)
@@ -85,7 +85,9 @@ class MaskedStatistics:
         """Return the study's modalities as `agree_on_modalities` would of the sites' own lists."""
         everywhere = [name for name, count in holders.items() if count == sites]
         anywhere = [name for name, count in holders.items() if count]
-        return agree_on_modalities([everywhere, anywhere], self._config.federation.aggregation)
+        return agree_on_modalities(
+            [everywhere, anywhere], self._config.federation.aggregation.groups
+        )
 
     def _session(
         self,

@@ -17,7 +17,11 @@ import sys
 import numpy as np
 from scipy.optimize import minimize
 
-from healthfm_simulations.cohort.people import LONG_GAP_DAYS, SHORT_GAP_DAYS, SHORTEST_GAP_DAYS
+from healthfm_simulations.cohort.simulated_people import (
+    LONG_GAP_DAYS,
+    SHORT_GAP_DAYS,
+    SHORTEST_GAP_DAYS,
+)
 
 PEOPLE = 6000
 VISITS = 14

@@ -9,9 +9,14 @@ any model could do: `ceiling` gives the oracle's own predictions for the report.
 `generate` simulates, `write_sites` writes a store per site with the truth beside them.
 """
 
-from healthfm_simulations.cohort.build import Cohort, CohortSite, generate
-from healthfm_simulations.cohort.truth import ceiling, half_lives, is_condition, scores_at
-from healthfm_simulations.cohort.write import write_sites
+from healthfm_simulations.cohort.cohort_stores import write_sites
+from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite, generate
+from healthfm_simulations.cohort.oracle_predictions import (
+    ceiling,
+    half_lives,
+    is_condition,
+    scores_at,
+)
 
 __all__ = [
     "Cohort",

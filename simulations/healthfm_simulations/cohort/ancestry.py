@@ -15,7 +15,7 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float64
 from healthfm_core.config import CohortConfig
-from healthfm_simulations.cohort.people import People
+from healthfm_simulations.cohort.simulated_people import People
 
 CODE = "ANCESTRY//G{}"
 """Static code of a group; the first is ``ANCESTRY//G0``."""

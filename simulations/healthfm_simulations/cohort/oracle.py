@@ -20,15 +20,15 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float64, Int16, Int64
-from healthfm_simulations.cohort.people import (
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
+from healthfm_simulations.cohort.readings import Labs, Wearing
+from healthfm_simulations.cohort.simulated_people import (
     Lives,
     People,
     condition_probability,
     fixed_log_hazard,
     score_log_hazard,
 )
-from healthfm_simulations.cohort.readings import Labs, Wearing
-from healthfm_simulations.cohort.world import LAB_NOISE, World
 
 NODES: Final = 7
 """Nodes of the Gauss-Hermite quadrature."""

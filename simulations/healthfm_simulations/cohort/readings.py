@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
-from healthfm_simulations.cohort.people import Lives, People
-from healthfm_simulations.cohort.world import LAB_NOISE, World
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
+from healthfm_simulations.cohort.simulated_people import Lives, People
 
 READINGS_PER_HOUR: Final = 4
 NOT_WORN: Final = 0.1

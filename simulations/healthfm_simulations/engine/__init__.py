@@ -1,6 +1,6 @@
 """Engines that run the real apps of server and site on one machine: in-process, or on Ray."""
 
-from healthfm_simulations.engine.federation import (
+from healthfm_simulations.engine.federation_run import (
     Apps,
     FederationResult,
     NodeSpec,

@@ -18,7 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from healthfm_simulations.engine.flower import Run, stamp, take_identity, twin
+from healthfm_simulations.engine.flower_internals import Run, stamp, take_identity, twin
 from healthfm_simulations.engine.nodes import NodeSpec
 
 

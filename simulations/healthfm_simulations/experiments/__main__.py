@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from healthfm_core.console import exit_code
-from healthfm_simulations.experiments.plan import Plan, catalogue, find, read_plan
+from healthfm_simulations.experiments.experiment_plan import Plan, catalogue, find, read_plan
 
 README: Final = "README.md"
 
@@ -71,19 +71,20 @@ def _run_all(options: argparse.Namespace) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console) -> None:
     plan = read_plan(folder)
-    from healthfm_simulations.experiments import readme, runs  # here: torch takes seconds to load
+    # here: torch takes seconds to load
+    from healthfm_simulations.experiments import experiment_runs, readme_results
 
-    readme.check_markers(folder / README)
+    readme_results.check_markers(folder / README)
     count = plan.seeds if options.seeds is None else max(1, options.seeds)
     seeds = range(plan.first_seed, plan.first_seed + count)
     if options.finished:
-        found = runs.finished(plan, out, seeds)
+        found = experiment_runs.finished(plan, out, seeds)
     else:
-        found = runs.run_all(plan, out, seeds, console)
-    text = readme.results(plan, found, _command(folder, plan, count))
+        found = experiment_runs.run_all(plan, out, seeds, console)
+    text = readme_results.results(plan, found, _command(folder, plan, count))
     console.print(text, markup=False, soft_wrap=True)
     if count >= plan.seeds:
-        readme.write_results(folder / README, plan, text)
+        readme_results.write_results(folder / README, plan, text)
         console.print(f"written to {folder / README}", markup=False)
 
 

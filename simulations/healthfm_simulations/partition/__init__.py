@@ -8,16 +8,16 @@ code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built fro
 what came before the last months of each record.
 """
 
-from healthfm_simulations.partition.dialect import dialect, parents, speak
-from healthfm_simulations.partition.labels import (
+from healthfm_simulations.partition.code_dialect import dialect, parents, speak
+from healthfm_simulations.partition.label_shift import (
     rate_offsets,
     shared_rate_offsets,
     shifted_assignment,
 )
-from healthfm_simulations.partition.late import Cuts, early_store
-from healthfm_simulations.partition.modalities import crossed_absence
-from healthfm_simulations.partition.sizes import assign_sites, site_sizes
-from healthfm_simulations.partition.stores import split_store
+from healthfm_simulations.partition.missing_modalities import crossed_absence
+from healthfm_simulations.partition.size_skew import assign_sites, site_sizes
+from healthfm_simulations.partition.split_stores import split_store
+from healthfm_simulations.partition.temporal_split import Cuts, early_store
 
 __all__ = [
     "Cuts",

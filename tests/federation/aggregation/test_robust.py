@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.config import RunConfig
+from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.config.federation import RobustConfig
 from healthfm_core.errors import ConfigError
 from healthfm_core.federation.aggregation.robust import RobustFold, centre, nearest
 from healthfm_core.federation.update_checks import Contract
@@ -22,7 +22,7 @@ CONTRACT = Contract.of(SHAPES, 100.0)
 
 
 def fold(name: str, rows: list[list[float]], hostile: float = 0.2) -> RobustFold:
-    found = RobustFold(CONTRACT, RobustConfig(name=name, hostile=hostile))
+    found = RobustFold(CONTRACT, AggregationConfig(method=name, byzantine_fraction=hostile))
     for i, row in enumerate(rows):
         update = {"backbone.w": np.array(row, np.float32).reshape(2, 2)}
         found.add(f"s{i}", update, {"backbone": 10.0 + i})
@@ -41,7 +41,7 @@ LIAR = [-90.0, 90.0, -9.0, 9.0]
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("median", [0.1, 1.2, 2.1, 3.2]),
+        ("coordinate_median", [0.1, 1.2, 2.1, 3.2]),
         ("trimmed_mean", [0.35 / 3, 1.2, 6.35 / 3, 3.2]),
         ("krum", [0.1, 1.1, 2.1, 3.1]),
         ("multi_krum", [0.1625, 1.1625, 2.1625, 3.1625]),
@@ -54,7 +54,7 @@ def test_one_liar_among_five_is_not_heard(name: str, wanted: list[float]) -> Non
 
 
 def test_every_site_counts_once_whatever_weight_it_claims() -> None:
-    found = RobustFold(CONTRACT, RobustConfig(name="median"))
+    found = RobustFold(CONTRACT, AggregationConfig(method="coordinate_median"))
     for i, value in enumerate((1.0, 2.0, 9.0)):
         weight = {"wearable": 1e9 if value == 9 else 1.0}
         found.add(f"s{i}", {"encoders.wearable.w": np.full(3, value, np.float32)}, weight)
@@ -63,7 +63,7 @@ def test_every_site_counts_once_whatever_weight_it_claims() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hostile", "least"),
-    [("median", 0.2, 3), ("trimmed_mean", 0.4, 3), ("krum", 0.2, 3), ("krum", 0.4, 7)],
+    [("coordinate_median", 0.2, 3), ("trimmed_mean", 0.4, 3), ("krum", 0.2, 3), ("krum", 0.4, 7)],
 )
 def test_a_group_that_too_few_sites_moved_tells_nothing(name, hostile, least) -> None:
     enough = [fold(name, (HONEST * 3)[:n], hostile).can_tell("backbone") for n in range(1, 12)]
@@ -71,7 +71,7 @@ def test_a_group_that_too_few_sites_moved_tells_nothing(name, hostile, least) ->
 
 
 def test_a_site_is_kept_once_a_round() -> None:
-    found = fold("median", HONEST)
+    found = fold("coordinate_median", HONEST)
     with pytest.raises(ValueError, match="once a round"):
         found.add("s0", {"backbone.w": np.zeros((2, 2), np.float32)}, {"backbone": 1.0})
 
@@ -105,9 +105,9 @@ def test_krum_orders_by_distances_over_all_blocks() -> None:
 
 def test_robust_and_secure_are_refused_together_with_the_reason() -> None:
     for arguments in (
-        ["federation=secure", "federation.robust.name=median"],
-        ["federation=krum", "federation.secure_aggregation.enabled=true"],
+        ["federation=secure", "federation.aggregation.method=coordinate_median"],
+        ["federation=krum", "federation.aggregation.secure.enabled=true"],
     ):
-        with pytest.raises(ConfigError, match=r"nobody sees one.*curious.*hostile"):
+        with pytest.raises(ConfigError, match=r"nobody sees one.*curious.*anything"):
             compose(arguments)
     assert isinstance(compose(["federation=median"]), RunConfig)

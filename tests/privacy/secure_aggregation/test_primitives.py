@@ -167,7 +167,14 @@ def test_over_half_of_the_holders_and_at_least_two_are_needed() -> None:
 def test_the_chosen_degree_keeps_its_promises_in_simulated_rounds() -> None:
     """With weak promises (2^-7) failures would show in 800 rounds; there are not more."""
     n, share, bad, gone = 60, 0.6, 6, 6
-    degree = choose_degree(n, share, corrupt=0.1, dropout=0.1, security_bits=7, failure_bits=7)
+    degree = choose_degree(
+        n,
+        share,
+        colluding_fraction=0.1,
+        dropout_fraction=0.1,
+        security_bits=7,
+        failure_bits=7,
+    )
     assert degree < n - 1
     needed = holders_needed(degree + 1, share)
     rng = np.random.default_rng(0)
@@ -185,7 +192,7 @@ def test_the_chosen_degree_keeps_its_promises_in_simulated_rounds() -> None:
 
 def test_few_sites_all_mask_with_all_and_many_do_not() -> None:
     def degree(n: int) -> int:
-        return choose_degree(n, 0.6, corrupt=0.05, dropout=0.05)
+        return choose_degree(n, 0.6, colluding_fraction=0.05, dropout_fraction=0.05)
 
     assert [degree(n) for n in (3, 5, 10, 16)] == [2, 4, 9, 15]
     assert degree(1000) < 100

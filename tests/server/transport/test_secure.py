@@ -18,11 +18,12 @@ from healthfm_core.errors import PrivacyError
 from healthfm_core.federation import protocol
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_store import RunStore
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.engine.inprocess import InProcessGrid
 from tests import three_numbers as small
+from tests.virtual_clock import virtual_clock
 
 KINDS = (protocol.KEYS, protocol.SHARES, protocol.TRAIN, protocol.UNMASK)
 
@@ -63,10 +64,12 @@ def sites(folder: Path, modalities: list[tuple[str, ...]]) -> list[NodeSpec]:
 
 
 def run(grid: InProcessGrid, folder: Path, nodes: int, **federation: Any) -> RunStore:
-    given = {"secure_aggregation": {"enabled": True, "letters_s": 0.05}, "ttl_s": 0.01}
-    config = small.config(**{**given, "deadline_s": 0.1, "keep_checkpoints": 9, **federation})
+    secure = {"enabled": True, "message_timeout_s": 30.0}
+    given = {"aggregation": {"secure": secure}, "ttl_s": 10.0}
+    config = small.config(**{**given, "deadline_s": 60.0, "keep_checkpoints": 9, **federation})
     run_config = {"config": config.model_dump_json(), "folder": str(folder), "nodes": nodes}
-    make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), run_config))
+    with virtual_clock():
+        make_server_app(small.ServerWork())(grid, Context(1, 0, {}, RecordDict(), run_config))
     return RunStore(folder, keep=9)
 
 

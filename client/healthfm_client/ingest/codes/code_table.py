@@ -16,7 +16,7 @@ import pyarrow as pa
 from healthfm_client.ingest.codes.omop_vocabulary import bare
 from healthfm_client.ingest.reader_interface import Site
 from healthfm_client.ingest.tables.duckdb_reader import (
-    Door,
+    DuckDBReader,
     TableFile,
     check_gzip,
     unreadable,
@@ -26,11 +26,11 @@ from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
-Known = dict[str, tuple[str | None, frozenset[str]]]
+CodeTable = dict[str, tuple[str | None, frozenset[str]]]
 """Code → its description and the codes right above it."""
 
 
-def read_codes(path: Path) -> Known:
+def read_codes(path: Path) -> CodeTable:
     """Return what a file says of codes.
 
     Raises:
@@ -45,9 +45,9 @@ def read_codes(path: Path) -> Known:
     above = table.column("parent_codes") if listed else f"[{table.column('parent')}]"
     chosen = f"CAST({table.column('code')} AS VARCHAR) AS code, CAST({above} AS VARCHAR[]) AS above"
     text = f"CAST({table.column('description')} AS VARCHAR) AS description"
-    rows = Door().table(f"SELECT {chosen}, {text} FROM {table.source()}", path)
+    rows = DuckDBReader().table(f"SELECT {chosen}, {text} FROM {table.source()}", path)
     refuse_empty(rows, path.name)
-    known: Known = {}
+    known: CodeTable = {}
     for row in rows.to_pylist():
         if row["code"]:
             before, parents = known.get(row["code"], (None, frozenset()))
@@ -57,7 +57,7 @@ def read_codes(path: Path) -> Known:
     return known
 
 
-def _refuse_circles(known: Known, path: Path) -> None:
+def _refuse_circles(known: CodeTable, path: Path) -> None:
     done: set[str] = set()
     for start in known:
         trail: list[tuple[str, Iterable[str]]] = [(start, iter(known[start][1]))]
@@ -82,7 +82,7 @@ def _refuse_circles(known: Known, path: Path) -> None:
                 on_trail.add(step)
 
 
-def with_codes(site: Site, known: Known | None) -> Site:
+def with_codes(site: Site, known: CodeTable | None) -> Site:
     """Return a site whose codes have, beside what its source says of them, what a file says."""
     if known is None:
         return site
@@ -95,7 +95,7 @@ def with_codes(site: Site, known: Known | None) -> Site:
 
 
 def _of_stream(
-    known: Known,
+    known: CodeTable,
     own: Callable[[Sequence[str]], pa.Table] | None,
     fixed: pa.Table | None,
     names: Sequence[str],
@@ -104,7 +104,7 @@ def _of_stream(
     return _merged(known, names, said)
 
 
-def _known(table: pa.Table | None) -> Known:
+def _known(table: pa.Table | None) -> CodeTable:
     if table is None:
         return {}
     columns = (table[name].to_pylist() for name in CODES.names)
@@ -113,7 +113,7 @@ def _known(table: pa.Table | None) -> Known:
     }
 
 
-def _merged(known: Known, names: Sequence[str], own: Known) -> pa.Table:
+def _merged(known: CodeTable, names: Sequence[str], own: CodeTable) -> pa.Table:
     """Return MEDS's table of both; a code with a unit is below the one without."""
     units = {n: frozenset((bare(n),)) for n in names if bare(n) != n and bare(n) in known}
     parents = (above for said in (known, own) for _, above in said.values())

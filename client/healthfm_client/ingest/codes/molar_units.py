@@ -51,7 +51,7 @@ above. Urea is left out, since a mass of it may be of urea or of its nitrogen.""
 
 
 @lru_cache(1 << 14)
-def lab_of(code: str, text: str | None) -> tuple[str, Unit]:
+def canonical_lab(code: str, text: str | None) -> tuple[str, Unit]:
     """Return the code that a value is put under, without a unit, and what to do with the value.
 
     Args:

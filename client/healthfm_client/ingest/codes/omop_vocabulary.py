@@ -14,7 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_client.ingest.codes.distinct_codes import SEPARATOR, tidy
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, files_of, want_columns
+from healthfm_client.ingest.tables.duckdb_reader import (
+    DuckDBReader,
+    TableFile,
+    files_of,
+    want_columns,
+)
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.schemas import CODES
 
@@ -112,7 +117,7 @@ class Concepts:
 
     def _read(self, table: str, columns: Sequence[str], where: str = "TRUE") -> pa.Table:
         """Return columns of all files of a table, ids as integers; rows without one left out."""
-        door, tables = Door(), []
+        reader, tables = DuckDBReader(), []
         for path in files_of(self._folder, table):
             file = TableFile(path, self._encoding)
             want_columns(file, columns)
@@ -120,7 +125,7 @@ class Concepts:
             condition = where.format(**{name: file.column(name) for name in columns})
             some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
             tables.append(
-                door.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
+                reader.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
             )
         kinds = pa.schema([(name, _kind(name)) for name in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, measured
 from healthfm_client.ingest.fhir_r4.fhir_files import id_of
 from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, Component, Concept
-from healthfm_client.ingest.tables.duckdb_reader import Door
+from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_core.arrays import Bool, Float64, Int64, UInt8
 from healthfm_core.data.store.events import encoded
@@ -119,7 +119,7 @@ def plain_observations(block: UInt8, ends: Int64, zone: str | None) -> Plain | N
 
 def _fields(lines: pa.LargeStringArray) -> pa.Table | None:
     """Return the fields of lines as JSON, null where one is missing, all where it is no JSON."""
-    connection = _door().connection
+    connection = _reader().connection
     connection.register("lines", pa.table({"line": lines}))
     found = f"json_transform(line, '{json.dumps(_FORM)}')"
     try:
@@ -135,8 +135,8 @@ def _fields(lines: pa.LargeStringArray) -> pa.Table | None:
 
 
 @cache
-def _door() -> Door:
-    return Door(threads=1)
+def _reader() -> DuckDBReader:
+    return DuckDBReader(threads=1)
 
 
 def _plain(

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
-from healthfm_client.ingest.codes.molar_units import lab_of
+from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     VOCABULARIES,
     Coding,
@@ -52,7 +52,7 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
 @lru_cache(1 << 16)
 def measured(code: str, unit: str | None) -> tuple[str, float, float]:
     """Return the code with its unit behind it, and the factor and offset of its numbers."""
-    test, its = lab_of(code, unit)
+    test, its = canonical_lab(code, unit)
     return joined(test, its.name), its.factor, its.offset
 
 

@@ -103,13 +103,13 @@ class Resource(Struct, gc=False):
     class_: Coding | None = msgspec.field(name="class", default=None)
 
 
-class Kind(Struct, gc=False):
+class FhirType(Struct, gc=False):
     """Of what type a resource is."""
 
     resourceType: str = ""
 
 
-class Entry(Struct, gc=False):
+class BundleEntry(Struct, gc=False):
     """An entry of a bundle."""
 
     resource: msgspec.Raw = msgspec.Raw(b"")
@@ -120,7 +120,7 @@ class Bundle(Struct, gc=False):
     """Resources in one document."""
 
     resourceType: str = ""
-    entry: list[Entry] = []
+    entry: list[BundleEntry] = []
 
 
 READ: Final = frozenset(
@@ -141,7 +141,7 @@ NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled
 """Status of what did not happen, or is not known to have."""
 RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)
-KIND: Final = msgspec.json.Decoder(Kind)
+KIND: Final = msgspec.json.Decoder(FhirType)
 CONTAINED: Final = msgspec.json.Decoder(list[Contained])
 
 VOCABULARIES: Final = {

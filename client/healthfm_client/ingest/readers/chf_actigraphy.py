@@ -16,7 +16,7 @@ from pydantic import Field
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.tables.parquet_columns import (
-    Kind,
+    ColumnKind,
     has_columns,
     read_columns,
     refuse_empty,
@@ -40,13 +40,13 @@ TASKS: Final = {"hospitalisation": "Hospitalization", "emergency_room": "Emergen
 """Task → the first event of the follow-up, all of which comes after the week that was worn."""
 
 _COLUMNS: Final = {
-    "id": Kind.INTEGER,
-    "gender": Kind.TEXT,
-    "age": Kind.NUMBER,
-    "bmi": Kind.NUMBER,
-    "event_type": Kind.TEXT,
-    "day": Kind.TEXT,
-    "log_activity": Kind.SERIES,
+    "id": ColumnKind.INTEGER,
+    "gender": ColumnKind.TEXT,
+    "age": ColumnKind.NUMBER,
+    "bmi": ColumnKind.NUMBER,
+    "event_type": ColumnKind.TEXT,
+    "day": ColumnKind.TEXT,
+    "log_activity": ColumnKind.SERIES,
 }
 
 

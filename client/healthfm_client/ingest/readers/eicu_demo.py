@@ -19,7 +19,7 @@ from pydantic import Field
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.event_table import event_site, read_events
 from healthfm_client.ingest.tables.parquet_columns import (
-    Kind,
+    ColumnKind,
     by_group,
     folder_name,
     has_columns,
@@ -44,16 +44,16 @@ LIMITS: Final = {
 }
 
 _STAYS: Final = {
-    "subject_id": Kind.INTEGER,
-    "patientunitstayid": Kind.INTEGER,
-    "site": Kind.INTEGER,
-    "unit_admit": Kind.TIME,
-    "hosp_disch": Kind.TIME,
-    "hospital_death": Kind.FLAG,
-    "apacheIVa_predictedhospitalmortality": Kind.NUMBER,
-    "split": Kind.TEXT,
+    "subject_id": ColumnKind.INTEGER,
+    "patientunitstayid": ColumnKind.INTEGER,
+    "site": ColumnKind.INTEGER,
+    "unit_admit": ColumnKind.TIME,
+    "hosp_disch": ColumnKind.TIME,
+    "hospital_death": ColumnKind.FLAG,
+    "apacheIVa_predictedhospitalmortality": ColumnKind.NUMBER,
+    "split": ColumnKind.TEXT,
 }
-_SITES: Final = {"site": Kind.INTEGER, "region": Kind.TEXT}
+_SITES: Final = {"site": ColumnKind.INTEGER, "region": ColumnKind.TEXT}
 
 
 class EicuOptions(ReaderOptions):

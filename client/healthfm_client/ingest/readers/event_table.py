@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from healthfm_client.ingest.reader_interface import BySite, Reader, ReaderOptions, Site
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site, SitesInOneStream
 from healthfm_client.ingest.tables.parquet_columns import (
-    Kind,
+    ColumnKind,
     check_columns,
     has_columns,
     read_batches,
@@ -23,22 +23,22 @@ from healthfm_client.ingest.tables.parquet_columns import (
     rows_of,
     schema_of,
 )
-from healthfm_core.data.store.event_stream import EventStream, Part
+from healthfm_core.data.store.event_stream import EventStream, SourcePart
 from healthfm_core.data.store.events import ids, set_aside
 from healthfm_core.data.store.schemas import EVENTS, conform, is_text
 
 COLUMNS: Final = {
-    "subject_id": Kind.INTEGER,
-    "time": Kind.TIME,
-    "code": Kind.TEXT,
-    "numeric_value": Kind.NUMBER,
+    "subject_id": ColumnKind.INTEGER,
+    "time": ColumnKind.TIME,
+    "code": ColumnKind.TEXT,
+    "numeric_value": ColumnKind.NUMBER,
 }
 _LABEL_COLUMNS: Final = {
-    "subject_id": Kind.INTEGER,
-    "prediction_time": Kind.TIME,
-    "boolean_value": Kind.FLAG,
+    "subject_id": ColumnKind.INTEGER,
+    "prediction_time": ColumnKind.TIME,
+    "boolean_value": ColumnKind.FLAG,
 }
-_SPLIT_COLUMNS: Final = {"subject_id": Kind.INTEGER, "split": Kind.TEXT}
+_SPLIT_COLUMNS: Final = {"subject_id": ColumnKind.INTEGER, "split": ColumnKind.TEXT}
 
 
 class EventTableOptions(ReaderOptions):
@@ -66,7 +66,7 @@ def read_events(path: Path, site_column: str = "site") -> pa.Table:
     tables = []
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
-        table = read_columns(file, COLUMNS | site, {"text_value": Kind.TEXT})
+        table = read_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
         refuse_nulls(table, ["subject_id", *site], file.name)
         table = table.set_column(
             table.column_names.index("numeric_value"),
@@ -81,11 +81,11 @@ def read_events(path: Path, site_column: str = "site") -> pa.Table:
     return table
 
 
-def _site_kind(file: Path, name: str) -> Kind:
+def _site_kind(file: Path, name: str) -> ColumnKind:
     schema = schema_of(file)
     if schema is None or schema.names.count(name) != 1:
-        return Kind.INTEGER
-    return Kind.TEXT if is_text(schema.field(name).type) else Kind.INTEGER
+        return ColumnKind.INTEGER
+    return ColumnKind.TEXT if is_text(schema.field(name).type) else ColumnKind.INTEGER
 
 
 def event_site(
@@ -134,15 +134,17 @@ def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
     parts = []
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
-        check_columns(file, COLUMNS | site, {"text_value": Kind.TEXT})
-        parts.append(Part(file.name, pq.read_metadata(file).num_rows, partial(_tables, file, site)))
+        check_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
+        parts.append(
+            SourcePart(file.name, pq.read_metadata(file).num_rows, partial(_tables, file, site))
+        )
     if not sum(part.rows for part in parts):
         refuse_empty(pa.table({}), path.name)
     return EventStream(tuple(parts), now_us)
 
 
-def _tables(file: Path, site: dict[str, Kind]) -> Iterator[pa.Table]:
-    texts = {"text_value": Kind.TEXT}
+def _tables(file: Path, site: dict[str, ColumnKind]) -> Iterator[pa.Table]:
+    texts = {"text_value": ColumnKind.TEXT}
     for table in read_batches(file, COLUMNS | site, texts, coded=("code", *texts)):
         refuse_nulls(table, ["subject_id", *site], file.name)
         at = table.column_names.index("numeric_value")
@@ -150,13 +152,13 @@ def _tables(file: Path, site: dict[str, Kind]) -> Iterator[pa.Table]:
         yield table.set_column(at, "numeric_value", number)
 
 
-def read(path: Path, options: EventTableOptions) -> Iterator[Site | BySite]:
+def read(path: Path, options: EventTableOptions) -> Iterator[Site | SitesInOneStream]:
     """Yield the sites of an event table."""
     stream = stream_events(path, options.site_column, options.now_us)
     labels = {file.stem: read_columns(file, _LABEL_COLUMNS) for file in options.labels}
     splits = None if options.splits is None else read_columns(options.splits, _SPLIT_COLUMNS)
     if options.site_column:
-        yield BySite(stream, options.site_column, labels, splits)
+        yield SitesInOneStream(stream, options.site_column, labels, splits)
     else:
         yield Site(name=None, stream=stream, labels=labels, splits=splits)
 

@@ -47,13 +47,19 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     Reference,
     Resource,
 )
-from healthfm_client.ingest.process_pool import SideBySide
+from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import linked, site_key
 from healthfm_client.ingest.tables.local_time import clock_us, known_zone
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64, UInt8
-from healthfm_core.data.store.event_stream import Aside, EventStream, Found, Part, Texts
+from healthfm_core.data.store.event_stream import (
+    CodeTexts,
+    EventStream,
+    RejectedRows,
+    SourcePart,
+    StreamItem,
+)
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
@@ -62,7 +68,7 @@ _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
 _SEX: Final = {"male": "M", "female": "F"}
 _DAY_US: Final = 86_400 * 1_000_000
-Pieces: TypeAlias = SideBySide[Piece, tuple[int, list[Found]]]
+Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 
 
 class FhirOptions(ReaderOptions):
@@ -81,7 +87,7 @@ class FhirOptions(ReaderOptions):
 
 
 @dataclass
-class Rows:
+class FhirEvents:
     """Events as they are found, and what was set aside, column by column.
 
     `place` is that of the line or entry they are of, in its file or piece; those of `plain` come in
@@ -120,16 +126,16 @@ class Rows:
         for code, text in texts.items():
             self.texts.setdefault(code, text)
 
-    def tables(self, options: FhirOptions, where: str) -> Iterator[Found]:
+    def tables(self, options: FhirOptions, where: str) -> Iterator[StreamItem]:
         """Yield what there is."""
-        yield Texts(self.texts)
+        yield CodeTexts(self.texts)
         for reason, found in sorted(self.aside.items()):
             places = {
                 "file": [where] * len(found),
                 "number": pa.array([number for number, _ in found], pa.int64()),
                 "resource": pa.array([kind for _, kind in found], pa.string()),
             }
-            yield Aside(reason, pa.table(places))
+            yield RejectedRows(reason, pa.table(places))
         parts = [self._events()] if self.subject else []
         if self.plain is not None:
             parts.append(_plain_events(self.plain, self.before))
@@ -177,7 +183,7 @@ def read(path: Path, options: FhirOptions) -> Iterator[Site]:
     drugs = _medications(files)
     pieces = [piece for file in files for piece in pieces_of(file)]
     work = partial(_parsed, options=options, drugs=drugs)
-    with SideBySide(work, pieces, options.workers) as done:
+    with OrderedPool(work, pieces, options.workers) as done:
         parts = tuple(_parts(files, pieces, done, options, drugs))
         yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
 
@@ -188,7 +194,7 @@ def _parts(
     done: Pieces,
     options: FhirOptions,
     drugs: dict[str, Concept],
-) -> Iterator[Part]:
+) -> Iterator[SourcePart]:
     at = 0
     for file in files:
         own = range(at, at + sum(piece.file == file for piece in pieces[at:]))
@@ -197,7 +203,7 @@ def _parts(
         if not own:
             tables = partial(_compressed, file, options, drugs)
         rows = max(1, file.stat().st_size // _EVENT_BYTES)
-        yield Part(f"{file.parent.name}/{file.name}", rows, tables)
+        yield SourcePart(f"{file.parent.name}/{file.name}", rows, tables)
 
 
 def _medications(files: Iterable[Path]) -> dict[str, Concept]:
@@ -213,9 +219,9 @@ def _medications(files: Iterable[Path]) -> dict[str, Concept]:
 
 def _parsed(
     piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
-) -> tuple[int, list[Found]]:
+) -> tuple[int, list[StreamItem]]:
     """Return how many lines or entries a piece has, and what is in them."""
-    found: list[Found] = []
+    found: list[StreamItem] = []
     places = 0
     for rows in _rows(piece, options.time_zone, drugs):
         found += rows.tables(options, piece.file.name)
@@ -223,7 +229,7 @@ def _parsed(
     return places, found
 
 
-def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[Rows]:
+def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
     """Yield what is in a piece, so many rows at a time; places are counted from 1."""
     if is_lines(piece.file):
         before = 0
@@ -236,22 +242,22 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
                 before = rows.place
                 yield rows
         return
-    rows = Rows(place=-1)
+    rows = FhirEvents(place=-1)
     for one in entries(piece.file, drugs := dict(drugs)):
         rows.place += 1
         _read(one, rows, zone, drugs)
         if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
             yield rows
-            rows = Rows(place=rows.place)
+            rows = FhirEvents(place=rows.place)
     yield rows
 
 
 def _of_lines(
     block: UInt8, ends: Int64, before: int, zone: str | None, drugs: dict[str, Concept]
-) -> Rows:
+) -> FhirEvents:
     """Return what is in a block of lines, of which there are so many before."""
     plain = plain_observations(block, ends, zone)
-    rows = Rows(plain=plain, before=before + 1)
+    rows = FhirEvents(plain=plain, before=before + 1)
     others = np.ones(len(ends), np.bool_)
     said = deque(plain.said if plain is not None else ())
     if plain is not None:
@@ -268,7 +274,9 @@ def _of_lines(
     return rows
 
 
-def _read(one: Resource | None, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> None:
+def _read(
+    one: Resource | None, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
+) -> None:
     """Add what a line or entry says."""
     if one is None:
         rows.put_aside("not_fhir", "unknown")
@@ -276,21 +284,25 @@ def _read(one: Resource | None, rows: Rows, zone: str | None, drugs: dict[str, C
         rows.put_aside(reason, one.resourceType)
 
 
-def _part(pieces: Pieces, own: range) -> Iterator[Found]:
+def _part(pieces: Pieces, own: range) -> Iterator[StreamItem]:
     """Yield what is in the pieces of a file, places counted from its beginning."""
     before = 0
     for count, found in pieces.results(own):
         for one in found:
-            yield _behind(one, before) if isinstance(one, Aside) and before else one
+            yield _behind(one, before) if isinstance(one, RejectedRows) and before else one
         before += count
 
 
-def _behind(aside: Aside, before: int) -> Aside:
+def _behind(aside: RejectedRows, before: int) -> RejectedRows:
     at = aside.rows.column_names.index("number")
-    return Aside(aside.reason, aside.rows.set_column(at, "number", pc.add(aside.rows[at], before)))
+    return RejectedRows(
+        aside.reason, aside.rows.set_column(at, "number", pc.add(aside.rows[at], before))
+    )
 
 
-def _compressed(file: Path, options: FhirOptions, drugs: dict[str, Concept]) -> Iterator[Found]:
+def _compressed(
+    file: Path, options: FhirOptions, drugs: dict[str, Concept]
+) -> Iterator[StreamItem]:
     """Yield what is in compressed lines, which are read from their beginning, as they come."""
     for rows in _rows(Piece(file), options.time_zone, drugs):
         yield from rows.tables(options, file.name)
@@ -301,7 +313,7 @@ def _subject(one: Resource) -> str:
     return id_of(reference.reference) if reference is not None else ""
 
 
-def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concept]) -> str:
+def _events(one: Resource, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]) -> str:
     """Add a resource's events; return why there is none, or ''."""
     make = _MAKERS.get(one.resourceType)
     if make is None:
@@ -318,7 +330,7 @@ def _events(one: Resource, rows: Rows, zone: str | None, drugs: dict[str, Concep
 
 
 def _patient(
-    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+    one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
     born, died = clock_us(one.birthDate, zone), clock_us(one.deceasedDateTime, zone)
     if born is not None:
@@ -331,7 +343,7 @@ def _patient(
 
 
 def _encounter(
-    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+    one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
     period = one.period or Period()
     start, end = clock_us(period.start, zone), clock_us(period.end, zone)
@@ -349,7 +361,7 @@ def _encounter(
 
 
 def _coded_event(
-    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+    one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
     time = _when(one, zone)
     concept = one.code or one.vaccineCode or _drug(one, drugs)
@@ -362,7 +374,7 @@ def _coded_event(
 
 
 def _observation(
-    one: Resource, subject: str, rows: Rows, zone: str | None, drugs: dict[str, Concept]
+    one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
     time = _when(one, zone)
     code = code_of(one.code)
@@ -425,7 +437,7 @@ def _described(names: Iterable[str]) -> pa.Table:
     return pa.table([*columns, pa.array(parents, pa.list_(pa.string()))], schema=CODES)
 
 
-_Maker = Callable[[Resource, str, Rows, str | None, dict[str, Concept]], str]
+_Maker = Callable[[Resource, str, FhirEvents, str | None, dict[str, Concept]], str]
 _MAKERS: Final[dict[str, _Maker]] = {
     "Patient": _patient,
     "Encounter": _encounter,

@@ -20,7 +20,12 @@ import pyarrow.compute as pc
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.subject_linking import linked
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, check_gzip, is_table
+from healthfm_client.ingest.tables.duckdb_reader import (
+    DuckDBReader,
+    TableFile,
+    check_gzip,
+    is_table,
+)
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, daily, possible
 from healthfm_core.arrays import Int64
@@ -200,7 +205,7 @@ def _readings(file: TableFile, kind: Minutes | Wide | str) -> pa.Table:
     person = f"TRY_CAST({file.column(kind.person)} AS VARCHAR) AS person"
     value = f"TRY_CAST({file.column(kind.value)} AS DOUBLE) AS value"
     time = f"{_stamp(file.column(kind.time))} AS time"
-    return Door().table(f"SELECT {person}, {time}, {value} FROM {file.source()}", file.path)
+    return DuckDBReader().table(f"SELECT {person}, {time}, {value} FROM {file.source()}", file.path)
 
 
 def _wide(file: TableFile, kind: Wide) -> pa.Table:
@@ -219,7 +224,7 @@ def _wide(file: TableFile, kind: Wide) -> pa.Table:
         clock = f"try_strptime({file.column('activityhour')}, '%I:%M:%S %p')"
         hour = f"{_stamp(file.column('date'))} + ({clock} - TIMESTAMP '1900-01-01')"
     person = f"TRY_CAST({file.column('id')} AS VARCHAR)"
-    rows = Door().table(
+    rows = DuckDBReader().table(
         f"SELECT {person} AS person, {hour} AS time, [{minutes}] AS value FROM {file.source()}",
         file.path,
     )
@@ -276,7 +281,7 @@ def _sleep(file: TableFile) -> pa.Table:
         f"least(TRY_CAST({length} AS DOUBLE), 1440) AS minutes FROM {file.source()}), "
         "unnest(range(greatest(coalesce(CAST(ceil(minutes) AS BIGINT), 0), 0))) AS t(n)"
     )
-    return Door().table(sql, file.path)
+    return DuckDBReader().table(sql, file.path)
 
 
 def _days(file: TableFile, kind: Days, options: ReaderOptions) -> Iterator[pa.Table]:
@@ -286,7 +291,7 @@ def _days(file: TableFile, kind: Days, options: ReaderOptions) -> Iterator[pa.Ta
     )
     person = f"TRY_CAST({file.column(kind.person)} AS VARCHAR) AS person"
     day = f"date_trunc('day', {_stamp(file.column(kind.day))}) AS day"
-    rows = Door().table(f"SELECT {person}, {day}, {chosen} FROM {file.source()}", file.path)
+    rows = DuckDBReader().table(f"SELECT {person}, {day}, {chosen} FROM {file.source()}", file.path)
     rows = rows.filter(pc.and_(rows["person"].is_valid(), rows["day"].is_valid()))
     if not rows.num_rows:
         return

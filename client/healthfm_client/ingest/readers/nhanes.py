@@ -20,7 +20,7 @@ from healthfm_client.ingest.codes.distinct_codes import as_float32
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.tables.parquet_columns import (
-    Kind,
+    ColumnKind,
     has_columns,
     read_columns,
     refuse_nulls,
@@ -72,22 +72,26 @@ NUMBERS: Final = {
 """kg/m², mmHg, mg/dL, mg/dL."""
 
 _SUBJECTS: Final = {
-    "subject_id": Kind.INTEGER,
-    "SDDSRVYR": Kind.INTEGER,
-    "site_psu": Kind.INTEGER,
-    "RIDAGEEX": Kind.NUMBER,
-    "RIDAGEMN": Kind.NUMBER,
-    "RIDAGEYR": Kind.NUMBER,
-    "eligstat_2015": Kind.INTEGER,
-    "mortstat_2015": Kind.NUMBER,
-    "permth_exm_2015": Kind.NUMBER,
-    "in_smirnova": Kind.FLAG,
-    "smirnova_yr5_mort": Kind.NUMBER,
-    **dict.fromkeys((STATIC | CATEGORIES).values(), Kind.TEXT),
-    **dict.fromkeys(NUMBERS.values(), Kind.NUMBER),
-    **{f"smirnova_{name}": Kind.NUMBER for name in SUMMARIES},
+    "subject_id": ColumnKind.INTEGER,
+    "SDDSRVYR": ColumnKind.INTEGER,
+    "site_psu": ColumnKind.INTEGER,
+    "RIDAGEEX": ColumnKind.NUMBER,
+    "RIDAGEMN": ColumnKind.NUMBER,
+    "RIDAGEYR": ColumnKind.NUMBER,
+    "eligstat_2015": ColumnKind.INTEGER,
+    "mortstat_2015": ColumnKind.NUMBER,
+    "permth_exm_2015": ColumnKind.NUMBER,
+    "in_smirnova": ColumnKind.FLAG,
+    "smirnova_yr5_mort": ColumnKind.NUMBER,
+    **dict.fromkeys((STATIC | CATEGORIES).values(), ColumnKind.TEXT),
+    **dict.fromkeys(NUMBERS.values(), ColumnKind.NUMBER),
+    **{f"smirnova_{name}": ColumnKind.NUMBER for name in SUMMARIES},
 }
-_WEAR: Final = {"subject_id": Kind.INTEGER, "day_index": Kind.INTEGER, "wear": Kind.SERIES}
+_WEAR: Final = {
+    "subject_id": ColumnKind.INTEGER,
+    "day_index": ColumnKind.INTEGER,
+    "wear": ColumnKind.SERIES,
+}
 
 
 class NhanesOptions(ReaderOptions):

@@ -21,7 +21,12 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.nhanes import DAYS_WORN, EXAM_US
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, check_gzip, is_table
+from healthfm_client.ingest.tables.duckdb_reader import (
+    DuckDBReader,
+    TableFile,
+    check_gzip,
+    is_table,
+)
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTES
 from healthfm_core.arrays import Float32, Float64, Int64
@@ -116,7 +121,7 @@ def _reliable(file: TableFile, weeks: Weeks) -> Iterator[pa.Table]:
         f"CAST(TRY_CAST({file.column('paxn')} AS DOUBLE) AS BIGINT) AS n, {counts} AS counts, "
         f"{good} AS good FROM {file.source()}"
     )
-    for rows in Door().batches(sql, file.path):
+    for rows in DuckDBReader().batches(sql, file.path):
         usable = pc.and_(rows["good"], pc.is_valid(rows["who"]))
         odd = rows.filter(pc.invert(usable))
         if odd.num_rows:

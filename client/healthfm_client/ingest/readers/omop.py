@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import combine, converted, joined
-from healthfm_client.ingest.codes.molar_units import lab_of
+from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.duckdb_reader import (
-    Door,
+    DuckDBReader,
     TableFile,
     check_gzip,
     files_of,
@@ -32,12 +32,12 @@ from healthfm_client.ingest.tables.duckdb_reader import (
 )
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.event_stream import Aside, EventStream, Part
+from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
 
 STATIC: Final = ("gender", "race", "ethnicity")
 _GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
 Named = tuple[str | None, float, float]
-Tables = Iterator[pa.Table | Aside]
+Tables = Iterator[pa.Table | RejectedRows]
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ def _people(folder: Path, encoding: str) -> Int64:
         file = TableFile(path, encoding)
         want_columns(file, ["person_id", "year_of_birth"])
         check_gzip(path)
-        rows = Door().table(f"SELECT {_integer(file, 'person_id')} AS p FROM {file.source()}", path)
+        rows = DuckDBReader().table(
+            f"SELECT {_integer(file, 'person_id')} AS p FROM {file.source()}", path
+        )
         found.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
     return np.unique(np.concatenate(found))
 
 
-def _parts(cdm: Cdm) -> Iterator[Part]:
+def _parts(cdm: Cdm) -> Iterator[SourcePart]:
     for file in cdm.files("person"):
         yield _part(file, partial(_births, cdm, file))
     for file in cdm.files("death"):
@@ -133,8 +135,8 @@ def _parts(cdm: Cdm) -> Iterator[Part]:
             yield _part(file, partial(_clinical, cdm, table, file))
 
 
-def _part(file: TableFile, tables: Callable[[], Tables]) -> Part:
-    return Part(f"{file.path.parent.name}/{file.path.name}", file.rows, tables)
+def _part(file: TableFile, tables: Callable[[], Tables]) -> SourcePart:
+    return SourcePart(f"{file.path.parent.name}/{file.path.name}", file.rows, tables)
 
 
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
@@ -154,7 +156,7 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
             "answer": _integer(file, "value_as_concept_id"),
         }
     for rows in _rows(cdm, file, columns):
-        if isinstance(rows, Aside):
+        if isinstance(rows, RejectedRows):
             yield rows
             continue
         keys = [rows[name] for name in ("concept", "source")]
@@ -182,7 +184,7 @@ def _name(
         said = concepts.code(answer).replace("//", ":") if answer else ""
         return joined(code, said), 1.0, 0.0
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
-    test, its = lab_of(code, known[2] if known[0] == "UCUM" else unit_text)
+    test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
     return joined(test, its.name), its.factor, its.offset
 
 
@@ -195,14 +197,14 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
         "concept": _integer(file, "visit_concept_id"),
     }
     for rows in _rows(cdm, file, columns):
-        if isinstance(rows, Aside):
+        if isinstance(rows, RejectedRows):
             yield rows
             continue
         began, ended = (rows[name].cast(pa.int64()) for name in ("time", "end"))
         days = pc.divide(pc.cast(pc.subtract(ended, began), pa.float64(), safe=False), 86_400e6)
         backwards = pc.fill_null(pc.less(days, -1.0), False)
         if pc.any(backwards).as_py():
-            yield Aside("ends_before_it_starts", _readable(rows.filter(backwards)))
+            yield RejectedRows("ends_before_it_starts", _readable(rows.filter(backwards)))
         days = pc.if_else(backwards, None, pc.max_element_wise(days, 0.0, skip_nulls=False))
         name = partial(_visit_name, cdm.concepts)
         yield _events(rows, [rows["concept"]], partial(name, ""), days)
@@ -228,7 +230,7 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
         **{f"{n}_text": f"TRY_CAST({file.column(f'{n}_source_value')} AS VARCHAR)" for n in STATIC},
     }
     for rows in _rows(cdm, file, columns):
-        if isinstance(rows, Aside):
+        if isinstance(rows, RejectedRows):
             yield rows
             continue
         yield _events(rows, [rows["subject_id"].is_valid()], _birth_name, None)
@@ -252,7 +254,7 @@ def _static_name(concepts: Concepts, about: str, concept: int | None, text: str 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:
     columns = {"subject_id": _integer(file, "person_id"), "time": _time(file, "death")}
     for rows in _rows(cdm, file, columns):
-        if isinstance(rows, Aside):
+        if isinstance(rows, RejectedRows):
             yield rows
         else:
             yield _events(rows, [rows["subject_id"].is_valid()], _death_name, None)
@@ -265,9 +267,9 @@ def _death_name(_: bool) -> Named:
 def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
     """Yield a file's rows that have a person of PERSON and a date; the others aside."""
     check_gzip(file.path)
-    door = Door()
+    reader = DuckDBReader()
     chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
-    for rows in door.batches(f"SELECT {chosen} FROM {file.source()}", file.path):
+    for rows in reader.batches(f"SELECT {chosen} FROM {file.source()}", file.path):
         subject = rows["subject_id"]
         known = pc.is_in(subject, pa.array(cdm.people))
         dated = rows["time"].is_valid()
@@ -276,12 +278,12 @@ def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
             ("no_date", pc.and_(known, pc.invert(dated))),
         ):
             if pc.any(wrong).as_py():
-                yield Aside(reason, _readable(rows.filter(wrong)))
+                yield RejectedRows(reason, _readable(rows.filter(wrong)))
         good = pc.and_(known, dated)
         yield rows if pc.all(good).as_py() else rows.filter(good)
-    lines = door.malformed()
+    lines = reader.malformed()
     if lines.num_rows:
-        yield Aside("malformed_line", lines)
+        yield RejectedRows("malformed_line", lines)
 
 
 def _readable(rows: pa.Table) -> pa.Table:

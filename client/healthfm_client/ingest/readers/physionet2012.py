@@ -14,7 +14,7 @@ import numpy as np
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.readers.event_table import event_site, read_events
 from healthfm_client.ingest.tables.parquet_columns import (
-    Kind,
+    ColumnKind,
     by_group,
     folder_name,
     has_columns,
@@ -50,10 +50,10 @@ LIMITS: Final = {
 """What no adult survives, or no unit of the variable can be (a pH of 735, a weight of 0 kg)."""
 
 _STAYS: Final = {
-    "subject_id": Kind.INTEGER,
-    "set": Kind.TEXT,
-    "icu_type": Kind.TEXT,
-    "hospital_death": Kind.FLAG,
+    "subject_id": ColumnKind.INTEGER,
+    "set": ColumnKind.TEXT,
+    "icu_type": ColumnKind.TEXT,
+    "hospital_death": ColumnKind.FLAG,
 }
 
 

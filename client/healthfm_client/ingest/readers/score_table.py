@@ -23,7 +23,7 @@ from healthfm_client.ingest.reader_interface import Reader, Site
 from healthfm_client.ingest.readers.pgsc_calc import ScoreOptions, scored
 from healthfm_client.ingest.readers.sscore import score_columns
 from healthfm_client.ingest.tables.duckdb_reader import (
-    Door,
+    DuckDBReader,
     TableFile,
     check_gzip,
     is_table,
@@ -86,7 +86,7 @@ def _wide(file: TableFile, site_column: str) -> pa.Table:
         )
     numbers = [*scores, *_of(_COMPONENT, file)]
     columns += [f"TRY_CAST({file.column(name)} AS DOUBLE) AS {name}" for name in numbers]
-    return Door().table(f"SELECT {', '.join(columns)} FROM {file.source()}", file.path)
+    return DuckDBReader().table(f"SELECT {', '.join(columns)} FROM {file.source()}", file.path)
 
 
 def _of(pattern: re.Pattern[str], file: TableFile) -> list[str]:

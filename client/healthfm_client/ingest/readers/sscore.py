@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.reader_interface import Reader, Site
 from healthfm_client.ingest.readers.pgsc_calc import ScoreOptions, scored
-from healthfm_client.ingest.tables.duckdb_reader import Door, TableFile, is_table, stem_of
+from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader, TableFile, is_table, stem_of
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty, refuse_nulls
 from healthfm_core.errors import IngestError
 
@@ -45,7 +45,7 @@ def _long(file: TableFile) -> pa.Table:
     for name, column in chosen.items():
         iid = f"TRY_CAST({file.column(person)} AS VARCHAR) AS IID"
         total = f"TRY_CAST({file.column(column)} AS DOUBLE) AS SUM"
-        rows = Door().table(f"SELECT {iid}, {total} FROM {file.source()}", file.path)
+        rows = DuckDBReader().table(f"SELECT {iid}, {total} FROM {file.source()}", file.path)
         _refuse_texts(rows, column, file.path)
         parts.append(rows.add_column(1, "PGS", pa.array([name] * rows.num_rows, pa.string())))
     return pa.concat_tables([_empty(), *parts])

@@ -22,7 +22,7 @@ from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.ingest.tables.axivity import minutes_of
 from healthfm_client.ingest.tables.duckdb_reader import (
-    Door,
+    DuckDBReader,
     TableFile,
     check_gzip,
     is_table,
@@ -124,7 +124,9 @@ def _readings(file: Path) -> Readings:
     imputed = f"coalesce(TRY_CAST({table.column('imputed')} AS DOUBLE), 0) > 0"
     value = f"CASE WHEN NOT ({imputed}) THEN TRY_CAST({table.column(column)} AS DOUBLE) END"
     time = f"TRY_CAST(substr(CAST({table.column('time')} AS VARCHAR), 1, 19) AS TIMESTAMP)"
-    rows = Door().table(f"SELECT {time} AS time, {value} AS value FROM {table.source()}", file)
+    rows = DuckDBReader().table(
+        f"SELECT {time} AS time, {value} AS value FROM {table.source()}", file
+    )
     mg = np.asarray(rows["value"].fill_null(np.nan).to_numpy(), np.float64)
     time_us = _stated(file, column, len(mg))
     if time_us is None:

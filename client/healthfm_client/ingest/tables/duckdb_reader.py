@@ -230,7 +230,7 @@ def _database(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     return database
 
 
-class Door:
+class DuckDBReader:
     """A connection of its own to a DuckDB that reads files and nothing else.
 
     Args:

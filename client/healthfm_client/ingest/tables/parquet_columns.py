@@ -21,7 +21,7 @@ from healthfm_core.data.store.store_files import UNREADABLE
 from healthfm_core.errors import IngestError
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """What a raw column may be, and what it becomes."""
 
     INTEGER = "an integer"
@@ -35,21 +35,21 @@ class Kind(Enum):
 ROWS_AT_ONCE: Final = 1 << 19
 BYTES_AT_ONCE: Final = 64 * 1024**2
 READ_BYTES: Final = 1 << 20
-_FITS: Mapping[Kind, Callable[[pa.DataType], bool]] = {
-    Kind.INTEGER: pa.types.is_integer,
-    Kind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
-    Kind.TEXT: is_text,
-    Kind.TIME: lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
-    Kind.FLAG: lambda kind: pa.types.is_boolean(kind) or pa.types.is_integer(kind),
-    Kind.SERIES: lambda kind: any(
+_FITS: Mapping[ColumnKind, Callable[[pa.DataType], bool]] = {
+    ColumnKind.INTEGER: pa.types.is_integer,
+    ColumnKind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    ColumnKind.TEXT: is_text,
+    ColumnKind.TIME: lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+    ColumnKind.FLAG: lambda kind: pa.types.is_boolean(kind) or pa.types.is_integer(kind),
+    ColumnKind.SERIES: lambda kind: any(
         is_list_of(kind, item) for item in (pa.float32(), pa.float64(), pa.uint8(), pa.int16())
     ),
 }
-_BECOMES: Mapping[Kind, pa.DataType] = {
-    Kind.INTEGER: pa.int64(),
-    Kind.NUMBER: pa.float64(),
-    Kind.TIME: pa.timestamp("us"),
-    Kind.FLAG: pa.bool_(),
+_BECOMES: Mapping[ColumnKind, pa.DataType] = {
+    ColumnKind.INTEGER: pa.int64(),
+    ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.TIME: pa.timestamp("us"),
+    ColumnKind.FLAG: pa.bool_(),
 }
 
 
@@ -68,8 +68,8 @@ def has_columns(file: Path, names: Iterable[str]) -> bool:
 
 
 def check_columns(
-    file: Path, wanted: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
-) -> dict[str, Kind]:
+    file: Path, wanted: Mapping[str, ColumnKind], optional: Mapping[str, ColumnKind] | None = None
+) -> dict[str, ColumnKind]:
     """Return column → kind for those that a Parquet file has, all of `wanted` among them.
 
     Raises:
@@ -95,7 +95,7 @@ def check_columns(
 
 
 def read_columns(
-    file: Path, wanted: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None
+    file: Path, wanted: Mapping[str, ColumnKind], optional: Mapping[str, ColumnKind] | None = None
 ) -> pa.Table:
     """Return columns of a Parquet file, cast to what their kind becomes (texts as they are).
 
@@ -117,8 +117,8 @@ def read_columns(
 
 def read_batches(
     file: Path,
-    wanted: Mapping[str, Kind],
-    optional: Mapping[str, Kind] | None = None,
+    wanted: Mapping[str, ColumnKind],
+    optional: Mapping[str, ColumnKind] | None = None,
     *,
     coded: tuple[str, ...] = (),
 ) -> Iterator[pa.Table]:
@@ -181,7 +181,7 @@ def _cut_off(file: Path) -> IngestError:
     )
 
 
-def _cast(table: pa.Table, kinds: Mapping[str, Kind], where: str) -> pa.Table:
+def _cast(table: pa.Table, kinds: Mapping[str, ColumnKind], where: str) -> pa.Table:
     """Return the columns in the types their kinds become; fractions of a µs are cut off.
 
     Texts stay as they are, but for views, of which Arrow neither filters nor takes rows.

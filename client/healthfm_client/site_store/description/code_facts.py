@@ -8,7 +8,7 @@ import numpy as np
 
 from healthfm_client.ingest.codes.distinct_codes import SEPARATOR
 from healthfm_client.ingest.codes.omop_vocabulary import bare
-from healthfm_client.site_store.description.event_arrays import Rows
+from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import counted
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.site_store import modality_of
@@ -18,7 +18,7 @@ LISTED: Final = 25
 """Codes of a table."""
 
 
-def code_facts(rows: Rows, k: int) -> dict[str, Any]:
+def code_facts(rows: EventArrays, k: int) -> dict[str, Any]:
     """Return how many codes there are, how many k people carry, and the most common."""
     enough = rows.carried >= k
     events = rows.events_per_code
@@ -31,7 +31,7 @@ def code_facts(rows: Rows, k: int) -> dict[str, Any]:
     }
 
 
-def vocabularies(rows: Rows, k: int) -> dict[str, Any]:
+def vocabularies(rows: EventArrays, k: int) -> dict[str, Any]:
     """Return by what a code begins with: codes, events, people, and shares of events.
 
     The shares are of events whose code has a description, and of those whose code has one above
@@ -60,7 +60,7 @@ def vocabularies(rows: Rows, k: int) -> dict[str, Any]:
     return found
 
 
-def unnumbered(rows: Rows, k: int) -> dict[str, Any]:
+def unnumbered(rows: EventArrays, k: int) -> dict[str, Any]:
     """Return of each measurement k people have: events, people, and the share without a number.
 
     A measurement is a code without its unit or answer, some of whose events have a number; by
@@ -84,7 +84,7 @@ def unnumbered(rows: Rows, k: int) -> dict[str, Any]:
     }
 
 
-def clashes(rows: Rows, k: int) -> dict[str, dict[str, int | None]]:
+def clashes(rows: EventArrays, k: int) -> dict[str, dict[str, int | None]]:
     """Return measurements whose numbers stand in several units: unit → people.
 
     Units of one kind were brought to one when they were read; what is left cannot be, such as a
@@ -101,7 +101,7 @@ def clashes(rows: Rows, k: int) -> dict[str, dict[str, int | None]]:
     return dict(sorted(several.items(), key=lambda item: -sum(n or 0 for n in item[1].values())))
 
 
-def _families(rows: Rows) -> tuple[list[str], Int64]:
+def _families(rows: EventArrays) -> tuple[list[str], Int64]:
     """Return (codes without unit or answer, [C] which of them a code is of, -1 for none).
 
     What has an end is a visit, not a measurement.
@@ -114,11 +114,11 @@ def _families(rows: Rows) -> tuple[list[str], Int64]:
     return names, np.array([place.get(name, -1) for name in base], np.int64)
 
 
-def _of_rows(of_code: Int64, rows: Rows) -> Int64:
+def _of_rows(of_code: Int64, rows: EventArrays) -> Int64:
     return of_code[rows.code] if len(of_code) else np.zeros(0, np.int64)
 
 
-def _is_described(name: str, rows: Rows) -> bool:
+def _is_described(name: str, rows: EventArrays) -> bool:
     return name in rows.described or bare(name) in rows.described
 
 

@@ -10,7 +10,7 @@ import jinja2
 
 from healthfm_client.site.private_file import write_private
 
-_TEMPLATES: Final = ("healthfm_client.site_store.description", "healthfm_core.evaluation")
+_TEMPLATES: Final = ("healthfm_client.site_store.description", "healthfm_core.evaluation.report")
 """The page's own, and the report's style, so that both look alike."""
 WITHHELD: Final = "withheld"
 

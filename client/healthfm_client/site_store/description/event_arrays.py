@@ -16,7 +16,7 @@ from healthfm_core.data.store.store_files import CODES_FILE, read_parquet
 
 
 @dataclass(frozen=True)
-class Rows:
+class EventArrays:
     """Events, and who they are of.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rows:
     parents: frozenset[str]
 
     @classmethod
-    def of(cls, store: SiteStore) -> Rows:
+    def of(cls, store: SiteStore) -> EventArrays:
         """Read a store."""
         events = store.events()
         code, names = coded(events["code"])

@@ -13,7 +13,7 @@ from healthfm_client.site_store.description.code_facts import (
     unnumbered,
     vocabularies,
 )
-from healthfm_client.site_store.description.event_arrays import Rows
+from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.people_facts import (
     combinations,
     history,
@@ -35,7 +35,7 @@ def describe(store: SiteStore, k: int, panel: tuple[str, ...] | None = None) -> 
         k: The site's threshold, in people (or rows set aside).
         panel: The study's polygenic scores, to hold the store's against.
     """
-    rows = Rows.of(store)
+    rows = EventArrays.of(store)
     splits = together([len(store.subjects(name)) for name in SPLIT_NAMES], k)
     return {
         "name": store.name,

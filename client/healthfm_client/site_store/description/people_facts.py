@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from meds import birth_code
 
-from healthfm_client.site_store.description.event_arrays import Rows
+from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import apart, counted, quartiles
 from healthfm_core.arrays import Bool
 from healthfm_core.data.store.events import STATIC_TIME, ids
@@ -17,7 +17,7 @@ from healthfm_core.data.store.wearables import hours_worn
 YEAR_US = 365.25 * 86_400e6
 
 
-def modalities(store: SiteStore, rows: Rows, k: int) -> dict[str, Any]:
+def modalities(store: SiteStore, rows: EventArrays, k: int) -> dict[str, Any]:
     """Return people and rows of each modality that has any, wearables by device."""
     result: dict[str, Any] = {}
     for kind in ("ehr", "genomics"):
@@ -39,7 +39,7 @@ def modalities(store: SiteStore, rows: Rows, k: int) -> dict[str, Any]:
     return result
 
 
-def combinations(store: SiteStore, rows: Rows, k: int) -> dict[str, int | None]:
+def combinations(store: SiteStore, rows: EventArrays, k: int) -> dict[str, int | None]:
     """Return the people who have each combination of modalities, ``ehr + wearable``."""
     has: dict[str, Bool] = {}
     for kind in ("ehr", "wearable", "genomics"):
@@ -57,11 +57,11 @@ def combinations(store: SiteStore, rows: Rows, k: int) -> dict[str, int | None]:
     return dict(zip([one or "none of them" for one in said], shown, strict=True))
 
 
-def _dated(rows: Rows) -> Bool:
+def _dated(rows: EventArrays) -> Bool:
     return rows.named([name != birth_code for name in rows.names]) & (rows.time_us != STATIC_TIME)
 
 
-def years(rows: Rows, k: int) -> dict[str, Any]:
+def years(rows: EventArrays, k: int) -> dict[str, Any]:
     """Return first and last year in which k people or more have an event, and each such year."""
     dated = _dated(rows)
     year = rows.time_us[dated].astype("datetime64[us]").astype("datetime64[Y]").astype(np.int64)
@@ -80,7 +80,7 @@ def years(rows: Rows, k: int) -> dict[str, Any]:
     }
 
 
-def history(rows: Rows, k: int) -> dict[str, Any]:
+def history(rows: EventArrays, k: int) -> dict[str, Any]:
     """Return quartiles over people of their record's length and events, and who has no birth."""
     dated = _dated(rows)
     subject, time = rows.subject[dated], rows.time_us[dated]

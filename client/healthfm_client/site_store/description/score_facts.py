@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from healthfm_client.site_store.description.event_arrays import Rows
+from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import counted
 from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.errors import ConfigError
 
 
-def score_facts(rows: Rows, panel: tuple[str, ...] | None, k: int) -> dict[str, Any]:
+def score_facts(rows: EventArrays, panel: tuple[str, ...] | None, k: int) -> dict[str, Any]:
     """Return how many scores there are, of whom, and which of the panel lack.
 
     Args:
@@ -40,7 +40,7 @@ def score_facts(rows: Rows, panel: tuple[str, ...] | None, k: int) -> dict[str, 
     }
 
 
-def _complete(rows: Rows, names: tuple[str, ...], k: int) -> dict[str, int | None]:
+def _complete(rows: EventArrays, names: tuple[str, ...], k: int) -> dict[str, int | None]:
     wanted = {PRS_PREFIX + name for name in names}
     its = rows.named([name in wanted for name in rows.names])
     pairs = np.unique(np.stack([rows.subject[its], rows.code[its]]), axis=1)

@@ -1,0 +1,96 @@
+"""A program's commands: each is a module, and where it stands is what a person types.
+
+``commands/status.py`` is the command ``status`` and ``commands/site/sign.py`` is ``site sign``. The
+module's `COMMAND` holds its help, its arguments and what it runs; nothing else has to know of it.
+Only what the first word names is imported: some commands need PyTorch, the others need not wait.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import FrameType, ModuleType
+from typing import Final
+
+from healthfm_core.console import exit_code
+
+TERMINATED: Final = 143
+"""Exit code after SIGTERM."""
+
+
+def no_arguments(parser: ArgumentParser) -> None:
+    """Add no arguments."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a module of a program's ``commands`` offers, as its `COMMAND`.
+
+    Attributes:
+        help: One line for ``--help``.
+        run: Does the work and returns the exit code; raises `HealthFMError` for what a person can
+            put right.
+        arguments: Adds its arguments to its own parser.
+    """
+
+    help: str
+    run: Callable[[Namespace], int]
+    arguments: Callable[[ArgumentParser], None] = no_arguments
+
+
+def main(
+    commands: ModuleType, *, program: str, description: str, argv: Sequence[str] | None = None
+) -> int:
+    """Run one command and return the exit code; a termination leaves nothing half-written.
+
+    Args:
+        commands: The package of the program's commands.
+        program: The program's name, for its help.
+        description: What it is for, in one line.
+        argv: The words after the program's name; None takes this process's own.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = ArgumentParser(prog=program, description=description)
+    add_commands(parser, commands, words[0] if words else "")
+    arguments = parser.parse_args(words)
+    command: Command = arguments.command
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return exit_code(lambda: command.run(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str = "") -> None:
+    """Add the command that `first_word` names to `parser`, or all where it names none.
+
+    Args:
+        parser: The program's, or that of a group of commands.
+        commands: A package; a package inside it is a group of commands.
+        first_word: What was typed first.
+    """
+    modules = {m.name.replace("_", "-"): m for m in pkgutil.iter_modules(commands.__path__)}
+    chosen = parser.add_subparsers(metavar="COMMAND", required=True)
+    for word in [first_word] if first_word in modules else modules:
+        module = import_module(f"{commands.__name__}.{modules[word].name}")
+        if modules[word].ispkg:
+            add_commands(chosen.add_parser(word, help=f"see: {parser.prog} {word} --help"), module)
+        elif isinstance(command := vars(module).get("COMMAND"), Command):
+            its = chosen.add_parser(word, help=command.help, description=command.help)
+            command.arguments(its)
+            its.set_defaults(command=command)
+
+
+def say(text: str) -> None:
+    """Write a line to stdout: a command's answer, as against what went wrong."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,146 @@
+"""Names that changed from one release to the next: one table for keys, values and parameters.
+
+Where a person writes an old name (command line, YAML, ``site.yaml``) it is refused, and the
+sentence has the new one. Where an older release wrote it (studies, run folders, exported models)
+it is read as the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from healthfm_core.errors import ConfigError
+
+RELEASE: Final = "0.2.0"
+"""The release that brought the new names."""
+
+Path = tuple[str, ...]
+Parameter = TypeVar("Parameter")
+
+
+@dataclass(frozen=True)
+class Renames:
+    """The renames of one kind of file.
+
+    Attributes:
+        keys: Old dotted key → new dotted key; a section stands for all that is in it.
+        values: ``key=old value`` → ``key=new value``, under the key's new name, or the key it goes
+            to where a section has its name now. On the command line the same for the name of a
+            file: ``group=old file`` → ``group=new file``.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def refuse(self, values: Mapping[str, Any], *, file: str = "") -> None:
+        """Refuse the first old name in `values`.
+
+        Args:
+            values: Nested as YAML has them, or flat with dotted keys as the command line has them.
+            file: Name of the file they stand in; "" for the run's configuration.
+
+        Raises:
+            ConfigError: There is one; its sentence has the new name (HF-101).
+        """
+        for path, value in _leaves(values):
+            old, new = ".".join(path), ".".join(self._renamed(path))
+            if old != new:
+                several = isinstance(value, Mapping | list | tuple)
+                now = f"{new}={'...' if several else value}"
+                raise _renamed(old, new, self.values.get(now, now), file)
+            for given in value if isinstance(value, list | tuple) else [value]:
+                now = self.values.get(f"{old}={given}", "")
+                if now:
+                    raise _renamed(f"{old}={given}", now, now, file)
+
+    def upgrade(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an older release wrote under the names of this one."""
+        upgraded: dict[str, Any] = {}
+        for path, value in _leaves(values):
+            *sections, name = self._moved(self._renamed(path), value)
+            section = upgraded
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = self._value(".".join((*sections, name)), value)
+        return upgraded
+
+    def _renamed(self, path: Path) -> Path:
+        for n in range(len(path), 0, -1):
+            new = self.keys.get(".".join(path[:n]))
+            if new is not None:
+                return (*new.split("."), *path[n:])
+        return path
+
+    def _moved(self, path: Path, value: Any) -> Path:
+        key = ".".join(path)
+        new = self.values.get(f"{key}={value}", key).split("=", 1)[0]
+        return path if new == key else tuple(new.split("."))
+
+    def _value(self, key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._value(key, element) for element in value]
+        new = self.values.get(f"{key}={value}")
+        return value if new is None else new.split("=", 1)[1]
+
+
+RUN: Final = Renames(
+    keys={
+        "federation.code_average": "federation.aggregation.code_rows",
+        "federation.max_update_norm": "federation.aggregation.max_update_norm",
+        "federation.robust.name": "federation.aggregation.method",
+        "federation.robust.hostile": "federation.aggregation.byzantine_fraction",
+        "federation.server_optimizer": "federation.aggregation.server_optimizer",
+        "federation.secure_aggregation": "federation.aggregation.secure",
+        "federation.secure_aggregation.letters_s": (
+            "federation.aggregation.secure.message_timeout_s"
+        ),
+        "federation.secure_aggregation.corrupt": (
+            "federation.aggregation.secure.colluding_fraction"
+        ),
+        "federation.secure_aggregation.dropout": "federation.aggregation.secure.dropout_fraction",
+    },
+    values={
+        "federation.aggregation=modality": "federation.aggregation.groups=modality",
+        "federation.aggregation=shared": "federation.aggregation.groups=shared",
+        "federation.aggregation.method=none": "federation.aggregation.method=weighted_mean",
+        "federation.aggregation.method=median": "federation.aggregation.method=coordinate_median",
+    },
+)
+"""The run's configuration: command line, ``configs/``, and every stored `RunConfig`."""
+
+SITE: Final = Renames()
+"""``site.yaml``."""
+
+PARAMETERS: Final[Mapping[str, str]] = {}
+"""First part of a parameter's name in a checkpoint → the one it has now."""
+
+
+def upgraded_parameters(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """Return a model's parameters under the names that they have in this release."""
+    return {_parameter(name): parameter for name, parameter in parameters.items()}
+
+
+def _parameter(name: str) -> str:
+    old = max((o for o in PARAMETERS if name.startswith(o)), key=len, default="")
+    return PARAMETERS[old] + name.removeprefix(old) if old else name
+
+
+def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for key, value in values.items():
+        path = (*above, *str(key).split(".")) if not above else (*above, str(key))
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path, value
+
+
+def _renamed(old: str, new: str, written: str, file: str) -> ConfigError:
+    return ConfigError(
+        101,
+        where=f"{file}, {old}" if file else old,
+        seen=f"renamed in {RELEASE}",
+        wanted=f"it is {new} now",
+        do=f"Write {written.replace('=', ': ', 1) if file else written}",
+    )

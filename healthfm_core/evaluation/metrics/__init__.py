@@ -1,0 +1,1 @@
+"""Metrics of predictions, and their 95 % intervals by bootstrap over subjects."""

@@ -1,0 +1,99 @@
+"""What a report shows beside the rows of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from healthfm_core.evaluation.analyses.missing_inputs import CorruptionRow, MatrixCell
+from healthfm_core.evaluation.analyses.probes import ProbeRow
+from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
+from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.metrics.metric_rows import MetricRow
+from healthfm_core.evaluation.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class SiteSummary:
+    """One site, as the sites × modalities matrix shows it.
+
+    Attributes:
+        name: The site's name; its position in `ReportContext.sites` is its index in `Predictions`.
+        modalities: Those the site used, of ehr, wearable, genomics.
+        n_subjects: People at the site; shown as ``< k`` below the threshold.
+        n_held_out: Of these, people the models were tested on.
+    """
+
+    name: str
+    modalities: frozenset[str]
+    n_subjects: int
+    n_held_out: int = 0
+
+
+@dataclass(frozen=True)
+class HalfLives:
+    """Half-lives of the attention kernel's decay, in days.
+
+    Attributes:
+        learned: ``layer 0`` → one value per head and rate.
+        true: The half-lives the data was made with, where they are known.
+    """
+
+    learned: Mapping[str, Sequence[float]]
+    true: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """Everything a report says that is not a row of metrics; a part left empty is not shown.
+
+    Attributes:
+        task: ``next_visit`` or the label table's name, as in the rows.
+        reference: The arm the others are held against.
+        lead: One or two sentences under the title: who, where, what was asked.
+        command: What was run to get here.
+        k_subgroup: Counts below it are withheld, and so are sites and bins with fewer.
+        sites: The sites, in the order of their index.
+        predictions: Arm → predictions, for reliability diagrams and the comparison by site.
+        history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
+            the page plots up to four, tuning metrics first, then losses.
+        ceiling: Rows of the known truth's own score (any arm names), where the truth is known.
+        half_lives: Of the reference arm's kernel.
+        seconds: Arm → wall-clock seconds.
+        horizons: Rows of `horizons.horizon_rows` and of `horizons.time_to_event_rows`.
+        probes: Rows of `probe.linear_probe`, of every arm and task.
+        probe_scores: Rows with intervals of the probes on all labels, by the same task names.
+        physiology: Rows of `physiology.ridge_probe`; the task is the quantity.
+        seeds: How many the values are means over; intervals are then over seeds, not over people.
+        figures: Single figures of any task and metric, shown as they are.
+        smoothness: A row per arm.
+        subgroups: Rows of `subgroups.subgroup_rows`.
+        missing: Cells of `missing.missing_matrix`.
+        corruption: Rows of `missing.corruption_rows`.
+        config: The run's configuration as YAML text.
+        notes: Plain sentences shown under the tables: what was not done, what to beware of.
+    """
+
+    task: str
+    reference: str = "federated"
+    lead: str = ""
+    command: str = ""
+    k_subgroup: int = 20
+    sites: Sequence[SiteSummary] = ()
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    ceiling: Sequence[MetricRow] = ()
+    half_lives: HalfLives | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    horizons: Sequence[MetricRow] = ()
+    probes: Sequence[ProbeRow] = ()
+    probe_scores: Sequence[MetricRow] = ()
+    physiology: Sequence[MetricRow] = ()
+    figures: Sequence[MetricRow] = ()
+    smoothness: Sequence[SmoothnessRow] = ()
+    subgroups: Sequence[SubgroupRow] = ()
+    missing: Sequence[MatrixCell] = ()
+    corruption: Sequence[CorruptionRow] = ()
+    seeds: int = 1
+    config: str = ""
+    notes: Sequence[str] = ()

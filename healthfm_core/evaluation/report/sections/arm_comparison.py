@@ -1,0 +1,132 @@
+"""The arms against each other: tables, intervals, and the result in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow, subsets_of
+from healthfm_core.evaluation.report import plots
+from healthfm_core.evaluation.report.report_context import ReportContext
+from healthfm_core.evaluation.report.sections.table_layout import (
+    Table,
+    arms_of,
+    discrimination,
+    grid,
+    headline,
+)
+from healthfm_core.evaluation.report.wording import (
+    METRIC_NAMES,
+    SUBSET_NAMES,
+    arm_name,
+    bracketed,
+    interval,
+    number,
+    subset_name,
+)
+
+
+def main_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
+    """Discrimination of every arm and of the known truth, by subset."""
+    arms = arms_of(rows, context.reference)
+    ceilings = list(dict.fromkeys(row.arm for row in context.ceiling))
+    pairs = discrimination(context.task)
+    every = [*rows, *context.ceiling]
+    return grid(every, arms + ceilings, pairs, context.reference, apart=ceilings, palette=arms)
+
+
+def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+    """Paired differences of the reference to each other arm; None where there is none."""
+    arms = list(dict.fromkeys(row.arm for row in rows if MINUS in row.arm))
+    if not arms:
+        return None
+    pairs = discrimination(context.task)
+    return grid(rows, arms, pairs, context.reference)
+
+
+def further_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+    """Subsets beside the three: fewer inputs, people with a reference score; None without any.
+
+    Of a next-visit task only all rows and new onsets are shown.
+    """
+    further = dict.fromkeys(row.subset for row in rows if row.subset not in SUBSET_NAMES)
+    shown = [subset for subset in further if not subset.endswith("/repeat")]
+    if not shown:
+        return None
+    metrics = [metric for _, metric in discrimination(context.task)[:2]]
+    pairs = [(subset, metric) for subset in shown for metric in metrics]
+    held = {row.arm for row in rows if row.subset in shown}
+    arms = arms_of(rows, context.reference)
+    return grid(rows, [arm for arm in arms if arm in held], pairs, context.reference, palette=arms)
+
+
+def interval_figure(rows: Sequence[MetricRow], context: ReportContext) -> str:
+    """The headline metric of every arm, by subset, with the ceiling."""
+    metric, _ = headline(context.task)
+    marks: dict[str, list[float]] = {}
+    for row in context.ceiling:
+        if row.metric == metric and math.isfinite(row.value):
+            marks.setdefault(row.subset, []).append(row.value)
+    return plots.interval_plot(
+        [row for row in rows if row.metric == metric and not row.is_difference],
+        [(subset, SUBSET_NAMES[subset]) for subset in subsets_of(context.task)],
+        arms_of(rows, context.reference),
+        name="arms",
+        xlabel=METRIC_NAMES[metric],
+        marks=marks,
+    )
+
+
+def shares(rows: Sequence[MetricRow], context: ReportContext) -> list[str]:
+    """Say what share of each ceiling the reference reaches, by the headline metric."""
+    metric, subset = headline(context.task)
+    value = {row.arm: row.value for row in rows if (row.metric, row.subset) == (metric, subset)}
+    reached = value.get(context.reference, math.nan)
+    floor = value.get("marginal", math.nan)
+    said = []
+    for row in context.ceiling:
+        if (row.metric, row.subset) != (metric, subset) or not math.isfinite(reached):
+            continue
+        text = (
+            f"{arm_name(context.reference).capitalize()} reaches {reached / row.value:.0%} of "
+            f"“{arm_name(row.arm)}” ({number(reached)} of {number(row.value)}) in "
+            f"{METRIC_NAMES[metric]} on {SUBSET_NAMES[subset]}"
+        )
+        if math.isfinite(floor) and row.value > floor:
+            text += f", {(reached - floor) / (row.value - floor):.0%} of the way from the marginal"
+        said.append(text + ".")
+    return said
+
+
+def opening(rows: Sequence[MetricRow], context: ReportContext) -> str:
+    """The result in one sentence."""
+    metric, subset = headline(context.task)
+    found = {row.arm: row for row in rows if (row.metric, row.subset) == (metric, subset)}
+    own = found.get(context.reference)
+    if own is None or not math.isfinite(own.value):
+        return ""
+    others = [
+        f"{arm_name(row.arm)} {number(row.value)}"
+        for row in found.values()
+        if not row.is_difference and row.arm != context.reference and math.isfinite(row.value)
+    ]
+    text = (
+        f"{arm_name(context.reference).capitalize()} reaches {METRIC_NAMES[metric]} "
+        f"{number(own.value)} ({interval(own)})"
+    )
+    if context.task == "next_visit":
+        text += f" on {SUBSET_NAMES[subset]}"
+    return text + (f"; {', '.join(others)}." if others else ".")
+
+
+def figure_lines(context: ReportContext) -> list[tuple[str, str, str]]:
+    """Return (what, of which arm, value with its interval) of each single figure."""
+    return [
+        (
+            f"{row.task.replace('_', ' ')}: {METRIC_NAMES.get(row.metric, row.metric)}, "
+            f"{subset_name(row.subset)}",
+            arm_name(row.arm),
+            bracketed(row),
+        )
+        for row in context.figures
+    ]

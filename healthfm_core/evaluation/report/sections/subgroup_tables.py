@@ -1,0 +1,66 @@
+"""Groups of people: a table per attribute, and who is withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.report.report_context import ReportContext
+from healthfm_core.evaluation.report.sections.table_layout import Cell, Line, Table, shown
+from healthfm_core.evaluation.report.wording import METRIC_NAMES, NOTHING, arm_name, count
+
+MOST_ARMS: Final = 4
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute's groups.
+
+    Attributes:
+        name: ``sex``, ``age``, ``ancestry``, ``site``.
+        table: The groups that are shown; None where all are withheld.
+        withheld: The names of those that are not.
+    """
+
+    name: str
+    table: Table | None
+    withheld: tuple[str, ...]
+
+
+def attributes(context: ReportContext) -> list[Attribute]:
+    """The attributes in their order of appearance."""
+    names = dict.fromkeys(row.attribute for row in context.subgroups)
+    return [_attribute(name, context) for name in names]
+
+
+def _attribute(name: str, context: ReportContext) -> Attribute:
+    rows = [row for row in context.subgroups if row.attribute == name]
+    hidden = tuple(row.group for row in rows if row.withheld)
+    rows = [row for row in rows if not row.withheld]
+    if not rows:
+        return Attribute(name, None, hidden)
+    metric = rows[0].metric
+    rows = [row for row in rows if row.metric == metric]
+    arms = sorted(dict.fromkeys(r.arm for r in rows), key=lambda arm: arm != context.reference)
+    arms = arms[:MOST_ARMS]
+    groups = dict.fromkeys(row.group for row in rows)
+    lines = tuple(_line(group, rows, arms, context.k_subgroup) for group in groups)
+    columns = ("people", "with the outcome", *(arm_name(arm) for arm in arms))
+    spans = (("", 2), (METRIC_NAMES.get(metric, metric), len(arms)))
+    return Attribute(name, Table(spans, columns, lines, head=name.replace("_", " ")), hidden)
+
+
+def _line(group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int) -> Line:
+    own = {row.arm: row for row in rows if row.group == group}
+    first = next(iter(own.values()))
+    people = Cell(count(first.n_subjects or 0, k), "")
+    cases = Cell(f"< {k}" if first.n_cases is None else count(first.n_cases, k), "")
+    return Line(group, -1, (people, cases, *(_cell(own.get(arm)) for arm in arms)))
+
+
+def _cell(row: SubgroupRow | None) -> Cell:
+    if row is None or row.value is None or row.low is None or row.high is None:
+        return Cell(NOTHING, "")
+    return shown(row.value, row.low, row.high)

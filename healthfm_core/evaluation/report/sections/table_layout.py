@@ -1,0 +1,140 @@
+"""Tables and their cells as plain values, and what a task is judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from healthfm_core.evaluation.metrics.metric_rows import MetricRow, subsets_of
+from healthfm_core.evaluation.report import plots
+from healthfm_core.evaluation.report.wording import (
+    METRIC_NAMES,
+    arm_name,
+    interval,
+    number,
+    subset_name,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and its interval, as written."""
+
+    value: str
+    interval: str
+    above_zero: bool = False
+    below_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: its arm, the arm's colour (-1: none) and its cells."""
+
+    arm: str
+    colour: int
+    cells: tuple[Cell, ...]
+    strong: bool = False
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with grouped columns: ((group, number of columns), …) over the column names.
+
+    Attributes:
+        groups: Not shown where there is only ``overall``.
+        columns: One name per cell of a line.
+        lines: From top to bottom.
+        head: What stands over the lines' names.
+    """
+
+    groups: tuple[tuple[str, int], ...]
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    head: str = "arm"
+
+
+def arms_of(rows: Sequence[MetricRow], reference: str) -> list[str]:
+    """Arms in their order of appearance, the reference first."""
+    arms = list(dict.fromkeys(row.arm for row in rows if not row.is_difference))
+    return sorted(arms, key=lambda arm: arm != reference)
+
+
+def headline(task: str) -> tuple[str, str]:
+    """The (metric, subset) a task is judged by."""
+    return ("average_precision", "new_onset") if task == "next_visit" else ("auroc", "overall")
+
+
+def discrimination(task: str) -> list[tuple[str, str]]:
+    """The (subset, metric) columns of the first tables, the headline metric first."""
+    first, _ = headline(task)
+    metrics = (first, "auroc" if first == "average_precision" else "average_precision")
+    return [(subset, metric) for subset in subsets_of(task) for metric in metrics]
+
+
+def cell(row: MetricRow | None) -> Cell:
+    """Write a row's value and interval; a dash where there is none."""
+    if row is None:
+        return Cell("–", "")
+    signed = row.is_difference
+    return Cell(
+        number(row.value, signed=signed),
+        interval(row),
+        above_zero=signed and row.low > 0,
+        below_zero=signed and row.high < 0,
+    )
+
+
+def grid(
+    rows: Sequence[MetricRow],
+    arms: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    reference: str,
+    *,
+    apart: Sequence[str] = (),
+    palette: Sequence[str] = (),
+) -> Table:
+    """Lay out (subset, metric) `pairs` as columns, arms as lines."""
+    found = {(row.arm, row.subset, row.metric): row for row in rows}
+    groups: list[tuple[str, int]] = []
+    for subset, _ in pairs:
+        name = subset_name(subset)
+        if groups and groups[-1][0] == name:
+            groups[-1] = (name, groups[-1][1] + 1)
+        else:
+            groups.append((name, 1))
+    lines = tuple(
+        arm_line(
+            arm,
+            [cell(found.get((arm, subset, metric))) for subset, metric in pairs],
+            reference,
+            palette,
+            apart=arm in apart,
+        )
+        for arm in arms
+    )
+    return Table(tuple(groups), tuple(METRIC_NAMES[metric] for _, metric in pairs), lines)
+
+
+def arm_line(
+    arm: str, cells: Sequence[Cell], reference: str, palette: Sequence[str], *, apart: bool = False
+) -> Line:
+    """Return an arm's line, the reference in bold and with a dot of the arm's colour."""
+    return Line(
+        arm=arm_name(arm),
+        colour=palette.index(arm) % len(plots.ARM_COLOURS) if arm in palette else -1,
+        cells=tuple(cells),
+        strong=arm == reference,
+        apart=apart,
+    )
+
+
+def shown(value: float, low: float, high: float) -> Cell:
+    """Write a value and its interval."""
+    return Cell(number(value), spread(low, high))
+
+
+def spread(low: float, high: float) -> str:
+    """Write an interval as ``.131 to .155``; nothing where it is not defined."""
+    return f"{number(low)} to {number(high)}" if math.isfinite(low) else ""

@@ -1,0 +1,172 @@
+"""The arms' tables for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
+from healthfm_core.evaluation.report.sections import arms_of, headline
+from healthfm_core.evaluation.report.wording import (
+    METRIC_NAMES,
+    SUBSET_NAMES,
+    arm_name,
+    bracketed,
+    subset_name,
+)
+
+NEXT_VISIT = (
+    ("overall", "average_precision", "AP"),
+    ("repeat", "average_precision", "AP"),
+    ("new_onset", "average_precision", "AP"),
+    ("new_onset", "auroc", "AUROC"),
+)
+TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
+BESIDE = ("logistic_regression", "gradient_boosting")
+"""Baselines at a label, which have the same inputs as the reference and less to do."""
+LABEL = (
+    ("overall", "auroc", "AUROC"),
+    ("overall", "average_precision", "AP"),
+    ("overall", "brier", "Brier"),
+    ("overall", "ece", "ECE"),
+)
+
+
+def arms_table(
+    rows: Sequence[MetricRow],
+    *,
+    reference: str = "federated",
+    within: str | None = None,
+    seeds: int = 1,
+) -> Table:
+    """Return a table of arms with 95 % intervals, at most 100 columns wide.
+
+    Args:
+        rows: Rows of one task; paired differences are left out.
+        reference: The arm put first.
+        within: A further subset (fewer inputs, people with a reference score); None is everyone.
+        seeds: How many the values are means over, and the intervals over.
+    """
+    plain = [row for row in rows if not row.is_difference and _lies_within(row, within)]
+    is_label = all(row.subset != "new_onset" for row in rows)
+    columns = LABEL if is_label else NEXT_VISIT
+    found = {(row.arm, row.subset, row.metric): row for row in plain}
+    people = max((row.n_subjects for row in plain), default=0)
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption="95 % intervals over "
+        + (f"{people} held-out people" if seeds == 1 else f"{seeds} seeds of {people} people"),
+        caption_justify="left",
+    )
+    table.add_column("arm" if within is None else subset_name(within), max_width=20)
+    for subset, _, short in columns:
+        head = short if is_label else f"{SUBSET_NAMES[subset]}\n{short}"
+        table.add_column(head, justify="right", no_wrap=True)
+    for arm in arms_of(plain, reference):
+        cells = [found.get((arm, _named(subset, within), metric)) for subset, metric, _ in columns]
+        table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
+    return table
+
+
+def further_tables(
+    rows: Sequence[MetricRow], *, reference: str = "federated", seeds: int = 1
+) -> list[Table]:
+    """Return one table per further subset: fewer inputs, people with a reference score."""
+    named = dict.fromkeys(row.subset.partition("/")[0] for row in rows if not row.is_difference)
+    return [
+        arms_table(rows, reference=reference, within=subset, seeds=seeds)
+        for subset in named
+        if subset not in SUBSET_NAMES
+    ]
+
+
+ASIDE = (
+    ("overall", "average_precision", "overall\nAP"),
+    ("new_onset", "average_precision", "new onsets\nAP"),
+    ("new_onset", "auroc", "new onsets\nAUROC"),
+    ("overall", "ece", "overall\nECE"),
+    ("overall", "harrell_c", "overall\nC"),
+    ("overall", "r2", "R²"),
+    ("overall", "ms_per_query", "ms a\nquery"),
+)
+
+
+def task_tables(rows: Sequence[MetricRow]) -> list[Table]:
+    """Return one table per further task (a horizon, a probe), with the columns that it has."""
+    tables = []
+    for task in dict.fromkeys(row.task for row in rows):
+        found = {
+            (row.arm, row.subset, row.metric): row
+            for row in rows
+            if row.task == task and not row.is_difference
+        }
+        columns = [c for c in ASIDE if any(key[1:] == c[:2] for key in found)]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(task.replace("_", " "), max_width=22)
+        for _, _, head in columns:
+            table.add_column(head, justify="right", no_wrap=True)
+        for arm in dict.fromkeys(arm for arm, *_ in found):
+            cells = [found.get((arm, subset, metric)) for subset, metric, _ in columns]
+            table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
+        tables.append(table)
+    return tables
+
+
+def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[str]:
+    """Return a line per paired difference that a run is made for, by the headline metric.
+
+    The reference against every other trained arm and, at a label, against the baselines given the
+    same inputs; and what each input adds to the others in it.
+    """
+    if not rows:
+        return []
+    metric, subset = headline(rows[0].task)
+    lines = []
+    for row in rows:
+        if row.metric != metric or row.value == row.low == row.high == 0:  # one run, two names
+            continue
+        name = _contrast(row, reference, subset)
+        if name:
+            lines.append(f"{name} {bracketed(row)}")
+    return lines
+
+
+def _contrast(row: MetricRow, reference: str, subset: str) -> str:
+    """Return what a row tells apart and by which metric; nothing where no run is made for it."""
+    first, _, other = row.arm.partition(MINUS)
+    name, metric = arm_name(row.arm), METRIC_NAMES[row.metric]
+    if first != reference:
+        return ""
+    if other in TRAINED and row.subset == subset:
+        return f"{name}: {metric}" + ("" if subset == "overall" else f" on {SUBSET_NAMES[subset]}")
+    if other in BESIDE and MINUS not in row.subset and "/" not in row.subset:
+        same = row.subset == subset
+        return f"{name}: {metric}" + ("" if same else f" given {subset_name(row.subset)}")
+    if not other and MINUS in row.subset:
+        return f"{name}, {subset_name(row.subset)}: {metric}"
+    return ""
+
+
+def _lies_within(row: MetricRow, within: str | None) -> bool:
+    first = row.subset.partition("/")[0]
+    return first in SUBSET_NAMES if within is None else first == within
+
+
+def _named(subset: str, within: str | None) -> str:
+    if within is None:
+        return subset
+    return within if subset == "overall" else f"{within}/{subset}"
+
+
+def arms_text(rows: Sequence[MetricRow], *, reference: str = "federated", width: int = 100) -> str:
+    """Return `arms_table` as plain text without colours."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, no_color=True, force_terminal=False)
+    console.print(arms_table(rows, reference=reference))
+    return buffer.getvalue()

@@ -1,0 +1,99 @@
+"""How numbers and names are written, on the page and in the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
+
+METRIC_NAMES: Final = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "macro_auroc": "AUROC, mean over targets",
+    "macro_average_precision": "average precision, mean over targets",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_uniform": "ECE, uniform bins",
+    "slope": "calibration slope",
+    "intercept": "calibration in the large",
+    "rows_above_20": "predictions above 20 %",
+    "people_above_20": "people above 20 %",
+    "ece_above_20": "ECE above 20 %",
+    "slope_above_20": "slope above 20 %",
+    "intercept_above_20": "calibration in the large above 20 %",
+    "harrell_c": "Harrell’s C",
+    "uno_c": "Uno’s C",
+    "rmse": "RMSE",
+    "r2": "R²",
+}
+SUBSET_NAMES: Final = {"overall": "overall", "repeat": "repeats", "new_onset": "new onsets"}
+NOTHING: Final = "–"
+
+
+def subset_name(subset: str) -> str:
+    """Write a subset's name; ``ehr+wearable/new_onset`` is restricted inputs, then the subset."""
+    if subset in SUBSET_NAMES:
+        return SUBSET_NAMES[subset]
+    inputs, _, rest = subset.partition("/")
+    text = arm_name(inputs).replace("+", " + ")
+    return f"{text}, {SUBSET_NAMES.get(rest, rest)}" if rest else text
+
+
+def number(value: float, *, signed: bool = False, digits: int = 3) -> str:
+    """Write 0.1432 as ``.143`` and −0.02 as ``−.020``; a dash where there is no number."""
+    if not math.isfinite(value):
+        return NOTHING
+    text = f"{abs(value):.{digits}f}"
+    text = text[1:] if text.startswith("0.") else text
+    negative = value < 0 and float(f"{abs(value):.{digits}f}") > 0
+    return ("−" if negative else "+" if signed else "") + text
+
+
+def interval(row: MetricRow) -> str:
+    """Write a row's interval as ``.131 to .155``."""
+    if not math.isfinite(row.low):
+        return ""
+    signed = row.is_difference
+    return f"{number(row.low, signed=signed)} to {number(row.high, signed=signed)}"
+
+
+def bracketed(row: MetricRow) -> str:
+    """Write a row as ``.143 [.131, .155]``, a difference with its signs."""
+    value, low, high = (number(x, signed=row.is_difference) for x in (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(row.low) else value
+
+
+def arm_name(arm: str) -> str:
+    """Write an arm's name, ``federated - local`` with a true minus sign."""
+    return arm.replace(MINUS, " − ").replace("_", " ")
+
+
+def count(n: int, k: int) -> str:
+    """Write a number of people; below the threshold `k` only that it is below."""
+    return f"< {k}" if 0 < n < k else f"{n:,}".replace(",", "\u202f")
+
+
+def span(days: float) -> str:
+    """Write a horizon as ``90 days`` or ``2 years``."""
+    years, rest = divmod(days, 365)
+    if years >= 1 and rest == 0:
+        return "1 year" if years == 1 else f"{years:g} years"
+    return f"{days:g} days"
+
+
+def inputs_name(inputs: str) -> str:
+    """Write modalities joined by ``+`` as ``ehr + wearable``."""
+    return inputs.replace("+", " + ")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as ``42 s`` or ``3 min 20 s``."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

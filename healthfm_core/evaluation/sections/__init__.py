@@ -1,5 +1,0 @@
-"""The report's parts, as plain values the template only has to lay out."""
-
-from healthfm_core.evaluation.sections.layout import arms_of, headline
-
-__all__ = ["arms_of", "headline"]

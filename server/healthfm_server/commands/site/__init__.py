@@ -1,0 +1,1 @@
+"""``healthfm-server site``: who may take part."""

@@ -1,0 +1,1 @@
+"""``healthfm-server token``: who may ask the study's public port what."""

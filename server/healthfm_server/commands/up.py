@@ -1,0 +1,29 @@
+"""``up``: start the study's processes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from healthfm_core.command_line import Command, say
+from healthfm_server.commands import study_of, takes_study
+from healthfm_server.deploy.study_supervision import supervision, wait_until_up
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add ``--foreground``."""
+    takes_study(parser)
+    parser.add_argument("--foreground", action="store_true", help="for a container or systemd")
+
+
+def run(given: Namespace) -> int:
+    """Start the study's processes and say when they answer."""
+    study = study_of(given)
+    if given.foreground:
+        supervision(study).become()
+    supervision(study).start()
+    wait_until_up(study)
+    say(f"study {study.settings.study} is up at {study.settings.url}; logs in {study.process}")
+    return 0
+
+
+COMMAND = Command("start the study's processes under a supervisor", run, arguments)

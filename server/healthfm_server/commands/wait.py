@@ -1,0 +1,53 @@
+"""``wait``: follow a run to its end."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from typing import Final
+
+from healthfm_core.command_line import Command, say
+from healthfm_core.errors import RunError
+from healthfm_server.commands import run_of, takes_run
+from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.study_status import run_status
+
+WAIT_S: Final = 0.5
+"""Between two looks at the run."""
+
+
+def wait_for(order: RunOrder) -> None:
+    """Print each change of a run until it has ended.
+
+    Raises:
+        RunError: It failed or was stopped (HF-723).
+    """
+    printed = ""
+    while True:
+        status = run_status(order)
+        line = f"run {order.name}: {status['state']}, {status['rounds_done']} of {status['rounds']}"
+        if status["reason"]:
+            line += f": {status['reason']}"
+        if line != printed:
+            say(line)
+            printed = line
+        if status["state"] == "finished":
+            return
+        if status["state"] in ("failed", "stopped"):
+            raise RunError(
+                723,
+                where=f"run {order.name}",
+                seen=f"it {status['state']}",
+                wanted=status["reason"] or "it was to go on to its last round",
+                do=f"Put it right, then: healthfm-server resume {order.name}",
+            )
+        time.sleep(WAIT_S)
+
+
+def run(given: Namespace) -> int:
+    """Print what happens to a run until it has ended."""
+    wait_for(run_of(given))
+    return 0
+
+
+COMMAND = Command("say what happens to a run until it ends", run, takes_run)

@@ -1,0 +1,226 @@
+"""The one public port: Flower's fleet calls for sites with a certificate, and our own few routes.
+
+Everything else of the SuperLink (starting runs, listing nodes, handing out apps) stays on loopback
+and cannot be reached from here: a path that is not published is answered as one that does not
+exist. A site's certificate and its Flower node key have to belong together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpx
+import uvicorn
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_public_key,
+    load_ssh_public_key,
+)
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from healthfm_core.errors import HealthFMError
+from healthfm_core.trust import fingerprint
+from healthfm_core.trust.registry import RegisteredSite
+from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.gateway_routes import OwnRoutes
+from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
+from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
+
+FOLLOW_S: Final = 1.0
+"""Between two looks at certificate and revocation list."""
+NODE_KEY_HEADER: Final = "flwr-public-key"
+_DROPPED: Final = {
+    "host",
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+}
+
+
+class TooLargeError(Exception):
+    """A body is longer than it may be."""
+
+
+class Fleet:
+    """Passes a site's calls on to the SuperLink, as a stream in both directions.
+
+    Args:
+        study: Whose sites may call.
+        log: The audit log.
+        client: Speaks to the SuperLink.
+    """
+
+    def __init__(self, study: StudyFolder, log: AuditLog, client: httpx.AsyncClient) -> None:
+        self._study = study
+        self._log = log
+        self._client = client
+        self._most_bytes = study.settings.most_body_mb * 1024 * 1024
+        self._sites: dict[str, RegisteredSite] = {}
+        self._stamp = 0
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one call."""
+        peer: Peer | None = request.scope.get(PEER)
+        reason = self._why_not(peer, request)
+        if peer is None or reason is not None:
+            return self._refuse(request, peer, 401, reason or "no certificate")
+        try:
+            if int(request.headers.get("content-length", 0)) > self._most_bytes:
+                raise TooLargeError
+            return await self._forward(request, peer)
+        except TooLargeError:
+            return self._refuse(request, peer, 413, "body too large")
+        except httpx.TransportError:
+            return Response("the coordinator is starting", 503, {"retry-after": "2"})
+
+    def _why_not(self, peer: Peer | None, request: Request) -> str | None:
+        if peer is None:
+            return "no certificate"
+        site = self._registered().get(peer.name)
+        if site is None:
+            return "unknown site"
+        if site.revoked:
+            return "revoked site"
+        if not _same_key(request.headers.get(NODE_KEY_HEADER, ""), site):
+            return "another site's node key"
+        return None
+
+    def _registered(self) -> dict[str, RegisteredSite]:
+        """Return the sites, read anew when their file has changed: revoking works at once."""
+        path = self._study.sites.path
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+        if stamp != self._stamp:
+            self._sites, self._stamp = self._study.sites.sites(), stamp
+        return self._sites
+
+    async def _forward(self, request: Request, peer: Peer) -> Response:
+        headers = [(k, v) for k, v in request.headers.raw if k.decode().lower() not in _DROPPED]
+        passed = self._client.build_request(
+            request.method, request.url.path, headers=headers, content=self._limited(request)
+        )
+        answer = await self._client.send(passed, stream=True)
+        if request.url.path.endswith("/activate-node"):
+            event = "site connected" if answer.is_success else "site refused by Flower"
+            self._log.note(event, _who(request, peer) | {"status": answer.status_code})
+        kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
+        return StreamingResponse(
+            answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose)
+        )
+
+    async def _limited(self, request: Request) -> AsyncIterator[bytes]:
+        seen = 0
+        async for piece in request.stream():
+            seen += len(piece)
+            if seen > self._most_bytes:
+                raise TooLargeError
+            yield piece
+
+    def _refuse(self, request: Request, peer: Peer | None, status: int, reason: str) -> Response:
+        details = _who(request, peer) | {"path": request.url.path[:200], "reason": reason}
+        self._log.note_refusal("call refused", details)
+        return Response(reason, status)
+
+
+def make_gateway(study: StudyFolder, log: AuditLog) -> Starlette:
+    """Return the application of the public port."""
+    client = httpx.AsyncClient(
+        base_url=f"http://{LOOPBACK}:{study.settings.superlink_port}",
+        trust_env=False,
+        timeout=httpx.Timeout(60.0, connect=2.0),
+        limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+    )
+
+    async def unpublished(request: Request, error: Exception) -> Response:
+        details = _who(request, request.scope.get(PEER)) | {"path": request.url.path[:200]}
+        log.note_refusal("path refused", details)
+        return Response("there is nothing here", 404)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    return Starlette(
+        routes=[
+            Route("/v1/fleet/{call}", Fleet(study, log, client).__call__, methods=["POST"]),
+            *OwnRoutes(study, log).routes(),
+        ],
+        exception_handlers={404: unpublished, 405: unpublished, HealthFMError: _explained},
+        lifespan=lifespan,
+    )
+
+
+async def _explained(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+def _who(request: Request, peer: Peer | None) -> dict[str, str]:
+    address = request.client.host if request.client else ""
+    return {"from": address, "site": peer.name if peer else ""}
+
+
+def _same_key(header: str, site: RegisteredSite) -> bool:
+    """Whether the node key of a call's header is the registered one of `site`."""
+    try:
+        given = load_pem_public_key(base64.b64decode(header, validate=True))
+    except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
+        return False
+    known = load_ssh_public_key(site.node.encode())
+    return fingerprint.same(fingerprint.of_key(given), fingerprint.of_key(known))
+
+
+def serve(study: StudyFolder) -> None:
+    """Serve the public port until killed."""
+    log = study.audit("gateway")
+    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
+    settings = study.settings
+    config = uvicorn.Config(
+        make_gateway(study, log),
+        host=settings.bind,
+        port=settings.port,
+        http=PeerProtocol,
+        loop="asyncio",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_keep_alive=75,
+    )
+    config.load()
+    config.ssl = context
+    asyncio.run(_serve(uvicorn.Server(config), context))
+
+
+async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:
+    follower = asyncio.create_task(_follow(context))
+    try:
+        await server.serve()
+    finally:
+        follower.cancel()
+
+
+async def _follow(context: GatewayTLSContext) -> None:
+    """Take up a new certificate or revocation list; one that cannot be read is tried again."""
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        try:
+            context.follow()
+        except OSError as error:
+            logging.getLogger(__name__).warning("the certificate cannot be read: %s", error)

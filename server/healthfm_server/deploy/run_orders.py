@@ -1,0 +1,158 @@
+"""What the coordinator wants of each run, on disk: the reconciler makes it so, whatever dies.
+
+A run's folder holds ``order.json`` beside what the ServerApp writes. The commands change what is
+wanted; only the reconciler changes what was done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from healthfm_core.config.renamed import RUN
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import RunError
+from healthfm_core.trust import files
+from healthfm_core.trust.names import check_name
+from healthfm_server.run_folder.run_store import RunStore
+
+Wanted = Literal["running", "paused", "stopped"]
+State = Literal["waiting", "running", "paused", "stopped", "finished", "failed"]
+
+ACTIONS: Final[Mapping[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+"""What a person types or a program posts → what is wanted from then on."""
+
+ORDER: Final = "order.json"
+DONE: Final = "done.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the reconciler did for a run.
+
+    Attributes:
+        state: What the run is.
+        flower_run: Flower's number of its latest submission, 0 before the first.
+        submissions: How often it was submitted.
+        not_before: Unix time before which it is not submitted again.
+        reason: Why it waits or failed, empty where all is well.
+    """
+
+    state: State = "waiting"
+    flower_run: int = 0
+    submissions: int = 0
+    not_before: float = 0.0
+    reason: str = ""
+
+
+class RunOrder:
+    """One run of the study, its configuration and what is wanted of it.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+
+    @classmethod
+    def give(cls, runs: Path, name: str, config: RunConfig, nodes: int) -> RunOrder:
+        """Order a new run: it starts as soon as the reconciler sees it.
+
+        Raises:
+            RunError: There is a run of that name (HF-704).
+            TrustError: The name cannot be used (HF-810).
+        """
+        folder = runs / check_name(name, "run")
+        if folder.exists():
+            raise RunError(
+                704,
+                where=f"run {name}",
+                seen="there is a run of that name already",
+                wanted="a name of its own",
+                do="Choose another with --name, or go on with: healthfm-server resume",
+            )
+        folder.mkdir(parents=True)
+        order = cls(folder)
+        given = datetime.now(UTC).isoformat(timespec="seconds")
+        text = {"wanted": "running", "nodes": nodes, "given": given}
+        files.replace(folder / "wanted-config.json", config.model_dump_json(indent=1).encode())
+        files.replace(folder / ORDER, json.dumps(text).encode())
+        return order
+
+    @classmethod
+    def find(cls, runs: Path, name: str) -> RunOrder:
+        """Return the run of that name.
+
+        Raises:
+            RunError: There is none (HF-722).
+        """
+        known = {order.name: order for order in cls.all(runs)}
+        if name in known:
+            return known[name]
+        raise RunError(
+            722,
+            where=f"run {name[:64]}",
+            seen="this study has no run of that name",
+            wanted=f"one of {', '.join(sorted(known)) or '(there is none yet)'}",
+            do="See: healthfm-server status",
+        )
+
+    @classmethod
+    def all(cls, runs: Path) -> Iterator[RunOrder]:
+        """Yield the study's runs, by name."""
+        for path in sorted(runs.glob(f"*/{ORDER}")):
+            yield cls(path.parent)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the coordinator wants."""
+        wanted: Wanted = json.loads((self.folder / ORDER).read_text("utf-8"))["wanted"]
+        return wanted
+
+    def want(self, wanted: Wanted) -> None:
+        """Change what is wanted; ``running`` also gives a run that failed or waits a chance now."""
+        raw = json.loads((self.folder / ORDER).read_text("utf-8"))
+        files.replace(self.folder / ORDER, json.dumps({**raw, "wanted": wanted}).encode())
+        if wanted == "running" and self.done().state not in ("running", "finished"):
+            self.note(replace(self.done(), state="waiting", not_before=0.0, reason=""))
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the run waits for before it begins."""
+        return int(json.loads((self.folder / ORDER).read_text("utf-8"))["nodes"])
+
+    def config(self) -> RunConfig:
+        """Return the configuration it was ordered with."""
+        text = (self.folder / "wanted-config.json").read_text("utf-8")
+        return RunConfig.model_validate(RUN.upgrade(json.loads(text)))
+
+    def done(self) -> Done:
+        """Return what the reconciler did so far."""
+        path = self.folder / DONE
+        return Done(**json.loads(path.read_text("utf-8"))) if path.is_file() else Done()
+
+    def note(self, done: Done) -> None:
+        """Write what was done."""
+        files.replace(self.folder / DONE, json.dumps(asdict(done)).encode())
+
+    def begun(self) -> bool:
+        """Whether there is something to resume."""
+        return RunStore.begun(self.folder)
+
+    def rounds_done(self) -> int:
+        """Return how many rounds have a complete checkpoint."""
+        return max(RunStore(self.folder, keep=1).rounds(), default=0)
+
+    def failure(self) -> tuple[int, str] | None:
+        """Return number and sentence of the error the last submission ended with, if with one."""
+        path = self.folder / "failure.json"
+        if not path.is_file():
+            return None
+        raw = json.loads(path.read_text("utf-8"))
+        return int(raw["number"]), str(raw["error"])

@@ -1,0 +1,55 @@
+"""What a run folder tells, as text: who takes part, what each round did, what was set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from healthfm_server.run_folder.run_store import RunStore
+
+_SHOWN: Final = ("loss_", "tuning_")
+
+
+def describe_run(folder: Path) -> Iterator[str]:
+    """Yield the lines that describe the run in `folder`.
+
+    Raises:
+        RunError: There is no run in it (HF-701).
+    """
+    store = RunStore.open(folder)
+    study, kept = store.study(), store.rounds()
+    if study is not None:
+        federation = study.config.federation
+        yield f"study {study.hash[:12]}: {', '.join(study.modalities)}; {federation.rounds} rounds"
+    yield f"checkpoints of rounds {', '.join(map(str, kept)) or 'none'}"
+    events = store.events()
+    yield from _sites(events)
+    for row in store.history():
+        yield _round(row)
+    yield from _events(events)
+
+
+def _sites(events: list[dict[str, Any]]) -> Iterator[str]:
+    sites = {event["site"]: event for event in events if event["event"] == "prepared"}
+    for name in sorted(sites):
+        site = sites[name]
+        yield f"site {name}: {', '.join(site['modalities'])}; {site['subjects']} training subjects"
+
+
+def _round(row: Mapping[str, Any]) -> str:
+    metrics = "  ".join(
+        f"{name} {value:.4g}" for name, value in row["metrics"].items() if name.startswith(_SHOWN)
+    )
+    answered = f"{len(row['answered'])}/{len(row['asked'])} sites"
+    return f"round {row['round']:3}  {row['seconds']:8.2f} s  {answered}  {metrics}".rstrip()
+
+
+def _events(events: list[dict[str, Any]]) -> Iterator[str]:
+    for event in events:
+        if event["event"] == "prepared":
+            continue
+        what = event.get("site") or event.get("group") or ""
+        when = f"round {event['round']}" if "round" in event else event.get("phase", "")
+        reason = event.get("reason", "")
+        yield f"{event['at']}  {when}: {event['event']} {what}: {reason}".rstrip(": ")

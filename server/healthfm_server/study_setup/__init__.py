@@ -1,0 +1,1 @@
+"""Before round 1: the sites answer, the study is agreed and signed, each site prepares."""

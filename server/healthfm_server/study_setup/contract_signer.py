@@ -1,0 +1,102 @@
+"""What a deployment adds to a run: contracts out are signed, replies in are from known nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import TrustError
+from healthfm_core.federation.contracting import (
+    SIGNATURE,
+    sign_order,
+    terms_before,
+    terms_of,
+    to_fields,
+)
+from healthfm_core.federation.protocol import Study
+from healthfm_core.trust import files
+from healthfm_core.trust.contract import Signer, Terms
+from healthfm_core.trust.registry import REGISTRY_FILE, Registry
+from healthfm_server.study_setup.registered_sites import Site, not_its_node
+
+AUTHORITY: Final = "authority"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Signs for a study and knows its sites; in a simulation it does neither.
+
+    Attributes:
+        signer: Signs contracts, None in a simulation.
+        registry: The admitted sites, None in a simulation.
+    """
+
+    signer: Signer | None = None
+    registry: Registry | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Return the admission of the study in `folder`, as ``healthfm-server init`` made it.
+
+        Raises:
+            TrustError: The study's name or its signing key cannot be used (HF-802).
+        """
+        path = folder / AUTHORITY / "study.json"
+        try:
+            study = str(json.loads(files.read(path, "the study's name"))["study"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise files.unusable(path, "the study's name is damaged") from error
+        signer = Signer.load(study, folder / AUTHORITY / "signer.key")
+        return cls(signer, Registry(folder / REGISTRY_FILE))
+
+    def before(self, run: str, config: RunConfig) -> dict[str, str]:
+        """Return the contract's fields for asking for statistics; none in a simulation."""
+        return self._seal(terms_before(run, config), config)
+
+    def to_take_part(self, study: Study) -> dict[str, str]:
+        """Return the contract's fields for preparing; each call makes a new contract."""
+        return self._seal(terms_of(study), study.config)
+
+    def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
+        """Return the record of a training order with its signature; as it is in a simulation.
+
+        Args:
+            record: The order and its study.
+            digests: SHA-256 of each piece of parameters that travels with it, in hex.
+        """
+        if self.signer is None:
+            return record
+        return {**record, SIGNATURE: sign_order(self.signer, record, digests)}
+
+    def check(self, site: Site) -> Site:
+        """Return `site` where it may answer from its node.
+
+        Raises:
+            TrustError: It is not registered or was revoked (HF-811), or answers from another node
+                than its own (HF-820).
+        """
+        if self.registry is None:
+            return site
+        known = self.registry.site(site.name)
+        if known.revoked:
+            raise TrustError(
+                811,
+                where=f"site {site.name}",
+                seen="a site that was revoked",
+                wanted="a registered site",
+                do="Sign a new request of its, if it is to take part again",
+            )
+        if known.node_id != site.node_id:
+            raise not_its_node(site.name, "a node that is registered for another site")
+        return site
+
+    def _seal(self, terms: Terms, config: RunConfig) -> dict[str, str]:
+        if self.signer is None:
+            return {}
+        lasts = timedelta(days=config.federation.contract_days)
+        return to_fields(self.signer.seal(terms, lasts))

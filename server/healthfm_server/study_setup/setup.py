@@ -1,0 +1,225 @@
+"""Before round 1: statistics → vocabulary → study → prepared sites."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import HealthFMError
+from healthfm_core.federation import protocol
+from healthfm_core.federation.parameter_groups import agree_on_modalities
+from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_server.round_loop import too_few
+from healthfm_server.run_folder.run_progress import Listener, Phase, ProgressEvent
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.contract_signer import Admission
+from healthfm_server.study_setup.model_setup import StudyWork
+from healthfm_server.study_setup.registered_sites import Site, read_site, register
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.secure_statistics import MaskedStatistics
+
+FIRST_PAUSE_S: Final = 2.0
+LONGEST_PAUSE_S: Final = 60.0
+"""Pauses before a site that waits for a person is asked again: each twice the one before."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Asks the sites, before round 1; one object per run.
+
+    Attributes:
+        exchange: Sends and receives.
+        store: Takes the study and the events.
+        patience: Deadline and life of messages.
+        listener: Hears of every reply.
+        work: Builds the vocabulary.
+        admission: Signs the contracts and knows the sites.
+    """
+
+    exchange: Exchange
+    store: RunStore
+    patience: Patience
+    listener: Listener
+    work: StudyWork
+    admission: Admission = field(default_factory=Admission)
+
+    def study(self, nodes: list[int], config: RunConfig) -> Study:
+        """Return the study that `nodes` can agree on, and write it to the run folder.
+
+        Raises:
+            ProtocolError: Too few sites answered (HF-403), or nobody has what the model needs
+                (HF-406).
+        """
+        run = self.store.run_id()
+
+        def ask() -> ConfigRecord:
+            return ConfigRecord({**_question(config), **self.admission.before(run, config)})
+
+        if config.federation.aggregation.secure.enabled:
+            return self._masked_study(nodes, config, ask)
+        found: dict[int, tuple[Site, dict[str, Any]]] = {}
+
+        def take(reply: Message) -> str:
+            site = self._site_of(reply)
+            found[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
+            return site.name
+
+        self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
+        sites = self._register([site for site, _ in found.values()])
+        modalities = agree_on_modalities(
+            [site.modalities for site in sites.values()], config.federation.aggregation.groups
+        )
+        arrays = [found[site.node_id][1] for site in sites.values()]
+        return self._write(arrays, modalities, config)
+
+    def _masked_study(
+        self, nodes: list[int], config: RunConfig, ask: Callable[[], ConfigRecord]
+    ) -> Study:
+        found: list[Site] = []
+
+        def take(reply: Message) -> str:
+            found.append(self._site_of(reply))
+            return found[-1].name
+
+        self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
+        sites = self._register(found)
+        masked = MaskedStatistics(self.exchange, self.store, self.patience, config)
+        merged, modalities = masked.sum(sites, ask)
+        return self._write([dict(merged.to_arrays())], modalities, config)
+
+    def _write(
+        self, arrays: list[dict[str, Any]], modalities: tuple[str, ...], config: RunConfig
+    ) -> Study:
+        study = Study(
+            version=protocol.VERSION,
+            run_id=self.store.run_id(),
+            config=for_the_wire(config),
+            vocabulary=self.work.vocabulary(arrays, config),
+            modalities=modalities,
+        )
+        self.store.save_study(study)
+        return study
+
+    def sites(self, nodes: list[int], study: Study) -> dict[str, Site]:
+        """Send the study to `nodes` and return the sites that prepared for it, by name.
+
+        Raises:
+            ProtocolError: Too few sites answered (HF-403).
+        """
+        found: list[Site] = []
+
+        def take(reply: Message) -> str:
+            site = self._site_of(reply)
+            coverage = dict(reply.content.metric_records[protocol.METRICS])
+            self.store.note(
+                "prepared",
+                site=site.name,
+                modalities=sorted(site.modalities),
+                subjects=site.n_subjects,
+                coverage=coverage,
+            )
+            found.append(site)
+            return site.name
+
+        def ask() -> ConfigRecord:
+            return ConfigRecord({"study": study.to_json(), **self.admission.to_take_part(study)})
+
+        self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
+        return self._register(found)
+
+    def _ask(
+        self,
+        nodes: list[int],
+        kind: str,
+        order: Callable[[], ConfigRecord],
+        take: Callable[[Message], str],
+        phase: Phase,
+        config: RunConfig,
+    ) -> None:
+        started, answered = time.monotonic(), 0
+        reasons: dict[str, str] = {}
+        for reply in self._replies(nodes, kind, order, phase):
+            name = f"node {reply.metadata.src_node_id}"
+            try:
+                name = take(reply)
+                answered += 1
+            except (HealthFMError, KeyError, ValueError, TypeError) as error:
+                reasons[name] = str(error)[:300]
+                self.store.note("set aside", phase=phase, site=name, reason=reasons[name])
+            self.listener(
+                ProgressEvent(
+                    phase=phase,
+                    round=0,
+                    rounds=config.federation.rounds,
+                    seconds=time.monotonic() - started,
+                    done=answered + len(reasons),
+                    sites=len(nodes),
+                    site=name,
+                )
+            )
+        if answered < max(1, config.federation.quorum * len(nodes)):
+            raise too_few(phase, len(nodes), answered, reasons)
+
+    def _replies(
+        self, nodes: list[int], kind: str, order: Callable[[], ConfigRecord], phase: Phase
+    ) -> Iterator[Message]:
+        """Yield each node's reply; who waits for a person there is asked again until the deadline.
+
+        Each time with a new contract: a site takes one only once.
+        """
+        until, pause_s = time.monotonic() + self.patience.deadline_s, FIRST_PAUSE_S
+        while nodes:
+            record, waiting = order(), list[int]()
+            contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
+            left_s = max(until - time.monotonic(), 0.0)
+            patience = Patience(left_s, self.patience.ttl_s)
+            for reply in self.exchange(contents, kind, phase, patience):
+                if _waits(reply) and time.monotonic() + pause_s < until:
+                    waiting.append(reply.metadata.src_node_id)
+                else:
+                    yield reply
+            if waiting and pause_s == FIRST_PAUSE_S:
+                self.store.note("waits for approval", phase=phase, nodes=len(waiting))
+            self.exchange.rest(pause_s if waiting else 0.0)
+            nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _register(self, found: list[Site]) -> dict[str, Site]:
+        sites, doubles = register(found)
+        for site in doubles:
+            self.store.note("set aside", site=site.name, reason="another node has its name")
+        return sites
+
+    def _site_of(self, reply: Message) -> Site:
+        """Return the site that answered.
+
+        Raises:
+            ValueError: The reply is an error; the message is its reason.
+            ProtocolError: The record does not fit (HF-401, HF-402).
+            TrustError: The site may not answer from this node (HF-811, HF-820).
+        """
+        if reply.has_error():
+            raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
+        record = reply.content.config_records[protocol.SITE]
+        return self.admission.check(read_site(record, reply.metadata.src_node_id))
+
+
+def _question(config: RunConfig) -> dict[str, str | int]:
+    """Return what every site is asked in round 0."""
+    secure = config.federation.aggregation.secure
+    plain: dict[str, str | int] = {
+        "version": protocol.VERSION,
+        "tokens": config.tokens.model_dump_json(),
+        "task": config.label_task or "",
+    }
+    masked = {"secure": 1, "hide": int(secure.hide_modalities)} if secure.enabled else {}
+    return {**plain, **masked}
+
+
+def _waits(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code == 503

@@ -1,0 +1,221 @@
+"""The arms of an experiment: the same people, model and budget, trained in several ways.
+
+``federated`` averages each modality's group over the sites that hold it; ``fedavg`` averages what
+all sites share and leaves the rest out of the model; ``local`` trains one model per site;
+``ensemble`` trains nothing and asks all the local models; ``centralised`` trains one model on all
+records in one place, which no hospital would allow; ``imputed`` is plain FedAvg of the whole model
+where zeros stand for what a site lacks (see `imputed`). All arms use the vocabulary that the sites
+agree on together, so that only the training differs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from healthfm_core.arrays import ArrayDict
+from healthfm_core.config import RunConfig, ServerOptimizerConfig
+from healthfm_core.config.secure_aggregation import SecureAggregationConfig
+from healthfm_core.config.simulation import Arm
+from healthfm_core.errors import ProtocolError
+from healthfm_core.tokens.statistics import site_statistics
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+from healthfm_simulations.arms.attendance import stages
+from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.engine import (
+    Apps,
+    FederationResult,
+    NodeSpec,
+    ProgressEvent,
+    rounds_done,
+    run_federation,
+)
+from healthfm_simulations.engine.federation_run import core_apps
+from healthfm_simulations.scoring.model_scores import Model
+from healthfm_simulations.sites import SimulatedSite
+
+ALONE: Final[tuple[Arm, ...]] = ("local", "ensemble", "centralised")
+"""Arms whose federations have one member."""
+
+Listener = Callable[[str, float], None]
+"""Hears of a run's name and of the share of it that is done, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """What training one arm on one fold gave.
+
+    Attributes:
+        models: Site name → model for ``local`` and ``ensemble``; one model under the empty name
+            otherwise.
+        history: A record per round of the arm's (first) run.
+        seconds: Wall clock of the training.
+        note: Why there is no model, where there is none.
+        given: Input subset → the fold as this arm's models are shown it, where not as it is.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+    given: Callable[[str], Fold] | None = None
+
+
+class AgreedVocabulary(ServerWork):
+    """The server's work with a vocabulary that was agreed on before."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+        """Return the agreed vocabulary, whatever these sites' statistics are."""
+        return self._vocabulary
+
+
+def train_arm(
+    arm: Arm,
+    config: RunConfig,
+    fold: Fold,
+    folder: Path,
+    *,
+    agreed: Vocabulary | None,
+    heard: Listener,
+) -> TrainedArm:
+    """Train `arm` on the fold's training sites; a run found in `folder` is continued.
+
+    Args:
+        arm: Which; ``ensemble`` trains what ``local`` does.
+        config: The run's configuration.
+        fold: Whose training sites.
+        folder: Where the arm's run folders go.
+        agreed: The vocabulary to use; None agrees on one.
+        heard: Hears of the progress.
+    """
+    started = time.monotonic()
+    if arm in ALONE and shares_noise(config):
+        return TrainedArm(note=f"{arm}: it has nobody to share noise with, and is left out")
+    own = config_of(arm, config)
+    own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
+    at_home = own_intercepts and not fold.tests_newcomers
+    found = TrainedArm()
+    for name, parts in federations(arm, own, fold).items():
+        run = folder / name if name else folder
+        progress = _share_done(f"{arm} {name}".strip(), heard)
+        try:
+            result = _run_in_stages(own, parts, run, progress, _apps(agreed))
+        except ProtocolError as error:
+            if error.number != 406:
+                raise
+            found = TrainedArm(found.models, found.history, note=f"{arm} {name}: {error.seen}")
+            continue
+        found.models[name] = Model(result.study, result.parameters, at_home)
+        found.history.extend(result.history if not found.history else [])
+    seconds = time.monotonic() - started
+    return TrainedArm(found.models, found.history, seconds, found.note)
+
+
+def config_of(arm: Arm, config: RunConfig) -> RunConfig:
+    """Return the configuration an arm trains with: its way to average, its budget.
+
+    Who trains alone has no sums to hide in.
+    """
+    changes: dict[str, Any] = {"groups": "shared" if arm == "fedavg" else "modality"}
+    if arm in ALONE:
+        changes["secure"] = SecureAggregationConfig()
+    given = config.simulation.centralised
+    if arm == "centralised" and not given.server_optimizer:
+        changes["server_optimizer"] = ServerOptimizerConfig()
+    aggregation = config.federation.aggregation.model_copy(update=changes)
+    federation = config.federation.model_copy(update={"aggregation": aggregation})
+    if arm != "centralised":
+        return config.model_copy(update={"federation": federation})
+    train = {
+        name: getattr(given, name)
+        for name in ("local_epochs", "batch_size", "lr")
+        if getattr(given, name) is not None
+    }
+    return config.model_copy(
+        update={"federation": federation, "train": config.train.model_copy(update=train)}
+    )
+
+
+def shares_noise(config: RunConfig) -> bool:
+    """Whether what hides a person is noise that several sites add together."""
+    sums = config.federation.aggregation.secure
+    return config.privacy.mode == "distributed" or (sums.enabled and sums.epsilon is not None)
+
+
+def federations(
+    arm: Arm, config: RunConfig, fold: Fold
+) -> dict[str, list[tuple[list[NodeSpec], int]]]:
+    """Return the federations an arm consists of: name → its stages' nodes and last rounds."""
+    rounds = config.federation.rounds
+    if arm in ("local", "ensemble"):
+        return {site.name: [([_node(site)], rounds)] for site in fold.train}
+    if arm == "centralised":
+        stores = tuple((site.path, site.modalities) for site in fold.train)
+        return {"": [([NodeSpec("pooled", stores)], rounds)]}
+    return {
+        "": [
+            ([_node(site) for site in stage.sites], stage.last)
+            for stage in stages(config, fold.train)
+        ]
+    }
+
+
+def _run_in_stages(
+    config: RunConfig,
+    parts: Sequence[tuple[list[NodeSpec], int]],
+    folder: Path,
+    progress: Callable[[ProgressEvent], None],
+    apps: Apps,
+) -> FederationResult:
+    """Run the stages that are not done yet; the last one always, for its result."""
+    done = rounds_done(folder)
+    for nodes, last in parts:
+        if last > done or last == parts[-1][1]:
+            result = run_federation(
+                config, nodes, folder, resume=True, progress=progress, apps=apps, until=last
+            )
+    return result
+
+
+def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
+    """Return what the fold's training sites would agree on before a federated run.
+
+    For arms whose own runs see one site each, where no federated arm comes before them.
+    """
+    sites = sorted(fold.train, key=lambda site: site.name)
+    statistics = [
+        site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
+        for site in sites
+    ]
+    return ServerWork().vocabulary([dict(found) for found in statistics], config)
+
+
+def _node(site: SimulatedSite) -> NodeSpec:
+    return NodeSpec(site.name, ((site.path, site.modalities),))
+
+
+def _apps(agreed: Vocabulary | None) -> Apps:
+    apps = core_apps()
+    return apps if agreed is None else Apps(AgreedVocabulary(agreed), apps.client)
+
+
+def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
+    def hear(event: ProgressEvent) -> None:
+        if event.round == 0:
+            return
+        inside = 1.0 if event.phase == "round" else 0.999 * event.done / max(1, event.sites)
+        heard(name, (event.round - 1 + inside) / event.rounds)
+
+    return hear
+
+
+def same_modalities(fold: Fold) -> bool:
+    """Whether all training sites hold the same modalities, so that plain FedAvg is the same run."""
+    return len({site.view().modalities for site in fold.train}) == 1

@@ -1,0 +1,160 @@
+"""What stands beside the arms: simple baselines, and scores that came with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, cast
+
+import numpy as np
+
+from healthfm_core.arrays import Int64
+from healthfm_core.config import RunConfig
+from healthfm_core.config.data import Modality
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.evaluation import Predictions
+from healthfm_core.evaluation.baselines import label_baselines
+from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_baselines, queries_at
+from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, Scored
+from healthfm_simulations.sites import SimulatedSite
+
+REFERENCE_SCORE: Final = "reference_score"
+"""Extra column of a label table: an established score's own prediction, null where it has none."""
+LOGISTIC_REGRESSION: Final = "logistic_regression"
+GRADIENT_BOOSTING: Final = "gradient_boosting"
+
+
+def reference_predictions(
+    config: RunConfig,
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    vocabulary: Vocabulary,
+    scored: Scored,
+) -> dict[tuple[str, str], Predictions]:
+    """Return (inputs, arm) → predictions of the baselines for the fold's test people.
+
+    Args:
+        config: The run's configuration.
+        fold: Trained on its training sites, pooled; tested on its test people.
+        sites: All sites of the run.
+        vocabulary: The one the arms agreed on.
+        scored: An arm's answers, for the rows to answer.
+    """
+    if config.evaluation.task == NEXT_VISIT:
+        found = _next_visit(config, fold, sites, vocabulary, scored)
+        return {(EVERYTHING, arm): predictions for arm, predictions in found.items()}
+    beside = {
+        (inputs, arm): predictions
+        for inputs in (EVERYTHING, *config.evaluation.inputs)
+        for arm, predictions in _on_summaries(config, fold, sites, inputs).items()
+    }
+    given = given_scores(config, fold, sites)
+    return beside | {(EVERYTHING, arm): predictions for arm, predictions in given.items()}
+
+
+def _next_visit(
+    config: RunConfig,
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    vocabulary: Vocabulary,
+    scored: Scored,
+) -> dict[str, Predictions]:
+    """Return repeat-history, base rates and a bag of codes on the rows of `scored`."""
+    train = tokenize([s.view() for s in fold.train], vocabulary, config.tokens, split="train")
+    test = tokenize([s.view() for s in fold.test], vocabulary, config.tokens, split=fold.split)
+    index = {site.name: i for i, site in enumerate(sites)}
+    place = {
+        (index[fold.test[int(site)].name], int(subject)): i
+        for i, (site, subject) in enumerate(zip(test.site, test.subject_id, strict=True))
+    }
+    asked = zip(scored.site.tolist(), scored.subject_id.tolist(), strict=True)
+    subject = np.array([place[pair] for pair in asked], np.int64)
+    n_targets = len(vocabulary.targets)
+    queries = queries_at(test, n_targets, subject, scored.time_us)
+    columns = [vocabulary.targets.index(name) for name in scored.targets]
+    scores = next_visit_baselines(train, test, n_targets, queries)
+    judged = np.zeros(n_targets, np.bool_)
+    judged[columns] = True
+    return {
+        arm: replace(scored.predictions, score=found.score[judged[found.target]])
+        for arm, found in scores.items()
+    }
+
+
+def _on_summaries(
+    config: RunConfig, fold: Fold, sites: Sequence[SimulatedSite], inputs: str
+) -> dict[str, Predictions]:
+    """Return logistic regression and boosted trees fitted on all training sites' people, pooled."""
+    task, device = config.evaluation.task, config.tokens.device
+    split = "train" if fold.split is not None else None
+    train = [_given(site, inputs) for site in fold.train]
+    test = [_given(site, inputs) for site in fold.test]
+    what = label_baselines.choose(train, split=split, device=device)
+    known = label_baselines.summarise(train, task, what, split=split)
+    asked = label_baselines.summarise(test, task, what, split=fold.split)
+    models = {
+        LOGISTIC_REGRESSION: label_baselines.fit(known),
+        GRADIENT_BOOSTING: label_baselines.fit_trees(known, seed=config.seed),
+    }
+    return {
+        arm: _in_place(label_baselines.predict(model, asked), fold, sites, test)
+        for arm, model in models.items()
+    }
+
+
+def _in_place(
+    found: Predictions, fold: Fold, sites: Sequence[SimulatedSite], test: Sequence[SiteStore]
+) -> Predictions:
+    """Return predictions with the run's numbers of sites and people, in the arms' order."""
+    index = {site.name: i for i, site in enumerate(sites)}
+    where = np.array([index[site.name] for site in fold.test], np.int32)[found.site]
+    key = np.empty(len(found), np.int64)
+    for i, store in enumerate(test):
+        rows = found.site == i
+        everyone = store.subjects(fold.split)
+        key[rows] = np.searchsorted(everyone, found.subject[rows]) + (
+            np.int64(index[fold.test[i].name]) << 32
+        )
+    order = np.lexsort((key, found.site))
+    return _take(replace(found, subject=key, site=where), order)
+
+
+def _take(predictions: Predictions, rows: Int64) -> Predictions:
+    columns = predictions.__dataclass_fields__
+    return Predictions(**{name: getattr(predictions, name)[rows] for name in columns})
+
+
+def _given(site: SimulatedSite, inputs: str) -> SiteStore:
+    if inputs == EVERYTHING:
+        return SiteStore.open(site.path)
+    return SiteStore.open(site.path, modalities=cast(list[Modality], inputs.split("+")))
+
+
+def given_scores(
+    config: RunConfig, fold: Fold, sites: Sequence[SimulatedSite]
+) -> dict[str, Predictions]:
+    """Return the data's own reference score for the test people who have one (APACHE IVa)."""
+    index = {site.name: i for i, site in enumerate(sites)}
+    task, parts = config.evaluation.task, []
+    for site in fold.test:
+        store = SiteStore.open(site.path)
+        if task not in store.tasks:
+            return {}
+        labels = store.labels(task)
+        if REFERENCE_SCORE not in labels.column_names:
+            return {}
+        everyone = store.subjects(fold.split)
+        subject = labels["subject_id"].to_numpy()
+        score = labels[REFERENCE_SCORE].to_numpy(zero_copy_only=False).astype(np.float32)
+        outcome = labels["boolean_value"].to_numpy(zero_copy_only=False).astype(bool)
+        keep = np.isin(subject, everyone) & ~np.isnan(score)
+        key = np.searchsorted(everyone, subject[keep]) + (np.int64(index[site.name]) << 32)
+        where = np.full(int(keep.sum()), index[site.name], np.int32)
+        zeros = np.zeros((len(key), 1), np.float32)
+        parts.append(
+            Predictions.of_queries(key, where, score[keep, None], outcome[keep, None], zeros)
+        )
+    return {REFERENCE_SCORE: Predictions.concatenate(parts)}

@@ -1,1 +1,0 @@
-"""Attacks on our own training, with and without noise: ``python -m healthfm_simulations.audit``."""

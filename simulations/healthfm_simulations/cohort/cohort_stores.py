@@ -1,0 +1,67 @@
+"""A cohort as site stores on disk, with the truth beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import pyarrow.parquet as pq
+
+from healthfm_core.data.store.site_store import StoreWriter
+from healthfm_simulations.cohort.cohort_tables import RETURN_TASK, CodeBook
+from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite
+
+DEVICE: Final = "wrist"
+TRUTH: Final = "truth"
+WORLD_FILE: Final = "world.json"
+
+
+def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
+    """Write a store per site, ``<folder>/site-03``, and the truth to ``<folder>/truth``.
+
+    No reader looks at the truth folder: it holds ``site-03.parquet`` with a row per (visit asked
+    about, condition) and ``world.json`` with the half-lives and loadings.
+
+    Returns:
+        The stores' folders, in the order of ``cohort.sites``.
+
+    Raises:
+        IngestError: HF-304 where a store is there already.
+    """
+    stores = [_write_store(site, folder / site.name) for site in cohort.sites]
+    truth = folder / TRUTH
+    truth.mkdir(parents=True, exist_ok=True)
+    for site in cohort.sites:
+        pq.write_table(site.truth, truth / f"{site.name}.parquet", compression="zstd")
+    (truth / WORLD_FILE).write_text(_world_json(cohort), encoding="utf-8")
+    return stores
+
+
+def _write_store(site: CohortSite, path: Path) -> Path:
+    with StoreWriter(path, dataset_name=site.name) as writer:
+        writer.events(site.events)
+        writer.codes(site.codes)
+        writer.labels(RETURN_TASK, site.returns)
+        if site.scores.num_rows:
+            writer.scores(site.scores)
+        if site.wearable.num_rows:
+            writer.wearable(DEVICE, site.wearable)
+    return path
+
+
+def _world_json(cohort: Cohort) -> str:
+    world, book = cohort.world, CodeBook.of(cohort.world)
+    found = {
+        "seed": cohort.seed,
+        "half_life_days": world.half_life_days.tolist(),
+        "conditions": list(book.conditions),
+        "chronic": world.chronic.tolist(),
+        "loading": world.loading.tolist(),
+        "score": [book.scores[s] if s >= 0 else None for s in world.score.tolist()],
+        "score_effect": world.score_effect,
+        "channels": list(world.channels),
+        "channel_loading": world.channel_loading.tolist(),
+        "config": cohort.config.model_dump(),
+    }
+    return json.dumps(found, indent=1) + "\n"

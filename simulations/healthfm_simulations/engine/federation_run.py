@@ -1,0 +1,168 @@
+"""One simulated federation, from configuration and sites to the final model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from healthfm_client.app import make_app as make_client_app
+from healthfm_client.local_work import LocalWork
+from healthfm_core.arrays import Float32
+from healthfm_core.config.run import RunConfig
+from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.federation.protocol import Study
+from healthfm_server.app import make_app as make_server_app
+from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.model_setup import StudyWork
+from healthfm_simulations.engine import inprocess
+from healthfm_simulations.engine.nodes import NodeSpec
+
+__all__ = [
+    "Apps",
+    "Engine",
+    "FederationResult",
+    "NodeSpec",
+    "ProgressEvent",
+    "core_apps",
+    "rounds_done",
+    "run_federation",
+]
+
+Engine = Literal["inprocess", "ray"]
+
+
+@dataclass(frozen=True)
+class Apps:
+    """What the apps work with; `core_apps()` is the real thing, a test brings three numbers."""
+
+    server: StudyWork
+    client: LocalWork
+
+
+@dataclass(frozen=True)
+class FederationResult:
+    """A finished run.
+
+    Attributes:
+        parameters: The final global model, float32.
+        study: Its contract.
+        history: A row per round (see `healthfm_server.round_loop`).
+    """
+
+    parameters: Mapping[str, Float32]
+    study: Study
+    history: list[dict[str, Any]]
+
+
+def run_federation(
+    config: RunConfig,
+    nodes: Sequence[NodeSpec],
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[ProgressEvent], None] | None = None,
+    engine: Engine | None = None,
+    apps: Apps | None = None,
+    until: int | None = None,
+) -> FederationResult:
+    """Run a federation over `nodes` and return its result; `folder` is its run folder.
+
+    Args:
+        config: The run's configuration.
+        nodes: The sites.
+        folder: Where checkpoints, history and events go.
+        resume: Continue the run in `folder`; one that was not begun yet is begun.
+        progress: Hears of every reply and every round.
+        engine: ``inprocess`` or ``ray``; None is the configuration's.
+        apps: What the apps work with; None is the real thing.
+        until: Stop after this round, as if the coordinator had been stopped; other nodes may go on
+            with `resume`. None runs to the end.
+
+    Raises:
+        RunError: The folder holds another run (HF-702, HF-704), a checkpoint is damaged (HF-703),
+            the run was interrupted and can be resumed (HF-705), or Ray did not start (HF-706).
+        ProtocolError: Too few sites answered (HF-403) or none has what the model needs (HF-406).
+    """
+    _check_names(nodes)
+    apps = apps or core_apps()
+    stop = threading.Event()
+    listener = _stopping(stop, until, progress or unheard)
+    server = make_server_app(apps.server, listener, stop.is_set)
+    client = make_client_app(apps.client)
+    run_config: dict[str, str | int | float | bool] = {
+        "config": config.model_dump_json(),
+        "folder": str(folder),
+        "resume": resume and (folder / "config.json").exists(),
+        "nodes": len(nodes),
+    }
+    try:
+        if (engine or config.simulation.engine) == "ray":
+            from healthfm_simulations.engine.on_ray import simulate  # where wanted: it is heavy
+
+            simulate(server, client, nodes, run_config, config.simulation)
+        else:
+            inprocess.simulate(server, client, nodes, run_config)
+    except KeyboardInterrupt as interrupt:
+        raise _interrupted(folder) from interrupt
+    except RunError as error:
+        if error.number != 705 or not stop.is_set():
+            raise
+    finally:
+        stop.set()
+    return _result(folder, config)
+
+
+def rounds_done(folder: Path) -> int:
+    """Return how many rounds the run in `folder` has completed; 0 where there is none."""
+    return max(RunStore(folder, keep=1).rounds(), default=0)
+
+
+def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> Listener:
+    def hear(event: ProgressEvent) -> None:
+        heard(event)
+        if event.phase == "round" and event.round == until:
+            stop.set()
+
+    return hear
+
+
+def core_apps() -> Apps:
+    """Return the real work of server and site."""
+    from healthfm_client.core_local_work import CoreWork as ClientWork
+    from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+
+    return Apps(ServerWork(), ClientWork())
+
+
+def _result(folder: Path, config: RunConfig) -> FederationResult:
+    store = RunStore(folder, config.federation.keep_checkpoints)
+    study, state = store.study(), store.load()
+    if study is None or state is None:
+        raise _interrupted(folder)
+    return FederationResult(state.parameters, study, store.history())
+
+
+def _check_names(nodes: Sequence[NodeSpec]) -> None:
+    names = [node.name for node in nodes]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            103,
+            where="nodes",
+            seen="no site, or two sites of one name",
+            wanted="every site has a name of its own",
+            do="Rename one of the two",
+        )
+
+
+def _interrupted(folder: Path) -> RunError:
+    return RunError(
+        705,
+        where=str(folder),
+        seen="the run was interrupted",
+        wanted="every finished round is on disk",
+        do="Run the same command with resume=true to go on",
+    )

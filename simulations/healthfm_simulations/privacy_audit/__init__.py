@@ -1,0 +1,1 @@
+"""Attacks on our own training: ``python -m healthfm_simulations.privacy_audit``."""

@@ -1,0 +1,240 @@
+"""A trained model's predictions for the people of test sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.arrays import Bool, Float32, Int32, Int64
+from healthfm_core.config import RunConfig
+from healthfm_core.config.data import Modality
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.evaluation import Predictions
+from healthfm_core.federation.protocol import Study
+from healthfm_core.models.inference import Answers, answer
+from healthfm_core.tokens.tokenizer import tokenize
+from healthfm_core.training import Intercepts, SiteData, loaded_model, loader_for
+from healthfm_simulations.cohort import is_condition, scores_at
+from healthfm_simulations.cohort.oracle_predictions import Knowing
+from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.partition import Cuts
+from healthfm_simulations.sites import SimulatedSite
+
+NEXT_VISIT = "next_visit"
+EVERYTHING = "all"
+"""Name of the input subset that gives a model whatever the site holds."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished model.
+
+    Attributes:
+        study: The contract it was trained under.
+        parameters: By name.
+        at_home: Whether each site that is scored trained it as a site of its own, and so answers
+            with its own intercepts.
+    """
+
+    study: Study
+    parameters: Mapping[str, Float32]
+    at_home: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions, and which queries they answer.
+
+    Attributes:
+        predictions: n·V rows, query by query, the same order in every arm.
+        site: [n] int32, index of the query's site.
+        subject_id: [n] int64.
+        time_us: [n] int64, the query's own time.
+        targets: V names; one empty name for a label task.
+    """
+
+    predictions: Predictions
+    site: Int32
+    subject_id: Int64
+    time_us: Int64
+    targets: tuple[str, ...]
+
+
+def score(
+    model: Model,
+    fold: Fold,
+    sites: Sequence[SimulatedSite],
+    config: RunConfig,
+    inputs: str = EVERYTHING,
+    *,
+    spoil: Callable[[Sequences], Sequences] | None = None,
+) -> Scored:
+    """Return the predictions for the fold's test people, in the same order for every arm.
+
+    Args:
+        model: What to ask; a modality it has no encoder for is not given to it.
+        fold: Whose people, and which of them.
+        sites: All sites of the run, whose positions are the sites' indices.
+        config: The run's configuration.
+        inputs: ``all``, or modalities joined by ``+``: the model is given these and no others.
+        spoil: What is done to the people's records before the model reads them.
+    """
+    index = {site.name: i for i, site in enumerate(sites)}
+    parts = [
+        _score_site(model, site, index[site.name], fold, config, inputs, spoil)
+        for site in fold.test
+    ]
+    return concatenate(parts)
+
+
+def concatenate(parts: Sequence[Scored]) -> Scored:
+    """Return the queries of all parts, which asked about the same targets."""
+    return Scored(
+        Predictions.concatenate([part.predictions for part in parts]),
+        np.concatenate([part.site for part in parts]),
+        np.concatenate([part.subject_id for part in parts]),
+        np.concatenate([part.time_us for part in parts]),
+        parts[0].targets,
+    )
+
+
+def answered_by_all(arms: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return each arm's answers to the queries that every arm with answers at that site answered.
+
+    A model that reads more of a person keeps less of a long history, and so may lack the queries
+    of the earliest visits that a model of fewer modalities still answers.
+    """
+    keys = {arm: list(_query_keys(found)) for arm, found in arms.items()}
+    asked = {arm: set(found) for arm, found in keys.items()}
+    covered = {arm: {key[0] for key in found} for arm, found in asked.items()}
+    common = {
+        key
+        for key in set().union(*asked.values())
+        if all(key in asked[arm] or key[0] not in covered[arm] for arm in arms)
+    }
+    return {
+        arm: _of_queries(found, np.array([key in common for key in keys[arm]], bool))
+        for arm, found in arms.items()
+    }
+
+
+def _query_keys(scored: Scored) -> Iterator[tuple[int, int, int]]:
+    """Yield (site, subject, time) of each query."""
+    columns = (scored.site.tolist(), scored.subject_id.tolist(), scored.time_us.tolist())
+    return zip(*columns, strict=True)
+
+
+def _of_queries(scored: Scored, keep: Bool) -> Scored:
+    if keep.all():
+        return scored
+    return Scored(
+        scored.predictions.where(np.repeat(keep, len(scored.targets))),
+        scored.site[keep],
+        scored.subject_id[keep],
+        scored.time_us[keep],
+        scored.targets,
+    )
+
+
+def _score_site(
+    model: Model,
+    site: SimulatedSite,
+    index: int,
+    fold: Fold,
+    config: RunConfig,
+    inputs: str,
+    spoil: Callable[[Sequences], Sequences] | None,
+) -> Scored:
+    store = view_of(model, site, inputs)
+    task = None if config.evaluation.task == NEXT_VISIT else config.evaluation.task
+    sequences = tokenize(
+        [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
+    )
+    sequences = spoil(sequences) if spoil else sequences
+    network = loaded_model(
+        model.parameters, model.study, store.modalities, intercepts_of(model, fold.trained_as(site))
+    )
+    batches = loader_for(sequences, model.study).in_order(
+        batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
+    )
+    found = answer(network, batches, NEXT_VISIT if task is None else "label")
+    subject_id = sequences.subject_id[found.subject]
+    order = np.lexsort((found.time_us, subject_id))
+    subject_id, found = subject_id[order], _take(found, order)
+    key = np.searchsorted(store.subjects(fold.split), subject_id) + (np.int64(index) << 32)
+    where = np.full(len(key), index, np.int32)
+    if task is None:
+        judged = judged_targets(model.study.vocabulary.targets, config)
+        columns = np.flatnonzero(judged)
+        names = tuple(model.study.vocabulary.targets[i] for i in columns)
+        outcome, repeats = found.target[:, columns], found.repeats[:, columns]
+    else:
+        columns, names = np.arange(1), ("",)
+        outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
+    predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
+    scored = Scored(predictions, where, subject_id, found.time_us, names)
+    if fold.late_days is None:
+        return scored
+    cuts = Cuts.of(SiteStore.open(site.path), fold.late_days)
+    return _of_queries(scored, ~cuts.is_early(subject_id, found.time_us))
+
+
+def intercepts_of(model: Model, site: SimulatedSite) -> Intercepts | None:
+    """Return the intercepts the site trained with, counted again on what it trained on."""
+    return SiteData.load([site.view()], model.study).intercepts if model.at_home else None
+
+
+def readable(model: Model, site: SimulatedSite, inputs: str) -> frozenset[str]:
+    """Return the modalities that the site holds, the model has encoders for and `inputs` shows."""
+    return frozenset(_usable(model, site, inputs) & SiteStore.open(site.path).modalities)
+
+
+def _usable(model: Model, site: SimulatedSite, inputs: str) -> set[str]:
+    allowed = site.modalities if inputs == EVERYTHING else tuple(inputs.split("+"))
+    usable = set(model.study.modalities)
+    return usable if allowed is None else usable & set(allowed)
+
+
+def view_of(model: Model, site: SimulatedSite, inputs: str = EVERYTHING) -> SiteStore:
+    """Return what the model may read of the site's store."""
+    usable = _usable(model, site, inputs)
+    return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
+
+
+def judged_targets(targets: Sequence[str], config: RunConfig) -> Bool:
+    """Return which targets are judged [V]: in the simulated cohort the conditions, else all."""
+    if config.data.source == "cohort":
+        return is_condition(targets)
+    return np.ones(len(targets), np.bool_)
+
+
+def _take(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
+    return Answers(**{name: getattr(answers, name)[rows] for name in Answers.__dataclass_fields__})
+
+
+def of_the_truth(scored: Scored, sites: Sequence[SimulatedSite], knowing: Knowing) -> Predictions:
+    """Return the known truth's own predictions on exactly the rows of `scored`.
+
+    Args:
+        scored: A model's answers on the simulated cohort.
+        sites: All sites of the run.
+        knowing: What the oracle knows, see `healthfm_simulations.cohort.ceiling`.
+    """
+    truth = np.empty((len(scored.site), len(scored.targets)), np.float32)
+    for i in np.unique(scored.site):
+        rows = np.flatnonzero(scored.site == i)
+        path = sites[i].path
+        truth[rows] = scores_at(
+            path.parent,
+            sites[i].name,
+            scored.subject_id[rows],
+            scored.time_us[rows],
+            scored.targets,
+            knowing=knowing,
+        )
+    return replace(scored.predictions, score=truth.ravel())

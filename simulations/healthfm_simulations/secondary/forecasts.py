@@ -1,0 +1,209 @@
+"""Risks within a month, a year, five: by hazard, by query, by sampling, on the same queries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+
+from healthfm_core.arrays import Bool, Float32
+from healthfm_core.config import RunConfig
+from healthfm_core.config.evaluation import Estimator
+from healthfm_core.data.batch.batch import Batch
+from healthfm_core.evaluation import MetricRow
+from healthfm_core.evaluation.metrics.horizons import Followed, horizon_rows, time_to_event_rows
+from healthfm_core.models.generation import draw_futures
+from healthfm_core.models.inference import Answers, answer
+from healthfm_core.objectives import risk
+from healthfm_core.seeding import numpy_generator, torch_generator
+from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.scoring.model_scores import Model, judged_targets
+from healthfm_simulations.secondary.scored_people import Present, everywhere
+from healthfm_simulations.sites import SimulatedSite
+
+DEATH: Final = "MEDS_DEATH"
+COST: Final = "ms_per_query"
+"""Metric of the rows that say what an estimator costs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One model's risks at n queries.
+
+    Attributes:
+        followed: The queries and what came of them.
+        risks: Estimator → [H, n, V] within each horizon. ``query`` is a score to rank by: what a
+            visit on the horizon's last day would bring, not what happens until then.
+        seconds: Estimator → wall clock.
+    """
+
+    followed: Followed
+    risks: dict[Estimator, Float32]
+    seconds: dict[Estimator, float]
+
+
+def forecast(
+    model: Model, fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+) -> Forecast:
+    """Return the model's risks for the fold's test people by every estimator it can give."""
+    parts = [_at_site(present, config) for present in everywhere(model, fold, sites, config)]
+    return Forecast(
+        _joined([part.followed for part in parts]),
+        {e: np.concatenate([part.risks[e] for part in parts], axis=1) for e in parts[0].risks},
+        {e: sum(part.seconds[e] for part in parts) for e in parts[0].risks},
+    )
+
+
+def _at_site(present: Present, config: RunConfig) -> Forecast:
+    """Ask each batch by every estimator; answers are sorted by subject and time."""
+    study = present.model.study
+    columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
+    batches = list(present.batches(config))
+    found: dict[Estimator, Float32] = {}
+    seconds: dict[Estimator, float] = {}
+    asked: Answers | None = None
+    for estimator in config.evaluation.estimators:
+        started = time.perf_counter()
+        if estimator == "sample":
+            found[estimator] = _by_sampling(present, batches, config)
+        else:
+            answers, found[estimator] = _in_closed_form(present, batches, config, estimator)
+            asked = asked or answers
+        seconds[estimator] = time.perf_counter() - started
+    assert asked is not None, "the configuration has checked that a head answers"
+    order = np.lexsort((asked.time_us, asked.subject))
+    subject = asked.subject[order]
+    followed = Followed(
+        subject=present.key[subject],
+        site=np.full(len(order), present.index, np.int32),
+        next_days=asked.event_days[order][:, columns],
+        followed_days=asked.exposure_days[order],
+        repeats=asked.repeats[order][:, columns],
+        died=_died(asked, study.vocabulary.targets)[order],
+    )
+    risks = {e: values[:, order][:, :, columns] for e, values in found.items()}
+    return Forecast(followed, risks, seconds)
+
+
+def _died(asked: Answers, targets: Sequence[str]) -> Bool:
+    if DEATH not in targets:
+        return np.zeros(len(asked.subject), np.bool_)
+    return np.asarray(np.isfinite(asked.event_days[:, targets.index(DEATH)]), np.bool_)
+
+
+def _in_closed_form(
+    present: Present, batches: Sequence[Batch], config: RunConfig, estimator: Estimator
+) -> tuple[Answers, Float32]:
+    study, network = present.model.study, present.network
+    horizons = config.evaluation.horizons_days
+    if estimator == "query":
+        each = [
+            answer(network, (batch.ahead(days) for batch in batches), "next_visit")
+            for days in horizons
+        ]
+        return answer(network, batches, "next_visit"), np.stack([found.score for found in each])
+    answers = answer(network, batches, "hazard")
+    logits = torch.from_numpy(answers.logit)[None]
+    targets = study.vocabulary.targets
+    death = targets.index(DEATH) if DEATH in targets else None
+    edges = study.config.train.horizons_days
+    risks = [risk(logits, edges, days, death=death)[0].numpy() for days in horizons]
+    return answers, np.stack(risks)
+
+
+def _by_sampling(present: Present, batches: Sequence[Batch], config: RunConfig) -> Float32:
+    """Return the share of the trajectories in which each target occurs [H, n, V]."""
+    evaluation, horizons = config.evaluation, config.evaluation.horizons_days
+    generator = torch_generator(config.seed, "futures", present.site.name)
+    parts = []
+    for batch in batches:
+        futures = draw_futures(
+            present.network,
+            batch.to(present.network.device),
+            present.model.study.vocabulary.token_parts,
+            samples=evaluation.samples,
+            horizon_days=max(horizons),
+            generator=generator,
+        )
+        first = futures.first_days.cpu().numpy()
+        parts.append(np.stack([(first <= days).mean(1, dtype=np.float32) for days in horizons]))
+    return np.concatenate(parts, axis=1)
+
+
+def _joined(parts: Sequence[Followed]) -> Followed:
+    names = ("subject", "site", "next_days", "followed_days", "repeats", "died")
+    return Followed(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+
+
+def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[MetricRow]:
+    """Return every arm's and estimator's metrics at each horizon, on the queries of all arms.
+
+    An arm's own name stands for its hazards; the others are ``federated by query`` and so on.
+    """
+    asked = _asked_of_all(forecasts)
+    scores, cost = {}, {}
+    for arm, found in asked.items():
+        for estimator, risks in found.risks.items():
+            name = arm if estimator == "hazard" else f"{arm} by {estimator}"
+            scores[name] = risks
+            cost[name] = 1000 * found.seconds[estimator] / max(1, len(forecasts[arm].followed.site))
+    if not scores:
+        return []
+    evaluation = config.evaluation
+    reference = "federated" if "federated" in scores else next(iter(scores))
+    first = next(iter(asked.values())).followed
+    rng = numpy_generator(config.seed, "bootstrap")
+    rows = horizon_rows(
+        first,
+        scores,
+        bootstraps=evaluation.bootstraps,
+        rng=rng,
+        reference=reference,
+        horizons_days=evaluation.horizons_days,
+    )
+    rows += time_to_event_rows(
+        first,
+        {arm: risks[-1] for arm, risks in scores.items()},
+        bootstraps=min(evaluation.bootstraps, 200),
+        rng=rng,
+        reference=reference,
+        until_days=max(evaluation.horizons_days),
+    )
+    people = len(np.unique(first.subject))
+    none = float("nan")
+    task = rows[0].task
+    return rows + [
+        MetricRow(arm, task, "overall", COST, ms, none, none, people) for arm, ms in cost.items()
+    ]
+
+
+def _asked_of_all(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
+    """Return each arm's forecasts at the queries that every arm was asked, in one order."""
+    keys = {arm: _keys(found.followed) for arm, found in forecasts.items()}
+    common = set.intersection(*(set(found) for found in keys.values()))
+    return {arm: _of(found, keys[arm], common) for arm, found in forecasts.items()}
+
+
+def _keys(followed: Followed) -> list[tuple[int, float]]:
+    """Return (subject, days followed) of each query: a person's queries differ in the latter."""
+    days = np.round(followed.followed_days.astype(np.float64), 4)
+    return list(zip(followed.subject.tolist(), days.tolist(), strict=True))
+
+
+def _of(
+    found: Forecast, keys: Sequence[tuple[int, float]], common: set[tuple[int, float]]
+) -> Forecast:
+    seen: dict[tuple[int, float], int] = {}
+    for row, key in enumerate(keys):
+        if key in common:
+            seen.setdefault(key, row)
+    rows = np.array([seen[key] for key in sorted(seen)], np.int64)
+    of = found.followed
+    names = ("subject", "site", "next_days", "followed_days", "repeats", "died")
+    kept = Followed(**{name: getattr(of, name)[rows] for name in names})
+    risks = {estimator: values[:, rows] for estimator, values in found.risks.items()}
+    return replace(found, followed=kept, risks=risks)

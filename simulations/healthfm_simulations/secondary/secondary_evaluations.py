@@ -1,0 +1,222 @@
+"""All that a run is asked beyond its main task, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from healthfm_core.config import RunConfig
+from healthfm_core.data.batch.sequences import Sequences
+from healthfm_core.evaluation import MetricRow, Predictions
+from healthfm_core.evaluation.analyses.missing_inputs import (
+    Corruption,
+    CorruptionRow,
+    MatrixCell,
+    corrupted,
+    corruption_rows,
+    missing_matrix,
+)
+from healthfm_core.evaluation.analyses.probes import ProbeRow
+from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
+from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.report.report_context import ReportContext
+from healthfm_core.models.monitors import all_half_lives
+from healthfm_core.seeding import numpy_generator
+from healthfm_core.training import loaded_model
+from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.scoring.model_scores import Model, score
+from healthfm_simulations.secondary.forecasts import forecast, forecast_rows
+from healthfm_simulations.secondary.forgetting import forgetting_rows
+from healthfm_simulations.secondary.heritable_conditions import heritable_rows
+from healthfm_simulations.secondary.state_probes import physiology, probes, states_of
+from healthfm_simulations.secondary.state_smoothness import smoothness_of
+from healthfm_simulations.secondary.subgroup_metrics import group_rows
+from healthfm_simulations.sites import SimulatedSite
+
+MODALITIES: Final = ("ehr", "wearable", "genomics")
+KINDS: Final[tuple[Corruption, ...]] = ("removed", "noised")
+
+
+@dataclass
+class Further:
+    """Rows of one replicate, as `ReportContext` has them; what was not asked for is empty."""
+
+    horizons: list[MetricRow] = field(default_factory=list)
+    probes: Sequence[ProbeRow] = ()
+    probe_scores: Sequence[MetricRow] = ()
+    physiology: list[MetricRow] = field(default_factory=list)
+    half_lives: list[MetricRow] = field(default_factory=list)
+    heritable: list[MetricRow] = field(default_factory=list)
+    smoothness: list[SmoothnessRow] = field(default_factory=list)
+    forgetting: list[MetricRow] = field(default_factory=list)
+    missing: list[MatrixCell] = field(default_factory=list)
+    subgroups: list[SubgroupRow] = field(default_factory=list)
+    corruption: list[CorruptionRow] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[MetricRow]:
+        """All rows that go into ``metrics.json`` beside those of the main task."""
+        aside = (self.horizons, self.probe_scores, self.physiology)
+        figures = (self.half_lives, self.heritable, self.forgetting)
+        return [row for part in (*aside, *figures) for row in part]
+
+
+def further_of(
+    models: Mapping[str, Model],
+    predictions: Mapping[str, Predictions],
+    fold: Fold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
+    *,
+    given: Mapping[str, Mapping[str, Predictions]] | None = None,
+) -> Further:
+    """Ask every arm that has one model for all sites whatever the configuration asks.
+
+    Args:
+        models: Arm → its model.
+        predictions: Arm → predictions of the main task.
+        fold: Whose people.
+        sites: All sites of the run.
+        config: The run's configuration.
+        given: Inputs → arm → predictions of the main task from these inputs alone.
+    """
+    evaluation, found = config.evaluation, Further()
+    if not models:
+        return found
+    vocabulary = next(iter(models.values())).study.vocabulary
+    if evaluation.horizons_days:
+        forecasts = {arm: forecast(m, fold, sites, config) for arm, m in models.items()}
+        found.horizons = forecast_rows(forecasts, config)
+    if evaluation.probes_days or evaluation.physiology:
+        states = {arm: states_of(model, fold, sites, config) for arm, model in models.items()}
+        probed = probes(states, config)
+        found.probes, found.probe_scores = probed.rows, probed.scores
+        if evaluation.physiology and vocabulary.wearable:
+            found.physiology = physiology(states, vocabulary.wearable.channels, config)
+        found.smoothness = _smoothness(models, found.probe_scores, fold, sites, config)
+    found.missing = _missing(models, given or {}, config)
+    if evaluation.half_lives:
+        found.half_lives = [row for arm, m in models.items() for row in _half_lives(arm, m)]
+    if evaluation.heritable:
+        folder = sites[0].path.parent
+        found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
+    if evaluation.forgetting and "federated" in models:
+        found.forgetting = forgetting_rows(models["federated"], fold, sites, config)
+    if evaluation.subgroups:
+        arms = {arm: predictions[arm] for arm in models if arm in predictions}
+        found.subgroups = group_rows(arms, fold, sites, vocabulary, config)
+    if evaluation.corruption:
+        found.corruption = _corruption(models, fold, sites, config)
+    return found
+
+
+def _half_lives(arm: str, model: Model) -> Iterator[MetricRow]:
+    network = loaded_model(model.parameters, model.study, frozenset(model.study.modalities))
+    none = float("nan")
+    for layer, days in enumerate(all_half_lives(network.backbone)):
+        for name, value in (("shortest", min(days)), ("longest", max(days))):
+            yield MetricRow(
+                arm, "half_lives", f"layer {layer} {name}", "days", value, none, none, 0
+            )
+
+
+def _smoothness(
+    models: Mapping[str, Model],
+    probe_scores: Sequence[MetricRow],
+    fold: Fold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
+) -> list[SmoothnessRow]:
+    """Return each arm's smoothness beside its first probe; nothing without one."""
+    beside = {
+        row.arm: row
+        for row in reversed(probe_scores)
+        if row.metric == "auroc" and not row.is_difference
+    }
+    return [
+        smoothness_of(model, fold, sites, beside[arm], config)
+        for arm, model in models.items()
+        if arm in beside and config.evaluation.physiology
+    ]
+
+
+def _missing(
+    models: Mapping[str, Model],
+    given: Mapping[str, Mapping[str, Predictions]],
+    config: RunConfig,
+) -> list[MatrixCell]:
+    """Return what the federated model loses when it is given less than it was trained on."""
+    arm = "federated" if "federated" in models else next(iter(models))
+    trained = "+".join(m for m in MODALITIES if m in models[arm].study.modalities)
+    is_visit = config.evaluation.task == "next_visit"
+    cells = {(trained, inputs): told[arm] for inputs, told in given.items() if arm in told}
+    return missing_matrix(
+        cells,
+        metric="average_precision" if is_visit else "auroc",
+        bootstraps=config.evaluation.bootstraps,
+        rng=numpy_generator(config.seed, "bootstrap"),
+        subset="new_onset" if is_visit else "overall",
+    )
+
+
+def with_further(
+    context: ReportContext, first: Further, rows: Sequence[MetricRow]
+) -> ReportContext:
+    """Return what a report shows, with what was asked further.
+
+    Args:
+        context: What it shows already.
+        first: Of the first seed: figures that are not averaged over seeds.
+        rows: The rows of all seeds together.
+    """
+
+    def of_all_seeds(part: Sequence[MetricRow]) -> list[MetricRow]:
+        wanted = {(row.task, row.metric) for row in part}
+        return [row for row in rows if (row.task, row.metric) in wanted]
+
+    return replace(
+        context,
+        horizons=of_all_seeds(first.horizons),
+        probe_scores=of_all_seeds(first.probe_scores),
+        physiology=of_all_seeds(first.physiology),
+        figures=of_all_seeds([*first.half_lives, *first.heritable, *first.forgetting]),
+        probes=first.probes,
+        smoothness=first.smoothness,
+        missing=first.missing,
+        subgroups=first.subgroups,
+        corruption=first.corruption,
+    )
+
+
+def _corruption(
+    models: Mapping[str, Model], fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+) -> list[CorruptionRow]:
+    """Return each arm's score as its wearing is taken away, and as it is drowned in noise."""
+    is_visit = config.evaluation.task == "next_visit"
+    how = partial(partial, _spoilt, config=config)
+    curves = {
+        (arm, kind, share): score(
+            model, fold, sites, config, spoil=how(kind=kind, share=share)
+        ).predictions
+        for arm, model in models.items()
+        if "wearable" in model.study.modalities
+        for kind in KINDS
+        for share in config.evaluation.corruption
+    }
+    return corruption_rows(
+        curves,
+        metric="average_precision" if is_visit else "auroc",
+        bootstraps=config.evaluation.bootstraps,
+        rng=numpy_generator(config.seed, "bootstrap"),
+        subset="new_onset" if is_visit else "overall",
+    )
+
+
+def _spoilt(people: Sequences, *, kind: Corruption, share: float, config: RunConfig) -> Sequences:
+    rng = numpy_generator(config.seed, "corruption")
+    wearable, mask = corrupted(
+        people.wearable, people.wearable_mask, kind=kind, share=share, rng=rng
+    )
+    return replace(people, wearable=wearable, wearable_mask=mask)

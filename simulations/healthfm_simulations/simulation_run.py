@@ -1,0 +1,329 @@
+"""One experiment: sites, folds, arms, replicates, and the folder of results they leave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from healthfm_core.config import RunConfig
+from healthfm_core.config.compose import to_yaml
+from healthfm_core.config.simulation import Arm
+from healthfm_core.errors import RunError
+from healthfm_core.evaluation import MetricRow
+from healthfm_core.evaluation.report.report_page import HalfLives, write_report
+from healthfm_core.federation.alarms import kind_of
+from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_simulations.arms.arm_training import (
+    Listener,
+    TrainedArm,
+    agreed_vocabulary,
+    same_modalities,
+    train_arm,
+)
+from healthfm_simulations.arms.baseline_arms import reference_predictions
+from healthfm_simulations.arms.zero_imputation import imputed_fold
+from healthfm_simulations.cross_validation import Fold, folds_of
+from healthfm_simulations.run_bar import RunBar
+from healthfm_simulations.scoring.arm_metrics import (
+    Collected,
+    collect,
+    context_of,
+    learned_half_lives,
+    rows_of,
+    split_ceiling,
+)
+from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
+from healthfm_simulations.scoring.model_scores import EVERYTHING
+from healthfm_simulations.scoring.seed_intervals import over_seeds
+from healthfm_simulations.secondary import Further, further_of, with_further
+from healthfm_simulations.sites import SimulatedSite, prepare_sites
+
+CONFIG_FILE = "config.yaml"
+RESUMED_KEYS = ("out", "resume")
+"""Keys that may differ between a run and the command that resumes it."""
+
+
+@dataclass
+class Replicate:
+    """All that came of one seed."""
+
+    config: RunConfig
+    sites: tuple[SimulatedSite, ...]
+    folds: tuple[Fold, ...]
+    collected: Collected = field(default_factory=Collected)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    half_lives: HalfLives | None = None
+    further: Further = field(default_factory=Further)
+    rows: list[MetricRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished experiment.
+
+    Attributes:
+        rows: Rows of the main task, the known truth's among them.
+        further: Rows of what else was asked: horizons, probes, physiology.
+        report: The page.
+        notes: Plain sentences the page carries too.
+        seeds: How many replicates the rows are means over.
+    """
+
+    rows: list[MetricRow]
+    further: list[MetricRow]
+    report: Path
+    notes: list[str]
+    seeds: int
+
+
+def open_folder(config: RunConfig, out: Path) -> None:
+    """Make the result folder, or check that it holds this very run.
+
+    Raises:
+        RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
+    """
+    file = out / CONFIG_FILE
+    text = to_yaml(config.model_copy(update={"out": None, "resume": False}))
+    if config.resume and not file.is_file():
+        raise RunError(
+            701,
+            where=str(out),
+            seen="there is no run in it",
+            wanted="resume=true goes on with a run that was begun",
+            do="Leave resume out, or name the run's folder with out=",
+        )
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise RunError(
+            702,
+            where=str(file),
+            seen="the run in it was begun with other settings",
+            wanted="a run is resumed with the settings it was begun with",
+            do="Give the same settings, or another out=",
+        )
+    if not config.resume and out.exists() and any(out.iterdir()):
+        raise RunError(
+            704,
+            where=str(out),
+            seen="the folder is not empty",
+            wanted="a new run starts in an empty folder",
+            do="Add resume=true to go on with it, or give another out=",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def run_experiment(config: RunConfig, out: Path, *, command: str, console: Console) -> Result:
+    """Run all replicates of `config` and write report, metrics and checkpoints to `out`.
+
+    Raises:
+        HealthFMError: Any of the tree; an interrupted run can be resumed.
+    """
+    open_folder(config, out)
+    simulation = config.simulation
+    each = [
+        config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
+    ]
+    if simulation.workers == 1:
+        replicates = [_replicate(one, out, console) for one in each]
+    else:
+        with ProcessPoolExecutor(simulation.workers, mp_context=get_context("spawn")) as pool:
+            replicates = list(pool.map(_replicate, each, [out] * len(each)))
+    return _report(config, replicates, out, command)
+
+
+def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
+    """Run one seed; the same in this process and in one of its own."""
+    torch.set_num_threads(config.simulation.threads)
+    console = console or Console(highlight=False, width=100)
+    several = config.simulation.replicates > 1
+    folder = out / f"seed-{config.seed}" if several else out
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    sites = prepare_sites(config, folder / "sites")
+    found = Replicate(config, sites, folds_of(config, sites))
+    people = sum(len(site.view().subjects()) for site in sites)
+    took = time.monotonic() - started
+    console.print(
+        f"seed {config.seed}: {people:,} people at {len(sites)} sites "
+        f"({config.data.source}), ready in {took:.0f} s"
+    )
+    with RunBar(console, _units(found)) as bar:
+        for fold in found.folds:
+            _run_fold(found, fold, folder, bar, console)
+    found.rows = rows_of(found.collected, config)
+    write_by_site(folder, rows_by_site(found.collected.of(EVERYTHING), sites, config))
+    return found
+
+
+def _units(found: Replicate) -> float:
+    return float(
+        sum(len(found.config.simulation.arms) * _people(fold) for fold in found.folds)
+        * found.config.federation.rounds
+    )
+
+
+def _people(fold: Fold) -> int:
+    return sum(len(site.view().subjects("train")) for site in fold.train)
+
+
+def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: Console) -> None:
+    config = found.config
+    trained: dict[str, TrainedArm] = {}
+    arms = _in_order(config.simulation.arms)
+    agreed = _agreed_before(arms, config, fold)
+    units = float(_people(fold) * config.federation.rounds)
+    for arm in arms:
+        name = f"{fold.name}/{arm}"
+        if arm == "fedavg" and "federated" in trained and same_modalities(fold):
+            trained[arm] = trained["federated"]
+            note = "All sites hold the same modalities, so plain FedAvg is the federated run."
+            _note(found, note)
+        elif arm == "ensemble" and "local" in trained:
+            trained[arm] = TrainedArm(trained["local"].models)
+        else:
+            heard = _hear_share(bar, name, units, arm, len(fold.train))
+            run = folder / "runs" / fold.name / ("local" if arm == "ensemble" else arm)
+            if arm == "imputed":
+                trained[arm] = _train_imputed(config, fold, run, agreed, heard)
+            else:
+                trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
+        bar.finish(units)
+        if agreed is None and trained[arm].models:
+            agreed = next(iter(trained[arm].models.values())).study.vocabulary
+        if trained[arm].note:
+            _note(found, f"{trained[arm].note}.")
+        found.seconds[arm] = found.seconds.get(arm, 0.0) + trained[arm].seconds
+        found.history.setdefault(arm, trained[arm].history)
+        console.print(f"  {name}: {trained[arm].seconds:.0f} s")
+    scored = collect(found.collected, trained, fold, found.sites, config)
+    if agreed is not None and scored is not None:
+        beside = reference_predictions(config, fold, found.sites, agreed, scored)
+        for (inputs, name), predictions in beside.items():
+            found.collected.add(inputs, name, predictions)
+    whole = {
+        arm: of.models[""] for arm, of in trained.items() if "" in of.models and of.given is None
+    }
+    told = found.collected.of(EVERYTHING)
+    given = {inputs: found.collected.of(inputs) for inputs in config.evaluation.inputs}
+    found.further = further_of(whole, told, fold, found.sites, config, given=given)
+    _note_alarms(found, trained)
+    first = trained.get("federated")
+    if first and first.models and found.half_lives is None:
+        found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
+
+
+def _train_imputed(
+    config: RunConfig, fold: Fold, run: Path, agreed: Vocabulary | None, heard: Listener
+) -> TrainedArm:
+    """Train on copies of the stores with zeros in them; the test people get theirs later."""
+    agreed = agreed or agreed_vocabulary(config, fold)
+    copies = run.with_name("imputed-stores")
+    zeros = imputed_fold(fold, agreed, config, copies, None)
+    trained = train_arm("imputed", config, zeros, run, agreed=agreed, heard=heard)
+    given = partial(imputed_fold, fold, agreed, config, copies)
+    return replace(trained, given=given)
+
+
+def _in_order(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms: first the one that agrees on a vocabulary, last the one that trains none."""
+    place = {"federated": 0, "ensemble": 2}
+    return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
+
+
+def _agreed_before(arms: Sequence[Arm], config: RunConfig, fold: Fold) -> Vocabulary | None:
+    """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
+    alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
+    return agreed_vocabulary(config, fold) if alone else None
+
+
+def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> Any:
+    seen: dict[str, float] = {}
+    runs = sites if arm in ("local", "ensemble") else 1
+
+    def hear(run: str, share: float) -> None:
+        seen[run] = share
+        bar.hear(name, units * sum(seen.values()) / runs)
+
+    return hear
+
+
+def _note_alarms(found: Replicate, trained: Mapping[str, TrainedArm]) -> None:
+    for arm, of in trained.items():
+        first: dict[str, str] = {}
+        for row in of.history:
+            for sentence in row.get("alarms", ()):
+                first.setdefault(kind_of(sentence), f"{arm}, round {row['round']}: {sentence}")
+        for note in first.values():
+            _note(found, note)
+
+
+def _note(found: Replicate, note: str) -> None:
+    if note not in found.notes:
+        found.notes.append(note)
+
+
+def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, command: str) -> Result:
+    first = replicates[0]
+    rows = over_seeds([found.rows for found in replicates])
+    arms, ceiling = split_ceiling(rows)
+    further = over_seeds([found.further.rows for found in replicates])
+    notes = [note for found in replicates for note in found.notes]
+    notes = list(dict.fromkeys(notes))
+    if len(replicates) > 1:
+        notes.append(
+            f"Values are means over {len(replicates)} seeds, intervals are 95 % t intervals over "
+            "them; figures by site and reliability are the first seed's."
+        )
+        for found in replicates:
+            file = out / f"seed-{found.config.seed}" / "metrics.json"
+            every = [*found.rows, *found.further.rows]
+            file.write_text(json.dumps([row.__dict__ for row in every], indent=1) + "\n")
+    context = context_of(
+        config,
+        lead=_lead(config, first),
+        command=command,
+        config_yaml=to_yaml(config),
+        sites=first.sites,
+        folds=first.folds,
+        collected=first.collected,
+        history=first.history,
+        seconds={
+            arm: sum(found.seconds.get(arm, 0.0) for found in replicates) for arm in first.seconds
+        },
+        ceiling=ceiling,
+        half_lives=first.half_lives,
+        seeds=len(replicates),
+        notes=notes,
+    )
+    context = with_further(context, first.further, further)
+    page = write_report(out, title=_title(config), rows=arms, context=context)
+    return Result(rows, further, page, notes, len(replicates))
+
+
+def _title(config: RunConfig) -> str:
+    return f"{config.data.source}: {config.evaluation.task.replace('_', ' ')}"
+
+
+def _lead(config: RunConfig, first: Replicate) -> str:
+    protocol = {
+        "held_out": "held-out people of every site",
+        "held_out_sites": "whole sites that took no part in training",
+        "leave_sites_out": f"every site once left out, in {len(first.folds)} folds",
+        "late": f"the last {config.evaluation.late_days:g} days of everybody's record",
+    }[config.evaluation.protocol]
+    return (
+        f"{len(first.sites)} sites, {config.federation.rounds} rounds, model "
+        f"{config.model.name}; tested on {protocol}."
+    )
