@@ -25,10 +25,8 @@ def half_life_metrics(layers: int) -> list[str]:
 
 def context_metrics(config: ModelConfig) -> list[str]:
     """Return the names of what `context_monitors` gives for such a model."""
-    layers = range(config.layers)
-    return [
-        name(layer) for name in (_context, *((_floor,) if config.floor else ())) for layer in layers
-    ]
+    names = (_context, _floor) if config.floor else (_context,)
+    return [name(layer) for name in names for layer in range(config.layers)]
 
 
 def _half_life(layer: int, name: str) -> str:

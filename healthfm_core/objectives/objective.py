@@ -1,4 +1,4 @@
-"""What an objective is: one thing the model learns to answer, and all the platform asks about it."""
+"""What an objective is: one thing the model learns to answer, with all the platform needs of it."""
 
 from __future__ import annotations
 

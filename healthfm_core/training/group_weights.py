@@ -1,4 +1,4 @@
-"""What a site's update of each parameter group weighs: how many of its people it was learned from."""
+"""The weight of each parameter group in a site's update: how many people it was learned from."""
 
 from __future__ import annotations
 

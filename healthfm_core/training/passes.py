@@ -15,7 +15,7 @@ from healthfm_core.data.batch.loader import QUERIES, Query
 from healthfm_core.models import HealthFM
 from healthfm_core.objectives import OBJECTIVES, Objective, PassOutputs, trained
 from healthfm_core.objectives.input_masking import MaskedInputs, mask_inputs, masked_positions
-from healthfm_core.objectives.objective import query_positions
+from healthfm_core.objectives.objective import Positions, query_positions
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def passes_for(
         asking = [o for o in wanted if o.query == query and o.own_view is None]
         if asking or is_primary:
             passes.append(ForwardPass(query, (*asking, *(companions if is_primary else ()))))
-    own = [o for o in wanted if o.own_view is not None]
-    return (*passes, *(ForwardPass(o.query, (o,)) for o in own if o.query in queries))
+    own = [objective for objective in wanted if objective.own_view is not None]
+    passes += [ForwardPass(query, (o,)) for o in own for query in queries if o.query == query]
+    return tuple(passes)
 
 
 def private_passes(config: TrainConfig, heads: Collection[str]) -> tuple[ForwardPass, ...]:
@@ -153,7 +154,7 @@ def _shared_pass(
     """Return the losses of one pass over the rows, read as they are but for what is masked."""
     masked = _masked(model, batch, part, config, masks)
     objectives = [o for o in part.objectives if o.name in model.heads]
-    wanted = {query_positions: batch.query}
+    wanted: dict[Positions, Tensor] = {query_positions: batch.query}
     if masked is not None:
         wanted[masked_positions] = masked.position
     for objective in objectives:

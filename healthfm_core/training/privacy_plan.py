@@ -1,4 +1,4 @@
-"""How a site's rounds of a study are private: noise, sampling rate and steps, before any of them."""
+"""How a site's rounds of a study are private: their noise, sampling rate and steps."""
 
 from __future__ import annotations
 

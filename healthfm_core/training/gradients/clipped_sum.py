@@ -47,7 +47,7 @@ class ClippedSumGradient:
         entropy = entropy or Entropy()
         torch.manual_seed(entropy.seed())
         self._model, self._everyone = model, np.ones(loader.sequences.n_subjects, np.bool_)
-        self._passes = private_passes(config, model.heads)
+        self._passes = private_passes(config, list(model.heads))
         self._clipped = ClippedGradients(model, loader, config, privacy.config, entropy)
         self.steps = 1
 

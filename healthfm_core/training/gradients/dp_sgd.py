@@ -64,7 +64,7 @@ class DPSGDGradient:
         torch.manual_seed(self._entropy.seed())
         self._model, self._config, self._privacy = model, config, privacy
         self._people = loader.sequences.n_subjects
-        self._passes = private_passes(config, model.heads)
+        self._passes = private_passes(config, list(model.heads))
         self._choice = numpy_generator(order.seed, "kinds", order.round)  # nobody's secret
         self._clipped = ClippedGradients(model, loader, config, privacy.config, self._entropy)
         self.steps = privacy.mechanism.steps if self._passes else 0
