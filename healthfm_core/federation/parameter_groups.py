@@ -14,9 +14,10 @@ from typing import Final, Literal
 from healthfm_core.config.train import Learns
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
+from healthfm_core.modalities.registry import modality_names
 
-MODALITIES: Final = ("ehr", "genomics", "wearable")
 BACKBONE: Final = "backbone"
+HEAD: Final = "head/"
 
 
 def group_of(parameter: str) -> str:
@@ -27,10 +28,10 @@ def group_of(parameter: str) -> str:
     """
     first, _, rest = parameter.partition(".")
     second = rest.partition(".")[0]
-    if first == "encoders" and second in MODALITIES:
+    if first == "encoders" and second in modality_names():
         return second
     if first == "heads" and second:
-        return f"head/{second}"
+        return HEAD + second
     if first == BACKBONE:
         return BACKBONE
     raise ValueError(f"parameter {parameter!r} belongs to no group")
@@ -52,7 +53,9 @@ def group_names(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def modality_of(group: str) -> str | None:
     """Return the modality a site must hold to move `group`; None when every site may."""
-    return group if group in MODALITIES else _modality_of_heads().get(group)
+    if group in modality_names():
+        return group
+    return _modality_of_heads().get(group)
 
 
 @cache

@@ -43,7 +43,8 @@ class BatchLosses:
 
     Attributes:
         per_subject: Σ_m λ_m L_m for each of the B subjects.
-        means: Mean over subjects of each objective, unweighted, without gradients.
+        means: Mean over subjects of each objective, unweighted, without gradients, by the name of
+            its metric.
     """
 
     per_subject: Float[Tensor, " B"]
@@ -130,7 +131,7 @@ def losses(
             parts |= _own_pass(model, batch, part.objectives[0], config)
     nothing = batch.t_days.new_zeros(batch.size)
     weighted = (objective.weight(config.objectives) * loss for objective, loss in parts.items())
-    means = {objective.name: loss.detach().mean() for objective, loss in parts.items()}
+    means = {objective.loss_metric: loss.detach().mean() for objective, loss in parts.items()}
     return BatchLosses(sum(weighted, nothing), means)
 
 

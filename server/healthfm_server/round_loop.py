@@ -27,10 +27,10 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
-from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore, ServerState
-from healthfm_server.study_setup.contract_signer import Admission
-from healthfm_server.study_setup.registered_sites import Site, check_sender
+from healthfm_server.study_setup.contract_signer import ContractSigner
+from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import Mapped
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience
@@ -67,18 +67,18 @@ class ModalityFedAvg:
         store: Where checkpoints, history and events go.
         patience: Deadline and life of messages.
         listener: Hears of every reply and every round.
-        admission: Signs the contract of a study that is sent again.
+        signer: Signs the contract of a study that is sent again.
     """
 
     def __init__(
         self,
         study: Study,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
         store: RunStore,
         patience: Patience,
-        listener: Listener = unheard,
-        admission: Admission | None = None,
+        listener: ProgressListener = ignore_progress,
+        signer: ContractSigner | None = None,
     ) -> None:
         self._study = study
         self._config = study.config.federation
@@ -87,7 +87,7 @@ class ModalityFedAvg:
         self._store = store
         self._patience = patience
         self._listener = listener
-        self._admission = admission or Admission()
+        self._signer = signer or ContractSigner()
         self._unprepared: set[str] = set()
 
     def run(self, state: ServerState) -> ServerState:
@@ -155,7 +155,7 @@ class ModalityFedAvg:
         """Return the records of one site's order, signed in a deployment."""
         fields = {"json": order.to_json(), "study": self._study.hash}
         sent = {piece: digests[piece] for piece in arrays}
-        record = ConfigRecord(dict(self._admission.to_train(fields, sent)))
+        record = ConfigRecord(dict(self._signer.to_train(fields, sent)))
         return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
 
     def _order(self, current: Round, site: str) -> RoundOrder:
@@ -301,7 +301,7 @@ class ModalityFedAvg:
         if not asked:
             return
         order = ConfigRecord(
-            {"study": self._study.to_json(), **self._admission.to_take_part(self._study)}
+            {"study": self._study.to_json(), **self._signer.to_take_part(self._study)}
         )
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
         for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._patience):

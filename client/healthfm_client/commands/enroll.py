@@ -9,9 +9,11 @@ from healthfm_client.commands import Command, say, takes_site
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import EXAMPLE
 from healthfm_core.errors import ConfigError
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import files
 from healthfm_core.trust.kit import Kit, install_kit
-from healthfm_core.trust.request import MODALITIES, make_request, read_request
+from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 
 
@@ -23,8 +25,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--modalities",
         nargs="+",
-        choices=sorted(MODALITIES),
-        default=["ehr"],
+        choices=sorted(modality_names()),
+        default=[EHR],
         help="what the site means to bring [ehr]",
     )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")

@@ -52,7 +52,7 @@ def _task(name: str) -> str:
         where="labels --name",
         seen="the name cannot be a task's",
         wanted=f"letters, digits, _, . and - are wanted, and not {NEXT_VISIT_TASK}",
-        do="Name the task with --name.",
+        do="Name the task with --name",
     )
 
 
