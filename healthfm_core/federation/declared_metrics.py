@@ -26,7 +26,7 @@ def declared_metrics(study: Study) -> tuple[str, ...]:
     A site whose own policy makes its training private where the study's is not tells its ε to
     nobody: the name would say that there is such a site.
     """
-    config, is_private = study.config, study.config.privacy.mode == "dp"
+    config, is_private = study.config, study.config.privacy.mechanism.per_site_noise
     names = [*ALWAYS, *half_life_metrics(config.model.layers)]
     names += OF_PRIVACY if is_private else _training_metrics(study)
     if not is_private or config.privacy.tuning_metrics:

@@ -42,6 +42,6 @@ def local_gradient(
     """
     if privacy is None:
         return PlainGradient(model, loader, config, order)
-    if privacy.config.mode == "distributed":
+    if privacy.config.mechanism.noise_in_sum:
         return ClippedSumGradient(model, loader, config, privacy)
     return DPSGDGradient(model, loader, config, order, privacy)

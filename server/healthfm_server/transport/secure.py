@@ -21,7 +21,7 @@ from healthfm_core.federation.secure.update_codec import RoundLayout, RoundSum
 from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.distributed import epsilon_of
 from healthfm_server.round_loop import ModalityFedAvg, Round
-from healthfm_server.run_folder.run_store import ServerState
+from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.secure_session import MaskedExchange, Summing
 
@@ -106,7 +106,7 @@ class MaskedFedAvg(ModalityFedAvg):
     def _spent(self, rho: float) -> dict[str, float | str]:
         """Return what the rounds up to this one cost, of which the last costs `rho`."""
         sums, privacy = self._config.aggregation.secure, self._study.config.privacy
-        shared, before = privacy.mode == "distributed", self._store.history()
+        shared, before = privacy.mechanism.noise_in_sum, self._store.history()
         rho += before[-1]["privacy"]["rho"] if before else 0.0
         delta = privacy.delta if shared else sums.delta
         unit = "subject" if shared else sums.unit
