@@ -27,6 +27,7 @@ from healthfm_core.training import (
     train_round,
 )
 from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
+from healthfm_core.training.loop import take_steps
 from healthfm_core.training.passes import losses, private_passes
 from healthfm_simulations.cohort import generate, write_sites
 from tests.training.test_loop import order
