@@ -30,10 +30,11 @@ from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError, ProtocolError
-from healthfm_core.federation import contracting, protocol, update_checks
+from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
-from healthfm_core.federation.secure.noisy_update_codec import round_layout
+from healthfm_core.federation.secure.codecs import codec_for
+from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_core.trust.contract import Contract
 
 _log = logging.getLogger(__name__)
@@ -162,11 +163,9 @@ class Site:
         contract = _agreed(node, study.hash, context)
         masking = Masking(node.name, context, node.policy.peers)
         modalities, n_subjects = self._work.describe(node.stores)
-        layout = round_layout(
+        codec = codec_for(
             study,
-            update_checks.Contract.of(
-                parameters, study.config.federation.aggregation.max_update_norm
-            ),
+            UpdateSchema.of(parameters, study.config.federation.aggregation.max_update_norm),
             masking.book,
             int(str(letter["capacity"])),
         )
@@ -175,7 +174,7 @@ class Site:
         ordered, rules = replace(order, groups=held), node.policy.privacy
         result = study_budget.train(self._work, rules, context, own, data, study, ordered)
         weights = node.policy.groups_to_send({g: result.weights.get(g, 0.0) for g in held})
-        arrays = layout.encode(
+        arrays = codec.encode(
             result.update,
             weights,
             node.policy.metrics_to_send(result.metrics, _wanted(contract)),

@@ -15,8 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
+from healthfm_core.federation.aggregation.registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
-from healthfm_server.round_loop import ModalityFedAvg
+from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.run_progress import Listener, unheard
 from healthfm_server.run_folder.run_store import RunStore, ServerState, note_failure
 from healthfm_server.study_setup.contract_signer import Admission
@@ -24,7 +25,8 @@ from healthfm_server.study_setup.core_model_setup import CoreWork
 from healthfm_server.study_setup.model_setup import StudyWork
 from healthfm_server.study_setup.setup import Agreement
 from healthfm_server.transport.exchange import POLL_S, Exchange, Patience, told_to_stop
-from healthfm_server.transport.secure import MaskedFedAvg
+from healthfm_server.transport.orders import Orders
+from healthfm_server.transport.transports import transport_for
 
 ANOTHERS: Final = 724
 """Another process's run is none of this one's to mark as failed."""
@@ -112,11 +114,10 @@ def make_app(
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
-        secure = request.config.federation.aggregation.secure.enabled
-        rounds = MaskedFedAvg if secure else ModalityFedAvg
-        rounds(study, sites, exchange, store, request.patience, listener, request.admission).run(
-            state
-        )
+        method = methods()[study.config.federation.aggregation.method]
+        orders = Orders(study, sites, exchange, request.patience, request.admission)
+        transport = transport_for(study, sites, exchange, request.patience, orders, method)
+        RoundLoop(study, sites, method, transport, orders, store, listener).run(state)
 
     return app
 

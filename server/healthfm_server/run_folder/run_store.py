@@ -1,10 +1,10 @@
 """The run folder: every file is written whole or not at all, so that any kill leaves a run.
 
 ``study.json`` is the contract, ``config.json`` what the run was made with,
-``checkpoints/round-0007.safetensors`` the model (``.optimizer.safetensors`` beside it the server
-optimiser's moments) and ``round-0007.json`` the marker that round 7 is complete, written last with
-the digests of the two. ``history.jsonl`` has a row per round, ``events.log`` a row for whatever
-was set aside and why.
+``checkpoints/round-0007.safetensors`` the model (beside it ``.optimizer.safetensors``, the server
+optimiser's moments, and ``.control.safetensors``, control variates) and ``round-0007.json`` the
+marker that round 7 is complete, written last with the digests of the others. ``history.jsonl`` has
+a row per round, ``events.log`` a row for whatever was set aside and why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,12 @@ from healthfm_server.run_folder.file_lock import held
 from healthfm_server.transport import array_file
 
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")
+_SUFFIXES: Final = (
+    ".json",
+    ".safetensors",
+    ".optimizer.safetensors",
+    ".control.safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class ServerState:
         round: Rounds completed.
         parameters: The global model, float32.
         optimizer: The server optimiser's moments.
+        control_variates: Parameter → the aggregation algorithm's own state, where it has one.
     """
 
     round: int
     parameters: Mapping[str, Float32]
     optimizer: OptimizerState
+    control_variates: Mapping[str, Float32] = field(default_factory=dict)
 
 
 class RunStore:
@@ -173,6 +181,8 @@ class RunStore:
         files = {f"{stem.name}.safetensors": state.parameters}
         if moments := state.optimizer.to_arrays():
             files[f"{stem.name}.optimizer.safetensors"] = moments
+        if state.control_variates:
+            files[f"{stem.name}.control.safetensors"] = state.control_variates
         digests = {}
         for name, arrays in files.items():
             digests[name] = _write(self._checkpoints / name, array_file.pieces(arrays))
@@ -236,15 +246,16 @@ class RunStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(marker_path, "it is not a checkpoint's marker") from error
 
-    def _state(self, round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
+    def _state(self, round_: int, files: Mapping[str, array_file.Mapped]) -> ServerState:
         stem = f"round-{round_:04d}"
-        moments = files.get(f"{stem}.optimizer.safetensors", {})
-        parameters = upgraded_parameters(files[f"{stem}.safetensors"])
+        moments: Mapping[str, Float32] = files.get(f"{stem}.optimizer.safetensors", {})
+        control = upgraded_parameters(files.get(f"{stem}.control.safetensors", {}))
+        parameters = files[f"{stem}.safetensors"].renamed(upgraded_parameters)
         optimizer = OptimizerState.from_arrays(moments)
         first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
-        return ServerState(round_, parameters, OptimizerState(first, second))
+        return ServerState(round_, parameters, OptimizerState(first, second), control)
 
-    def _verified(self, name: str, digest: str) -> dict[str, Float32]:
+    def _verified(self, name: str, digest: str) -> array_file.Mapped:
         path = self._checkpoints / Path(name).name
         try:
             same = array_file.digest_of(path) == digest
@@ -270,7 +281,7 @@ class RunStore:
 
     def _remove(self, round_: int) -> None:
         stem = f"round-{round_:04d}"
-        for suffix in (".json", ".safetensors", ".optimizer.safetensors"):
+        for suffix in _SUFFIXES:
             (self._checkpoints / f"{stem}{suffix}").unlink(missing_ok=True)
 
 
