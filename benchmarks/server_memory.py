@@ -136,13 +136,14 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
     from healthfm_core.federation.protocol import VERSION, Study
     from healthfm_server.round_loop import ModalityFedAvg
-    from healthfm_server.run_folder.run_store import RunStore, ServerState
-    from healthfm_server.study_setup.core_model_setup import CoreWork
-    from healthfm_server.study_setup.registered_sites import Site
+    from healthfm_server.run_folder.checkpoints import ServerState
+    from healthfm_server.run_folder.run_store import RunStore
+    from healthfm_server.study_setup.core_model_setup import CoreModelSetup
+    from healthfm_server.study_setup.registered_sites import RegisteredSite
     from healthfm_server.transport.exchange import Exchange, Patience
 
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
-    assert CoreWork  # what a real ServerApp has imported by then
+    assert CoreModelSetup  # what a real ServerApp has imported by then
     config = RunConfig.model_validate({"federation": {"rounds": 1, "keep_checkpoints": 1}})
     columns = 1000
     rows = int(model_mb * MB / 4 / columns / 20)
@@ -165,7 +166,8 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
         grid._client = link  # type: ignore[assignment]
         grid.set_run(Run.create_empty(1))
         people = {
-            f"site-{n}": Site(f"site-{n}", n, frozenset({"ehr"}), 100) for n in range(1, sites + 1)
+            f"site-{n}": RegisteredSite(f"site-{n}", n, frozenset({"ehr"}), 100)
+            for n in range(1, sites + 1)
         }
         study = Study(VERSION, "r", config, None, ("ehr",))  # type: ignore[arg-type]
         study.__dict__["hash"] = "h"

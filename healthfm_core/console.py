@@ -51,6 +51,4 @@ def unusable(error: OSError) -> ConfigError:
         105 if full else 107,
         where=str(error.filename or "a file or connection"),
         seen=(error.strerror or type(error).__name__).lower(),
-        wanted="room on the disk" if full else "it is there, and this user may read and write it",
-        do="Make room, then run the command again" if full else "Check the path and who owns it",
     )

@@ -261,8 +261,6 @@ class TrainedModel:
                     712,
                     where=name,
                     seen=f"{array.shape} in the trained model, {fresh[name].shape} in the new one",
-                    wanted="a run that starts from a model has that model's sizes",
-                    do="Use the model= of the trained model; its card names it",
                 )
         return {**fresh, **{name: array.copy() for name, array in known.items()}}
 
@@ -303,11 +301,7 @@ def death_among(targets: Sequence[str]) -> int | None:
 
 def _damaged(folder: Path, seen: str) -> RunError:
     return RunError(
-        707,
-        where=str(folder),
-        seen=seen,
-        wanted=f"the {WEIGHTS}, {STUDY} and {CARD} of one model",
-        do="Export the model again, or copy its folder again, whole",
+        707, where=str(folder), seen=seen, wanted=f"the {WEIGHTS}, {STUDY} and {CARD} of one model"
     )
 
 

@@ -6,11 +6,12 @@ import re
 import sys
 
 from healthfm_core import errors
+from healthfm_core.error_codes import CODES
 
 HEAD = """# Exit codes
 
-Made from `healthfm_core/errors.py` by `python tests/exit_codes.py > docs/exit-codes.md`; a test
-fails when the two differ.
+Made from `healthfm_core/error_codes.py` by `python tests/exit_codes.py > docs/exit-codes.md`; a
+test fails when the two differ.
 
 Every refusal is one sentence on the standard error: which error, its number, where, what was seen,
 what was wanted, what to do. The process then ends with the exit code of the error's family.
@@ -47,8 +48,8 @@ def page() -> str:
         says = (family.__doc__ or "").splitlines()[0].rstrip(".")
         rows.append(f"| {family.exit_code} | `{family.__name__}` | {says} |\n")
     rows.append(MIDDLE)
-    for number, says in sorted(errors.CODES.items()):
-        rows.append(f"| HF-{number} | {says} | `{families()[number // 100].__name__}` |\n")
+    for number, code in sorted(CODES.items()):
+        rows.append(f"| HF-{number} | {code.means} | `{families()[number // 100].__name__}` |\n")
     return "".join(rows)
 
 

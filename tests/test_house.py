@@ -1,5 +1,6 @@
 """The house keeps its own rules: layers, pins, file sizes, documents that say what is so."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core import errors
 from healthfm_core.config.compose import compose
+from healthfm_core.error_codes import CODES
 from healthfm_core.federation import protocol
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
@@ -74,9 +76,26 @@ def test_exit_codes_page_is_made_from_the_errors():
     assert page == exit_codes.page(), "python tests/exit_codes.py > docs/exit-codes.md"
 
 
+def test_every_error_says_what_was_wanted_and_what_to_do():
+    silent = []
+    for file in SHIPPED:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if is_error(node) and isinstance(node.args[0], ast.Constant):
+                usual, given = CODES[node.args[0].value], {word.arg for word in node.keywords}
+                if not ("wanted" in given or usual.wanted) or not ("do" in given or usual.do):
+                    silent.append(f"{name(file)}:{node.lineno}")
+    assert silent == []
+
+
+def is_error(node: ast.AST) -> bool:
+    families = {family.__name__ for family in errors.HealthFMError.__subclasses__()}
+    call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    return call and node.func.id in families and bool(node.args)
+
+
 def test_every_number_belongs_to_one_family():
     families = exit_codes.families()
-    assert {number // 100 for number in errors.CODES} <= set(families)
+    assert {number // 100 for number in CODES} <= set(families)
     codes = [family.exit_code for family in families.values()]
     assert len(set(codes)) == len(codes)
     assert not {0, 1} & set(codes)
@@ -90,7 +109,7 @@ def test_errors_are_raised_with_the_numbers_of_their_family():
             wrong += [
                 f"{name(file)}: {family.__name__}({number})"
                 for number in wanted.findall(file.read_text())
-                if int(number) not in errors.CODES or int(number) // 100 != hundred
+                if int(number) not in CODES or int(number) // 100 != hundred
             ]
     assert wrong == []
 

@@ -21,8 +21,8 @@ from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.parameter_groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.privacy.accounting import Mechanism
-from healthfm_core.tokens.statistics import MODALITIES as STATISTICS_OF
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -181,7 +181,7 @@ def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
         channel_sum=real,
         channel_square=real,
         channel_hz=real,
-        modality_subjects=np.array([n * (m in modalities) for m in STATISTICS_OF], np.int64),
+        modality_subjects=np.array([n * (m in modalities) for m in modality_names()], np.int64),
         label_values=np.zeros(2, np.int64),
     )
     return dict(found.to_arrays())

@@ -284,13 +284,7 @@ def _refused(message: Message, error: HealthFMError) -> Message:
 
 
 def _unknown_study() -> ProtocolError:
-    return ProtocolError(
-        404,
-        where="train message",
-        seen="a study this site has not prepared",
-        wanted="a prepare message comes before the first order of a study",
-        do="Send the study again; the coordinator does so before the next round",
-    )
+    return ProtocolError(404, where="train message", seen="a study this site has not prepared")
 
 
 def make_app(work: LocalWork) -> ClientApp:

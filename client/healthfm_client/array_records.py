@@ -42,9 +42,5 @@ def parameters_of(record: ArrayRecord) -> Float32Arrays:
 
 def _unusable(name: str, seen: str) -> ProtocolError:
     return ProtocolError(
-        402,
-        where=name,
-        seen=seen,
-        wanted="parameters are float32 arrays as healthfm bundles them",
-        do="Install the same release of healthfm on both sides",
+        402, where=name, seen=seen, wanted="parameters are float32 arrays as healthfm bundles them"
     )

@@ -220,10 +220,4 @@ def _shown(value: Any) -> str:
 
 def _unreadable(folder: Path, error: Exception) -> ConfigError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ConfigError(
-        102,
-        where=str(folder),
-        seen=reason,
-        wanted="YAML that composes is wanted",
-        do="Correct the file",
-    )
+    return ConfigError(102, where=str(folder), seen=reason, wanted="YAML that composes is wanted")

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from healthfm_core.config.base import Schema
+from healthfm_core.modalities.registry import modality_names, unknown_names
 
 Source = Literal["cohort", "stores", "physionet2012", "eicu_demo", "nhanes"]
-Modality = Literal["ehr", "wearable", "genomics"]
+
+
+def _known_modality(name: str) -> str:
+    if unknown_names([name]):
+        *most, last = map(repr, modality_names())
+        wanted = f"Input should be {', '.join(most)} or {last}"
+        raise PydanticCustomError("unknown_modality", "{wanted}", {"wanted": wanted})
+    return name
+
+
+Modality = Annotated[str, AfterValidator(_known_modality)]
+"""The name of one of `healthfm_core.modalities`."""
 
 
 class CohortConfig(Schema):

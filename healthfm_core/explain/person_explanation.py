@@ -153,9 +153,10 @@ def _column(vocabulary: Vocabulary, target: str) -> int:
         709,
         where=target,
         seen="the model predicts no such code",
-        wanted=f"one of its {len(vocabulary.targets)} targets"
-        + (f", the nearest of which is {close[0]}" if close else ""),
-        do="Take a code from `targets` in the model's study.json",
+        wanted=(
+            f"one of its {len(vocabulary.targets)} targets"
+            + (f", the nearest of which is {close[0]}" if close else "")
+        ),
     )
 
 
@@ -166,8 +167,6 @@ def _chosen(rows: RowPlan, at_us: int | None, store: SiteStore) -> int:
             710,
             where=store.name,
             seen="the subject has no visit" + ("" if at_us is None else " by then"),
-            wanted="a visit, or wearing, to look back from",
-            do="Ask for a later time, or of somebody with a record",
         )
     return by_then - 1
 

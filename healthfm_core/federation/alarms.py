@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from healthfm_core.federation.parameter_groups import MODALITIES
+from healthfm_core.modalities.registry import modality_names
 
 SHORT_DAYS: Final = 7.0
 LONG_DAYS: Final = 3652.5
@@ -63,7 +63,7 @@ def _collapsed(found: Sequence[Mapping[str, float]]) -> Iterator[str]:
     recent = [_shares(metrics) for metrics in found[-PATIENCE:]]
     if len(recent) < PATIENCE:
         return
-    for modality in MODALITIES:
+    for modality in modality_names():
         if all(modality in shares and shares[modality] < LEAST_SHARE for shares in recent):
             yield (
                 f"The {modality} encoder has had less than {100 * LEAST_SHARE:.0f} % of the "
@@ -74,7 +74,7 @@ def _collapsed(found: Sequence[Mapping[str, float]]) -> Iterator[str]:
 
 def _shares(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return each encoder's share of the encoders' gradient norms; none where there is one."""
-    norms = {m: metrics[f"grad_norm/{m}"] for m in MODALITIES if f"grad_norm/{m}" in metrics}
+    norms = {m: metrics[f"grad_norm/{m}"] for m in modality_names() if f"grad_norm/{m}" in metrics}
     total = sum(norms.values())
     if len(norms) < 2 or total <= 0:
         return {}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from healthfm_core.federation.parameter_groups import HEAD_NEEDS, MODALITIES
+from healthfm_core.federation.parameter_groups import HEAD
 from healthfm_core.federation.protocol import Study
+from healthfm_core.modalities.registry import modality_names, specs
 
 _LOSSES: Final = (
     "next_visit",
@@ -34,7 +35,8 @@ _HEADS: Final = ("head/next_visit", "head/time_to_event", "head/label")
 
 def declared_metrics(study: Study) -> tuple[str, ...]:
     """Return the names, sorted, of all metrics that a round of `study` may give at any site."""
-    groups = {*MODALITIES, "backbone", *HEAD_NEEDS, *_HEADS}
+    needing = {HEAD + head for spec in specs() for head in spec.heads}
+    groups = {*modality_names(), "backbone", *needing, *_HEADS}
     layers = range(study.config.model.layers)
     return tuple(
         sorted(

@@ -13,17 +13,10 @@ from typing import Final, Literal
 from healthfm_core.config.train import Learns
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
+from healthfm_core.modalities.registry import modality_names, needed_by_head
 
-MODALITIES: Final = ("ehr", "genomics", "wearable")
 BACKBONE: Final = "backbone"
-HEAD_NEEDS: Final = {
-    "head/masked_codes": "ehr",
-    "head/next_event": "ehr",
-    "head/wearable_reconstruction": "wearable",
-    "head/predictive_coding": "wearable",
-    "head/cross_modal": "wearable",
-}
-"""Heads whose targets exist only where a modality does; every other head goes everywhere."""
+HEAD: Final = "head/"
 
 
 def group_of(parameter: str) -> str:
@@ -34,10 +27,10 @@ def group_of(parameter: str) -> str:
     """
     first, _, rest = parameter.partition(".")
     second = rest.partition(".")[0]
-    if first == "encoders" and second in MODALITIES:
+    if first == "encoders" and second in modality_names():
         return second
     if first == "heads" and second:
-        return f"head/{second}"
+        return HEAD + second
     if first == BACKBONE:
         return BACKBONE
     raise ValueError(f"parameter {parameter!r} belongs to no group")
@@ -59,7 +52,9 @@ def group_names(parameters: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def modality_of(group: str) -> str | None:
     """Return the modality a site must hold to move `group`; None when every site may."""
-    return group if group in MODALITIES else HEAD_NEEDS.get(group)
+    if group in modality_names():
+        return group
+    return needed_by_head(group.removeprefix(HEAD)) if group.startswith(HEAD) else None
 
 
 def groups_held(modalities: Collection[str], groups: Iterable[str]) -> tuple[str, ...]:

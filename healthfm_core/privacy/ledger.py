@@ -216,11 +216,7 @@ class Ledger:
             yield
         except OSError as error:
             raise PrivacyError(
-                603,
-                where=str(self.path),
-                seen=error.strerror or "it cannot be read or written",
-                wanted="the privacy ledger is written before anything is spent",
-                do="Put the file's folder or disk right; nothing was trained",
+                603, where=str(self.path), seen=error.strerror or "it cannot be read or written"
             ) from error
 
 
@@ -306,17 +302,9 @@ def exceeded(what: str, limit: float) -> PrivacyError:
         601,
         where="privacy budget",
         seen=f"{what} would cost this site's people more than ε {limit:g}",
-        wanted="the site stops before its limit",
-        do="The others go on without it; only its administrator can raise the limit",
     )
 
 
 def damaged(path: Path, seen: str) -> PrivacyError:
     """Return the error for a ledger that cannot be trusted (HF-602)."""
-    return PrivacyError(
-        602,
-        where=str(path),
-        seen=seen,
-        wanted="every line as it was written, in its place",
-        do="Put the last good copy back; without it nobody knows what was spent",
-    )
+    return PrivacyError(602, where=str(path), seen=seen)

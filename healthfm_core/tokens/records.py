@@ -14,8 +14,8 @@ from meds import birth_code, death_code
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
 from healthfm_core.data.batch.segments import offsets_of, run_starts
 from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
-from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.modalities.genomics import PRS_PREFIX
 
 US_PER_HOUR: Final = 3_600_000_000
 

@@ -19,9 +19,10 @@ from meds import birth_code
 
 from healthfm_core.arrays import Float64, Int64, Integers
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
+from healthfm_core.modalities.genomics import PRS_PREFIX
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.tokens import values
 from healthfm_core.tokens.records import (
     Events,
@@ -33,7 +34,6 @@ from healthfm_core.tokens.records import (
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.wearing import channel_moments, total_moments
 
-MODALITIES: Final = ("ehr", "wearable", "genomics")
 _MAX_DEPTH: Final = 32
 
 
@@ -69,7 +69,7 @@ class SiteStatistics:
         channel_sum: [K] float64, sum over subjects of the mean of their samples.
         channel_square: [K] float64, sum over subjects of the mean of their squared samples.
         channel_hz: [K] float64, highest sampling rate seen.
-        modality_subjects: [3] int64, subjects with each of `MODALITIES`.
+        modality_subjects: [M] int64, subjects with each of the modalities, in their order.
         label_values: [2] int64, labels of the study's task that are 0 and that are 1; both 0 where
             fewer than k subjects have either.
     """
@@ -159,7 +159,7 @@ def _check(found: SiteStatistics) -> None:
     lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
     by_code = ("subjects", "timed_subjects", "visits", "reached")
     sizes = dict.fromkeys(by_code, len(lengths["subjects"]))
-    sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(MODALITIES)}
+    sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(modality_names())}
     sizes |= {"all_visits": 1, "label_values": 2}
     for name in _ARRAYS:
         size = sizes.get(name, len(found.channels))
@@ -335,7 +335,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         Sketch(at[s.sketch.code].astype(np.int32), s.sketch.bucket, s.sketch.count)
         for s, at in zip(statistics, maps, strict=True)
     ]
-    everyone = [np.arange(len(MODALITIES))] * len(statistics)
+    everyone = [np.arange(len(modality_names()))] * len(statistics)
     either = [np.arange(2)] * len(statistics)
     return SiteStatistics(
         codes=codes,
@@ -352,7 +352,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),
         channel_square=total("channel_square", channel_maps, len(channels), np.float64),
         channel_hz=hz,
-        modality_subjects=total("modality_subjects", everyone, len(MODALITIES), np.int64),
+        modality_subjects=total("modality_subjects", everyone, len(modality_names()), np.int64),
         label_values=total("label_values", either, 2, np.int64),
     )
 

@@ -16,8 +16,8 @@ from healthfm_core.data.batch.segments import offsets_of, run_starts, search
 from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
-from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.modalities.genomics import PRS_PREFIX
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,

@@ -13,10 +13,12 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.errors import ProtocolError
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import modality_names
+from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
-from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.wearing import WearableSpec
 
 PAD_TOKEN: Final = 0
@@ -335,7 +337,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         and not merged.codes[i].startswith(WEARABLE_PREFIX)
     ][: config.max_targets]
     all_visits = max(1, int(merged.all_visits.sum()))
-    everyone = max(1, int(merged.modality_subjects[MODALITIES.index("ehr")]))
+    everyone = max(1, int(merged.modality_subjects[modality_names().index(EHR)]))
     return Vocabulary(
         codes=codes,
         domains=tuple(sorted({d for d in map(domain_of, codes) if d is not None})),

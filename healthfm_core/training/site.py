@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
-from healthfm_core.config.data import Modality
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
@@ -66,7 +64,7 @@ class SiteData:
 
 def _view(store: SiteStore, study: Study) -> SiteStore:
     wanted = study_modalities(study) & store.modalities
-    return SiteStore.open(store.path, modalities=cast(frozenset[Modality], wanted))
+    return SiteStore.open(store.path, modalities=wanted)
 
 
 def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:

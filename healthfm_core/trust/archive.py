@@ -64,6 +64,5 @@ def _unfit(where: str, seen: str) -> TrustError:
         806,
         where=where,
         seen=seen,
-        wanted="the file as healthfm wrote it",
         do="Send it again, as an attachment that no mail program changes",
     )

@@ -225,13 +225,7 @@ class Authority:
 
 def unknown_site(site: str) -> TrustError:
     """Return the error for a site that the study does not know (HF-811)."""
-    return TrustError(
-        811,
-        where=f"site {site[:64]}",
-        seen="this study knows no site of that name",
-        wanted="a site whose request was signed",
-        do="List the sites with: healthfm-server site list",
-    )
+    return TrustError(811, where=f"site {site[:64]}", seen="this study knows no site of that name")
 
 
 def _revocations(root: Identity, rows: list[Issued], now: datetime) -> bytes:

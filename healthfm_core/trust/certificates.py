@@ -214,7 +214,6 @@ def check_valid_now(
         where=where,
         seen=seen,
         wanted=f"a certificate that is valid today, {now:%Y-%m-%d} by this machine's clock",
-        do="Check the clock; if it is right, ask the coordinator for a new kit",
     )
 
 
@@ -321,10 +320,4 @@ def _issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
 
 
 def _stranger(where: str) -> TrustError:
-    return TrustError(
-        803,
-        where=where,
-        seen="a certificate of another root",
-        wanted="one that this study's root signed",
-        do="Ask the coordinator for a new kit, and compare the root's fingerprint with them",
-    )
+    return TrustError(803, where=where, seen="a certificate of another root")

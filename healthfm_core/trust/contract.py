@@ -241,23 +241,9 @@ def open_sealed(
     return contract
 
 
-_WANTED: Final = {
-    813: "a contract that the study's signer signed comes with it",
-    814: "the contract is the one that was signed",
-    815: "the signer is the one in this site's kit",
-    816: "a contract that holds now, by this site's clock",
-    817: "a contract that holds now, by this site's clock",
-    818: "each contract is used once",
-    819: "a contract of the study that this site is enrolled in",
-}
-
-
 def refusal(number: int, seen: str) -> TrustError:
     """Return the error for a contract that a site does not take."""
-    do = "Start the run with healthfm-server run, which signs a new contract"
-    if number in {816, 817}:
-        do = "Set both clocks right; the coordinator sends a new contract with the next request"
-    return TrustError(number, where="contract", seen=seen, wanted=_WANTED[number], do=do)
+    return TrustError(number, where="contract", seen=seen)
 
 
 def altered(seen: str) -> TrustError:

@@ -31,13 +31,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
 def exists_already(path: Path) -> TrustError:
     """Return the error for something that would be overwritten (HF-801)."""
-    return TrustError(
-        801,
-        where=str(path),
-        seen="it exists already",
-        wanted="a key, a certificate or a kit is never overwritten",
-        do="Name another folder, or move the old one away if it is no longer needed",
-    )
+    return TrustError(801, where=str(path), seen="it exists already")
 
 
 def replace(path: Path, data: bytes, mode: int = PUBLIC) -> None:
@@ -70,15 +64,9 @@ def read_private(path: Path, what: str) -> bytes:
     return data
 
 
-def unusable(path: Path, seen: str, do: str = "") -> TrustError:
+def unusable(path: Path, seen: str, do: str | None = None) -> TrustError:
     """Return the error for a file of keys that cannot be used (HF-802)."""
-    return TrustError(
-        802,
-        where=str(path),
-        seen=seen,
-        wanted="the file as it was written when the keys were made, mode 600",
-        do=do or "Put it back from a backup, or enrol anew with new keys",
-    )
+    return TrustError(802, where=str(path), seen=seen, do=do)
 
 
 def keep_folder(folder: Path) -> None:

@@ -288,10 +288,4 @@ def _not_one(where: str) -> TrustError:
 
 
 def _unsigned(where: str, seen: str) -> TrustError:
-    return TrustError(
-        808,
-        where=where,
-        seen=seen,
-        wanted="the kit that the coordinator made for this site's request",
-        do="Ask the coordinator to send it again",
-    )
+    return TrustError(808, where=where, seen=seen)

@@ -58,4 +58,4 @@ def check_url(url: str) -> str:
 
 
 def _unusable(where: str, seen: str, wanted: str) -> TrustError:
-    return TrustError(810, where=where, seen=seen, wanted=wanted, do="Write it as the others do")
+    return TrustError(810, where=where, seen=seen, wanted=wanted)

@@ -18,7 +18,7 @@ REGISTRY_FILE: Final = "sites.json"
 
 
 @dataclass(frozen=True)
-class RegisteredSite:
+class AdmittedSite:
     """A site that was admitted.
 
     Attributes:
@@ -52,7 +52,7 @@ class Registry:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def sites(self) -> dict[str, RegisteredSite]:
+    def sites(self) -> dict[str, AdmittedSite]:
         """Return every site by name, the revoked ones too.
 
         Raises:
@@ -63,7 +63,7 @@ class Registry:
         try:
             rows = json.loads(files.read(self.path, "the list of sites"))
             sites = [
-                RegisteredSite(**{**row, "modalities": tuple(row["modalities"])}) for row in rows
+                AdmittedSite(**{**row, "modalities": tuple(row["modalities"])}) for row in rows
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise files.unusable(self.path, "the list of sites is damaged") from error
@@ -76,14 +76,14 @@ class Registry:
         *,
         name: str | None = None,
         now: datetime | None = None,
-    ) -> RegisteredSite:
+    ) -> AdmittedSite:
         """Put a site on the list and return it.
 
         Raises:
             TrustError: Another site has its name or its node (HF-812).
         """
         sites = self.sites()
-        site = RegisteredSite(
+        site = AdmittedSite(
             name=name or request.site,
             node_id=node_id,
             node=request.node.decode(),
@@ -97,7 +97,7 @@ class Registry:
         self._write({**sites, site.name: site})
         return site
 
-    def renew(self, request: Request, node_id: int, *, name: str | None = None) -> RegisteredSite:
+    def renew(self, request: Request, node_id: int, *, name: str | None = None) -> AdmittedSite:
         """Give a site on the list new keys or a new node, after a rotation or a loss.
 
         Raises:
@@ -116,7 +116,7 @@ class Registry:
         self._write({**self.sites(), old.name: site})
         return site
 
-    def revoke(self, name: str, now: datetime | None = None) -> RegisteredSite:
+    def revoke(self, name: str, now: datetime | None = None) -> AdmittedSite:
         """Shut a site out and return it.
 
         Raises:
@@ -127,7 +127,7 @@ class Registry:
         self._write({**self.sites(), name: site})
         return site
 
-    def site(self, name: str) -> RegisteredSite:
+    def site(self, name: str) -> AdmittedSite:
         """Return a site.
 
         Raises:
@@ -138,16 +138,10 @@ class Registry:
             raise unknown_site(name)
         return sites[name]
 
-    def _write(self, sites: dict[str, RegisteredSite]) -> None:
+    def _write(self, sites: dict[str, AdmittedSite]) -> None:
         rows = [asdict(site) for _, site in sorted(sites.items())]
         files.replace(self.path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def _taken(name: str) -> TrustError:
-    return TrustError(
-        812,
-        where=f"site {name}",
-        seen="its name or its node is on the list already",
-        wanted="each site and each node once",
-        do="Give it another name with --name, or renew the site that is there with --renew",
-    )
+    return TrustError(812, where=f"site {name}", seen="its name or its node is on the list already")

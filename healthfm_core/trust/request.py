@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from healthfm_core.errors import TrustError
+from healthfm_core.modalities.registry import unknown_names
 from healthfm_core.trust import archive, fingerprint, signed
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.names import check_name, check_url
 from healthfm_core.trust.site_keys import SiteKeys
 
 FORMAT: Final = 1
-MODALITIES: Final = frozenset({"ehr", "genomics", "wearable"})
 REQUEST_FILE: Final = "request.json"
 _FILES: Final = (REQUEST_FILE, "tls.csr", "node.pub", "signing.pub", "proofs.json")
 _SIGNED: Final = _FILES[:-1]
@@ -148,7 +148,7 @@ def _keys(csr: x509.CertificateSigningRequest, files: dict[str, bytes]) -> Keys:
 def _request(about: dict[str, Any], keys: Keys, node: bytes) -> Request:
     modalities = tuple(sorted(map(str, about["modalities"])))
     made = datetime.strptime(about["made"], "%Y-%m-%dT%H:%M:%SZ")
-    if about["format"] != FORMAT or not set(modalities) <= MODALITIES:
+    if about["format"] != FORMAT or unknown_names(modalities):
         raise ValueError("another format, or a modality that does not exist")
     return Request(
         site=check_name(str(about["site"]), "site"),
@@ -195,6 +195,4 @@ def _unproved(where: str) -> TrustError:
         807,
         where=where,
         seen="a proof that does not hold: the request was altered, or another's key is in it",
-        wanted="a request signed by each key that it names",
-        do="Ask the site to send it again, and compare the fingerprints with them",
     )

@@ -18,12 +18,13 @@ from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation.aggregation.registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_server.round_loop import RoundLoop
-from healthfm_server.run_folder.run_progress import Listener, unheard
-from healthfm_server.run_folder.run_store import RunStore, ServerState, note_failure
-from healthfm_server.study_setup.contract_signer import Admission
-from healthfm_server.study_setup.core_model_setup import CoreWork
-from healthfm_server.study_setup.model_setup import StudyWork
-from healthfm_server.study_setup.setup import Agreement
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
+from healthfm_server.run_folder.run_store import RunStore, note_failure
+from healthfm_server.study_setup.contract_signer import ContractSigner
+from healthfm_server.study_setup.core_model_setup import CoreModelSetup
+from healthfm_server.study_setup.model_setup import ModelSetup
+from healthfm_server.study_setup.setup import StudySetup
 from healthfm_server.transport.exchange import POLL_S, Exchange, Patience, told_to_stop
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.transports import transport_for
@@ -44,7 +45,7 @@ class RunRequest:
         nodes: ``nodes``: how many nodes to wait for.
         patience: ``patience``: factor on deadline and life of messages, for an engine whose sites
             take turns.
-        admission: ``study``: folder of the study whose contracts are signed; none in a simulation.
+        signer: ``study``: folder of the study whose contracts are signed; none in a simulation.
     """
 
     config: RunConfig
@@ -52,7 +53,7 @@ class RunRequest:
     resume: bool
     nodes: int
     patience: Patience
-    admission: Admission
+    signer: ContractSigner
 
     @classmethod
     def of(cls, context: Context) -> RunRequest:
@@ -67,19 +68,21 @@ class RunRequest:
             resume=bool(raw.get("resume", False)) or ("study" in raw and RunStore.begun(folder)),
             nodes=int(raw.get("nodes", 1)),
             patience=Patience(federation.deadline_s * factor, federation.ttl_s * factor),
-            admission=Admission.of(Path(str(raw["study"]))) if "study" in raw else Admission(),
+            signer=ContractSigner.of(Path(str(raw["study"])))
+            if "study" in raw
+            else ContractSigner(),
         )
 
 
 def make_app(
-    work: StudyWork,
-    listener: Listener = unheard,
+    model_setup: ModelSetup,
+    listener: ProgressListener = ignore_progress,
     stopped: Callable[[], bool] = lambda: False,
 ) -> ServerApp:
     """Return the coordinator's app.
 
     Args:
-        work: Builds vocabulary and initial parameters.
+        model_setup: Builds vocabulary and initial parameters.
         listener: Hears of every reply and every round.
         stopped: Asked between replies; when true the run ends with HF-705 and can be resumed.
     """
@@ -105,17 +108,17 @@ def make_app(
     def begun(grid: Grid, request: RunRequest, store: RunStore) -> None:
         nodes = wait_for_nodes(grid, request, stopped)
         exchange = Exchange(grid, request.folder, stopped)
-        agreement = Agreement(exchange, store, request.patience, listener, work, request.admission)
-        study = store.study() or agreement.study(nodes, request.config)
-        sites = agreement.sites(nodes, study)
-        state = store.load()
+        setup = StudySetup(exchange, store, request.patience, listener, model_setup, request.signer)
+        study = store.study() or setup.study(nodes, request.config)
+        sites = setup.sites(nodes, study)
+        state = store.checkpoints.load()
         if state is None:
-            parameters = work.initial_parameters(study, request.config)
+            parameters = model_setup.initial_parameters(study, request.config)
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
         method = methods()[study.config.federation.aggregation.method]
-        orders = Orders(study, sites, exchange, request.patience, request.admission)
+        orders = Orders(study, sites, exchange, request.patience, request.signer)
         transport = transport_for(study, sites, exchange, request.patience, orders, method)
         RoundLoop(study, sites, method, transport, orders, store, listener).run(state)
 
@@ -152,5 +155,5 @@ def wait_for_nodes(grid: Grid, request: RunRequest, stopped: Callable[[], bool])
     return nodes
 
 
-app = make_app(CoreWork())
+app = make_app(CoreModelSetup())
 """The coordinator's app, as pyproject.toml names it to Flower."""

@@ -20,9 +20,10 @@ from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.update_checks import UpdateSchema, update_norm
 from healthfm_core.seeding import numpy_generator
 from healthfm_server.round_history import history_row
-from healthfm_server.run_folder.run_progress import Listener, unheard
-from healthfm_server.run_folder.run_store import RunStore, ServerState
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.exchange import too_few
 from healthfm_server.transport.interface import Collected, OpenRound, Transport
 from healthfm_server.transport.orders import Orders
@@ -44,12 +45,12 @@ class RoundLoop:
     def __init__(
         self,
         study: Study,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         method: AggregationMethod,
         transport: Transport,
         orders: Orders,
         store: RunStore,
-        listener: Listener = unheard,
+        listener: ProgressListener = ignore_progress,
     ) -> None:
         self._study = study
         self._config = study.config.federation

@@ -29,7 +29,7 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import PrivacyPlan
 from healthfm_server.app import make_app
-from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
 from healthfm_simulations.sites import prepare_sites
@@ -122,7 +122,7 @@ def run(tmp_path_factory) -> tuple[enrolled.Wire, list[Path], list[enrolled.Enro
     before = logging.getLogger().level
     logging.getLogger().setLevel(logging.DEBUG)
     try:
-        make_app(ServerWork())(grid, Context(1, 0, {}, RecordDict(), request))
+        make_app(CoreModelSetup())(grid, Context(1, 0, {}, RecordDict(), request))
     finally:
         logging.getLogger().removeHandler(handler)
         logging.getLogger().setLevel(before)

@@ -125,7 +125,6 @@ def _clock(response: httpx.Response) -> Finding:
         where="clock",
         seen=f"this machine's is {seen}",
         wanted=f"no more than {AHEAD_S:g} s ahead and {BEHIND_S:g} s behind",
-        do="Switch on time synchronisation (NTP); if it is on, tell the coordinator",
     )
     return failed("clock", error)
 
@@ -173,9 +172,7 @@ def _release(response: httpx.Response) -> Iterator[Finding]:
 
 
 def _unreachable(where: str, seen: str, do: str) -> ProtocolError:
-    return ProtocolError(
-        408, where=where, seen=seen, wanted="an answer of the study's server", do=do
-    )
+    return ProtocolError(408, where=where, seen=seen, do=do)
 
 
 def _wrong_certificate(where: str, seen: str) -> TrustError:

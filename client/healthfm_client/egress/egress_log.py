@@ -164,20 +164,8 @@ def _write(file: BinaryIO, entry: Entry) -> None:
 
 def changed(path: Path, seen: str) -> TrustError:
     """Return the error for a log that is not as it was written (HF-822)."""
-    return TrustError(
-        822,
-        where=path.name,
-        seen=seen,
-        wanted="every line as it was written, none missing",
-        do="Keep the file as it is, and find out with your security office who changed it",
-    )
+    return TrustError(822, where=path.name, seen=seen)
 
 
 def _unwritable(path: Path, error: OSError) -> PolicyError:
-    return PolicyError(
-        507,
-        where=path.name,
-        seen=f"it cannot be written: {error.strerror}",
-        wanted="nothing leaves this site that is not on record",
-        do="Make room on the disk, or give the file back to the user healthfm runs as",
-    )
+    return PolicyError(507, where=path.name, seen=f"it cannot be written: {error.strerror}")

@@ -31,13 +31,7 @@ def check_stays(file: Path) -> None:
     for folder in file.resolve().parents:
         for name, what in HANDED_ON.items():
             if (folder / name).exists():
-                raise PolicyError(
-                    502,
-                    where=str(file),
-                    seen=f"the folder belongs to {what}",
-                    wanted="a page about a person stays where nothing is sent or handed on",
-                    do="Name a file in a folder of your own",
-                )
+                raise PolicyError(502, where=str(file), seen=f"the folder belongs to {what}")
 
 
 def write_private(file: Path, text: str) -> None:
@@ -61,10 +55,4 @@ def write_private(file: Path, text: str) -> None:
 
 
 def _not_written(file: Path, seen: str) -> RunError:
-    return RunError(
-        711,
-        where=str(file),
-        seen=seen,
-        wanted="a page about a person is a new file in a folder that is there",
-        do="Name another file",
-    )
+    return RunError(711, where=str(file), seen=seen)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from healthfm_core.errors import PolicyError
+from healthfm_core.modalities.registry import described
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract
@@ -79,10 +80,11 @@ class Approvals:
                 expires=_stamp(contract.expires),
             )
             self._write(asked)
+        where = f"site policy, run {terms.run}"
         if asked.answer == "waiting":
-            raise _not_yet(503, terms.run, "nobody at the site has approved it yet")
+            raise PolicyError(503, where=where, seen="nobody at the site has approved it yet")
         if asked.answer == "denied":
-            raise _not_yet(506, terms.run, "the site's administrator denied it")
+            raise PolicyError(506, where=where)
 
     def answer(self, run: str, answer: Answer, now: datetime | None = None) -> Asked:
         """Put the administrator's answer on disk and return the run; it may be changed later.
@@ -116,7 +118,8 @@ class Approvals:
 
     def _write(self, asked: Asked) -> None:
         if not _RUN.fullmatch(asked.run):
-            raise _not_yet(501, asked.run[:32], "its number is not one that a coordinator gives")
+            seen = "its number is not one that a coordinator gives"
+            raise PolicyError(501, where=f"site policy, run {asked.run[:32]}", seen=seen)
         text = json.dumps(asdict(asked), indent=1, ensure_ascii=False) + "\n"
         files.replace(self._folder / f"{asked.run}.json", text.encode())
 
@@ -131,7 +134,7 @@ def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, .
     """
     terms = contract.terms
     k = max(terms.k_min, k_min)
-    modalities = ", ".join(_MODALITIES.get(m, m) for m in terms.modalities)
+    modalities = described(terms.modalities)
     return (
         f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
         "It trains a model on this site's computer. Records, names and dates stay here.",
@@ -150,26 +153,9 @@ def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, .
     )
 
 
-_MODALITIES: Final = {
-    "ehr": "clinical records",
-    "genomics": "polygenic scores",
-    "wearable": "wearables",
-}
-
-
 def _plain(name: object) -> str:
     return "".join(letter for letter in str(name)[:64] if letter.isprintable())
 
 
 def _stamp(now: datetime | None) -> str:
     return f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _not_yet(number: int, run: str, seen: str) -> PolicyError:
-    return PolicyError(
-        number,
-        where=f"site policy, run {run}",
-        seen=seen,
-        wanted="a person at the site approves each run",
-        do=f"There: healthfm-client requests, then healthfm-client approve {run}",
-    )

@@ -71,13 +71,7 @@ class SiteFolder:
         """
         kit = installed(self.study)
         if kit is None:
-            raise TrustError(
-                830,
-                where=str(self.path),
-                seen="this site has no kit",
-                wanted="the kit that the coordinator sent back for its request",
-                do="Give it once: healthfm-client join --kit FILE --root FINGERPRINT",
-            )
+            raise TrustError(830, where=str(self.path), seen="this site has no kit")
         return kit
 
     def settings(self) -> JoinSettings:

@@ -113,16 +113,6 @@ class SiteHome(SiteFolder):
         """
         state = self.state()
         if state == "paused":
-            raise _stopped(505, "the site is paused", "Wait until it goes on")
+            raise PolicyError(505, where="site")
         if state == "left":
-            raise _stopped(508, "the site has left the study", "Go on without it")
-
-
-def _stopped(number: int, seen: str, do: str) -> PolicyError:
-    return PolicyError(
-        number,
-        where="site",
-        seen=seen,
-        wanted="its administrator decides when it takes part",
-        do=do,
-    )
+            raise PolicyError(508, where="site")

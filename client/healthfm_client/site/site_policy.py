@@ -20,6 +20,7 @@ from healthfm_core.config.data import Modality
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import Terms
 
@@ -43,7 +44,8 @@ class SitePolicy(Schema):
     """
 
     modalities: tuple[Modality, ...] = Field(
-        ("ehr", "genomics", "wearable"), description="what may be used; the rest is as if absent"
+        default_factory=lambda: tuple(sorted(modality_names())),
+        description="what may be used; the rest is as if absent",
     )
     min_cohort: int = Field(
         1, ge=1, description="fewest training subjects the site takes part with"
@@ -143,8 +145,6 @@ class SitePolicy(Schema):
                 504,
                 where="site policy, hours",
                 seen="it is outside the hours in which this site works",
-                wanted="the hours of its site.yaml",
-                do="Wait; the site answers again by itself",
             )
 
     def check_study(self, study: str, signer: str) -> None:
@@ -191,13 +191,7 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 
 
 def _refusal(rule: str, seen: str) -> PolicyError:
-    return PolicyError(
-        501,
-        where=f"site policy, {rule}",
-        seen=seen,
-        wanted="the site's own rules come first",
-        do="Ask the site's administrator, who can change site.yaml",
-    )
+    return PolicyError(501, where=f"site policy, {rule}", seen=seen)
 
 
 def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> ConfigError:

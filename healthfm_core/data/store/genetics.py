@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from healthfm_core.arrays import Float64
 from healthfm_core.data.store.events import coded, ids, repeated, static_rows
-from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.errors import StoreError
+from healthfm_core.modalities.genomics import PRS_PREFIX
 
 CLIP: Final = 6.0
 """A z beyond ±6 SD is brought back to it."""

@@ -39,9 +39,6 @@ TUNING: Final = tuning_split
 HELD_OUT: Final = held_out_split
 SPLIT_NAMES: Final = (TRAIN, TUNING, HELD_OUT)
 
-PRS_PREFIX: Final = "PRS//"
-WEARABLE_PREFIX: Final = "WEARABLE//"
-
 _OPTIONAL: Final = frozenset(
     {
         "numeric_value",

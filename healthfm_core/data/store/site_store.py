@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from meds import birth_code, death_code
 
 from healthfm_core.arrays import Int64
-from healthfm_core.config.data import Modality
 from healthfm_core.data.store.events import coded, ids, sort_events
 from healthfm_core.data.store.integrity import check_schemas, check_store, read_splits
 from healthfm_core.data.store.schemas import (
     EVENTS,
     LABELS,
-    PRS_PREFIX,
     SPLIT_NAMES,
     WEARABLE,
-    WEARABLE_PREFIX,
     conform,
 )
 from healthfm_core.data.store.store_files import (
@@ -38,20 +34,15 @@ from healthfm_core.data.store.store_files import (
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import StoreError
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import (
+    VITAL_CODES,
+    modality_names,
+    modality_of,
+    specs,
+)
 
-__all__ = ["ALL_MODALITIES", "SiteStore", "StoreWriter", "modality_of"]
-
-ALL_MODALITIES: Final[frozenset[str]] = frozenset({"ehr", "wearable", "genomics"})
-_VITAL: Final = (birth_code, death_code)
-
-
-def modality_of(code: str) -> str | None:
-    """Return the modality a code belongs to; None for birth and death, which are of every one."""
-    if code.startswith(PRS_PREFIX):
-        return "genomics"
-    if code.startswith(WEARABLE_PREFIX):
-        return "wearable"
-    return None if code in _VITAL else "ehr"
+__all__ = ["SiteStore", "StoreWriter"]
 
 
 class SiteStore:
@@ -74,7 +65,7 @@ class SiteStore:
         self._people = people
 
     @classmethod
-    def open(cls, path: Path, *, modalities: Collection[Modality] | None = None) -> Self:
+    def open(cls, path: Path, *, modalities: Collection[str] | None = None) -> Self:
         """Open a finished store after a check of its files' schemas.
 
         Args:
@@ -88,7 +79,7 @@ class SiteStore:
         path = Path(path)
         marker = read_marker(path)
         check_schemas(path)
-        permitted = ALL_MODALITIES if modalities is None else frozenset(map(str, modalities))
+        permitted = frozenset(modality_names() if modalities is None else modalities)
         return cls(path, str(marker.get("dataset_name") or path.name), permitted)
 
     def narrowed(
@@ -113,15 +104,18 @@ class SiteStore:
     @cached_property
     def modalities(self) -> frozenset[str]:
         """The modalities that have rows and are permitted."""
-        present = {modality_of(code) for code in self._codes} - {None, "wearable"}
+        sampled = set(modality_names("samples"))
+        present = {modality_of(code) for code in self._codes} - sampled
         if self._device_folders:
-            present.add("wearable")
+            present |= sampled
         return frozenset(name for name in present if name) & self._permitted
 
     @property
     def devices(self) -> tuple[str, ...]:
         """The wearable devices with rows, by name; none where wearables are not permitted."""
-        return self._device_folders if "wearable" in self._permitted else ()
+        return (
+            self._device_folders if self._permitted.intersection(modality_names("samples")) else ()
+        )
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -131,8 +125,8 @@ class SiteStore:
     def events(self, split: str | None = None) -> pa.Table:
         """Return the events by subject, then time (static first), in the types of `EVENTS`.
 
-        Without ehr in the view only polygenic scores remain, no age either; without wearable the
-        hourly summaries go, without genomics the scores.
+        Without ehr in the view only panels (polygenic scores) remain, no age either; without
+        wearable the hourly summaries go, without a panel's modality its values.
 
         Args:
             split: train, tuning or held_out; None is all three.
@@ -214,16 +208,16 @@ class SiteStore:
         code, names = coded(self.events()["code"])
         rows = np.bincount(code, minlength=len(names))
         of = [modality_of(name) for name in names]
-        events = {kind: int(sum(rows[[m == kind for m in of]])) for kind in (*ALL_MODALITIES, None)}
+        events = {
+            spec.events_counted_as: int(sum(rows[[m == spec.name for m in of]])) for spec in specs()
+        }
         return {
             "name": self.name,
             "modalities": sorted(self.modalities),
             "subjects": len(self.subjects()),
             "subjects_by_split": {name: len(self.subjects(name)) for name in SPLIT_NAMES},
             "events": int(rows.sum()),
-            "ehr_events": events["ehr"],
-            "wearable_summary_events": events["wearable"],
-            "scores": events["genomics"],
+            **events,
             "codes": len(names),
             "wearable_rows": {name: self.wearable(name).num_rows for name in self.devices},
             "labels": {task: self.labels(task).num_rows for task in self.tasks},
@@ -269,11 +263,12 @@ class SiteStore:
             )
 
     def _visible(self, rows: pa.Table) -> pa.Table:
-        if self._permitted == ALL_MODALITIES:
+        if self._permitted.issuperset(modality_names()):
             return rows
-        shown = self._permitted if "ehr" in self._permitted else self._permitted & {"genomics"}
+        clinical = EHR in self._permitted
+        shown = self._permitted if clinical else self._permitted & set(modality_names("panel"))
         index, names = coded(rows["code"])
-        vital = _VITAL if "ehr" in self._permitted else ()
+        vital = VITAL_CODES if clinical else ()
         keep = [(modality_of(name) in shown) or name in vital for name in names]
         mask = np.array(keep, np.bool_)[index] if names else np.zeros(0, np.bool_)
         return rows.filter(pa.array(mask))

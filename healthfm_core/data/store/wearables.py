@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.data.store.events import coded, ids, repeated, times_us
-from healthfm_core.data.store.schemas import EVENTS, WEARABLE, WEARABLE_PREFIX, conform
+from healthfm_core.data.store.schemas import EVENTS, WEARABLE, conform
 from healthfm_core.errors import StoreError
+from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 
 SECOND_US: Final = 1_000_000
 HOUR_US: Final = 3600 * SECOND_US

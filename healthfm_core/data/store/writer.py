@@ -23,15 +23,7 @@ from healthfm_core.data.store.events import ids, sort_events
 from healthfm_core.data.store.genetics import DECLARED_Z, mark, score_events
 from healthfm_core.data.store.integrity import check_store, empty, read_splits
 from healthfm_core.data.store.labels import check_labels
-from healthfm_core.data.store.schemas import (
-    CODES,
-    EVENTS,
-    PRS_PREFIX,
-    SPLIT_NAMES,
-    SPLITS,
-    WEARABLE,
-    conform,
-)
+from healthfm_core.data.store.schemas import CODES, EVENTS, SPLIT_NAMES, SPLITS, WEARABLE, conform
 from healthfm_core.data.store.splits import DEFAULT_KEY, assign, split_table
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
@@ -48,6 +40,7 @@ from healthfm_core.data.store.store_files import (
 from healthfm_core.data.store.stream_writer import Rejected, Written, gather, write_stream
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import IngestError
+from healthfm_core.modalities.genomics import PRS_PREFIX
 
 EVENTS_PER_FILE: Final = 2_000_000
 SAMPLES_PER_FILE: Final = 50_000_000

@@ -21,6 +21,7 @@ from healthfm_core.evaluation.report.sections import (
     subgroup_tables,
     training_curves,
 )
+from healthfm_core.modalities.registry import modality_names
 
 __all__ = [
     "METRICS_FILE",
@@ -130,7 +131,7 @@ def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
         "smoothness": state_tables.smoothness_table(context, arms),
         "figures_told": arm_comparison.figure_lines(context),
         "attributes": subgroup_tables.attributes(context),
-        "modalities": site_gains.MODALITIES,
+        "modalities": modality_names(),
         "sites": site_gains.site_lines(context),
         "clock": training_curves.clock(context),
     }

@@ -20,8 +20,9 @@ import numpy as np
 from healthfm_core.arrays import Int64, UInt32, UInt64
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.tokens import values
-from healthfm_core.tokens.statistics import MODALITIES, SiteStatistics
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
 
 CODES: Final = "codes"
@@ -67,7 +68,7 @@ class StatisticsLayout:
 
     def sizes(self) -> dict[str, tuple[int, str]]:
         """Return array → (length, type)."""
-        totals = 2 + 2 + 2 * len(MODALITIES)
+        totals = 2 + 2 + 2 * len(modality_names())
         return {
             CODES: (self.codes.size, "uint64"),
             SKETCH: (self.sketch.size, "uint64"),
@@ -81,7 +82,7 @@ class StatisticsLayout:
             found: Its statistics.
             modalities: What it takes part with.
         """
-        here = [int(name in modalities) for name in MODALITIES]
+        here = [int(name in modalities) for name in modality_names()]
         totals = [1, *found.all_visits, *found.label_values, *found.modality_subjects, *here]
         return {
             CODES: self.codes.fill(*_entries_of(_names(found))),
@@ -97,8 +98,9 @@ class StatisticsLayout:
         """
         sites, totals = int(sums[TOTALS][0]), sums[TOTALS][1:].astype(np.int64)
         named = _read_names(self.codes.entries(sums[CODES]))
-        n = len(MODALITIES)
-        holders = {name: int(k) for name, k in zip(MODALITIES, totals[3 + n :], strict=True)}
+        names = modality_names()
+        n = len(names)
+        holders = {name: int(k) for name, k in zip(names, totals[3 + n :], strict=True)}
         sketch = self.sketch.entries(sums[SKETCH])
         found = _assemble(named, sketch, totals[:1], totals[1:3], totals[3 : 3 + n])
         return found, holders, sites

@@ -85,10 +85,4 @@ class FixedPoint:
 
 def unfit_value(seen: str) -> PrivacyError:
     """Return the error for a number that cannot stand in the ring (HF-613)."""
-    return PrivacyError(
-        613,
-        where="secure aggregation",
-        seen=seen,
-        wanted="finite values within federation.aggregation.secure.clip",
-        do="See this site's log of the round; the coordinator can declare another clip",
-    )
+    return PrivacyError(613, where="secure aggregation", seen=seen)

@@ -16,15 +16,9 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def unfit(where: str, seen: str, do: str = "Look at the coordinator's log") -> PrivacyError:
+def unfit(where: str, seen: str, do: str | None = None) -> PrivacyError:
     """Return the error for keys or shares that are not what they should be (HF-610)."""
-    return PrivacyError(
-        610,
-        where=f"secure aggregation, {where}",
-        seen=seen,
-        wanted="every key is signed and every share is sealed for this session alone",
-        do=do,
-    )
+    return PrivacyError(610, where=f"secure aggregation, {where}", seen=seen, do=do)
 
 
 def reading(what: str, text: str, read: Callable[[Any], _Read]) -> _Read:

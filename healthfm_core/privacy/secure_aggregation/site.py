@@ -273,15 +273,8 @@ def too_few(sites: int, least: int) -> PrivacyError:
         where="secure aggregation",
         seen=f"{sites} sites are left",
         wanted=f"a sum is opened of {least} at least",
-        do="Wait until more sites are there, then run again with resume=true",
     )
 
 
 def _would_expose(seen: str) -> PrivacyError:
-    return PrivacyError(
-        612,
-        where="secure aggregation",
-        seen=seen,
-        wanted="a sum is opened once, and no site's own update ever",
-        do="Ask the coordinator why; nothing was sent",
-    )
+    return PrivacyError(612, where="secure aggregation", seen=seen)

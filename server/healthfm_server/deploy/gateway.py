@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
-from healthfm_core.trust.registry import RegisteredSite
+from healthfm_core.trust.registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
@@ -71,7 +71,7 @@ class Fleet:
         self._log = log
         self._client = client
         self._most_bytes = study.settings.most_body_mb * 1024 * 1024
-        self._sites: dict[str, RegisteredSite] = {}
+        self._sites: dict[str, AdmittedSite] = {}
         self._stamp = 0
 
     async def __call__(self, request: Request) -> Response:
@@ -101,7 +101,7 @@ class Fleet:
             return "another site's node key"
         return None
 
-    def _registered(self) -> dict[str, RegisteredSite]:
+    def _registered(self) -> dict[str, AdmittedSite]:
         """Return the sites, read anew when their file has changed: revoking works at once."""
         path = self._study.sites.path
         stamp = path.stat().st_mtime_ns if path.exists() else 0
@@ -175,7 +175,7 @@ def _who(request: Request, peer: Peer | None) -> dict[str, str]:
     return {"from": address, "site": peer.name if peer else ""}
 
 
-def _same_key(header: str, site: RegisteredSite) -> bool:
+def _same_key(header: str, site: AdmittedSite) -> bool:
     """Whether the node key of a call's header is the registered one of `site`."""
     try:
         given = load_pem_public_key(base64.b64decode(header, validate=True))

@@ -15,7 +15,7 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
-from healthfm_core.trust.registry import RegisteredSite
+from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
 from healthfm_server.deploy.access_tokens import Role, Token
 from healthfm_server.deploy.audit_log import AuditLog
@@ -101,7 +101,7 @@ class OwnRoutes:
         kit = self._renewals.ask(site, data)
         return Response(status_code=202) if kit is None else Response(kit)
 
-    def _site(self, request: Request) -> RegisteredSite | None:
+    def _site(self, request: Request) -> AdmittedSite | None:
         """Return the site that calls, None where none does that may."""
         peer = request.scope.get(PEER)
         site = self._study.sites.sites().get(peer.name) if peer else None

@@ -14,7 +14,7 @@ from healthfm_core.errors import TrustError
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import RENEWED_DAYS, now_utc
 from healthfm_core.trust.kit import make_kit, read_kit
-from healthfm_core.trust.registry import RegisteredSite
+from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.study_folder import StudyFolder
@@ -34,7 +34,7 @@ class Renewals:
         self._study = study
         self._folder = study.path / "renewals"
 
-    def ask(self, site: RegisteredSite, data: bytes, now: datetime | None = None) -> bytes | None:
+    def ask(self, site: AdmittedSite, data: bytes, now: datetime | None = None) -> bytes | None:
         """Return a site's new kit; None where it is not signed yet, and `data` waits for that.
 
         Raises:
@@ -61,7 +61,7 @@ class Renewals:
                 log.note("certificate not renewed", {"site": name, "reason": str(error)[:300]})
             path.unlink()
 
-    def _sign(self, site: RegisteredSite, data: bytes, now: datetime | None) -> None:
+    def _sign(self, site: AdmittedSite, data: bytes, now: datetime | None) -> None:
         authority = self._study.authority()
         _check(site, data)
         until = max((row.until for row in authority.issued() if row.who == site.name), default="")
@@ -79,7 +79,7 @@ class Renewals:
         files.replace(self._folder / f"{site.name}{MADE}", kit)
 
 
-def _check(site: RegisteredSite, data: bytes) -> None:
+def _check(site: AdmittedSite, data: bytes) -> None:
     request = read_request(data, f"request of {site.name}")
     if request.fingerprints() != site.fingerprints:
         raise TrustError(

@@ -35,8 +35,8 @@ class ProgressEvent:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-Listener = Callable[[ProgressEvent], None]
+ProgressListener = Callable[[ProgressEvent], None]
 
 
-def unheard(event: ProgressEvent) -> None:
+def ignore_progress(event: ProgressEvent) -> None:
     """Listen to nothing."""

@@ -22,13 +22,13 @@ from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import Signer, Terms
 from healthfm_core.trust.registry import REGISTRY_FILE, Registry
-from healthfm_server.study_setup.registered_sites import Site, not_its_node
+from healthfm_server.study_setup.registered_sites import RegisteredSite, not_its_node
 
 AUTHORITY: Final = "authority"
 
 
 @dataclass(frozen=True)
-class Admission:
+class ContractSigner:
     """Signs for a study and knows its sites; in a simulation it does neither.
 
     Attributes:
@@ -41,7 +41,7 @@ class Admission:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Return the admission of the study in `folder`, as ``healthfm-server init`` made it.
+        """Return the signer of the study in `folder`, as ``healthfm-server init`` made it.
 
         Raises:
             TrustError: The study's name or its signing key cannot be used (HF-802).
@@ -73,7 +73,7 @@ class Admission:
             return record
         return {**record, SIGNATURE: sign_order(self.signer, record, digests)}
 
-    def check(self, site: Site) -> Site:
+    def check(self, site: RegisteredSite) -> RegisteredSite:
         """Return `site` where it may answer from its node.
 
         Raises:

@@ -15,8 +15,8 @@ from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from healthfm_core.trained import TrainedModel
 
 
-class CoreWork:
-    """`StudyWork` as a coordinator really does it."""
+class CoreModelSetup:
+    """`ModelSetup` as a coordinator really does it."""
 
     def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' merged statistics.

@@ -11,8 +11,8 @@ from healthfm_core.federation.protocol import Study
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 
-class StudyWork(Protocol):
-    """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
+class ModelSetup(Protocol):
+    """What the app needs done; `CoreModelSetup` does it, a test may do it with three numbers."""
 
     def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' statistics, in the sites' order."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.parameter_groups import MODALITIES
+from healthfm_core.modalities.registry import unknown_names
 
 _MOST_SUBJECTS = 2**40
 
 
 @dataclass(frozen=True)
-class Site:
+class RegisteredSite:
     """A site as it registered; its sizes bound what its later replies may claim.
 
     Attributes:
@@ -31,7 +31,7 @@ class Site:
     n_subjects: int
 
 
-def read_site(record: Mapping[str, Any], node_id: int) -> Site:
+def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
     """Return the site that a reply's record describes.
 
     Raises:
@@ -49,20 +49,20 @@ def read_site(record: Mapping[str, Any], node_id: int) -> Site:
         raise _unfit(f"node {node_id}", "a site name that is empty, too long or not printable")
     if str(record.get("node")) != str(node_id):
         raise not_its_node(name, "a reply that names another node than it comes from")
-    if not modalities <= set(MODALITIES):
+    if unknown_names(modalities):
         raise _unfit(f"site {name}", "a modality that does not exist")
     if not 0 < n_subjects < _MOST_SUBJECTS:
         raise _unfit(f"site {name}", "no training subject, or more than there are people")
-    return Site(name, node_id, modalities, n_subjects)
+    return RegisteredSite(name, node_id, modalities, n_subjects)
 
 
-def register(found: list[Site]) -> tuple[dict[str, Site], list[Site]]:
+def register(found: list[RegisteredSite]) -> tuple[dict[str, RegisteredSite], list[RegisteredSite]]:
     """Return the sites by name, sorted, and those whose name another node has already.
 
     Of several nodes with one name the lowest node number is kept: two nodes may be one site's
     store served twice, and its people must not count twice.
     """
-    sites: dict[str, Site] = {}
+    sites: dict[str, RegisteredSite] = {}
     doubles = []
     for site in sorted(found, key=lambda s: (s.name, s.node_id)):
         if site.name in sites:
@@ -72,7 +72,7 @@ def register(found: list[Site]) -> tuple[dict[str, Site], list[Site]]:
     return sites, doubles
 
 
-def check_sender(record: Mapping[str, Any], site: Site) -> None:
+def check_sender(record: Mapping[str, Any], site: RegisteredSite) -> None:
     """Refuse a reply to an order that says it is another site's or another node's.
 
     Raises:

@@ -14,11 +14,11 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
-from healthfm_server.run_folder.run_progress import Listener, Phase, ProgressEvent
+from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.study_setup.contract_signer import Admission
-from healthfm_server.study_setup.model_setup import StudyWork
-from healthfm_server.study_setup.registered_sites import Site, read_site, register
+from healthfm_server.study_setup.contract_signer import ContractSigner
+from healthfm_server.study_setup.model_setup import ModelSetup
+from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site, register
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Patience, too_few
 from healthfm_server.transport.secure_statistics import MaskedStatistics
@@ -29,7 +29,7 @@ LONGEST_PAUSE_S: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Agreement:
+class StudySetup:
     """Asks the sites, before round 1; one object per run.
 
     Attributes:
@@ -37,16 +37,16 @@ class Agreement:
         store: Takes the study and the events.
         patience: Deadline and life of messages.
         listener: Hears of every reply.
-        work: Builds the vocabulary.
-        admission: Signs the contracts and knows the sites.
+        model_setup: Builds the vocabulary.
+        signer: Signs the contracts and knows the sites.
     """
 
     exchange: Exchange
     store: RunStore
     patience: Patience
-    listener: Listener
-    work: StudyWork
-    admission: Admission = field(default_factory=Admission)
+    listener: ProgressListener
+    model_setup: ModelSetup
+    signer: ContractSigner = field(default_factory=ContractSigner)
 
     def study(self, nodes: list[int], config: RunConfig) -> Study:
         """Return the study that `nodes` can agree on, and write it to the run folder.
@@ -58,11 +58,11 @@ class Agreement:
         run = self.store.run_id()
 
         def ask() -> ConfigRecord:
-            return ConfigRecord({**_question(config), **self.admission.before(run, config)})
+            return ConfigRecord({**_question(config), **self.signer.before(run, config)})
 
         if config.federation.aggregation.secure.enabled:
             return self._masked_study(nodes, config, ask)
-        found: dict[int, tuple[Site, dict[str, Any]]] = {}
+        found: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
@@ -80,7 +80,7 @@ class Agreement:
     def _masked_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[[], ConfigRecord]
     ) -> Study:
-        found: list[Site] = []
+        found: list[RegisteredSite] = []
 
         def take(reply: Message) -> str:
             found.append(self._site_of(reply))
@@ -99,19 +99,19 @@ class Agreement:
             version=protocol.VERSION,
             run_id=self.store.run_id(),
             config=for_the_wire(config),
-            vocabulary=self.work.vocabulary(arrays, config),
+            vocabulary=self.model_setup.vocabulary(arrays, config),
             modalities=modalities,
         )
         self.store.save_study(study)
         return study
 
-    def sites(self, nodes: list[int], study: Study) -> dict[str, Site]:
+    def sites(self, nodes: list[int], study: Study) -> dict[str, RegisteredSite]:
         """Send the study to `nodes` and return the sites that prepared for it, by name.
 
         Raises:
             ProtocolError: Too few sites answered (HF-403).
         """
-        found: list[Site] = []
+        found: list[RegisteredSite] = []
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
@@ -127,7 +127,7 @@ class Agreement:
             return site.name
 
         def ask() -> ConfigRecord:
-            return ConfigRecord({"study": study.to_json(), **self.admission.to_take_part(study)})
+            return ConfigRecord({"study": study.to_json(), **self.signer.to_take_part(study)})
 
         self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
         return self._register(found)
@@ -188,13 +188,13 @@ class Agreement:
             self.exchange.rest(pause_s if waiting else 0.0)
             nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _register(self, found: list[Site]) -> dict[str, Site]:
+    def _register(self, found: list[RegisteredSite]) -> dict[str, RegisteredSite]:
         sites, doubles = register(found)
         for site in doubles:
             self.store.note("set aside", site=site.name, reason="another node has its name")
         return sites
 
-    def _site_of(self, reply: Message) -> Site:
+    def _site_of(self, reply: Message) -> RegisteredSite:
         """Return the site that answered.
 
         Raises:
@@ -205,7 +205,7 @@ class Agreement:
         if reply.has_error():
             raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
         record = reply.content.config_records[protocol.SITE]
-        return self.admission.check(read_site(record, reply.metadata.src_node_id))
+        return self.signer.check(read_site(record, reply.metadata.src_node_id))
 
 
 def _question(config: RunConfig) -> dict[str, str | int]:

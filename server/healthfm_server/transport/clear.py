@@ -24,8 +24,8 @@ from healthfm_core.federation.aggregation.aggregator import (
 from healthfm_core.federation.aggregation.weighted_mean import mean_metrics
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
-from healthfm_server.run_folder.run_store import ServerState
-from healthfm_server.study_setup.registered_sites import Site, check_sender
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import Mapped
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience
@@ -42,7 +42,7 @@ class _Inbox:
 
     Attributes:
         aggregator: Has the updates.
-        weights: Site → group → its training subjects.
+        weights: RegisteredSite → group → its training subjects.
     """
 
     aggregator: Aggregator
@@ -63,7 +63,7 @@ class ClearTransport:
 
     def __init__(
         self,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
         patience: Patience,
         orders: Orders,
@@ -77,7 +77,7 @@ class ClearTransport:
         self._method = method
         self._config = config
 
-    def groups(self, site: Site, schema: UpdateSchema) -> tuple[str, ...]:
+    def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return the groups that `site` holds."""
         return groups_held(site.modalities, schema.groups)
 

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from healthfm_core.arrays import Float64
 from healthfm_core.federation.update_checks import UpdateSchema
-from healthfm_server.run_folder.run_progress import Listener, ProgressEvent
-from healthfm_server.run_folder.run_store import RunStore, ServerState
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 
 
 @dataclass
@@ -21,19 +22,19 @@ class OpenRound:
     Attributes:
         number: 1 … rounds.
         rounds: How many there will be.
-        asked: Site → groups it was asked for.
+        asked: RegisteredSite → groups it was asked for.
         store: Takes the events.
         listener: Hears of every reply.
         started: When it began, on the monotonic clock.
-        metrics: Site whose update was taken → its metrics.
-        rejected: Site whose update was not → why.
+        metrics: RegisteredSite whose update was taken → its metrics.
+        rejected: RegisteredSite whose update was not → why.
     """
 
     number: int
     rounds: int
     asked: Mapping[str, tuple[str, ...]]
     store: RunStore
-    listener: Listener
+    listener: ProgressListener
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
@@ -103,7 +104,7 @@ class Collected:
         results: The aggregated updates.
         tallies: Group that any site moved → what stands behind its result.
         metrics: Mean of each metric over the sites.
-        site_metrics: Site → its own metrics, where the coordinator sees them.
+        site_metrics: RegisteredSite → its own metrics, where the coordinator sees them.
         rho: What the round cost in concentrated differential privacy, where its sums carry noise.
     """
 
@@ -117,7 +118,7 @@ class Collected:
 class Transport(Protocol):
     """How orders reach the sites and their updates come back."""
 
-    def groups(self, site: Site, schema: UpdateSchema) -> tuple[str, ...]:
+    def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return the groups that `site` is asked for."""
 
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:

@@ -9,8 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from healthfm_core.federation import protocol
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.seeding import seed_for
-from healthfm_server.study_setup.contract_signer import Admission
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.study_setup.contract_signer import ContractSigner
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.interface import OpenRound
 
@@ -23,22 +23,22 @@ class Orders:
         sites: Participating sites by name.
         exchange: Sends and receives.
         patience: Deadline and life of messages.
-        admission: Signs; does nothing in a simulation.
+        signer: Signs; does nothing in a simulation.
     """
 
     def __init__(
         self,
         study: Study,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
         patience: Patience,
-        admission: Admission,
+        signer: ContractSigner,
     ) -> None:
         self._study = study
         self._sites = sites
         self._exchange = exchange
         self._patience = patience
-        self._admission = admission
+        self._signer = signer
         self._unprepared: set[str] = set()
 
     def to_train(
@@ -63,7 +63,7 @@ class Orders:
         )
         fields = {"json": order.to_json(), "study": self._study.hash}
         sent = {piece: digests[piece] for piece in arrays}
-        record = ConfigRecord(dict(self._admission.to_train(fields, sent)))
+        record = ConfigRecord(dict(self._signer.to_train(fields, sent)))
         return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
 
     def lost_study(self, site: str) -> None:
@@ -84,7 +84,7 @@ class Orders:
         if not asked:
             return
         order = ConfigRecord(
-            {"study": self._study.to_json(), **self._admission.to_take_part(self._study)}
+            {"study": self._study.to_json(), **self._signer.to_take_part(self._study)}
         )
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
         for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._patience):

@@ -16,8 +16,8 @@ from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.codecs import codec_for
 from healthfm_core.federation.secure.update_codec import RoundSum
 from healthfm_core.federation.update_checks import UpdateSchema
-from healthfm_server.run_folder.run_store import ServerState
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
@@ -58,7 +58,7 @@ class SecureTransport:
     def __init__(
         self,
         study: Study,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
         patience: Patience,
         orders: Orders,
@@ -71,7 +71,7 @@ class SecureTransport:
         factor = patience.deadline_s / federation.deadline_s
         self._masked = MaskedExchange(exchange, patience, secure, factor * secure.message_timeout_s)
 
-    def groups(self, site: Site, schema: UpdateSchema) -> tuple[str, ...]:
+    def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return all groups: what a site is asked for tells nothing about it."""
         return tuple(schema.groups)
 

@@ -21,7 +21,7 @@ from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, m
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.secure_session import MaskedExchange
 
@@ -49,7 +49,7 @@ class MaskedStatistics:
         self._run = secrets.token_hex(16)
 
     def sum(
-        self, sites: Mapping[str, Site], ask: Callable[[], ConfigRecord]
+        self, sites: Mapping[str, RegisteredSite], ask: Callable[[], ConfigRecord]
     ) -> tuple[SiteStatistics, tuple[str, ...]]:
         """Return the statistics of all sites together, and the study's modalities.
 
@@ -66,7 +66,7 @@ class MaskedStatistics:
         return self._try(sites, ask, 2 * _TRIES)
 
     def _try(
-        self, sites: Mapping[str, Site], ask: Callable[[], ConfigRecord], number: int
+        self, sites: Mapping[str, RegisteredSite], ask: Callable[[], ConfigRecord], number: int
     ) -> tuple[SiteStatistics, tuple[str, ...]]:
         salt = secrets.randbits(62)
         marks = self._session(sites, ask, number, mark_sizes(), {"step": "marks"}, salt)
@@ -91,7 +91,7 @@ class MaskedStatistics:
 
     def _session(
         self,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, RegisteredSite],
         ask: Callable[[], ConfigRecord],
         number: int,
         sizes: Mapping[str, tuple[int, str]],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from healthfm_core.federation.aggregation.aggregator import AggregationMethod
 from healthfm_core.federation.protocol import Study
-from healthfm_server.study_setup.registered_sites import Site
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.clear import ClearTransport
 from healthfm_server.transport.exchange import Exchange, Patience
 from healthfm_server.transport.interface import Transport
@@ -16,7 +16,7 @@ from healthfm_server.transport.secure import SecureTransport
 
 def transport_for(
     study: Study,
-    sites: Mapping[str, Site],
+    sites: Mapping[str, RegisteredSite],
     exchange: Exchange,
     patience: Patience,
     orders: Orders,

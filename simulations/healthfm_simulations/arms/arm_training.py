@@ -23,7 +23,7 @@ from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_simulations.arms.attendance import stages
 from healthfm_simulations.cross_validation import Fold
 from healthfm_simulations.engine import (
@@ -65,7 +65,7 @@ class TrainedArm:
     given: Callable[[str], Fold] | None = None
 
 
-class AgreedVocabulary(ServerWork):
+class AgreedVocabulary(CoreModelSetup):
     """The server's work with a vocabulary that was agreed on before."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -194,7 +194,7 @@ def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
         site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
         for site in sites
     ]
-    return ServerWork().vocabulary([dict(found) for found in statistics], config)
+    return CoreModelSetup().vocabulary([dict(found) for found in statistics], config)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
 from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.config.data import Modality
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.evaluation.baselines import label_baselines
@@ -130,7 +129,7 @@ def _take(predictions: Predictions, rows: Int64) -> Predictions:
 def _given(site: SimulatedSite, inputs: str) -> SiteStore:
     if inputs == EVERYTHING:
         return SiteStore.open(site.path)
-    return SiteStore.open(site.path, modalities=cast(list[Modality], inputs.split("+")))
+    return SiteStore.open(site.path, modalities=inputs.split("+"))
 
 
 def given_scores(

@@ -20,13 +20,15 @@ import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.config.data import Modality
 from healthfm_core.data.store.events import ids, times_us
-from healthfm_core.data.store.schemas import PRS_PREFIX, SPLIT_NAMES, WEARABLE
+from healthfm_core.data.store.schemas import SPLIT_NAMES, WEARABLE
 from healthfm_core.data.store.site_store import SiteStore, StoreWriter
 from healthfm_core.data.store.store_files import CODES_FILE
 from healthfm_core.data.store.wearables import SECOND_US, stretches
 from healthfm_core.errors import ConfigError
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.genomics import PRS_PREFIX
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.tokens.values import upper_edge
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.tokens.wearing import WearableSpec
@@ -64,8 +66,7 @@ def imputed_fold(
     if inputs is None:
         train = [_imputed(site, site.modalities, vocabulary, folder) for site in fold.train]
         return replace(fold, train=tuple(train))
-    shown: dict[str, tuple[Modality, ...]] = {"ehr": ("ehr",), "wearable": ("wearable",)}
-    allowed = tuple(name for part in inputs.split("+") for name in shown.get(part, ()))
+    allowed = tuple(name for name in inputs.split("+") if name in (EHR, WEARABLES))
     here = folder / f"given-{inputs}"
     test = [_imputed(site, allowed or site.modalities, vocabulary, here) for site in fold.test]
     return replace(fold, test=tuple(test))
@@ -73,7 +74,7 @@ def imputed_fold(
 
 def _imputed(
     site: SimulatedSite,
-    allowed: Collection[Modality] | None,
+    allowed: Collection[str] | None,
     vocabulary: Vocabulary,
     folder: Path,
 ) -> SimulatedSite:

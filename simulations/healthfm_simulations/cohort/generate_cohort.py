@@ -11,6 +11,9 @@ import pyarrow as pa
 from healthfm_core.arrays import Bool, Float64, Int64
 from healthfm_core.config import CohortConfig
 from healthfm_core.errors import ConfigError
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.genomics import GENOMICS
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.seeding import numpy_generator
 from healthfm_simulations.cohort.ancestry import recorded_scores, with_ancestry
 from healthfm_simulations.cohort.cohort_tables import (
@@ -143,7 +146,7 @@ def _gap_scale(config: CohortConfig) -> Float64:
 
 def _modalities(no_wearable: Bool, no_genomics: Bool) -> list[frozenset[str]]:
     return [
-        frozenset({"ehr"} | (set() if w else {"wearable"}) | (set() if g else {"genomics"}))
+        frozenset({EHR} | (set() if w else {WEARABLES}) | (set() if g else {GENOMICS}))
         for w, g in zip(no_wearable, no_genomics, strict=True)
     ]
 

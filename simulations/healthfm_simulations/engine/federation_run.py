@@ -15,9 +15,9 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_folder.run_progress import Listener, ProgressEvent, unheard
+from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.study_setup.model_setup import StudyWork
+from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
 
@@ -39,7 +39,7 @@ Engine = Literal["inprocess", "ray"]
 class Apps:
     """What the apps work with; `core_apps()` is the real thing, a test brings three numbers."""
 
-    server: StudyWork
+    server: ModelSetup
     client: LocalWork
 
 
@@ -90,7 +90,7 @@ def run_federation(
     _check_names(nodes)
     apps = apps or core_apps()
     stop = threading.Event()
-    listener = _stopping(stop, until, progress or unheard)
+    listener = _stopping(stop, until, progress or ignore_progress)
     server = make_server_app(apps.server, listener, stop.is_set)
     client = make_client_app(apps.client)
     run_config: dict[str, str | int | float | bool] = {
@@ -118,12 +118,14 @@ def run_federation(
 
 def rounds_done(folder: Path) -> int:
     """Return how many rounds the run in `folder` has completed; 0 where there is none."""
-    return max(RunStore(folder, keep=1).rounds(), default=0)
+    return max(RunStore(folder, keep=1).checkpoints.rounds(), default=0)
 
 
-def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> Listener:
+def _stopping(
+    stop: threading.Event, until: int | None, listener: ProgressListener
+) -> ProgressListener:
     def hear(event: ProgressEvent) -> None:
-        heard(event)
+        listener(event)
         if event.phase == "round" and event.round == until:
             stop.set()
 
@@ -133,14 +135,14 @@ def _stopping(stop: threading.Event, until: int | None, heard: Listener) -> List
 def core_apps() -> Apps:
     """Return the real work of server and site."""
     from healthfm_client.core_local_work import CoreWork as ClientWork
-    from healthfm_server.study_setup.core_model_setup import CoreWork as ServerWork
+    from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 
-    return Apps(ServerWork(), ClientWork())
+    return Apps(CoreModelSetup(), ClientWork())
 
 
 def _result(folder: Path, config: RunConfig) -> FederationResult:
     store = RunStore(folder, config.federation.keep_checkpoints)
-    study, state = store.study(), store.load()
+    study, state = store.study(), store.checkpoints.load()
     if study is None or state is None:
         raise _interrupted(folder)
     return FederationResult(state.parameters, study, store.history())

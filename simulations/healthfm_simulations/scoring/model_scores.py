@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Bool, Float32, Int32, Int64
 from healthfm_core.config import RunConfig
-from healthfm_core.config.data import Modality
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
@@ -203,7 +201,7 @@ def _usable(model: Model, site: SimulatedSite, inputs: str) -> set[str]:
 def view_of(model: Model, site: SimulatedSite, inputs: str = EVERYTHING) -> SiteStore:
     """Return what the model may read of the site's store."""
     usable = _usable(model, site, inputs)
-    return SiteStore.open(site.path, modalities=cast(tuple[Modality, ...], tuple(sorted(usable))))
+    return SiteStore.open(site.path, modalities=usable)
 
 
 def judged_targets(targets: Sequence[str], config: RunConfig) -> Bool:

@@ -22,6 +22,8 @@ from healthfm_core.evaluation.analyses.probes import ProbeRow
 from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.report.report_context import ReportContext
+from healthfm_core.modalities.registry import modality_names
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
@@ -35,7 +37,6 @@ from healthfm_simulations.secondary.state_smoothness import smoothness_of
 from healthfm_simulations.secondary.subgroup_metrics import group_rows
 from healthfm_simulations.sites import SimulatedSite
 
-MODALITIES: Final = ("ehr", "wearable", "genomics")
 KINDS: Final[tuple[Corruption, ...]] = ("removed", "noised")
 
 
@@ -149,7 +150,7 @@ def _missing(
 ) -> list[MatrixCell]:
     """Return what the federated model loses when it is given less than it was trained on."""
     arm = "federated" if "federated" in models else next(iter(models))
-    trained = "+".join(m for m in MODALITIES if m in models[arm].study.modalities)
+    trained = "+".join(m for m in modality_names() if m in models[arm].study.modalities)
     is_visit = config.evaluation.task == "next_visit"
     cells = {(trained, inputs): told[arm] for inputs, told in given.items() if arm in told}
     return missing_matrix(
@@ -201,7 +202,7 @@ def _corruption(
             model, fold, sites, config, spoil=how(kind=kind, share=share)
         ).predictions
         for arm, model in models.items()
-        if "wearable" in model.study.modalities
+        if WEARABLES in model.study.modalities
         for kind in KINDS
         for share in config.evaluation.corruption
     }

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from healthfm_client.ingest.codes.distinct_codes import as_float32
 from healthfm_core.arrays import Bool, Float64, Int64
-from healthfm_core.data.store.schemas import WEARABLE_PREFIX
 from healthfm_core.data.store.wearables import DAY_US, stretches
+from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 
 MINUTE_US: Final = 60 * 1_000_000
 MINUTES: Final = 1440

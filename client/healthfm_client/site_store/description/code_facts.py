@@ -11,7 +11,8 @@ from healthfm_client.ingest.codes.omop_vocabulary import bare
 from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import counted
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.site_store import modality_of
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import modality_of
 
 MOST_COMMON: Final = 10
 LISTED: Final = 25
@@ -94,7 +95,7 @@ def clashes(rows: EventArrays, k: int) -> dict[str, dict[str, int | None]]:
     found: dict[str, dict[str, int | None]] = {}
     for at in np.flatnonzero(with_number & (rows.carried >= k)):
         name = rows.names[at]
-        if modality_of(name) == "ehr":
+        if modality_of(name) == EHR:
             unit = name.removeprefix(bare(name)).removeprefix(SEPARATOR) or "no unit"
             found.setdefault(bare(name), {})[unit] = int(rows.carried[at])
     several = {name: units for name, units in found.items() if len(units) > 1}
@@ -107,7 +108,7 @@ def _families(rows: EventArrays) -> tuple[list[str], Int64]:
     What has an end is a visit, not a measurement.
     """
     over = {bare(name) for name in rows.names if name.endswith(f"{SEPARATOR}END")}
-    base = [bare(name) if modality_of(name) == "ehr" else "" for name in rows.names]
+    base = [bare(name) if modality_of(name) == EHR else "" for name in rows.names]
     base = ["" if name in over else name for name in base]
     names = sorted({name for name in base if name})
     place = {name: at for at, name in enumerate(names)}

@@ -11,8 +11,10 @@ from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import apart, counted, quartiles
 from healthfm_core.arrays import Bool
 from healthfm_core.data.store.events import STATIC_TIME, ids
-from healthfm_core.data.store.site_store import SiteStore, modality_of
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.wearables import hours_worn
+from healthfm_core.modalities.registry import modality_names, modality_of
+from healthfm_core.modalities.wearable import WEARABLES
 
 YEAR_US = 365.25 * 86_400e6
 
@@ -20,7 +22,7 @@ YEAR_US = 365.25 * 86_400e6
 def modalities(store: SiteStore, rows: EventArrays, k: int) -> dict[str, Any]:
     """Return people and rows of each modality that has any, wearables by device."""
     result: dict[str, Any] = {}
-    for kind in ("ehr", "genomics"):
+    for kind in (*modality_names("codes"), *modality_names("panel")):
         of = rows.named([modality_of(name) == kind for name in rows.names])
         people = len(np.unique(rows.subject[of]))
         if people:
@@ -31,7 +33,7 @@ def modalities(store: SiteStore, rows: EventArrays, k: int) -> dict[str, Any]:
     for device in store.devices:
         table = store.wearable(device)
         people = len(np.unique(ids(table)))
-        result[f"wearable/{device}"] = {
+        result[f"{WEARABLES}/{device}"] = {
             "subjects": counted(people, k, of=rows.people),
             "channels": sorted(table["channel"].unique().to_pylist()),
             "hours": counted(round(hours_worn(table)), k, people=people),
@@ -42,11 +44,11 @@ def modalities(store: SiteStore, rows: EventArrays, k: int) -> dict[str, Any]:
 def combinations(store: SiteStore, rows: EventArrays, k: int) -> dict[str, int | None]:
     """Return the people who have each combination of modalities, ``ehr + wearable``."""
     has: dict[str, Bool] = {}
-    for kind in ("ehr", "wearable", "genomics"):
+    for kind in modality_names():
         whose = rows.subject[rows.named([modality_of(name) == kind for name in rows.names])]
         has[kind] = np.isin(np.arange(rows.people), whose)
     for device in store.devices:
-        has["wearable"] |= np.isin(rows.everyone, ids(store.wearable(device)))
+        has[WEARABLES] |= np.isin(rows.everyone, ids(store.wearable(device)))
     names = [kind for kind, held in has.items() if held.any()]
     key = np.zeros(rows.people, np.int64)
     for at, name in enumerate(names):

@@ -10,8 +10,8 @@ import numpy as np
 
 from healthfm_client.site_store.description.event_arrays import EventArrays
 from healthfm_client.site_store.description.withholding import counted
-from healthfm_core.data.store.schemas import PRS_PREFIX
 from healthfm_core.errors import ConfigError
+from healthfm_core.modalities.genomics import PRS_PREFIX
 
 
 def score_facts(rows: EventArrays, panel: tuple[str, ...] | None, k: int) -> dict[str, Any]:

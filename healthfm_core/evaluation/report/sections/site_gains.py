@@ -13,8 +13,8 @@ from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import headline
 from healthfm_core.evaluation.report.wording import METRIC_NAMES, SUBSET_NAMES, count
+from healthfm_core.modalities.registry import modality_names
 
-MODALITIES: Final = ("ehr", "wearable", "genomics")
 MOST_SITES_DRAWN: Final = 40
 
 
@@ -70,7 +70,7 @@ def site_lines(context: ReportContext) -> list[SiteLine]:
     return [
         SiteLine(
             site.name,
-            tuple(name in site.modalities for name in MODALITIES),
+            tuple(name in site.modalities for name in modality_names()),
             count(site.n_subjects, k),
             count(site.n_held_out, k),
         )

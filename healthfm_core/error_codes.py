@@ -1,0 +1,457 @@
+"""Every error code: what it means, and what its sentence usually says of a remedy.
+
+To add a code, add its entry here, then ``python tests/exit_codes.py > docs/exit-codes.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """One entry.
+
+    Attributes:
+        means: What is wrong, in docs/exit-codes.md; also what an error has seen if it says nothing
+            else.
+        wanted: What is usually wanted instead; empty where each error says its own.
+        do: The action that usually resolves it; empty where each error says its own.
+    """
+
+    means: str
+    wanted: str = ""
+    do: str = ""
+
+
+CODES: Final[dict[int, ErrorCode]] = {
+    # 1xx configuration
+    101: ErrorCode("a configuration key is unknown"),
+    102: ErrorCode(
+        "a configuration value has the wrong type or is out of range",
+        do="Correct it",
+    ),
+    103: ErrorCode("two configuration values contradict each other"),
+    104: ErrorCode("a configuration group or file does not exist"),
+    105: ErrorCode(
+        "the disk is too full",
+        wanted="room on the disk",
+        do="Make room, then run the command again",
+    ),
+    106: ErrorCode(
+        "a task's definition cannot be used",
+        wanted="an ACES definition of codes that the store has, with a label and a prediction time",
+        do="Correct the definition; `describe` names the store's codes",
+    ),
+    107: ErrorCode(
+        "a file or folder cannot be read or written",
+        wanted="it is there, and this user may read and write it",
+        do="Check the path and who owns it",
+    ),
+    # 2xx site store
+    201: ErrorCode(
+        "a column is missing",
+        do="Add the column, or ingest the source again",
+    ),
+    202: ErrorCode(
+        "a column has the wrong type",
+        do="Repair the source and ingest it again",
+    ),
+    203: ErrorCode(
+        "events are not sorted by subject and time",
+        wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
+        do="Sort the file, or ingest the source again",
+    ),
+    204: ErrorCode(
+        "an event occurs twice",
+        wanted="each one is wanted once",
+        do="Remove the duplicates, or ingest the source again",
+    ),
+    205: ErrorCode(
+        "a subject is in two files or two splits",
+        wanted="a subject is wanted in one file and one split",
+        do="Merge their rows, or ingest the source again",
+    ),
+    206: ErrorCode(
+        "the store is empty",
+        wanted="a site with people is wanted",
+        do="Check the source, or leave this site out",
+    ),
+    207: ErrorCode(
+        "the store is half-written",
+        wanted="a finished store is wanted",
+        do="Delete the folder and ingest the source again",
+    ),
+    208: ErrorCode(
+        "the store does not exist or is not a store",
+        wanted="a site store is wanted",
+        do="Give a folder that `ingest` wrote",
+    ),
+    209: ErrorCode(
+        "a file cannot be read",
+        wanted="a whole Parquet file is wanted",
+        do="Check the disk and the permissions, or ingest the source again",
+    ),
+    210: ErrorCode(
+        "a subject is unknown",
+        wanted="every subject_id is wanted in metadata/subject_splits.parquet",
+        do="Ingest the source again",
+    ),
+    211: ErrorCode("polygenic scores are not normalised"),
+    # 3xx ingest
+    301: ErrorCode(
+        "the input does not exist",
+        wanted="a source to read is wanted",
+        do="Check the path",
+    ),
+    302: ErrorCode(
+        "no reader recognises the input",
+        do="Name the source",
+    ),
+    303: ErrorCode(
+        "an input file cannot be read",
+        wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
+        do="Export or copy the file again",
+    ),
+    304: ErrorCode(
+        "the output exists already",
+        wanted="a new name is wanted, since nothing is replaced unasked",
+    ),
+    305: ErrorCode("an identifier is missing"),
+    306: ErrorCode(
+        "the input holds no usable row",
+        wanted="at least one is wanted",
+        do="Check the source's export",
+    ),
+    307: ErrorCode(
+        "a column is missing from the input",
+        do="Check the source's export",
+    ),
+    308: ErrorCode(
+        "a column of the input has the wrong type",
+        do="Check the source's export",
+    ),
+    309: ErrorCode(
+        "the input has too many distinct codes",
+        wanted="codes of a vocabulary are wanted, not texts or identifiers",
+        do="Check which column is taken as the code",
+    ),
+    310: ErrorCode(
+        "an archive or compressed file is not safe to unpack",
+        do="Check where it comes from, or unpack it yourself and name the folder",
+    ),
+    311: ErrorCode(
+        "the disk is nearly full",
+        wanted="space for the events on their way is wanted, about 30 bytes each",
+        do="Free some space, or name an output folder on another disk",
+    ),
+    312: ErrorCode("a package that is needed for it is not installed"),
+    313: ErrorCode(
+        "another ingest is writing there",
+        wanted="one at a time is wanted",
+        do="Wait for it to end, or name another folder",
+    ),
+    314: ErrorCode(
+        "a process that reads the input was killed",
+        wanted="all of them are wanted to the end",
+        do="Give fewer --workers, or end other programs",
+    ),
+    # 4xx federation
+    401: ErrorCode(
+        "sites run different protocol versions",
+        do="Install the same release of healthfm on both sides",
+    ),
+    402: ErrorCode(
+        "a message is not what the protocol says",
+        do="Install the same release of healthfm on both sides",
+    ),
+    403: ErrorCode(
+        "too few sites answered",
+        do="Put the sites right, then run again with resume=true",
+    ),
+    404: ErrorCode(
+        "the study is unknown at the site",
+        wanted="a prepare message comes before the first order of a study",
+        do="Send the study again; the coordinator does so before the next round",
+    ),
+    405: ErrorCode(
+        "the vocabulary differs from the study's",
+        wanted="the JSON that Vocabulary.to_json writes",
+        do="Install the same release of healthfm on both sides",
+    ),
+    406: ErrorCode(
+        "no site has the data the study needs",
+        wanted="a model needs at least one encoder",
+        do="Use aggregation=modality, or leave out the sites that lack the modality",
+    ),
+    407: ErrorCode("a site failed unexpectedly"),
+    408: ErrorCode(
+        "the study's server cannot be reached",
+        wanted="an answer of the study's server",
+    ),
+    409: ErrorCode(
+        "this machine's clock is too far from the server's",
+        do="Switch on time synchronisation (NTP); if it is on, tell the coordinator",
+    ),
+    # 5xx site policy
+    501: ErrorCode(
+        "the site's policy does not permit the request",
+        wanted="the site's own rules come first",
+        do="Ask the site's administrator, who can change site.yaml",
+    ),
+    502: ErrorCode(
+        "something about a person would be where it may leave the site",
+        wanted="a page about a person stays where nothing is sent or handed on",
+        do="Name a file in a folder of your own",
+    ),
+    503: ErrorCode(
+        "a person at the site has to approve the run first",
+        wanted="a person at the site approves each run",
+        do="At the site: healthfm-client requests, then healthfm-client approve RUN",
+    ),
+    504: ErrorCode(
+        "it is outside the hours in which the site works",
+        wanted="the hours of its site.yaml",
+        do="Wait; the site answers again by itself",
+    ),
+    505: ErrorCode(
+        "the site is paused",
+        wanted="its administrator decides when it takes part",
+        do="Wait until it goes on",
+    ),
+    506: ErrorCode(
+        "a person at the site denied the run",
+        wanted="a person at the site approves each run",
+        do="At the site: healthfm-client requests, then healthfm-client approve RUN",
+    ),
+    507: ErrorCode(
+        "what would leave the site cannot be put on record",
+        wanted="nothing leaves this site that is not on record",
+        do="Make room on the disk, or give the file back to the user healthfm runs as",
+    ),
+    508: ErrorCode(
+        "the site has left the study",
+        wanted="its administrator decides when it takes part",
+        do="Go on without it",
+    ),
+    # 6xx privacy
+    601: ErrorCode(
+        "the privacy budget would be exceeded",
+        wanted="the site stops before its limit",
+        do="The others go on without it; only its administrator can raise the limit",
+    ),
+    602: ErrorCode(
+        "the privacy ledger is damaged",
+        wanted="every line as it was written, in its place",
+        do="Put the last good copy back; without it nobody knows what was spent",
+    ),
+    603: ErrorCode(
+        "the privacy ledger cannot be read or written",
+        wanted="the privacy ledger is written before anything is spent",
+        do="Put the file's folder or disk right; nothing was trained",
+    ),
+    604: ErrorCode(
+        "the privacy settings cannot be met by this site",
+        wanted="settings that protect each person of this site",
+    ),
+    610: ErrorCode(
+        "keys or shares of secure aggregation are not what they should be",
+        wanted="every key is signed and every share is sealed for this session alone",
+        do="Look at the coordinator's log",
+    ),
+    611: ErrorCode(
+        "too few sites are left to open a sum",
+        do="Wait until more sites are there, then run again with resume=true",
+    ),
+    612: ErrorCode(
+        "a request would open a single site's update",
+        wanted="a sum is opened once, and no site's own update ever",
+        do="Ask the coordinator why; nothing was sent",
+    ),
+    613: ErrorCode(
+        "a value cannot be summed securely",
+        wanted="finite values within federation.aggregation.secure.clip",
+        do="See this site's log of the round; the coordinator can declare another clip",
+    ),
+    # 7xx runs
+    701: ErrorCode(
+        "there is no run to resume",
+        wanted="a run folder holds config.json and checkpoints/",
+        do="Name the folder a run was written to",
+    ),
+    702: ErrorCode(
+        "the run was made with another configuration",
+        wanted="a run is resumed with the settings it was begun with",
+        do="Give the same settings, or another folder",
+    ),
+    703: ErrorCode(
+        "a checkpoint is damaged",
+        wanted="a checkpoint is as it was written",
+        do="Delete the round's files to resume from the round before, or begin again",
+    ),
+    704: ErrorCode(
+        "the output folder holds another run",
+        wanted="a new run needs a folder of its own",
+        do="Name another folder, or continue that run with resume=true",
+    ),
+    705: ErrorCode(
+        "the run was interrupted and can be resumed",
+        wanted="every finished round is on disk",
+        do="Run the same command with resume=true to go on",
+    ),
+    706: ErrorCode(
+        "the simulation engine did not start",
+        wanted="Ray runs the sites",
+    ),
+    707: ErrorCode(
+        "a model folder is incomplete or damaged",
+        do="Export the model again, or copy its folder again, whole",
+    ),
+    708: ErrorCode("the model was not trained to answer this"),
+    709: ErrorCode(
+        "the model has no such target",
+        do="Take a code from `targets` in the model's study.json",
+    ),
+    710: ErrorCode(
+        "there is no visit to explain",
+        wanted="a visit, or wearing, to look back from",
+        do="Ask for a later time, or of somebody with a record",
+    ),
+    711: ErrorCode(
+        "the output file exists already or cannot be written",
+        wanted="a page about a person is a new file in a folder that is there",
+        do="Name another file",
+    ),
+    712: ErrorCode(
+        "the model to start from is of another size",
+        wanted="a run that starts from a model has that model's sizes",
+        do="Use the model= of the trained model; its card names it",
+    ),
+    720: ErrorCode(
+        "there is no study in the folder",
+        wanted="the folder that healthfm-server init made",
+        do="Name it with --study, or go there",
+    ),
+    721: ErrorCode("a process of the study did not start or stop"),
+    722: ErrorCode(
+        "the study has no run of that name",
+        do="See: healthfm-server status",
+    ),
+    723: ErrorCode("the run failed or was stopped"),
+    724: ErrorCode(
+        "another process works on the run or the study",
+        wanted="one at a time",
+        do="Wait for it to end, or stop it; if it runs on another machine, there",
+    ),
+    725: ErrorCode(
+        "the run's folder cannot be written",
+        wanted="room on the disk, and the right to write there",
+        do="Make room; the run goes on at its last complete round",
+    ),
+    # 8xx trust
+    801: ErrorCode(
+        "a key, certificate or kit file exists already",
+        wanted="a key, a certificate or a kit is never overwritten",
+        do="Name another folder, or move the old one away if it is no longer needed",
+    ),
+    802: ErrorCode(
+        "a key file is missing, damaged or open to others",
+        wanted="the file as it was written when the keys were made, mode 600",
+        do="Put it back from a backup, or enrol anew with new keys",
+    ),
+    803: ErrorCode(
+        "a certificate was not issued by this study's root",
+        wanted="a certificate that this study's root signed",
+        do="Ask the coordinator for a new kit, and compare the root's fingerprint with them",
+    ),
+    804: ErrorCode(
+        "a certificate is expired or not yet valid",
+        do="Check the clock; if it is right, ask the coordinator for a new kit",
+    ),
+    805: ErrorCode("a certificate is revoked"),
+    806: ErrorCode(
+        "a request or kit file is not what it should be",
+        wanted="the file as healthfm wrote it",
+        do="Have it sent again, as an attachment that no mail program changes",
+    ),
+    807: ErrorCode(
+        "a request does not prove that its sender has the keys",
+        wanted="a request signed by each key that it names",
+        do="Ask the site to send it again, and compare the fingerprints with them",
+    ),
+    808: ErrorCode(
+        "a kit was not signed by the study",
+        wanted="the kit that the coordinator made for this site's request",
+        do="Ask the coordinator to send it again",
+    ),
+    809: ErrorCode("a fingerprint differs"),
+    810: ErrorCode(
+        "a name, address or host cannot be used",
+        do="Write it as the others do",
+    ),
+    811: ErrorCode(
+        "a site is not registered",
+        wanted="a site whose request was signed",
+        do="List the sites with: healthfm-server site list",
+    ),
+    812: ErrorCode(
+        "a site of that name is registered already",
+        wanted="each site and each node once",
+        do="Give it another name with --name, or renew the site that is there with --renew",
+    ),
+    813: ErrorCode(
+        "a contract is not signed",
+        wanted="a contract that the study's signer signed comes with it",
+        do="Start the run with healthfm-server run, which signs a new contract",
+    ),
+    814: ErrorCode(
+        "a contract was altered",
+        wanted="the contract is the one that was signed",
+        do="Start the run with healthfm-server run, which signs a new contract",
+    ),
+    815: ErrorCode(
+        "a contract was signed by another than the study's signer",
+        wanted="the signer is the one in this site's kit",
+        do="Start the run with healthfm-server run, which signs a new contract",
+    ),
+    816: ErrorCode(
+        "a contract has expired",
+        wanted="a contract that holds now, by this site's clock",
+        do="Set both clocks right; the coordinator sends a new contract with the next request",
+    ),
+    817: ErrorCode(
+        "a contract is not valid yet",
+        wanted="a contract that holds now, by this site's clock",
+        do="Set both clocks right; the coordinator sends a new contract with the next request",
+    ),
+    818: ErrorCode(
+        "a contract was used before",
+        wanted="each contract is used once",
+        do="Start the run with healthfm-server run, which signs a new contract",
+    ),
+    819: ErrorCode(
+        "a contract is of another study",
+        wanted="a contract of the study that this site is enrolled in",
+        do="Start the run with healthfm-server run, which signs a new contract",
+    ),
+    820: ErrorCode(
+        "a site answers from a node that is not its own",
+        wanted="a site answers from the node it registered",
+    ),
+    821: ErrorCode(
+        "a name has a token already, or has none",
+        wanted="each name has one token at most",
+    ),
+    822: ErrorCode(
+        "a record of what left the site was changed",
+        wanted="every line as it was written, none missing",
+        do="Keep the file as it is, and find out with your security office who changed it",
+    ),
+    830: ErrorCode(
+        "the site has no kit",
+        wanted="the kit that the coordinator sent back for its request",
+        do="Give it once: healthfm-client join --kit FILE --root FINGERPRINT",
+    ),
+}
+"""Code → its entry; a number is never used again for something else."""
