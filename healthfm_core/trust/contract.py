@@ -64,11 +64,6 @@ class Terms:
     metrics: tuple[str, ...]
 
     @property
-    def has_noise(self) -> bool:
-        """Whether every site adds noise for each person."""
-        return self.privacy.get("mode", "off") == "dp"
-
-    @property
     def sums_only(self) -> bool:
         """Whether the coordinator sees sums over sites and no site's own part."""
         secure = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})

@@ -44,7 +44,7 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
 def _spent(before: list[dict[str, Any]], rho: float, study: Study) -> dict[str, float | str]:
     """Return what the rounds up to this one cost, of which the last costs `rho`."""
     secure, privacy = study.config.federation.aggregation.secure, study.config.privacy
-    shared = privacy.mode == "distributed"
+    shared = privacy.mechanism.noise_in_sum
     rho += before[-1]["privacy"]["rho"] if before else 0.0
     delta = privacy.delta if shared else secure.delta
     unit = "subject" if shared else secure.unit

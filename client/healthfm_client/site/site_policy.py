@@ -17,6 +17,7 @@ from healthfm_client.site.working_hours import Hours, Zone, open_now
 from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
+from healthfm_core.config.privacy_mechanisms import hides_each_person
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
@@ -164,7 +165,7 @@ class SitePolicy(Schema):
         Raises:
             PolicyError: It does (HF-501).
         """
-        if "noise" in self.privacy_floor and not terms.has_noise:
+        if "noise" in self.privacy_floor and not hides_each_person(terms.privacy):
             raise _refusal("privacy_floor", "a run without noise per person")
         if "sums" in self.privacy_floor and not terms.sums_only:
             raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")

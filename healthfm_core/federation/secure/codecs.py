@@ -32,7 +32,7 @@ def codec_for(study: Study, schema: UpdateSchema, book: KeyBook, capacity: int) 
     config, privacy = study.config.federation.aggregation.secure, study.config.privacy
     sites, rounds, bits = len(book.adverts), study.config.federation.rounds, config.ring_bits
     honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
-    if privacy.mode == "distributed":
+    if privacy.mechanism.noise_in_sum:
         trained = [n for n in schema.shapes if is_learning(n, study.config.train.learns)]
         layout, norm = GroupLayout(schema.only(trained)), privacy.max_grad_norm
         multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
