@@ -23,7 +23,7 @@ from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import fingerprint
-from healthfm_core.trust.contract import Terms
+from healthfm_core.trust.contract import ContractTerms
 
 
 def _a_fingerprint(text: str) -> str:
@@ -159,7 +159,7 @@ class SitePolicy(Schema):
         if self.signer is not None and not fingerprint.same(self.signer, signer):
             raise _refusal("signer", "a signer that is not the one on the list")
 
-    def check_terms(self, terms: Terms) -> None:
+    def check_terms(self, terms: ContractTerms) -> None:
         """Refuse a run that protects people less than the site wants.
 
         Raises:
