@@ -20,7 +20,6 @@ from healthfm_core.data.batch.sequences import EVENT
 from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in
-from healthfm_core.models.heads import NEXT_EVENT
 from healthfm_core.models.healthfm import HealthFM
 from healthfm_core.models.time_features import first_time
 from healthfm_core.tokens.vocabulary import TokenParts
@@ -109,7 +108,7 @@ def _draw(
     The first event of a trajectory does not coincide with the last one of the record: the visit is
     over.
     """
-    head = model.heads[NEXT_EVENT]
+    head = model.heads["next_event"]
     states = model.join(past.state, past.batch)
     nothing = torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
     gaps = head(states, nothing)[:, 0, :GAP_BINS].float()

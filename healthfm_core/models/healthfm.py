@@ -15,13 +15,7 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
-from healthfm_core.models.heads import (
-    LABEL,
-    PREDICTIVE_CODING,
-    RECURRING,
-    WEARABLE_RECONSTRUCTION,
-    make_head,
-)
+from healthfm_core.models.heads import HeadSpec, RecurringHead
 from healthfm_core.models.linear_logit import added_up, averaged
 from healthfm_core.models.shape import ModelShape
 
@@ -36,7 +30,7 @@ class HealthFM(nn.Module):
         config: Size and switches.
         shape: What the vocabulary fixes.
         encoders: Modalities whose encoders exist, of ``ehr``, ``wearable``, ``genomics``.
-        heads: Names of the heads that exist.
+        heads: Name → head, of those that exist (`objectives.heads_for`).
 
     Attributes:
         intercepts: Head → [o] constants that this site adds to its outputs; no parameters, and
@@ -49,11 +43,12 @@ class HealthFM(nn.Module):
         shape: ModelShape,
         *,
         encoders: Collection[str],
-        heads: Collection[str],
+        heads: Mapping[str, HeadSpec],
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.has_evidence = config.evidence and LABEL in heads
+        wide = {name for name, spec in heads.items() if spec.adds_linear_logit}
+        self.linear_logit_heads = frozenset(wide if config.evidence else ())
         self.encoders = nn.ModuleDict()
         if "ehr" in encoders:
             self.encoders["ehr"] = EHREncoder(
@@ -62,7 +57,7 @@ class HealthFM(nn.Module):
                 config.width,
                 shape.spread,
                 config.code_scale,
-                self.has_evidence,
+                bool(self.linear_logit_heads),
             )
         if "wearable" in encoders:
             self.encoders["wearable"] = WearableEncoder(
@@ -73,7 +68,7 @@ class HealthFM(nn.Module):
                 heads=config.wearable_heads,
                 width=config.width,
                 dropout=config.dropout,
-                evidence=self.has_evidence,
+                evidence=bool(self.linear_logit_heads),
             )
         if "genomics" in encoders:
             self.encoders["genomics"] = GenomicsEncoder(
@@ -84,7 +79,9 @@ class HealthFM(nn.Module):
                 config.genomics_fusion,
             )
         self.backbone = Backbone(config)
-        self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
+        self.heads = nn.ModuleDict(
+            {name: spec.build(shape, config.width) for name, spec in heads.items()}
+        )
         self.intercepts: dict[str, Tensor] = {}
 
     def forward(
@@ -116,7 +113,7 @@ class HealthFM(nn.Module):
         return cast(GenomicsEncoder, self.encoders["genomics"]) if held else None
 
     def head(
-        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *told: Tensor
+        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *conditioning: Tensor
     ) -> Float[Tensor, "B Q o"]:
         """Return the outputs of head `name` at the batch's queries, or wherever the states are.
 
@@ -126,12 +123,15 @@ class HealthFM(nn.Module):
             name: The head.
             states_BQd: The states.
             batch: Where they are from.
-            told: What else the head is told (`NextEventHead`).
+            conditioning: What else the head reads (`NextEventHead`: the gap's bin). A
+                `RecurringHead` reads the batch's repeats.
         """
-        more = (batch.repeats,) if name in RECURRING else told
-        outputs = cast(Tensor, self.heads[name](states_BQd, *more))
+        head = self.heads[name]
+        if isinstance(head, RecurringHead):
+            conditioning = (batch.repeats,)
+        outputs = cast(Tensor, head(states_BQd, *conditioning))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        if name == LABEL and self.has_evidence:
+        if name in self.linear_logit_heads:
             outputs = outputs + self.evidence(batch).unsqueeze(-1)
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
 
@@ -145,11 +145,6 @@ class HealthFM(nn.Module):
             worn = cast(WearableEncoder, self.encoders["wearable"]).evident(batch).unsqueeze(-1)
             total = total + averaged(place(worn, batch.wearable_slot).squeeze(-1), batch)
         return total
-
-    @property
-    def heads_of_wearing(self) -> bool:
-        """Whether some head reads the states at worn hours."""
-        return not {WEARABLE_RECONSTRUCTION, PREDICTIVE_CODING}.isdisjoint(self.heads)
 
     @property
     def device(self) -> torch.device:

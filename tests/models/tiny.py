@@ -12,6 +12,7 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, STATIC, WEARABLE
 from healthfm_core.models import HealthFM, ModelShape
+from healthfm_core.objectives import head_specs
 
 SHAPE = ModelShape(
     tokens=9, codes=5, mask_token=2, targets=2, scores=3, windows=2, features=2, pieces=2
@@ -41,7 +42,7 @@ def tiny_model(
         torch.manual_seed(0)
         config = CONFIG.model_copy(update=changes)
         shape = replace(SHAPE, spread=spread)
-        return HealthFM(config, shape, encoders=encoders, heads=heads)
+        return HealthFM(config, shape, encoders=encoders, heads=head_specs(heads))
 
 
 def tiny_batch(**changes: Tensor) -> Batch:

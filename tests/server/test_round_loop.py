@@ -157,13 +157,13 @@ def test_a_late_reply_frees_the_straggler_and_is_not_folded(tmp_path: Path) -> N
 
 
 def test_a_site_that_forgot_the_study_gets_it_again(tmp_path: Path) -> None:
-    from healthfm_client import app as client_app
+    from healthfm_client import prepared_study
 
     class Forgetful(FaultyGrid):
         def _deliver(self, message: Message) -> Message:
             if message.metadata.dst_node_id == 2 and message.metadata.group_id == "2":
                 self._contexts[2].state = RecordDict()
-                client_app._prepared.clear()
+                prepared_study._loaded.clear()
             return super()._deliver(message)
 
     store = _run(Forgetful(small.three_sites(tmp_path), {}), tmp_path / "run")
@@ -223,7 +223,7 @@ def test_a_group_under_its_own_quorum_waits_while_the_others_go_on(tmp_path: Pat
     assert one.parameters[name].tobytes() == two.parameters[name].tobytes()
     assert one.parameters["backbone.w"].tobytes() != two.parameters["backbone.w"].tobytes()
     kept = [e for e in store.events() if e["event"] == "group kept"]
-    assert {e["group"] for e in kept} == {"wearable", "head/wearable_reconstruction"}
+    assert {e["group"] for e in kept} == {"wearable", "head/masked_wearable"}
     assert kept[0]["reason"] == "1 of 2 sites moved it"
 
 

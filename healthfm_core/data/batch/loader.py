@@ -18,6 +18,8 @@ from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 
 Query = Literal["sep", "now", "label", "worn"]
+QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn")
+"""All kinds of row, in the order in which a training step reads them."""
 
 _POOL: Final = 32
 """Batches whose rows are sorted by length together."""
