@@ -1,4 +1,4 @@
-"""What each token says of the label by itself: linear in its values, added up into the logit.
+"""What each token says of the label by itself: linear in its values, summed into the logit.
 
 A regression on summaries is hard to beat where people are few, and a network has to find it first.
 With these numbers it is there from the start, and the network learns what is left (the wide part of
@@ -20,13 +20,13 @@ def slopes_of(rows: int, columns: int) -> nn.Embedding:
     return slopes
 
 
-def added_up(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
+def causal_sum(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
     """Return, for each of the batch's queries, the sum over the positions that it may see."""
     before = nn.functional.pad(each_BT.cumsum(1), (1, 0))
     return before.gather(1, batch.kv_end.gather(1, batch.query).long())
 
 
-def averaged(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
+def worn_mean(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
     """Return, for each of the batch's queries, the mean over the worn positions it may see."""
     worn = (batch.wearable_slot >= 0).to(each_BT.dtype)
-    return added_up(each_BT * worn, batch) / added_up(worn, batch).clamp_min(1)
+    return causal_sum(each_BT * worn, batch) / causal_sum(worn, batch).clamp_min(1)

@@ -14,7 +14,7 @@ class ModelShape:
         codes: Number of codes.
         mask_token: Index of MASK in the fused vocabulary.
         targets: V, codes the next-visit and hazard heads predict.
-        scores: P, polygenic scores of the panel; 0 without genomics.
+        panel: Names of the panels' columns, P of them (`modalities.registry.columns_of`).
         windows: W, windows per wearable token; 0 without wearables.
         features: F, values per window; 0 without wearables.
         channels: Channels of the device, of F / channels samples each; 0 without wearables.
@@ -30,7 +30,7 @@ class ModelShape:
     codes: int
     mask_token: int
     targets: int
-    scores: int
+    panel: tuple[str, ...]
     windows: int
     features: int
     pieces: int

@@ -106,7 +106,7 @@ def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, fl
     worn = np.unique(_subject_of_items(sequences)[sequences.wearable_row >= 0])
     holders = {
         "wearable": float(len(worn)),
-        "genomics": float(sequences.prs_mask.any(axis=1).sum()),
+        "genomics": float(sequences.panel_mask.any(axis=1).sum()),
     }
     worn_heads = ("wearable_reconstruction", "predictive_coding", "cross_modal")
     holders |= {f"head/{name}": holders["wearable"] for name in worn_heads}

@@ -8,14 +8,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.modalities.wearable import WEARABLES
+from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.layers import FeedForward
+from healthfm_core.models.linear_logit import worn_mean
+from healthfm_core.models.shape import ModelShape
 
 _FAR: Final = 3.0
 """Standard deviations from the mean beyond which a value says no more by itself."""
 
 
-class WearableEncoder(nn.Module):
+class WearableEncoder(ModalityEncoder):
     """Patch-linear windows, pre-norm layers that never leave their hour, mean over the windows.
 
     Each value travels with its mask; a missing value is never imputed. The subject stays the
@@ -63,24 +68,33 @@ class WearableEncoder(nn.Module):
         b, s, w, _ = batch.wearable.shape
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         x = self.patch(torch.cat([batch.wearable * mask, mask], dim=-1).flatten(1, 2))
-        place = torch.arange(w, device=x.device).repeat(b, s)
-        x = x + self.place(place)
+        window = torch.arange(w, device=x.device).repeat(b, s)
+        x = x + self.place(window)
         worn = batch.wearable_mask.any(-1)
         for layer in self.layers:
             x = layer(x, worn)
         x = self.norm(x).unflatten(1, (s, w))
         return self.outwards(_over_windows(x, worn))
 
-    def evident(self, batch: Batch) -> Float[Tensor, "B S"]:
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return each worn hour's vector at its position."""
+        return place(self(batch), batch.wearable_slot)
+
+    def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the mean of what the worn hours that a query may see say of the label."""
+        worn = self.hour_logit(batch).unsqueeze(-1)
+        return worn_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
+
+    def hour_logit(self, batch: Batch) -> Float[Tensor, "B S"]:
         """Return what each worn hour says of the label: its values, and what was worn.
 
-        In a row without any code it says something else: much of what wearing tells alone, of age
-        say, the clinic tells better, and one set of weights would be a compromise.
+        In a row without any code it says something else: much of what wearing says alone, of age
+        for example, the clinic says better, and one set of weights would be a compromise.
         """
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         value = batch.wearable.clamp(-_FAR, _FAR) * mask
-        told = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
-        beside_codes, alone = self.evidence(told).unbind(-1)
+        numbers = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
+        beside_codes, alone = self.evidence(numbers).unbind(-1)
         has_codes = (batch.code > 0).any(1, keepdim=True)
         return torch.where(has_codes, beside_codes, alone)
 
@@ -133,3 +147,19 @@ class _DenseLayer(nn.Module):
     ) -> Float[Tensor, "B SW d"]:
         """Return the layer's output."""
         return x + self.ffn(self.norm_ffn(x))
+
+
+def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> WearableEncoder:
+    return WearableEncoder(
+        shape.features,
+        shape.windows,
+        layers=config.wearable_layers,
+        inner=config.wearable_width,
+        heads=config.wearable_heads,
+        width=config.width,
+        dropout=config.dropout,
+        evidence=linear_logit,
+    )
+
+
+FACTORY: Final = EncoderFactory(WEARABLES, _build)
