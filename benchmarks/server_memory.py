@@ -136,7 +136,8 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
     from healthfm_core.federation.protocol import VERSION, Study
     from healthfm_server.round_loop import ModalityFedAvg
-    from healthfm_server.run_folder.run_store import RunStore, ServerState
+    from healthfm_server.run_folder.checkpoints import ServerState
+    from healthfm_server.run_folder.run_store import RunStore
     from healthfm_server.study_setup.core_model_setup import CoreModelSetup
     from healthfm_server.study_setup.registered_sites import RegisteredSite
     from healthfm_server.transport.exchange import Exchange, Patience

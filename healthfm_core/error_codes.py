@@ -271,7 +271,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     613: ErrorCode(
         "a value cannot be summed securely",
-        wanted="finite values within the clip of secure aggregation",
+        wanted="finite values within federation.aggregation.secure.clip",
         do="See this site's log of the round; the coordinator can declare another clip",
     ),
     # 7xx runs

@@ -168,7 +168,7 @@ def test_a_run_s_model_is_exported_by_its_coordinator(tmp_path, capsys):
     run_federation(small.config(), nodes, tmp_path / "run", apps=small.apps())
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "model")]) == 0
     assert "the model after round" in capsys.readouterr().out
-    state = RunStore.open(tmp_path / "run").load()
+    state = RunStore.open(tmp_path / "run").checkpoints.load()
     exported = TrainedModel.load(tmp_path / "model")
     assert exported.round == state.round > 0
     assert exported.parameters.keys() == state.parameters.keys()

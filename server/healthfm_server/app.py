@@ -17,8 +17,9 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_server.round_loop import ModalityFedAvg
+from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
-from healthfm_server.run_folder.run_store import RunStore, ServerState, note_failure
+from healthfm_server.run_folder.run_store import RunStore, note_failure
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.study_setup.model_setup import ModelSetup
@@ -108,7 +109,7 @@ def make_app(
         setup = StudySetup(exchange, store, request.patience, listener, model_setup, request.signer)
         study = store.study() or setup.study(nodes, request.config)
         sites = setup.sites(nodes, study)
-        state = store.load()
+        state = store.checkpoints.load()
         if state is None:
             parameters = model_setup.initial_parameters(study, request.config)
             state = store.save(ServerState(0, parameters, OptimizerState()))

@@ -27,8 +27,9 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.federation.update_checks import Contract, check_update, update_norm
 from healthfm_core.seeding import numpy_generator, seed_for
+from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener, ignore_progress
-from healthfm_server.run_folder.run_store import RunStore, ServerState
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import Mapped

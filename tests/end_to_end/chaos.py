@@ -84,11 +84,13 @@ def _order(federation: Federation, name: str, rounds: int) -> RunOrder:
 
 def _outcome(name: str, order: RunOrder, before: int, again_s: float, rounds: int) -> Outcome:
     store = RunStore(order.folder, keep=rounds + 1)
-    for number in store.rounds():
-        store.load(number)  # HF-703 where a checkpoint is not whole
+    for number in store.checkpoints.rounds():
+        store.checkpoints.load(number)  # HF-703 where a checkpoint is not whole
     history = store.history()
     listed = [row["round"] for row in history]
-    complete = set(store.rounds()) & set(listed) if listed == sorted(set(listed)) else set()
+    complete = (
+        set(store.checkpoints.rounds()) & set(listed) if listed == sorted(set(listed)) else set()
+    )
     return Outcome(
         fault=name,
         at_round=before,

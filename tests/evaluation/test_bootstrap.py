@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from healthfm_core.evaluation.metrics import ranking
 from healthfm_core.evaluation.metrics.bootstrap import Draws, draw_subjects
 from healthfm_core.evaluation.metrics.calibration_error import recalibrate
-from healthfm_core.evaluation.metrics.resampled import METRICS, estimate, estimates, rank_bins
+from healthfm_core.evaluation.metrics.report_metrics import estimate, estimates, metrics_of_task
+from healthfm_core.evaluation.metrics.resampled import rank_bins
 from healthfm_core.evaluation.predictions import Predictions
 
 
@@ -124,7 +125,7 @@ def test_a_subject_that_was_not_drawn_from_is_refused():
 
 def test_no_rows_give_no_numbers():
     draws = draw_subjects(np.array([1, 2]), 3, np.random.default_rng(0))
-    for found in estimates(tuple(METRICS), Predictions.empty(), draws).values():
+    for found in estimates(metrics_of_task("next_visit"), Predictions.empty(), draws).values():
         assert np.isnan(found.value)
         assert np.isnan(found.interval()).all()
 
@@ -133,7 +134,7 @@ def test_no_rows_give_no_numbers():
 def test_the_interval_of_every_metric_is_in_order_and_holds_most_replicates(seed):
     found = people(120, 30, seed)
     draws = draw_subjects(found.subject, 40, np.random.default_rng(seed))
-    for metric, own in estimates(tuple(METRICS), found, draws).items():
+    for metric, own in estimates(metrics_of_task("next_visit"), found, draws).items():
         low, high = own.interval()
         if np.isfinite(low):
             assert low <= high, metric

@@ -15,7 +15,7 @@ from healthfm_core.evaluation.metrics.calibration_error import (
     recalibrate,
     reliability,
 )
-from healthfm_core.evaluation.metrics.resampled import estimates
+from healthfm_core.evaluation.metrics.report_metrics import estimates
 from healthfm_core.evaluation.predictions import Predictions
 
 COUNTS = ("rows_above_20", "people_above_20")

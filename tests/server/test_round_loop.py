@@ -134,7 +134,7 @@ def test_a_reply_that_comes_twice_counts_once(tmp_path: Path) -> None:
     nodes = small.three_sites(tmp_path)
     store = _run(FaultyGrid(nodes, {(1, protocol.TRAIN, 1): "twice"}), tmp_path / "run")
     whole = _run(FaultyGrid(nodes, {}), tmp_path / "whole")
-    one, other = store.load(), whole.load()
+    one, other = store.checkpoints.load(), whole.checkpoints.load()
     assert one is not None
     assert other is not None
     assert one.parameters["backbone.w"].tobytes() == other.parameters["backbone.w"].tobytes()
@@ -216,7 +216,7 @@ def test_a_group_under_its_own_quorum_waits_while_the_others_go_on(tmp_path: Pat
     config = small.config(quorum=0.6, keep_checkpoints=9)
     run_federation(config, nodes, tmp_path / "run", apps=apps)
     store = RunStore(tmp_path / "run", 9)
-    one, two = store.load(1), store.load(2)
+    one, two = store.checkpoints.load(1), store.checkpoints.load(2)
     assert one is not None
     assert two is not None
     name = "encoders.wearable.w"

@@ -11,7 +11,8 @@ import pytest
 
 from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
-from healthfm_server.run_folder.run_store import RunStore, ServerState
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.run_store import RunStore
 from tests import three_numbers as small
 
 
@@ -32,31 +33,31 @@ def _store(folder: Path, rounds: int = 3, keep: int = 9) -> RunStore:
 def test_what_was_saved_comes_back_for_any_round(tmp_path: Path) -> None:
     store = _store(tmp_path)
     for round_ in (0, 1, 2, 3):
-        state = store.load(round_)
+        state = store.checkpoints.load(round_)
         assert state is not None
         assert state.round == round_
         np.testing.assert_array_equal(state.parameters["backbone.w"], np.float32([round_, 2, 3]))
         np.testing.assert_array_equal(state.optimizer.first["backbone.w"][2], round_)
-    assert store.load() is not None
+    assert store.checkpoints.load() is not None
     assert store.history() == [{"round": 1}, {"round": 2}, {"round": 3}]
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     store = _store(tmp_path, rounds=5, keep=2)
-    assert store.rounds() == [4, 5]
+    assert store.checkpoints.rounds() == [4, 5]
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 6
 
 
 def test_going_back_forgets_what_came_later(tmp_path: Path) -> None:
     store = _store(tmp_path)
     store.forget_after(1)
-    assert store.rounds() == [0, 1]
+    assert store.checkpoints.rounds() == [0, 1]
     assert store.history() == [{"round": 1}]
 
 
 def test_a_round_that_is_not_kept_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"HF-701.*no checkpoint of round 7.*0, 1, 2, 3"):
-        _store(tmp_path).load(7)
+        _store(tmp_path).checkpoints.load(7)
 
 
 @pytest.mark.parametrize("name", ["round-0003.safetensors", "round-0003.optimizer.safetensors"])
@@ -71,8 +72,8 @@ def test_a_damaged_checkpoint_is_said_to_be(tmp_path: Path, name: str, damage: s
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         path.write_bytes({"flip": flipped, "cut": data[:-4], "empty": b""}[damage])
     with pytest.raises(RunError, match=f"HF-703.*{name}"):
-        store.load()
-    assert store.load(2) is not None
+        store.checkpoints.load()
+    assert store.checkpoints.load(2) is not None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"sha256": []}', '{"sha256": {"../x": "0"}}'])
@@ -80,7 +81,7 @@ def test_a_damaged_marker_is_said_to_be(tmp_path: Path, text: str) -> None:
     store = _store(tmp_path)
     (tmp_path / "run" / "checkpoints" / "round-0003.json").write_text(text)
     with pytest.raises(RunError, match="HF-703"):
-        store.load()
+        store.checkpoints.load()
 
 
 def test_a_checkpoint_without_its_marker_is_no_checkpoint(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_checkpoint_without_its_marker_is_no_checkpoint(tmp_path: Path) -> Non
     store = _store(tmp_path)
     (tmp_path / "run" / "checkpoints" / "round-0003.json").unlink()
     (tmp_path / "run" / "checkpoints" / ".round-0003.json.tmp").write_text('{"rou')
-    state = store.load()
+    state = store.checkpoints.load()
     assert state is not None
     assert state.round == 2
 
@@ -120,7 +121,7 @@ def test_a_damaged_configuration_is_said_to_be(tmp_path: Path) -> None:
 def test_the_folder_and_the_engine_may_change_at_a_resume(tmp_path: Path) -> None:
     _store(tmp_path)
     config = small.config(keep_checkpoints=9).model_copy(update={"out": "there", "resume": True})
-    assert RunStore.resume(tmp_path / "run", config).rounds() == [0, 1, 2, 3]
+    assert RunStore.resume(tmp_path / "run", config).checkpoints.rounds() == [0, 1, 2, 3]
 
 
 def test_events_carry_their_time(tmp_path: Path) -> None:
@@ -162,6 +163,6 @@ def test_a_full_disk_is_said_and_the_rounds_before_stay(tmp_path: Path, name: st
     path.symlink_to("/dev/full")
     with pytest.raises(RunError, match=r"HF-725.*No space left"):
         store.save(_state(4), {"round": 4})
-    last = store.load()
+    last = store.checkpoints.load()
     assert last is not None
     assert last.round == 3

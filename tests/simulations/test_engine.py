@@ -80,7 +80,7 @@ def test_an_encoder_nobody_can_move_in_a_round_keeps_its_weights(tmp_path: Path)
     config = small.config(keep_checkpoints=9, aggregation={"server_optimizer": {"name": "adam"}})
     run_federation(config, nodes, tmp_path / "run", apps=small.apps({"c": "raise"}, round_=2))
     store = RunStore(tmp_path / "run", keep=9)
-    one, two, three = (store.load(round_) for round_ in (1, 2, 3))
+    one, two, three = (store.checkpoints.load(round_) for round_ in (1, 2, 3))
     assert one is not None
     assert two is not None
     assert three is not None
@@ -163,7 +163,7 @@ def test_a_missed_quorum_ends_the_run_and_it_can_be_resumed(tmp_path: Path) -> N
     bad = small.apps({"a": "raise", "c": "nan"}, round_=2)
     with pytest.raises(ProtocolError, match=r"HF-403.* 1 of 3 sites"):
         run_federation(small.config(), nodes, tmp_path / "run", apps=bad)
-    assert RunStore(tmp_path / "run", 1).rounds() == [0, 1]
+    assert RunStore(tmp_path / "run", 1).checkpoints.rounds() == [0, 1]
     whole = run_federation(small.config(), nodes, tmp_path / "whole", apps=small.apps())
     resumed = run_federation(
         small.config(), nodes, tmp_path / "run", resume=True, apps=small.apps()

@@ -63,7 +63,7 @@ def test_kill_minus_9_at_a_random_round_then_resume_gives_the_same_weights(
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    reached = max(RunStore(tmp_path / "run", 1).rounds())
+    reached = max(RunStore(tmp_path / "run", 1).checkpoints.rounds())
     assert wanted <= reached < ROUNDS
 
     config = small.config(

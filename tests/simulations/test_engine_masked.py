@@ -101,7 +101,7 @@ def test_too_few_sites_left_end_the_round_unopened_and_it_can_be_resumed(tmp_pat
     config = small.config(**masked())
     with pytest.raises(PrivacyError, match=r"HF-611.*3 sites are left.*4 at least"):
         run_federation(config, nodes, tmp_path / "run", apps=bad)
-    assert RunStore(tmp_path / "run", 1).rounds() == [0, 1]
+    assert RunStore(tmp_path / "run", 1).checkpoints.rounds() == [0, 1]
     whole = run_federation(config, nodes, tmp_path / "whole", apps=small.apps())
     resumed = run_federation(config, nodes, tmp_path / "run", resume=True, apps=small.apps())
     assert close(resumed, whole, 1e-7)

@@ -98,7 +98,7 @@ def test_no_query_lies_before_the_cut(finished):
     sites = prepare_sites(config, folder / "sites")
     (fold,) = folds_of(config, sites)
     run = RunStore.open(folder / "runs" / "fold-0" / "federated")
-    scored = score(Model(run.study(), run.load().parameters), fold, sites, config)
+    scored = score(Model(run.study(), run.checkpoints.load().parameters), fold, sites, config)
     for index, site in enumerate(sites):
         here = scored.site == index
         cuts = Cuts.of(SiteStore.open(site.path), 182.5)

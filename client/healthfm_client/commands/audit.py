@@ -6,29 +6,30 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.commands import site_of, takes_site
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
     parser.add_argument("--verify", action="store_true", help="only prove that the log is whole")
     parser.add_argument("--json", action="store_true", help="the lines as they are, as JSON")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Show every line, each held against the one before; a changed log is an error (HF-822)."""
-    home = site_of(arguments)
+    home = site_of(given)
     last = ""
     count = 0
     for entry in home.log().entries():
         count, last = entry["n"], entry["hash"]
-        if not arguments.verify:
-            say(json.dumps(entry, ensure_ascii=False) if arguments.json else as_text(entry))
-    if arguments.verify:
+        if not given.verify:
+            say(json.dumps(entry, ensure_ascii=False) if given.json else as_text(entry))
+    if given.verify:
         whole = {"lines": count, "last": last, "whole": True}
-        say(json.dumps(whole) if arguments.json else f"{count} lines, none changed; last {last}")
-    elif not count and not arguments.json:
+        say(json.dumps(whole) if given.json else f"{count} lines, none changed; last {last}")
+    elif not count and not given.json:
         say("Nothing has left this site.")
     return 0
 
@@ -50,4 +51,4 @@ def _record(name: str, record: dict[str, Any]) -> str:
     return f"{name}: {', '.join(sorted(record['values'])) or 'nothing'}"
 
 
-COMMAND = Command("audit", "show what left this site, and prove the record whole", configure, run)
+COMMAND = Command("list what left this site, and check that the log is unchanged", run, arguments)

@@ -5,22 +5,22 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.commands import Command, say
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("store", type=Path, metavar="STORE", help="a store, or a folder of stores")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Check; the first fault found is the error."""
-    for path in stores_below(arguments.store):
+    for path in stores_below(given.store):
         SiteStore.open(path).check()
         say(f"{path}: sound")
     return 0
 
 
-COMMAND = Command("check", "check every row of a store", configure, run)
+COMMAND = Command("check every row of a store", run, arguments)

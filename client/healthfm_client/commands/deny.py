@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from healthfm_client.commands import Command
-from healthfm_client.commands.approve import answer, configure
+from healthfm_client.commands.approve import answer, arguments
+from healthfm_core.command_line import Command
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Deny."""
-    return answer(arguments, "denied")
+    return answer(given, "denied")
 
 
-COMMAND = Command("deny", "refuse a run, also one that was approved", configure, run)
+COMMAND = Command("refuse a run, even one approved before", run, arguments)

@@ -7,15 +7,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from healthfm_client.commands import Command, say
 from healthfm_client.site_store.description.description_page import page, write_page
 from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.description.score_facts import read_panel
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("store", type=Path, metavar="STORE", help="a store, or a folder of stores")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
@@ -26,14 +26,14 @@ def configure(parser: ArgumentParser) -> None:
     )
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Describe each store."""
-    panel = None if arguments.panel is None else read_panel(arguments.panel)
-    stores = [SiteStore.open(path) for path in stores_below(arguments.store)]
-    found = [describe(store, max(arguments.k, 1), panel) for store in stores]
-    if arguments.html is not None:
-        write_page(arguments.html, page(found))
-    if arguments.json:
+    panel = None if given.panel is None else read_panel(given.panel)
+    stores = [SiteStore.open(path) for path in stores_below(given.store)]
+    found = [describe(store, max(given.k, 1), panel) for store in stores]
+    if given.html is not None:
+        write_page(given.html, page(found))
+    if given.json:
         say(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         say("\n\n".join(as_text(one) for one in found))
@@ -74,4 +74,4 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-COMMAND = Command("describe", "say what a store holds, counts under k withheld", configure, run)
+COMMAND = Command("summarise what a store holds; small counts are withheld", run, arguments)

@@ -6,28 +6,29 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from healthfm_client.commands import Command, say, takes_site
-from healthfm_client.doctor import connectivity, site_files, this_machine
+from healthfm_client.commands import takes_site
+from healthfm_client.doctor import connectivity, site_files
 from healthfm_client.doctor.findings import Finding, looked
 from healthfm_client.site.site_home import SiteHome
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
     parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Say what was found; the exit code is the first failure's, 0 where there is none."""
     findings = []
-    for finding in examine(SiteHome(arguments.site)):
+    for finding in examine(SiteHome(given.site)):
         findings.append(finding)
-        if not arguments.json:
+        if not given.json:
             say(f"{finding.level}  {finding.name:<11} {finding.seen}")
             if finding.do:
                 say(f"{'':<18}do: {finding.do}")
-    if arguments.json:
+    if given.json:
         say(json.dumps([_plain(finding) for finding in findings], indent=2))
     errors = [finding.error for finding in findings if finding.error is not None]
     return errors[0].exit_code if errors else 0
@@ -35,6 +36,8 @@ def run(arguments: Namespace) -> int:
 
 def examine(home: SiteHome) -> Iterator[Finding]:
     """Yield all findings; a machine where nobody enrolled is looked at without a site."""
+    from healthfm_client.doctor import this_machine  # here: it loads PyTorch
+
     yield from looked("machine", lambda: this_machine.look(home.path))
     if home.enrolment() is None and not home.keys.exists():
         do = "healthfm-client enroll --study URL --name NAME, then look again"
@@ -59,5 +62,5 @@ def _plain(finding: Finding) -> dict[str, str | None]:
 
 
 COMMAND = Command(
-    "doctor", "whether this machine, site and way to the study will do", configure, run
+    "check this machine, this site's files and the connection to the study", run, arguments
 )

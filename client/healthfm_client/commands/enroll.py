@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.commands import takes_site
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import EXAMPLE
+from healthfm_core.command_line import Command, say
 from healthfm_core.errors import ConfigError
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import modality_names
@@ -17,7 +18,7 @@ from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
     parser.add_argument("--study", metavar="URL", help="the study's address, https://HOST:PORT")
@@ -33,13 +34,13 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Ask to join, or take in the kit."""
-    home = SiteHome(arguments.site)
-    if arguments.kit is not None:
-        _take_in(home, arguments)
-    elif arguments.study is not None and arguments.name is not None:
-        _ask(home, arguments)
+    home = SiteHome(given.site)
+    if given.kit is not None:
+        _take_in(home, given)
+    elif given.study is not None and given.name is not None:
+        _ask(home, given)
     else:
         raise ConfigError(
             103,
@@ -51,10 +52,10 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _ask(home: SiteHome, arguments: Namespace) -> None:
-    home.begin(arguments.name, arguments.study, arguments.modalities)
+def _ask(home: SiteHome, given: Namespace) -> None:
+    home.begin(given.name, given.study, given.modalities)
     keys = SiteKeys.create(home.keys)
-    data = make_request(keys, arguments.name, arguments.study, arguments.modalities)
+    data = make_request(keys, given.name, given.study, given.modalities)
     files.replace(home.request, data)
     if not home.policy.exists():
         files.write_new(home.policy, EXAMPLE.read_bytes(), files.PUBLIC)
@@ -66,9 +67,9 @@ def _ask(home: SiteHome, arguments: Namespace) -> None:
     say("With the kit that comes back: healthfm-client enroll --kit FILE --root FINGERPRINT")
 
 
-def _take_in(home: SiteHome, arguments: Namespace) -> None:
-    data = files.read(arguments.kit, "the kit")
-    kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=arguments.root)
+def _take_in(home: SiteHome, given: Namespace) -> None:
+    data = files.read(given.kit, "the kit")
+    kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=given.root)
     say(f"This site is {kit.site} in the study {kit.study} at {kit.url}.")
     for name, value in _facts(kit).items():
         say(f"  {name:12} {value}")
@@ -83,4 +84,6 @@ def _facts(kit: Kit) -> dict[str, str]:
     }
 
 
-COMMAND = Command("enroll", "make this site's keys and request; take in its kit", configure, run)
+COMMAND = Command(
+    "make this site's keys and request, and install the kit sent back", run, arguments
+)

@@ -10,13 +10,12 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
-from healthfm_client.commands import Command, say
 from healthfm_client.site.private_file import check_stays, write_private
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.trained import TrainedModel
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="an exported model")
     parser.add_argument("store", type=Path, metavar="STORE", help="the site's store")
@@ -43,22 +42,23 @@ def _day(text: str) -> int:
     return round(end.timestamp() * 1e6)
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Explain, write the page, and say no more than where it is."""
-    from healthfm_core.explain import explain, explanation_html  # here: it takes a second to import
+    from healthfm_core.explain import explain, explanation_html  # here: they load PyTorch
+    from healthfm_core.trained import TrainedModel
 
-    check_stays(arguments.out)
+    check_stays(given.out)
     found = explain(
-        TrainedModel.load(arguments.model),
-        SiteStore.open(arguments.store),
-        arguments.subject,
-        targets=tuple(dict.fromkeys(arguments.target)),
-        horizon_days=arguments.horizon,
-        at_us=arguments.at,
+        TrainedModel.load(given.model),
+        SiteStore.open(given.store),
+        given.subject,
+        targets=tuple(dict.fromkeys(given.target)),
+        horizon_days=given.horizon,
+        at_us=given.at,
     )
-    write_private(arguments.out, explanation_html(found))
-    say(f"{arguments.out}: about one person; only you can read it, and it stays at this site")
+    write_private(given.out, explanation_html(found))
+    say(f"{given.out}: about one person; only you can read it, and it stays at this site")
     return 0
 
 
-COMMAND = Command("explain", "show what moved one person's risk; stays here", configure, run)
+COMMAND = Command("explain one person's predicted risk; the page stays here", run, arguments)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
-from healthfm_client.commands import Command, say
 from healthfm_client.commands.describe import as_text
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.interrupted import claimed
@@ -16,6 +15,7 @@ from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
 from healthfm_client.progress_bar import progress_bar
 from healthfm_client.site_store.description.facts import describe
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.site_store import SiteStore
 
 SHOWN = 12
@@ -24,7 +24,7 @@ THRESHOLD = 20
 """Counts under it are not printed."""
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add a parser per reader, with the reader's options as flags."""
     sources = parser.add_subparsers(metavar="SOURCE", required=True, dest="source")
     known = {name: (reader.summary, reader.options) for name, reader in readers().items()}
@@ -59,17 +59,17 @@ def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -
     parser.add_argument(f"--{name.replace('_', '-')}", **said)
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Ingest, and print a line per store (a few of many) and one of all."""
-    out: Path = arguments.out
-    if not arguments.dry_run:
-        _report([SiteStore.open(path) for path in _ingested(arguments, out)])
+    out: Path = given.out
+    if not given.dry_run:
+        _report([SiteStore.open(path) for path in _ingested(given, out)])
         return 0
     with (
         claimed(out, say),
         TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder,
     ):
-        stores = [SiteStore.open(path) for path in _ingested(arguments, Path(folder) / out.name)]
+        stores = [SiteStore.open(path) for path in _ingested(given, Path(folder) / out.name)]
         _report(stores)
         for store in stores[:SHOWN]:
             say(as_text(describe(store, THRESHOLD)))
@@ -77,16 +77,16 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _ingested(arguments: Namespace, out: Path) -> list[Path]:
-    given = vars(arguments).items()
-    options = {k.removeprefix("option_"): v for k, v in given if k.startswith("option_")}
+def _ingested(given: Namespace, out: Path) -> list[Path]:
+    named = vars(given).items()
+    options = {k.removeprefix("option_"): v for k, v in named if k.startswith("option_")}
     with progress_bar() as progress:
         return ingest(
-            arguments.source,
-            arguments.path,
+            given.source,
+            given.path,
             out,
-            overwrite=arguments.overwrite,
-            resume=arguments.resume and not arguments.dry_run,
+            overwrite=given.overwrite,
+            resume=given.resume and not given.dry_run,
             progress=progress,
             tell=say,
             **options,
@@ -113,4 +113,4 @@ def _count(number: int) -> str:
     return f"<{THRESHOLD}" if 0 < number < THRESHOLD else f"{number:,}"
 
 
-COMMAND = Command("ingest", "turn raw data into site stores", configure, run)
+COMMAND = Command("convert raw data to site stores", run, arguments)

@@ -6,9 +6,9 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.commands import Command, say
 from healthfm_client.runtime.site_supervision import node_config, supervision, write_units
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import check_valid_now
@@ -16,7 +16,7 @@ from healthfm_core.trust.kit import install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "--site",
@@ -34,17 +34,17 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--foreground", action="store_true", help="for a container or systemd")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Install the kit if one is given, remember the settings, and start the processes."""
-    site = SiteFolder(arguments.site)
-    if arguments.kit is not None:
-        data = files.read(arguments.kit, "the kit")
-        install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=arguments.root)
+    site = SiteFolder(given.site)
+    if given.kit is not None:
+        data = files.read(given.kit, "the kit")
+        install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
     kit = site.kit()
     check_valid_now(kit.certificate, where="certificate")
-    for path in arguments.store or ():
+    for path in given.store or ():
         stores_below(path)
-    _remember(site, arguments)
+    _remember(site, given)
     site.tls()
     node_config(site)
     site.secret()
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
     for path in write_units(site):
         say(f"written for the administrator: {path}")
     say(f"site {kit.site} takes part in {kit.study} at {kit.url}; logs in {site.process}")
-    if arguments.foreground:
+    if given.foreground:
         supervisor.become()
     if supervisor.runs():
         supervisor.stop()
@@ -60,12 +60,12 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _remember(site: SiteFolder, arguments: Namespace) -> None:
+def _remember(site: SiteFolder, given: Namespace) -> None:
     """Put what was given on the command line into ``join.yaml``; the rest stays as it is."""
-    given = {name: getattr(arguments, name) for name in ("proxy", "port")}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if arguments.store:
-        stores = tuple(StoreChoice(path=path.resolve()) for path in arguments.store)
+    named = {"proxy": given.proxy, "port": given.port}
+    changes = {name: value for name, value in named.items() if value is not None}
+    if given.store:
+        stores = tuple(StoreChoice(path=path.resolve()) for path in given.store)
         kept = site.settings().model_dump() if site.settings_file.is_file() else {}
         site.write_settings(JoinSettings.model_validate({**kept, "stores": stores, **changes}))
     elif changes:
@@ -73,4 +73,4 @@ def _remember(site: SiteFolder, arguments: Namespace) -> None:
         site.write_settings(JoinSettings.model_validate({**kept, **changes}))
 
 
-COMMAND = Command("join", "take part in the study, for good", configure, run)
+COMMAND = Command("take part in the study, also after a restart", run, arguments)

@@ -7,9 +7,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final
 
-from healthfm_client.commands import Command, say
 from healthfm_client.site_store.aces_labels import Definition, Extracted
 from healthfm_client.site_store.description.facts import label_counts
+from healthfm_core.command_line import Command, say
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
@@ -21,7 +21,7 @@ THRESHOLD: Final = 20
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("store", type=Path, metavar="STORE", help="a store, or a folder of stores")
     parser.add_argument("definition", type=Path, metavar="TASK.yaml", help="ACES task definition")
@@ -30,14 +30,14 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace labels of that name")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Make the labels of every store, then write them all."""
-    task = _task(arguments.name or arguments.definition.stem)
-    definition = Definition(arguments.definition, arguments.predicates)
-    stores = [SiteStore.open(path) for path in stores_below(arguments.store)]
+    task = _task(given.name or given.definition.stem)
+    definition = Definition(given.definition, given.predicates)
+    stores = [SiteStore.open(path) for path in stores_below(given.store)]
     found = [definition.labels(store) for store in stores]
     for store, one in zip(stores, found, strict=True):
-        add_labels(store.path, task, one.labels, overwrite=arguments.overwrite)
+        add_labels(store.path, task, one.labels, overwrite=given.overwrite)
         for line in _said(one):
             say(f"{store.name}, {task}: {line}")
     say(f"To use them: evaluation.task={task}, and train.objectives.label=1 to train on them.")
@@ -80,4 +80,4 @@ def _few(count: int) -> str:
     return f"fewer than {THRESHOLD}" if count < THRESHOLD else f"{count:,}"
 
 
-COMMAND = Command("labels", "make a task's labels from an ACES definition", configure, run)
+COMMAND = Command("make a task's labels from an ACES definition", run, arguments)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.commands import site_of, takes_site
 from healthfm_client.runtime.site_supervision import supervision
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Refuse from now on (HF-508), then stop this site's processes."""
-    home = site_of(arguments)
+    home = site_of(given)
     home.set_state("left")
     supervisor = supervision(home)
     if supervisor.config.exists() and supervisor.runs():
@@ -26,4 +27,4 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-COMMAND = Command("leave", "stop taking part, and stop this site's processes", configure, run)
+COMMAND = Command("stop taking part, and stop this site's processes", run, arguments)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.commands import site_of, takes_site
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Pause; the coordinator is told so when it asks (HF-505)."""
-    site_of(arguments).set_state("paused")
+    site_of(given).set_state("paused")
     say("Paused: every request is refused until healthfm-client resume.")
     return 0
 
 
-COMMAND = Command("pause", "refuse every request until resume", configure, run)
+COMMAND = Command("refuse every request until resume", run, arguments)

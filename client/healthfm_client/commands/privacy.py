@@ -6,28 +6,28 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.commands import Command, say
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("policy", type=Path, metavar="SITE_YAML", help="the site's policy")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a plot")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Verify the ledger and say what each study cost, all together, and what is left."""
     from healthfm_client.privacy_accounting.ledger_report import Spending, page
     from healthfm_client.site.site_policy import (
         SitePolicy,  # here: the accountants take seconds to load
     )
 
-    found = Spending.of(SitePolicy.read(arguments.policy).privacy)
-    if arguments.html is not None:
-        arguments.html.write_text(page(found), encoding="utf-8")
-        say(f"{arguments.html}: what the site's people have been promised")
-    elif arguments.json:
+    found = Spending.of(SitePolicy.read(given.policy).privacy)
+    if given.html is not None:
+        given.html.write_text(page(found), encoding="utf-8")
+        say(f"{given.html}: what the site's people have been promised")
+    elif given.json:
         say(json.dumps(found.to_json(), indent=1))
     else:
         for line in found.lines():
@@ -35,4 +35,6 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-COMMAND = Command("privacy", "what privacy studies have spent, and what is left", configure, run)
+COMMAND = Command(
+    "show the privacy budget that studies have spent, and what is left", run, arguments
+)

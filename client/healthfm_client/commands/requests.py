@@ -6,19 +6,20 @@ import json
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.commands import site_of, takes_site
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
     parser.add_argument("--json", action="store_true", help="one JSON list instead of text")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Show every run that asked, the newest last."""
-    asked = list(site_of(arguments).approvals())
-    if arguments.json:
+    asked = list(site_of(given).approvals())
+    if given.json:
         say(json.dumps([asdict(one) for one in asked], indent=2, ensure_ascii=False))
         return 0
     for one in asked:
@@ -32,4 +33,4 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-COMMAND = Command("requests", "show the runs that ask for approval, in words", configure, run)
+COMMAND = Command("list the runs that ask for approval, in plain words", run, arguments)

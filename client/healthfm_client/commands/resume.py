@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from healthfm_client.commands import Command, say, site_of, takes_site
+from healthfm_client.commands import site_of, takes_site
+from healthfm_core.command_line import Command, say
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Go on."""
-    site_of(arguments).set_state("open")
+    site_of(given).set_state("open")
     say("Open: requests are answered as site.yaml permits. If it does not run: join.")
     return 0
 
 
-COMMAND = Command("resume", "answer requests again, after pause or leave", configure, run)
+COMMAND = Command("answer requests again after pause or leave", run, arguments)

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from meds import birth_code, death_code
 
-from healthfm_client.commands import Command, say
 from healthfm_client.site.private_file import check_stays, write_private
+from healthfm_core.command_line import Command, say
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE, read_parquet
 from healthfm_core.modalities.genomics import PRS_PREFIX
@@ -32,24 +32,24 @@ _VISITS: Final = {"OP": "Outpatient visit", "IP": "Inpatient stay", "ER": "Emerg
 _VITAL: Final = {birth_code: "Birth", death_code: "Death"}
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("store", type=Path, metavar="STORE", help="the site's store")
     parser.add_argument("--subject", type=int, required=True, metavar="ID", help="whose record")
     parser.add_argument("--out", type=Path, metavar="FILE", help="new text file [the terminal]")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Show one person."""
-    if arguments.out is not None:
-        check_stays(arguments.out)
-    store = SiteStore.open(arguments.store).narrowed(subjects=[arguments.subject])
+    if given.out is not None:
+        check_stays(given.out)
+    store = SiteStore.open(given.store).narrowed(subjects=[given.subject])
     text = "\n".join(record(store))
-    if arguments.out is None:
+    if given.out is None:
         say(text)
     else:
-        write_private(arguments.out, text + "\n")
-        say(f"{arguments.out}: about one person; only you can read it, and it stays at this site")
+        write_private(given.out, text + "\n")
+        say(f"{given.out}: about one person; only you can read it, and it stays at this site")
     return 0
 
 
@@ -149,4 +149,4 @@ def _worn(table: pa.Table) -> Iterator[str]:
             yield f"  {row['start']:%d %B %Y}  {row['channel']:<12} {hours:.1f} h, mean {mean:.1f}"
 
 
-COMMAND = Command("show", "one person's record in words; stays here", configure, run)
+COMMAND = Command("show one person's record in words; it stays here", run, arguments)

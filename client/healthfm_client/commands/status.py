@@ -7,27 +7,28 @@ from argparse import ArgumentParser, Namespace
 from collections import deque
 from typing import Any
 
-from healthfm_client.commands import Command, say, takes_site
+from healthfm_client.commands import takes_site
 from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site.working_hours import open_now
+from healthfm_core.command_line import Command, say
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 
 
-def configure(parser: ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     takes_site(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
-def run(arguments: Namespace) -> int:
+def run(given: Namespace) -> int:
     """Say it."""
-    found = status(SiteHome(arguments.site))
-    if arguments.json:
+    found = status(SiteHome(given.site))
+    if given.json:
         say(json.dumps(found, indent=2))
     else:
         for name, value in found.items():
@@ -69,4 +70,4 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else str(value)
 
 
-COMMAND = Command("status", "how this site stands with its study", configure, run)
+COMMAND = Command("show this site's state in its study", run, arguments)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from healthfm_core.evaluation.metrics.bootstrap import Estimate, draw_subjects
-from healthfm_core.evaluation.metrics.resampled import estimate
+from healthfm_core.evaluation.metrics.report_metrics import estimate
 from healthfm_core.evaluation.predictions import Predictions, Subset
 
 Corruption = Literal["removed", "noised"]

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from healthfm_core.arrays import Int64, Text
 from healthfm_core.evaluation.metrics.bootstrap import Draws, draw_subjects
-from healthfm_core.evaluation.metrics.resampled import estimates
+from healthfm_core.evaluation.metrics.report_metrics import estimates
 from healthfm_core.evaluation.predictions import Predictions, Subset
 
 SHOWN: Final = ("auroc", "average_precision", "ece")

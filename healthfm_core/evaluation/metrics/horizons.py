@@ -18,12 +18,11 @@ from jaxtyping import Bool, Float, Int
 
 from healthfm_core.arrays import Floats
 from healthfm_core.evaluation.metrics.concordance import Survival, concordance_rows
-from healthfm_core.evaluation.metrics.metric_rows import ABOVE, BASE_METRICS, MetricRow, metric_rows
+from healthfm_core.evaluation.metrics.metric_rows import MetricRow, metric_rows
+from healthfm_core.evaluation.metrics.report_metrics import metrics_at_horizon
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 
 HORIZONS_DAYS: Final = (30.0, 90.0, 180.0, 365.0, 730.0, 1825.0)
-AT_HORIZON: Final = tuple(name for name in BASE_METRICS if not name.endswith(ABOVE))
-RANKS: Final = ("auroc", "average_precision")
 TIME_TO_EVENT: Final = "time_to_event"
 """The task's name in rows of C-indices."""
 
@@ -153,7 +152,7 @@ def horizon_rows(
             bootstraps=bootstraps,
             rng=rng,
             reference=reference,
-            metrics=AT_HORIZON if risks else RANKS,
+            metrics=metrics_at_horizon(are_probabilities=risks),
             subsets=subsets,
         )
     return rows

@@ -14,30 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.evaluation.metrics.bootstrap import Estimate, draw_subjects
-from healthfm_core.evaluation.metrics.resampled import estimates as estimates_of
+from healthfm_core.evaluation.metrics.report_metrics import METRICS, NEXT_VISIT, metrics_of_task
+from healthfm_core.evaluation.metrics.report_metrics import estimates as estimates_of
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
 
 MINUS: Final = " - "
 """Joins two arms' (or two subsets') names in a row of their paired difference."""
-
-BASE_METRICS: Final = (
-    "auroc",
-    "average_precision",
-    "brier",
-    "ece",
-    "ece_uniform",
-    "slope",
-    "intercept",
-    "rows_above_20",
-    "people_above_20",
-    "ece_above_20",
-    "slope_above_20",
-    "intercept_above_20",
-)
-ABOVE: Final = "_above_20"
-"""Ends the names of metrics among predictions above 20 %."""
-MACRO_METRICS: Final = ("macro_auroc", "macro_average_precision")
-COMPARED: Final = ("auroc", "average_precision", "brier")
 
 
 @dataclass(frozen=True)
@@ -49,7 +31,7 @@ class MetricRow:
         task: ``next_visit`` or the label table's name.
         subset: ``overall``, ``repeat`` or ``new_onset``; or a further one, ``ehr/new_onset`` for
             models shown only some inputs, ``ehr+wearable - ehr`` for what the others add.
-        metric: A key of `resampling.METRICS`.
+        metric: A key of `report_metrics.METRICS`.
         value: Point estimate; NaN where it is not defined.
         low: Lower end of the 95 % interval.
         high: Upper end.
@@ -73,7 +55,7 @@ class MetricRow:
 
 def subsets_of(task: str) -> tuple[Subset, ...]:
     """All three columns for next-visit tasks, only overall for a label."""
-    return SUBSETS if task == "next_visit" else ("overall",)
+    return SUBSETS if task == NEXT_VISIT else ("overall",)
 
 
 def metric_rows(
@@ -97,18 +79,18 @@ def metric_rows(
         bootstraps: Number of replicates.
         rng: Where the draws come from.
         reference: The arm the others are held against.
-        metrics: Keys of `resampling.METRICS`; None is all that make sense for the task.
+        metrics: Keys of `report_metrics.METRICS`; None is all that make sense for the task.
         subsets: The columns; None is `subsets_of` the task.
     """
     if metrics is None:
-        metrics = BASE_METRICS + (MACRO_METRICS if task == "next_visit" else ())
+        metrics = metrics_of_task(task)
     everybody = np.unique(np.concatenate([np.unique(p.subject) for p in predictions.values()]))
     draws = draw_subjects(everybody, bootstraps, rng)
     rows: list[MetricRow] = []
     differences: list[MetricRow] = []
     for subset in subsets_of(task) if subsets is None else subsets:
         parts = {arm: p.subset(subset) for arm, p in predictions.items()}
-        estimates = {arm: estimates_of(tuple(metrics), part, draws) for arm, part in parts.items()}
+        estimates = {arm: estimates_of(metrics, part, draws) for arm, part in parts.items()}
         for arm, part in parts.items():
             people = dict.fromkeys(metrics, part.n_subjects)
             rows += rows_of_estimates(arm, task, subset, estimates[arm], people)
@@ -116,7 +98,7 @@ def metric_rows(
                 paired = {
                     metric: estimates[reference][metric] - estimates[arm][metric]
                     for metric in metrics
-                    if metric in COMPARED
+                    if METRICS[metric].is_paired
                 }
                 name = f"{reference}{MINUS}{arm}"
                 differences += rows_of_estimates(name, task, subset, paired, people)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float64, Floats, Int64
@@ -61,6 +66,22 @@ def brier(score: Floats, outcome: Bool) -> float:
     return float(np.mean((score.astype(np.float64) - outcome) ** 2))
 
 
+@dataclass(frozen=True)
+class RankMetric:
+    """A metric of ranks, exactly from scores and from counts at ascending scores."""
+
+    exact: Callable[[Floats, Bool], float]
+    of_counts: Callable[[Float64, Float64], Float64]
+
+
+RANK_METRICS: Final = MappingProxyType(
+    {
+        "auroc": RankMetric(auroc, auroc_of_counts),
+        "average_precision": RankMetric(average_precision, average_precision_of_counts),
+    }
+)
+
+
 def macro_targets(predictions: Predictions) -> Int64:
     """Targets with at least `MIN_POSITIVES_MACRO` positives and a negative."""
     rows = np.bincount(predictions.target)
@@ -70,7 +91,6 @@ def macro_targets(predictions: Predictions) -> Int64:
 
 def macro(predictions: Predictions, metric: str) -> float:
     """Mean over targets of ``auroc`` or ``average_precision``; NaN where no target qualifies."""
-    of = {"auroc": auroc, "average_precision": average_precision}[metric]
     parts = [predictions.where(predictions.target == t) for t in macro_targets(predictions)]
-    values = [of(part.score, part.outcome) for part in parts]
+    values = [RANK_METRICS[metric].exact(part.score, part.outcome) for part in parts]
     return float(np.mean(values)) if values else float("nan")

@@ -116,7 +116,7 @@ def _of_the_arms(
         "differences": arm_comparison.difference_table(rows, context),
         "further": arm_comparison.further_table(rows, context),
         "calibration": calibration_tables.calibration_table(rows, context),
-        "stress": calibration_tables.stress_table(rows, context),
+        "stress": calibration_tables.high_risk_table(rows, context),
         "deciles": calibration_tables.observed_over_expected(context, arms),
     }
 

@@ -10,30 +10,22 @@ from rich.console import Console
 from rich.table import Table
 
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
-from healthfm_core.evaluation.report.sections import arms_of, headline
+from healthfm_core.evaluation.metrics.report_metric import ReportMetric
+from healthfm_core.evaluation.metrics.report_metrics import METRICS, NEXT_VISIT, metric_title
+from healthfm_core.evaluation.report.sections import arms_of, headline, headline_first
 from healthfm_core.evaluation.report.wording import (
-    METRIC_NAMES,
+    NOTHING,
     SUBSET_NAMES,
     arm_name,
     bracketed,
     subset_name,
 )
 
-NEXT_VISIT = (
-    ("overall", "average_precision", "AP"),
-    ("repeat", "average_precision", "AP"),
-    ("new_onset", "average_precision", "AP"),
-    ("new_onset", "auroc", "AUROC"),
-)
 TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
-BESIDE = ("logistic_regression", "gradient_boosting")
-"""Baselines at a label, which have the same inputs as the reference and less to do."""
-LABEL = (
-    ("overall", "auroc", "AUROC"),
-    ("overall", "average_precision", "AP"),
-    ("overall", "brier", "Brier"),
-    ("overall", "ece", "ECE"),
-)
+BASELINES = ("logistic_regression", "gradient_boosting")
+"""Baselines of a label task: simpler models of the same inputs as the reference."""
+Columns = Sequence[tuple[str, ReportMetric]]
+"""(subset, metric) of each column of a table."""
 
 
 def arms_table(
@@ -53,8 +45,7 @@ def arms_table(
     """
     plain = [row for row in rows if not row.is_difference and _lies_within(row, within)]
     is_label = all(row.subset != "new_onset" for row in rows)
-    columns = LABEL if is_label else NEXT_VISIT
-    found = {(row.arm, row.subset, row.metric): row for row in plain}
+    columns = _label_columns() if is_label else _next_visit_columns()
     people = max((row.n_subjects for row in plain), default=0)
     table = Table(
         box=SIMPLE_HEAD,
@@ -65,13 +56,37 @@ def arms_table(
         caption_justify="left",
     )
     table.add_column("arm" if within is None else subset_name(within), max_width=20)
-    for subset, _, short in columns:
-        head = short if is_label else f"{SUBSET_NAMES[subset]}\n{short}"
+    for subset, metric in columns:
+        name = metric.short_title
+        head = name if is_label else f"{SUBSET_NAMES[subset]}\n{name}"
         table.add_column(head, justify="right", no_wrap=True)
-    for arm in arms_of(plain, reference):
-        cells = [found.get((arm, _named(subset, within), metric)) for subset, metric, _ in columns]
-        table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
+    inside = [(_named(subset, within), metric) for subset, metric in columns]
+    _add_arms(table, plain, arms_of(plain, reference), inside)
     return table
+
+
+def _next_visit_columns() -> Columns:
+    metrics = headline_first(list(METRICS), NEXT_VISIT)
+    return [(s, METRICS[name]) for name in metrics for s in METRICS[name].next_visit_columns]
+
+
+def _label_columns() -> Columns:
+    return [("overall", metric) for metric in METRICS.values() if metric.label_column]
+
+
+def _secondary_columns() -> Columns:
+    metrics = headline_first(list(METRICS), NEXT_VISIT)
+    return [(s, METRICS[name]) for name in metrics for s in METRICS[name].secondary_columns]
+
+
+def _add_arms(
+    table: Table, rows: Sequence[MetricRow], arms: Sequence[str], columns: Columns
+) -> None:
+    """Add a line per arm, with a dash where there is no number."""
+    by_key = {(row.arm, row.subset, row.metric): row for row in rows}
+    for arm in arms:
+        cells = [by_key.get((arm, subset, metric.name)) for subset, metric in columns]
+        table.add_row(arm_name(arm), *(NOTHING if row is None else bracketed(row) for row in cells))
 
 
 def further_tables(
@@ -86,34 +101,20 @@ def further_tables(
     ]
 
 
-ASIDE = (
-    ("overall", "average_precision", "overall\nAP"),
-    ("new_onset", "average_precision", "new onsets\nAP"),
-    ("new_onset", "auroc", "new onsets\nAUROC"),
-    ("overall", "ece", "overall\nECE"),
-    ("overall", "harrell_c", "overall\nC"),
-    ("overall", "r2", "R²"),
-    ("overall", "ms_per_query", "ms a\nquery"),
-)
-
-
 def task_tables(rows: Sequence[MetricRow]) -> list[Table]:
-    """Return one table per further task (a horizon, a probe), with the columns that it has."""
+    """Return one table per secondary task (a horizon, a probe), with the columns that it has."""
     tables = []
     for task in dict.fromkeys(row.task for row in rows):
-        found = {
-            (row.arm, row.subset, row.metric): row
-            for row in rows
-            if row.task == task and not row.is_difference
-        }
-        columns = [c for c in ASIDE if any(key[1:] == c[:2] for key in found)]
+        plain = [row for row in rows if row.task == task and not row.is_difference]
+        held = {(row.subset, row.metric) for row in plain}
+        columns = [c for c in _secondary_columns() if (c[0], c[1].name) in held]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column(task.replace("_", " "), max_width=22)
-        for _, _, head in columns:
+        for subset, metric in columns:
+            name = metric.short_title
+            head = f"{SUBSET_NAMES[subset]}\n{name}" if metric.has_subsets else name
             table.add_column(head, justify="right", no_wrap=True)
-        for arm in dict.fromkeys(arm for arm, *_ in found):
-            cells = [found.get((arm, subset, metric)) for subset, metric, _ in columns]
-            table.add_row(arm_name(arm), *("–" if row is None else bracketed(row) for row in cells))
+        _add_arms(table, plain, list(dict.fromkeys(row.arm for row in plain)), columns)
         tables.append(table)
     return tables
 
@@ -140,12 +141,12 @@ def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> lis
 def _contrast(row: MetricRow, reference: str, subset: str) -> str:
     """Return what a row tells apart and by which metric; nothing where no run is made for it."""
     first, _, other = row.arm.partition(MINUS)
-    name, metric = arm_name(row.arm), METRIC_NAMES[row.metric]
+    name, metric = arm_name(row.arm), metric_title(row.metric)
     if first != reference:
         return ""
     if other in TRAINED and row.subset == subset:
         return f"{name}: {metric}" + ("" if subset == "overall" else f" on {SUBSET_NAMES[subset]}")
-    if other in BESIDE and MINUS not in row.subset and "/" not in row.subset:
+    if other in BASELINES and MINUS not in row.subset and "/" not in row.subset:
         same = row.subset == subset
         return f"{name}: {metric}" + ("" if same else f" given {subset_name(row.subset)}")
     if not other and MINUS in row.subset:

@@ -7,26 +7,6 @@ from typing import Final
 
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
 
-METRIC_NAMES: Final = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "macro_auroc": "AUROC, mean over targets",
-    "macro_average_precision": "average precision, mean over targets",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ece_uniform": "ECE, uniform bins",
-    "slope": "calibration slope",
-    "intercept": "calibration in the large",
-    "rows_above_20": "predictions above 20 %",
-    "people_above_20": "people above 20 %",
-    "ece_above_20": "ECE above 20 %",
-    "slope_above_20": "slope above 20 %",
-    "intercept_above_20": "calibration in the large above 20 %",
-    "harrell_c": "Harrell’s C",
-    "uno_c": "Uno’s C",
-    "rmse": "RMSE",
-    "r2": "R²",
-}
 SUBSET_NAMES: Final = {"overall": "overall", "repeat": "repeats", "new_onset": "new onsets"}
 NOTHING: Final = "–"
 

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from healthfm_server.run_folder.durable_files import read_rows
+
 REPEATED_S: Final = 10.0
 """A refusal that repeats within this time is counted, and written with its count afterwards."""
 
@@ -57,13 +59,7 @@ class AuditLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the events; a last line cut short by a kill is left out."""
-        rows = []
-        for line in self.path.read_text("utf-8").splitlines() if self.path.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue  # a kill or a full disk cut the line short
-        return rows
+        return read_rows(self.path)
 
     def _append(self, line: bytes) -> None:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -147,7 +147,7 @@ class RunOrder:
 
     def rounds_done(self) -> int:
         """Return how many rounds have a complete checkpoint."""
-        return max(RunStore(self.folder, keep=1).rounds(), default=0)
+        return max(RunStore(self.folder, keep=1).checkpoints.rounds(), default=0)
 
     def failure(self) -> tuple[int, str] | None:
         """Return number and sentence of the error the last submission ended with, if with one."""

@@ -17,7 +17,7 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
             there is something at `folder` already (HF-704).
     """
     store = RunStore.open(run)
-    study, state = store.study(), store.load(round_)
+    study, state = store.study(), store.checkpoints.load(round_)
     if study is None or state is None:
         raise RunError(
             701,

@@ -18,7 +18,7 @@ def describe_run(folder: Path) -> Iterator[str]:
         RunError: There is no run in it (HF-701).
     """
     store = RunStore.open(folder)
-    study, kept = store.study(), store.rounds()
+    study, kept = store.study(), store.checkpoints.rounds()
     if study is not None:
         federation = study.config.federation
         yield f"study {study.hash[:12]}: {', '.join(study.modalities)}; {federation.rounds} rounds"

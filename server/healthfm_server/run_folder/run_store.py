@@ -1,54 +1,29 @@
 """The run folder: every file is written whole or not at all, so that any kill leaves a run.
 
-``study.json`` is the contract, ``config.json`` what the run was made with,
-``checkpoints/round-0007.safetensors`` the model (``.optimizer.safetensors`` beside it the server
-optimiser's moments) and ``round-0007.json`` the marker that round 7 is complete, written last with
-the digests of the two. ``history.jsonl`` has a row per round, ``events.log`` a row for whatever
-was set aside and why.
+``study.json`` is the study that the sites agreed on, ``config.json`` what the run was made with,
+``checkpoints/`` the model after each round, ``history.jsonl`` has a row per round, ``events.log``
+a row for whatever was set aside and why.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
-from healthfm_core.arrays import Float32
-from healthfm_core.config.renamed import RUN, upgraded_parameters
+from healthfm_core.config.renamed import RUN
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
-from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.protocol import Study, for_the_wire
-from healthfm_server.run_folder.durable_files import writing
+from healthfm_server.run_folder.checkpoints import Checkpoints, ServerState, damaged
+from healthfm_server.run_folder.durable_files import append_row, read_rows, replace_file
 from healthfm_server.run_folder.file_lock import held
-from healthfm_server.transport import array_file
-
-_MARKER: Final = re.compile(r"round-(\d{4,})\.json")
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """All that the next round depends on, besides study, sites and seed.
-
-    Attributes:
-        round: Rounds completed.
-        parameters: The global model, float32.
-        optimizer: The server optimiser's moments.
-    """
-
-    round: int
-    parameters: Mapping[str, Float32]
-    optimizer: OptimizerState
 
 
 class RunStore:
@@ -57,12 +32,15 @@ class RunStore:
     Args:
         folder: Where it is.
         keep: Checkpoints kept, the latest.
+
+    Attributes:
+        folder: Where it is.
+        checkpoints: The model after each round.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
-        self._keep = keep
-        self._checkpoints = folder / "checkpoints"
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep)
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig) -> RunStore:
@@ -80,8 +58,9 @@ class RunStore:
                 do="Name another folder, or continue that run with resume=true",
             )
         store = cls(folder, config.federation.keep_checkpoints)
-        store._checkpoints.mkdir(parents=True, exist_ok=True)
-        _write(folder / "config.json", [for_the_wire(config).model_dump_json(indent=1).encode()])
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        text = for_the_wire(config).model_dump_json(indent=1)
+        replace_file(folder / "config.json", [text.encode()])
         return store
 
     @staticmethod
@@ -144,22 +123,17 @@ class RunStore:
         """Return the run's name in contracts and at sites; a resumed run keeps it."""
         path = self.folder / "run-id"
         if not path.is_file():
-            _write(path, [secrets.token_hex(8).encode()])
+            replace_file(path, [secrets.token_hex(8).encode()])
         return path.read_text("utf-8")
 
     def save_study(self, study: Study) -> None:
         """Write the contract."""
-        _write(self.folder / "study.json", [study.to_json().encode()])
+        replace_file(self.folder / "study.json", [study.to_json().encode()])
 
     def study(self) -> Study | None:
         """Return the contract, or None when the run stopped before there was one."""
         path = self.folder / "study.json"
         return Study.from_json(path.read_text("utf-8")) if path.is_file() else None
-
-    def rounds(self) -> list[int]:
-        """Return the rounds whose checkpoint is complete, ascending; 0 is the initial model."""
-        matches = (_MARKER.fullmatch(path.name) for path in self._checkpoints.glob("round-*.json"))
-        return sorted(int(match[1]) for match in matches if match)
 
     def save(self, state: ServerState, row: Mapping[str, Any] | None = None) -> ServerState:
         """Write the checkpoint of a completed round and its row of history.
@@ -168,172 +142,42 @@ class RunStore:
             The same state, its arrays now views into the files.
         """
         if row is not None:
-            self._append("history.jsonl", row)
-        stem = self._checkpoints / f"round-{state.round:04d}"
-        files = {f"{stem.name}.safetensors": state.parameters}
-        if moments := state.optimizer.to_arrays():
-            files[f"{stem.name}.optimizer.safetensors"] = moments
-        digests = {}
-        for name, arrays in files.items():
-            digests[name] = _write(self._checkpoints / name, array_file.pieces(arrays))
-        marker = {"round": state.round, "sha256": digests}
-        _write(stem.with_suffix(".json"), [json.dumps(marker, indent=1).encode()])
-        self._prune()
-        found = {name: array_file.mapped(self._checkpoints / name) for name in files}
-        return self._state(state.round, found)
-
-    def load(self, round_: int | None = None) -> ServerState | None:
-        """Return the state after `round_` (None: the last), or None when there is none yet.
-
-        What history says of later rounds is forgotten, so that the run goes on from there.
-
-        Raises:
-            RunError: No such round is kept (HF-701), or its files are damaged (HF-703).
-        """
-        rounds = self.rounds()
-        if not rounds and round_ is None:
-            return None
-        wanted = rounds[-1] if round_ is None else round_
-        if wanted not in rounds:
-            raise RunError(
-                701,
-                where=str(self._checkpoints),
-                seen=f"no checkpoint of round {wanted}",
-                wanted=f"kept are {', '.join(map(str, rounds)) or 'none'}",
-                do="Name one of those rounds",
-            )
-        return self._load(wanted)
+            append_row(self.folder / "history.jsonl", row)
+        return self.checkpoints.save(state)
 
     def forget_after(self, round_: int) -> None:
         """Take back history and checkpoints of rounds after `round_`."""
         rows = [row for row in self.history() if row["round"] <= round_]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        _write(self.folder / "history.jsonl", [text.encode()])
-        for later in self.rounds():
-            if later > round_:
-                self._remove(later)
+        replace_file(self.folder / "history.jsonl", [text.encode()])
+        self.checkpoints.remove_after(round_)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the rows of history; a last line cut short by a kill is left out."""
-        return _rows(self.folder / "history.jsonl")
+        return read_rows(self.folder / "history.jsonl")
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events; a last line cut short by a kill is left out."""
-        return _rows(self.folder / "events.log")
+        return read_rows(self.folder / "events.log")
 
     def note(self, event: str, **details: Any) -> None:
         """Append one event with the time it was seen."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._append("events.log", {"at": at, "event": event, **details})
-
-    def _load(self, round_: int) -> ServerState:
-        stem = f"round-{round_:04d}"
-        marker_path = self._checkpoints / f"{stem}.json"
-        try:
-            digests = json.loads(marker_path.read_text("utf-8"))["sha256"]
-            files = {name: self._verified(name, digest) for name, digest in digests.items()}
-            return self._state(round_, files)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(marker_path, "it is not a checkpoint's marker") from error
-
-    def _state(self, round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
-        stem = f"round-{round_:04d}"
-        moments = files.get(f"{stem}.optimizer.safetensors", {})
-        parameters = upgraded_parameters(files[f"{stem}.safetensors"])
-        optimizer = OptimizerState.from_arrays(moments)
-        first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
-        return ServerState(round_, parameters, OptimizerState(first, second))
-
-    def _verified(self, name: str, digest: str) -> dict[str, Float32]:
-        path = self._checkpoints / Path(name).name
-        try:
-            same = array_file.digest_of(path) == digest
-        except OSError as error:
-            raise _damaged(path, "it cannot be read") from error
-        if not same:
-            raise _damaged(path, "its digest is not the one that was written")
-        try:
-            return array_file.mapped(path)
-        except ValueError as error:
-            raise _damaged(path, str(error)) from error
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        path = self.folder / name
-        with writing(path), path.open("a+b") as file:
-            if file.tell() and not _ends_line(file.name):
-                file.write(b"\n")
-            file.write(json.dumps(row).encode() + b"\n")
-
-    def _prune(self) -> None:
-        for old in self.rounds()[: -self._keep]:
-            self._remove(old)
-
-    def _remove(self, round_: int) -> None:
-        stem = f"round-{round_:04d}"
-        for suffix in (".json", ".safetensors", ".optimizer.safetensors"):
-            (self._checkpoints / f"{stem}{suffix}").unlink(missing_ok=True)
+        append_row(self.folder / "events.log", {"at": at, "event": event, **details})
 
 
 def note_failure(folder: Path, error: HealthFMError) -> None:
     """Write why a submission ended unfinished; whoever submits it again reads it first."""
     text = json.dumps({"number": error.number, "error": str(error)})
-    _write(folder / "failure.json", [text.encode()])
-
-
-def _ends_line(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # a kill cut the line short; its round has no marker and runs again
-    return rows
+    replace_file(folder / "failure.json", [text.encode()])
 
 
 def _differences(path: Path, config: RunConfig) -> list[str]:
     try:
         before = RUN.upgrade(json.loads(path.read_text("utf-8")))
     except ValueError as error:
-        raise _damaged(path, "it is not JSON") from error
+        raise damaged(path, "it is not JSON") from error
     with suppress(ValidationError):  # a key that an older release did not have had its default
         before = RunConfig.model_validate(before).model_dump(mode="json")
     now = json.loads(for_the_wire(config).model_dump_json())
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-
-
-def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
-    """Write `pieces` so that after any kill the file is the old one or the new one.
-
-    Returns:
-        Their SHA-256, in hex.
-    """
-    temporary, digest = path.with_name(f".{path.name}.tmp"), hashlib.sha256()
-    with writing(path), temporary.open("wb") as file:
-        for piece in pieces:
-            file.write(piece)
-            digest.update(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return digest.hexdigest()
-
-
-def _damaged(path: Path, seen: str) -> RunError:
-    return RunError(
-        703,
-        where=path.name,
-        seen=seen,
-        wanted="a checkpoint is as it was written",
-        do="Delete the round's files to resume from the round before, or begin again",
-    )

@@ -21,7 +21,7 @@ from healthfm_core.federation.secure.update_codec import RoundLayout, RoundSum
 from healthfm_core.federation.update_checks import Contract, update_norm
 from healthfm_core.privacy.distributed import epsilon_of
 from healthfm_server.round_loop import ModalityFedAvg, Round
-from healthfm_server.run_folder.run_store import ServerState
+from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.secure_session import MaskedExchange, Summing
 

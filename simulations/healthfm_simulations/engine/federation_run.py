@@ -118,7 +118,7 @@ def run_federation(
 
 def rounds_done(folder: Path) -> int:
     """Return how many rounds the run in `folder` has completed; 0 where there is none."""
-    return max(RunStore(folder, keep=1).rounds(), default=0)
+    return max(RunStore(folder, keep=1).checkpoints.rounds(), default=0)
 
 
 def _stopping(
@@ -142,7 +142,7 @@ def core_apps() -> Apps:
 
 def _result(folder: Path, config: RunConfig) -> FederationResult:
     store = RunStore(folder, config.federation.keep_checkpoints)
-    study, state = store.study(), store.load()
+    study, state = store.study(), store.checkpoints.load()
     if study is None or state is None:
         raise _interrupted(folder)
     return FederationResult(state.parameters, study, store.history())

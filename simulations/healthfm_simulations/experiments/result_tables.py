@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Final
 
 from healthfm_core.evaluation import MetricRow
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, arm_name, number, subset_name
+from healthfm_core.evaluation.metrics.report_metrics import metric_title, short_title
+from healthfm_core.evaluation.report.wording import arm_name, number, subset_name
 from healthfm_simulations.experiments.experiment_plan import (
     BySite,
     Column,
@@ -19,8 +19,6 @@ from healthfm_simulations.experiments.experiment_plan import (
 )
 from healthfm_simulations.experiments.experiment_runs import Finished, of_variant
 from healthfm_simulations.scoring.seed_intervals import t_interval
-
-SHORT: Final = {"average_precision": "AP", "auroc": "AUROC", "brier": "Brier", "ece": "ECE"}
 
 Values = Mapping[tuple[str, int], float]
 """(variant, seed) → one number."""
@@ -59,7 +57,7 @@ def site_lines(by_site: BySite, plan: Plan, found: Sequence[Finished]) -> list[s
     The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
     """
     what = f"{arm_name(by_site.of)} − {arm_name(by_site.to)}"
-    metric = f"{SHORT.get(by_site.metric, by_site.metric)}, {subset_name(by_site.subset)}"
+    metric = f"{short_title(by_site.metric)}, {subset_name(by_site.subset)}"
     heads = ["variant", "sites", "people trained on", f"{what}: {metric}", "sites that gain"]
     lines = _header(heads)
     for variant in plan.variants:
@@ -112,7 +110,7 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
     if not pairs or of == to:
         return ""
     of_site = f"people of {one.site}" if one.site else None
-    named = [METRIC_NAMES.get(one.metric, one.metric), subset_name(one.subset)]
+    named = [metric_title(one.metric), subset_name(one.subset)]
     what = ", ".join([*named, *filter(None, (_task_name(one), of_site))])
     if one.kind == "share":
         text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
@@ -181,7 +179,7 @@ def _written(
 
 
 def _title(column: Column) -> str:
-    metric = SHORT.get(column.metric, METRIC_NAMES.get(column.metric, column.metric))
+    metric = short_title(column.metric)
     where = [subset_name(column.subset), *filter(None, (_task_name(column), column.site))]
     return column.title or f"{metric}, {', '.join(where)}"
 

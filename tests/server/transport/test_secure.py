@@ -89,7 +89,7 @@ def test_a_site_that_dies_between_two_exchanges_costs_its_own_part_only(
     assert there == [alive, gone, alive]
     weight = store.history()[1]["groups"]["backbone"]["weight"]
     assert weight == sum(10 + int(name[1]) for name in gone)
-    after, before = store.load(1), whole.load(1)
+    after, before = store.checkpoints.load(1), whole.checkpoints.load(1)
     for name, value in before.parameters.items():
         np.testing.assert_allclose(after.parameters[name], value, atol=2e-6)
 

@@ -1,5 +1,5 @@
 """The report's parts, as plain values the template only has to lay out."""
 
-from healthfm_core.evaluation.report.sections.table_layout import arms_of, headline
+from healthfm_core.evaluation.report.sections.table_layout import arms_of, headline, headline_first
 
-__all__ = ["arms_of", "headline"]
+__all__ = ["arms_of", "headline", "headline_first"]

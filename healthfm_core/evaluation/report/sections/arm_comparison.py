@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow, subsets_of
+from healthfm_core.evaluation.metrics.report_metrics import metric_title, metrics_in
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import (
-    Table,
+    ReportTable,
     arms_of,
     discrimination,
     grid,
     headline,
+    headline_first,
 )
 from healthfm_core.evaluation.report.wording import (
-    METRIC_NAMES,
     SUBSET_NAMES,
     arm_name,
     bracketed,
@@ -26,7 +27,7 @@ from healthfm_core.evaluation.report.wording import (
 )
 
 
-def main_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
+def main_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable:
     """Discrimination of every arm and of the known truth, by subset."""
     arms = arms_of(rows, context.reference)
     ceilings = list(dict.fromkeys(row.arm for row in context.ceiling))
@@ -35,7 +36,7 @@ def main_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
     return grid(every, arms + ceilings, pairs, context.reference, apart=ceilings, palette=arms)
 
 
-def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
     """Paired differences of the reference to each other arm; None where there is none."""
     arms = list(dict.fromkeys(row.arm for row in rows if MINUS in row.arm))
     if not arms:
@@ -44,7 +45,7 @@ def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Table
     return grid(rows, arms, pairs, context.reference)
 
 
-def further_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+def further_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
     """Subsets beside the three: fewer inputs, people with a reference score; None without any.
 
     Of a next-visit task only all rows and new onsets are shown.
@@ -53,7 +54,7 @@ def further_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | 
     shown = [subset for subset in further if not subset.endswith("/repeat")]
     if not shown:
         return None
-    metrics = [metric for _, metric in discrimination(context.task)[:2]]
+    metrics = headline_first(metrics_in("discrimination"), context.task)
     pairs = [(subset, metric) for subset in shown for metric in metrics]
     held = {row.arm for row in rows if row.subset in shown}
     arms = arms_of(rows, context.reference)
@@ -72,7 +73,7 @@ def interval_figure(rows: Sequence[MetricRow], context: ReportContext) -> str:
         [(subset, SUBSET_NAMES[subset]) for subset in subsets_of(context.task)],
         arms_of(rows, context.reference),
         name="arms",
-        xlabel=METRIC_NAMES[metric],
+        xlabel=metric_title(metric),
         marks=marks,
     )
 
@@ -90,7 +91,7 @@ def shares(rows: Sequence[MetricRow], context: ReportContext) -> list[str]:
         text = (
             f"{arm_name(context.reference).capitalize()} reaches {reached / row.value:.0%} of "
             f"“{arm_name(row.arm)}” ({number(reached)} of {number(row.value)}) in "
-            f"{METRIC_NAMES[metric]} on {SUBSET_NAMES[subset]}"
+            f"{metric_title(metric)} on {SUBSET_NAMES[subset]}"
         )
         if math.isfinite(floor) and row.value > floor:
             text += f", {(reached - floor) / (row.value - floor):.0%} of the way from the marginal"
@@ -111,7 +112,7 @@ def opening(rows: Sequence[MetricRow], context: ReportContext) -> str:
         if not row.is_difference and row.arm != context.reference and math.isfinite(row.value)
     ]
     text = (
-        f"{arm_name(context.reference).capitalize()} reaches {METRIC_NAMES[metric]} "
+        f"{arm_name(context.reference).capitalize()} reaches {metric_title(metric)} "
         f"{number(own.value)} ({interval(own)})"
     )
     if context.task == "next_visit":
@@ -123,8 +124,7 @@ def figure_lines(context: ReportContext) -> list[tuple[str, str, str]]:
     """Return (what, of which arm, value with its interval) of each single figure."""
     return [
         (
-            f"{row.task.replace('_', ' ')}: {METRIC_NAMES.get(row.metric, row.metric)}, "
-            f"{subset_name(row.subset)}",
+            f"{row.task.replace('_', ' ')}: {metric_title(row.metric)}, {subset_name(row.subset)}",
             arm_name(row.arm),
             bracketed(row),
         )

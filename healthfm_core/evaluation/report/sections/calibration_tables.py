@@ -6,52 +6,50 @@ from collections.abc import Sequence
 from typing import Final
 
 from healthfm_core.evaluation.metrics.calibration_error import reliability
-from healthfm_core.evaluation.metrics.metric_rows import ABOVE, MetricRow
+from healthfm_core.evaluation.metrics.metric_rows import MetricRow
+from healthfm_core.evaluation.metrics.report_metrics import METRICS, PEOPLE_ABOVE, metrics_in
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import (
-    Cell,
-    Table,
+    ReportTable,
     arm_line,
     arms_of,
     cell,
     grid,
 )
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, arm_name, count, number
+from healthfm_core.evaluation.report.wording import arm_name, number
 
-CALIBRATION: Final = ("brier", "ece", "ece_uniform", "slope", "intercept")
-STRESS: Final = ("ece", "slope", "intercept")
 WITHOUT_FEATURES: Final = ("repeat_history", "marginal")
 """Baselines that know no more than counts; not drawn in the reliability diagram."""
 
 
-def calibration_table(rows: Sequence[MetricRow], context: ReportContext) -> Table:
+def calibration_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable:
     """Calibration of every arm over all rows."""
     arms = arms_of(rows, context.reference)
-    pairs = [("overall", metric) for metric in CALIBRATION]
+    pairs = [("overall", metric) for metric in metrics_in("calibration")]
     return grid(rows, arms, pairs, context.reference, palette=arms)
 
 
-def stress_table(rows: Sequence[MetricRow], context: ReportContext) -> Table | None:
+def high_risk_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
     """The same among predictions above 20 %; None where no arm has any.
 
     An arm whose predictions above 20 % are of fewer people than the threshold is left out.
     """
-    high = {
+    metrics = metrics_in("high_risk")
+    by_arm = {
         (row.arm, row.metric): row
         for row in rows
-        if row.subset == "overall" and row.metric.endswith(ABOVE) and not row.is_difference
+        if row.subset == "overall" and row.metric in metrics and not row.is_difference
     }
     palette, lines = arms_of(rows, context.reference), []
     for arm in palette:
-        rows_of, people = (high.get((arm, f"{name}{ABOVE}")) for name in ("rows", "people"))
-        if rows_of is None or people is None or people.value < max(context.k_subgroup, 1):
+        people = by_arm.get((arm, PEOPLE_ABOVE))
+        if people is None or people.value < max(context.k_subgroup, 1):
             continue
-        cells = [Cell(count(round(counted.value), 1), "") for counted in (rows_of, people)]
-        cells += [cell(high.get((arm, f"{metric}{ABOVE}"))) for metric in STRESS]
+        cells = [cell(by_arm.get((arm, metric))) for metric in metrics]
         lines.append(arm_line(arm, cells, context.reference, palette))
-    names = ("predictions", "people", *(METRIC_NAMES[metric] for metric in STRESS))
-    return Table((("overall", len(names)),), names, tuple(lines)) if lines else None
+    columns = tuple(METRICS[metric].column_title for metric in metrics)
+    return ReportTable((("overall", len(columns)),), columns, tuple(lines)) if lines else None
 
 
 def reliability_figure(context: ReportContext, arms: Sequence[str]) -> str:

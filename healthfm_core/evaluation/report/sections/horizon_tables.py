@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-from healthfm_core.evaluation.metrics.concordance import INDICES
 from healthfm_core.evaluation.metrics.horizons import HORIZONS_DAYS, TIME_TO_EVENT, horizon_task
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
+from healthfm_core.evaluation.metrics.report_metrics import metric_title, metrics_in
 from healthfm_core.evaluation.predictions import SUBSETS
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import (
-    Table,
+    ReportTable,
     arm_line,
     arms_of,
     cell,
     grid,
 )
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, span, subset_name
-
-AT_HORIZON: Final = ("auroc", "average_precision", "ece")
+from healthfm_core.evaluation.report.wording import span, subset_name
 
 
-def horizon_tables(context: ReportContext, palette: Sequence[str]) -> list[Table]:
+def horizon_tables(context: ReportContext, palette: Sequence[str]) -> list[ReportTable]:
     """A table per metric, arms by horizon, of new onsets where there are any, else of all rows."""
     rows = [row for row in context.horizons if row.task != TIME_TO_EVENT]
     subset = "new_onset" if any(row.subset == "new_onset" for row in rows) else "overall"
@@ -30,7 +27,7 @@ def horizon_tables(context: ReportContext, palette: Sequence[str]) -> list[Table
     days = [d for d in _days(rows) if any(horizon_task(d) == task for _, task, _ in found)]
     arms, columns = arms_of(rows, context.reference), tuple(span(d) for d in days)
     tables = []
-    for metric in AT_HORIZON:
+    for metric in metrics_in("horizon"):
         lines = tuple(
             arm_line(
                 arm,
@@ -41,8 +38,8 @@ def horizon_tables(context: ReportContext, palette: Sequence[str]) -> list[Table
             for arm in arms
         )
         if any(name == metric for _, _, name in found):
-            groups = ((f"{METRIC_NAMES[metric]}, {subset_name(subset)}", len(columns)),)
-            tables.append(Table(groups, columns, lines))
+            groups = ((f"{metric_title(metric)}, {subset_name(subset)}", len(columns)),)
+            tables.append(ReportTable(groups, columns, lines))
     return tables
 
 
@@ -53,11 +50,16 @@ def _days(rows: Sequence[MetricRow]) -> list[float]:
     return sorted(known[t] if t in known else float(t.split("_")[1]) for t in tasks)
 
 
-def concordance_table(context: ReportContext, palette: Sequence[str]) -> Table | None:
+def concordance_table(context: ReportContext, palette: Sequence[str]) -> ReportTable | None:
     """Harrell's and Uno's C by subset; None without any."""
     rows = [row for row in context.horizons if row.task == TIME_TO_EVENT]
     if not rows:
         return None
     held = {row.subset for row in rows}
-    pairs = [(subset, metric) for subset in SUBSETS if subset in held for metric in INDICES]
+    pairs = [
+        (subset, metric)
+        for subset in SUBSETS
+        if subset in held
+        for metric in metrics_in("concordance")
+    ]
     return grid(rows, arms_of(rows, context.reference), pairs, context.reference, palette=palette)

@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.evaluation.analyses.missing_inputs import CorruptionRow
+from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import spread
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, NOTHING, inputs_name, number
+from healthfm_core.evaluation.report.wording import NOTHING, inputs_name, number
 
 KINDS: Final = {"removed": "hours removed", "noised": "hours drowned in noise"}
 
@@ -38,7 +39,7 @@ def matrix_figure(context: ReportContext) -> str:
         [inputs_name(name) for name in down],
         [inputs_name(name) for name in across],
         name="missing",
-        title=METRIC_NAMES.get(metric, metric),
+        title=metric_title(metric),
         down="trained on",
         across="given",
     )
@@ -61,7 +62,7 @@ def corruption_figure(context: ReportContext, palette: Sequence[str]) -> str:
         plots.in_order(palette, [row.arm for row in rows]),
         name="corruption",
         xlabel="share of the hours of wearing",
-        ylabel=METRIC_NAMES.get(metric, metric),
+        ylabel=metric_title(metric),
     )
 
 

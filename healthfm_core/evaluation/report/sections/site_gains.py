@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from healthfm_core.evaluation.metrics.ranking import auroc, average_precision
+from healthfm_core.evaluation.metrics.ranking import RANK_METRICS
+from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import headline
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, SUBSET_NAMES, count
+from healthfm_core.evaluation.report.wording import SUBSET_NAMES, count
 from healthfm_core.modalities.registry import modality_names
 
 MOST_SITES_DRAWN: Final = 40
@@ -24,7 +25,6 @@ def sites_figure(context: ReportContext, arms: Sequence[str]) -> str:
     if any(arm not in context.predictions for arm in pair) or not context.sites:
         return ""
     metric, subset = headline(context.task)
-    of = auroc if metric == "auroc" else average_precision
     names: list[str] = []
     values: list[tuple[float, float]] = []
     for index, site in enumerate(context.sites):
@@ -32,7 +32,7 @@ def sites_figure(context: ReportContext, arms: Sequence[str]) -> str:
         parts = [part.where(part.site == index) for part in parts]
         if subset == "new_onset":
             parts = [part.subset("new_onset") for part in parts]
-        scores = [of(part.score, part.outcome) for part in parts]
+        scores = [RANK_METRICS[metric].exact(part.score, part.outcome) for part in parts]
         if all(part.n_subjects >= context.k_subgroup for part in parts) and np.all(
             np.isfinite(scores)
         ):
@@ -41,7 +41,7 @@ def sites_figure(context: ReportContext, arms: Sequence[str]) -> str:
     if not names:
         return ""
     order = sorted(range(len(names)), key=lambda i: values[i][1] - values[i][0])[:MOST_SITES_DRAWN]
-    label = METRIC_NAMES[metric]
+    label = metric_title(metric)
     if context.task == "next_visit":
         label += f", {SUBSET_NAMES[subset]}"
     return plots.site_pairs(

@@ -8,17 +8,18 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.evaluation.analyses.probes import ProbeRow
+from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import (
     Cell,
-    Table,
+    ReportTable,
     arm_line,
     cell,
     shown,
     spread,
 )
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, NOTHING, number
+from healthfm_core.evaluation.report.wording import NOTHING, number
 
 SHOTS_SHOWN: Final = (1, 8, 32, 128)
 MOST_TASKS_DRAWN: Final = 4
@@ -47,7 +48,7 @@ def probe_figure(context: ReportContext, palette: Sequence[str]) -> str:
     )
 
 
-def probe_tables(context: ReportContext, palette: Sequence[str]) -> list[Table]:
+def probe_tables(context: ReportContext, palette: Sequence[str]) -> list[ReportTable]:
     """A table per task: AUROC by labels of each class, the mean and range over the draws."""
     scores = {(r.arm, r.task): r for r in context.probe_scores if r.metric == "auroc"}
     tables = []
@@ -63,11 +64,11 @@ def probe_tables(context: ReportContext, palette: Sequence[str]) -> list[Table]:
             lines.append(arm_line(arm, cells, context.reference, palette))
         names = tuple(ALL if k is None else f"{k} of each" for k in ks)
         groups = ((task.replace("_", " "), len(ks)),)
-        tables.append(Table(groups, names, tuple(lines)))
+        tables.append(ReportTable(groups, names, tuple(lines)))
     return tables
 
 
-def physiology_table(context: ReportContext, palette: Sequence[str]) -> Table | None:
+def physiology_table(context: ReportContext, palette: Sequence[str]) -> ReportTable | None:
     """R² and RMSE of every measured quantity; None without any."""
     rows = {(r.arm, r.task, r.metric): r for r in context.physiology if not r.is_difference}
     if not rows:
@@ -80,10 +81,10 @@ def physiology_table(context: ReportContext, palette: Sequence[str]) -> Table | 
         for arm in sorted(arms, key=lambda arm: arm != context.reference)
     )
     groups = tuple((target.replace("_", " "), 2) for target in targets)
-    return Table(groups, tuple(METRIC_NAMES[metric] for _, metric in pairs), lines)
+    return ReportTable(groups, tuple(metric_title(metric) for _, metric in pairs), lines)
 
 
-def smoothness_table(context: ReportContext, palette: Sequence[str]) -> Table | None:
+def smoothness_table(context: ReportContext, palette: Sequence[str]) -> ReportTable | None:
     """The daily step and the leap at events, each arm's probe beside them; None without any."""
     if not context.smoothness:
         return None
@@ -101,11 +102,11 @@ def smoothness_table(context: ReportContext, palette: Sequence[str]) -> Table | 
         for row in context.smoothness
     )
     asked = dict.fromkeys(
-        f"{METRIC_NAMES[row.probe_metric]}, {row.probe.replace('_', ' ')}"
+        f"{metric_title(row.probe_metric)}, {row.probe.replace('_', ' ')}"
         for row in context.smoothness
     )
     names = ("step in a day", "leap at an event", f"probe: {' / '.join(asked)}")
-    return Table((("overall", 3),), names, lines)
+    return ReportTable((("overall", 3),), names, lines)
 
 
 def _tasks(context: ReportContext) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report.report_context import ReportContext
-from healthfm_core.evaluation.report.sections.table_layout import Cell, Line, Table, shown
-from healthfm_core.evaluation.report.wording import METRIC_NAMES, NOTHING, arm_name, count
+from healthfm_core.evaluation.report.sections.table_layout import Cell, Line, ReportTable, shown
+from healthfm_core.evaluation.report.wording import NOTHING, arm_name, count
 
 MOST_ARMS: Final = 4
 
@@ -25,7 +26,7 @@ class Attribute:
     """
 
     name: str
-    table: Table | None
+    table: ReportTable | None
     withheld: tuple[str, ...]
 
 
@@ -48,8 +49,8 @@ def _attribute(name: str, context: ReportContext) -> Attribute:
     groups = dict.fromkeys(row.group for row in rows)
     lines = tuple(_line(group, rows, arms, context.k_subgroup) for group in groups)
     columns = ("people", "with the outcome", *(arm_name(arm) for arm in arms))
-    spans = (("", 2), (METRIC_NAMES.get(metric, metric), len(arms)))
-    return Attribute(name, Table(spans, columns, lines, head=name.replace("_", " ")), hidden)
+    spans = (("", 2), (metric_title(metric), len(arms)))
+    return Attribute(name, ReportTable(spans, columns, lines, head=name.replace("_", " ")), hidden)
 
 
 def _line(group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int) -> Line:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow, subsets_of
+from healthfm_core.evaluation.metrics.report_metrics import METRICS, metrics_in
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.wording import (
-    METRIC_NAMES,
     arm_name,
+    count,
     interval,
     number,
     subset_name,
@@ -19,12 +20,15 @@ from healthfm_core.evaluation.report.wording import (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number and its interval, as written."""
+    """A number and its interval, as written.
+
+    Of a difference, also whether its interval says clearly better or clearly worse.
+    """
 
     value: str
     interval: str
-    above_zero: bool = False
-    below_zero: bool = False
+    is_better: bool = False
+    is_worse: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table with grouped columns: ((group, number of columns), …) over the column names.
 
     Attributes:
@@ -68,21 +72,30 @@ def headline(task: str) -> tuple[str, str]:
 
 def discrimination(task: str) -> list[tuple[str, str]]:
     """The (subset, metric) columns of the first tables, the headline metric first."""
-    first, _ = headline(task)
-    metrics = (first, "auroc" if first == "average_precision" else "average_precision")
+    metrics = headline_first(metrics_in("discrimination"), task)
     return [(subset, metric) for subset in subsets_of(task) for metric in metrics]
+
+
+def headline_first(metrics: Sequence[str], task: str) -> list[str]:
+    """Return metrics in their order, but the one that the task is judged by before all others."""
+    first, _ = headline(task)
+    return sorted(metrics, key=lambda metric: metric != first)
 
 
 def cell(row: MetricRow | None) -> Cell:
     """Write a row's value and interval; a dash where there is none."""
     if row is None:
         return Cell("–", "")
-    signed = row.is_difference
+    metric = METRICS.get(row.metric)
+    if metric is not None and metric.is_count and math.isfinite(row.value):
+        return Cell(count(round(row.value), 1), "")
+    better = "neither" if metric is None else metric.better
+    above, below = row.is_difference and row.low > 0, row.is_difference and row.high < 0
     return Cell(
-        number(row.value, signed=signed),
+        number(row.value, signed=row.is_difference),
         interval(row),
-        above_zero=signed and row.low > 0,
-        below_zero=signed and row.high < 0,
+        is_better=(above and better == "higher") or (below and better == "lower"),
+        is_worse=(below and better == "higher") or (above and better == "lower"),
     )
 
 
@@ -94,7 +107,7 @@ def grid(
     *,
     apart: Sequence[str] = (),
     palette: Sequence[str] = (),
-) -> Table:
+) -> ReportTable:
     """Lay out (subset, metric) `pairs` as columns, arms as lines."""
     found = {(row.arm, row.subset, row.metric): row for row in rows}
     groups: list[tuple[str, int]] = []
@@ -114,7 +127,9 @@ def grid(
         )
         for arm in arms
     )
-    return Table(tuple(groups), tuple(METRIC_NAMES[metric] for _, metric in pairs), lines)
+    return ReportTable(
+        tuple(groups), tuple(METRICS[metric].column_title for _, metric in pairs), lines
+    )
 
 
 def arm_line(

@@ -1,0 +1,258 @@
+"""Follows a raw OMOP row to its loss and a round from command to checkpoint, function by function.
+
+    python -m tests.journeys          # the figures
+    python -m tests.journeys --list   # and every function, in the order of its first call
+    python -m tests.journeys --page   # docs/journeys.md
+
+A function of the product counts once, where it is first called. What is counted: functions, the
+files they are in, and returns: how often the list comes back to a file that it had left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import io
+import itertools
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+import tests.quiet_flower
+from healthfm_client.__main__ import main as client_main
+from healthfm_core.config.compose import compose
+from healthfm_simulations.engine import NodeSpec, run_federation
+from healthfm_simulations.engine.inprocess import InProcessGrid
+from tests import three_numbers as small
+
+assert tests.quiet_flower
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = tuple(
+    str(ROOT / name) + "/" for name in ("healthfm_core", "server", "client", "simulations")
+)
+PERSONS = 60
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the product, where the journey first came to it.
+
+    Attributes:
+        file: From the repository's root.
+        name: With its class.
+        depth: How many of the product's functions it was called through.
+    """
+
+    file: str
+    name: str
+    depth: int
+
+
+@dataclass
+class Journey:
+    """The functions that a piece of work goes through.
+
+    Attributes:
+        title: What was followed.
+        functions: In the order of their first calls.
+    """
+
+    title: str
+    functions: list[Function] = field(default_factory=list)
+    _seen: set[CodeType] = field(default_factory=set)
+    _ended: bool = False
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Write down what is called inside, in every thread that is started there too."""
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    def end(self) -> None:
+        """Write down nothing more."""
+        self._ended = True
+
+    @property
+    def files(self) -> list[str]:
+        """Files in the order in which they are first come to."""
+        return list(dict.fromkeys(function.file for function in self.functions))
+
+    @property
+    def returns(self) -> int:
+        """How often the list comes back to a file that it had left."""
+        files = [function.file for function in self.functions]
+        stays = 1 + sum(one != other for one, other in itertools.pairwise(files))
+        return stays - len(self.files)
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "call" or self._ended or code in self._seen:
+            return
+        self._seen.add(code)
+        body = not code.co_flags & inspect.CO_OPTIMIZED  # of a class or a module: it is loaded
+        if code.co_filename.startswith(PRODUCT) and not body and code.co_name[0] != "<":
+            file = str(Path(code.co_filename).relative_to(ROOT))
+            self.functions.append(Function(file, code.co_qualname, _depth(frame)))
+
+
+def _depth(frame: FrameType) -> int:
+    above, depth = frame.f_back, 0
+    while above is not None:
+        depth += above.f_code.co_filename.startswith(PRODUCT)
+        above = above.f_back
+    return depth
+
+
+def row_to_loss(folder: Path) -> Journey:
+    """Follow an OMOP export into a store, and the store through a round to the first loss."""
+    journey = Journey("A raw OMOP row to its loss")
+    export, store = folder / "cdm", folder / "store"
+    write_omop(export)
+    with journey.followed():
+        client_main(["ingest", "omop", str(export), "--out", str(store)])
+    config = compose(["rounds=1", "tokens.k_min=5", "train.max_steps=1"])
+    with _delivered(journey, {"prepare", "train"}), _first_gradient(journey.end):
+        run_federation(config, [NodeSpec("store", ((store, None),))], folder / "run")
+    return journey
+
+
+def command_to_checkpoint(folder: Path) -> Journey:
+    """Follow a run of one round, the model a few numbers: what is left is the federation."""
+    journey = Journey("A round from the command to its checkpoint")
+    sites = small.three_sites(folder / "sites")
+    with journey.followed():
+        config = compose(["rounds=1"])
+        run_federation(config, sites, folder / "run", apps=small.apps())
+    return journey
+
+
+@contextlib.contextmanager
+def _delivered(journey: Journey, kinds: set[str]) -> Iterator[None]:
+    """Follow only what the site does with messages of these kinds."""
+    deliver = InProcessGrid._deliver
+
+    def followed(grid: InProcessGrid, message: Any) -> Any:
+        if message.metadata.message_type.rpartition(".")[2] not in kinds:
+            return deliver(grid, message)
+        with journey.followed():
+            return deliver(grid, message)
+
+    InProcessGrid._deliver = followed
+    try:
+        yield
+    finally:
+        InProcessGrid._deliver = deliver
+
+
+@contextlib.contextmanager
+def _first_gradient(then: Callable[[], None]) -> Iterator[None]:
+    """Call `then` where the first gradient is asked for: the loss is there."""
+    backward = torch.Tensor.backward
+
+    def noted(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        then()
+        backward(loss, *args, **kwargs)
+
+    torch.Tensor.backward = noted
+    try:
+        yield
+    finally:
+        torch.Tensor.backward = backward
+
+
+def write_omop(folder: Path) -> None:
+    """Write people with a visit, a condition and a measurement a month, as OMOP's CSV tables."""
+    folder.mkdir()
+    tables = {
+        "person": ["person_id,gender_concept_id,year_of_birth"],
+        "visit_occurrence": [
+            "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_end_date"
+        ],
+        "condition_occurrence": ["person_id,condition_concept_id,condition_start_date"],
+        "measurement": ["person_id,measurement_concept_id,measurement_date,value_as_number"],
+    }
+    for person in range(1, PERSONS + 1):
+        tables["person"].append(f"{person},{8507 + 25 * (person % 2)},19{40 + person % 50}")
+        for month in range(1, 13):
+            day = f"2015-{month:02d}-{person % 28 + 1:02d}"
+            visit = 100 * person + month
+            tables["visit_occurrence"].append(f"{visit},{person},9202,{day},{day}")
+            tables["condition_occurrence"].append(f"{person},{201826 + person % 3},{day}")
+            tables["measurement"].append(f"{person},3004501,{day},{80 + (person * month) % 40}")
+    for name, lines in tables.items():
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def figures(journey: Journey) -> str:
+    """Return the three counts as words."""
+    return (
+        f"{len(journey.functions)} functions in {len(journey.files)} files, "
+        f"{journey.returns} returns to a file that was left"
+    )
+
+
+def listed(journey: Journey) -> Iterator[str]:
+    """Yield a line for each stay in a file: the file, and the functions called there first."""
+    here = ""
+    for function in journey.functions:
+        if function.file != here:
+            here = function.file
+            yield f"\n{here}"
+        yield f"  {function.name}"
+
+
+def page(journeys: list[Journey]) -> str:
+    """Return docs/journeys.md."""
+    parts = [
+        "# Journeys\n\nMade by `python -m tests.journeys --page > docs/journeys.md`: every "
+        "function of the product that the work goes through, once, where it is first called, "
+        "under its file.\n"
+    ]
+    for journey in journeys:
+        body = "\n".join(listed(journey)).strip()
+        parts.append(f"\n## {journey.title}\n\n{figures(journey)}.\n\n```\n{body}\n```\n")
+    return "".join(parts)
+
+
+def follow() -> list[Journey]:
+    """Return both journeys."""
+    torch.set_num_threads(1)
+    found = []
+    for travel in (row_to_loss, command_to_checkpoint):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            found.append(travel(Path(folder)))
+    return found
+
+
+def main() -> None:
+    """Print what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--page", action="store_true")
+    asked = parser.parse_args()
+    journeys = follow()
+    if asked.page:
+        sys.stdout.write(page(journeys))
+        return
+    for journey in journeys:
+        sys.stdout.write(f"{journey.title}: {figures(journey)}\n")
+        if asked.list:
+            sys.stdout.write("\n".join(listed(journey)) + "\n\n")
+
+
+if __name__ == "__main__":
+    main()
