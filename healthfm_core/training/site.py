@@ -77,6 +77,7 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         mask_token=vocabulary.mask_token,
         targets=max(1, len(vocabulary.targets)),
         panel=vocabulary.panel,
+        soft_tokens=soft_tokens(config.model),
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
         pieces=len(config.train.horizons_days),

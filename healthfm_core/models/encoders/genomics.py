@@ -27,6 +27,7 @@ class GenomicsEncoder(ModalityEncoder):
 
     Args:
         columns: The panel's columns in a batch, P of them.
+        first_slot: Index of the first of its soft tokens in a batch's `soft_slot`.
         n_tokens: Soft tokens per subject.
         hidden: Width of the hidden layer.
         width: d.
@@ -36,6 +37,7 @@ class GenomicsEncoder(ModalityEncoder):
     def __init__(
         self,
         columns: slice,
+        first_slot: int,
         n_tokens: int,
         hidden: int,
         width: int,
@@ -43,6 +45,7 @@ class GenomicsEncoder(ModalityEncoder):
     ) -> None:
         super().__init__()
         self.columns = columns
+        self.first_slot = first_slot
         self.n_tokens = n_tokens
         self.fusion = fusion
         if fusion == "cross_attention":
@@ -63,7 +66,7 @@ class GenomicsEncoder(ModalityEncoder):
         """Return the soft tokens at their positions, if that is how the scores are joined."""
         if self.fusion != "soft_tokens":
             return None
-        return place(self(batch), batch.soft_slot)
+        return place(self(batch), batch.soft_slot - self.first_slot)
 
     def join(self, states_BQd: Float[Tensor, "B Q d"], batch: Batch) -> Float[Tensor, "B Q d"]:
         """Return the states with what the scores add to them; soft tokens have done so already."""
@@ -81,6 +84,7 @@ class GenomicsEncoder(ModalityEncoder):
 def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> GenomicsEncoder:
     return GenomicsEncoder(
         columns_of(GENOMICS, shape.panel),
+        shape.first_soft_token(GENOMICS),
         config.prs_tokens,
         config.prs_width,
         config.width,

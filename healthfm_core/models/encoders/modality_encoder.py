@@ -52,5 +52,7 @@ class EncoderFactory:
 
 
 def place(vectors_BSd: Float[Tensor, "B S d"], slot_BT: Tensor) -> Float[Tensor, "B T d"]:
-    """Return each position's own vector, 0 where its slot is negative."""
-    return gather(vectors_BSd, slot_BT.clamp_min(0)) * (slot_BT >= 0).unsqueeze(-1)
+    """Return each position's own vector, 0 where its slot is none of the vectors'."""
+    last = vectors_BSd.shape[1] - 1
+    has_vector = (slot_BT >= 0) & (slot_BT <= last)
+    return gather(vectors_BSd, slot_BT.clamp(0, last)) * has_vector.unsqueeze(-1)
