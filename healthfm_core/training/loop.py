@@ -13,13 +13,14 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from healthfm_core.arrays import Float32, Float32Arrays, Int64
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.data.batch.sequences import Sequences
-from healthfm_core.federation.parameter_groups import group_of
+from healthfm_core.federation.parameter_groups import group_of, modality_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.modalities.registry import holders
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.models.inference import answer
@@ -33,6 +34,7 @@ from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site import SiteData, loaded_model, loader_for
 from healthfm_core.training.step import (
     WORN_QUERY,
+    beside_wearing,
     freeze,
     losses,
     optimizer_for,
@@ -103,18 +105,8 @@ def group_weights(sequences: Sequences, groups: tuple[str, ...]) -> dict[str, fl
     """Return, for each group, the number of training people whose data it can learn from."""
     labelled = len(np.unique(sequences.label_subject))
     everyone = float(labelled or sequences.n_subjects)
-    worn = np.unique(_subject_of_items(sequences)[sequences.wearable_row >= 0])
-    holders = {
-        "wearable": float(len(worn)),
-        "genomics": float(sequences.panel_mask.any(axis=1).sum()),
-    }
-    worn_heads = ("wearable_reconstruction", "predictive_coding", "cross_modal")
-    holders |= {f"head/{name}": holders["wearable"] for name in worn_heads}
-    return {group: holders.get(group, everyone) for group in groups}
-
-
-def _subject_of_items(sequences: Sequences) -> Int64:
-    return np.repeat(np.arange(sequences.n_subjects), np.diff(sequences.offsets))
+    who = {group: holders(modality_of(group), sequences) for group in groups}
+    return {group: everyone if has is None else float(has.sum()) for group, has in who.items()}
 
 
 def _train(
@@ -182,9 +174,7 @@ def _endless(
             rng,
             batch_size=config.batch_size,
             query=query,
-            drop_wearable=0.0 if asks_wearing else config.drop_wearable,
-            drop_genomics=config.drop_genomics,
-            drop_ehr=config.cross_drop_ehr if asks_wearing else config.drop_ehr,
+            dropout=config.modality_dropout() | (beside_wearing(config) if asks_wearing else {}),
             drop_events=config.drop_events,
         )
 

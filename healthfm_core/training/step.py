@@ -14,6 +14,8 @@ from healthfm_core.config.train import Learns
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import Query
 from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import DecayRates
 from healthfm_core.models.heads import CODING_HOURS
@@ -188,7 +190,7 @@ def _of_wearing(
         ahead, known = hours_ahead(batch.t_days.gather(1, at), _worn(batch), CODING_HOURS)
         said = model.head("predictive_coding", states, batch)
         with torch.no_grad():
-            latent = model.encoders["wearable"](batch)
+            latent = model.encoders[WEARABLES](batch)
         said = said.reshape(*known.shape, -1)
         loss = predictive_coding(said, latent, ahead, known)
         parts["predictive_coding"] = (weights.predictive_coding, loss)
@@ -240,6 +242,11 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=config.betas,
         fused=True,
     )
+
+
+def beside_wearing(config: TrainConfig) -> dict[str, float]:
+    """Return what of the modality dropout is different for rows that ask at worn hours."""
+    return {WEARABLES: 0.0, EHR: config.cross_drop_ehr}
 
 
 def freeze(model: nn.Module, learns: Learns) -> None:

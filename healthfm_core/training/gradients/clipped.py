@@ -22,6 +22,7 @@ from healthfm_core.training.step import (
     NOW_QUERY,
     SEP_QUERY,
     WORN_QUERY,
+    beside_wearing,
     losses,
     queries_for,
 )
@@ -132,9 +133,8 @@ class ClippedGradients:
             drawn,
             batch_size=self._rows,
             query=kind.query,
-            drop_wearable=0.0 if kind.query == WORN_QUERY else config.drop_wearable,
-            drop_genomics=config.drop_genomics,
-            drop_ehr=config.cross_drop_ehr if kind.query == WORN_QUERY else config.drop_ehr,
+            dropout=config.modality_dropout()
+            | (beside_wearing(config) if kind.query == WORN_QUERY else {}),
             drop_events=config.drop_events,
         ):
             here = batch.to(self._model.device)
