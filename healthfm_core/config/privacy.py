@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from healthfm_core.config.base import Schema
+from healthfm_core.config.privacy_mechanisms import MECHANISMS, PrivacyMechanism
 
 GradSample = Literal["ghost", "hooks"]
+
+
+def _known(mode: str) -> str:
+    if mode not in MECHANISMS:
+        raise ValueError(f"privacy.mode is one of {', '.join(MECHANISMS)}")
+    return mode
 
 
 class PrivacyConfig(Schema):
@@ -21,7 +28,7 @@ class PrivacyConfig(Schema):
     to add their share.
     """
 
-    mode: Literal["off", "dp", "distributed"] = "off"
+    mode: Annotated[str, AfterValidator(_known)] = "off"
     epsilon: float | None = Field(
         None, gt=0, le=1000, description="ε of the whole run at each site; it fixes the noise"
     )
@@ -48,14 +55,10 @@ class PrivacyConfig(Schema):
     )
 
     @model_validator(mode="after")
-    def _the_noise_is_said_once(self) -> Self:
-        if self.mode == "dp" and (self.epsilon is None) == (self.noise_multiplier is None):
-            raise ValueError("privacy.mode=dp takes either epsilon or noise_multiplier")
-        shared = self.mode == "distributed"
-        if shared and (self.epsilon is None or self.noise_multiplier or self.group_norms):
-            raise ValueError(
-                "privacy.mode=distributed takes epsilon, not noise_multiplier nor group_norms"
-            )
+    def _the_mechanism_has_what_it_takes(self) -> Self:
+        missing = self.mechanism.missing(self)
+        if missing is not None:
+            raise ValueError(missing)
         return self
 
     @model_validator(mode="after")
@@ -65,3 +68,8 @@ class PrivacyConfig(Schema):
         if any(norm <= 0 for norm in self.group_norms.values()):
             raise ValueError("privacy.group_norms are above 0")
         return self
+
+    @property
+    def mechanism(self) -> PrivacyMechanism:
+        """What ``mode`` names."""
+        return MECHANISMS[self.mode]

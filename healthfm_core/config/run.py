@@ -14,7 +14,7 @@ from healthfm_core.config.model import ModelConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.config.train import ASKING, TrainConfig
+from healthfm_core.config.train import TrainConfig
 
 
 class RunConfig(Schema):
@@ -63,7 +63,7 @@ class RunConfig(Schema):
 
     @model_validator(mode="after")
     def _clipping_is_exact(self) -> Self:
-        if self.privacy.mode != "off" and self.train.precision != "float32":
+        if self.privacy.mechanism.is_private and self.train.precision != "float32":
             raise ValueError(
                 f"privacy.mode={self.privacy.mode} needs train.precision=float32: half precision "
                 "would not hold the norm a gradient is clipped to"
@@ -71,22 +71,10 @@ class RunConfig(Schema):
         return self
 
     @model_validator(mode="after")
-    def _shared_noise_is_one_sum_a_round(self) -> Self:
-        if self.privacy.mode != "distributed":
-            return self
-        secure, train = self.federation.aggregation.secure, self.train
-        if not secure.enabled or secure.epsilon is not None:
-            raise ValueError(
-                "privacy.mode=distributed needs federation.aggregation.secure.enabled, and its own "
-                "epsilon instead of federation.aggregation.secure.epsilon"
-            )
-        weights = train.objectives.model_dump()
-        asked = [name for name in ASKING if weights[name] > 0]
-        if len(asked) > 1 or train.curriculum != "none":
-            raise ValueError(
-                "privacy.mode=distributed trains one question in every round: leave one of "
-                f"train.objectives {', '.join(ASKING)} above 0, and train.curriculum=none"
-            )
+    def _nothing_is_against_the_mechanism(self) -> Self:
+        conflict = self.privacy.mechanism.conflict(self)
+        if conflict is not None:
+            raise ValueError(conflict)
         return self
 
     @property

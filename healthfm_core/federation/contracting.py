@@ -12,7 +12,13 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, Study, for_the_wire
 from healthfm_core.trust import signed
-from healthfm_core.trust.contract import Contract, Sealed, Signer, Terms, altered
+from healthfm_core.trust.contract import (
+    Contract,
+    ContractTerms,
+    SignedContract,
+    StudySigner,
+    altered,
+)
 
 METRICS_WANTED: Final = (
     "loss_*",
@@ -32,11 +38,11 @@ SIGNER: Final = "signer"
 """Keys of the order record under which a contract travels; absent in a simulation."""
 
 
-def terms_before(run: str, config: RunConfig) -> Terms:
+def terms_before(run: str, config: RunConfig) -> ContractTerms:
     """Return the terms of asking for statistics, when there is no vocabulary yet."""
     config = for_the_wire(config)
     raw = config.model_dump(mode="json")
-    return Terms(
+    return ContractTerms(
         step="statistics",
         run=run,
         config=raw,
@@ -52,11 +58,11 @@ def terms_before(run: str, config: RunConfig) -> Terms:
     )
 
 
-def terms_of(study: Study) -> Terms:
+def terms_of(study: Study) -> ContractTerms:
     """Return the terms of taking part in `study`."""
     raw = study.config.model_dump(mode="json")
     vocabulary = study.vocabulary
-    return Terms(
+    return ContractTerms(
         step="prepare",
         run=study.run_id,
         config=raw,
@@ -72,16 +78,20 @@ def terms_of(study: Study) -> Terms:
     )
 
 
-def to_fields(sealed: Sealed) -> dict[str, str]:
+def to_fields(sent: SignedContract) -> dict[str, str]:
     """Return what goes into a message's order record."""
-    return {CONTRACT: sealed.contract, SIGNATURE: sealed.signature, SIGNER: sealed.signer}
+    return {
+        CONTRACT: sent.contract,
+        SIGNATURE: sent.signature,
+        SIGNER: sent.signer,
+    }
 
 
-def from_fields(record: Mapping[str, Any]) -> Sealed | None:
+def from_fields(record: Mapping[str, Any]) -> SignedContract | None:
     """Return the contract of an order record, None where it carries none."""
     if CONTRACT not in record:
         return None
-    return Sealed(*(str(record.get(key, "")) for key in (CONTRACT, SIGNATURE, SIGNER)))
+    return SignedContract(*(str(record.get(key, "")) for key in (CONTRACT, SIGNATURE, SIGNER)))
 
 
 def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> None:
@@ -126,7 +136,7 @@ def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
         raise altered("an order of a round that the contract does not have")
 
 
-def sign_order(signer: Signer, record: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+def sign_order(signer: StudySigner, record: Mapping[str, Any], digests: Mapping[str, str]) -> str:
     """Return the signature of a training order, of its study and of the parameters with it.
 
     Args:

@@ -43,7 +43,7 @@ def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
         study: Whose rates the site is compared with.
     """
     config = study.config
-    if not config.train.site_intercepts or config.privacy.mode != "off":
+    if not config.train.site_intercepts or config.privacy.mechanism.is_private:
         return {}
     vocabulary = study.vocabulary
     found = {}

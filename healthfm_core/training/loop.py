@@ -83,7 +83,7 @@ def train_round(
     metrics = evaluate(parameters, data, study) if scored else {}
     metrics |= contexts(model, data.tuning, study) if scored else {}
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        if private is not None and private.config.mode == "distributed":
+        if private is not None and private.config.mechanism.noise_in_sum:
             update = clipped_gradient_sum(model, data.train, study, order, private)
             return RoundResult(update, group_weights(data.train, order.groups), metrics, steps=1)
         if private is not None:

@@ -28,9 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from healthfm_core.errors import TrustError
-from healthfm_core.trust import certificates as made
-from healthfm_core.trust import files, fingerprint
-from healthfm_core.trust.certificates import Identity, now_utc, pem
+from healthfm_core.trust import certificates, files, fingerprint
+from healthfm_core.trust.certificates import LEAF_DAYS, Identity, certify_site, now_utc, pem
 from healthfm_core.trust.names import check_host, check_name
 
 CRL_DAYS: Final = 30
@@ -38,7 +37,7 @@ CRL_DAYS: Final = 30
 
 
 @dataclass(frozen=True)
-class Issued:
+class IssuedCertificate:
     """A certificate that was issued.
 
     Attributes:
@@ -92,7 +91,7 @@ class Authority:
         if folder.exists() and any(folder.iterdir()):
             raise files.exists_already(folder)
         partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
-        _write_root(partial, 1, made.make_root(study, now=now))
+        _write_root(partial, 1, certificates.make_root(study, now=now))
         signer = Ed25519PrivateKey.generate()
         private = signer.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         files.write_new(partial / "signer.key", private)
@@ -116,7 +115,7 @@ class Authority:
         """Return the roots that are trusted, the newest first: the server's list for sites."""
         return b"".join(pem(self._roots[n].certificate) for n in sorted(self._roots, reverse=True))
 
-    def crosses_pem(self) -> bytes:
+    def cross_certificates_pem(self) -> bytes:
         """Return the newest root as the older ones signed it, for who only trusts an older one."""
         return b"".join(
             path.read_bytes() for path in sorted((self.folder / "roots").glob("*/cross.pem"))
@@ -124,10 +123,14 @@ class Authority:
 
     def signer_certificate(self, now: datetime | None = None) -> x509.Certificate:
         """Return the signing key's certificate by the root that signs now."""
-        return made.certify_signer(self.root, self.study, self.signer.public_key(), now=now)
+        return certificates.certify_signer(self.root, self.study, self.signer.public_key(), now=now)
 
     def issue_server(
-        self, hosts: Sequence[str], *, days: int = made.LEAF_DAYS, now: datetime | None = None
+        self,
+        hosts: Sequence[str],
+        *,
+        days: int = LEAF_DAYS,
+        now: datetime | None = None,
     ) -> tuple[bytes, bytes]:
         """Return a new server key and its certificate chain, both as PEM.
 
@@ -138,30 +141,30 @@ class Authority:
             TrustError: A host is no host (HF-810).
         """
         names = [check_host(host) for host in hosts]
-        server = made.make_server(self.root, self.study, names, days=days, now=now)
+        server = certificates.make_server(self.root, self.study, names, days=days, now=now)
         self._record(server.certificate, "server")
-        return server.key_pem(), server.certificate_pem() + self.crosses_pem()
+        return server.key_pem(), server.certificate_pem() + self.cross_certificates_pem()
 
     def issue_site(
         self,
         site: str,
         key: CertificatePublicKeyTypes,
         *,
-        days: int = made.LEAF_DAYS,
+        days: int = LEAF_DAYS,
         now: datetime | None = None,
     ) -> x509.Certificate:
         """Return a site's certificate; an older one of the same site goes on until it expires."""
         check_name(site, "site")
-        certificate = made.certify_site(self.root, self.study, site, key, days=days, now=now)
+        certificate = certify_site(self.root, self.study, site, key, days=days, now=now)
         self._record(certificate, "site")
         return certificate
 
-    def issued(self) -> list[Issued]:
+    def issued(self) -> list[IssuedCertificate]:
         """Return all that was issued, the oldest first."""
         raw = json.loads(files.read(self.folder / "issued.json", "what was issued"))
-        return [Issued(**row) for row in raw]
+        return [IssuedCertificate(**row) for row in raw]
 
-    def revoke(self, who: str, now: datetime | None = None) -> list[Issued]:
+    def revoke(self, who: str, now: datetime | None = None) -> list[IssuedCertificate]:
         """Revoke every certificate of a site and return them; `crl` has them from now on.
 
         Raises:
@@ -188,15 +191,15 @@ class Authority:
     def rotate(self, now: datetime | None = None) -> None:
         """Make a new root that signs from now on; the older ones go on being trusted.
 
-        Sites with the old root trust a new server certificate by `crosses_pem`; a new kit gives a
-        site the new root. When every site has it, `retire` drops the old ones.
+        Sites with the old root trust a new server certificate by `cross_certificates_pem`; a new
+        kit gives a site the new root. When every site has it, `retire` drops the old ones.
         """
         number, old = self.number + 1, self.root
-        new = made.make_root(self.study, number, now=now)
-        _write_root(self.folder, number, new, made.cross_sign(new.certificate, old, now))
+        new = certificates.make_root(self.study, number, now=now)
+        _write_root(self.folder, number, new, certificates.cross_sign(new.certificate, old, now))
         self._roots[number], self.number = new, number
 
-    def retire(self) -> list[Issued]:
+    def retire(self) -> list[IssuedCertificate]:
         """Trust no older root any more and return what of theirs is cut off by that."""
         cut = [row for row in self.issued() if row.root != self.number and not row.revoked]
         for number in [n for n in self._roots if n != self.number]:
@@ -208,9 +211,9 @@ class Authority:
         return cut
 
     def _record(self, certificate: x509.Certificate, role: Literal["server", "site"]) -> None:
-        row = Issued(
+        row = IssuedCertificate(
             serial=f"{certificate.serial_number:x}",
-            who=made.common_name(certificate),
+            who=certificates.common_name(certificate),
             role=role,
             root=self.number,
             fingerprint=fingerprint.of_certificate(certificate),
@@ -218,7 +221,7 @@ class Authority:
         )
         self._write([*self.issued(), row])
 
-    def _write(self, rows: list[Issued]) -> None:
+    def _write(self, rows: list[IssuedCertificate]) -> None:
         text = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
         files.replace(self.folder / "issued.json", text.encode())
 
@@ -228,11 +231,11 @@ def unknown_site(site: str) -> TrustError:
     return TrustError(811, where=f"site {site[:64]}", seen="this study knows no site of that name")
 
 
-def _revocations(root: Identity, rows: list[Issued], now: datetime) -> bytes:
+def _revocations(root: Identity, rows: list[IssuedCertificate], now: datetime) -> bytes:
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(root.certificate.subject)
-        .last_update(now - made.BACKDATED)
+        .last_update(now - certificates.BACKDATED)
         .next_update(now + timedelta(days=CRL_DAYS))
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()),
@@ -269,7 +272,7 @@ def _load_root(folder: Path) -> Identity:
     if not isinstance(key, EllipticCurvePrivateKey):
         raise files.unusable(folder / "root.key", "a key that is not P-384")
     text = files.read(folder / "root.pem", "the root")
-    return Identity(made.read_certificates(text, str(folder))[0], key)
+    return Identity(certificates.read_certificates(text, str(folder))[0], key)
 
 
 def _load_signer(path: Path) -> Ed25519PrivateKey:

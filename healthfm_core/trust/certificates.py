@@ -178,7 +178,7 @@ def check_issued(
 def check_succession(
     root: x509.Certificate,
     trusted: Iterable[x509.Certificate],
-    crosses: Sequence[x509.Certificate],
+    cross_certificates: Sequence[x509.Certificate],
     *,
     where: str,
 ) -> None:
@@ -188,7 +188,7 @@ def check_succession(
         TrustError: It is a stranger's (HF-803).
     """
     known = list(trusted)
-    left = list(crosses)
+    left = list(cross_certificates)
     while found := [c for c in left if any(_issued(c, by) for by in known)]:
         known += found
         left = [c for c in left if c not in found]

@@ -32,7 +32,7 @@ Step = Literal["statistics", "prepare"]
 
 
 @dataclass(frozen=True)
-class Terms:
+class ContractTerms:
     """What a run is to do at a site.
 
     Attributes:
@@ -64,11 +64,6 @@ class Terms:
     metrics: tuple[str, ...]
 
     @property
-    def has_noise(self) -> bool:
-        """Whether every site adds noise for each person."""
-        return self.privacy.get("mode", "off") == "dp"
-
-    @property
     def sums_only(self) -> bool:
         """Whether the coordinator sees sums over sites and no site's own part."""
         secure = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
@@ -93,7 +88,7 @@ class Contract:
     """
 
     study: str
-    terms: Terms
+    terms: ContractTerms
     issued: datetime
     expires: datetime
     nonce: str = field(default_factory=new_nonce)
@@ -124,7 +119,7 @@ class Contract:
             lists = {name: tuple(terms[name]) for name in _LISTS}
             contract = cls(
                 study=raw["study"],
-                terms=Terms(**{**terms, **lists}),
+                terms=ContractTerms(**{**terms, **lists}),
                 issued=_time(raw["issued"]),
                 expires=_time(raw["expires"]),
                 nonce=raw["nonce"],
@@ -153,7 +148,7 @@ _LISTS: Final = ("panel", "channels", "modalities", "metrics")
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SignedContract:
     """A contract as it travels.
 
     Attributes:
@@ -168,7 +163,7 @@ class Sealed:
 
 
 @dataclass(frozen=True)
-class Signer:
+class StudySigner:
     """Signs a study's contracts.
 
     Attributes:
@@ -180,7 +175,7 @@ class Signer:
     key: Ed25519PrivateKey
 
     @classmethod
-    def load(cls, study: str, path: Path) -> Signer:
+    def load(cls, study: str, path: Path) -> StudySigner:
         """Return the signer whose private key is in a file.
 
         Raises:
@@ -195,16 +190,18 @@ class Signer:
             raise files.unusable(path, "the study's signing key is not ed25519")
         return cls(study, key)
 
-    def seal(self, terms: Terms, lasts: timedelta, now: datetime | None = None) -> Sealed:
+    def sign(
+        self, terms: ContractTerms, lasts: timedelta, now: datetime | None = None
+    ) -> SignedContract:
         """Return a new signed contract about `terms`."""
         now = (now or now_utc()).replace(microsecond=0)
         text = Contract(self.study, terms, now, now + lasts).to_json()
         known = fingerprint.of_key(self.key.public_key())
-        return Sealed(text, signed.sign(self.key, text.encode()), known)
+        return SignedContract(text, signed.sign(self.key, text.encode()), known)
 
 
-def open_sealed(
-    sealed: Sealed | None,
+def open_contract(
+    received: SignedContract | None,
     *,
     study: str,
     signer: Ed25519PublicKey,
@@ -214,7 +211,7 @@ def open_sealed(
     """Return a contract that holds here and now, and which holds here no second time.
 
     Args:
-        sealed: As it arrived; None where none came.
+        received: As it arrived; None where none came.
         study: The study that the site is enrolled in.
         signer: That study's key.
         used: The site's memory.
@@ -225,13 +222,13 @@ def open_sealed(
             is expired (HF-816), not valid yet (HF-817), used before (HF-818), or of another study
             (HF-819).
     """
-    if sealed is None or not sealed.signature:
+    if received is None or not received.signature:
         raise refusal(813, "a request without a signed contract")
-    if not fingerprint.same(sealed.signer, fingerprint.of_key(signer)):
-        raise refusal(815, f"the signer {sealed.signer[:95]}")
-    if not signed.verified(signer, sealed.contract.encode(), sealed.signature):
+    if not fingerprint.same(received.signer, fingerprint.of_key(signer)):
+        raise refusal(815, f"the signer {received.signer[:95]}")
+    if not signed.verified(signer, received.contract.encode(), received.signature):
         raise altered("a signature that does not hold")
-    contract = Contract.from_json(sealed.contract)
+    contract = Contract.from_json(received.contract)
     if contract.study != study:
         raise refusal(819, f"a contract of the study {contract.study[:63]}")
     now = now or now_utc()

@@ -17,12 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from healthfm_core.errors import TrustError
-from healthfm_core.trust import archive, files, fingerprint, signed
-from healthfm_core.trust import certificates as made
+from healthfm_core.trust import archive, certificates, files, fingerprint, signed
 from healthfm_core.trust.authority import Authority
-from healthfm_core.trust.certificates import now_utc, pem, read_certificates
+from healthfm_core.trust.certificates import (
+    LEAF_DAYS,
+    check_issued,
+    now_utc,
+    pem,
+    read_certificates,
+)
 from healthfm_core.trust.names import check_name, check_url
-from healthfm_core.trust.request import Request
+from healthfm_core.trust.request import EnrolmentRequest
 from healthfm_core.trust.site_keys import SiteKeys
 
 FORMAT: Final = 1
@@ -49,7 +54,7 @@ class Kit:
         made: When, ISO 8601 in UTC.
         root: The root that signs now.
         older: Roots that are still trusted, of a server certificate that is not yet new.
-        crosses: How older roots vouch for newer ones.
+        cross_certificates: Newer roots, signed by older ones.
         certificate: The site's own.
         signer: Certificate of the key that signs the study's contracts.
     """
@@ -61,7 +66,7 @@ class Kit:
     made: str
     root: x509.Certificate
     older: tuple[x509.Certificate, ...]
-    crosses: tuple[x509.Certificate, ...]
+    cross_certificates: tuple[x509.Certificate, ...]
     certificate: x509.Certificate
     signer: x509.Certificate
 
@@ -86,12 +91,12 @@ class Kit:
 
 def make_kit(
     authority: Authority,
-    request: Request,
+    request: EnrolmentRequest,
     *,
     url: str,
     node_id: int,
     site: str | None = None,
-    days: int = made.LEAF_DAYS,
+    days: int = LEAF_DAYS,
     now: datetime | None = None,
 ) -> bytes:
     """Issue a certificate for a request and return the bytes of the kit for it.
@@ -123,7 +128,7 @@ def make_kit(
         ABOUT: signed.canonical(about),
         ROOT: newest,
         OLDER: older.removeprefix(newest),
-        CROSS: authority.crosses_pem(),
+        CROSS: authority.cross_certificates_pem(),
         CERTIFICATE: pem(certificate),
         SIGNER: pem(authority.signer_certificate(now)),
     }
@@ -145,12 +150,12 @@ def read_kit(data: bytes, where: str = "kit", now: datetime | None = None) -> Ki
         kit = _kit(json.loads(inside[ABOUT]), inside, where)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _not_one(where) from error
-    made.check_issued(kit.signer, [kit.root], where=f"{where}, signer", now=now)
+    check_issued(kit.signer, [kit.root], where=f"{where}, signer", now=now)
     if not signed.verified(kit.signer_key, _text(inside), inside[SIGNATURE].decode("latin-1")):
         raise _unsigned(where, "a signature that does not hold: the kit was altered")
-    made.check_issued(kit.certificate, [kit.root], where=f"{where}, site's certificate", now=now)
-    names = {made.common_name(kit.signer), made.common_name(kit.certificate)}
-    if names != {"signer", kit.site} or made.study_of(kit.signer) != kit.study:
+    check_issued(kit.certificate, [kit.root], where=f"{where}, site's certificate", now=now)
+    names = {certificates.common_name(kit.signer), certificates.common_name(kit.certificate)}
+    if names != {"signer", kit.site} or certificates.study_of(kit.signer) != kit.study:
         raise _unsigned(where, "certificates of other names than the kit's")
     return kit
 
@@ -187,7 +192,7 @@ def install_kit(
         raise _untold(kit)
     else:
         trusted = [known.root, *known.older]
-        made.check_succession(kit.root, trusted, kit.crosses, where="kit, root")
+        certificates.check_succession(kit.root, trusted, kit.cross_certificates, where="kit, root")
     files.replace(folder / "kit.zip", data)
     return kit
 
@@ -234,7 +239,7 @@ def _kit(about: dict[str, Any], inside: dict[str, bytes], where: str) -> Kit:
     (root,), (own,), (signer,) = (
         read_certificates(inside[name], where) for name in (ROOT, CERTIFICATE, SIGNER)
     )
-    older, crosses = (
+    older, cross_certificates = (
         tuple(read_certificates(inside[name], where)) if inside[name] else ()
         for name in (OLDER, CROSS)
     )
@@ -246,7 +251,7 @@ def _kit(about: dict[str, Any], inside: dict[str, bytes], where: str) -> Kit:
         made=str(about["made"]),
         root=root,
         older=older,
-        crosses=crosses,
+        cross_certificates=cross_certificates,
         certificate=own,
         signer=signer,
     )

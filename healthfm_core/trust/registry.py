@@ -12,7 +12,7 @@ from healthfm_core.errors import TrustError
 from healthfm_core.trust import files
 from healthfm_core.trust.authority import unknown_site
 from healthfm_core.trust.certificates import now_utc
-from healthfm_core.trust.request import Request
+from healthfm_core.trust.request import EnrolmentRequest
 
 REGISTRY_FILE: Final = "sites.json"
 
@@ -71,7 +71,7 @@ class Registry:
 
     def admit(
         self,
-        request: Request,
+        request: EnrolmentRequest,
         node_id: int,
         *,
         name: str | None = None,
@@ -97,7 +97,9 @@ class Registry:
         self._write({**sites, site.name: site})
         return site
 
-    def renew(self, request: Request, node_id: int, *, name: str | None = None) -> AdmittedSite:
+    def renew(
+        self, request: EnrolmentRequest, node_id: int, *, name: str | None = None
+    ) -> AdmittedSite:
         """Give a site on the list new keys or a new node, after a rotation or a loss.
 
         Raises:

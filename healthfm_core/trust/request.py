@@ -41,7 +41,7 @@ _SIGNED: Final = _FILES[:-1]
 
 
 @dataclass(frozen=True)
-class Request:
+class EnrolmentRequest:
     """A request whose proofs hold.
 
     Attributes:
@@ -108,7 +108,7 @@ def make_request(
     return archive.pack({**files, "proofs.json": signed.canonical(proofs)})
 
 
-def read_request(data: bytes, where: str = "request") -> Request:
+def read_request(data: bytes, where: str = "request") -> EnrolmentRequest:
     """Return a request, once every key in it has proved that its owner made the request.
 
     Raises:
@@ -145,12 +145,12 @@ def _keys(csr: x509.CertificateSigningRequest, files: dict[str, bytes]) -> Keys:
     return tls, node, signing
 
 
-def _request(about: dict[str, Any], keys: Keys, node: bytes) -> Request:
+def _request(about: dict[str, Any], keys: Keys, node: bytes) -> EnrolmentRequest:
     modalities = tuple(sorted(map(str, about["modalities"])))
     made = datetime.strptime(about["made"], "%Y-%m-%dT%H:%M:%SZ")
     if about["format"] != FORMAT or unknown_names(modalities):
         raise ValueError("another format, or a modality that does not exist")
-    return Request(
+    return EnrolmentRequest(
         site=check_name(str(about["site"]), "site"),
         url=check_url(str(about["url"])),
         modalities=modalities,

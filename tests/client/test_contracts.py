@@ -25,7 +25,7 @@ def reasons(store: RunStore) -> dict[str, str]:
 
 def test_signed_contracts_change_nothing_of_what_is_learned(tmp_path: Path) -> None:
     study, sites = enrolled.three(tmp_path)
-    deployed = enrolled.run(enrolled.Wire(sites), study, tmp_path / "run").load()
+    deployed = enrolled.run(enrolled.Wire(sites), study, tmp_path / "run").checkpoints.load()
     specs = small.three_sites(tmp_path)
     simulated = run_federation(
         small.config(), specs, tmp_path / "simulated", apps=small.apps()

@@ -15,8 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 
 from healthfm_core.errors import TrustError
-from healthfm_core.trust import certificates as made
-from healthfm_core.trust import fingerprint
+from healthfm_core.trust import certificates, fingerprint
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.certificates import now_utc, pem
 
@@ -83,7 +82,7 @@ def server(authority: Authority, folder: Path, **issue: object) -> Party:
 def site(authority: Authority, folder: Path, roots: bytes, name: str = "north", **issue) -> Party:
     key = generate_private_key(SECP384R1())
     certificate = authority.issue_site(name, key.public_key(), **issue)
-    return Party(folder / name, made.key_pem(key), pem(certificate), roots)
+    return Party(folder / name, certificates.key_pem(key), pem(certificate), roots)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])

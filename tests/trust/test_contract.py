@@ -15,16 +15,22 @@ from hypothesis import strategies as st
 from healthfm_core.errors import TrustError
 from healthfm_core.trust import signed
 from healthfm_core.trust.certificates import now_utc
-from healthfm_core.trust.contract import Contract, Sealed, Signer, Terms, open_sealed
+from healthfm_core.trust.contract import (
+    Contract,
+    ContractTerms,
+    SignedContract,
+    StudySigner,
+    open_contract,
+)
 from healthfm_core.trust.nonces import UsedNonces, is_nonce, new_nonce
 
 DAY = timedelta(days=1)
-SIGNER = Signer("heart", Ed25519PrivateKey.generate())
+SIGNER = StudySigner("heart", Ed25519PrivateKey.generate())
 
 
-def terms(**change: object) -> Terms:
+def terms(**change: object) -> ContractTerms:
     return replace(
-        Terms(
+        ContractTerms(
             step="prepare",
             run="0123456789abcdef",
             config={"name": "größer", "train": {"lr": 3e-4}, "sites": ["a", "b"]},
@@ -47,72 +53,81 @@ def used(tmp_path: Path) -> UsedNonces:
     return UsedNonces(tmp_path / "contracts")
 
 
-def take(sealed: Sealed | None, used: UsedNonces, study: str = "heart", later=timedelta(0)):
-    return open_sealed(
-        sealed, study=study, signer=SIGNER.key.public_key(), used=used, now=now_utc() + later
+def take(
+    sent: SignedContract | None,
+    used: UsedNonces,
+    study: str = "heart",
+    later=timedelta(0),
+):
+    return open_contract(
+        sent,
+        study=study,
+        signer=SIGNER.key.public_key(),
+        used=used,
+        now=now_utc() + later,
     )
 
 
 def test_a_contract_says_at_the_site_what_was_signed(used):
-    contract = take(SIGNER.seal(terms(), DAY), used)
+    contract = take(SIGNER.sign(terms(), DAY), used)
     assert contract.terms == terms()
     assert contract.expires - contract.issued == DAY
 
 
 def test_a_contract_is_taken_once_also_by_another_process(used, tmp_path):
-    sealed = SIGNER.seal(terms(), DAY)
-    take(sealed, used)
+    sent = SIGNER.sign(terms(), DAY)
+    take(sent, used)
     with pytest.raises(TrustError, match="HF-818"):
-        take(sealed, UsedNonces(tmp_path / "contracts"))
-    take(SIGNER.seal(terms(), DAY), used)
+        take(sent, UsedNonces(tmp_path / "contracts"))
+    take(SIGNER.sign(terms(), DAY), used)
 
 
 def test_an_unsigned_request_is_refused(used):
     with pytest.raises(TrustError, match="HF-813"):
         take(None, used)
     with pytest.raises(TrustError, match="HF-813"):
-        take(replace(SIGNER.seal(terms(), DAY), signature=""), used)
+        take(replace(SIGNER.sign(terms(), DAY), signature=""), used)
 
 
 def test_another_signer_is_refused_even_under_the_right_name(used):
-    other = Signer("heart", Ed25519PrivateKey.generate())
+    other = StudySigner("heart", Ed25519PrivateKey.generate())
     with pytest.raises(TrustError, match="HF-815"):
-        take(other.seal(terms(), DAY), used)
-    posing = replace(other.seal(terms(), DAY), signer=SIGNER.seal(terms(), DAY).signer)
+        take(other.sign(terms(), DAY), used)
+    posing = replace(other.sign(terms(), DAY), signer=SIGNER.sign(terms(), DAY).signer)
     with pytest.raises(TrustError, match="HF-814"):
         take(posing, used)
 
 
 def test_another_studys_contract_is_refused(used):
-    sealed = SIGNER.seal(terms(), DAY)
+    sent = SIGNER.sign(terms(), DAY)
     with pytest.raises(TrustError, match="HF-819"):
-        take(sealed, used, study="lungs")
-    take(sealed, used)
+        take(sent, used, study="lungs")
+    take(sent, used)
 
 
 def test_a_contract_is_refused_before_and_after_its_time_and_then_is_not_used_up(used):
-    sealed = SIGNER.seal(terms(), DAY)
+    sent = SIGNER.sign(terms(), DAY)
     with pytest.raises(TrustError, match="HF-816"):
-        take(sealed, used, later=DAY + timedelta(seconds=2))
+        take(sent, used, later=DAY + timedelta(seconds=2))
     with pytest.raises(TrustError, match="HF-817"):
-        take(sealed, used, later=-timedelta(minutes=3))
-    take(sealed, used, later=-timedelta(minutes=1))
+        take(sent, used, later=-timedelta(minutes=3))
+    take(sent, used, later=-timedelta(minutes=1))
 
 
 def test_not_one_letter_of_a_contract_can_be_changed(used):
-    sealed = SIGNER.seal(terms(), DAY)
-    for at in range(0, len(sealed.contract), 7):
-        other = "0" if sealed.contract[at] != "0" else "1"
-        text = sealed.contract[:at] + other + sealed.contract[at + 1 :]
+    sent = SIGNER.sign(terms(), DAY)
+    for at in range(0, len(sent.contract), 7):
+        other = "0" if sent.contract[at] != "0" else "1"
+        text = sent.contract[:at] + other + sent.contract[at + 1 :]
         with pytest.raises(TrustError, match="HF-814"):
-            take(replace(sealed, contract=text), used)
-    take(sealed, used)
+            take(replace(sent, contract=text), used)
+    take(sent, used)
 
 
-def _signed_text(raw: object) -> Sealed:
+def _signed_text(raw: object) -> SignedContract:
     text = signed.canonical(raw)
     return replace(
-        SIGNER.seal(terms(), DAY), contract=text.decode(), signature=signed.sign(SIGNER.key, text)
+        SIGNER.sign(terms(), DAY), contract=text.decode(), signature=signed.sign(SIGNER.key, text)
     )
 
 
@@ -130,17 +145,19 @@ def _signed_text(raw: object) -> Sealed:
     ],
 )
 def test_what_is_signed_but_no_contract_is_refused(used, change):
-    raw = json.loads(SIGNER.seal(terms(), DAY).contract)
+    raw = json.loads(SIGNER.sign(terms(), DAY).contract)
     with pytest.raises(TrustError, match="HF-814"):
         take(_signed_text(change(raw)), used)
 
 
 def test_the_same_words_in_another_order_are_not_the_contract(used):
-    raw = json.loads(SIGNER.seal(terms(), DAY).contract)
+    raw = json.loads(SIGNER.sign(terms(), DAY).contract)
     text = json.dumps(dict(reversed(raw.items())))
-    sealed = Sealed(text, signed.sign(SIGNER.key, text.encode()), SIGNER.seal(terms(), DAY).signer)
+    sent = SignedContract(
+        text, signed.sign(SIGNER.key, text.encode()), SIGNER.sign(terms(), DAY).signer
+    )
     with pytest.raises(TrustError, match="HF-814"):
-        take(sealed, used)
+        take(sent, used)
 
 
 JSON = st.recursive(

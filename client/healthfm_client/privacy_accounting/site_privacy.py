@@ -49,17 +49,17 @@ class SitePrivacy(Schema):
         Raises:
             PrivacyError: The study shares noise that this site wants all of its own (HF-604).
         """
-        if asked.mode != "dp" and self.mode == "as_study":
+        if not asked.mechanism.per_site_noise and self.mode == "as_study":
             return asked
-        if asked.mode == "distributed":
+        if asked.mechanism.noise_in_sum:
             raise PrivacyError(
                 604,
-                where="privacy.mode=distributed",
+                where=f"privacy.mode={asked.mode}",
                 seen="a study whose sites share the noise",
                 wanted="privacy.mode: dp of site.yaml has this site add all of its own",
                 do="Take no part, or trust the others' shares and set it to as_study",
             )
-        if asked.mode == "off":
+        if not asked.mechanism.is_private:
             return PrivacyConfig(
                 mode="dp",
                 epsilon=self.epsilon,

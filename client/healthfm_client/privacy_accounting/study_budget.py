@@ -92,7 +92,7 @@ def _private(
 ) -> PrivacyPlan | None:
     """Return how the study's rounds are private here; remembered, for finding the noise is slow."""
     config = rules.of_study(study.config.privacy)
-    if config.mode == "off":
+    if not config.mechanism.is_private:
         return None
     key = f"{study.hash} {config.model_dump_json()}"
     known = context.state.config_records.get(_RECORD)

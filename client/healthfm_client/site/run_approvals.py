@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from healthfm_core.config.privacy_mechanisms import hides_each_person
 from healthfm_core.errors import PolicyError
 from healthfm_core.modalities.registry import described
 from healthfm_core.trust import files
@@ -143,7 +144,7 @@ def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, .
         "changes of the model back, with averages of how well it does.",
         f"It reads: {modalities or 'whatever site.yaml permits'}.",
         "Noise is added that bounds what the changes can tell about any one person."
-        if terms.has_noise or own_noise
+        if hides_each_person(terms.privacy) or own_noise
         else "No noise is added: changes of a model are known to tell a little about the people "
         "it was trained on.",
         "The coordinator sees only sums over several sites."

@@ -20,7 +20,7 @@ from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import TrustError
 from healthfm_core.federation import contracting
 from healthfm_core.trust.certificates import now_utc
-from healthfm_core.trust.contract import Contract, open_sealed
+from healthfm_core.trust.contract import Contract, open_contract
 from healthfm_core.trust.kit import Kit
 
 HOME: Final = "home"
@@ -87,7 +87,7 @@ class Node:
         """
         if self.home is None or self.kit is None:
             return None
-        contract = open_sealed(
+        contract = open_contract(
             contracting.from_fields(order),
             study=self.kit.study,
             signer=self.kit.signer_key,

@@ -17,12 +17,13 @@ from healthfm_client.site.working_hours import Hours, Zone, open_now
 from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
+from healthfm_core.config.privacy_mechanisms import hides_each_person
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust import fingerprint
-from healthfm_core.trust.contract import Terms
+from healthfm_core.trust.contract import ContractTerms
 
 
 def _a_fingerprint(text: str) -> str:
@@ -158,13 +159,13 @@ class SitePolicy(Schema):
         if self.signer is not None and not fingerprint.same(self.signer, signer):
             raise _refusal("signer", "a signer that is not the one on the list")
 
-    def check_terms(self, terms: Terms) -> None:
+    def check_terms(self, terms: ContractTerms) -> None:
         """Refuse a run that protects people less than the site wants.
 
         Raises:
             PolicyError: It does (HF-501).
         """
-        if "noise" in self.privacy_floor and not terms.has_noise:
+        if "noise" in self.privacy_floor and not hides_each_person(terms.privacy):
             raise _refusal("privacy_floor", "a run without noise per person")
         if "sums" in self.privacy_floor and not terms.sums_only:
             raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")

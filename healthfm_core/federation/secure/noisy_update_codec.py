@@ -147,7 +147,7 @@ def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int)
     config, privacy = study.config.federation.aggregation.secure, study.config.privacy
     sites, rounds = len(book.adverts), study.config.federation.rounds
     honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
-    if privacy.mode == "distributed":
+    if privacy.mechanism.noise_in_sum:
         learning = [n for n in contract.shapes if is_learning(n, study.config.train.learns)]
         multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
         summed, norm = contract.only(learning), privacy.max_grad_norm

@@ -93,7 +93,7 @@ def plan_privacy(sequences: Sequences, study: Study, config: PrivacyConfig) -> P
     rounds = study.config.federation.rounds
     if people * config.delta >= 1:
         raise _unmet("δ is 1 in the site's training people or more", "Set privacy.delta lower")
-    if config.mode == "distributed":
+    if config.mechanism.noise_in_sum:
         return PrivacyPlan.shared(config, rounds)
     if people == 0:
         return PrivacyPlan(config, Mechanism(1.0, 1.0, 0), rounds)

@@ -26,7 +26,6 @@ from flwr.common.constant import (
 from flwr.common.event_log_plugin import EventLogWriterPlugin
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import (
-    ListNodesRequest,
     ListRunsRequest,
     StartRunRequest,
     StopRunRequest,
@@ -186,15 +185,6 @@ class FlowerRun:
     details: str
 
 
-@dataclass(frozen=True)
-class FlowerNode:
-    """A node as the SuperLink has it."""
-
-    node_id: int
-    status: str
-    last_seen: str
-
-
 class Control:
     """Starts, stops and lists runs of the SuperLink on loopback.
 
@@ -245,13 +235,6 @@ class Control:
             if run.status.status != ENDED and run.override_config["folder"].string == folder
         )
         return next(found, None)
-
-    def nodes(self) -> list[FlowerNode]:
-        """Return the registered nodes."""
-        nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
-        return [
-            FlowerNode(n.node_id, n.status, n.online_until or n.last_activated_at) for n in nodes
-        ]
 
     def close(self) -> None:
         """Let go of the connection."""

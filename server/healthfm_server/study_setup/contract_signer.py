@@ -20,7 +20,7 @@ from healthfm_core.federation.contracting import (
 )
 from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
-from healthfm_core.trust.contract import Signer, Terms
+from healthfm_core.trust.contract import ContractTerms, StudySigner
 from healthfm_core.trust.registry import REGISTRY_FILE, Registry
 from healthfm_server.study_setup.registered_sites import RegisteredSite, not_its_node
 
@@ -36,7 +36,7 @@ class ContractSigner:
         registry: The admitted sites, None in a simulation.
     """
 
-    signer: Signer | None = None
+    signer: StudySigner | None = None
     registry: Registry | None = None
 
     @classmethod
@@ -51,16 +51,16 @@ class ContractSigner:
             study = str(json.loads(files.read(path, "the study's name"))["study"])
         except (ValueError, KeyError, TypeError) as error:
             raise files.unusable(path, "the study's name is damaged") from error
-        signer = Signer.load(study, folder / AUTHORITY / "signer.key")
+        signer = StudySigner.load(study, folder / AUTHORITY / "signer.key")
         return cls(signer, Registry(folder / REGISTRY_FILE))
 
     def before(self, run: str, config: RunConfig) -> dict[str, str]:
         """Return the contract's fields for asking for statistics; none in a simulation."""
-        return self._seal(terms_before(run, config), config)
+        return self._sign(terms_before(run, config), config)
 
     def to_take_part(self, study: Study) -> dict[str, str]:
         """Return the contract's fields for preparing; each call makes a new contract."""
-        return self._seal(terms_of(study), study.config)
+        return self._sign(terms_of(study), study.config)
 
     def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
         """Return the record of a training order with its signature; as it is in a simulation.
@@ -95,8 +95,8 @@ class ContractSigner:
             raise not_its_node(site.name, "a node that is registered for another site")
         return site
 
-    def _seal(self, terms: Terms, config: RunConfig) -> dict[str, str]:
+    def _sign(self, terms: ContractTerms, config: RunConfig) -> dict[str, str]:
         if self.signer is None:
             return {}
         lasts = timedelta(days=config.federation.contract_days)
-        return to_fields(self.signer.seal(terms, lasts))
+        return to_fields(self.signer.sign(terms, lasts))

@@ -106,7 +106,7 @@ class MaskedFedAvg(ModalityFedAvg):
     def _spent(self, rho: float) -> dict[str, float | str]:
         """Return what the rounds up to this one cost, of which the last costs `rho`."""
         sums, privacy = self._config.aggregation.secure, self._study.config.privacy
-        shared, before = privacy.mode == "distributed", self._store.history()
+        shared, before = privacy.mechanism.noise_in_sum, self._store.history()
         rho += before[-1]["privacy"]["rho"] if before else 0.0
         delta = privacy.delta if shared else sums.delta
         unit = "subject" if shared else sums.unit

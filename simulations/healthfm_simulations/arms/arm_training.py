@@ -146,7 +146,7 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
 def shares_noise(config: RunConfig) -> bool:
     """Whether what hides a person is noise that several sites add together."""
     sums = config.federation.aggregation.secure
-    return config.privacy.mode == "distributed" or (sums.enabled and sums.epsilon is not None)
+    return config.privacy.mechanism.noise_in_sum or (sums.enabled and sums.epsilon is not None)
 
 
 def federations(

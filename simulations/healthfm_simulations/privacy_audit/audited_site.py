@@ -62,7 +62,7 @@ class Victim:
 
     def private(self, data: SiteData) -> PrivacyPlan | None:
         """Return the noise the site trains `data` with."""
-        if self.privacy.mode == "off":
+        if not self.privacy.mechanism.is_private:
             return None
         return plan_privacy(data.train, self.study, self.privacy)
 

@@ -12,7 +12,7 @@ from healthfm_core.command_line import Command, say
 from healthfm_core.errors import TrustError
 from healthfm_core.trust import files, fingerprint
 from healthfm_core.trust.kit import make_kit
-from healthfm_core.trust.request import Request, read_request
+from healthfm_core.trust.request import EnrolmentRequest, read_request
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.deploy.study_folder import StudyFolder
 
@@ -51,7 +51,7 @@ def run(given: Namespace) -> int:
     return 0
 
 
-def _admit(study: StudyFolder, request: Request, name: str, *, renew: bool) -> bytes:
+def _admit(study: StudyFolder, request: EnrolmentRequest, name: str, *, renew: bool) -> bytes:
     from healthfm_server.deploy.flower_superlink import forget_node, register_node
 
     key = load_ssh_public_key(request.node)
@@ -71,7 +71,7 @@ def _admit(study: StudyFolder, request: Request, name: str, *, renew: bool) -> b
     return make_kit(study.authority(), request, url=study.settings.url, node_id=node_id, site=name)
 
 
-def _compare(request: Request, compared: str) -> None:
+def _compare(request: EnrolmentRequest, compared: str) -> None:
     ours = request.fingerprints()["tls"]
     if not fingerprint.is_one(compared) or not fingerprint.same(ours, compared):
         raise TrustError(
