@@ -185,7 +185,7 @@ def reading_cpu_s(source: str, folder: Path) -> float:
     start = time.process_time()
     for site in reader.read(folder / "in", parse_options(reader, options)):
         for part in site.stream.parts:
-            for _ in part.tables():
+            for _ in part.tables:
                 pass
     return time.process_time() - start
 

@@ -11,14 +11,14 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from healthfm_core.data.store.event_stream import Progress as Told
+from healthfm_client.ingest.pipeline import ShowProgress
 
 LINE_EVERY_S: Final = 30.0
 
 
 @contextmanager
-def progress_bar() -> Iterator[Told]:
-    """Give what a stream's progress is told to; what was shown of it goes at the end."""
+def progress_bar() -> Iterator[ShowProgress]:
+    """Give what shows a stream's progress; what was shown of it goes at the end."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -27,19 +27,19 @@ def progress_bar() -> Iterator[Told]:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=max(total, 1))
 
-        yield told
+        yield show
 
 
-def _lines() -> Told:
+def _lines() -> ShowProgress:
     started: dict[str, float] = {}
     said = [time.monotonic()]
 
-    def told(what: str, done: int, total: int) -> None:
+    def show(what: str, done: int, total: int) -> None:
         now = time.monotonic()
         start = started.setdefault(what, now)
         if now - said[0] < LINE_EVERY_S or not done:
@@ -48,4 +48,4 @@ def _lines() -> Told:
         left = (now - start) / done * max(total - done, 0)
         sys.stderr.write(f"{what}: {done / max(total, 1):.0%}, about {left:.0f} s left\n")
 
-    return told
+    return show

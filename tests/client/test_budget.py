@@ -159,7 +159,7 @@ def test_if_every_site_stops_so_does_the_run(tmp_path):
     ],
 )
 def test_the_stricter_of_study_and_site_holds(asked, site, wanted):
-    found = SitePrivacy(**site).of_study(PrivacyConfig(**asked))
+    found = SitePrivacy(**site).for_study(PrivacyConfig(**asked))
     assert {name: getattr(found, name) for name in wanted} == wanted
 
 

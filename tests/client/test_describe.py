@@ -16,7 +16,8 @@ from healthfm_client.site_store.description.description_page import page, percen
 from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.description.withholding import apart, counted, quartiles, together
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 from healthfm_core.errors import ConfigError
 
@@ -49,21 +50,22 @@ def store(tmp_path_factory) -> SiteStore:
     start = np.tile([0, 86_400_000_000], WORN) + 1_577_836_800_000_000
     scores = {"subject_id": people[:SCORED], "z": np.linspace(-1, 1, SCORED)}
     folder = tmp_path_factory.mktemp("described") / "store"
-    with StoreWriter(folder, dataset_name="north") as writer:
-        writer.events(events)
-        writer.codes(
-            pa.table(
-                {
-                    "code": ["LOINC//2345-7", "LOINC//2345-7//mg/dL"],
-                    "description": pa.array(["Glucose", None]),
-                    "parent_codes": pa.array([None, ["LOINC//2345-7"]], pa.list_(pa.string())),
-                }
-            )
+    writer = StoreWriter(folder, dataset_name="north")
+    writer.add_events(events)
+    writer.set_codes(
+        pa.table(
+            {
+                "code": ["LOINC//2345-7", "LOINC//2345-7//mg/dL"],
+                "description": pa.array(["Glucose", None]),
+                "parent_codes": pa.array([None, ["LOINC//2345-7"]], pa.list_(pa.string())),
+            }
         )
-        writer.wearable("watch", stretches(np.repeat(people[:WORN], 2), start, "HR", 1 / 60, worn))
-        writer.scores(pa.table(scores | {"score": ["PGS1"] * SCORED}))
-        at = np.full(PEOPLE, 1_577_836_800_000_000)
-        writer.labels("death", label_table(people, at, np.arange(PEOPLE) < 20))
+    )
+    writer.add_wearable("watch", stretches(np.repeat(people[:WORN], 2), start, "HR", 1 / 60, worn))
+    writer.add_scores(pa.table(scores | {"score": ["PGS1"] * SCORED}))
+    at = np.full(PEOPLE, 1_577_836_800_000_000)
+    writer.set_labels("death", label_table(people, at, np.arange(PEOPLE) < 20))
+    writer.write()
     return SiteStore.open(folder)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
 from healthfm_client.site.private_file import HANDED_ON
-from healthfm_core.data.store.site_store import StoreWriter
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.trained import STUDY, WEIGHTS
 
 CDM = Path(__file__).parents[1] / "ingest" / "omop_cdm"
@@ -33,17 +33,18 @@ def test_a_record_reads_naturally(tmp_path, capsys):
 
 def test_numbers_stand_in_the_units_a_clinician_expects(tmp_path, capsys):
     codes = ["WEARABLE//STEPS//DAY//count", "LOINC//718-7//mg/dL", "LOINC//2345-7//mg/dL"]
-    with StoreWriter(tmp_path / "store", dataset_name="a") as writer:
-        writer.events(
-            pa.table(
-                {
-                    "subject_id": pa.array([1, 1, 1], pa.int64()),
-                    "time": pa.array([0, 1, 2], pa.timestamp("us")),
-                    "code": codes,
-                    "numeric_value": pa.array([13162.0, 14700.0, 90.0], pa.float32()),
-                }
-            )
+    writer = StoreWriter(tmp_path / "store", dataset_name="a")
+    writer.add_events(
+        pa.table(
+            {
+                "subject_id": pa.array([1, 1, 1], pa.int64()),
+                "time": pa.array([0, 1, 2], pa.timestamp("us")),
+                "code": codes,
+                "numeric_value": pa.array([13162.0, 14700.0, 90.0], pa.float32()),
+            }
         )
+    )
+    writer.write()
     assert main(["show", str(tmp_path / "store"), "--subject", "1"]) == 0
     said = capsys.readouterr().out
     assert "steps, day = 13162 count\n" in said
@@ -63,17 +64,18 @@ def test_a_visit_says_how_long_it_was_and_ends_once(tmp_path, capsys):
         ("Visit//HH", 9 * day, None),
     ]
     codes, times, lengths = zip(*visits, strict=True)
-    with StoreWriter(tmp_path / "store", dataset_name="a") as writer:
-        writer.events(
-            pa.table(
-                {
-                    "subject_id": pa.array([1] * len(visits), pa.int64()),
-                    "time": pa.array(times, pa.timestamp("us")),
-                    "code": codes,
-                    "numeric_value": pa.array(lengths, pa.float32()),
-                }
-            )
+    writer = StoreWriter(tmp_path / "store", dataset_name="a")
+    writer.add_events(
+        pa.table(
+            {
+                "subject_id": pa.array([1] * len(visits), pa.int64()),
+                "time": pa.array(times, pa.timestamp("us")),
+                "code": codes,
+                "numeric_value": pa.array(lengths, pa.float32()),
+            }
         )
+    )
+    writer.write()
     assert main(["show", str(tmp_path / "store"), "--subject", "1"]) == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     said = [line for line in lines if "isit" in line or "stay" in line]

@@ -22,7 +22,7 @@ from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.data.store.writer import StoreWriter
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import group_of
@@ -90,10 +90,11 @@ def moved(path: Path, folder: Path) -> Path:
         at = table.schema.get_field_index("subject_id")
         return table.set_column(at, "subject_id", pa.array(ids(table) + FAR, pa.int64()))
 
-    with StoreWriter(target, dataset_name=store.name) as writer:
-        writer.events(far(store.events()))
-        for device in store.devices:
-            writer.wearable(device, far(store.wearable(device)))
+    writer = StoreWriter(target, dataset_name=store.name)
+    writer.add_events(far(store.events()))
+    for device in store.devices:
+        writer.add_wearable(device, far(store.wearable(device)))
+    writer.write()
     return target
 
 

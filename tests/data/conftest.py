@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from healthfm_core.data.store.schemas import EVENTS
-from healthfm_core.data.store.site_store import StoreWriter
+from healthfm_core.data.store.store_writer import StoreWriter
 
 Row = tuple[Any, ...]
 
@@ -41,7 +41,8 @@ def events() -> Callable[[list[Row]], pa.Table]:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A sound store: subject 1 in train, subject 2 held out."""
-    with StoreWriter(tmp_path / "site", dataset_name="site") as writer:
-        writer.events(table(ROWS))
-        writer.splits({1: "train", 2: "held_out"})
+    writer = StoreWriter(tmp_path / "site", dataset_name="site")
+    writer.add_events(table(ROWS))
+    writer.set_splits({1: "train", 2: "held_out"})
+    writer.write()
     return tmp_path / "site"

@@ -12,7 +12,8 @@ from meds import DataSchema, SubjectSplitSchema
 
 from healthfm_core.data.store.events import sort_events
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 from healthfm_core.errors import IngestError, StoreError
 
@@ -27,27 +28,28 @@ def walk(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def everything(tmp_path: Path, events) -> Path:
     """Subject 1 has all three modalities, 2 only clinical events, 3 only a watch."""
-    with StoreWriter(tmp_path / "all", dataset_name="all") as writer:
-        birth = datetime(1950, 5, 5)
-        noon = datetime(2020, 1, 1, 12)
-        writer.events(
-            events(
-                [
-                    (1, birth, "MEDS_BIRTH", None, None),
-                    (1, noon, "LAB//K", 3.5, None),
-                    (1, noon, "WEARABLE//HR//MEAN//bpm", 61.0, None),
-                    (2, noon, "LAB//K", 4.5, None),
-                    (2, noon, "MEDS_DEATH", None, None),
-                ]
-            )
+    writer = StoreWriter(tmp_path / "all", dataset_name="all")
+    birth = datetime(1950, 5, 5)
+    noon = datetime(2020, 1, 1, 12)
+    writer.add_events(
+        events(
+            [
+                (1, birth, "MEDS_BIRTH", None, None),
+                (1, noon, "LAB//K", 3.5, None),
+                (1, noon, "WEARABLE//HR//MEAN//bpm", 61.0, None),
+                (2, noon, "LAB//K", 4.5, None),
+                (2, noon, "MEDS_DEATH", None, None),
+            ]
         )
-        ids = np.array([3, 1])
-        hr = np.array([[60, np.nan], [70, 80]], np.float32)
-        writer.wearable("watch", stretches(ids, np.full(2, NOON_US), "HR", 1 / 60, hr))
-        scores = {"subject_id": [1], "score": ["PGS000018"], "z": [9.0]}
-        writer.scores(pa.table(scores), normalisation="Z_norm2")
-        writer.labels("death", label_table(ids, np.full(2, NOON_US), np.array([True, False])))
-        writer.splits({1: "train", 2: "train", 3: "held_out"})
+    )
+    ids = np.array([3, 1])
+    hr = np.array([[60, np.nan], [70, 80]], np.float32)
+    writer.add_wearable("watch", stretches(ids, np.full(2, NOON_US), "HR", 1 / 60, hr))
+    scores = {"subject_id": [1], "score": ["PGS000018"], "z": [9.0]}
+    writer.add_scores(pa.table(scores), normalisation="Z_norm2")
+    writer.set_labels("death", label_table(ids, np.full(2, NOON_US), np.array([True, False])))
+    writer.set_splits({1: "train", 2: "train", 3: "held_out"})
+    writer.write()
     return tmp_path / "all"
 
 
@@ -137,11 +139,12 @@ def test_a_view_of_some_people_shows_nothing_of_the_others(everything):
 
 
 def test_only_files_that_may_hold_a_view_s_people_are_read(tmp_path, events, monkeypatch):
-    monkeypatch.setattr("healthfm_core.data.store.writer.EVENTS_PER_FILE", 1)
-    with StoreWriter(tmp_path / "many", dataset_name="many") as writer:
-        noon = datetime(2020, 1, 1, 12)
-        writer.events(events([(who, noon, "DX//I10", None, None) for who in (1, 2, 3)]))
-        writer.splits(dict.fromkeys((1, 2, 3), "train"))
+    monkeypatch.setattr("healthfm_core.data.store.store_draft.EVENTS_PER_FILE", 1)
+    writer = StoreWriter(tmp_path / "many", dataset_name="many")
+    noon = datetime(2020, 1, 1, 12)
+    writer.add_events(events([(who, noon, "DX//I10", None, None) for who in (1, 2, 3)]))
+    writer.set_splits(dict.fromkeys((1, 2, 3), "train"))
+    writer.write()
     view = SiteStore.open(tmp_path / "many").narrowed(subjects=[2])
     (kept,) = (f for f in (tmp_path / "many" / "data" / "train").iterdir() if f.stem == "1")
     for file in (tmp_path / "many" / "data" / "train").iterdir():
@@ -166,9 +169,10 @@ def test_an_unknown_device_or_task_is_named_with_what_there_is(everything):
 def test_labels_keep_further_columns_and_are_sorted(tmp_path, events):
     ids, at = np.array([2, 1]), np.full(2, NOON_US)
     table = label_table(ids, at, np.array([True, False]), reference_score=pa.array([0.5, None]))
-    with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-        writer.events(events([(1, None, "A", None, None), (2, None, "A", None, None)]))
-        writer.labels("death", table)
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(events([(1, None, "A", None, None), (2, None, "A", None, None)]))
+    writer.set_labels("death", table)
+    writer.write()
     labels = SiteStore.open(tmp_path / "s").labels("death")
     assert labels["subject_id"].to_pylist() == [1, 2]
     assert labels["reference_score"].to_pylist() == [None, 0.5]
@@ -188,29 +192,26 @@ def test_a_summary_counts(everything):
 def test_writing_the_same_twice_gives_the_same_bytes(tmp_path, events):
     rows = [(s, None, "A", float(s), None) for s in range(50)]
     for name, order in (("a/s", rows), ("b/s", rows[::-1])):
-        with StoreWriter(tmp_path / name, dataset_name="s") as writer:
-            writer.events(events(order))
+        writer = StoreWriter(tmp_path / name, dataset_name="s")
+        writer.add_events(events(order))
+        writer.write()
     assert walk(tmp_path / "a") == walk(tmp_path / "b")
 
 
 def test_large_tables_fall_into_files_that_never_share_a_subject(tmp_path, events, monkeypatch):
-    monkeypatch.setattr("healthfm_core.data.store.writer.EVENTS_PER_FILE", 4)
+    monkeypatch.setattr("healthfm_core.data.store.store_draft.EVENTS_PER_FILE", 4)
     rows = [(s, None, f"C{i}", None, None) for s in range(30) for i in range(3)]
-    with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-        writer.events(events(rows))
-        writer.splits(dict.fromkeys(range(30), "train"))
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(events(rows))
+    writer.set_splits(dict.fromkeys(range(30), "train"))
+    writer.write()
     assert len(list((tmp_path / "s" / "data" / "train").glob("*.parquet"))) == 15
     assert SiteStore.open(tmp_path / "s").events().equals(sort_events(events(rows)))
 
 
-def test_an_exception_leaves_nothing_behind(tmp_path, events):
-    def interrupted() -> None:
-        with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-            writer.events(events([(1, None, "A", None, None)]))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+def test_what_is_collected_and_never_written_leaves_nothing_behind(tmp_path, events):
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(events([(1, None, "A", None, None)]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,36 +220,35 @@ def test_an_interruption_while_writing_leaves_nothing_behind(tmp_path, events, m
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"healthfm_core.data.store.writer.{moment}", interrupt)
-    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-        writer.events(events([(1, None, "A", None, None)]))
+    monkeypatch.setattr(f"healthfm_core.data.store.store_draft.{moment}", interrupt)
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(events([(1, None, "A", None, None)]))
+    with pytest.raises(KeyboardInterrupt):
+        writer.write()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_is_replaced_only_when_asked_and_only_by_a_sound_one(store, events):
     before = walk(store)
-    with pytest.raises(IngestError, match="HF-304"), StoreWriter(store, dataset_name="new"):
-        pass
+    with pytest.raises(IngestError, match="HF-304"):
+        StoreWriter(store, dataset_name="new")
     twice = [(1, None, "A", None, None)] * 2
-    with (
-        pytest.raises(StoreError, match="HF-204"),
-        StoreWriter(store, dataset_name="new", overwrite=True) as writer,
-    ):
-        writer.events(events(twice))
+    unsound = StoreWriter(store, dataset_name="new", overwrite=True)
+    unsound.add_events(events(twice))
+    with pytest.raises(StoreError, match="HF-204"):
+        unsound.write()
     assert walk(store) == before
-    with StoreWriter(store, dataset_name="new", overwrite=True) as writer:
-        writer.events(events(twice[:1]))
+    writer = StoreWriter(store, dataset_name="new", overwrite=True)
+    writer.add_events(events(twice[:1]))
+    writer.write()
     assert SiteStore.open(store).name == "new"
     assert [path.name for path in store.parent.iterdir()] == ["site"]
 
 
 def test_a_folder_that_holds_no_store_is_never_replaced(tmp_path):
     (tmp_path / "home" / "letters").mkdir(parents=True)
-    with (
-        pytest.raises(IngestError, match=r"HF-304.*holds no store"),
-        StoreWriter(tmp_path / "home", dataset_name="s", overwrite=True),
-    ):
-        pass
+    with pytest.raises(IngestError, match=r"HF-304.*holds no store"):
+        StoreWriter(tmp_path / "home", dataset_name="s", overwrite=True)
     assert (tmp_path / "home" / "letters").is_dir()
 
 
@@ -260,17 +260,18 @@ def test_the_codes_above_a_code_are_kept_all_the_way_up(tmp_path):
             "parent_codes": [["A"], ["ALL"], None, None],
         }
     )
-    with StoreWriter(tmp_path / "site", dataset_name="site") as writer:
-        writer.events(
-            pa.table(
-                {
-                    "subject_id": pa.array([1], pa.int64()),
-                    "time": pa.array([0], pa.timestamp("us")),
-                    "code": ["A1"],
-                    "numeric_value": pa.array([None], pa.float32()),
-                }
-            )
+    writer = StoreWriter(tmp_path / "site", dataset_name="site")
+    writer.add_events(
+        pa.table(
+            {
+                "subject_id": pa.array([1], pa.int64()),
+                "time": pa.array([0], pa.timestamp("us")),
+                "code": ["A1"],
+                "numeric_value": pa.array([None], pa.float32()),
+            }
         )
-        writer.codes(codes)
+    )
+    writer.set_codes(codes)
+    writer.write()
     kept = pa.parquet.read_table(tmp_path / "site" / "metadata" / "codes.parquet")
     assert kept["code"].to_pylist() == ["A", "A1", "ALL"]

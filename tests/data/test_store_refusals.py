@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 from healthfm_core.errors import StoreError
 
@@ -24,10 +25,11 @@ PERSON = 918_273_645
 @pytest.fixture
 def train(tmp_path: Path, events) -> Path:
     """The only event file of a sound store of one person."""
-    with StoreWriter(tmp_path / "site", dataset_name="site") as writer:
-        days = [datetime(2020, 1, day) for day in (1, 2, 3)]
-        writer.events(events([(PERSON, day, "LAB//K", 4.0, None) for day in days]))
-        writer.splits({PERSON: "train"})
+    writer = StoreWriter(tmp_path / "site", dataset_name="site")
+    days = [datetime(2020, 1, day) for day in (1, 2, 3)]
+    writer.add_events(events([(PERSON, day, "LAB//K", 4.0, None) for day in days]))
+    writer.set_splits({PERSON: "train"})
+    writer.write()
     return tmp_path / "site" / "data" / "train" / "0.parquet"
 
 
@@ -126,11 +128,10 @@ def test_an_empty_site(train):
 
 
 def test_a_site_without_people_cannot_be_written(tmp_path, events):
-    with (
-        pytest.raises(StoreError, match="HF-206"),
-        StoreWriter(tmp_path / "s", dataset_name="s") as writer,
-    ):
-        writer.events(events([]))
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(events([]))
+    with pytest.raises(StoreError, match="HF-206"):
+        writer.write()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,10 +159,10 @@ def test_a_file_cut_off(train):
 def test_a_label_of_a_stranger(tmp_path, events):
     labels = label_table(np.array([PERSON]), np.array([0]), np.array([True]))
     writer = StoreWriter(tmp_path / "s", dataset_name="s")
-    writer.events(events([(1, None, "A", None, None)]))
-    writer.labels("death", labels)
-    with pytest.raises(StoreError, match="HF-210") as caught, writer:
-        pass
+    writer.add_events(events([(1, None, "A", None, None)]))
+    writer.set_labels("death", labels)
+    with pytest.raises(StoreError, match="HF-210") as caught:
+        writer.write()
     assert str(PERSON) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -179,9 +180,12 @@ def test_a_label_of_a_stranger(tmp_path, events):
 def test_a_wearable_table_that_does_not_hold_together(tmp_path, change, number):
     value = np.ones((2, 3), np.float32)
     table = change(stretches(np.array([1, 2]), np.zeros(2, np.int64), "HR", 1.0, value))
-    with (
-        pytest.raises(StoreError, match=f"HF-{number}"),
-        StoreWriter(tmp_path / "s", dataset_name="s") as writer,
-    ):
-        writer.wearable("watch", table)
+
+    def write() -> None:
+        writer = StoreWriter(tmp_path / "s", dataset_name="s")
+        writer.add_wearable("watch", table)
+        writer.write()
+
+    with pytest.raises(StoreError, match=f"HF-{number}"):
+        write()
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.evaluation.baselines.label_baselines import (
     Summaries,
     choose,
@@ -59,13 +60,14 @@ def store(tmp_path):
             "mask": [[True, True, False], [True, True, True]],
         }
     )
-    with StoreWriter(tmp_path / "s", dataset_name="s") as writer:
-        writer.events(clinical)
-        writer.wearable("wrist", worn)
-        writer.labels(
-            "died", label_table(np.array([1, 2]), np.array([DAY, DAY]), np.array([True, False]))
-        )
-        writer.splits({1: "train", 2: "train"})
+    writer = StoreWriter(tmp_path / "s", dataset_name="s")
+    writer.add_events(clinical)
+    writer.add_wearable("wrist", worn)
+    writer.set_labels(
+        "died", label_table(np.array([1, 2]), np.array([DAY, DAY]), np.array([True, False]))
+    )
+    writer.set_splits({1: "train", 2: "train"})
+    writer.write()
     return SiteStore.open(tmp_path / "s")
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from healthfm_core.config.compose import compose
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
@@ -77,20 +78,21 @@ def write(folder: Path) -> tuple[SiteStore, list[int]]:
     ids = np.arange(1, PEOPLE + 1) + 7_000_000
     signal = [int(who) for who in ids if who % 2]
     rng = np.random.default_rng(0)
-    with StoreWriter(folder, dataset_name="planted") as writer:
-        rows = [row for who in ids.tolist() for row in record(who, who in signal, who % 20 < 2)]
-        writer.events(table(rows))
-        worn = ids[ids % 4 < 2]
-        start_us = round(FIRST.timestamp()) * 1_000_000 - rng.integers(48, 480, len(worn)) * HOUR_US
-        hr = rng.normal(70, 5, (len(worn), 4 * 30)).astype(np.float32)
-        writer.wearable("watch", stretches(worn, start_us, "HR", 1 / 900, hr))
-        scores = {"subject_id": ids, "score": ["PGS000018"] * PEOPLE, "z": rng.normal(size=PEOPLE)}
-        more = {**scores, "score": ["PGS000027"] * PEOPLE, "z": rng.normal(size=PEOPLE)}
-        both = pa.concat_tables([pa.table(scores), pa.table(more)])
-        writer.scores(both, normalisation="Z_norm2")
-        described = {"code": [SIGNAL], "description": ["pays $5 & more"]}
-        writer.codes(pa.table(described))
-        writer.splits({int(who): "train" for who in ids})
+    writer = StoreWriter(folder, dataset_name="planted")
+    rows = [row for who in ids.tolist() for row in record(who, who in signal, who % 20 < 2)]
+    writer.add_events(table(rows))
+    worn = ids[ids % 4 < 2]
+    start_us = round(FIRST.timestamp()) * 1_000_000 - rng.integers(48, 480, len(worn)) * HOUR_US
+    hr = rng.normal(70, 5, (len(worn), 4 * 30)).astype(np.float32)
+    writer.add_wearable("watch", stretches(worn, start_us, "HR", 1 / 900, hr))
+    scores = {"subject_id": ids, "score": ["PGS000018"] * PEOPLE, "z": rng.normal(size=PEOPLE)}
+    more = {**scores, "score": ["PGS000027"] * PEOPLE, "z": rng.normal(size=PEOPLE)}
+    both = pa.concat_tables([pa.table(scores), pa.table(more)])
+    writer.add_scores(both, normalisation="Z_norm2")
+    described = {"code": [SIGNAL], "description": ["pays $5 & more"]}
+    writer.set_codes(pa.table(described))
+    writer.set_splits({int(who): "train" for who in ids})
+    writer.write()
     return SiteStore.open(folder), signal
 
 

@@ -60,7 +60,7 @@ def test_an_interruption_is_130_and_leaves_nothing(source, tmp_path, monkeypatch
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("healthfm_core.data.store.writer.check_store", interrupt)
+    monkeypatch.setattr("healthfm_core.data.store.store_draft.check_store", interrupt)
     out = tmp_path / "out"
     assert main(["ingest", "event_table", str(source), "--out", str(out)]) == 130
     assert "nothing was left half-written" in capsys.readouterr().err

@@ -193,7 +193,8 @@ def test_what_was_read_is_not_kept(tmp_path, monkeypatch, group_rows):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from healthfm_client.ingest import event_table, ingest
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.readers import event_table
 whole = event_table._tables
 def tables(file, site):
     if file.name == "b.parquet":
@@ -215,9 +216,12 @@ def test_sites_of_one_stream_are_taken_up_again_after_a_kill(table, tmp_path, mo
     assert not (tmp_path / "out").exists()
     read: list[str] = []
     whole = event_table._tables
-    monkeypatch.setattr(
-        event_table, "_tables", lambda file, site: read.append(file.name) or whole(file, site)
-    )
+
+    def tables(file, site):
+        read.append(file.name)
+        yield from whole(file, site)
+
+    monkeypatch.setattr(event_table, "_tables", tables)
     resumed = ingest("event_table", folder, tmp_path / "out", resume=True)
     assert read == ["b.parquet", "c.parquet"]
     assert not list(tmp_path.glob(".out.work-*"))

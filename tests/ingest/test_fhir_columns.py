@@ -85,7 +85,7 @@ def read(text: bytes, folder: Path, monkeypatch, *, zone: str | None, columns: b
     (site,) = fhir.read(file, options)
     found = []
     for part in site.stream.parts:
-        for one in part.tables():
+        for one in part.tables:
             if isinstance(one, CodeTexts):
                 found.append(dict(sorted(one.of.items())))
             elif isinstance(one, RejectedRows):

@@ -17,17 +17,18 @@ from healthfm_core.errors import IngestError
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from healthfm_client.ingest import archive, ingest
-from healthfm_core.data import writer
+from healthfm_client.ingest import ingest
+from healthfm_client.ingest.tables import archives
+from healthfm_core.data.store import store_draft
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, source, out = sys.argv[1:]
 if where == "writing":
-    writer.check_store = die
+    store_draft.check_store = die
 elif where == "unpacking":
-    archive._members = die
+    archives._members = die
 else:
     rename = Path.rename
     Path.rename = lambda path, to: die() if to == Path(out) else rename(path, to)
@@ -69,7 +70,7 @@ def test_a_store_that_was_about_to_be_replaced_is_back(source, tmp_path):
     assert not out.exists()
     told: list[str] = []
     with pytest.raises(IngestError, match="HF-304"):
-        ingest("event_table", source, out, tell=told.append, site_column="")
+        ingest("event_table", source, out, notify=told.append, site_column="")
     assert [sentence[:11] for sentence in told] == ["out is back", "Removed wha"]
     SiteStore.open(out).check()
     assert names(tmp_path) == ["events.parquet", "out"]
@@ -77,7 +78,7 @@ def test_a_store_that_was_about_to_be_replaced_is_back(source, tmp_path):
 
 def test_two_ingests_of_one_folder_do_not_meet(source, tmp_path):
     out = tmp_path / "new" / "out"
-    with interrupted.claimed(out):
+    with interrupted.output_lock(out):
         (tmp_path / "new" / ".out.partial-00000000").mkdir()
         with pytest.raises(IngestError, match="HF-313"):
             ingest("event_table", source, out)
@@ -94,6 +95,6 @@ def test_a_folder_made_for_nothing_is_gone(tmp_path):
 def test_what_was_read_for_resume_is_said_and_goes_in_the_end(source, tmp_path):
     (tmp_path / ".out.work-0123456789abcdef").mkdir()
     told: list[str] = []
-    ingest("event_table", source, tmp_path / "out", tell=told.append)
+    ingest("event_table", source, tmp_path / "out", notify=told.append)
     assert told == ["What an interrupted ingest had read is still there; with --resume it is used."]
     assert names(tmp_path) == ["events.parquet", "out"]

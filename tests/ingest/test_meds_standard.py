@@ -20,7 +20,8 @@ from meds import (
 
 from healthfm_client.ingest import ingest
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 
 FOLDERS = {
@@ -106,23 +107,24 @@ def test_a_store_goes_back_into_medss_own_tools(tmp_path):
 def test_a_store_with_everything_in_it_is_meds(tmp_path):
     noon = datetime(2020, 1, 1, 12)
     people = pa.array([1, 2], pa.int64())
-    with StoreWriter(tmp_path / "store", dataset_name="all") as writer:
-        writer.events(
-            pa.table(
-                {
-                    "subject_id": people,
-                    "time": pa.array([None, noon], pa.timestamp("us")),
-                    "code": pa.array(["Gender//F", "NOTE"]),
-                    "numeric_value": pa.nulls(2, pa.float32()),
-                    "text_value": pa.array([None, "well"], pa.large_string()),
-                }
-            )
+    writer = StoreWriter(tmp_path / "store", dataset_name="all")
+    writer.add_events(
+        pa.table(
+            {
+                "subject_id": people,
+                "time": pa.array([None, noon], pa.timestamp("us")),
+                "code": pa.array(["Gender//F", "NOTE"]),
+                "numeric_value": pa.nulls(2, pa.float32()),
+                "text_value": pa.array([None, "well"], pa.large_string()),
+            }
         )
-        writer.scores(pa.table({"subject_id": people, "score": ["PGS1"] * 2, "z": [0.5, -0.5]}))
-        writer.wearable(
-            "watch", stretches(np.array([1]), np.array([0]), "HR", 1.0, np.ones((1, 3), np.float32))
-        )
-        writer.labels("task", label_table(np.array([1]), np.array([0]), np.array([True])))
+    )
+    writer.add_scores(pa.table({"subject_id": people, "score": ["PGS1"] * 2, "z": [0.5, -0.5]}))
+    writer.add_wearable(
+        "watch", stretches(np.array([1]), np.array([0]), "HR", 1.0, np.ones((1, 3), np.float32))
+    )
+    writer.set_labels("task", label_table(np.array([1]), np.array([0]), np.array([True])))
+    writer.write()
     check_with_meds(tmp_path / "store")
     assert all(list((tmp_path / "store").glob(pattern)) for pattern in FOLDERS)
 

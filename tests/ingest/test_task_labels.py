@@ -11,7 +11,8 @@ import pytest
 
 from healthfm_client.__main__ import main
 from healthfm_client.site_store.aces_labels import Definition
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.errors import ConfigError, IngestError
 
 TASK = """
@@ -52,19 +53,20 @@ def task(folder: Path, text: str = TASK, **changes: object) -> Path:
 def cohort(folder: Path, records: dict[int, dict[float, str]]) -> SiteStore:
     """A store of subject → day → code."""
     found = [(who, day, code) for who, days in records.items() for day, code in days.items()]
-    with StoreWriter(folder, dataset_name="a") as writer:
-        writer.events(
-            pa.table(
-                {
-                    "subject_id": pa.array([who for who, _, _ in found], pa.int64()),
-                    "time": pa.array(
-                        [DAY0 + timedelta(days=day) for _, day, _ in found], pa.timestamp("us")
-                    ),
-                    "code": pa.array([code for _, _, code in found]),
-                    "numeric_value": pa.nulls(len(found), pa.float32()),
-                }
-            )
+    writer = StoreWriter(folder, dataset_name="a")
+    writer.add_events(
+        pa.table(
+            {
+                "subject_id": pa.array([who for who, _, _ in found], pa.int64()),
+                "time": pa.array(
+                    [DAY0 + timedelta(days=day) for _, day, _ in found], pa.timestamp("us")
+                ),
+                "code": pa.array([code for _, _, code in found]),
+                "numeric_value": pa.nulls(len(found), pa.float32()),
+            }
         )
+    )
+    writer.write()
     return SiteStore.open(folder)
 
 

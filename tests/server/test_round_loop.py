@@ -157,13 +157,13 @@ def test_a_late_reply_frees_the_straggler_and_is_not_folded(tmp_path: Path) -> N
 
 
 def test_a_site_that_forgot_the_study_gets_it_again(tmp_path: Path) -> None:
-    from healthfm_client import app as client_app
+    from healthfm_client import prepared_study
 
     class Forgetful(FaultyGrid):
         def _deliver(self, message: Message) -> Message:
             if message.metadata.dst_node_id == 2 and message.metadata.group_id == "2":
                 self._contexts[2].state = RecordDict()
-                client_app._prepared.clear()
+                prepared_study._loaded.clear()
             return super()._deliver(message)
 
     store = _run(Forgetful(small.three_sites(tmp_path), {}), tmp_path / "run")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.data.store.labels import label_table
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import stretches
 
 HOUR_US = 3_600_000_000
@@ -32,17 +33,18 @@ def write(
 ) -> SiteStore:
     """Write a store and open it; everybody is in train unless `splits` says otherwise."""
     people = {row[0] for row in rows} | {row[0] for row in worn}
-    with StoreWriter(path, dataset_name=path.name) as writer:
-        writer.events(events(rows))
-        for subject, start, channel, hz, samples in worn:
-            values = np.array([[np.nan if s is None else s for s in samples]], np.float32)
-            who, when = np.array([subject]), np.array([round(start * HOUR_US)])
-            writer.wearable(device, stretches(who, when, channel, hz, values))
-        for task, given in (labels or {}).items():
-            subject, hour, value = zip(*given, strict=True)
-            times = np.array([round(h * HOUR_US) for h in hour])
-            writer.labels(task, label_table(np.array(subject), times, np.array(value)))
-        writer.splits({s: (splits or {}).get(s, "train") for s in people})
+    writer = StoreWriter(path, dataset_name=path.name)
+    writer.add_events(events(rows))
+    for subject, start, channel, hz, samples in worn:
+        values = np.array([[np.nan if s is None else s for s in samples]], np.float32)
+        who, when = np.array([subject]), np.array([round(start * HOUR_US)])
+        writer.add_wearable(device, stretches(who, when, channel, hz, values))
+    for task, given in (labels or {}).items():
+        subject, hour, value = zip(*given, strict=True)
+        times = np.array([round(h * HOUR_US) for h in hour])
+        writer.set_labels(task, label_table(np.array(subject), times, np.array(value)))
+    writer.set_splits({s: (splits or {}).get(s, "train") for s in people})
+    writer.write()
     if parents:
         pq.write_table(codes(parents), path / "metadata" / "codes.parquet")
     return SiteStore.open(path)

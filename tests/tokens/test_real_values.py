@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.tokens.records import read_events
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.tokenizer import tokenize
@@ -33,9 +34,10 @@ def stores(shared_data, tmp_path_factory) -> list[SiteStore]:
     for index in range(SITES):
         path = folder / f"site-{index}"
         part = table.filter(pa.array(site == index))
-        with StoreWriter(path, dataset_name=path.name) as writer:
-            writer.events(part)
-            writer.splits(dict.fromkeys(part["subject_id"].unique().to_pylist(), "train"))
+        writer = StoreWriter(path, dataset_name=path.name)
+        writer.add_events(part)
+        writer.set_splits(dict.fromkeys(part["subject_id"].unique().to_pylist(), "train"))
+        writer.write()
         made.append(SiteStore.open(path))
     return made
 

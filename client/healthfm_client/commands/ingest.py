@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands.describe import as_text
 from healthfm_client.ingest import ingest
-from healthfm_client.ingest.interrupted import claimed
+from healthfm_client.ingest.interrupted import output_lock, remove_leftovers
 from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
 from healthfm_client.progress_bar import progress_bar
@@ -65,14 +65,15 @@ def run(given: Namespace) -> int:
     if not given.dry_run:
         _report([SiteStore.open(path) for path in _ingested(given, out)])
         return 0
-    with (
-        claimed(out, say),
-        TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder,
-    ):
-        stores = [SiteStore.open(path) for path in _ingested(given, Path(folder) / out.name)]
-        _report(stores)
-        for store in stores[:SHOWN]:
-            say(as_text(describe(store, THRESHOLD)))
+    with output_lock(out) as locked:
+        for notice in remove_leftovers(out) if locked else []:
+            say(notice)
+        with TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder:
+            paths = _ingested(given, Path(folder) / out.name)
+            stores = [SiteStore.open(path) for path in paths]
+            _report(stores)
+            for store in stores[:SHOWN]:
+                say(as_text(describe(store, THRESHOLD)))
     say("Nothing was kept: this was a dry run.")
     return 0
 
@@ -87,8 +88,8 @@ def _ingested(given: Namespace, out: Path) -> list[Path]:
             out,
             overwrite=given.overwrite,
             resume=given.resume and not given.dry_run,
-            progress=progress,
-            tell=say,
+            show_progress=progress,
+            notify=say,
             **options,
         )
 

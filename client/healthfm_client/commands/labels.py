@@ -13,7 +13,7 @@ from healthfm_core.command_line import Command, say
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
-from healthfm_core.data.store.writer import add_labels
+from healthfm_core.data.store.store_writer import add_labels
 from healthfm_core.errors import ConfigError
 
 THRESHOLD: Final = 20

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import PolicyError
 from healthfm_core.federation import protocol, wire
+from healthfm_core.federation.parameter_groups import group_of
+from healthfm_core.federation.protocol import RoundResult
 from healthfm_core.trust import signed
+
+
+def permitted(
+    result: RoundResult, policy: SitePolicy, *, groups: Collection[str], metrics: Collection[str]
+) -> RoundResult:
+    """Return what the site's policy lets out of a round.
+
+    Args:
+        result: What training gave.
+        policy: The site's own rules: groups with few people and unlisted metrics stay.
+        groups: The groups that were asked for.
+        metrics: Patterns of the metrics that were asked for.
+    """
+    asked = {group: weight for group, weight in result.weights.items() if group in groups}
+    weights = policy.groups_to_send(asked)
+    update = {name: array for name, array in result.update.items() if group_of(name) in weights}
+    return replace(
+        result,
+        update=update,
+        weights=weights,
+        metrics=policy.metrics_to_send(result.metrics, metrics),
+    )
 
 
 def check(kind: str, content: RecordDict) -> None:

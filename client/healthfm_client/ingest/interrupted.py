@@ -10,28 +10,22 @@ import fcntl
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, TypeAlias
+from typing import IO, Final
 
 from healthfm_core.errors import IngestError
 
-Tell: TypeAlias = Callable[[str], None]
-"""Told a sentence that a person should read."""
 WORK: Final = ".work-"
 _KINDS: Final = (".{}.partial-*", "..{}.partial-*", ".{}.unpacked", ".{}.dry-run-*")
 
 
-def untold(sentence: str) -> None:
-    """Tell nobody."""
-
-
 @contextmanager
-def claimed(out: Path, tell: Tell = untold) -> Iterator[None]:
-    """Keep other ingests from `out` meanwhile; first put right what a killed one left.
+def output_lock(out: Path) -> Iterator[bool]:
+    """Keep other ingests from `out` meanwhile; give whether the file system knows locks.
 
-    Where the file system knows no locks nobody is kept off, and nothing is put right.
+    Without locks nobody is kept off, and what lies beside `out` may be another's.
 
     Raises:
         IngestError: HF-313 where another ingest works there.
@@ -39,13 +33,31 @@ def claimed(out: Path, tell: Tell = untold) -> Iterator[None]:
     made = not out.parent.exists()
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _held(out.parent / f".{out.name}.lock", out.name) as alone:
-            if alone:
-                _put_right(out, tell)
-            yield
+        with _held(out.parent / f".{out.name}.lock", out.name) as locked:
+            yield locked
     finally:
         if made and not any(out.parent.iterdir()):
             out.parent.rmdir()
+
+
+def remove_leftovers(out: Path) -> list[str]:
+    """Put right what a killed ingest left beside `out`, and return what was done, in sentences."""
+    notices = []
+    replaced = sorted(out.parent.glob(f".{glob.escape(out.name)}.partial-*.old"))
+    if replaced and not out.exists():
+        replaced[0].rename(out)
+        notices.append(
+            f"{out.name} is back: an ingest that was to replace it was killed at its end."
+        )
+    left = [p for kind in _KINDS for p in out.parent.glob(kind.format(glob.escape(out.name)))]
+    if left:
+        size = sum(file.stat().st_size for one in left for file in one.rglob("*") if file.is_file())
+        for one in left:
+            shutil.rmtree(one)
+        notices.append(
+            f"Removed what a killed ingest left beside {out.name}, {size / 1e6:,.1f} MB."
+        )
+    return notices
 
 
 def work_folders(out: Path) -> list[Path]:
@@ -58,11 +70,11 @@ def _held(path: Path, name: str) -> Iterator[bool]:
     """Hold the lock of a file and remove it at the end; give whether there are locks."""
     while True:
         with path.open("a") as file:
-            alone = _locked(file, name)
+            locked = _locked(file, name)
             if not _is_named(file, path):
                 continue  # whoever held it was just done, and removed it
             try:
-                yield alone
+                yield locked
             finally:
                 path.unlink(missing_ok=True)
             return
@@ -89,16 +101,3 @@ def _is_named(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _put_right(out: Path, tell: Tell) -> None:
-    aside = sorted(out.parent.glob(f".{glob.escape(out.name)}.partial-*.old"))
-    if aside and not out.exists():
-        aside[0].rename(out)
-        tell(f"{out.name} is back: an ingest that was to replace it was killed at its end.")
-    left = [p for kind in _KINDS for p in out.parent.glob(kind.format(glob.escape(out.name)))]
-    if left:
-        size = sum(file.stat().st_size for one in left for file in one.rglob("*") if file.is_file())
-        for one in left:
-            shutil.rmtree(one)
-        tell(f"Removed what a killed ingest left beside {out.name}, {size / 1e6:,.1f} MB.")

@@ -1,27 +1,56 @@
-"""One source in, one checked store per site out, or nothing."""
+"""One source in, one checked store per site out, or nothing: `ingest`, and `write_site` of each."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+import pyarrow as pa
 from pydantic import ValidationError
 
-from healthfm_client.ingest.codes.code_table import CodeTable, read_codes, with_codes
-from healthfm_client.ingest.interrupted import WORK, Tell, claimed, untold, work_folders
-from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site, SitesInOneStream
+from healthfm_client.ingest.codes.code_table import CodeTable, describe_codes, read_codes
+from healthfm_client.ingest.interrupted import (
+    WORK,
+    output_lock,
+    remove_leftovers,
+    work_folders,
+)
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.reader_registry import find
 from healthfm_client.ingest.site_relinking import relinked
-from healthfm_client.ingest.site_splitting import split_up
-from healthfm_client.ingest.tables.archives import unpacked
-from healthfm_core.data.store.event_stream import Progress, unseen
-from healthfm_core.data.store.writer import Replacing, StoreWriter
+from healthfm_client.ingest.site_splitting import SitePiles, pile_up
+from healthfm_client.ingest.tables.archives import is_archive, scratch_folder, unpack
+from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_existing
+from healthfm_core.data.store.event_spool import EventSpool
+from healthfm_core.data.store.event_stream import EventStream
+from healthfm_core.data.store.events import sort_events
+from healthfm_core.data.store.genetics import score_events
+from healthfm_core.data.store.schemas import EVENTS, WEARABLE, conform
+from healthfm_core.data.store.store_draft import StoreDraft
+from healthfm_core.data.store.store_files import WEARABLE_FOLDER
+from healthfm_core.data.store.stream_stages import read_into, sorted_and_cleaned
+from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import ConfigError, IngestError
 
 SPLIT_UP: Final = ".by-site"
+SPOOL: Final = ".spool"
+ShowProgress: TypeAlias = Callable[[str, int, int], None]
+"""Shows (what is being done, rows done, rows in all, about)."""
+Notify: TypeAlias = Callable[[str], None]
+"""Shows a sentence that a person should read."""
+
+
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def ignore_notice(sentence: str) -> None:
+    """Show nothing."""
 
 
 def ingest(
@@ -31,8 +60,8 @@ def ingest(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    progress: Progress = unseen,
-    tell: Tell = untold,
+    show_progress: ShowProgress = ignore_progress,
+    notify: Notify = ignore_notice,
     **options: object,
 ) -> list[Path]:
     """Turn raw data into site stores.
@@ -46,8 +75,8 @@ def ingest(
         overwrite: Replace stores that are there.
         resume: After an interruption keep what was read whole of a source that comes as a stream,
             and go on from it where the source and the options are the same.
-        progress: Told of the rows of a stream as they are read and written.
-        tell: Told what was found of an ingest that was killed, in a sentence.
+        show_progress: Shows the rows of a stream as they are read and written.
+        notify: Shows what was found of an ingest that was killed.
         options: The reader's options by name.
 
     Returns:
@@ -58,50 +87,148 @@ def ingest(
         IngestError: HF-3xx.
         StoreError: HF-2xx, where what was read would not be a sound store.
     """
-    with claimed(Path(out), tell):
-        if not resume and work_folders(Path(out)):
-            tell("What an interrupted ingest had read is still there; with --resume it is used.")
-        done = _ingest(source, Path(path), Path(out), overwrite, resume, progress, options)
-        for folder in work_folders(Path(out)):
-            shutil.rmtree(folder, ignore_errors=True)
-        return done
-
-
-def _ingest(
-    source: str,
-    path: Path,
-    out: Path,
-    overwrite: bool,
-    resume: bool,
-    progress: Progress,
-    options: dict[str, object],
-) -> list[Path]:
-    from healthfm_client.ingest.reader_registry import find
-
-    preset = options.pop("preset", None) if source == "event_table" else None
-    with unpacked(path, out) as place:
-        reader = find(str(preset or source), place)
+    path, out = Path(path), Path(out)
+    with output_lock(out) as locked, scratch_folder(out) as scratch:
+        for notice in remove_leftovers(out) if locked else []:
+            notify(notice)
+        if not resume and work_folders(out):
+            notify("What an interrupted ingest had read is still there; with --resume it is used.")
+        preset = options.pop("preset", None) if source == "event_table" else None
+        raw = unpack(path, scratch) if is_archive(path) else path
+        reader = find(str(preset or source), raw)
         parsed = parse_options(reader, options)
-        sites: Iterator[Site | SitesInOneStream] = iter(reader.read(place, parsed))
-        if not reader.links:
-            sites = relinked(sites, parsed)
-        work = _work(path, out, parsed) if resume else None
+        work = _work_folder(path, out, parsed) if resume else None
         codes = None if parsed.codes is None else read_codes(parsed.codes)
-        return write_sites(
-            sites, out, overwrite=overwrite, work=work, progress=progress, codes=codes
-        )
+        refuse_existing(out, overwrite)
+        with draft_beside(out) as draft:
+            names: list[str | None] = []
+            for site, site_work in read_sites(reader, raw, parsed, draft, work, show_progress):
+                _refuse_second(site, names)
+                folder = draft if site.name is None else draft / site.name
+                write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
+                names.append(site.name)
+            _refuse_none(names, out)
+            publish(draft, out)
+        for folder in work_folders(out):
+            shutil.rmtree(folder, ignore_errors=True)
+    return [out] if names == [None] else [out / name for name in sorted(filter(None, names))]
 
 
-def _work(path: Path, out: Path, options: ReaderOptions) -> Path:
-    """Return the folder that outlasts an interruption; those of other sources to `out` go."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    said = f"{facts}{options.model_dump_json(exclude={'workers'})}{version('healthfm')}"
-    work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
-    for other in work_folders(out):
-        if other != work:
-            shutil.rmtree(other, ignore_errors=True)
-    return work
+def read_sites(
+    reader: Reader,
+    raw: Path,
+    options: ReaderOptions,
+    draft: Path,
+    work: Path | None,
+    show_progress: ShowProgress,
+) -> Iterator[tuple[Site, Path | None]]:
+    """Yield each site of a source, and where its stream outlasts an interruption.
+
+    A stream of several sites is read to its end and taken apart first. What it is taken apart into
+    is kept as a whole; a site of it is written from there again.
+
+    Args:
+        reader: What reads the source.
+        raw: File or folder, unpacked.
+        options: The reader's.
+        draft: Where rows wait that need not outlast anything.
+        work: Where those wait that shall; None is nowhere.
+        show_progress: Shows the rows read.
+    """
+    for given in reader.read(raw, options):
+        linked = given if reader.links else relinked(given, options)
+        if isinstance(linked, Site):
+            yield linked, None if work is None else work / (linked.name or "store")
+            continue
+        piles = SitePiles((work or draft) / SPLIT_UP, resume=work is not None)
+        for rows in pile_up(linked, piles, keep=work is not None):
+            show_progress("reading", rows, linked.stream.rows)
+        for site in piles.sites(linked):
+            yield site, None
+        if work is None:
+            piles.remove()
+
+
+def write_site(
+    site: Site,
+    folder: Path,
+    name: str,
+    work: Path | None = None,
+    codes: CodeTable | None = None,
+    show_progress: ShowProgress = ignore_progress,
+) -> None:
+    """Write one site's store: events are read, sorted, cleaned and written, then all about them.
+
+    Args:
+        site: What a reader gives.
+        folder: The store in the making.
+        name: The store's, unless the site has a title.
+        work: Where what was read of a stream outlasts an interruption; None is nowhere.
+        codes: What the site's own file says of codes.
+        show_progress: Shows the rows of a stream.
+
+    Raises:
+        IngestError: HF-306, HF-309, HF-311, and what reading a stream raises.
+        StoreError: HF-2xx.
+    """
+    with closing(StoreDraft(folder, site.title or name, site.splits)) as draft:
+        scores = [] if site.scores is None else [_score_events(site.scores, draft)]
+        texts: dict[str, str] = {}
+        if site.stream is not None:
+            texts = _write_stream(site.stream, scores, draft, work, show_progress)
+        else:
+            events = [] if site.events is None else [_conform(site.events, EVENTS, draft, "events")]
+            every = pa.concat_tables([EVENTS.empty_table(), *events, *scores])
+            draft.write_events(sort_events(every))
+        for reason, rows in site.rejected.items():
+            draft.write_rejected(reason, rows)
+        draft.close()
+        for device, table in site.wearables.items():
+            rows = _conform(table, WEARABLE, draft, f"{WEARABLE_FOLDER}/{device}")
+            draft.write_wearable(device, sort_wearable(rows))
+        draft.write_splits()
+        for task, labels in site.labels.items():
+            draft.write_labels(task, labels, of_anyone=site.stream is not None)
+        normalisation = site.normalisation if scores else ""
+        draft.write_codes(describe_codes(site, draft.codes, texts, codes), normalisation)
+        draft.check_and_mark(normalisation)
+
+
+def _write_stream(
+    stream: EventStream,
+    scores: list[pa.Table],
+    draft: StoreDraft,
+    work: Path | None,
+    show_progress: ShowProgress,
+) -> dict[str, str]:
+    """Write the events of a stream by way of a spool; return what the source says codes mean."""
+    place, keep = work or draft.folder / SPOOL, work is not None
+    spool = EventSpool(place, draft.name, resume=keep, expected=stream.rows)
+    for rows_read in read_into(spool, stream, keep=keep):
+        show_progress("reading", rows_read, stream.rows)
+    for table in scores:
+        spool.add(table)
+    for rejected in spool.rejected():
+        draft.write_rejected(rejected.reason, rejected.rows)
+    rows_written = 0
+    for group in sorted_and_cleaned(spool, stream):
+        draft.write_group(group.events, texts=spool.has_text)
+        for reason, rows in group.rejected.items():
+            draft.write_rejected(reason, rows)
+        rows_written += group.rows
+        show_progress("writing", rows_written, spool.rows)
+    draft.close()
+    if not keep:
+        spool.remove()
+    return spool.texts
+
+
+def _conform(table: pa.Table, schema: pa.Schema, draft: StoreDraft, what: str) -> pa.Table:
+    return conform(table, schema, f"{draft.name}: {what}")
+
+
+def _score_events(scores: pa.Table, draft: StoreDraft) -> pa.Table:
+    return score_events(scores, f"{draft.name}: polygenic scores")
 
 
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
@@ -125,93 +252,37 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
         ) from error
 
 
-def write_sites(
-    sites: Iterable[Site | SitesInOneStream],
-    out: Path,
-    *,
-    overwrite: bool,
-    work: Path | None = None,
-    progress: Progress = unseen,
-    codes: CodeTable | None = None,
-) -> list[Path]:
-    """Write one store per site, all of them or none.
-
-    Args:
-        sites: What a reader gives.
-        out: See `ingest`.
-        overwrite: Replace stores that are there.
-        work: Where what was read of a stream outlasts an interruption; None is nowhere.
-        progress: Told of the rows of streams.
-        codes: What the site's own file says of codes.
-
-    Raises:
-        IngestError: HF-304 where `out` exists, HF-306 where there is no site.
-        StoreError: HF-2xx.
-    """
-    names: list[str] = []
-    with Replacing(out, overwrite=overwrite) as folder:
-        for one, place in _one_by_one(sites, folder, work, progress):
-            site = with_codes(one, codes)
-            if site.name is None:
-                folder.rmdir()
-                _write(site, folder, out.name, place, progress)
-                return [out]
-            if site.name in names:
-                raise _two_of_a_name(site.name)
-            _write(site, folder / site.name, site.name, place, progress)
-            names.append(site.name)
-        if not names:
-            raise IngestError(
-                306,
-                where=out.name,
-                seen="the source gives no site",
-                wanted="at least one with people is wanted",
-                do="Check the source's export.",
-            )
-    return [out / name for name in sorted(names)]
+def _work_folder(path: Path, out: Path, options: ReaderOptions) -> Path:
+    """Return the folder that outlasts an interruption; those of other sources to `out` go."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    said = f"{facts}{options.model_dump_json(exclude={'workers'})}{version('healthfm')}"
+    work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    for other in work_folders(out):
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
+    return work
 
 
-def _two_of_a_name(name: str) -> IngestError:
-    return IngestError(
-        304,
-        where=name,
-        seen="two sites of the source take this folder name",
-        wanted="names are wanted that differ in their letters and digits",
-        do="Rename the sites in the source.",
-    )
+def _refuse_second(site: Site, names: list[str | None]) -> None:
+    """Raise HF-304 where a site of that name is written already."""
+    if site.name in names:
+        raise IngestError(
+            304,
+            where=str(site.name),
+            seen="two sites of the source take this folder name",
+            wanted="names are wanted that differ in their letters and digits",
+            do="Rename the sites in the source.",
+        )
 
 
-def _one_by_one(
-    sites: Iterable[Site | SitesInOneStream], folder: Path, work: Path | None, progress: Progress
-) -> Iterator[tuple[Site, Path | None]]:
-    """Yield each site and where its stream outlasts an interruption.
-
-    What was taken apart by site is kept as a whole; a site of it is written from there again.
-    """
-    for site in sites:
-        if isinstance(site, Site):
-            yield site, None if work is None else work / (site.name or "store")
-        else:
-            place = (folder if work is None else work) / SPLIT_UP
-            for one in split_up(site, place, progress, keep=work is not None):
-                yield one, None
-
-
-def _write(site: Site, folder: Path, name: str, work: Path | None, progress: Progress) -> None:
-    title = site.title or name
-    with StoreWriter(folder, dataset_name=title, work=work, progress=progress) as writer:
-        if site.events is not None:
-            writer.events(site.events)
-        if site.stream is not None:
-            writer.stream(site.stream)
-        for device, table in site.wearables.items():
-            writer.wearable(device, table)
-        if site.scores is not None:
-            writer.scores(site.scores, normalisation=site.normalisation)
-        for task, table in site.labels.items():
-            writer.labels(task, table, of_anyone=site.stream is not None)
-        for reason, table in site.rejected.items():
-            writer.rejected(reason, table)
-        if site.codes is not None:
-            writer.codes(site.codes)
-        writer.splits(site.splits)
+def _refuse_none(names: list[str | None], out: Path) -> None:
+    """Raise HF-306 where a source gave no site."""
+    if not names:
+        raise IngestError(
+            306,
+            where=out.name,
+            seen="the source gives no site",
+            wanted="at least one with people is wanted",
+            do="Check the source's export.",
+        )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 
 import pyarrow as pa
 
@@ -12,48 +11,38 @@ from healthfm_client.ingest.reader_interface import ReaderOptions, Site, SitesIn
 from healthfm_client.ingest.subject_linking import SUBJECT, linked
 from healthfm_core.data.store.event_stream import EventStream, StreamItem
 
-Change = Callable[[pa.Table], pa.Table]
 
-
-def relinked(
-    sites: Iterator[Site | SitesInOneStream], options: ReaderOptions
-) -> Iterator[Site | SitesInOneStream]:
-    """Yield the sites with every subject_id replaced, or as they are where nothing is asked."""
+def relinked(site: Site | SitesInOneStream, options: ReaderOptions) -> Site | SitesInOneStream:
+    """Return what a reader gave with every subject_id replaced; as it is where nothing is asked."""
     if options.subjects is None and options.key is None:
-        yield from sites
-        return
-    change = partial(_table, options=options)
-    for site in sites:
-        if isinstance(site, SitesInOneStream):
-            yield replace(
-                site,
-                stream=_stream(site.stream, change),
-                labels={task: change(table) for task, table in site.labels.items()},
-                splits=None if site.splits is None else change(site.splits),
-            )
-        else:
-            yield _site(site, change)
-
-
-def _site(site: Site, change: Change) -> Site:
+        return site
+    labels = _tables(site.labels, options)
+    splits = None if site.splits is None else _table(site.splits, options)
+    if isinstance(site, SitesInOneStream):
+        return replace(site, stream=_stream(site.stream, options), labels=labels, splits=splits)
     return replace(
         site,
-        events=None if site.events is None else change(site.events),
-        stream=None if site.stream is None else _stream(site.stream, change),
-        wearables={device: change(table) for device, table in site.wearables.items()},
-        scores=None if site.scores is None else change(site.scores),
-        labels={task: change(table) for task, table in site.labels.items()},
-        splits=None if site.splits is None else change(site.splits),
+        events=None if site.events is None else _table(site.events, options),
+        stream=None if site.stream is None else _stream(site.stream, options),
+        wearables=_tables(site.wearables, options),
+        scores=None if site.scores is None else _table(site.scores, options),
+        labels=labels,
+        splits=splits,
     )
 
 
-def _stream(stream: EventStream, change: Change) -> EventStream:
-    def tables(read: Callable[[], Iterator[StreamItem]]) -> Iterator[StreamItem]:
-        for found in read():
-            yield change(found) if isinstance(found, pa.Table) else found
+def _stream(stream: EventStream, options: ReaderOptions) -> EventStream:
+    parts = [replace(part, tables=_items(part.tables, options)) for part in stream.parts]
+    return replace(stream, parts=tuple(parts))
 
-    parts = tuple(replace(part, tables=partial(tables, part.tables)) for part in stream.parts)
-    return replace(stream, parts=parts)
+
+def _items(items: Iterable[StreamItem], options: ReaderOptions) -> Iterator[StreamItem]:
+    for item in items:
+        yield _table(item, options) if isinstance(item, pa.Table) else item
+
+
+def _tables(tables: Mapping[str, pa.Table], options: ReaderOptions) -> dict[str, pa.Table]:
+    return {name: _table(table, options) for name, table in tables.items()}
 
 
 def _table(table: pa.Table, options: ReaderOptions) -> pa.Table:

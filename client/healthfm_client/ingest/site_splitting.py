@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +21,6 @@ from healthfm_core.data.store.event_spool import (
 from healthfm_core.data.store.event_stream import (
     CodeTexts,
     EventStream,
-    Progress,
     RejectedRows,
     SourcePart,
 )
@@ -31,36 +29,24 @@ ROWS_IN_MEMORY: Final = 4_000_000
 BYTES_IN_MEMORY: Final = 256 * 1024**2
 
 
-def split_up(
-    sites: SitesInOneStream, folder: Path, progress: Progress, *, keep: bool = False
-) -> Iterator[Site]:
-    """Yield the sites of a stream in order of their names in the source.
+def pile_up(sites: SitesInOneStream, piles: SitePiles, *, keep: bool) -> Iterator[int]:
+    """Read a stream of several sites onto a pile each; yield how many rows are read.
 
     Args:
         sites: The stream and its column of sites.
-        folder: Where rows wait once they are many.
-        progress: Told of the rows read.
-        keep: Go on from what `folder` holds of an earlier try, and leave it there for a later one;
-            otherwise it is gone at the end.
+        piles: Parts that they have already are not read again.
+        keep: Commit each part, for a later run to go on from.
     """
-    piles = SitePiles(folder, resume=keep)
-    total = sum(part.rows for part in sites.stream.parts)
     for part in sites.stream.parts:
         if part.name in piles.done:
             continue
-        for table in part.tables():
+        for table in part.tables:
             if isinstance(table, RejectedRows | CodeTexts):
                 raise TypeError("a stream of several sites has rows and nothing else")
             piles.add(table, sites.column)
-            progress("reading", piles.rows, total)
+            yield piles.rows
         if keep:
             piles.commit(part.name)
-    for name in piles.names():
-        whole = SourcePart(name, piles.rows_of(name), partial(piles.tables, name))
-        stream = EventStream((whole,), sites.stream.now_us, sites.stream.limits)
-        yield Site(folder_name(name), stream=stream, labels=sites.labels, splits=sites.splits)
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class SitePiles:
@@ -76,9 +62,9 @@ class SitePiles:
         self._waiting: dict[str, list[pa.Table]] = {}
         self._waiting_rows = 0
         self._waiting_bytes = 0
-        found = read_journal(folder, resume=resume) or {"done": [], "rows": {}}
-        self._done: list[str] = list(found["done"])
-        self._counts: dict[str, int] = dict(found["rows"])
+        journal = read_journal(folder, resume=resume) or {"done": [], "rows": {}}
+        self._done: list[str] = list(journal["done"])
+        self._counts: dict[str, int] = dict(journal["rows"])
         self._at = {name: at for at, name in enumerate(self._counts)}
 
     @property
@@ -91,13 +77,12 @@ class SitePiles:
         """Rows in all."""
         return sum(self._counts.values())
 
-    def names(self) -> list[str]:
-        """The names, short ones first, numbers in their order."""
-        return sorted(self._at, key=lambda name: (len(name), name))
-
-    def rows_of(self, name: str) -> int:
-        """Rows of one name."""
-        return self._counts[name]
+    def sites(self, sites: SitesInOneStream) -> Iterator[Site]:
+        """Yield the sites in order of their names in the source, numbers in their order."""
+        for name in sorted(self._at, key=lambda name: (len(name), name)):
+            whole = SourcePart(name, self._counts[name], self._tables(name))
+            stream = EventStream((whole,), sites.stream.now_us, sites.stream.limits)
+            yield Site(folder_name(name), stream=stream, labels=sites.labels, splits=sites.splits)
 
     def add(self, table: pa.Table, column: str) -> None:
         """Add rows to the piles that a column names.
@@ -123,7 +108,11 @@ class SitePiles:
         self._done.append(part)
         write_journal(self._folder, {"done": self._done, "rows": self._counts})
 
-    def tables(self, name: str) -> Iterator[pa.Table]:
+    def remove(self) -> None:
+        """Remove what is on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _tables(self, name: str) -> Iterator[pa.Table]:
         """Yield a name's rows as they came."""
         yield from read_rows(self._file(name))
         yield from self._waiting.get(name, [])

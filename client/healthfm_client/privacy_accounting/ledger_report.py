@@ -76,8 +76,8 @@ class Spending:
             ConfigError: The policy names none (HF-103).
             PrivacyError: It is damaged, or cannot be read (HF-602, HF-603).
         """
-        book = rules.book()
-        if book is None:
+        ledger = rules.open_ledger()
+        if ledger is None:
             raise ConfigError(
                 103,
                 where="privacy.ledger",
@@ -85,9 +85,9 @@ class Spending:
                 wanted="a file that keeps count",
                 do="Add privacy.ledger to site.yaml; site.example.yaml explains it",
             )
-        entries = book.entries()
+        entries = ledger.entries()
         return cls(
-            path=str(book.path),
+            path=str(ledger.path),
             lines_verified=len(entries),
             delta=rules.delta,
             epsilon=epsilon(spent(entries), rules.delta),

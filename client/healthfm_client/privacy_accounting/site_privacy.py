@@ -33,7 +33,9 @@ class SitePrivacy(Schema):
         None, description="file that keeps count; a relative path is from the policy's folder"
     )
     max_grad_norm: float = Field(1.0, gt=0, description="clipping norm where the study has none")
-    grad_sample: GradSample = Field("ghost", description="the same of how gradients are told apart")
+    grad_sample: GradSample = Field(
+        "ghost", description="per-person gradients where the study has no method of its own"
+    )
 
     @model_validator(mode="after")
     def _rules_are_whole(self) -> Self:
@@ -43,7 +45,7 @@ class SitePrivacy(Schema):
             raise ValueError("privacy.epsilon_max needs privacy.ledger, which keeps count")
         return self
 
-    def of_study(self, asked: PrivacyConfig) -> PrivacyConfig:
+    def for_study(self, asked: PrivacyConfig) -> PrivacyConfig:
         """Return what holds here of a study that asks for `asked`: the stricter of the two.
 
         Raises:
@@ -72,8 +74,8 @@ class SitePrivacy(Schema):
             changes["epsilon"] = min(asked.epsilon, self.epsilon)
         return asked.model_copy(update=changes)
 
-    def beside(self, folder: Path) -> Self:
-        """Return the same with the ledger's path from `folder`, where the policy's file lies."""
+    def with_ledger_in(self, folder: Path) -> Self:
+        """Return the same with the ledger's path taken from `folder`, that of the policy's file."""
         if self.ledger is None:
             return self
         return self.model_copy(update={"ledger": str(folder / self.ledger)})
@@ -83,6 +85,6 @@ class SitePrivacy(Schema):
         wanted = [e for e in (private.config.epsilon, self.epsilon) if e is not None]
         return Limits(self.delta, min(wanted, default=None), self.epsilon_max)
 
-    def book(self) -> Ledger | None:
+    def open_ledger(self) -> Ledger | None:
         """Return the site's ledger, if it keeps one."""
         return None if self.ledger is None else Ledger(Path(self.ledger))

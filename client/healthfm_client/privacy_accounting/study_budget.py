@@ -1,4 +1,4 @@
-"""What a study may cost this site's people, and the ledger that keeps count over all studies.
+"""What one study may spend of this site's privacy budget: checked before, reserved, committed.
 
 The site's own ``privacy`` section can make any study private, ask for more noise than a study
 does, and end its part in one that would cost too much: before the first round, when the whole of
@@ -7,16 +7,15 @@ it would, or in the middle. A refusal ends the site's part; the federation goes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from flwr.app import ConfigRecord, Context
 
 from healthfm_client.local_work import LocalWork
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
-from healthfm_core.arrays import Float32
 from healthfm_core.config.privacy import PrivacyConfig
-from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.ledger import check, exceeded, spent
@@ -25,58 +24,98 @@ from healthfm_core.training import PrivacyPlan
 _RECORD: Final = "privacy"
 
 
-def admit(work: LocalWork, rules: SitePrivacy, context: Context, study: Study, data: Any) -> None:
-    """Refuse a study whose rounds would cost more than the site permits, before any of them.
+@dataclass(frozen=True)
+class StudyBudget:
+    """One study at this site, and what each of its rounds costs the site's people.
 
-    Raises:
-        PrivacyError: They would (HF-601); the ledger is damaged or out of reach (HF-602, HF-603);
-            or the settings protect nobody here (HF-604).
+    Attributes:
+        study: The study.
+        rules: The site's own limits and its ledger.
+        context: The node's context, which counts the steps of this study.
+        plan: Noise added in training; None where the study trains without.
+        cost: What a round costs: the plan, or the noise in sums of updates; None: it has no noise.
     """
-    private = _private(work, rules, context, study, data) or _of_sums(study)
-    if private is None:
-        return
-    book = rules.book()
-    entries = () if book is None else book.entries()
-    taken = sum(part.steps for part in spent(entries, study.run_id))
-    whole = private.whole
-    left = Mechanism(whole.noise_multiplier, whole.sample_rate, max(0, whole.steps - taken))
-    check(entries, study.run_id, left, rules.limits(private))
+
+    study: Study
+    rules: SitePrivacy
+    context: Context
+    plan: PrivacyPlan | None
+    cost: PrivacyPlan | None
+
+    @classmethod
+    def of(
+        cls, work: LocalWork, rules: SitePrivacy, context: Context, study: Study, data: Any
+    ) -> Self:
+        """Return the budget of `study` over the people in `data`.
+
+        Raises:
+            PrivacyError: The settings protect nobody here (HF-604).
+        """
+        plan = _plan(work, rules, context, study, data)
+        return cls(study, rules, context, plan, plan or _noise_in_sums(study))
+
+    def check_whole_study(self) -> None:
+        """Refuse a study whose rounds would together cost more than the site permits.
+
+        Raises:
+            PrivacyError: They would (HF-601), or the ledger is damaged or cannot be read (HF-602,
+                HF-603).
+        """
+        if self.cost is None:
+            return
+        ledger = self.rules.open_ledger()
+        entries = () if ledger is None else ledger.entries()
+        taken = sum(part.steps for part in spent(entries, self.study.run_id))
+        whole = self.cost.whole
+        left = Mechanism(whole.noise_multiplier, whole.sample_rate, max(0, whole.steps - taken))
+        check(entries, self.study.run_id, left, self.rules.limits(self.cost))
+
+    def reserve(self, round_: int) -> int | None:
+        """Put a round's whole cost in the ledger before anybody's record is read.
+
+        Returns:
+            The reservation, for `commit`; None where nothing is to be counted.
+
+        Raises:
+            PrivacyError: The round would cost more than the site permits (HF-601), or the ledger is
+                damaged or cannot be written (HF-602, HF-603).
+        """
+        ledger, run_id, name = self.rules.open_ledger(), self.study.run_id, self.study.config.name
+        if self.cost is None and ledger is not None:
+            ledger.unprotected(run_id, name)
+        if self.plan is not None:
+            self._count_steps(self.plan)
+        if self.cost is None or ledger is None:
+            return None
+        limits = self.rules.limits(self.cost)
+        return ledger.reserve(run_id, name, round_, self.cost.mechanism, limits)
+
+    def commit(self, reservation: int | None) -> None:
+        """Write down that a reserved round was trained and that its update is about to leave.
+
+        Raises:
+            PrivacyError: The ledger is damaged or cannot be written (HF-602, HF-603).
+        """
+        ledger = self.rules.open_ledger()
+        if reservation is not None and ledger is not None and self.cost is not None:
+            ledger.spend(reservation, self.cost.mechanism.steps)
+            ledger.commit(reservation)
+
+    def _count_steps(self, plan: PrivacyPlan) -> None:
+        """Refuse more steps than the study was admitted for.
+
+        Raises:
+            PrivacyError: HF-601.
+        """
+        record = self.context.state.config_records[_RECORD]
+        taken = int(str(record["taken"])) + plan.mechanism.steps
+        if taken > plan.whole.steps:
+            raise exceeded("a round beyond the study's last", plan.epsilon())
+        record["taken"] = taken
 
 
-def train(
-    work: LocalWork,
-    rules: SitePrivacy,
-    context: Context,
-    parameters: Mapping[str, Float32],
-    data: Any,
-    study: Study,
-    order: RoundOrder,
-) -> RoundResult:
-    """Train a round, its cost reserved before and written down after.
-
-    Raises:
-        PrivacyError: The round would cost more than the site permits (HF-601), or the ledger is
-            damaged or out of reach (HF-602, HF-603); nothing was read of anybody.
-    """
-    private = _private(work, rules, context, study, data)
-    book, name = rules.book(), study.config.name
-    cost = private or _of_sums(study)
-    if cost is None and book is not None:
-        book.unprotected(study.run_id, name)
-    if private is not None:
-        _count(context, private)
-    if cost is None or book is None:
-        return work.train_round(parameters, data, study, order, private)
-    limits = rules.limits(cost)
-    reserved = book.reserve(study.run_id, name, order.round, cost.mechanism, limits)
-    result = work.train_round(parameters, data, study, order, private)
-    book.spend(reserved, cost.mechanism.steps)
-    book.commit(reserved)
-    return result
-
-
-def _of_sums(study: Study) -> PrivacyPlan | None:
-    """Return what noise in the sums of whole updates costs a person; training has none then."""
+def _noise_in_sums(study: Study) -> PrivacyPlan | None:
+    """Return what noise in sums of whole updates costs a person; training itself has none then."""
     sums, rounds = study.config.federation.aggregation.secure, study.config.federation.rounds
     if not sums.enabled or sums.epsilon is None:
         return None
@@ -87,19 +126,18 @@ def _of_sums(study: Study) -> PrivacyPlan | None:
     return PrivacyPlan(config, Mechanism(noise, 1.0, 1), rounds)
 
 
-def _private(
+def _plan(
     work: LocalWork, rules: SitePrivacy, context: Context, study: Study, data: Any
 ) -> PrivacyPlan | None:
-    """Return how the study's rounds are private here; remembered, for finding the noise is slow."""
-    config = rules.of_study(study.config.privacy)
+    """Return the noise of the study's rounds here; remembered, because finding it is slow."""
+    config = rules.for_study(study.config.privacy)
     if not config.mechanism.is_private:
         return None
     key = f"{study.hash} {config.model_dump_json()}"
-    known = context.state.config_records.get(_RECORD)
-    if known is None or known["key"] != key:
-        found = work.plan_privacy(data, study, config)
-        mechanism = found.mechanism
-        known = context.state[_RECORD] = ConfigRecord(
+    remembered = context.state.config_records.get(_RECORD)
+    if remembered is None or remembered["key"] != key:
+        mechanism = work.plan_privacy(data, study, config).mechanism
+        remembered = context.state[_RECORD] = ConfigRecord(
             {
                 "key": key,
                 "noise_multiplier": mechanism.noise_multiplier,
@@ -109,21 +147,8 @@ def _private(
             }
         )
     mechanism = Mechanism(
-        float(str(known["noise_multiplier"])),
-        float(str(known["sample_rate"])),
-        int(str(known["steps"])),
+        float(str(remembered["noise_multiplier"])),
+        float(str(remembered["sample_rate"])),
+        int(str(remembered["steps"])),
     )
     return PrivacyPlan(config, mechanism, study.config.federation.rounds)
-
-
-def _count(context: Context, private: PrivacyPlan) -> None:
-    """Refuse more steps than the study was admitted for.
-
-    Raises:
-        PrivacyError: HF-601.
-    """
-    record = context.state.config_records[_RECORD]
-    taken = int(str(record["taken"])) + private.mechanism.steps
-    if taken > private.whole.steps:
-        raise exceeded("a round beyond the study's last", private.epsilon())
-    record["taken"] = taken

@@ -28,7 +28,7 @@ HOME: Final = "home"
 
 
 @dataclass(frozen=True)
-class Node:
+class SiteNode:
     """The site.
 
     Attributes:

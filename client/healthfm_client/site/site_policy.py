@@ -107,7 +107,7 @@ class SitePolicy(Schema):
             policy = cls.model_validate(values)
         except (yaml.YAMLError, ValidationError) as error:
             raise _not_a_policy(path, error) from error
-        privacy = policy.privacy.beside(path.resolve().parent)
+        privacy = policy.privacy.with_ledger_in(path.resolve().parent)
         return policy.model_copy(update={"privacy": privacy})
 
     def permitted(self, modalities: Collection[Modality] | None) -> tuple[Modality, ...]:

@@ -137,8 +137,8 @@ class EventSpool:
         self._waiting_bytes = 0
         self._bytes = 0
         self._file_bits = _bits(expected * FILES_PER_GROUP, EVENTS_PER_GROUP)
-        self._asides: list[RejectedRows] = []
-        self._aside_rows = 0
+        self._rejected: list[RejectedRows] = []
+        self._rejected_rows = 0
         self._rows = np.zeros(1 << CELL_BITS, np.int64)
         self._done: list[str] = []
         self.has_text = False
@@ -184,20 +184,20 @@ class EventSpool:
         if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
             self._flush()
 
-    def put_aside(self, aside: RejectedRows) -> None:
+    def reject(self, rejected: RejectedRows) -> None:
         """Keep raw rows that give no event."""
-        self._asides.append(aside)
-        self._aside_rows += aside.rows.num_rows
-        if self._aside_rows >= ROWS_IN_MEMORY // 8:
-            self._flush_asides()
+        self._rejected.append(rejected)
+        self._rejected_rows += rejected.rows.num_rows
+        if self._rejected_rows >= ROWS_IN_MEMORY // 8:
+            self._flush_rejected()
 
     def name_codes(self, texts: Mapping[str, str]) -> None:
         """Keep what codes mean; a code keeps the first text it was given."""
         self.texts = {code: text for code, text in texts.items() if text} | self.texts
 
-    def asides(self) -> Iterator[RejectedRows]:
-        """Yield what was put aside, by reason, in the order it came."""
-        self._flush_asides()
+    def rejected(self) -> Iterator[RejectedRows]:
+        """Yield the raw rows that gave no event, by reason, in the order it came."""
+        self._flush_rejected()
         for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
             for rows in read_rows(file):
                 yield RejectedRows(file.stem.removeprefix(_ASIDE), rows)
@@ -205,7 +205,7 @@ class EventSpool:
     def commit(self, part: str) -> None:
         """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
         self._flush()
-        self._flush_asides()
+        self._flush_rejected()
         self._done.append(part)
         found = {
             "done": self._done,
@@ -241,7 +241,7 @@ class EventSpool:
         )
         return table.set_column(table.column_names.index("code"), "code", coded)
 
-    def close(self) -> None:
+    def remove(self) -> None:
         """Remove what is on disk."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -265,13 +265,13 @@ class EventSpool:
                 append_rows(path, pa.concat_tables(tables, promote_options="default"))
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
-    def _flush_asides(self) -> None:
-        if self._asides:
+    def _flush_rejected(self) -> None:
+        if self._rejected:
             self._folder.mkdir(parents=True, exist_ok=True)
             refuse_full_disk(self._folder, self._where)
-        for aside in self._asides:
-            append_rows(self._folder / f"{_ASIDE}{aside.reason}{_SUFFIX}", aside.rows)
-        self._asides, self._aside_rows = [], 0
+        for rejected in self._rejected:
+            append_rows(self._folder / f"{_ASIDE}{rejected.reason}{_SUFFIX}", rejected.rows)
+        self._rejected, self._rejected_rows = [], 0
 
     def _take_up(self, found: dict[str, Any]) -> None:
         self._done = list(found["done"])

@@ -1,8 +1,8 @@
-"""A source that is read in parts, each a stream of tables, so that it need not fit in memory."""
+"""A source that is read in parts, each a series of tables, so that it need not fit in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -37,12 +37,12 @@ class SourcePart:
     Attributes:
         name: Unique in its source, and the same when the source is read again.
         rows: How many rows it has, about; for the progress that is shown.
-        tables: Begins to read it.
+        tables: What is in it, read as it is asked for, once: a generator's call, usually.
     """
 
     name: str
     rows: int
-    tables: Callable[[], Iterator[StreamItem]]
+    tables: Iterable[StreamItem]
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,7 @@ class EventStream:
     limits: Limits = field(default_factory=dict)
     codes: Callable[[Sequence[str]], pa.Table] | None = None
 
-
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, rows done, rows in all, about)."""
-
-
-def unseen(what: str, done: int, total: int) -> None:
-    """Show no progress."""
-
-
-@dataclass(frozen=True)
-class CleanedGroup:
-    """A group of subjects' events, ready to be written.
-
-    Attributes:
-        events: By subject and time, codes as a dictionary of those that occur, by name.
-        aside: Reason → events that cannot be true.
-    """
-
-    events: pa.Table
-    aside: Mapping[str, pa.Table]
+    @property
+    def rows(self) -> int:
+        """How many rows there are, about."""
+        return sum(part.rows for part in self.parts)

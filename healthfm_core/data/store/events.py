@@ -66,6 +66,12 @@ def sort_events(table: pa.Table) -> pa.Table:
     return table.take(pa.array(event_order.order_of(subject, time)))
 
 
+def with_plain_codes(table: pa.Table) -> pa.Table:
+    """Return the rows with their codes as texts, not as a dictionary."""
+    at = table.column_names.index("code")
+    return table.set_column(at, "code", table["code"].cast(pa.string()))
+
+
 def repeated(keys: list[Int64]) -> Bool:
     """Return where a row equals an earlier row in all of `keys`.
 

@@ -32,7 +32,6 @@ from healthfm_core.data.store.store_files import (
     read_parquet,
 )
 from healthfm_core.data.store.wearables import sort_wearable
-from healthfm_core.data.store.writer import StoreWriter
 from healthfm_core.errors import StoreError
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import (
@@ -41,8 +40,6 @@ from healthfm_core.modalities.registry import (
     modality_of,
     specs,
 )
-
-__all__ = ["SiteStore", "StoreWriter"]
 
 
 class SiteStore:

@@ -22,8 +22,9 @@ from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.schemas import SPLIT_NAMES, WEARABLE
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.data.store.wearables import SECOND_US, stretches
 from healthfm_core.errors import ConfigError
 from healthfm_core.modalities.ehr import EHR
@@ -89,23 +90,24 @@ def write_imputed(store: SiteStore, vocabulary: Vocabulary, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     everyone, at_us = _asked(store)
     events, device = store.events(), vocabulary.wearable
-    with StoreWriter(path, dataset_name=store.name) as writer:
-        writer.events(events)
-        lacking = ~np.isin(everyone, ids(events))
-        writer.events(zero_events(vocabulary, everyone[lacking], at_us[lacking]))
-        if device is not None:
-            worn = WEARABLE.empty_table()
-            if device.device in store.devices:
-                worn = store.wearable(device.device)
-            lacking = ~np.isin(everyone, ids(worn))
-            writer.wearable(device.device, worn)
-            writer.wearable(device.device, zero_wear(device, everyone[lacking], at_us[lacking]))
-        for task in store.tasks:
-            writer.labels(task, store.labels(task))
-        of = {int(subject): name for name in SPLIT_NAMES for subject in store.subjects(name)}
-        writer.splits(of)
-        if (store.path / CODES_FILE).is_file():
-            writer.codes(pq.read_table(store.path / CODES_FILE))
+    writer = StoreWriter(path, dataset_name=store.name)
+    writer.add_events(events)
+    lacking = ~np.isin(everyone, ids(events))
+    writer.add_events(zero_events(vocabulary, everyone[lacking], at_us[lacking]))
+    if device is not None:
+        worn = WEARABLE.empty_table()
+        if device.device in store.devices:
+            worn = store.wearable(device.device)
+        lacking = ~np.isin(everyone, ids(worn))
+        writer.add_wearable(device.device, worn)
+        writer.add_wearable(device.device, zero_wear(device, everyone[lacking], at_us[lacking]))
+    for task in store.tasks:
+        writer.set_labels(task, store.labels(task))
+    of = {int(subject): name for name in SPLIT_NAMES for subject in store.subjects(name)}
+    writer.set_splits(of)
+    if (store.path / CODES_FILE).is_file():
+        writer.set_codes(pq.read_table(store.path / CODES_FILE))
+    writer.write()
 
 
 def _asked(store: SiteStore) -> tuple[Int64, Int64]:

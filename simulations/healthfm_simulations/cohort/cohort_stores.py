@@ -8,7 +8,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from healthfm_core.data.store.site_store import StoreWriter
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_simulations.cohort.cohort_tables import RETURN_TASK, CodeBook
 from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite
 
@@ -39,14 +39,15 @@ def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
 
 
 def _write_store(site: CohortSite, path: Path) -> Path:
-    with StoreWriter(path, dataset_name=site.name) as writer:
-        writer.events(site.events)
-        writer.codes(site.codes)
-        writer.labels(RETURN_TASK, site.returns)
-        if site.scores.num_rows:
-            writer.scores(site.scores)
-        if site.wearable.num_rows:
-            writer.wearable(DEVICE, site.wearable)
+    writer = StoreWriter(path, dataset_name=site.name)
+    writer.add_events(site.events)
+    writer.set_codes(site.codes)
+    writer.set_labels(RETURN_TASK, site.returns)
+    if site.scores.num_rows:
+        writer.add_scores(site.scores)
+    if site.wearable.num_rows:
+        writer.add_wearable(DEVICE, site.wearable)
+    writer.write()
     return path
 
 

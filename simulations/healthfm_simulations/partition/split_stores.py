@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from healthfm_core.arrays import Int32
 from healthfm_core.config.data import Modality
 from healthfm_core.data.store.schemas import SPLIT_NAMES
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE
+from healthfm_core.data.store.store_writer import StoreWriter
 
 
 def split_store(
@@ -60,12 +61,13 @@ def _write_part(store: SiteStore, path: Path, name: str, people: pa.Array) -> Pa
         return table.filter(pc.is_in(table["subject_id"], people))
 
     splits = {int(s): split for split in SPLIT_NAMES for s in store.subjects(split)}
-    with StoreWriter(path, dataset_name=name) as writer:
-        writer.events(part(store.events()))
-        writer.codes(pq.read_table(store.path / CODES_FILE))
-        writer.splits(splits)
-        for device in store.devices:
-            writer.wearable(device, part(store.wearable(device)))
-        for task in store.tasks:
-            writer.labels(task, part(store.labels(task)))
+    writer = StoreWriter(path, dataset_name=name)
+    writer.add_events(part(store.events()))
+    writer.set_codes(pq.read_table(store.path / CODES_FILE))
+    writer.set_splits(splits)
+    for device in store.devices:
+        writer.add_wearable(device, part(store.wearable(device)))
+    for task in store.tasks:
+        writer.set_labels(task, part(store.labels(task)))
+    writer.write()
     return path

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from healthfm_core.arrays import Bool, Int64
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.schemas import SPLIT_NAMES
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE
+from healthfm_core.data.store.store_writer import StoreWriter
 
 DAY_US = 86_400_000_000
 
@@ -66,12 +67,13 @@ def early_store(path: Path, folder: Path, late_days: float) -> Path:
     """
     store = SiteStore.open(path)
     cuts = Cuts.of(store, late_days)
-    with StoreWriter(folder, dataset_name=store.name) as writer:
-        writer.events(_early_events(store.events(), cuts))
-        writer.codes(pq.read_table(store.path / CODES_FILE))
-        writer.splits({int(s): split for split in SPLIT_NAMES for s in store.subjects(split)})
-        for device in store.devices:
-            writer.wearable(device, _early_wearing(store.wearable(device), cuts))
+    writer = StoreWriter(folder, dataset_name=store.name)
+    writer.add_events(_early_events(store.events(), cuts))
+    writer.set_codes(pq.read_table(store.path / CODES_FILE))
+    writer.set_splits({int(s): split for split in SPLIT_NAMES for s in store.subjects(split)})
+    for device in store.devices:
+        writer.add_wearable(device, _early_wearing(store.wearable(device), cuts))
+    writer.write()
     return folder
 
 

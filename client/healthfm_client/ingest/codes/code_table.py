@@ -6,12 +6,11 @@ MEDS's metadata/codes.parquet (code, description, parent_codes), or a table with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from healthfm_client.ingest.codes.omop_vocabulary import bare
 from healthfm_client.ingest.reader_interface import Site
@@ -23,7 +22,8 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     want_columns,
 )
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
-from healthfm_core.data.store.schemas import CODES
+from healthfm_core.data.store.schemas import CODES, conform
+from healthfm_core.data.store.store_files import CODES_FILE
 from healthfm_core.errors import IngestError
 
 CodeTable = dict[str, tuple[str | None, frozenset[str]]]
@@ -82,31 +82,35 @@ def _refuse_circles(known: CodeTable, path: Path) -> None:
                 on_trail.add(step)
 
 
-def with_codes(site: Site, known: CodeTable | None) -> Site:
-    """Return a site whose codes have, beside what its source says of them, what a file says."""
-    if known is None:
-        return site
-    if site.stream is not None:
-        own = site.stream.codes
-        codes = partial(_of_stream, known, own, site.codes)
-        return replace(site, codes=None, stream=replace(site.stream, codes=codes))
-    names = [] if site.events is None else site.events["code"].unique().to_pylist()
-    return replace(site, codes=_merged(known, names, _known(site.codes)))
-
-
-def _of_stream(
-    known: CodeTable,
-    own: Callable[[Sequence[str]], pa.Table] | None,
-    fixed: pa.Table | None,
-    names: Sequence[str],
+def describe_codes(
+    site: Site, names: Sequence[str], texts: Mapping[str, str], known: CodeTable | None
 ) -> pa.Table:
-    said = _known(fixed) | _known(None if own is None else own(names))
-    return _merged(known, names, said)
+    """Return MEDS's table of what the source, its texts and the site's own file say of codes.
+
+    Args:
+        site: What its reader says of codes.
+        names: The codes that occur in its store.
+        texts: What the stream calls codes; used where nobody else says what one is.
+        known: What the site's own file says.
+    """
+    fixed = CODES.empty_table() if site.codes is None else conform(site.codes, CODES, CODES_FILE)
+    describe = None if site.stream is None else site.stream.codes
+    if describe is None and known is None:
+        return fixed
+    own = CODES.empty_table() if describe is None else describe(names)
+    if known is not None:
+        merged = _merged(known, names, _known(fixed) | _known(own))
+        return merged if site.stream is None else _with_texts(merged, texts)
+    return pa.concat_tables([fixed, _with_texts(own, texts)])
 
 
-def _known(table: pa.Table | None) -> CodeTable:
-    if table is None:
-        return {}
+def _with_texts(codes: pa.Table, texts: Mapping[str, str]) -> pa.Table:
+    own = pa.array([texts.get(code) for code in codes["code"].to_pylist()], pa.string())
+    at = codes.column_names.index("description")
+    return codes.set_column(at, "description", pc.coalesce(codes["description"], own))
+
+
+def _known(table: pa.Table) -> CodeTable:
     columns = (table[name].to_pylist() for name in CODES.names)
     return {
         code: (text, frozenset(above or ())) for code, text, above in zip(*columns, strict=True)

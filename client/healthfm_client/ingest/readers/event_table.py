@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -135,9 +134,7 @@ def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
         check_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
-        parts.append(
-            SourcePart(file.name, pq.read_metadata(file).num_rows, partial(_tables, file, site))
-        )
+        parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, _tables(file, site)))
     if not sum(part.rows for part in parts):
         refuse_empty(pa.table({}), path.name)
     return EventStream(tuple(parts), now_us)

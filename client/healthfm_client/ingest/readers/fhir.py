@@ -199,9 +199,7 @@ def _parts(
     for file in files:
         own = range(at, at + sum(piece.file == file for piece in pieces[at:]))
         at = own.stop
-        tables = partial(_part, done, own)
-        if not own:
-            tables = partial(_compressed, file, options, drugs)
+        tables = _part(done, own) if own else _compressed(file, options, drugs)
         rows = max(1, file.stat().st_size // _EVENT_BYTES)
         yield SourcePart(f"{file.parent.name}/{file.name}", rows, tables)
 

@@ -122,20 +122,20 @@ def _people(folder: Path, encoding: str) -> Int64:
 
 def _parts(cdm: Cdm) -> Iterator[SourcePart]:
     for file in cdm.files("person"):
-        yield _part(file, partial(_births, cdm, file))
+        yield _part(file, _births(cdm, file))
     for file in cdm.files("death"):
         want_columns(file, ["person_id"])
-        yield _part(file, partial(_deaths, cdm, file))
+        yield _part(file, _deaths(cdm, file))
     for file in cdm.files("visit_occurrence"):
         want_columns(file, ["person_id", "visit_concept_id"])
-        yield _part(file, partial(_visits, cdm, file))
+        yield _part(file, _visits(cdm, file))
     for table in TABLES:
         for file in cdm.files(table.name):
             want_columns(file, ["person_id", f"{table.subject}_concept_id", f"{table.start}_date"])
-            yield _part(file, partial(_clinical, cdm, table, file))
+            yield _part(file, _clinical(cdm, table, file))
 
 
-def _part(file: TableFile, tables: Callable[[], Tables]) -> SourcePart:
+def _part(file: TableFile, tables: Tables) -> SourcePart:
     return SourcePart(f"{file.path.parent.name}/{file.path.name}", file.rows, tables)
 
 

@@ -46,28 +46,21 @@ def is_archive(path: Path) -> bool:
 
 
 @contextmanager
-def unpacked(path: Path, beside: Path) -> Iterator[Path]:
-    """Give a folder with an archive's files, or `path` itself where it is none.
-
-    Args:
-        path: File or folder.
-        beside: The folder is made next to it and removed at the end.
-
-    Raises:
-        IngestError: HF-303, HF-310, HF-311.
-    """
-    if not is_archive(path):
-        yield path
-        return
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Give the place next to a folder for an archive's files, which are removed at the end."""
     folder = beside.parent / f".{beside.name}.unpacked"
     try:
-        _unpack(path, folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def unpack(path: Path, folder: Path) -> Path:
+    """Unpack an archive into a new folder, and return the folder.
+
+    Raises:
+        IngestError: HF-303, HF-310, HF-311.
+    """
     left = max(path.stat().st_size * EXPANDS_AT_MOST, _LEAST_BYTES)
     folder.mkdir(parents=True)
     try:
@@ -85,6 +78,7 @@ def _unpack(path: Path, folder: Path) -> None:
             wanted="a whole zip or tar file is wanted",
             do="Copy it again, or unpack it yourself and name the folder.",
         ) from error
+    return folder
 
 
 def _members(path: Path) -> Iterator[Member]:

@@ -10,10 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from healthfm_client.ingest.pipeline import write_site
+from healthfm_client.ingest.reader_interface import Site
 from healthfm_core.data.store import event_spool as spool_module
+from healthfm_core.data.store.draft_folder import draft_beside, publish
 from healthfm_core.data.store.event_spool import cell_of
 from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
-from healthfm_core.data.store.site_store import SiteStore, StoreWriter
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.errors import IngestError
 
 NOW_US = 1_700_000_000_000_000
@@ -32,13 +36,14 @@ def some(seed: int, rows: int = 2_000, people: int = 300) -> pa.Table:
 
 
 def stream_of(*tables: pa.Table | RejectedRows, rows: int = 1) -> EventStream:
-    parts = [SourcePart(str(n), rows, lambda t=t: iter([t])) for n, t in enumerate(tables)]
+    parts = [SourcePart(str(n), rows, [t]) for n, t in enumerate(tables)]
     return EventStream(tuple(parts), NOW_US)
 
 
-def store_of(path: Path, stream: EventStream, **options) -> SiteStore:
-    with StoreWriter(path, dataset_name="s", **options) as writer:
-        writer.stream(stream)
+def store_of(path: Path, stream: EventStream, work: Path | None = None) -> SiteStore:
+    with draft_beside(path) as draft:
+        write_site(Site("s", stream=stream), draft, "s", work)
+        publish(draft, path)
     return SiteStore.open(path)
 
 
@@ -58,8 +63,9 @@ def test_on_disk_and_in_memory_give_the_same_events(tmp_path, small, rows_said):
     tables = [some(seed) for seed in range(3)]
     streamed = store_of(tmp_path / "a", stream_of(*tables, rows=rows_said))
     streamed.check()
-    with StoreWriter(tmp_path / "b", dataset_name="s") as writer:
-        writer.events(pa.concat_tables(tables))
+    writer = StoreWriter(tmp_path / "b", dataset_name="s")
+    writer.add_events(pa.concat_tables(tables))
+    writer.write()
     whole = SiteStore.open(tmp_path / "b")
     assert len(list((tmp_path / "a" / "data").rglob("*.parquet"))) > 8
     assert streamed.events().equals(whole.events())
@@ -119,9 +125,7 @@ def test_reading_goes_on_after_the_last_whole_part(tmp_path, small):
                 raise KeyboardInterrupt
             yield tables[n].slice(900)
 
-        return EventStream(
-            tuple(SourcePart(str(n), 2_000, lambda n=n: one(n)) for n in range(3)), NOW_US
-        )
+        return EventStream(tuple(SourcePart(str(n), 2_000, one(n)) for n in range(3)), NOW_US)
 
     with pytest.raises(KeyboardInterrupt):
         store_of(tmp_path / "s", parts(fails=True), work=tmp_path / "work")

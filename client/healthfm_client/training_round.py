@@ -1,0 +1,170 @@
+"""One training round at this site: reserve its privacy cost, train, commit, filter, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from healthfm_client.array_records import parameters_of, to_record
+from healthfm_client.egress import egress_filter
+from healthfm_client.local_work import LocalWork
+from healthfm_client.prepared_study import agreed_contract, prepared
+from healthfm_client.privacy_accounting.study_budget import StudyBudget
+from healthfm_client.site.site_node import SiteNode
+from healthfm_client.transport.masking import Masking
+from healthfm_core.arrays import Float32
+from healthfm_core.federation import contracting, protocol, update_checks
+from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
+from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.federation.secure.noisy_update_codec import round_layout
+
+
+@dataclass(frozen=True)
+class TrainingRound:
+    """What one training order asks of this site, held against its contract.
+
+    Attributes:
+        order: Which round, which groups, which seed.
+        study: The study it belongs to.
+        data: The site's people, tokenised for it.
+        parameters: The global parameters that came with it.
+        metrics_wanted: Patterns of the metrics that the contract names.
+    """
+
+    order: RoundOrder
+    study: Study
+    data: Any
+    parameters: Mapping[str, Float32]
+    metrics_wanted: tuple[str, ...]
+
+    @classmethod
+    def received(cls, work: LocalWork, message: Message, node: SiteNode, context: Context) -> Self:
+        """Read and check a training order.
+
+        Raises:
+            ProtocolError: It or its parameters cannot be read (HF-402), or it is of a study that
+                this site has not prepared for (HF-404).
+            TrustError: Its contract does not cover it (HF-814).
+        """
+        record = message.content.config_records[protocol.ORDER]
+        arrays = message.content.array_records[protocol.ARRAYS]
+        order, study_hash = RoundOrder.from_json(str(record["json"])), str(record["study"])
+        contract = agreed_contract(node, context, study_hash)
+        if contract is not None:
+            contracting.check_order(contract, order, study_hash)
+            node.check_signature(record, arrays)
+        known = prepared(work, node, context, study_hash)
+        wanted = ("*",) if contract is None else contract.terms.metrics
+        return cls(order, known.study, known.data, parameters_of(arrays), wanted)
+
+
+class RoundReply(Protocol):
+    """How a site's update travels: `ClearReply` or `MaskedReply`."""
+
+    def to_train(self, current: TrainingRound) -> TrainingRound:
+        """Return the round with the groups that this site trains."""
+
+    def records(self, result: RoundResult) -> RecordDict:
+        """Return the records of the reply to a round that the egress filter has passed."""
+
+
+def train_one_round(
+    work: LocalWork, message: Message, node: SiteNode, context: Context
+) -> RecordDict:
+    """Train one round and return what leaves: the update of the groups that the site holds.
+
+    Raises:
+        PrivacyError: The round would cost more than the site permits (HF-601), or the ledger is
+            damaged or cannot be written (HF-602, HF-603); nothing was read of anybody.
+    """
+    received = TrainingRound.received(work, message, node, context)
+    study, data = received.study, received.data
+    reply = _reply(work, message, node, context, received)
+    current = reply.to_train(received)
+    budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
+
+    reservation = budget.reserve(current.order.round)
+    result = work.train_round(current.parameters, data, study, current.order, budget.plan)
+    budget.commit(reservation)
+
+    permitted = egress_filter.permitted(
+        result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
+    )
+    return reply.records(permitted)
+
+
+def _reply(
+    work: LocalWork, message: Message, node: SiteNode, context: Context, received: TrainingRound
+) -> RoundReply:
+    if not received.study.config.federation.aggregation.secure.enabled:
+        return ClearReply(node)
+    record = message.content.config_records[protocol.LETTER]
+    masking = Masking(node.name, context, node.policy.peers)
+    most = received.study.config.federation.aggregation.max_update_norm
+    schema = update_checks.Contract.of(received.parameters, most)
+    codec = round_layout(received.study, schema, masking.book, int(str(record["capacity"])))
+    modalities, n_subjects = work.describe(node.stores)
+    return MaskedReply(masking, str(record["json"]), codec, modalities, n_subjects)
+
+
+@dataclass(frozen=True)
+class ClearReply:
+    """The update as it is, which the coordinator sees.
+
+    Attributes:
+        node: The site.
+    """
+
+    node: SiteNode
+
+    def to_train(self, current: TrainingRound) -> TrainingRound:
+        """Return the round: the coordinator asks a site for the groups it holds."""
+        return current
+
+    def records(self, result: RoundResult) -> RecordDict:
+        """Return the site's name, update, weights and metrics."""
+        return RecordDict(
+            {
+                protocol.SITE: ConfigRecord(
+                    {"site": self.node.name, "node": str(self.node.node_id)}
+                ),
+                protocol.ARRAYS: to_record(result.update),
+                protocol.WEIGHTS: MetricRecord(dict(result.weights)),
+                protocol.METRICS: MetricRecord(dict(result.metrics)),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class MaskedReply:
+    """Masked arrays of all groups, of which the coordinator sees the sum over sites alone.
+
+    Attributes:
+        masking: This site's session.
+        mailbox: The other sites' sealed shares.
+        codec: How the update stands in the ring.
+        modalities: What the site holds.
+        n_subjects: Its training subjects.
+    """
+
+    masking: Masking
+    mailbox: str
+    codec: Any
+    modalities: frozenset[str]
+    n_subjects: int
+
+    def to_train(self, current: TrainingRound) -> TrainingRound:
+        """Return the round with the groups this site holds; it was asked for all of them."""
+        held = groups_held(self.modalities, current.order.groups)
+        parameters = {n: a for n, a in current.parameters.items() if group_of(n) in held}
+        return replace(current, order=replace(current.order, groups=held), parameters=parameters)
+
+    def records(self, result: RoundResult) -> RecordDict:
+        """Return the masked arrays, and nothing beside them."""
+        metric_weight = result.weights.get(BACKBONE, float(self.n_subjects))
+        arrays = self.codec.encode(result.update, result.weights, result.metrics, metric_weight)
+        self.masking.mask(self.mailbox, arrays)
+        return RecordDict({protocol.ARRAYS: to_record(arrays)})

@@ -1,0 +1,56 @@
+"""A folder that is there whole or not at all: written beside its place, then given its name."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from healthfm_core.errors import IngestError
+
+
+@contextmanager
+def draft_beside(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`, which is removed at the end unless `publish` moved it."""
+    draft = path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Give a finished draft its name; what stood at `path` goes once the draft is there."""
+    old = draft.with_name(f"{draft.name}.old")
+    if path.exists():
+        path.rename(old)
+    try:
+        draft.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise HF-304 where `path` exists, unless it may be replaced and holds stores only."""
+    if not path.exists() or (overwrite and _replaceable(path)):
+        return
+    raise IngestError(
+        304,
+        where=path.name,
+        seen="the output folder exists already" + (" and holds no store" if overwrite else ""),
+        wanted="a new one is wanted, since nothing is replaced unasked",
+        do="Name another folder" + ("." if overwrite else ", or give --overwrite."),
+    )
+
+
+def _replaceable(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    inside = list(path.iterdir())
+    return (path / "metadata").is_dir() or all((child / "metadata").is_dir() for child in inside)
