@@ -30,7 +30,8 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.privacy.clipping import TOGETHER, ClippedSum
 from healthfm_core.privacy.entropy import Entropy, noised
-from healthfm_core.training.step import losses, optimizer_for
+from healthfm_core.training.optimizer import optimizer_for
+from healthfm_core.training.passes import losses, passes_for
 
 ARMS = ("none", "ghost", "hooks")
 GOALS = {"time": 2.0, "memory": 1.3}
@@ -41,15 +42,15 @@ NOISE = 1.0
 def step_of(config: RunConfig, arm: str, rows: int, length: int) -> Callable[[], None]:
     """Return a function that makes one step."""
     torch.manual_seed(0)
-    ((query, batch),) = batches_of(config, length, rows, "cpu").items()
+    (batch,) = batches_of(config, length, rows, "cpu").values()
     model = model_of(config)
     optimizer = optimizer_for(model, config.train)
-    masks = torch.Generator()
+    masks, passes = torch.Generator(), passes_for(config.train)
     if arm == "none":
 
         def plain() -> None:
             optimizer.zero_grad(set_to_none=True)
-            found = losses(model, batch, query, config.train, masks)
+            found = losses(model, batch, passes, config.train, masks)
             (found.per_subject.sum() / batch.size).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
             optimizer.step()
@@ -61,7 +62,7 @@ def step_of(config: RunConfig, arm: str, rows: int, length: int) -> Callable[[],
 
     def private() -> None:
         optimizer.zero_grad(set_to_none=True)
-        clipped.add(losses(model, batch, query, config.train, masks).per_subject)
+        clipped.add(losses(model, batch, passes, config.train, masks).per_subject)
         for name, total in clipped.take(parameters).items():
             mean = noised(total, NOISE, entropy) / batch.size
             parameters[name].grad = mean.to(total.dtype)

@@ -41,8 +41,10 @@ from healthfm_core.data.batch.loader import BatchLoader, Query
 from healthfm_core.kernels.ct_attention import ops, reference
 from healthfm_core.kernels.ct_attention.cpu import tiles
 from healthfm_core.kernels.ct_attention.inputs import Inputs, empty_output
-from healthfm_core.models import HealthFM, ModelShape, backbone, heads_for
-from healthfm_core.training.step import losses, optimizer_for, queries_for
+from healthfm_core.models import HealthFM, ModelShape, backbone
+from healthfm_core.objectives import heads_for
+from healthfm_core.training.optimizer import optimizer_for
+from healthfm_core.training.passes import losses, passes_for, queries_for
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = {"cpu": ["demo"], "cuda": ["small", "paper"]}
@@ -95,8 +97,8 @@ def arms(device: str) -> Arms:
 
 def model_of(config: RunConfig) -> HealthFM:
     """Return a model of every modality with the heads of the configured objectives."""
-    weights, all_three = config.train.objectives, ("ehr", "wearable", "genomics")
-    heads = heads_for(weights, label=weights.label > 0, modalities=all_three)
+    all_three = ("ehr", "wearable", "genomics")
+    heads = heads_for(config.train.objectives, all_three)
     shape = ModelShape(
         tokens=VOCABULARY,
         codes=VOCABULARY,
@@ -134,13 +136,15 @@ def step_of(config: RunConfig, batches: Mapping[Query, Batch], device: str) -> C
     torch.manual_seed(0)
     model = model_of(config).to(device)
     optimizer = optimizer_for(model, config.train)
-    generator = torch.Generator()
+    masks = torch.Generator()
+    every = passes_for(config.train)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         for query, batch in batches.items():
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                found = losses(model, batch, query, config.train, generator)
+                passes = [part for part in every if part.query == query]
+                found = losses(model, batch, passes, config.train, masks)
             (found.per_subject.sum() / batch.size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
         optimizer.step()

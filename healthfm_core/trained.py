@@ -32,7 +32,6 @@ from healthfm_core.errors import RunError
 from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
-from healthfm_core.models.heads import LABEL
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
@@ -190,7 +189,7 @@ class TrainedModel:
         self.check_horizon(horizon_days)
         reading = self.read(store)
         asked = reading.loader.in_order(batch_size=BATCH, query="now")
-        found = answer(reading.model, asked, "hazard")
+        found = answer(reading.model, asked, "time_to_event")
         edges = self.study.config.train.horizons_days
         targets = self.study.vocabulary.targets
         death = death_among(targets)
@@ -306,4 +305,4 @@ def _damaged(folder: Path, seen: str) -> RunError:
 
 
 def _is_of_label(parameter: str) -> bool:
-    return parameter.startswith(f"heads.{LABEL}.") or ".evidence." in parameter
+    return parameter.startswith("heads.label.") or ".evidence." in parameter

@@ -36,7 +36,7 @@ SHAPES = {
     "encoders.wearable.b": (),
     "backbone.w": (3,),
     "heads.next_visit.w": (3, 1),
-    "heads.wearable_reconstruction.w": (2,),
+    "heads.masked_wearable.w": (2,),
 }
 
 VOCABULARY = Vocabulary(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from healthfm_core.config.train import ASKING
+from healthfm_core.config.train import ObjectivesConfig
 
 if TYPE_CHECKING:
     from healthfm_core.config.privacy import PrivacyConfig
@@ -68,10 +68,11 @@ def _distributed_is_one_sum_a_round(config: RunConfig) -> str | None:
             "epsilon instead of federation.aggregation.secure.epsilon"
         )
     weights = train.objectives.model_dump()
-    if sum(weights[name] > 0 for name in ASKING) > 1 or train.curriculum != "none":
+    asking = ObjectivesConfig.asking()
+    if sum(weights[name] > 0 for name in asking) > 1 or train.curriculum != "none":
         return (
             "privacy.mode=distributed trains one question in every round: leave one of "
-            f"train.objectives {', '.join(ASKING)} above 0, and train.curriculum=none"
+            f"train.objectives {', '.join(asking)} above 0, and train.curriculum=none"
         )
     return None
 

@@ -113,7 +113,11 @@ RUN: Final = Renames(
 SITE: Final = Renames()
 """``site.yaml``."""
 
-PARAMETERS: Final[Mapping[str, str]] = {}
+PARAMETERS: Final[Mapping[str, str]] = {
+    "heads.hazard.": "heads.time_to_event.",
+    "heads.wearable_reconstruction.": "heads.masked_wearable.",
+    "heads.next_event.told.": "heads.next_event.gap_embedding.",
+}
 """First part of a parameter's name in a checkpoint → the one it has now."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,21 +10,36 @@ from healthfm_core.config.base import Schema
 from healthfm_core.modalities.registry import specs
 
 Learns = Literal["all", "adapters", "evidence", "heads"]
-ASKING: Final = ("next_visit", "time_to_event", "next_event", "cross_modal", "label")
-"""Objectives that ask something at rows of their own; the others are trained beside one of them."""
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
 
 
-class ObjectivesConfig(Schema):
-    """Weights λ of the losses; a loss with weight 0 is not computed."""
+def _weight(default: float, description: str, *, asks: bool) -> Any:
+    """Return a field for an objective's weight λ.
 
-    next_visit: float = Field(1.0, ge=0)
-    time_to_event: float = Field(0.0, ge=0)
-    masked_reconstruction: float = Field(0.0, ge=0)
-    next_event: float = Field(0.0, ge=0, description="the next event, token by token")
-    predictive_coding: float = Field(0.0, ge=0, description="the wearing of the hours to come")
-    cross_modal: float = Field(0.0, ge=0, description="the clinic to come, asked while worn")
-    label: float = Field(0.0, ge=0, description="binary label of the task at NOW")
+    Args:
+        default: λ where a run does not say.
+        description: What is asked of the model.
+        asks: Whether it asks at rows of its own; the others are trained beside one that does.
+    """
+    return Field(default, ge=0, description=description, json_schema_extra={"asks": asks})
+
+
+class ObjectivesConfig(Schema):
+    """Weights λ of the losses (`healthfm_core.objectives`); one with weight 0 is not computed."""
+
+    next_visit: float = _weight(1.0, "what the next visit brings", asks=True)
+    time_to_event: float = _weight(0.0, "when each outcome occurs next", asks=True)
+    masked_reconstruction: float = _weight(0.0, "masked codes and masked wearing", asks=False)
+    next_event: float = _weight(0.0, "the next event, token by token", asks=True)
+    predictive_coding: float = _weight(0.0, "the wearing of the hours to come", asks=False)
+    cross_modal: float = _weight(0.0, "the clinic to come, asked while worn", asks=True)
+    label: float = _weight(0.0, "binary label of the task at NOW", asks=True)
+
+    @classmethod
+    def asking(cls) -> tuple[str, ...]:
+        """Return the objectives that ask something at rows of their own."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return tuple(name for name, extra in extras.items() if extra == {"asks": True})
 
 
 class TrainConfig(Schema):

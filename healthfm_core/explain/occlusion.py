@@ -13,7 +13,6 @@ from healthfm_core.arrays import Float64, Int64
 from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.explain.record_parts import Part, hidden_of
-from healthfm_core.models.heads import HAZARD
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.trained import BATCH, Reading, death_among
@@ -59,7 +58,7 @@ class Asker:
     def risks(self, rows: RowPlan, hidden: HiddenItems | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
-        found = answer(self.reading.model, batches, HAZARD).logit.astype(np.float64)
+        found = answer(self.reading.model, batches, "time_to_event").logit.astype(np.float64)
         logits = torch.from_numpy(found)[None]
         death = death_among(self.reading.vocabulary.targets)
         every = risk(logits, self.edges_days, self.horizon_days, death=death)[0]

@@ -8,12 +8,13 @@ the modality the group needs; a group that needs none is held by every site.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Final, Literal
 
 from healthfm_core.config.train import Learns
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
-from healthfm_core.modalities.registry import modality_names, needed_by_head
+from healthfm_core.modalities.registry import modality_names
 
 BACKBONE: Final = "backbone"
 HEAD: Final = "head/"
@@ -54,7 +55,19 @@ def modality_of(group: str) -> str | None:
     """Return the modality a site must hold to move `group`; None when every site may."""
     if group in modality_names():
         return group
-    return needed_by_head(group.removeprefix(HEAD)) if group.startswith(HEAD) else None
+    return _modality_of_heads().get(group)
+
+
+@cache
+def _modality_of_heads() -> dict[str, str | None]:
+    from healthfm_core.objectives import OBJECTIVES  # PyTorch: names alone need not wait for it
+
+    return {objective.group: objective.modality for objective in OBJECTIVES}
+
+
+def gradient_norm_metric(group: str) -> str:
+    """Return the name of the metric that tells the mean norm of a group's gradients."""
+    return f"grad_norm/{group}"
 
 
 def groups_held(modalities: Collection[str], groups: Iterable[str]) -> tuple[str, ...]:

@@ -13,5 +13,4 @@ SPEC: Final = ModalitySpec(
     described_as="clinical records",
     value_described_as="clinical event",
     events_counted_as="ehr_events",
-    heads=("masked_codes", "next_event"),
 )

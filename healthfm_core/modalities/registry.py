@@ -141,11 +141,6 @@ def holders(modality: str | None, records: PersonRecords) -> Bool | None:
     return np.asarray(values.any(axis=1), np.bool_)
 
 
-def needed_by_head(head: str) -> str | None:
-    """Return the modality without which a head has no targets; None where there is none."""
-    return next((spec.name for spec in specs() if head in spec.heads), None)
-
-
 def unknown_names(names: Collection[str]) -> list[str]:
     """Return those of `names` that are no modality."""
     return sorted(set(names) - set(_registry()))

@@ -61,7 +61,6 @@ class ModalitySpec:
         holders: Returns [S], the people from whose data it can be learned. None goes by the form:
             of a panel whoever has a value of it, of codes everyone (in a study with a label,
             everyone with a label).
-        heads: Heads of the model that need it: their targets exist only where the modality does.
         short_columns: Whether a panel's columns are named without `code_prefix`. Vocabularies of
             release 0.1.0 name polygenic scores so; a new panel keeps its prefix.
     """
@@ -74,7 +73,6 @@ class ModalitySpec:
     events_counted_as: str
     code_prefix: str = ""
     holders: Callable[[PersonRecords], Bool] | None = None
-    heads: tuple[str, ...] = ()
     short_columns: bool = False
 
     @property

@@ -22,5 +22,4 @@ SPEC: Final = ModalitySpec(
     code_prefix=WEARABLE_PREFIX,
     events_counted_as="wearable_summary_events",
     holders=_wearers,
-    heads=("wearable_reconstruction", "predictive_coding", "cross_modal"),
 )

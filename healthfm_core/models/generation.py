@@ -17,10 +17,10 @@ from torch import Tensor
 
 from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.batch.sequences import EVENT
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in
-from healthfm_core.models.heads import NEXT_EVENT
 from healthfm_core.models.healthfm import HealthFM
 from healthfm_core.models.time_features import first_time
 from healthfm_core.tokens.vocabulary import TokenParts
@@ -109,7 +109,7 @@ def _draw(
     The first event of a trajectory does not coincide with the last one of the record: the visit is
     over.
     """
-    head = model.heads[NEXT_EVENT]
+    head = model.heads["next_event"]
     states = model.join(past.state, past.batch)
     nothing = torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
     gaps = head(states, nothing)[:, 0, :GAP_BINS].float()
@@ -207,7 +207,7 @@ class _Past:
         now = self.t_days.gather(1, self.length[:, None] - 1) + gap[:, None]
         self.day = self.day + gap
         self.age_years = self.age_years + gap[:, None] / DAYS_PER_YEAR * (self.age_years > 0)
-        encoder = cast(EHREncoder, model.encoders["ehr"])
+        encoder = cast(EHREncoder, model.encoders[EHR])
         x = encoder.embed(token[:, None], code[:, None], value[:, None])
         x = x + backbone.kind(torch.full_like(token[:, None], EVENT))
         if backbone.has_time:

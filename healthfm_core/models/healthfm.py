@@ -17,13 +17,7 @@ from healthfm_core.modalities.registry import modality_names
 from healthfm_core.models.backbone import Backbone
 from healthfm_core.models.encoders.modality_encoder import ModalityEncoder
 from healthfm_core.models.encoders.registry import encoder_factory
-from healthfm_core.models.heads import (
-    LABEL,
-    PREDICTIVE_CODING,
-    RECURRING,
-    WEARABLE_RECONSTRUCTION,
-    make_head,
-)
+from healthfm_core.models.heads import HeadSpec, RecurringHead
 from healthfm_core.models.shape import ModelShape
 
 
@@ -37,7 +31,7 @@ class HealthFM(nn.Module):
         config: Size and switches.
         shape: What the vocabulary fixes.
         encoders: Modalities whose encoders exist.
-        heads: Names of the heads that exist.
+        heads: Name → head, of those that exist (`objectives.heads_for`).
 
     Attributes:
         intercepts: Head → [o] constants that this site adds to its outputs; no parameters, and
@@ -50,18 +44,21 @@ class HealthFM(nn.Module):
         shape: ModelShape,
         *,
         encoders: Collection[str],
-        heads: Collection[str],
+        heads: Mapping[str, HeadSpec],
     ) -> None:
         super().__init__()
         self.shape = shape
-        self.has_evidence = config.evidence and LABEL in heads
+        wide = {name for name, spec in heads.items() if spec.adds_linear_logit}
+        self.linear_logit_heads = frozenset(wide if config.evidence else ())
         self.encoders = nn.ModuleDict()
         for name in modality_names():
             if name in encoders:
                 build = encoder_factory(name).build
-                self.encoders[name] = build(config, shape, self.has_evidence)
+                self.encoders[name] = build(config, shape, bool(self.linear_logit_heads))
         self.backbone = Backbone(config)
-        self.heads = nn.ModuleDict({name: make_head(name, shape, config.width) for name in heads})
+        self.heads = nn.ModuleDict(
+            {name: spec.build(shape, config.width) for name, spec in heads.items()}
+        )
         self.intercepts: dict[str, Tensor] = {}
 
     def forward(
@@ -90,7 +87,7 @@ class HealthFM(nn.Module):
         return (cast(ModalityEncoder, encoder) for encoder in self.encoders.values())
 
     def head(
-        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *told: Tensor
+        self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *conditioning: Tensor
     ) -> Float[Tensor, "B Q o"]:
         """Return the outputs of head `name` at the batch's queries, or wherever the states are.
 
@@ -100,12 +97,15 @@ class HealthFM(nn.Module):
             name: The head.
             states_BQd: The states.
             batch: Where they are from.
-            told: What else the head is told (`NextEventHead`).
+            conditioning: What else the head reads (`NextEventHead`: the gap's bin). A
+                `RecurringHead` reads the batch's repeats.
         """
-        more = (batch.repeats,) if name in RECURRING else told
-        outputs = cast(Tensor, self.heads[name](states_BQd, *more))
+        head = self.heads[name]
+        if isinstance(head, RecurringHead):
+            conditioning = (batch.repeats,)
+        outputs = cast(Tensor, head(states_BQd, *conditioning))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        if name == LABEL and self.has_evidence:
+        if name in self.linear_logit_heads:
             outputs = outputs + self.evidence(batch).unsqueeze(-1)
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
 
@@ -116,11 +116,6 @@ class HealthFM(nn.Module):
             own = encoder.query_logit(batch)
             total = total if own is None else total + own
         return total
-
-    @property
-    def heads_of_wearing(self) -> bool:
-        """Whether some head reads the states at worn hours."""
-        return not {WEARABLE_RECONSTRUCTION, PREDICTIVE_CODING}.isdisjoint(self.heads)
 
     @property
     def device(self) -> torch.device:

@@ -1,30 +1,55 @@
-"""Losses: each gives a vector of one loss per subject, never a scalar over subjects."""
+"""What the model is trained to answer: one file per objective, and the registry of them all.
 
-from healthfm_core.objectives.cross_modal import cross_modal
-from healthfm_core.objectives.label import label
-from healthfm_core.objectives.masked_reconstruction import (
-    Hidden,
-    hide,
-    masked_codes,
-    masked_wearing,
+Each loss is a vector of one loss per subject, never a scalar over subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from healthfm_core.config.train import ObjectivesConfig
+from healthfm_core.models.heads import HeadSpec
+from healthfm_core.objectives.cross_modal import CROSS_MODAL
+from healthfm_core.objectives.label import LABEL
+from healthfm_core.objectives.masked_codes import MASKED_CODES
+from healthfm_core.objectives.masked_wearable import MASKED_WEARABLE
+from healthfm_core.objectives.next_event import NEXT_EVENT
+from healthfm_core.objectives.next_visit import NEXT_VISIT
+from healthfm_core.objectives.objective import Objective, PassOutputs
+from healthfm_core.objectives.predictive_coding import PREDICTIVE_CODING
+from healthfm_core.objectives.time_to_event import TIME_TO_EVENT, risk
+
+__all__ = ["OBJECTIVES", "Objective", "PassOutputs", "head_specs", "heads_for", "risk", "trained"]
+
+OBJECTIVES: Final[tuple[Objective, ...]] = (
+    NEXT_VISIT,
+    LABEL,
+    TIME_TO_EVENT,
+    MASKED_CODES,
+    MASKED_WEARABLE,
+    NEXT_EVENT,
+    PREDICTIVE_CODING,
+    CROSS_MODAL,
 )
-from healthfm_core.objectives.next_event import next_event, next_events
-from healthfm_core.objectives.next_visit import next_visit
-from healthfm_core.objectives.predictive_coding import hours_ahead, predictive_coding
-from healthfm_core.objectives.time_to_event import risk, time_to_event
+"""All objectives, in the order in which their heads are built: which random numbers a head starts
+from depends on it. A new one goes to the end."""
 
-__all__ = [
-    "Hidden",
-    "cross_modal",
-    "hide",
-    "hours_ahead",
-    "label",
-    "masked_codes",
-    "masked_wearing",
-    "next_event",
-    "next_events",
-    "next_visit",
-    "predictive_coding",
-    "risk",
-    "time_to_event",
-]
+
+def trained(weights: ObjectivesConfig) -> tuple[Objective, ...]:
+    """Return the objectives with a weight above 0, in the registry's order."""
+    return tuple(objective for objective in OBJECTIVES if objective.weight(weights) > 0)
+
+
+def heads_for(weights: ObjectivesConfig, modalities: Collection[str]) -> dict[str, HeadSpec]:
+    """Return the heads that the objectives need at a site that holds `modalities`, by name."""
+    return {
+        objective.name: objective.head
+        for objective in trained(weights)
+        if objective.modality is None or objective.modality in modalities
+    }
+
+
+def head_specs(names: Collection[str]) -> dict[str, HeadSpec]:
+    """Return the heads called `names`, in the registry's order."""
+    return {objective.name: objective.head for objective in OBJECTIVES if objective.name in names}

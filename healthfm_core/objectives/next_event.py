@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,7 +11,41 @@ from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.gaps import GAP_BINS, gap_bin
+from healthfm_core.models.heads import HeadSpec, start_small
+from healthfm_core.models.shape import ModelShape
+from healthfm_core.objectives.objective import Objective, PassOutputs, forecast_share
+
+
+class NextEventHead(nn.Module):
+    """How long until the next event, and, given that, which token it is (arXiv 2510.23639).
+
+    Args:
+        width: d.
+        tokens: K.
+    """
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.gap = nn.Linear(width, GAP_BINS)
+        self.gap_embedding = nn.Embedding(GAP_BINS, width)
+        self.token = nn.Linear(width, tokens)
+        for layer in (self.gap, self.token):
+            start_small(layer)
+        nn.init.normal_(self.gap_embedding.weight, std=width**-0.5)
+
+    @property
+    def out_features(self) -> int:
+        """Gap bins and tokens together."""
+        return GAP_BINS + self.token.out_features
+
+    def forward(
+        self, states_BQd: Float[Tensor, "B Q d"], gap_BQ: Int64[Tensor, "B Q"]
+    ) -> Float[Tensor, "B Q GK"]:
+        """Return logits of the gap's bin, then of the token given that the gap is in `gap_BQ`."""
+        tokens = self.token(states_BQd + self.gap_embedding(gap_BQ))
+        return torch.cat([self.gap(states_BQd), tokens], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -46,7 +81,7 @@ def next_events(batch: Batch) -> NextEvents:
     )
 
 
-def next_event(logits_BTGK: Float[Tensor, "B T GK"], asked: NextEvents) -> Float[Tensor, " B"]:
+def next_event_loss(logits_BTGK: Float[Tensor, "B T GK"], asked: NextEvents) -> Float[Tensor, " B"]:
     """Return each subject's mean negative log-likelihood of the next event's time and token."""
     position = torch.arange(asked.gap.shape[1], device=asked.gap.device)
     timed = position >= asked.batch.n_static[:, None]
@@ -56,3 +91,25 @@ def next_event(logits_BTGK: Float[Tensor, "B T GK"], asked: NextEvents) -> Float
     of_token = nn.functional.cross_entropy(token, asked.token, reduction="none")
     loss = (of_gap + of_token) * asked.counted
     return loss.sum(1) / asked.counted.sum(1).clamp_min(1)
+
+
+def _head(shape: ModelShape, width: int) -> nn.Module:
+    """Return a head with logits of the gap, then of the token."""
+    return NextEventHead(width, shape.tokens)
+
+
+def _loss(seen: PassOutputs) -> Float[Tensor, " B"]:
+    asked = next_events(seen.batch)
+    logits = seen.model.head("next_event", seen.states, seen.batch, asked.gap)
+    return next_event_loss(logits, asked)
+
+
+NEXT_EVENT: Final = Objective(
+    name="next_event",
+    head=HeadSpec(_head),
+    loss=_loss,
+    query="sep",
+    modality=EHR,
+    own_view=Batch.left_to_right,
+    share=forecast_share,
+)

@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from healthfm_core.config.train import RepeatWeighting
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.models.heads import HeadSpec, RecurringHead
+from healthfm_core.models.shape import ModelShape
+from healthfm_core.objectives.objective import Objective, PassOutputs, forecast_share
 
 FOCUS: Final = 2.0
 """γ of the focal loss (Lin et al. 2017)."""
 
+LEAST_RATE: Final = 1e-4
+"""An outcome that the study never saw starts from this rate."""
 
-def next_visit(
+
+def next_visit_loss(
     logits_BQV: Float[Tensor, "B Q V"],
     batch: Batch,
     *,
@@ -47,3 +53,26 @@ def _weights(
     if weighting == "focal":
         return (torch.sigmoid(logits_BQV) - batch.target).abs() ** FOCUS
     return torch.ones_like(batch.target)
+
+
+def _head(shape: ModelShape, width: int) -> nn.Module:
+    """Return a head that starts from the study's rates, where they are known."""
+    head = RecurringHead(width, shape.targets)
+    if shape.target_rates:
+        rates = torch.tensor(shape.target_rates, dtype=torch.float32)
+        head.state.bias.data.copy_(torch.logit(rates.clamp(LEAST_RATE, 1 - LEAST_RATE)))
+    return head
+
+
+def _loss(seen: PassOutputs) -> Float[Tensor, " B"]:
+    return next_visit_loss(
+        seen.model.head("next_visit", seen.states, seen.batch),
+        seen.batch,
+        repeat_decay=seen.config.repeat_decay,
+        weighting=seen.config.repeat_weighting,
+    )
+
+
+NEXT_VISIT: Final = Objective(
+    name="next_visit", head=HeadSpec(_head), loss=_loss, query="sep", share=forecast_share
+)

@@ -9,6 +9,18 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.modalities.wearable import WEARABLES
+from healthfm_core.models.heads import HeadSpec, output_layer
+from healthfm_core.models.shape import ModelShape
+from healthfm_core.objectives.objective import Objective, PassOutputs
+from healthfm_core.objectives.worn_hours import worn_positions, worn_slots
+
+HOURS_AHEAD: Final = (1, 3, 6, 24)
+"""How many hours ahead it looks."""
+
+SHARE: Final = 0.5
+"""Share of its weight in the staged curriculum, in every round."""
+
 HALF_AN_HOUR_DAYS: Final = 0.5 / 24
 """How far an hour's token may lie from the hour that was asked for."""
 
@@ -24,7 +36,7 @@ def hours_ahead(
     return near.to(torch.uint8).argmax(2), near.any(2)
 
 
-def predictive_coding(
+def predictive_coding_loss(
     predicted_BSAd: Float[Tensor, "B S A d"],
     latent_BSd: Float[Tensor, "B S d"],
     ahead_BSA: Int64[Tensor, "B S A"],
@@ -44,3 +56,32 @@ def predictive_coding(
     wanted = target.gather(1, ahead_BSA.view(b, s * a, 1).expand(-1, -1, d)).view(b, s, a, d)
     error = (predicted_BSAd - wanted).square().mean(-1) * known_BSA
     return error.sum((1, 2)) / known_BSA.sum((1, 2)).clamp_min(1)
+
+
+def _head(shape: ModelShape, width: int) -> nn.Module:
+    """Return a head with one vector of the encoder per hour ahead."""
+    return output_layer(width, len(HOURS_AHEAD) * width)
+
+
+def _loss(seen: PassOutputs) -> Float[Tensor, " B"]:
+    batch = seen.batch
+    t_days = batch.t_days.gather(1, worn_positions(batch))
+    ahead, known = hours_ahead(t_days, worn_slots(batch), HOURS_AHEAD)
+    predicted = seen.model.head("predictive_coding", seen.states, batch)
+    with torch.no_grad():
+        latent = seen.model.encoders[WEARABLES](batch)
+    return predictive_coding_loss(predicted.reshape(*known.shape, -1), latent, ahead, known)
+
+
+def _share(progress: float) -> float:
+    return SHARE
+
+
+PREDICTIVE_CODING: Final = Objective(
+    name="predictive_coding",
+    head=HeadSpec(_head),
+    loss=_loss,
+    modality=WEARABLES,
+    positions=worn_positions,
+    share=_share,
+)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.models.heads import HeadSpec, RecurringHead
+from healthfm_core.models.shape import ModelShape
+from healthfm_core.objectives.objective import Objective, PassOutputs, forecast_share
 
 YEAR_DAYS = 365.25
 
@@ -29,7 +33,7 @@ def piece_exposure(
     return torch.minimum(inside.clamp_min(0), ends - starts) / YEAR_DAYS
 
 
-def time_to_event(
+def time_to_event_loss(
     logits_BQV: Float[Tensor, "B Q VK"], batch: Batch, *, edges_days: Sequence[float]
 ) -> Float[Tensor, " B"]:
     """Return each subject's mean negative log-likelihood over its NOW queries and all targets.
@@ -79,3 +83,18 @@ def risk(
     spent = both * years
     alive = torch.exp(-(spent.cumsum(-1) - spent))
     return (alive * hazard / both.clamp_min(1e-30) * -torch.expm1(-spent)).sum(-1)
+
+
+def _head(shape: ModelShape, width: int) -> nn.Module:
+    """Return a head with one log hazard per target and piece of time."""
+    return RecurringHead(width, shape.targets, shape.pieces)
+
+
+def _loss(seen: PassOutputs) -> Float[Tensor, " B"]:
+    logits = seen.model.head("time_to_event", seen.states, seen.batch)
+    return time_to_event_loss(logits, seen.batch, edges_days=seen.config.horizons_days)
+
+
+TIME_TO_EVENT: Final = Objective(
+    name="time_to_event", head=HeadSpec(_head), loss=_loss, query="now", share=forecast_share
+)

@@ -1,8 +1,8 @@
-"""What happens at a site: tokenised people, a round of local training, tuning metrics."""
+"""What happens at a site: tokenised people, and a round of local training."""
 
-from healthfm_core.training.gradients.dp_sgd import PrivacyPlan, plan_privacy
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
-from healthfm_core.training.loop import evaluate, train_round
+from healthfm_core.training.loop import train_round
+from healthfm_core.training.privacy_plan import PrivacyPlan, plan_privacy
 from healthfm_core.training.site import (
     SiteData,
     initial_parameters,
@@ -15,7 +15,6 @@ __all__ = [
     "Intercepts",
     "PrivacyPlan",
     "SiteData",
-    "evaluate",
     "initial_parameters",
     "loaded_model",
     "loader_for",

@@ -7,16 +7,8 @@ one over to the other, then to forecast.
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
 from healthfm_core.config import TrainConfig
-
-LAST_RECONSTRUCTION: Final = 0.3
-CODING: Final = 0.5
-FIRST_FORECAST: Final = 0.5
-CROSS_FROM: Final = 0.1
-CROSS_FULL: Final = 0.5
+from healthfm_core.objectives import OBJECTIVES
 
 
 def progress(round_: int, rounds: int) -> float:
@@ -34,21 +26,7 @@ def in_round(config: TrainConfig, *, round_: int, rounds: int) -> TrainConfig:
     """
     if config.curriculum == "none":
         return config
-    p = progress(round_, rounds)
-    forecast = FIRST_FORECAST + (1 - FIRST_FORECAST) * p
-    share = {
-        "masked_reconstruction": 1 + (LAST_RECONSTRUCTION - 1) * p,
-        "predictive_coding": CODING,
-        "cross_modal": _rise(p),
-        "next_visit": forecast,
-        "next_event": forecast,
-        "time_to_event": forecast,
-    }
+    done = progress(round_, rounds)
     weights = config.objectives
-    scaled = {name: getattr(weights, name) * factor for name, factor in share.items()}
+    scaled = {o.weight_field: o.weight(weights) * o.share(done) for o in OBJECTIVES}
     return config.model_copy(update={"objectives": weights.model_copy(update=scaled)})
-
-
-def _rise(p: float) -> float:
-    at = min(max((p - CROSS_FROM) / (CROSS_FULL - CROSS_FROM), 0.0), 1.0)
-    return 0.5 * (1 - math.cos(math.pi * at))

@@ -14,8 +14,9 @@ from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
-from healthfm_core.models import HealthFM, ModelShape, heads_for
+from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.registry import soft_tokens
+from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -96,15 +97,13 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
     """
     wanted = study_modalities(study)
     held = wanted if modalities is None else wanted & modalities
-    train = study.config.train
-    heads = heads_for(train.objectives, label=train.objectives.label > 0, modalities=held)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(study.config.seed, "initial"))
         return HealthFM(
             study.config.model,
             shape_of(study.vocabulary, study.config),
             encoders=held,
-            heads=heads,
+            heads=heads_for(study.config.train.objectives, held),
         )
 
 

@@ -34,11 +34,11 @@ def test_a_parameter_of_no_group_is_refused(parameter: str) -> None:
 
 
 def test_a_site_holds_what_its_modalities_need_and_all_that_needs_none() -> None:
-    groups = ("wearable", "backbone", "head/masked_codes", "head/wearable_reconstruction", "ehr")
+    groups = ("wearable", "backbone", "head/masked_codes", "head/masked_wearable", "ehr")
     assert groups_held({"ehr"}, groups) == ("backbone", "ehr", "head/masked_codes")
     assert groups_held({"wearable"}, groups) == (
         "backbone",
-        "head/wearable_reconstruction",
+        "head/masked_wearable",
         "wearable",
     )
     assert groups_held((), groups) == ("backbone",)

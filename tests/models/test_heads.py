@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from healthfm_core.models.heads import HAZARD, LABEL, MOST_REPEATS, NEXT_VISIT, make_head
+from healthfm_core.models.heads import MOST_REPEATS
 from healthfm_core.models.shape import ModelShape
+from healthfm_core.objectives.label import LABEL
+from healthfm_core.objectives.next_visit import NEXT_VISIT
+from healthfm_core.objectives.time_to_event import TIME_TO_EVENT
 
 SHAPE = ModelShape(
     tokens=8,
@@ -26,15 +29,15 @@ SHAPE = ModelShape(
 
 def test_an_untrained_head_answers_with_the_study_s_rates():
     torch.manual_seed(0)
-    head = make_head(NEXT_VISIT, SHAPE, 16)
+    head = NEXT_VISIT.head.build(SHAPE, 16)
     found = torch.sigmoid(head(torch.zeros(1, 1, 16), torch.zeros(1, 1, 3)))
     assert found.flatten().tolist() == pytest.approx([0.5, 0.1, 1e-4], rel=1e-3)
-    label = torch.sigmoid(make_head(LABEL, SHAPE, 16)(torch.zeros(1, 1, 16)))
+    label = torch.sigmoid(LABEL.head.build(SHAPE, 16)(torch.zeros(1, 1, 16)))
     assert label.item() == pytest.approx(0.25)
 
 
 def test_a_repeat_moves_its_own_target_by_its_own_count():
-    head = make_head(NEXT_VISIT, SHAPE, 16)
+    head = NEXT_VISIT.head.build(SHAPE, 16)
     with torch.no_grad():
         head.recurrence.weight[1 * (MOST_REPEATS + 1) + 2] = 1.0  # target 1, seen twice
     states = torch.zeros(1, 4, 16)
@@ -45,7 +48,7 @@ def test_a_repeat_moves_its_own_target_by_its_own_count():
 
 
 def test_a_repeat_moves_all_pieces_of_its_target_s_hazard():
-    head = make_head(HAZARD, replace(SHAPE, pieces=2), 16)
+    head = TIME_TO_EVENT.head.build(replace(SHAPE, pieces=2), 16)
     with torch.no_grad():
         head.recurrence.weight[1 * (MOST_REPEATS + 1) + 2] = 0.3
     seen = torch.tensor([[[0.0, 2.0, 2.0]]])
@@ -54,7 +57,7 @@ def test_a_repeat_moves_all_pieces_of_its_target_s_hazard():
 
 
 def test_more_repeats_than_the_table_has_count_as_its_last():
-    head = make_head(NEXT_VISIT, SHAPE, 16)
+    head = NEXT_VISIT.head.build(SHAPE, 16)
     torch.nn.init.normal_(head.recurrence.weight)
     states = torch.zeros(1, 1, 16)
     last, more = (torch.full((1, 1, 3), float(n)) for n in (MOST_REPEATS, MOST_REPEATS + 50))

@@ -16,7 +16,9 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import HALF_LIFE_MAX_DAYS, clamp_half_lives, initial_log_rates
 from healthfm_core.models.monitors import all_half_lives, context_monitors
-from healthfm_core.objectives import label, next_visit
+from healthfm_core.objectives import head_specs
+from healthfm_core.objectives.label import label_loss
+from healthfm_core.objectives.next_visit import next_visit_loss
 from tests.models.tiny import SHAPE, tiny_batch, tiny_model
 
 EVERY = ("ehr", "wearable", "genomics")
@@ -33,11 +35,11 @@ def spread_batch() -> Batch:
 
 def row_losses(model, batch):
     asked = model(batch, batch.query)
-    return next_visit(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
+    return next_visit_loss(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
 
 
 def label_losses(model, batch):
-    return label(model.head("label", model(batch, batch.query), batch), batch)
+    return label_loss(model.head("label", model(batch, batch.query), batch), batch)
 
 
 def by_loop(model, batch, row_losses=row_losses):
@@ -250,7 +252,7 @@ def test_the_paper_size_has_302_million_parameters_in_its_blocks():
     """Counted on the meta device: 24 layers of width 1,024 (arXiv 2601.12227), within 5 %."""
     config = compose(["model=paper"]).model
     with torch.device("meta"):
-        model = HealthFM(config, SHAPE, encoders=EVERY, heads=("next_visit",))
+        model = HealthFM(config, SHAPE, encoders=EVERY, heads=head_specs(["next_visit"]))
     in_blocks = sum(p.numel() for p in model.backbone.blocks.parameters())
     assert in_blocks == pytest.approx(302e6, rel=0.05)
 
@@ -300,4 +302,4 @@ def test_evidence_is_the_label_s_alone_and_starts_at_nothing():
     moved = told(model, batch).unsqueeze(-1)
     torch.testing.assert_close(model.head("label", states, batch), before["label"] + moved)
     assert torch.equal(model.head("next_visit", states, batch), before["next_visit"])
-    assert not tiny_model(evidence=True).has_evidence
+    assert not tiny_model(evidence=True).linear_logit_heads

@@ -23,7 +23,7 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, WEARABLE
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from healthfm_core.models.backbone import Block
-from healthfm_core.objectives import next_visit
+from healthfm_core.objectives.next_visit import next_visit_loss
 from tests.models.tiny import CONFIG, tiny_batch, tiny_model
 
 Gradients = dict[str, Tensor]
@@ -109,7 +109,7 @@ def alone(batch: Batch, row: int) -> Batch:
 
 def of_model(model: nn.Module, batch: Batch) -> Tensor:
     asked = model(batch, batch.query)
-    return next_visit(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
+    return next_visit_loss(model.head("next_visit", asked, batch), batch, repeat_decay=0.5)
 
 
 def of_block(block: nn.Module, batch: Batch) -> Tensor:

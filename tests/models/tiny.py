@@ -12,6 +12,7 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, STATIC, WEARABLE
 from healthfm_core.models import HealthFM, ModelShape
+from healthfm_core.objectives import head_specs
 
 SHAPE = ModelShape(
     tokens=9,
@@ -48,7 +49,7 @@ def tiny_model(
         torch.manual_seed(0)
         config = CONFIG.model_copy(update=changes)
         shape = replace(SHAPE, spread=spread)
-        return HealthFM(config, shape, encoders=encoders, heads=heads)
+        return HealthFM(config, shape, encoders=encoders, heads=head_specs(heads))
 
 
 def tiny_batch(**changes: Tensor) -> Batch:

@@ -9,19 +9,14 @@ import torch
 
 from healthfm_core.data.batch.sequences import EVENT, NOW
 from healthfm_core.models.gaps import GAP_BINS, GAP_EDGES_DAYS, gap_bin, gap_in
-from healthfm_core.objectives import (
-    cross_modal,
-    hide,
-    hours_ahead,
-    label,
-    masked_wearing,
-    next_event,
-    next_events,
-    next_visit,
-    predictive_coding,
-    risk,
-    time_to_event,
-)
+from healthfm_core.objectives.cross_modal import cross_modal_loss
+from healthfm_core.objectives.input_masking import mask_inputs
+from healthfm_core.objectives.label import label_loss
+from healthfm_core.objectives.masked_wearable import masked_wearable_loss
+from healthfm_core.objectives.next_event import next_event_loss, next_events
+from healthfm_core.objectives.next_visit import next_visit_loss
+from healthfm_core.objectives.predictive_coding import hours_ahead, predictive_coding_loss
+from healthfm_core.objectives.time_to_event import risk, time_to_event_loss
 from tests.models.tiny import tiny_batch
 
 
@@ -30,7 +25,7 @@ def test_next_visit_weighs_a_repeat_down_whether_it_recurs_or_not():
         target=torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]),
         repeats=torch.tensor([[[2.0, 2.0]], [[0.0, 0.0]]]),
     )
-    found = next_visit(torch.zeros(2, 1, 2), batch, repeat_decay=0.5)
+    found = next_visit_loss(torch.zeros(2, 1, 2), batch, repeat_decay=0.5)
     expected = torch.tensor([math.exp(-1.0), 1.0]) * math.log(2)
     torch.testing.assert_close(found, expected)
 
@@ -48,19 +43,19 @@ def test_each_weighting_of_repeats_weighs_as_it_is_called(weighting, recurs, doe
     batch = tiny_batch(
         target=torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]]), repeats=torch.full((2, 1, 2), 2.0)
     )
-    found = next_visit(torch.zeros(2, 1, 2), batch, repeat_decay=0.5, weighting=weighting)
+    found = next_visit_loss(torch.zeros(2, 1, 2), batch, repeat_decay=0.5, weighting=weighting)
     torch.testing.assert_close(found, torch.tensor([recurs, does_not]) * math.log(2))
 
 
 def test_a_subject_without_a_query_has_no_loss():
     batch = tiny_batch(query_mask=torch.tensor([[True], [False]]))
-    found = next_visit(torch.zeros(2, 1, 2), batch, repeat_decay=0.5)
+    found = next_visit_loss(torch.zeros(2, 1, 2), batch, repeat_decay=0.5)
     assert found[1] == 0
 
 
 def test_label_ignores_unknown_labels():
     batch = tiny_batch(label=torch.tensor([[1.0], [math.nan]]))
-    found = label(torch.tensor([[[0.0]], [[5.0]]]), batch)
+    found = label_loss(torch.tensor([[[0.0]], [[5.0]]]), batch)
     torch.testing.assert_close(found, torch.tensor([math.log(2), 0.0]))
 
 
@@ -70,7 +65,7 @@ def test_hazard_of_a_subject_followed_for_a_year_without_event_is_its_rate():
     )
     log_rate = math.log(0.3)
     logits = torch.full((2, 1, 4), log_rate)
-    found = time_to_event(logits, batch, edges_days=(100.0, 730.5))
+    found = time_to_event_loss(logits, batch, edges_days=(100.0, 730.5))
     torch.testing.assert_close(found, torch.full((2,), 0.3))
 
 
@@ -81,7 +76,7 @@ def test_an_event_takes_the_log_hazard_of_its_own_piece():
     )
     logits = torch.zeros(2, 1, 4)
     logits[..., 0] = 1.0
-    found = time_to_event(logits, batch, edges_days=(100.0, 300.0))
+    found = time_to_event_loss(logits, batch, edges_days=(100.0, 300.0))
     first = (math.e * 50 / 365.25 - 1.0 + (300.0) / 365.25) / 2
     second = (math.e * 100 / 365.25 + 100 / 365.25 - 0.0 + 300.0 / 365.25) / 2
     torch.testing.assert_close(found, torch.tensor([first, second]))
@@ -95,20 +90,22 @@ def test_risk_is_the_closed_form_of_a_constant_hazard():
 
 def test_hiding_takes_the_wanted_share_of_events_and_nothing_else():
     batch = tiny_batch()
-    hidden = hidden_of(batch, fraction=0.5)
-    changed = hidden.batch.token != batch.token
+    masked = masked_of(batch, fraction=0.5)
+    changed = masked.batch.token != batch.token
     assert (batch.kind[changed] == EVENT).all()
     assert not (batch.kind[changed] == NOW).any()
     per_row = torch.ceil((batch.kind == EVENT).sum(1) * 0.5).long()
     torch.testing.assert_close(changed.sum(1), per_row)
-    torch.testing.assert_close(hidden.counted.sum(1), per_row)
-    at = hidden.position[hidden.counted]
+    torch.testing.assert_close(masked.counted.sum(1), per_row)
+    at = masked.position[masked.counted]
     assert len(at) == int(per_row.sum())
 
 
-def hidden_of(batch, seed=0, **changes):
-    settings = {"fraction": 0.15, "of_wearing": 0.5, "channels": 2} | changes
-    return hide(batch, mask_token=2, generator=torch.Generator().manual_seed(seed), **settings)
+def masked_of(batch, seed=0, **changes):
+    settings = {"fraction": 0.15, "wearable_fraction": 0.5, "channels": 2} | changes
+    return mask_inputs(
+        batch, mask_token=2, generator=torch.Generator().manual_seed(seed), **settings
+    )
 
 
 def worn_batch(hours=40, subjects=60):
@@ -144,7 +141,7 @@ def test_death_that_never_comes_takes_nothing_away(horizon):
 
 def test_wearing_is_hidden_by_windows_by_a_stretch_or_by_sensors_and_only_where_observed():
     batch = worn_batch()
-    window = hidden_of(batch).window
+    window = masked_of(batch).cells
     assert not (window & ~batch.wearable_mask).any()
     kinds = [scheme_of(batch.wearable_mask[b], window[b]) for b in range(batch.size)]
     assert set(kinds) == {"windows", "stretch", "sensors"}
@@ -167,10 +164,10 @@ def scheme_of(mask, window):
 
 def test_reconstruction_asks_only_what_was_observed_and_then_hidden():
     batch = worn_batch(hours=4, subjects=3)
-    hidden = hidden_of(batch)
-    wrong = batch.wearable + torch.where(hidden.window, 2.0, 100.0)
-    found = masked_wearing(wrong, batch, hidden)
-    asked = hidden.window.sum((1, 2, 3)) > 0
+    masked = masked_of(batch)
+    wrong = batch.wearable + torch.where(masked.cells, 2.0, 100.0)
+    found = masked_wearable_loss(wrong, batch, masked)
+    asked = masked.cells.sum((1, 2, 3)) > 0
     torch.testing.assert_close(found, torch.where(asked, 4.0, 0.0))
 
 
@@ -196,7 +193,7 @@ def test_predictive_coding_is_nothing_for_the_right_answer_and_teaches_the_encod
     ahead = torch.tensor([[[1], [2], [0]], [[1], [2], [0]]])
     known = torch.tensor([[[True], [True], [False]], [[False]] * 3])
     said = normed.roll(-1, 1).unsqueeze(2).clone().requires_grad_()
-    found = predictive_coding(said + 0.5, latent, ahead, known)
+    found = predictive_coding_loss(said + 0.5, latent, ahead, known)
     torch.testing.assert_close(found, torch.tensor([0.25, 0.0]))
     found.sum().backward()
     assert latent.grad is None
@@ -211,7 +208,7 @@ def test_cross_modal_asks_only_what_is_known_of_the_horizon():
     logits = torch.zeros(2, 1, 4)
     logits[0, 0, 0] = 50.0  # target 0 within 30 days: it happens, though followed for 20 alone
     logits[1, 0] = torch.tensor([-50.0, 50.0, -50.0, -50.0])  # 60 days: not in 30, but in 90
-    found = cross_modal(logits, batch, horizons_days=(30.0, 90.0))
+    found = cross_modal_loss(logits, batch, horizons_days=(30.0, 90.0))
     torch.testing.assert_close(found, torch.tensor([math.log(2) / 2, 0.0]))
 
 
@@ -231,7 +228,7 @@ def test_reading_left_to_right_no_token_sees_a_later_one():
 def test_the_next_event_costs_the_time_and_the_token_it_is_and_the_first_only_its_token():
     asked = next_events(tiny_batch())
     logits = torch.zeros(2, 6, GAP_BINS + 9)
-    found = next_event(logits, asked)
+    found = next_event_loss(logits, asked)
     both = math.log(GAP_BINS) + math.log(9)
     first = math.log(9)
     torch.testing.assert_close(found, torch.full((2,), (first + both) / 2))

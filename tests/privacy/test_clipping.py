@@ -18,13 +18,11 @@ from healthfm_core.config import ObjectivesConfig, TrainConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, WEARABLE
 from healthfm_core.models import HealthFM
+from healthfm_core.objectives import OBJECTIVES, head_specs
 from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
-from healthfm_core.training.gradients.clipped import kinds_of
-from healthfm_core.training.step import losses
+from healthfm_core.training.passes import ForwardPass, losses, private_passes
 from tests.models.tiny import CONFIG, SHAPE, tiny_batch
 
-EVERY = ("next_visit", "label", "hazard", "masked_codes", "wearable_reconstruction")
-EVERY = (*EVERY, "next_event", "predictive_coding", "cross_modal")
 ALL_OBJECTIVES = TrainConfig(
     objectives=ObjectivesConfig(
         next_visit=1.0,
@@ -44,8 +42,6 @@ MIXES = [
     ("ehr", "wearable"),
     ("wearable",),
 ]
-NEED = {"masked_codes": "ehr", "next_event": "ehr", "wearable_reconstruction": "wearable"}
-NEED |= {"predictive_coding": "wearable", "cross_modal": "wearable"}
 
 
 def people() -> Batch:
@@ -100,7 +96,7 @@ def only(batch: Batch, row: int) -> Batch:
 
 
 def model_of(mix):
-    heads = tuple(name for name in EVERY if NEED.get(name) in (None, *mix))
+    heads = head_specs([o.name for o in OBJECTIVES if o.modality in (None, *mix)])
     torch.manual_seed(0)
     shape = replace(SHAPE, cross_horizons=2, channels=1)
     model = HealthFM(CONFIG, shape, encoders=mix, heads=heads).train()
@@ -110,25 +106,29 @@ def model_of(mix):
     return model
 
 
-def per_person(model, batch: Batch, kind):
+def passes_of(model) -> tuple[ForwardPass, ...]:
+    return private_passes(ALL_OBJECTIVES, list(model.heads))
+
+
+def per_person(model, batch: Batch, part: ForwardPass):
     """Losses by person; what is hidden is the same whenever a batch of this shape is read."""
     seed = torch.Generator().manual_seed(1)
-    return losses(model, batch, kind.query, kind.config, seed, leads=kind.leads).per_subject
+    return losses(model, batch, (part,), ALL_OBJECTIVES, seed).per_subject
 
 
-def of_one(model, batch: Batch, kind, row: int):
+def of_one(model, batch: Batch, part: ForwardPass, row: int):
     """One person's loss: of them alone, or among the others where hiding depends on the batch."""
-    if kind.leads:
-        return per_person(model, batch, kind)[row]
-    return per_person(model, only(batch, row), kind)[0]
+    if any(objective.masks_inputs for objective in part.objectives):
+        return per_person(model, batch, part)[row]
+    return per_person(model, only(batch, row), part)[0]
 
 
-def by_loop(model, batch: Batch, kind) -> dict[str, torch.Tensor]:
+def by_loop(model, batch: Batch, part: ForwardPass) -> dict[str, torch.Tensor]:
     """Parameter → [B, …], one backward pass each; 0 where the loss does not depend on one."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     rows = []
     for row in range(batch.size):
-        loss = of_one(model, batch, kind, row)
+        loss = of_one(model, batch, part, row)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         rows.append(
             [
@@ -144,9 +144,9 @@ def by_loop(model, batch: Batch, kind) -> dict[str, torch.Tensor]:
 def cases():
     found = []
     for mix in MIXES:
-        for kind in kinds_of(ALL_OBJECTIVES, model_of(mix)):
-            name = f"{'+'.join(mix)}/{'+'.join(sorted(kind.heads))}"
-            found.append(pytest.param(mix, kind, id=name))
+        for part in passes_of(model := model_of(mix)):
+            heads = sorted(o.name for o in part.objectives if o.name in model.heads)
+            found.append(pytest.param(mix, part, id=f"{'+'.join(mix)}/{'+'.join(heads)}"))
     return found
 
 
@@ -163,10 +163,10 @@ def clipped_by_loop(gradients, norms, group_of):
 
 
 @pytest.mark.parametrize("mode", ["ghost", "hooks"])
-@pytest.mark.parametrize(("mix", "kind"), cases())
-def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, kind, mode):
+@pytest.mark.parametrize(("mix", "part"), cases())
+def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, part, mode):
     model, batch = model_of(mix), people()
-    expected = by_loop(deepcopy(model), batch, kind)
+    expected = by_loop(deepcopy(model), batch, part)
     whole = torch.cat([rows.flatten(1) for rows in expected.values()], 1).norm(dim=1)
     norm = float(whole.mean())
     group_of = dict.fromkeys(expected, TOGETHER)
@@ -174,7 +174,7 @@ def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, kind, m
     assert 0 < int((share[TOGETHER] < 1).sum()) < batch.size
 
     clipped = ClippedSum(model, {TOGETHER: norm}, group_of, mode)
-    assert not clipped.add(per_person(model, batch, kind)).any()
+    assert not clipped.add(per_person(model, batch, part)).any()
     found = clipped.take(list(expected))
     clipped.close()
     for name, total in wanted.items():
@@ -184,9 +184,9 @@ def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, kind, m
 @pytest.mark.parametrize("mix", MIXES, ids="+".join)
 def test_hooks_give_every_parameter_the_gradient_of_each_person_alone(mix):
     batch = people()
-    for kind in kinds_of(ALL_OBJECTIVES, model_of(mix)):
+    for part in passes_of(model_of(mix)):
         model = model_of(mix)
-        expected = by_loop(deepcopy(model), batch, kind)
+        expected = by_loop(deepcopy(model), batch, part)
         size = torch.cat([rows.flatten(1) for rows in expected.values()], 1).norm(dim=1)
         clipped = ClippedSum(model, {TOGETHER: 1.0}, dict.fromkeys(expected, TOGETHER), "hooks")
         kept = {}
@@ -198,23 +198,23 @@ def test_hooks_give_every_parameter_the_gradient_of_each_person_alone(mix):
             return found
 
         clipped._collect = spy
-        clipped.add(per_person(model, batch, kind))
+        clipped.add(per_person(model, batch, part))
         for name, rows in expected.items():
             seen = kept.get(name, torch.zeros_like(rows))
             error = (seen - rows).flatten(1).norm(dim=1) / size
-            assert float(error.max()) < 1e-5, (kind.query, name)
+            assert float(error.max()) < 1e-5, (part.query, name)
 
 
 def test_groups_are_clipped_each_by_its_own_norm():
     model, batch = model_of(MIXES[0]), people()
-    kind = kinds_of(ALL_OBJECTIVES, model)[0]
-    expected = by_loop(deepcopy(model), batch, kind)
+    part = passes_of(model)[0]
+    expected = by_loop(deepcopy(model), batch, part)
     group_of = {name: name.split(".")[0] for name in expected}
     norms = {"encoders": 0.05, "backbone": 0.2, "heads": 0.01}
     wanted, share = clipped_by_loop(expected, norms, group_of)
     assert all((part < 1).any() for part in share.values())
     clipped = ClippedSum(model, norms, group_of, "hooks")
-    clipped.add(per_person(model, batch, kind))
+    clipped.add(per_person(model, batch, part))
     for name, total in clipped.take(list(expected)).items():
         assert torch.allclose(total, wanted[name], atol=1e-6), name
 
@@ -222,13 +222,13 @@ def test_groups_are_clipped_each_by_its_own_norm():
 @pytest.mark.parametrize("mode", ["ghost", "hooks"])
 def test_several_batches_add_up_and_nobody_drawn_is_a_sum_of_zeros(mode):
     model, batch = model_of(MIXES[0]), people()
-    kind = kinds_of(ALL_OBJECTIVES, model)[0]
+    part = passes_of(model)[0]
     names = [name for name, _ in model.named_parameters()]
     clipped = ClippedSum(model, {TOGETHER: 0.1}, dict.fromkeys(names, TOGETHER), mode)
-    clipped.add(per_person(model, batch, kind))
+    clipped.add(per_person(model, batch, part))
     once = clipped.take(names)
     for _ in range(3):
-        clipped.add(per_person(model, batch, kind))
+        clipped.add(per_person(model, batch, part))
     thrice = clipped.take(names)
     assert all(torch.allclose(thrice[n], 3 * once[n], atol=1e-6) for n in names)
     assert all(not total.any() for total in clipped.take(names).values())

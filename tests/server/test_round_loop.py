@@ -223,7 +223,7 @@ def test_a_group_under_its_own_quorum_waits_while_the_others_go_on(tmp_path: Pat
     assert one.parameters[name].tobytes() == two.parameters[name].tobytes()
     assert one.parameters["backbone.w"].tobytes() != two.parameters["backbone.w"].tobytes()
     kept = [e for e in store.events() if e["event"] == "group kept"]
-    assert {e["group"] for e in kept} == {"wearable", "head/wearable_reconstruction"}
+    assert {e["group"] for e in kept} == {"wearable", "head/masked_wearable"}
     assert kept[0]["reason"] == "1 of 2 sites moved it"
 
 

@@ -87,7 +87,7 @@ def test_an_encoder_nobody_can_move_in_a_round_keeps_its_weights(tmp_path: Path)
     for name in small.SHAPES:
         if name not in one.parameters:
             continue
-        moved = group_of(name) not in ("wearable", "head/wearable_reconstruction")
+        moved = group_of(name) not in ("wearable", "head/masked_wearable")
         assert (one.parameters[name].tobytes() != two.parameters[name].tobytes()) == moved
         assert two.parameters[name].tobytes() != three.parameters[name].tobytes()
         for kind in ("first", "second"):
@@ -107,7 +107,7 @@ def test_sites_without_a_modality_never_get_or_send_its_encoder(tmp_path: Path) 
     nodes = small.three_sites(tmp_path / "sites")
     run_federation(small.config(rounds=1), nodes, tmp_path / "run", apps=apps)
     assert seen["b"] == {"ehr", "backbone", "head/next_visit"}
-    assert seen["a"] == seen["b"] | {"wearable", "head/wearable_reconstruction"}
+    assert seen["a"] == seen["b"] | {"wearable", "head/masked_wearable"}
 
 
 def test_plain_fedavg_leaves_out_what_not_all_hold(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_new_objectives_get_fresh_heads_and_the_vocabulary_stays(pretrained, tmp
     ]
     after = run_federation(compose(other), nodes, tmp_path / "run")
     assert after.study.vocabulary == before.study.vocabulary
-    assert "heads.hazard.state.weight" not in after.parameters
+    assert "heads.time_to_event.state.weight" not in after.parameters
 
 
 def test_a_model_of_another_size_is_refused(pretrained, tmp_path):

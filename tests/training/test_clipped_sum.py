@@ -26,9 +26,9 @@ from healthfm_core.training import (
     loader_for,
     train_round,
 )
-from healthfm_core.training.gradients.clipped import kinds_of
-from healthfm_core.training.gradients.clipped_sum import clipped_gradient_sum
-from healthfm_core.training.step import losses
+from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
+from healthfm_core.training.loop import take_steps
+from healthfm_core.training.passes import losses, private_passes
 from healthfm_simulations.cohort import generate, write_sites
 from tests.training.test_loop import order
 
@@ -81,14 +81,15 @@ class Fixed(Entropy):
 
 def one_by_one(model, data, study) -> dict[str, np.ndarray]:
     """Return what a loop over people gives: the gradient of each, clipped, added up."""
-    (kind,) = kinds_of(study.config.train, model)
+    config = study.config.train
+    (part,) = private_passes(config, list(model.heads))
     everyone = np.ones(data.train.n_subjects, np.bool_)
     rows = loader_for(data.train, study).sampled(
-        np.random.default_rng(7), everyone, batch_size=32, query=kind.query
+        np.random.default_rng(7), everyone, batch_size=32, query=part.query
     )
     total = {name: np.zeros(p.shape) for name, p in model.named_parameters()}
     for batch in rows:
-        found = losses(model, batch, kind.query, kind.config, torch.Generator(), leads=kind.leads)
+        found = losses(model, batch, (part,), config, torch.Generator())
         for loss in found.per_subject:
             model.zero_grad()
             loss.backward(retain_graph=True)
@@ -105,8 +106,11 @@ def test_the_sum_is_that_of_a_loop_over_people(world, mode) -> None:
     model = loaded_model(parameters, study, data.modalities)
     wanted = one_by_one(model, data, study)
     model.zero_grad()
-    how = private(grad_sample=mode)
-    found = clipped_gradient_sum(model, data.train, study, order(parameters), how, Fixed())
+    loader, config = loader_for(data.train, study), study.config.train
+    gradient = ClippedSumGradient(model, loader, config, private(grad_sample=mode), Fixed())
+    take_steps(model, gradient, config, order(parameters))
+    found = gradient.update({})
+    gradient.close()
     assert found.keys() == wanted.keys()
     for name, array in found.items():
         assert np.allclose(array, wanted[name], rtol=1e-3, atol=1e-4 * NORM), name

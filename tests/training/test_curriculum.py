@@ -7,7 +7,7 @@ import pytest
 from healthfm_core.config import TrainConfig
 from healthfm_core.config.train import ObjectivesConfig
 from healthfm_core.training.curriculum import in_round
-from healthfm_core.training.step import queries_for
+from healthfm_core.training.passes import queries_for
 
 EVERYTHING = ObjectivesConfig(
     next_visit=1,

@@ -13,8 +13,8 @@ from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import SiteData, initial_parameters, train_round
+from healthfm_core.training.passes import losses, passes_for, queries_for
 from healthfm_core.training.site import compute_device, loaded_model, loader_for
-from healthfm_core.training.step import losses, queries_for
 from healthfm_simulations.cohort import generate, write_sites
 from tests.training.test_loop import SETTINGS
 
@@ -43,12 +43,11 @@ def test_a_step_keeps_to_the_device_of_the_model(site, attention):
     model = model.to(meta)
     model.intercepts = {name: shift.to(meta) for name, shift in model.intercepts.items()}
     loader = loader_for(data.train, study)
-    first, *_ = queries = queries_for(config.train)
-    for query in queries:
+    for query in queries_for(config.train):
         rng = np.random.default_rng(0)
         batch = next(loader.epoch(rng, batch_size=4, query=query)).to(meta)
-        leads = query == first
-        found = losses(model, batch, query, config.train, torch.Generator(), leads=leads)
+        passes = [part for part in passes_for(config.train) if part.query == query]
+        found = losses(model, batch, passes, config.train, torch.Generator())
         assert {mean.device.type for mean in found.means.values()} == {"meta"}
         found.per_subject.sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}

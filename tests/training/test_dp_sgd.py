@@ -28,9 +28,10 @@ from healthfm_core.training import (
     plan_privacy,
     train_round,
 )
-from healthfm_core.training.gradients import clipped
-from healthfm_core.training.gradients import dp_sgd as module
+from healthfm_core.training.gradients import per_person
+from healthfm_core.training.gradients.dp_sgd import DPSGDGradient
 from healthfm_core.training.intercepts import site_intercepts
+from healthfm_core.training.passes import losses, private_passes
 from healthfm_simulations.cohort import generate, write_sites
 from tests.training.test_loop import SETTINGS
 
@@ -107,7 +108,8 @@ def test_without_noise_to_speak_of_private_training_learns(world):
         batches = loader_for(data.train, study).in_order(batch_size=64, query="sep")
         config = study.config.train
         masks = torch.Generator().manual_seed(0)
-        found = [clipped.losses(model, b, "sep", config, masks).per_subject for b in batches]
+        passes = [p for p in private_passes(config, list(model.heads)) if p.query == "sep"]
+        found = [losses(model, b, passes, config, masks).per_subject for b in batches]
         return float(torch.cat(found).mean())
 
     with torch.no_grad():
@@ -126,6 +128,12 @@ def test_what_is_not_to_learn_gets_no_noise_either(world, mode):
     assert all(name.startswith("heads.") for name in moved)
 
 
+def gradient_of(model, data, study, private, entropy, batch_size=8) -> DPSGDGradient:
+    config = study.config.train.model_copy(update={"batch_size": batch_size})
+    loader = loader_for(data.train, study)
+    return DPSGDGradient(model, loader, config, order({}), private, entropy)
+
+
 class Nobody(Entropy):
     """Draws nobody, with the noise of every day."""
 
@@ -139,15 +147,15 @@ def test_a_step_moves_the_same_parameters_whoever_was_drawn(world, entropy, mode
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities).train()
     private = PrivacyPlan(dp(grad_sample=mode, rows_at_once=5), Mechanism(1.0, 0.5, 1), ROUNDS)
-    step = module._Step(model, loader_for(data.train, study), private, 8, entropy())
-    for kind in clipped.kinds_of(study.config.train, model):
+    gradient = gradient_of(model, data, study, private, entropy())
+    for part in private_passes(study.config.train, list(model.heads)):
         model.zero_grad()
-        step(kind)
+        gradient.compute_pass(part)
         moved = {name for name, p in model.named_parameters() if p.grad is not None}
-        asked = {name for name in parameters if clipped._is_live(name, kind)}
+        asked = {name for name in parameters if part.trains(name)}
         assert moved == asked
         assert all(p.grad.count_nonzero() > 0 for p in model.parameters() if p.grad is not None)
-    step.close()
+    gradient.close()
 
 
 def test_the_noise_of_a_step_has_the_size_that_was_paid_for(world):
@@ -155,25 +163,24 @@ def test_the_noise_of_a_step_has_the_size_that_was_paid_for(world):
     model = loaded_model(parameters, study, data.modalities).train()
     config = dp(max_grad_norm=0.5, group_norms={"backbone": 2.0}, grad_sample="hooks")
     private = PrivacyPlan(config, Mechanism(3.0, 0.5, 1), ROUNDS)
-    step = module._Step(model, loader_for(data.train, study), private, 4, Nobody())
-    kind, *_ = clipped.kinds_of(study.config.train, model)
-    step(kind)
+    gradient = gradient_of(model, data, study, private, Nobody(), batch_size=4)
+    gradient.compute_pass(private_passes(study.config.train, list(model.heads))[0])
     live = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     groups = {group_of(name) for name in live}
     for group, norm in [("backbone", 2.0), ("ehr", 0.5)]:
         noise = torch.cat([g.flatten() for name, g in live.items() if group_of(name) == group])
         expected = 3.0 * norm * len(groups) ** 0.5 / 4
         assert abs(float(noise.std()) / expected - 1) < 5 / len(noise) ** 0.5
-    step.close()
+    gradient.close()
 
 
 def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(world, monkeypatch):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities).train()
     private = PrivacyPlan(dp(), Mechanism(1.0, 1.0, 1), ROUNDS)
-    step = module._Step(model, loader_for(data.train, study), private, 8, Entropy())
+    gradient = gradient_of(model, data, study, private, Entropy())
     seen = []
-    real = clipped.losses
+    real = per_person.losses
 
     def spoiled(model, batch, *args, **more):
         found = real(model, batch, *args, **more)
@@ -181,28 +188,28 @@ def test_a_person_whose_loss_is_not_finite_is_left_out_and_the_step_goes_on(worl
         factor = torch.where(batch.subject == min(seen[0]), torch.nan, 1.0)
         return replace(found, per_subject=found.per_subject * factor)
 
-    monkeypatch.setattr(clipped, "losses", spoiled)
-    step(clipped.kinds_of(study.config.train, model)[0])
+    monkeypatch.setattr(per_person, "losses", spoiled)
+    gradient.compute_pass(private_passes(study.config.train, list(model.heads))[0])
     first, again, *_ = seen
     assert len(first) > 1
     assert again == first - {min(first)}
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    step.close()
+    gradient.close()
 
 
 def test_each_kind_of_step_is_one_pass_and_none_asks_the_data(world):
     study, parameters, data = world
     model = loaded_model(parameters, study, data.modalities)
-    kinds = clipped.kinds_of(study.config.train, model)
-    assert [(kind.query, sorted(kind.heads)) for kind in kinds] == [
-        ("sep", ["masked_codes", "next_visit", "predictive_coding", "wearable_reconstruction"]),
-        ("now", ["hazard"]),
+    passes = private_passes(study.config.train, list(model.heads))
+    assert [(part.query, sorted(o.name for o in part.objectives)) for part in passes] == [
+        ("sep", ["masked_codes", "masked_wearable", "next_visit", "predictive_coding"]),
+        ("now", ["time_to_event"]),
         ("worn", ["cross_modal"]),
         ("sep", ["next_event"]),
     ]
     clinic = loaded_model(parameters, study, frozenset({"ehr"}))
-    kinds = clipped.kinds_of(TrainConfig(objectives=study.config.train.objectives), clinic)
-    assert "worn" not in {kind.query for kind in kinds}
+    config = TrainConfig(objectives=study.config.train.objectives)
+    assert "worn" not in {part.query for part in private_passes(config, list(clinic.heads))}
 
 
 def test_a_private_study_has_no_intercepts(world):

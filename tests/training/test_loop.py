@@ -73,7 +73,7 @@ def test_the_same_order_gives_the_same_update_bit_for_bit(world):
 def test_every_objective_reports_its_loss_and_every_group_its_gradient(world):
     study, parameters, store, _ = world
     found = train_round(parameters, SiteData.load([store], study), study, order(parameters)).metrics
-    for name in ("next_visit", "time_to_event", "masked_codes", "masked_wearing"):
+    for name in ("next_visit", "time_to_event", "masked_codes", "masked_wearable"):
         assert np.isfinite(found[f"loss_{name}"])
     for group in order(parameters).groups:
         assert found[f"grad_norm/{group}"] > 0, group

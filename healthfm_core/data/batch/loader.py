@@ -22,6 +22,8 @@ from healthfm_core.modalities.registry import holders, modality_names
 from healthfm_core.modalities.wearable import WEARABLES
 
 Query = Literal["sep", "now", "label", "worn"]
+QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn")
+"""All kinds of row, in the order in which a training step reads them."""
 
 NO_DROPOUT: Final[Mapping[str, float]] = MappingProxyType({})
 _POOL: Final = 32

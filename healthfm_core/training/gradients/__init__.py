@@ -1,1 +1,47 @@
-"""How the gradient of a local step comes about, and what is added to it."""
+"""Where the gradient of a local step comes from: plain, DP-SGD, or one clipped sum for the server.
+
+Each of the three is a `LocalGradient`, which `training.loop` takes its steps with.
+"""
+
+from __future__ import annotations
+
+from healthfm_core.config import TrainConfig
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.federation.protocol import RoundOrder
+from healthfm_core.models import HealthFM
+from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
+from healthfm_core.training.gradients.dp_sgd import DPSGDGradient
+from healthfm_core.training.gradients.local_gradient import LocalGradient
+from healthfm_core.training.gradients.plain import PlainGradient
+from healthfm_core.training.privacy_plan import PrivacyPlan
+
+__all__ = [
+    "ClippedSumGradient",
+    "DPSGDGradient",
+    "LocalGradient",
+    "PlainGradient",
+    "local_gradient",
+]
+
+
+def local_gradient(
+    model: HealthFM,
+    loader: BatchLoader,
+    config: TrainConfig,
+    order: RoundOrder,
+    privacy: PrivacyPlan | None,
+) -> LocalGradient:
+    """Return the gradient that a site's round is trained with.
+
+    Args:
+        model: The site's; what is trained of it requires gradients.
+        loader: Rows of the people it trains on.
+        config: Training settings of the round.
+        order: Which round.
+        privacy: None trains without noise.
+    """
+    if privacy is None:
+        return PlainGradient(model, loader, config, order)
+    if privacy.config.mechanism.noise_in_sum:
+        return ClippedSumGradient(model, loader, config, privacy)
+    return DPSGDGradient(model, loader, config, order, privacy)

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-GradientCorrection = Callable[[nn.Module], None]
-"""Adds to ``parameter.grad`` of the model's parameters, which hold the gradient of a step."""
+GradientTransform = Callable[[nn.Module], None]
+"""Changes ``parameter.grad`` of the model's parameters, which hold the gradient of a step."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Local training with patient-level differential privacy (DP-SGD, Abadi et al. 2016).
+"""Gradients with patient-level differential privacy (DP-SGD, Abadi et al. 2016).
 
 In each step every person of the site is drawn by itself with one probability; the loss of each one
 drawn is a sum over the whole of their row; each one's gradient is clipped to a norm; to the sum of
@@ -19,187 +19,96 @@ was chosen by looking at results of this site.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
-from healthfm_core.config import PrivacyConfig
+from healthfm_core.arrays import Float32Arrays
+from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.loader import BatchLoader
-from healthfm_core.data.batch.sequences import Sequences
-from healthfm_core.errors import PrivacyError
-from healthfm_core.federation.protocol import RoundOrder, Study
+from healthfm_core.federation.protocol import RoundOrder
 from healthfm_core.models import HealthFM
-from healthfm_core.models.decay import clamp_half_lives
-from healthfm_core.privacy.accounting import Mechanism, epsilon, noise_multiplier_for
-from healthfm_core.privacy.distributed import noise_for
 from healthfm_core.privacy.entropy import Entropy, noised
 from healthfm_core.seeding import numpy_generator
-from healthfm_core.training.curriculum import in_round
-from healthfm_core.training.gradients.clipped import ClippedGradients, Kind, kinds_of
-from healthfm_core.training.gradients.corrections import GradientCorrection
-from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site import loader_for
-from healthfm_core.training.step import (
-    freeze,
-    optimizer_for,
-    set_learning_rate,
-)
+from healthfm_core.training.gradients.corrections import GradientTransform
+from healthfm_core.training.gradients.local_gradient import change_metrics, parameter_change
+from healthfm_core.training.gradients.per_person import ClippedGradients
+from healthfm_core.training.optimizer import optimizer_for
+from healthfm_core.training.passes import ForwardPass, private_passes
+from healthfm_core.training.privacy_plan import PrivacyPlan
 
 
-@dataclass(frozen=True)
-class PrivacyPlan:
-    """How a site's rounds of a study are private.
-
-    Attributes:
-        config: Norms, and how gradients are told apart.
-        mechanism: Noise, sampling rate and steps of one round.
-        rounds: How many the study has.
-    """
-
-    config: PrivacyConfig
-    mechanism: Mechanism
-    rounds: int
-
-    @classmethod
-    def shared(cls, config: PrivacyConfig, rounds: int) -> Self:
-        """Return what it takes where the sites share the noise: a round is one noised sum."""
-        noise = noise_for(config.epsilon or 0.0, config.delta, rounds)
-        return cls(config, Mechanism(noise, 1.0, 1), rounds)
-
-    @property
-    def whole(self) -> Mechanism:
-        """What all rounds of the study cost."""
-        return replace(self.mechanism, steps=self.mechanism.steps * self.rounds)
-
-    def epsilon(self) -> float:
-        """Return ε of the whole study."""
-        return epsilon([self.whole], self.config.delta)
-
-
-def plan_privacy(sequences: Sequences, study: Study, config: PrivacyConfig) -> PrivacyPlan:
-    """Return what a round of the study takes at a site: the noise that makes all its rounds fit.
+class DPSGDGradient:
+    """Draws people, and leaves the noised mean of their clipped gradients on the parameters.
 
     Args:
-        sequences: The people the site trains on.
-        study: Contract of the run.
-        config: What holds at this site.
-
-    Raises:
-        PrivacyError: δ is not under 1 in the site's people, or no noise reaches ε (HF-604).
-    """
-    train, people = study.config.train, sequences.n_subjects
-    rounds = study.config.federation.rounds
-    if people * config.delta >= 1:
-        raise _unmet("δ is 1 in the site's training people or more", "Set privacy.delta lower")
-    if config.mechanism.noise_in_sum:
-        return PrivacyPlan.shared(config, rounds)
-    if people == 0:
-        return PrivacyPlan(config, Mechanism(1.0, 1.0, 0), rounds)
-    steps = math.ceil(people * train.local_epochs / train.batch_size)
-    steps = steps if train.max_steps is None else min(steps, train.max_steps)
-    rate = min(1.0, train.batch_size / people)
-    noise = config.noise_multiplier
-    if noise is None:
-        noise = _noise(config.epsilon or 0.0, config.delta, rate, steps * rounds)
-    return PrivacyPlan(config, Mechanism(noise, rate, steps), rounds)
-
-
-def _noise(target: float, delta: float, rate: float, steps: int) -> float:
-    try:
-        return noise_multiplier_for(target, delta, rate, steps)
-    except ValueError as error:
-        raise _unmet("no noise reaches that ε in so many steps", "Ask for fewer rounds") from error
-
-
-def dp_sgd(
-    model: HealthFM,
-    people: Sequences,
-    study: Study,
-    order: RoundOrder,
-    private: PrivacyPlan,
-    corrections: Sequence[GradientCorrection] = (),
-    entropy: Entropy | None = None,
-) -> dict[str, float]:
-    """Run the round's steps on `model` in place; return metrics that tell nothing of the people.
-
-    Args:
-        model: The site's, without intercepts.
-        people: Whom it trains on.
-        study: Contract of the run.
+        model: The site's, without intercepts; what is trained of it requires gradients.
+        loader: Rows of the people it trains on.
+        config: Training settings of the round.
         order: Which round.
-        private: Noise, sampling rate and steps.
-        corrections: Added to every step's noised gradient.
+        privacy: Noise, sampling rate and steps.
         entropy: The operating system's where not given.
     """
-    entropy = entropy or Entropy()
-    config = in_round(study.config.train, round_=order.round, rounds=order.rounds)
-    loader, steps = loader_for(people, study), private.mechanism.steps
-    kinds = kinds_of(config, model)
-    which = numpy_generator(order.seed, "kinds", order.round)  # nobody's secret
-    freeze(model, config.learns)
-    optimizer = optimizer_for(model, config)
-    torch.manual_seed(entropy.seed())
-    step = _Step(model, loader, private, config.batch_size, entropy)
-    model.train()
-    for done in range(steps if kinds else 0):
-        rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=done / steps)
-        set_learning_rate(optimizer, rate)
-        optimizer.zero_grad(set_to_none=True)
-        step(kinds[int(which.integers(len(kinds)))])
-        for correct in corrections:
-            correct(model)
-        optimizer.step()
-        clamp_half_lives(model)
-    step.close()
-    return {
-        "steps": float(steps),
-        "privacy_noise_multiplier": private.mechanism.noise_multiplier,
-        "privacy_epsilon": private.epsilon(),
-    }
-
-
-class _Step:
-    """Draws people, and leaves the noised mean of their clipped gradients on the parameters."""
 
     def __init__(
         self,
         model: HealthFM,
         loader: BatchLoader,
-        private: PrivacyPlan,
-        expected: int,
-        entropy: Entropy,
+        config: TrainConfig,
+        order: RoundOrder,
+        privacy: PrivacyPlan,
+        entropy: Entropy | None = None,
     ) -> None:
-        self._model, self._private = model, private
-        self._expected, self._entropy = expected, entropy
+        self._entropy = entropy or Entropy()
+        torch.manual_seed(self._entropy.seed())
+        self._model, self._config, self._privacy = model, config, privacy
         self._people = loader.sequences.n_subjects
-        self._pass = ClippedGradients(model, loader, private.config, entropy)
+        self._passes = private_passes(config, list(model.heads))
+        self._choice = numpy_generator(order.seed, "kinds", order.round)  # nobody's secret
+        self._clipped = ClippedGradients(model, loader, config, privacy.config, self._entropy)
+        self.steps = privacy.mechanism.steps if self._passes else 0
 
-    def __call__(self, kind: Kind) -> None:
-        """Set the gradients of the parameters that a step of this kind trains.
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return AdamW over what is trained."""
+        return optimizer_for(self._model, self._config)
+
+    def compute(self) -> None:
+        """Leave the gradient of a pass on the parameters it trains; which pass is drawn."""
+        self.compute_pass(self._passes[int(self._choice.integers(len(self._passes)))])
+
+    def compute_pass(self, part: ForwardPass) -> None:
+        """Leave the noised mean of the clipped gradients of `part` on the parameters it trains.
 
         Nobody drawn is a step like any other: nothing is read, and the noise is the same.
         """
-        mechanism = self._private.mechanism
-        sums = self._pass(kind, self._entropy.chosen(self._people, mechanism.sample_rate))
-        norms = self._pass.norms(sums)
-        spread = mechanism.noise_multiplier * math.sqrt(self._pass.groups(sums))
+        mechanism = self._privacy.mechanism
+        drawn = self._entropy.chosen(self._people, mechanism.sample_rate)
+        sums = self._clipped.sums(part, drawn)
+        norms = self._clipped.norms(sums)
+        noise = mechanism.noise_multiplier * math.sqrt(self._clipped.groups(sums))
         parameters = dict(self._model.named_parameters())
         for name, total in sums.items():
-            mean = noised(total, spread * norms[name], self._entropy) / self._expected
+            mean = noised(total, noise * norms[name], self._entropy) / self._config.batch_size
             parameters[name].grad = mean.to(total.dtype)
+
+    @property
+    def transforms(self) -> Sequence[GradientTransform]:
+        """Nothing: it was clipped person by person."""
+        return ()
+
+    def update(self, start: Mapping[str, Tensor]) -> Float32Arrays:
+        """Return how the parameters changed."""
+        return parameter_change(self._model, start)
+
+    def metrics(self, update: Float32Arrays) -> dict[str, float]:
+        """Return metrics that tell nothing of the people."""
+        return {
+            "steps": float(self._privacy.mechanism.steps),
+            "privacy_noise_multiplier": self._privacy.mechanism.noise_multiplier,
+            "privacy_epsilon": self._privacy.epsilon(),
+        } | change_metrics(self._model, update)
 
     def close(self) -> None:
         """Take the hooks off the model."""
-        self._pass.close()
-
-
-def _unmet(seen: str, do: str) -> PrivacyError:
-    return PrivacyError(
-        604,
-        where="privacy",
-        seen=seen,
-        wanted="settings that protect each person of this site",
-        do=do,
-    )
+        self._clipped.close()

@@ -28,7 +28,7 @@ from healthfm_core.training import (
     plan_privacy,
     train_round,
 )
-from healthfm_core.training.step import losses, queries_for
+from healthfm_core.training.passes import losses, passes_for
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ class Victim:
         """Return each person's loss, [N], of the objectives that read their first kind of row."""
         model = loaded_model(parameters, self.study, self.data.modalities).eval()
         config = self.study.config.train
-        query = queries_for(config)[0]
+        first, *_ = every = passes_for(config)
+        passes = [part for part in every if part.query == first.query]
         found = np.full(self.data.train.n_subjects, np.nan)
-        batches = loader_for(self.data.train, self.study).in_order(batch_size=64, query=query)
+        batches = loader_for(self.data.train, self.study).in_order(batch_size=64, query=first.query)
         for batch in batches:
             masks = torch.Generator().manual_seed(0)
             with torch.no_grad():
-                each = losses(model, batch.to(model.device), query, config, masks).per_subject
+                each = losses(model, batch.to(model.device), passes, config, masks).per_subject
             found[batch.subject.numpy()] = each.cpu().numpy()
         return found
 

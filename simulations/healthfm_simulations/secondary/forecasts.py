@@ -106,7 +106,7 @@ def _in_closed_form(
             for days in horizons
         ]
         return answer(network, batches, "next_visit"), np.stack([found.score for found in each])
-    answers = answer(network, batches, "hazard")
+    answers = answer(network, batches, "time_to_event")
     logits = torch.from_numpy(answers.logit)[None]
     targets = study.vocabulary.targets
     death = targets.index(DEATH) if DEATH in targets else None

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from healthfm_core.config import TrainConfig
-from healthfm_core.training.step import optimizer_for, set_learning_rate
+from healthfm_core.training.optimizer import optimizer_for, set_learning_rate
 from tests.models.tiny import tiny_model
 
 
 def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
     model = tiny_model()
     optimizer = optimizer_for(model, TrainConfig(lr_half_lives=10.0))
-    set_learning_rate(optimizer, 1e-3)
+    set_learning_rate(optimizer.param_groups, 1e-3)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     names = {name: rate[id(p)] for name, p in model.named_parameters()}
     assert len(rate) == sum(len(group["params"]) for group in optimizer.param_groups)
@@ -25,7 +25,7 @@ def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
 def test_the_slopes_of_evidence_learn_at_a_multiple_too():
     model = tiny_model(heads=("label",), evidence=True)
     optimizer = optimizer_for(model, TrainConfig(lr_evidence=3.0, weight_decay=0.05))
-    set_learning_rate(optimizer, 1e-3)
+    set_learning_rate(optimizer.param_groups, 1e-3)
     groups = [(group, {id(p) for p in group["params"]}) for group in optimizer.param_groups]
     found = {
         name: (group["lr"], group["weight_decay"])

@@ -1,49 +1,53 @@
-"""Hidden codes and hidden wearing, told from what is left (arXiv 2601.12227)."""
+"""Inputs that are masked at random: clinical codes and windows of the wearable."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT
 
+LAST_SHARE: Final = 0.3
+"""Share of its weight that reconstruction has in the last round of the staged curriculum."""
+
 
 @dataclass(frozen=True)
-class Hidden:
-    """What was hidden from a batch.
+class MaskedInputs:
+    """What was masked of a batch.
 
     Attributes:
         batch: The batch with the chosen codes replaced by MASK and the chosen windows unobserved.
-        position: Positions of the hidden codes, M per row.
+        position: Positions of the masked codes, M per row.
         token: The tokens that stood there.
         counted: Which of the M are real.
-        window: Observed wearable cells that were hidden.
+        cells: Observed wearable cells that were masked.
     """
 
     batch: Batch
     position: Int64[Tensor, "B M"]
     token: Int64[Tensor, "B M"]
     counted: Bool[Tensor, "B M"]
-    window: Bool[Tensor, "B S W F"]
+    cells: Bool[Tensor, "B S W F"]
 
 
-def hide(
+def mask_inputs(
     batch: Batch,
     *,
     mask_token: int,
     fraction: float,
-    of_wearing: float,
+    wearable_fraction: float,
     channels: int,
     generator: torch.Generator,
-) -> Hidden:
-    """Hide a `fraction` of each subject's clinical tokens, and some `of_wearing`.
+) -> MaskedInputs:
+    """Mask a `fraction` of each subject's clinical tokens, and a share of the wearable's windows.
 
-    `generator` is one of the CPU's, so that the same seed hides the same on any device.
+    `generator` is one of the CPU's, so that the same seed masks the same on any device.
     """
     is_event = batch.kind == EVENT
     device = batch.kind.device
@@ -56,23 +60,23 @@ def hide(
     counted = (place[None] < wanted[:, None]) & (drawn >= 0)
     token = batch.token.gather(1, position)
     chosen = torch.zeros_like(is_event).scatter(1, position, counted)
-    window = batch.wearable_mask & _wearing_to_hide(batch, of_wearing, channels, generator)
-    hidden = replace(
+    cells = batch.wearable_mask & _cells_to_mask(batch, wearable_fraction, channels, generator)
+    masked = replace(
         batch,
         token=batch.token.masked_fill(chosen, mask_token),
         code=batch.code.masked_fill(chosen, 0),
         has_value=batch.has_value & ~chosen,
         spread=batch.spread.masked_fill(chosen.unsqueeze(-1), 0.0),
-        wearable_mask=batch.wearable_mask & ~window,
-        wearable=batch.wearable.masked_fill(window, 0.0),
+        wearable_mask=batch.wearable_mask & ~cells,
+        wearable=batch.wearable.masked_fill(cells, 0.0),
     )
-    return Hidden(hidden, position, token, counted, window)
+    return MaskedInputs(masked, position, token, counted, cells)
 
 
-def _wearing_to_hide(
+def _cells_to_mask(
     batch: Batch, share: float, channels: int, generator: torch.Generator
 ) -> Bool[Tensor, "B S W F"]:
-    """Return the cells to hide: for each subject windows here and there, a stretch, or sensors.
+    """Return the cells to mask: for each subject windows here and there, a stretch, or sensors.
 
     The artificial masks of LSM-2 (arXiv 2506.05321), one scheme per subject and step. What was not
     observed in the first place stays unobserved, and nothing is asked of it.
@@ -90,19 +94,15 @@ def _wearing_to_hide(
     here = (windows < share).view(b, s, w, 1)
     some = (sensors < share).repeat_interleave(f // max(channels, 1), dim=1).view(b, 1, 1, f)
     which = (scheme * 3).long().view(b, 1, 1, 1)
-    hidden = torch.where(which == 0, here, torch.where(which == 1, stretch.view(b, s, w, 1), some))
-    return hidden.expand(b, s, w, f)
+    masked = torch.where(which == 0, here, torch.where(which == 1, stretch.view(b, s, w, 1), some))
+    return masked.expand(b, s, w, f)
 
 
-def masked_codes(logits_BMK: Float[Tensor, "B M K"], hidden: Hidden) -> Float[Tensor, " B"]:
-    """Return each subject's mean cross-entropy over its hidden codes."""
-    loss = nn.functional.cross_entropy(logits_BMK.transpose(1, 2), hidden.token, reduction="none")
-    return (loss * hidden.counted).sum(1) / hidden.counted.sum(1).clamp_min(1)
+def masked_positions(batch: Batch, masked: MaskedInputs | None) -> Int64[Tensor, "B M"]:
+    """Return the positions of the codes that were masked."""
+    return batch.query[:, :0] if masked is None else masked.position
 
 
-def masked_wearing(
-    decoded_BSWF: Float[Tensor, "B S W F"], original: Batch, hidden: Hidden
-) -> Float[Tensor, " B"]:
-    """Return each subject's mean squared error over cells that were observed and then hidden."""
-    error = (decoded_BSWF - original.wearable).square() * hidden.window
-    return error.sum((1, 2, 3)) / hidden.window.sum((1, 2, 3)).clamp_min(1)
+def reconstruction_share(progress: float) -> float:
+    """Return a share that falls from all to `LAST_SHARE` of the weight."""
+    return 1 + (LAST_SHARE - 1) * progress

@@ -1,0 +1,60 @@
+"""The optimiser of a site's steps, and what of the model it may move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeGuard
+
+import torch
+from torch import nn
+
+from healthfm_core.config import TrainConfig
+from healthfm_core.config.train import Learns
+from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.models.decay import DecayRates
+
+EPS: Final = 1e-8
+RATE_MULTIPLE: Final = "rate_multiple"
+"""Option of the optimiser's groups: their learning rate as a multiple of the round's."""
+
+
+def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
+    half_lives = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_matrix = isinstance(module, nn.Linear) and name == "weight"
+            multiple, eps = 1.0, EPS
+            if any(parameter is half_life for half_life in half_lives):
+                multiple = config.lr_half_lives
+            elif path.endswith(".evidence"):
+                multiple, eps = config.lr_evidence, config.eps_evidence
+            if parameter.requires_grad:
+                decay = config.weight_decay if is_matrix else 0.0
+                groups.setdefault((decay, multiple, eps), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "eps": eps, RATE_MULTIPLE: multiple}
+            for (decay, multiple, eps), parameters in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def freeze(model: nn.Module, learns: Learns) -> None:
+    """Let only the parts that `learns` names learn; heads always do."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_learning(name, learns))
+
+
+def set_learning_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:
+    """Set the rate of an optimiser's groups of parameters, each at its own multiple."""
+    for options in groups:
+        options["lr"] = rate * options[RATE_MULTIPLE]
+
+
+def _is_decay(module: nn.Module) -> TypeGuard[DecayRates]:
+    return isinstance(module, DecayRates)

@@ -1,0 +1,75 @@
+"""How the weights a site received do on its own tuning people, before it trains on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.federation.protocol import Study
+from healthfm_core.models import HealthFM
+from healthfm_core.models.inference import Answers, answer
+from healthfm_core.models.monitors import context_monitors
+
+CONTEXT_ROWS: Final = 32
+
+
+def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[str, float]:
+    """Return AUROC and average precision of the study's task on the site's tuning people.
+
+    For ``next_visit`` over all (visit, target) pairs and over new onsets alone. A metric that the
+    people at hand cannot give (no case, or nothing but cases) is left out.
+
+    Args:
+        model: The site's, with the weights it received.
+        loader: Rows of the tuning people.
+        study: Contract of the run.
+    """
+    is_label = study.config.label_task is not None
+    head = "label" if is_label else "next_visit"
+    if head not in model.heads:
+        return {}
+    batches = loader.in_order(
+        batch_size=2 * study.config.train.batch_size, query="label" if is_label else "sep"
+    )
+    answers = answer(model, batches, head)
+    metrics = {"tuning_subjects": float(len(np.unique(answers.subject)))}
+    for name, (logit, outcome) in _subsets(answers, is_label).items():
+        if 0 < outcome.sum() < len(outcome):
+            metrics[f"tuning_auroc{name}"] = float(roc_auc_score(outcome, logit))
+            metrics[f"tuning_average_precision{name}"] = float(
+                average_precision_score(outcome, logit)
+            )
+    return metrics
+
+
+def _subsets(answers: Answers, is_label: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the logits and outcomes to score, by what is added to the metric's name."""
+    if is_label:
+        known = ~np.isnan(answers.label)
+        return {"": (answers.logit[known, 0], answers.label[known] > 0)}
+    new = answers.repeats == 0
+    return {
+        "": (answers.logit.ravel(), answers.target.ravel()),
+        "_new_onset": (answers.logit[new], answers.target[new]),
+    }
+
+
+def contexts(model: HealthFM, loader: BatchLoader) -> dict[str, float]:
+    """Return how far back each layer looks, over the latest rows of some of the site's people.
+
+    Nothing where there are fewer than `CONTEXT_ROWS` of them: a mean over them all leaves the site.
+    """
+    batch = next(iter(loader.in_order(batch_size=CONTEXT_ROWS, query="now")), None)
+    if batch is None or batch.size < CONTEXT_ROWS:
+        return {}
+    rows = batch.to(model.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        monitors = context_monitors(model.backbone, model.encode(rows), rows)
+    model.train(was_training)
+    return monitors
