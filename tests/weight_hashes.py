@@ -52,6 +52,7 @@ _OBJECTIVES: Final = (
     "train.objectives.predictive_coding=0.3",
     "train.objectives.cross_modal=0.3",
 )
+_LINEAR: Final = "train.trainable=linear_logit"
 SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     **{name: (*_SMALL, *given) for name, given in FULL.items()},
     "objectives": (*_SMALL, *_OBJECTIVES, "train.curriculum=staged"),
@@ -65,13 +66,22 @@ SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     "prox": (*_SMALL, "train=prox"),
     "shared": (*_SMALL, "federation.aggregation.groups=shared"),
     "their_sites": (*_SMALL, "federation.aggregation.code_rows=their_sites"),
-    "fusion": (*_SMALL, "model.genomics_fusion=late", "model.sums=true"),
+    "fusion": (*_SMALL, "model.genomics_fusion=late", "model.sum_pooling=true"),
     "cross_attention": (*_SMALL, "model.genomics_fusion=cross_attention", "model.floor=true"),
-    "adapters": (*_SMALL, "model.adapter_rank=2", "train.learns=adapters"),
+    "adapters": (*_SMALL, "model.adapter_rank=2", "train.trainable=adapters"),
     "dropout": (*_SMALL, "model.dropout=0.2", "train.drop_ehr=0.1", "train.drop_events=0.1"),
-    "icu": ("data=physionet2012", "train.max_steps=3", "train.learns=all"),
-    "icu_distributed": ("data=physionet2012", "privacy=distributed", "train.learns=evidence"),
-    "icu_dp": ("data=physionet2012", "privacy=dp", "train.learns=evidence", "train.max_steps=3"),
+    "icu": ("data=physionet2012", "train.max_steps=3", "train.trainable=all"),
+    "icu_distributed": (
+        "data=physionet2012",
+        "privacy=distributed",
+        "train.trainable=linear_logit",
+    ),
+    "icu_dp": (
+        "data=physionet2012",
+        "privacy=dp",
+        "train.trainable=linear_logit",
+        "train.max_steps=3",
+    ),
     "eicu": ("data=eicu_demo", "train.max_steps=3"),
     "nhanes": ("data=nhanes", "train.max_steps=3"),
 }

@@ -25,7 +25,7 @@ import numpy as np
 
 from healthfm_core.arrays import Arrays
 from healthfm_core.federation.declared_metrics import declared_metrics
-from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
 from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundLayout, RoundSum
@@ -136,7 +136,7 @@ class NoisyLayout(RoundLayout):
 def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int) -> RoundLayout:
     """Return how a round's replies stand in the ring, the same at every site and the coordinator.
 
-    With gradients (`privacy.mode=distributed`) it holds the parameters that learn, and no others.
+    With gradients (`privacy.mode=distributed`) it holds the trained parameters, and no others.
 
     Args:
         study: Whose configuration says clips, ring and noise.
@@ -148,9 +148,9 @@ def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int)
     sites, rounds = len(book.adverts), study.config.federation.rounds
     honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
     if privacy.mechanism.noise_in_sum:
-        learning = [n for n in contract.shapes if is_learning(n, study.config.train.learns)]
+        trained = [n for n in contract.shapes if is_trainable(n, study.config.train.trainable)]
         multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
-        summed, norm = contract.only(learning), privacy.max_grad_norm
+        summed, norm = contract.only(trained), privacy.max_grad_norm
         return GradientLayout(summed, (), capacity, sites, config, norm, multiplier, honest)
     if config.epsilon is None:
         return RoundLayout(contract, declared_metrics(study), capacity, sites, config)
