@@ -15,12 +15,12 @@ from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.partition import (
     assign_sites,
     crossed_absence,
-    dialect,
+    draw_local_names,
     rate_offsets,
+    rename_codes,
     shared_rate_offsets,
     shifted_assignment,
     site_sizes,
-    speak,
     split_store,
 )
 from healthfm_simulations.partition.label_shift import MOST_OFFSET
@@ -119,13 +119,13 @@ def test_a_small_alpha_keeps_the_groups_apart():
 
 
 def test_a_dialect_renames_the_chosen_share_and_leaves_the_rest():
-    names = dialect(("A", "B", "C", "D"), 0.5, "north", np.random.default_rng(0))
+    names = draw_local_names(("A", "B", "C", "D"), 0.5, "north", np.random.default_rng(0))
     assert len(names) == 2
     table = pa.table({"subject_id": [1, 1], "code": ["A", "Z"]})
-    spoken = speak(table, {"A": "A//north"})
+    spoken = rename_codes(table, {"A": "A//north"})
     assert spoken["code"].to_pylist() == ["A//north", "Z"]
     assert spoken["subject_id"].to_pylist() == [1, 1]
-    assert speak(table, {}) is table
+    assert rename_codes(table, {}) is table
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ any model could do: `ceiling` gives the oracle's own predictions for the report.
 """
 
 from healthfm_simulations.cohort.cohort_stores import write_sites
-from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite, generate
+from healthfm_simulations.cohort.generate_cohort import Cohort, generate
 from healthfm_simulations.cohort.oracle_predictions import (
     ceiling,
     half_lives,
     is_condition,
     scores_at,
 )
+from healthfm_simulations.partition.site_plan import CohortSite
 
 __all__ = [
     "Cohort",

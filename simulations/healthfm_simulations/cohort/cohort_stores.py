@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_simulations.cohort.cohort_tables import RETURN_TASK, CodeBook
-from healthfm_simulations.cohort.generate_cohort import Cohort, CohortSite
+from healthfm_simulations.cohort.generate_cohort import Cohort
+from healthfm_simulations.partition.site_plan import CohortSite
 
 DEVICE: Final = "wrist"
 TRUTH: Final = "truth"

@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from healthfm_core.arrays import Bool, Float64, Int64
+from healthfm_core.arrays import Bool, Int64
 from healthfm_core.config import CohortConfig
-from healthfm_core.errors import ConfigError
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.genomics import GENOMICS
 from healthfm_core.modalities.wearable import WEARABLES
@@ -29,48 +28,13 @@ from healthfm_simulations.cohort.generating_process import World, draw_world
 from healthfm_simulations.cohort.oracle import ask_oracle
 from healthfm_simulations.cohort.readings import take_labs, wear
 from healthfm_simulations.cohort.simulated_people import draw_people, live
-from healthfm_simulations.partition import (
-    crossed_absence,
-    dialect,
-    parents,
-    rate_offsets,
-    shared_rate_offsets,
-    site_sizes,
-    speak,
-)
+from healthfm_simulations.partition.partition_registry import partitioned_records, plan_sites
+from healthfm_simulations.partition.site_plan import CohortSite
 
 FIRST_ID: Final = 1_000_001
 WEARERS: Final = 0.95
 GENOTYPED: Final = 0.95
 """Share of people who have the modality at a site that holds it."""
-SMALLEST_SITE: Final = 20
-
-
-@dataclass(frozen=True)
-class CohortSite:
-    """One site's people.
-
-    Attributes:
-        name: ``site-00``, ….
-        modalities: Of ehr, wearable, genomics: those the site holds.
-        events: MEDS columns, sorted.
-        scores: Columns subject_id, score, z; empty where the site has no genomics.
-        wearable: Columns as in a store, empty where the site has no wearables.
-        codes: The site's code table.
-        local_names: Code → the site's own name for it; the truth keeps the common one.
-        truth: A row per (visit asked about, condition), see `oracle`.
-        returns: Labels of `tables.RETURN_TASK`, one per person with two visits.
-    """
-
-    name: str
-    modalities: frozenset[str]
-    events: pa.Table
-    scores: pa.Table
-    wearable: pa.Table
-    codes: pa.Table
-    local_names: dict[str, str]
-    truth: pa.Table
-    returns: pa.Table
 
 
 @dataclass(frozen=True)
@@ -90,58 +54,23 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
         ConfigError: HF-102, a name in ``gap_sites`` that no site has; HF-103, more sites than the
             people can fill.
     """
-    smallest = min(SMALLEST_SITE, config.subjects // config.sites)
-    sizes = site_sizes(
-        config.subjects,
-        config.sites,
-        config.size_skew,
-        numpy_generator(seed, "cohort", "sizes"),
-        at_least=max(1, smallest),
-    )
-    no_wearable, no_genomics = crossed_absence(
-        config.sites,
-        config.without_wearable,
-        config.without_genomics,
-        numpy_generator(seed, "cohort", "modalities"),
-    )
-    no_wearable = no_wearable | (min(config.wearable_hours, config.worn_hours) == 0)
-    no_genomics = no_genomics | (config.prs == 0)
+    plan = plan_sites(config, seed)
+    no_wearable = plan.without_wearable | (min(config.wearable_hours, config.worn_hours) == 0)
+    no_genomics = plan.without_genomics | (config.prs == 0)
     world = draw_world(
-        config,
-        _label_skew(config, seed),
-        numpy_generator(seed, "cohort", "world"),
-        _gap_scale(config),
+        config, plan.log_rate_offset, numpy_generator(seed, "cohort", "world"), plan.gap_scale
     )
-    tables = _simulate(config, world, sizes, no_wearable, no_genomics, seed)
-    last = FIRST_ID - 1 + np.cumsum(sizes)
-    sites = tuple(
-        _site(config, world, tables, s, (int(last[s] - sizes[s]) + 1, int(last[s])), held, seed)
-        for s, held in enumerate(_modalities(no_wearable, no_genomics))
-    )
-    return Cohort(config, seed, world, sites)
-
-
-def _label_skew(config: CohortConfig, seed: int) -> Float64:
-    """Return the sites' log-rate offsets [sites, conditions]."""
-    rng, shape = numpy_generator(seed, "cohort", "labels"), (config.sites, config.conditions)
-    if config.label_alpha is not None:
-        return shared_rate_offsets(*shape, config.label_alpha, rng)
-    return rate_offsets(*shape, config.label_shift, rng)
-
-
-def _gap_scale(config: CohortConfig) -> Float64:
-    """Return each site's factor on the gaps between visits."""
-    names = [site_name(i, config.sites) for i in range(config.sites)]
-    unknown = sorted(set(config.gap_sites) - set(names))
-    if unknown:
-        raise ConfigError(
-            102,
-            where="data.cohort.gap_sites",
-            seen=f"no site is called {unknown[0]}",
-            wanted=f"the sites are {names[0]} to {names[-1]}",
-            do="Correct the name",
-        )
-    return np.array([config.gap_scale if name in config.gap_sites else 1.0 for name in names])
+    tables = _simulate(config, world, plan.sizes, no_wearable, no_genomics, seed)
+    last = FIRST_ID - 1 + np.cumsum(plan.sizes)
+    first = last - plan.sizes + 1
+    held = _modalities(no_wearable, no_genomics)
+    codes = CodeBook.of(world).table(world)
+    sites = [
+        _site(plan.names[s], tables, (int(first[s]), int(last[s])), held[s], codes)
+        for s in range(len(plan.names))
+    ]
+    differing = (partitioned_records(site, s, config, seed) for s, site in enumerate(sites))
+    return Cohort(config, seed, world, tuple(differing))
 
 
 def _modalities(no_wearable: Bool, no_genomics: Bool) -> list[frozenset[str]]:
@@ -201,31 +130,20 @@ def _simulate(
 
 
 def _site(
-    config: CohortConfig,
-    world: World,
+    name: str,
     tables: _Tables,
-    index: int,
     ids: tuple[int, int],
     modalities: frozenset[str],
-    seed: int,
+    codes: pa.Table,
 ) -> CohortSite:
-    book = CodeBook.of(world)
-    name = site_name(index, config.sites)
-    rng = numpy_generator(seed, "cohort", "dialect", index)
-    names = dialect(book.timed, config.code_dialect, name, rng)
     return CohortSite(
         name=name,
         modalities=modalities,
-        events=speak(rows_of(tables.events, *ids), names),
+        events=rows_of(tables.events, *ids),
         scores=rows_of(tables.scores, *ids),
         wearable=rows_of(tables.wearable, *ids),
-        codes=parents(book.table(world), names),
-        local_names=names,
+        codes=codes,
+        local_names={},
         truth=rows_of(tables.truth, *ids),
         returns=rows_of(tables.returns, *ids),
     )
-
-
-def site_name(index: int, sites: int) -> str:
-    """Name of site `index`: ``site-03``, with as many digits as the last one needs."""
-    return f"site-{index:0{max(2, len(str(sites - 1)))}d}"

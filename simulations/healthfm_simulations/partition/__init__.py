@@ -1,14 +1,17 @@
-"""Ways in which sites differ, as pure functions of a seeded generator.
+"""Ways in which sites differ: one file each, found by `partition_registry`.
 
-Size skew (`site_sizes`, `assign_sites`), missing modalities (`crossed_absence`), label shift
-(`rate_offsets` and `shared_rate_offsets` on the rates of simulated people, `shifted_assignment` on
-real people's labels) and
-code dialects (`dialect`, `speak`, `parents`). The simulated cohort is built from them;
-`split_store` deals the people of one real store to several sites; `early_store` keeps of a store
-what came before the last months of each record.
+Of the simulated cohort: how many people a site has (`size_skew`), which modalities it lacks
+(`missing_modalities`), how often conditions occur (`label_shift`), how often people come
+(`visit_gaps`), and its own names for codes (`code_dialect`). Each is built from pure functions of a
+seeded generator. Of real stores: `split_store` deals the people of one store to several sites, and
+`early_store` keeps what came before the last months of each record.
 """
 
-from healthfm_simulations.partition.code_dialect import dialect, parents, speak
+from healthfm_simulations.partition.code_dialect import (
+    draw_local_names,
+    rename_codes,
+    with_local_codes,
+)
 from healthfm_simulations.partition.label_shift import (
     rate_offsets,
     shared_rate_offsets,
@@ -23,13 +26,13 @@ __all__ = [
     "Cuts",
     "assign_sites",
     "crossed_absence",
-    "dialect",
+    "draw_local_names",
     "early_store",
-    "parents",
     "rate_offsets",
+    "rename_codes",
     "shared_rate_offsets",
     "shifted_assignment",
     "site_sizes",
-    "speak",
     "split_store",
+    "with_local_codes",
 ]

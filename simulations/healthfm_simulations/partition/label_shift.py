@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from healthfm_core.arrays import Float64, Int32, Int64
+from healthfm_core.config import CohortConfig
+from healthfm_simulations.partition.site_plan import Partition, SitePlan
 
 MOST_OFFSET: Final = 3.0
 """No site's rate is shared down or up by more than e^3, a factor of 20."""
@@ -52,3 +55,15 @@ def shifted_assignment(group: Int64, n_sites: int, alpha: float, rng: np.random.
         for index, part in enumerate(np.split(members, cuts)):
             site[part] = index
     return site
+
+
+def _plan(plan: SitePlan, config: CohortConfig, rng: np.random.Generator) -> SitePlan:
+    sites, conditions = config.sites, config.conditions
+    if config.label_alpha is not None:
+        offsets = shared_rate_offsets(sites, conditions, config.label_alpha, rng)
+    else:
+        offsets = rate_offsets(sites, conditions, config.label_shift, rng)
+    return replace(plan, log_rate_offset=offsets)
+
+
+PARTITION: Final = Partition("labels", plan=_plan)

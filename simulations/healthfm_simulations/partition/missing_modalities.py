@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 import numpy as np
 
 from healthfm_core.arrays import Bool
+from healthfm_core.config import CohortConfig
+from healthfm_simulations.partition.site_plan import Partition, SitePlan
 
 
 def crossed_absence(
@@ -31,3 +36,13 @@ def crossed_absence(
     without_b[n_a : n_a + n_b - both] = True
     order = rng.permutation(n_sites)
     return without_a[order], without_b[order]
+
+
+def _plan(plan: SitePlan, config: CohortConfig, rng: np.random.Generator) -> SitePlan:
+    without_wearable, without_genomics = crossed_absence(
+        config.sites, config.without_wearable, config.without_genomics, rng
+    )
+    return replace(plan, without_wearable=without_wearable, without_genomics=without_genomics)
+
+
+PARTITION: Final = Partition("modalities", plan=_plan)

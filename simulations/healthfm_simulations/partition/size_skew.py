@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 import numpy as np
 
 from healthfm_core.arrays import Int32, Int64
+from healthfm_core.config import CohortConfig
 from healthfm_core.errors import ConfigError
+from healthfm_simulations.partition.site_plan import Partition, SitePlan
+
+SMALLEST_SITE: Final = 20
+"""People that every site gets, where there are enough for all."""
 
 
 def site_sizes(
@@ -38,3 +46,12 @@ def site_sizes(
 def assign_sites(sizes: Int64, rng: np.random.Generator) -> Int32:
     """Return each person's site index, in random order, with exactly ``sizes[s]`` at site s."""
     return rng.permutation(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes))
+
+
+def _plan(plan: SitePlan, config: CohortConfig, rng: np.random.Generator) -> SitePlan:
+    smallest = max(1, min(SMALLEST_SITE, config.subjects // config.sites))
+    sizes = site_sizes(config.subjects, config.sites, config.size_skew, rng, at_least=smallest)
+    return replace(plan, sizes=sizes)
+
+
+PARTITION: Final = Partition("sizes", plan=_plan)
