@@ -52,7 +52,6 @@ _OBJECTIVES: Final = (
     "train.objectives.predictive_coding=0.3",
     "train.objectives.cross_modal=0.3",
 )
-_LINEAR: Final = "train.trainable=linear_logit"
 SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     **{name: (*_SMALL, *given) for name, given in FULL.items()},
     "objectives": (*_SMALL, *_OBJECTIVES, "train.curriculum=staged"),
