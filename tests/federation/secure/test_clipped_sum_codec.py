@@ -120,7 +120,7 @@ LINEAR_LOGIT, ADAPTER, HEAD, REST = NAMES = (
         ("heads", {HEAD}),
     ],
 )
-def test_the_layout_holds_what_learns_and_no_more(learns, left) -> None:
-    learning = [name for name in NAMES if is_trainable(name, learns)]
+def test_the_layout_holds_what_is_trained_and_no_more(trainable, left) -> None:
+    learning = [name for name in NAMES if is_trainable(name, trainable)]
     found = UpdateSchema.of({name: np.zeros(2) for name in NAMES}, 1.0).only(learning)
     assert set(found.shapes) == {name for group in found.groups.values() for name in group} == left
