@@ -46,7 +46,7 @@ class SuperLink:
             get_object_tree,
         )
 
-        from healthfm_client.array_records import to_record
+        from healthfm_client.transport.site_array_records import to_record
 
         for node in range(1, sites + 1):
             name = f"site-{node}"
