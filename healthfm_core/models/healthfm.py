@@ -49,7 +49,7 @@ class HealthFM(nn.Module):
         super().__init__()
         self.shape = shape
         wide = {name for name, spec in heads.items() if spec.adds_linear_logit}
-        self.linear_logit_heads = frozenset(wide if config.evidence else ())
+        self.linear_logit_heads = frozenset(wide if config.linear_logit else ())
         self.encoders = nn.ModuleDict()
         for name in modality_names():
             if name in encoders:
@@ -106,11 +106,11 @@ class HealthFM(nn.Module):
         outputs = cast(Tensor, head(states_BQd, *conditioning))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if name in self.linear_logit_heads:
-            outputs = outputs + self.evidence(batch).unsqueeze(-1)
+            outputs = outputs + self.linear_logit(batch).unsqueeze(-1)
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
 
-    def evidence(self, batch: Batch) -> Float[Tensor, "B Q"]:
-        """Return what the modalities add to the label's logit linearly, at the batch's queries."""
+    def linear_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the linear part of a label's logit at the batch's queries."""
         total = batch.t_days.new_zeros(batch.query.shape)
         for encoder in self._encoders():
             own = encoder.query_logit(batch)

@@ -12,7 +12,7 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder
-from healthfm_core.models.linear_logit import causal_sum, slopes_of
+from healthfm_core.models.linear_logit import causal_sum, zero_slopes
 from healthfm_core.models.shape import ModelShape
 
 
@@ -30,7 +30,8 @@ class EHREncoder(ModalityEncoder):
         width: d.
         spread: K.
         code_scale: Size of the code and token vectors at the start.
-        evidence: Whether a code also says something of the label by itself (`models.linear_logit`).
+        linear_logit: Whether each code also has weights in the label's linear logit
+            (`models.linear_logit`).
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class EHREncoder(ModalityEncoder):
         width: int,
         spread: int = 0,
         code_scale: float = 1.0,
-        evidence: bool = False,
+        linear_logit: bool = False,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -53,8 +54,8 @@ class EHREncoder(ModalityEncoder):
         if spread:
             self.spread = nn.Embedding(n_codes, spread * width)
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
-        if evidence:
-            self.evidence = slopes_of(n_codes, 2 + spread)
+        if linear_logit:
+            self.linear_logit = zero_slopes(n_codes, 2 + spread)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -79,12 +80,12 @@ class EHREncoder(ModalityEncoder):
         return cast(Tensor, self(batch))
 
     def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
-        """Return the sum of what the codes that a query may see say of the label."""
-        return causal_sum(self.code_logit(batch), batch)
+        """Return the sum over the codes that a query may see."""
+        return causal_sum(self.linear_terms(batch), batch)
 
-    def code_logit(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """Return what each code says of the label by itself, linear in its values."""
-        slopes = self.evidence(batch.code)
+    def linear_terms(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return what each code adds to the label's linear logit, linear in its values."""
+        slopes = self.linear_logit(batch.code)
         value = (batch.quantile * batch.has_value).unsqueeze(-1)
         numbers = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
         return (slopes * numbers).sum(-1) * _present(batch.code).squeeze(-1)

@@ -13,7 +13,7 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.layers import FeedForward
-from healthfm_core.models.linear_logit import worn_mean
+from healthfm_core.models.linear_logit import causal_mean
 from healthfm_core.models.shape import ModelShape
 
 _FAR: Final = 3.0
@@ -34,7 +34,8 @@ class WearableEncoder(ModalityEncoder):
         heads: Attention heads inside the encoder.
         width: d of the backbone.
         dropout: Dropout of the feed-forward networks.
-        evidence: Whether wearing also says something of the label by itself (`models.evidence`).
+        linear_logit: Whether wearing also has weights in the label's linear logit
+            (`models.linear_logit`).
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class WearableEncoder(ModalityEncoder):
         heads: int,
         width: int,
         dropout: float,
-        evidence: bool = False,
+        linear_logit: bool = False,
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -59,9 +60,9 @@ class WearableEncoder(ModalityEncoder):
         )
         self.norm = nn.RMSNorm(inner)
         self.outwards = nn.Linear(inner, width)
-        if evidence:
-            self.evidence = nn.Linear(2 * features, 2, bias=False)
-            nn.init.zeros_(self.evidence.weight)
+        if linear_logit:
+            self.linear_logit = nn.Linear(2 * features, 2, bias=False)
+            nn.init.zeros_(self.linear_logit.weight)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
         """Return one vector per wearable token of the batch."""
@@ -81,12 +82,12 @@ class WearableEncoder(ModalityEncoder):
         return place(self(batch), batch.wearable_slot)
 
     def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
-        """Return the mean of what the worn hours that a query may see say of the label."""
-        worn = self.hour_logit(batch).unsqueeze(-1)
-        return worn_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
+        """Return the mean over the worn hours that a query may see."""
+        worn = self.linear_terms(batch).unsqueeze(-1)
+        return causal_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
 
-    def hour_logit(self, batch: Batch) -> Float[Tensor, "B S"]:
-        """Return what each worn hour says of the label: its values, and what was worn.
+    def linear_terms(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """Return what each worn hour adds to the label's linear logit: its values, what was worn.
 
         In a row without any code it says something else: much of what wearing says alone, of age
         for example, the clinic says better, and one set of weights would be a compromise.
@@ -94,7 +95,7 @@ class WearableEncoder(ModalityEncoder):
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         value = batch.wearable.clamp(-_FAR, _FAR) * mask
         numbers = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
-        beside_codes, alone = self.evidence(numbers).unbind(-1)
+        beside_codes, alone = self.linear_logit(numbers).unbind(-1)
         has_codes = (batch.code > 0).any(1, keepdim=True)
         return torch.where(has_codes, beside_codes, alone)
 
@@ -158,7 +159,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> Wearab
         heads=config.wearable_heads,
         width=config.width,
         dropout=config.dropout,
-        evidence=linear_logit,
+        linear_logit=linear_logit,
     )
 
 
