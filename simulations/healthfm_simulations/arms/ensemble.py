@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from healthfm_core.config import RunConfig
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     Model,
-    Scored,
+    ScoredQueries,
     answered_by_all,
     concatenate,
     readable,
@@ -26,11 +26,11 @@ from healthfm_simulations.sites import SimulatedSite
 
 def score_ensemble(
     models: Mapping[str, Model],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
-) -> Scored | None:
+) -> ScoredQueries | None:
     """Return the models' mean probabilities for the fold's test people.
 
     At each test site only queries that every model heard there answered are kept.
@@ -55,7 +55,7 @@ def score_ensemble(
     return concatenate(parts) if parts else None
 
 
-def mean_of(answers: Mapping[str, Scored]) -> Scored:
+def mean_of(answers: Mapping[str, ScoredQueries]) -> ScoredQueries:
     """Return the mean probability of answers to the very same queries."""
     first = next(iter(answers.values()))
     scores = np.stack([found.predictions.score for found in answers.values()])
