@@ -24,8 +24,9 @@ import numpy as np
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.federation import wire
-from healthfm_core.federation.secure.update_codec import RoundLayout
-from healthfm_core.federation.update_checks import Contract
+from healthfm_core.federation.secure.codecs import sum_codec
+from healthfm_core.federation.secure.update_codec import SumCodec
+from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_core.privacy import secure_aggregation as secure
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,10 +49,10 @@ class Clock:
         return done
 
 
-def layout(parameters: int, sites: int) -> RoundLayout:
-    """Return a round's layout over one group; every site has 100 subjects."""
-    contract = Contract({NAME: (parameters,)}, {"backbone": (NAME,)}, 100.0)
-    return RoundLayout(contract, (), 100 * sites, sites, SecureAggregationConfig(enabled=True))
+def codec(parameters: int, sites: int) -> SumCodec:
+    """Return a round's encoding of one group; every site has 100 subjects."""
+    schema = UpdateSchema({NAME: (parameters,)}, {"backbone": (NAME,)}, 100.0)
+    return sum_codec(schema, (), 100 * sites, sites, SecureAggregationConfig(enabled=True))
 
 
 def update_of(site: int, parameters: int) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Bench:
         self.server, self.coordinator = secure.ServerSession(self.terms), Clock()
         self.clocks = {name: Clock() for name in self.names}
         self.states: dict[str, secure.SiteSession] = {}
-        self.plan = layout(parameters, sites)
+        self.plan = codec(parameters, sites)
         self.exact = np.zeros(parameters if whole else 0)
 
     def letters(self) -> None:

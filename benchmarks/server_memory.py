@@ -135,7 +135,7 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from healthfm_core.config.run import RunConfig
     from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
     from healthfm_core.federation.protocol import VERSION, Study
-    from healthfm_server.round_loop import ModalityFedAvg
+    from healthfm_server.app import make_round_loop
     from healthfm_server.run_folder.checkpoints import ServerState
     from healthfm_server.run_folder.run_store import RunStore
     from healthfm_server.study_setup.core_model_setup import CoreModelSetup
@@ -173,9 +173,8 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
         study.__dict__["hash"] = "h"
         store = RunStore.create(folder / "run", config)
         state = store.save(ServerState(0, arrays(0.5), OptimizerState()))
-        loop = ModalityFedAvg(
-            study, people, Exchange(grid, store.folder), store, Patience(600.0, 600.0)
-        )
+        exchange = Exchange(grid, store.folder)
+        loop = make_round_loop(study, people, exchange, store, Patience(600.0, 600.0))
         state = loop.round(state)
         assert len(store.history()[-1]["answered"]) == sites, store.history()[-1]["set_aside"]
     private, with_files = peak.most

@@ -1,4 +1,4 @@
-"""How a command ends: one sentence on stderr and an exit code, whatever went wrong."""
+"""How a command ends: an exit code, and one sentence on stderr for whatever went wrong."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ def exit_code(
 ) -> int:
     """Do `work` and return its exit code.
 
-    An error that a person can put right is printed and gives its class's code
-    (docs/exit-codes.md); so is what the system refuses. A reader that went away, as ``| head``
-    does, is no error to speak of.
+    An error that a person can put right, or that the operating system reports, is printed and gives
+    its class's code (docs/exit-codes.md). A closed pipe, as after ``| head``, prints nothing.
 
     Args:
         work: Returns its own exit code; raises `HealthFMError` for what a person can put right.
-        stopped: What to say of an interruption (Ctrl-C, 130).
+        stopped: The sentence after an interruption (Ctrl-C, 130).
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""Files for the supervisor that keeps a set of processes alive, and calls of its command.
+"""A supervisor that keeps a set of processes alive: its files, and calls of its commands.
 
 The supervisor is `supervisor <https://supervisord.org>`_; with systemd, one unit starts it
 and restarts it. Why not our own, and why this one: docs/decisions/0015-who-restarts-what.md.
@@ -23,7 +23,7 @@ from healthfm_core.errors import RunError
 
 CONFIG: Final = "supervisord.conf"
 _SOCKET_LENGTH: Final = 100
-"""Longest path of a socket that every system takes."""
+"""Longest path of a socket that every system accepts."""
 
 _HEAD: Final = """; Written by HealthFM; the next start writes it anew.
 [supervisord]
@@ -158,7 +158,7 @@ class Supervision:
         yield containerfile
 
     def start(self) -> None:
-        """Start the supervisor in the background, unless it runs; it has all of them up soon.
+        """Start the supervisor in the background, unless it runs; it starts the programs.
 
         Raises:
             RunError: It did not start (HF-721).
@@ -180,8 +180,8 @@ class Supervision:
         """Whether the supervisor answers."""
         return self._call("supervisorctl", "-c", str(self.config), "pid").returncode == 0
 
-    def stop(self, patience_s: float = 60.0) -> None:
-        """Stop every process and the supervisor; return when they are gone.
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Stop every process and the supervisor; return when they have ended.
 
         Raises:
             RunError: It still runs (HF-721).
@@ -190,8 +190,8 @@ class Supervision:
         if done.returncode != 0:
             return
         self._call("supervisorctl", "-c", str(self.config), "shutdown")
-        until = time.monotonic() + patience_s
-        while _lives(int(done.stdout)):
+        until = time.monotonic() + timeout_s
+        while _is_alive(int(done.stdout)):
             if time.monotonic() > until:
                 raise _not_started(self.folder, "the supervisor does not stop")
             time.sleep(0.1)
@@ -211,13 +211,13 @@ class Supervision:
 
 
 def die_with_supervisor(folder: Path) -> None:
-    """End this process when its supervisor is gone, so that a new one finds the ports free.
+    """End this process when its supervisor has ended, so that a new one finds the ports free.
 
-    A process that was slow to start may find the supervisor gone already, and another in its
-    place: so the parent has to be the one whose number is in the folder.
+    A process that started slowly may find that its supervisor has ended and another has started: so
+    the parent has to be the one whose process id is in the folder.
 
     Args:
-        folder: The supervisor's; where it never ran, the parent is as good as one.
+        folder: The supervisor's; where it never ran, any parent will do.
     """
     parent = os.getppid()
     if not is_supervisor(parent, folder):
@@ -232,7 +232,7 @@ def die_with_supervisor(folder: Path) -> None:
 
 
 def is_supervisor(process: int, folder: Path) -> bool:
-    """Return whether a process is the supervisor of `folder`, by the number that it left there."""
+    """Return whether a process is the supervisor of `folder`, by the process id in its pid file."""
     try:
         return int((folder / "supervisord.pid").read_text()) == process
     except (OSError, ValueError):  # it never ran, or is writing it just now
@@ -248,7 +248,7 @@ def socket_of(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"healthfm-{short}.sock"
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

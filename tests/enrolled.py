@@ -16,9 +16,9 @@ from healthfm_client.local_work import LocalWork
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import install_kit, make_kit
-from healthfm_core.trust.registry import Registry
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
+from healthfm_core.trust.site_registry import Registry
 from healthfm_server.app import make_app as make_server_app
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import NodeSpec

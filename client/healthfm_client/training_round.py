@@ -16,10 +16,12 @@ from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport.masking import Masking
 from healthfm_core.arrays import Float32
-from healthfm_core.federation import contracting, protocol, update_checks
+from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.federation.secure.noisy_update_codec import round_layout
+from healthfm_core.federation.secure.codecs import codec_for
+from healthfm_core.federation.secure.update_codec import UpdateCodec
+from healthfm_core.federation.update_checks import UpdateSchema
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def _reply(
     record = message.content.config_records[protocol.LETTER]
     masking = Masking(node.name, context, node.policy.peers)
     most = received.study.config.federation.aggregation.max_update_norm
-    schema = update_checks.Contract.of(received.parameters, most)
-    codec = round_layout(received.study, schema, masking.book, int(str(record["capacity"])))
+    schema = UpdateSchema.of(received.parameters, most)
+    codec = codec_for(received.study, schema, masking.book, int(str(record["capacity"])))
     modalities, n_subjects = work.describe(node.stores)
     return MaskedReply(masking, str(record["json"]), codec, modalities, n_subjects)
 
@@ -152,7 +154,7 @@ class MaskedReply:
 
     masking: Masking
     mailbox: str
-    codec: Any
+    codec: UpdateCodec
     modalities: frozenset[str]
     n_subjects: int
 

@@ -1,10 +1,10 @@
-"""What the server believes of a reply: the contract of names, shapes, types, norms and counts."""
+"""What the server believes of a reply: the schema of names, shapes, types, norms and counts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,27 +15,42 @@ from healthfm_core.federation.parameter_groups import group_names
 
 
 @dataclass(frozen=True)
-class Contract:
+class UpdateSchema:
     """What an update must look like.
 
     Attributes:
-        shapes: parameter → shape.
-        groups: group → its parameters.
+        shapes: parameter → shape; state that travels beside it is ``slot/parameter``.
+        groups: group → its parameters, those of the slots after them.
         max_norm: L2 norm that one group's update may have at most.
+        slots: slot → L2 norm that one group's arrays in it may have at most.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     groups: Mapping[str, tuple[str, ...]]
     max_norm: float
+    slots: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, parameters: Arrays, max_norm: float) -> Contract:
-        """Return the contract for updates to `parameters`."""
+    def of(
+        cls, parameters: Arrays, max_norm: float, slots: Mapping[str, float] | None = None
+    ) -> UpdateSchema:
+        """Return the schema of updates to `parameters`, with the arrays of `slots` beside them."""
+        slots = slots or {}
         shapes = {name: tuple(array.shape) for name, array in parameters.items()}
-        return cls(shapes, group_names(shapes), max_norm)
+        groups = {
+            group: (*names, *(f"{slot}/{name}" for slot in sorted(slots) for name in names))
+            for group, names in group_names(shapes).items()
+        }
+        beside = {f"{slot}/{name}": shape for slot in slots for name, shape in shapes.items()}
+        return cls(shapes | beside, groups, max_norm, slots)
 
-    def only(self, names: Collection[str]) -> Contract:
-        """Return the contract for updates to those of its parameters that are in `names`."""
+    def norm_bound(self, name: str) -> float:
+        """Return the L2 norm that the array `name` may have at most."""
+        slot, slash, _ = name.partition("/")
+        return self.slots[slot] if slash else self.max_norm
+
+    def only(self, names: Collection[str]) -> UpdateSchema:
+        """Return the schema of updates to those of its parameters that are in `names`."""
         shapes = {name: shape for name, shape in self.shapes.items() if name in names}
         return replace(self, shapes=shapes, groups=group_names(shapes))
 
@@ -52,7 +67,7 @@ class Contract:
 def check_update(
     update: Arrays,
     weights: Mapping[str, Any],
-    contract: Contract,
+    schema: UpdateSchema,
     *,
     asked: Collection[str],
     n_subjects: int,
@@ -65,7 +80,7 @@ def check_update(
     Args:
         update: The received arrays.
         weights: The received group → number of training subjects.
-        contract: The study's contract.
+        schema: What an update must look like.
         asked: Groups this site was asked to move.
         n_subjects: Training subjects the site registered with.
 
@@ -74,9 +89,9 @@ def check_update(
     """
     return (
         _check_weights(weights, asked, n_subjects)
-        or _check_names(update, weights, contract)
-        or _check_arrays(update, contract)
-        or _check_norms(update, weights, contract)
+        or _check_names(update, weights, schema)
+        or _check_arrays(update, schema)
+        or _check_norms(update, weights, schema)
     )
 
 
@@ -95,8 +110,8 @@ def _check_weights(
     return None
 
 
-def _check_names(update: Arrays, weights: Mapping[str, Any], contract: Contract) -> str | None:
-    wanted = {name for group in weights for name in contract.groups[group]}
+def _check_names(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
+    wanted = {name for group in weights for name in schema.groups[group]}
     missing = sorted(wanted - update.keys())
     if missing:
         return f"{len(missing)} parameters are missing, the first is {missing[0]}"
@@ -104,26 +119,28 @@ def _check_names(update: Arrays, weights: Mapping[str, Any], contract: Contract)
     return f"{extra} parameters belong to no group it moves" if extra else None
 
 
-def _check_arrays(update: Arrays, contract: Contract) -> str | None:
+def _check_arrays(update: Arrays, schema: UpdateSchema) -> str | None:
     for name in sorted(update):
         array = update[name]
         if array.dtype != np.float32:
             return f"{name} has another type than float32"
-        if array.shape != contract.shapes[name]:
-            return f"{name} has another shape than {contract.shapes[name]}"
+        if array.shape != schema.shapes[name]:
+            return f"{name} has another shape than {schema.shapes[name]}"
     return None
 
 
-def _check_norms(update: Arrays, weights: Mapping[str, Any], contract: Contract) -> str | None:
+def _check_norms(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
     for group in sorted(weights):
-        names = contract.groups[group]
-        norm = update_norm(update, names)
-        if norm <= contract.max_norm:
-            continue
-        for name in names:
-            if not np.isfinite(update[name]).all():
-                return f"{name} holds values that are not finite"
-        return f"the norm of group {group} exceeds {contract.max_norm:g}"
+        for slot in ("", *sorted(schema.slots)):
+            names = [name for name in schema.groups[group] if name.rpartition("/")[0] == slot]
+            bound = schema.norm_bound(names[0])
+            if update_norm(update, names) <= bound:
+                continue
+            for name in names:
+                if not np.isfinite(update[name]).all():
+                    return f"{name} holds values that are not finite"
+            what = f"{slot} of group {group}" if slot else f"group {group}"
+            return f"the norm of {what} exceeds {bound:g}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Small zip files from strangers: read in memory, by an exact list of names, with sizes bounded."""
+"""Small zip files from untrusted senders: read in memory, exact names only, sizes bounded."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def unpack(data: bytes, names: Collection[str], where: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            found = sorted(entry.filename for entry in entries)
-            if found != sorted(names):
+            if sorted(entry.filename for entry in entries) != sorted(names):
                 raise _unfit(where, "other files inside than wanted")
             return {entry.filename: _read(archive, entry, where) for entry in entries}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 ``study.json`` names the study, ``signer.key`` signs kits and contracts, ``roots/1`` holds the first
 root, ``roots/2`` the one that followed it, ``issued.json`` what was issued and what of it is
-revoked. Back the folder up, keep the backup offline: who has it can admit sites.
+revoked. Back the folder up and keep the backup offline: whoever has it can admit sites.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Authority:
         return b"".join(pem(self._roots[n].certificate) for n in sorted(self._roots, reverse=True))
 
     def cross_certificates_pem(self) -> bytes:
-        """Return the newest root as the older ones signed it, for who only trusts an older one."""
+        """Return the newest root as signed by the older ones, for sites that trust only those."""
         return b"".join(
             path.read_bytes() for path in sorted((self.folder / "roots").glob("*/cross.pem"))
         )
@@ -153,7 +153,7 @@ class Authority:
         days: int = LEAF_DAYS,
         now: datetime | None = None,
     ) -> x509.Certificate:
-        """Return a site's certificate; an older one of the same site goes on until it expires."""
+        """Return a site's certificate; its older ones stay valid until they expire."""
         check_name(site, "site")
         certificate = certify_site(self.root, self.study, site, key, days=days, now=now)
         self._record(certificate, "site")
@@ -165,7 +165,7 @@ class Authority:
         return [IssuedCertificate(**row) for row in raw]
 
     def revoke(self, who: str, now: datetime | None = None) -> list[IssuedCertificate]:
-        """Revoke every certificate of a site and return them; `crl` has them from now on.
+        """Revoke every certificate of a site and return them; `crl` lists them from now on.
 
         Raises:
             TrustError: None was issued to it (HF-811).
@@ -181,7 +181,7 @@ class Authority:
         return changed
 
     def crl(self, *, now: datetime | None = None) -> bytes:
-        """Return the revocation lists of all roots as PEM, good for `CRL_DAYS`."""
+        """Return the revocation lists of all roots as PEM, valid for `CRL_DAYS`."""
         rows = [row for row in self.issued() if row.revoked]
         return b"".join(
             _revocations(root, [row for row in rows if row.root == number], now or now_utc())
@@ -189,7 +189,7 @@ class Authority:
         )
 
     def rotate(self, now: datetime | None = None) -> None:
-        """Make a new root that signs from now on; the older ones go on being trusted.
+        """Make a new root that signs from now on; the older ones stay trusted.
 
         Sites with the old root trust a new server certificate by `cross_certificates_pem`; a new
         kit gives a site the new root. When every site has it, `retire` drops the old ones.
@@ -200,7 +200,7 @@ class Authority:
         self._roots[number], self.number = new, number
 
     def retire(self) -> list[IssuedCertificate]:
-        """Trust no older root any more and return what of theirs is cut off by that."""
+        """Stop trusting older roots, and return their certificates that end by that."""
         cut = [row for row in self.issued() if row.root != self.number and not row.revoked]
         for number in [n for n in self._roots if n != self.number]:
             folder = self.folder / "roots" / str(number)
@@ -254,7 +254,7 @@ def _revocations(root: Identity, rows: list[IssuedCertificate], now: datetime) -
 
 
 def _write_root(folder: Path, number: int, root: Identity, cross: bytes | None = None) -> None:
-    """Write a root under another name first: a folder of `roots` is whole."""
+    """Write a root under another name first, so that each folder of `roots` is whole."""
     target = folder / "roots" / str(number)
     partial = folder / f"root-{number}.partial"
     for leftover in partial.glob("*"):

@@ -1,7 +1,7 @@
 """The four kinds of certificate of a study, and how a chain of them is checked.
 
 A root signs the server's, each site's and the signer's certificate. When the root is changed, the
-old one signs the new one once more (`cross`), so that who trusts the old one goes on to trust.
+old one signs the new one too (`cross`), so that whoever trusts the old one also trusts the new one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from healthfm_core.errors import TrustError
 
 ROOT_DAYS: Final = 3652
 LEAF_DAYS: Final = 397
-"""A server's or a site's certificate: thirteen months, so that a yearly habit renews it in time."""
+"""A server's or a site's certificate: thirteen months, so that yearly renewal is in time."""
 RENEWED_DAYS: Final = 60
-"""So long before its end a site's certificate is renewed."""
+"""Days before its end from which a site's certificate is renewed."""
 BACKDATED: Final = timedelta(minutes=10)
-"""A new certificate is valid already where the clock is this much behind."""
+"""How far the clock of a machine may be behind for a new certificate to be valid there."""
 
 
 def now_utc() -> datetime:
@@ -120,7 +120,7 @@ def certify_site(
     days: int = LEAF_DAYS,
     now: datetime | None = None,
 ) -> x509.Certificate:
-    """Return a certificate by which `site` shows the server who it is."""
+    """Return the certificate by which `site` authenticates itself to the server."""
     builder = _builder(_name(study, site), root.certificate.subject, key, days, now)
     return _leaf(builder, root, ExtendedKeyUsageOID.CLIENT_AUTH)
 
@@ -132,7 +132,7 @@ def certify_signer(
     *,
     now: datetime | None = None,
 ) -> x509.Certificate:
-    """Return a certificate of the key that signs the study's kits and contracts, good for ever.
+    """Return a certificate for the key that signs the study's kits and contracts.
 
     It is valid as long as its root, since no connection is made with it.
     """
@@ -144,15 +144,15 @@ def certify_signer(
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """Return whom a certificate is about; empty where it does not say."""
-    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if found else ""
+    """Return the name of a certificate's holder; empty where it has none."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
 
 
 def study_of(certificate: x509.Certificate) -> str:
     """Return the study a certificate belongs to; empty where it does not say."""
-    found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return str(found[0].value) if found else ""
+    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else ""
 
 
 def check_issued(
@@ -172,7 +172,7 @@ def check_issued(
             check_valid_now(certificate, where=where, now=now)
             check_valid_now(root, where=f"{where}, root", now=now)
             return root
-    raise _stranger(where)
+    raise _unknown_issuer(where)
 
 
 def check_succession(
@@ -182,18 +182,18 @@ def check_succession(
     *,
     where: str,
 ) -> None:
-    """Refuse a root that is none of `trusted` and that none of them leads to.
+    """Refuse a root that is none of `trusted` and that no chain of cross certificates leads to.
 
     Raises:
-        TrustError: It is a stranger's (HF-803).
+        TrustError: It is an unknown one (HF-803).
     """
     known = list(trusted)
     left = list(cross_certificates)
-    while found := [c for c in left if any(_issued(c, by) for by in known)]:
-        known += found
-        left = [c for c in left if c not in found]
+    while linked := [c for c in left if any(_issued(c, by) for by in known)]:
+        known += linked
+        left = [c for c in left if c not in linked]
     if root.public_key() not in [certificate.public_key() for certificate in known]:
-        raise _stranger(where)
+        raise _unknown_issuer(where)
 
 
 def check_valid_now(
@@ -319,5 +319,5 @@ def _issued(certificate: x509.Certificate, by: x509.Certificate) -> bool:
     return True
 
 
-def _stranger(where: str) -> TrustError:
+def _unknown_issuer(where: str) -> TrustError:
     return TrustError(803, where=where, seen="a certificate of another root")

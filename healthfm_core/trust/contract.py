@@ -1,6 +1,6 @@
-"""A run's signed contract: what the coordinator promises to ask, which a site holds it to.
+"""A run's signed contract: what the coordinator may ask, which a site checks every request by.
 
-Canonical JSON and a detached ed25519 signature. A contract names one run of one study, is good for
+Canonical JSON and a detached ed25519 signature. A contract names one run of one study, is valid for
 a time, and can be presented to a site once.
 """
 
@@ -83,7 +83,7 @@ class Contract:
         study: The study's name.
         terms: What is to be done.
         issued: When it was signed.
-        expires: After it nothing more may be asked by it.
+        expires: When it ends.
         nonce: 128 random bits; a site takes a contract once.
     """
 
@@ -208,13 +208,13 @@ def open_contract(
     used: UsedNonces,
     now: datetime | None = None,
 ) -> Contract:
-    """Return a contract that holds here and now, and which holds here no second time.
+    """Return a contract that is valid here and now; a second time it is refused.
 
     Args:
         received: As it arrived; None where none came.
         study: The study that the site is enrolled in.
         signer: That study's key.
-        used: The site's memory.
+        used: The nonces that the site has seen.
         now: The time, for tests.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files of keys and state: private ones for their owner only, every one whole or not there."""
+"""Files of keys and state: private ones for their owner only, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_new(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         raise exists_already(path) from error
     finally:
         partial.unlink()
-    keep_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def exists_already(path: Path) -> TrustError:
@@ -37,7 +37,7 @@ def exists_already(path: Path) -> TrustError:
 def replace(path: Path, data: bytes, mode: int = PUBLIC) -> None:
     """Write a file, over another if there is one; a kill leaves the old one or the new one."""
     _partial(path, data, mode).replace(path)
-    keep_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def read(path: Path, what: str) -> bytes:
@@ -69,8 +69,8 @@ def unusable(path: Path, seen: str, do: str | None = None) -> TrustError:
     return TrustError(802, where=str(path), seen=seen, do=do)
 
 
-def keep_folder(folder: Path) -> None:
-    """Put a folder's list of names on disk."""
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""What a site gets back: the study's root, its own certificate, the address, all signed.
+"""The kit a site gets back: the study's root, its own certificate, the address, all signed.
 
 The kit is signed by the study's signing key, whose certificate the root in it issued. So a site's
-administrator who has compared the root's fingerprint out of band knows the whole kit.
+administrator who has compared the root's fingerprint by telephone can trust the whole kit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What has been used once and must not be used again, on disk before it counts as used."""
+"""Nonces that were used and must not be used again, on disk before they count as used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from healthfm_core.trust import files
 
 KEPT_S: Final = 86_400
-"""A nonce is remembered this much longer than it could be used, for a clock that is put back."""
+"""A nonce is kept this much longer than it is valid, in case the clock is set back."""
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -54,7 +54,7 @@ class UsedNonces:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, files.PRIVATE))
         except FileExistsError:
             return False
-        files.keep_folder(self._folder)
+        files.flush_folder(self._folder)
         return True
 
     def _forget(self, now: datetime) -> None:

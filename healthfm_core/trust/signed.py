@@ -1,4 +1,4 @@
-"""JSON in one way of writing it, and ed25519 signatures beside it."""
+"""Canonical JSON, and detached ed25519 signatures."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,21 @@ from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, ProtocolError, RunError
+from healthfm_core.federation.aggregation.registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
-from healthfm_server.round_loop import ModalityFedAvg
+from healthfm_core.federation.protocol import Study
+from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore, note_failure
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.study_setup.model_setup import ModelSetup
+from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.study_setup.setup import StudySetup
 from healthfm_server.transport.exchange import POLL_S, Exchange, Patience, told_to_stop
-from healthfm_server.transport.secure import MaskedFedAvg
+from healthfm_server.transport.orders import Orders
+from healthfm_server.transport.transports import transport_for
 
 ANOTHERS: Final = 724
 """Another process's run is none of this one's to mark as failed."""
@@ -115,11 +119,26 @@ def make_app(
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
-        secure = request.config.federation.aggregation.secure.enabled
-        rounds = MaskedFedAvg if secure else ModalityFedAvg
-        rounds(study, sites, exchange, store, request.patience, listener, request.signer).run(state)
+        patience, signer = request.patience, request.signer
+        make_round_loop(study, sites, exchange, store, patience, listener, signer).run(state)
 
     return app
+
+
+def make_round_loop(
+    study: Study,
+    sites: Mapping[str, RegisteredSite],
+    exchange: Exchange,
+    store: RunStore,
+    patience: Patience,
+    listener: ProgressListener = ignore_progress,
+    signer: ContractSigner | None = None,
+) -> RoundLoop:
+    """Return the round loop with the algorithm and the transport that the study asks for."""
+    method = methods()[study.config.federation.aggregation.method]
+    orders = Orders(study, sites, exchange, patience, signer or ContractSigner())
+    transport = transport_for(study, sites, exchange, patience, orders, method)
+    return RoundLoop(study, sites, method, transport, orders, store, listener)
 
 
 def wait_for_nodes(grid: Grid, request: RunRequest, stopped: Callable[[], bool]) -> list[int]:

@@ -11,7 +11,7 @@ from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
-from healthfm_core.trust.registry import Registry
+from healthfm_core.trust.site_registry import Registry
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import run_federation
 from tests import enrolled

@@ -11,7 +11,7 @@ import pytest
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_server.deploy.flower_superlink import FlowerRun
-from healthfm_server.deploy.reconciler import PATIENCE_S, RunReconciler
+from healthfm_server.deploy.reconciler import RETRY_PAUSES_S, RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 
@@ -81,19 +81,19 @@ def complete(order, round_):
 def test_a_run_that_a_killed_reconciler_submitted_and_did_not_note_is_taken_up(
     study, reconciler, control, order
 ):
-    before = order.done()
+    before = order.status()
     reconciler.look(0.0)
     order.note(before)  # the kill came between the two
     RunReconciler(study, control, study.audit("reconciler")).look(1.0)
     assert len(control.started) == 1
-    assert order.done().flower_run == 1
+    assert order.status().flower_run == 1
 
 
 def test_a_new_run_is_submitted_once(reconciler, control, order):
     reconciler.look(0.0)
     reconciler.look(1.0)
     assert [(c["resume"], c["nodes"]) for c in control.started] == [(False, 2)]
-    assert order.done().state == "running"
+    assert order.status().state == "running"
 
 
 def test_a_lost_run_goes_on_where_it_was(reconciler, control, order):
@@ -101,20 +101,20 @@ def test_a_lost_run_goes_on_where_it_was(reconciler, control, order):
     complete(order, 1)
     control.runs.clear()
     reconciler.look(100.0)
-    assert order.done().state == "waiting"
-    reconciler.look(100.0 + PATIENCE_S[0])
+    assert order.status().state == "waiting"
+    reconciler.look(100.0 + RETRY_PAUSES_S[0])
     assert [c["resume"] for c in control.started] == [False, True]
 
 
 def test_without_progress_the_pauses_grow_and_never_end(reconciler, control, order):
     now, pauses = 0.0, []
-    for _ in range(len(PATIENCE_S) + 2):
+    for _ in range(len(RETRY_PAUSES_S) + 2):
         reconciler.look(now)
         control.end(len(control.started), "failed")
         reconciler.look(now)
-        pauses.append(order.done().not_before - now)
-        now = order.done().not_before
-    assert pauses == [*PATIENCE_S, PATIENCE_S[-1], PATIENCE_S[-1]]
+        pauses.append(order.status().not_before - now)
+        now = order.status().not_before
+    assert pauses == [*RETRY_PAUSES_S, RETRY_PAUSES_S[-1], RETRY_PAUSES_S[-1]]
     assert len(control.started) == len(pauses)
 
 
@@ -125,7 +125,7 @@ def test_a_failure_that_trying_again_does_not_cure_waits_for_a_person(reconciler
     control.end(1, "failed")
     reconciler.look(1.0)
     reconciler.look(1000.0)
-    assert (order.done().state, order.done().reason) == ("failed", sentence)
+    assert (order.status().state, order.status().reason) == ("failed", sentence)
     assert len(control.started) == 1
     order.want("running")
     reconciler.look(1001.0)
@@ -137,7 +137,7 @@ def test_pause_stops_flowers_run_and_resume_submits_it_again(reconciler, control
     complete(order, 1)
     order.want("paused")
     reconciler.look(1.0)
-    assert (control.stopped, order.done().state) == ([1], "paused")
+    assert (control.stopped, order.status().state) == ([1], "paused")
     reconciler.look(100.0)
     assert len(control.started) == 1
     order.want("running")
@@ -150,7 +150,7 @@ def test_a_run_with_all_its_rounds_is_finished_whatever_flower_says(reconciler, 
     complete(order, 2)
     control.end(1, "failed", "lost at the last moment")
     reconciler.look(1.0)
-    assert order.done() == replace(order.done(), state="finished", reason="")
+    assert order.status() == replace(order.status(), state="finished", reason="")
     reconciler.look(1000.0)
     assert len(control.started) == 1
 
@@ -171,9 +171,9 @@ def test_a_second_run_of_the_same_name_is_refused(study, order):
 
 def test_flowers_database_is_made_smaller_while_no_run_is_on(reconciler, study, order, monkeypatch):
     asked = []
-    monkeypatch.setattr("healthfm_server.deploy.reconciler.give_back", asked.append)
+    monkeypatch.setattr("healthfm_server.deploy.reconciler.compact", asked.append)
     reconciler.look(1000.0)
-    assert order.done().state == "running"
+    assert order.status().state == "running"
     assert asked == []
     order.want("paused")
     reconciler.look(1001.0)
@@ -188,6 +188,6 @@ def test_a_database_in_use_is_left_for_later(reconciler, monkeypatch, caplog):
     def locked(path):
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("healthfm_server.deploy.reconciler.give_back", locked)
+    monkeypatch.setattr("healthfm_server.deploy.reconciler.compact", locked)
     reconciler.look(1000.0)
     assert "cannot be made smaller now (database is locked)" in caplog.text

@@ -8,13 +8,13 @@ import stat
 import pytest
 
 from healthfm_core.errors import TrustError
-from healthfm_server.deploy.access_tokens import Tokens
+from healthfm_server.deploy.access_tokens import AccessTokens
 from healthfm_server.deploy.audit_log import REPEATED_S, AuditLog
 
 
 def test_a_token_is_known_by_its_hash_until_it_is_revoked(tmp_path):
     file = tmp_path / "tokens.json"
-    tokens = Tokens(file)
+    tokens = AccessTokens(file)
     given = tokens.add("ada", "viewer")
     assert given not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -27,7 +27,7 @@ def test_a_token_is_known_by_its_hash_until_it_is_revoked(tmp_path):
 
 
 def test_a_name_has_one_token(tmp_path):
-    tokens = Tokens(tmp_path / "tokens.json")
+    tokens = AccessTokens(tmp_path / "tokens.json")
     tokens.add("ada", "viewer")
     with pytest.raises(TrustError, match="HF-821"):
         tokens.add("ada", "coordinator")
@@ -37,10 +37,10 @@ def test_a_name_has_one_token(tmp_path):
 
 def test_a_list_of_tokens_that_others_can_read_is_refused(tmp_path):
     file = tmp_path / "tokens.json"
-    Tokens(file).add("ada", "viewer")
+    AccessTokens(file).add("ada", "viewer")
     file.chmod(0o644)
     with pytest.raises(TrustError, match="HF-802"):
-        Tokens(file).all()
+        AccessTokens(file).all()
 
 
 def test_events_are_lines_and_a_cut_line_is_left_out(tmp_path):

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from healthfm_core.federation.update_checks import Contract, check_update, update_norm
+from healthfm_core.federation.update_checks import UpdateSchema, check_update, update_norm
 
 PARAMETERS = {
     "backbone.a": np.zeros((2, 2), np.float32),
     "backbone.b": np.zeros(3, np.float32),
     "encoders.ehr.w": np.zeros(2, np.float32),
 }
-CONTRACT = Contract.of(PARAMETERS, max_norm=10.0)
+CONTRACT = UpdateSchema.of(PARAMETERS, max_norm=10.0)
 
 
 def _check(update: dict[str, Any], weights: dict[str, Any]) -> str | None:

@@ -122,7 +122,7 @@ def test_an_alarm_is_in_every_row_and_on_record_once(
 ) -> None:
     said = "Layer 0 forgets everything: its longest half-life is {} days."
     monkeypatch.setattr(
-        "healthfm_server.round_loop.alarms", lambda rows: [said.format(rows[-1]["round"])]
+        "healthfm_server.round_history.alarms", lambda rows: [said.format(rows[-1]["round"])]
     )
     store = _run(FaultyGrid(small.three_sites(tmp_path), {}), tmp_path / "run")
     assert [row["alarms"] for row in store.history()] == [[said.format(n)] for n in (1, 2, 3)]

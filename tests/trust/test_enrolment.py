@@ -20,9 +20,9 @@ from healthfm_core.trust import archive, fingerprint
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.kit import install_kit, installed, make_kit, read_kit, write_for_tls
-from healthfm_core.trust.registry import Registry
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
+from healthfm_core.trust.site_registry import Registry
 from tests.trust.conftest import URL
 
 

@@ -1,10 +1,10 @@
-"""The streaming fold of a round: weighted means per group that no order of arrival can change.
+"""Means weighted by training subjects (FedAvg), which no order of arrival can change.
 
 Floating-point sums depend on their order, and replies arrive in any. So each term w·Δ is first
 rounded to a multiple of one unit u, chosen so that every partial sum of such multiples fits a
 float64 exactly: ``(x + M) - M`` with M = 1.5·2^k rounds x to a multiple of u = 2^(k-52) (the
-extraction of Rump, Ogita and Oishi 2008; Demmel and Nguyen 2013). Exact sums are associative:
-a reply is folded the moment it arrives and dropped, the memory is one float64 accumulator per
+extraction of Rump, Ogita and Oishi 2008; Demmel and Nguyen 2013). Exact sums are associative: a
+reply is added the moment it arrives and dropped, the memory is one float64 accumulator per
 parameter, and the result is the same bit for bit for every order. With 2^k ≥ 2·C·W (C the norm
 bound, W the most weight a round can carry) the mean of n replies is off by at most n·C·2^-50.
 """
@@ -19,83 +19,78 @@ import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Arrays, Float64
-from healthfm_core.federation.update_checks import Contract
+from healthfm_core.federation.aggregation.aggregator import AggregationMethod
+from healthfm_core.federation.update_checks import UpdateSchema
 
 _BLOCK: Final = 1 << 14
 """Elements rounded at once: 128 KiB of float64, so that the passes over a block stay in cache."""
 
 
-class Fold:
+class WeightedMean:
     """One round's accumulators; a group takes memory from its first reply on.
 
     Args:
-        contract: Names, shapes and the norm bound; replies have passed `check_update`.
+        schema: Names, shapes and norm bounds; updates have passed `check_update`.
         max_weight: Most weight that one group can get in this round: the registered subjects of
             the sites asked.
     """
 
-    def __init__(self, contract: Contract, max_weight: float) -> None:
-        self._contract = contract
-        bound = 2.0 * max(contract.max_norm, 1e-30) * max(max_weight, 1.0)
-        self._shift = 1.5 * 2.0 ** math.ceil(math.log2(bound))
+    def __init__(self, schema: UpdateSchema, max_weight: float) -> None:
+        self._schema = schema
+        self._max_weight = max_weight
         self._sums: dict[str, dict[str, Float64]] = {}
         self._weights: dict[str, dict[str, float]] = {}
         self._block = np.empty(_BLOCK, np.float64)
 
     def add(self, site: str, update: Arrays, weights: Mapping[str, float]) -> None:
-        """Fold one checked reply of `site`; its arrays are read once and not kept.
+        """Add one update; its arrays are read once and not kept.
 
         Raises:
-            ValueError: The site is in the fold already.
+            ValueError: The site was added already.
         """
-        for group in weights:
-            if site in self._weights.get(group, {}):
-                raise ValueError("a site is folded once a round")
+        if any(site in self._weights.get(group, {}) for group in weights):
+            raise ValueError("a site is added once a round")
         for group, weight in weights.items():
-            names = self._contract.groups[group]
+            names = self._schema.groups[group]
             self._weights.setdefault(group, {})[site] = float(weight)
             if group not in self._sums:
-                shapes = self._contract.shapes
+                shapes = self._schema.shapes
                 self._sums[group] = {name: np.zeros(shapes[name]) for name in names}
             for name in names:
                 total = self._sums[group][name].reshape(-1)
-                self._add(total, update[name].reshape(-1), float(weight))
+                shift = _shift(self._schema.norm_bound(name), self._max_weight)
+                self._add(total, update[name].reshape(-1), float(weight), shift)
 
-    def _add(self, total: Float64, values: npt.NDArray[Any], weight: float) -> None:
+    def _add(self, total: Float64, values: npt.NDArray[Any], weight: float, shift: float) -> None:
         for start in range(0, values.size, _BLOCK):
             part = values[start : start + _BLOCK]
             block = self._block[: part.size]
             np.multiply(part, weight, out=block, dtype=np.float64)
-            block += self._shift
-            block -= self._shift
+            block += shift
+            block -= shift
             total[start : start + _BLOCK] += block
 
-    def sites(self, group: str) -> tuple[str, ...]:
-        """Return the sites folded into `group`, sorted."""
-        return tuple(sorted(self._weights.get(group, ())))
+    def has_enough_sites(self, group: str) -> bool:
+        """Return whether any site moved `group`."""
+        return bool(self._weights.get(group))
 
-    def weight(self, group: str) -> float:
-        """Return Σ w of `group`, exact in any order; 0 where nobody answered."""
-        return math.fsum(self._weights.get(group, {}).values())
-
-    def weight_of(self, site: str, group: str) -> float:
-        """Return the weight `site` brought to `group`; 0 where it brought none."""
-        return self._weights.get(group, {}).get(site, 0.0)
-
-    def mean(self, group: str) -> dict[str, Float64]:
+    def result(self, group: str) -> dict[str, Float64]:
         """Return Σ w·Δ / Σ w per parameter of `group`, and free its accumulator.
 
         Raises:
-            KeyError: Nobody answered for the group, or its mean was taken already.
+            KeyError: No site moved the group, or its mean was taken already.
         """
-        means, weight = self._sums.pop(group), self.weight(group)
+        means = self._sums.pop(group)
+        weight = math.fsum(self._weights[group].values())
         for total in means.values():
             total /= weight
         return means
 
-    def can_tell(self, group: str) -> bool:
-        """Return whether the sites that moved `group` are enough for this kind of mean."""
-        return bool(self._weights.get(group))
+
+def _shift(max_norm: float, max_weight: float) -> float:
+    """Return M, by which a term is rounded to what every partial sum can hold."""
+    bound = 2.0 * max(max_norm, 1e-30) * max(max_weight, 1.0)
+    return 1.5 * 2.0 ** math.ceil(math.log2(bound))
 
 
 def mean_metrics(
@@ -118,3 +113,8 @@ def mean_metrics(
         if total > 0:
             means[name] = math.fsum(w * v for w, v in terms[name]) / total
     return means
+
+
+METHODS: Final = (
+    AggregationMethod("weighted_mean", lambda schema, _, most: WeightedMean(schema, most)),
+)

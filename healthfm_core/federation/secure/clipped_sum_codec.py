@@ -18,13 +18,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Arrays
-from healthfm_core.federation.secure.update_codec import UPDATE, RoundLayout, RoundSum
+from healthfm_core.federation.secure.group_layout import GroupLayout
+from healthfm_core.federation.secure.update_codec import UPDATE, RoundSum
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
 from healthfm_core.privacy.distributed import concentrated, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint
@@ -33,41 +34,46 @@ from healthfm_core.privacy.secure_aggregation.masks import Ring
 
 
 @dataclass(frozen=True)
-class GradientLayout(RoundLayout):
-    """A round's layout; `capacity` is the training people of all sites, there are no metrics.
+class ClippedSumCodec:
+    """Sums of clipped gradients with noise; there are no weights and no metrics.
 
     Attributes:
+        layout: Where each group stands, of the parameters that are trained.
+        capacity: Training people of all sites.
+        sites: Most sites in the sum.
+        ring_bits: The ring is the integers modulo 2^ring_bits.
         norm: What a person's gradient was clipped to.
         multiplier: Noise of a round's sum over the norm.
         honest: Sites whose shares of noise are counted on.
     """
 
+    layout: GroupLayout
+    capacity: int
+    sites: int
+    ring_bits: Literal[32, 64]
     norm: float = 1.0
     multiplier: float = 1.0
     honest: int = 1
 
     def sizes(self) -> dict[str, tuple[int, str]]:
         """Return array → (length, type)."""
-        return {UPDATE: (self._length, f"uint{self.config.ring_bits}")}
-
-    @cached_property
-    def _length(self) -> int:
-        return sum(self._size(group) for group in self.contract.groups)
+        return {UPDATE: (self.layout.length, f"uint{self.ring_bits}")}
 
     @property
     def _share(self) -> float:
         """Standard deviation of one site's noise, in norms."""
         return self.multiplier / math.sqrt(self.honest)
 
-    def ring(self, group: str) -> FixedPoint:
-        """Return the fixed point of all numbers; its clip is what the noised sum can come to."""
-        most = room(float(self.capacity), self._share, self.sites, self.config.ring_bits)
-        return FixedPoint(self.config.ring_bits, self.norm * most, 1, self.sites)
+    @cached_property
+    def fixed_point(self) -> FixedPoint:
+        """How all numbers stand in the ring; its clip is what the noised sum can come to."""
+        most = room(float(self.capacity), self._share, self.sites, self.ring_bits)
+        return FixedPoint(self.ring_bits, self.norm * most, 1, self.sites)
 
     @cached_property
     def _sensitivity(self) -> float:
         """What one person moves the sum by, in units of the ring; rounding adds up to √length."""
-        return self.norm * self.ring("").scale + math.sqrt(self._length)
+        return self.norm * self.fixed_point.scale + math.sqrt(self.layout.length)
 
     @property
     def _variance(self) -> int:
@@ -76,7 +82,9 @@ class GradientLayout(RoundLayout):
     @property
     def rho(self) -> float:
         """What one round costs a person, in concentrated differential privacy."""
-        return concentrated(self._sensitivity, math.sqrt(self._variance), self.honest, self._length)
+        return concentrated(
+            self._sensitivity, math.sqrt(self._variance), self.honest, self.layout.length
+        )
 
     def encode(
         self,
@@ -96,10 +104,10 @@ class GradientLayout(RoundLayout):
         Raises:
             PrivacyError: A value is not finite, or over what clipped gradients add up to (HF-613).
         """
-        total, start = np.zeros(self._length, self.ring("").dtype), 0
-        for group, names in self.contract.groups.items():
+        total, start = np.zeros(self.layout.length, self.fixed_point.dtype), 0
+        for group, names in self.layout.schema.groups.items():
             for name in names:
-                size = math.prod(self.contract.shapes[name])
+                size = math.prod(self.layout.schema.shapes[name])
                 if weights.get(group) and name in update:
                     self._encode(update[name], name, total[start : start + size])
                 start += size
@@ -107,17 +115,17 @@ class GradientLayout(RoundLayout):
         return {UPDATE: total}
 
     def _encode(self, values: npt.NDArray[Any], name: str, out: Ring) -> None:
-        if values.shape != self.contract.shapes[name]:
+        if values.shape != self.layout.schema.shapes[name]:
             raise unfit_value("a sum of gradients of another shape than its parameter")
         if not float(np.linalg.norm(values.astype(np.float64))) <= self.norm * self.capacity:
             raise unfit_value("a sum of gradients over what all people's norms come to")
-        self.ring("").encode(values.reshape(-1), 1, out)
+        self.fixed_point.encode(values.reshape(-1), 1, out)
 
     def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
         """Return minus the noised mean gradient over everyone, by group."""
-        groups = self.contract.groups
+        groups = self.layout.schema.groups
         means = {
-            group: self._mean(group, part, float(self.capacity))
-            for group, part in self._parts(sums[UPDATE])
+            group: self.layout.mean(group, part, self.fixed_point, float(self.capacity))
+            for group, part in self.layout.parts(sums[UPDATE])
         }
         return RoundSum(means, dict.fromkeys(groups, float(self.capacity)), {}, {})

@@ -24,15 +24,12 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Arrays
-from healthfm_core.federation.declared_metrics import declared_metrics
-from healthfm_core.federation.parameter_groups import is_learning
-from healthfm_core.federation.protocol import Study
-from healthfm_core.federation.secure.clipped_sum_codec import GradientLayout
-from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundLayout, RoundSum
-from healthfm_core.federation.update_checks import Contract
+from healthfm_core.config.secure_aggregation import SecureAggregationConfig
+from healthfm_core.federation.secure.group_layout import GroupLayout
+from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundSum, SumCodec
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
-from healthfm_core.privacy.distributed import concentrated, noise_for, room
-from healthfm_core.privacy.secure_aggregation import FixedPoint, KeyBook
+from healthfm_core.privacy.distributed import concentrated, room
+from healthfm_core.privacy.secure_aggregation import FixedPoint
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
 _COUNT_UNITS: Final = 1 << 16
@@ -40,29 +37,35 @@ _COUNT_UNITS: Final = 1 << 16
 
 
 @dataclass(frozen=True)
-class NoisyLayout(RoundLayout):
-    """A round's layout with noise; `capacity` is the number of sites and there are no metrics.
+class NoisySumCodec:
+    """Sums of updates with noise; every site counts once, and there are no metrics.
 
     Attributes:
+        layout: Where each group stands.
+        sites: Most sites in the sum.
+        config: Ring, clips and the unit of privacy.
         multiplier: Noise of a round's sum over its sensitivity, as if it were one query.
         honest: Sites whose shares of noise are counted on.
     """
 
+    layout: GroupLayout
+    sites: int
+    config: SecureAggregationConfig
     multiplier: float = 1.0
     honest: int = 1
 
     @property
     def _times(self) -> float:
         """Standard deviation of one site's share, over the sensitivity of a query."""
-        queries = len(self.contract.groups) + 1
+        queries = len(self.layout.schema.groups) + 1
         return self.multiplier * math.sqrt(queries / self.honest)
 
     @property
     def _unit(self) -> float:
         return 2.0 if self.config.unit == "subject" else 1.0
 
-    def ring(self, group: str) -> FixedPoint:
-        """Return the fixed point of a group's numbers, with room for the noise."""
+    def fixed_point(self, group: str) -> FixedPoint:
+        """Return how a group's numbers stand in the ring, with room for the noise."""
         clip = self.config.clips.get(group, self.config.clip)
         noise = self._unit * self._times
         most = room(float(self.sites), noise, self.sites, self.config.ring_bits)
@@ -71,14 +74,14 @@ class NoisyLayout(RoundLayout):
     @cached_property
     def _queries(self) -> dict[str, tuple[float, int]]:
         """Return query → (sensitivity in units of the ring, length); "" is the weights."""
-        groups = self.contract.groups
-        found = {}
+        groups = self.layout.schema.groups
+        queries = {}
         for group in groups:
-            ring, length = self.ring(group), self._size(group)
+            ring, length = self.fixed_point(group), self.layout.size(group)
             whole = ring.clip * ring.scale + math.sqrt(length) / 2
-            found[group] = (self._unit * whole, length)
-        found[""] = (self._unit * math.sqrt(len(groups)) * _COUNT_UNITS, len(groups))
-        return found
+            queries[group] = (self._unit * whole, length)
+        queries[""] = (self._unit * math.sqrt(len(groups)) * _COUNT_UNITS, len(groups))
+        return queries
 
     def _variance(self, query: str) -> int:
         return max(1, math.ceil((self._times * self._queries[query][0]) ** 2))
@@ -90,6 +93,16 @@ class NoisyLayout(RoundLayout):
             concentrated(sensitivity, math.sqrt(self._variance(query)), self.honest, length)
             for query, (sensitivity, length) in self._queries.items()
         )
+
+    @cached_property
+    def _sums(self) -> SumCodec:
+        """The same without noise, every site counted once, no metrics."""
+        bits = self.config.ring_bits
+        return SumCodec(self.layout, (), self.sites, self.sites, self.fixed_point, bits)
+
+    def sizes(self) -> dict[str, tuple[int, str]]:
+        """Return array → (length, type)."""
+        return self._sums.sizes()
 
     def encode(
         self,
@@ -110,10 +123,10 @@ class NoisyLayout(RoundLayout):
             PrivacyError: A value is not finite (HF-613).
         """
         held = {group: 1.0 for group, weight in weights.items() if weight}
-        arrays = super().encode(update, held, {}, 0.0)
-        for group, part in self._parts(arrays[UPDATE]):
+        arrays = self._sums.encode(update, held, {}, 0.0)
+        for group, part in self.layout.parts(arrays[UPDATE]):
             part += discrete_gaussian(self._variance(group), part.size).astype(part.dtype)
-        counts, groups = arrays[COUNTS], list(self.contract.groups)
+        counts, groups = arrays[COUNTS], list(self.layout.schema.groups)
         counts[:] = 0
         counts[: len(groups)] = [_COUNT_UNITS * (group in held) for group in groups]
         share = discrete_gaussian(self._variance(""), len(groups))
@@ -122,37 +135,12 @@ class NoisyLayout(RoundLayout):
 
     def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
         """Return what the opened sums say; a group under one site, after noise, has not moved."""
-        groups = list(self.contract.groups)
+        groups = list(self.layout.schema.groups)
         noisy = sums[COUNTS][: len(groups)].view(np.int64) / _COUNT_UNITS
         weights = {g: float(w) for g, w in zip(groups, noisy, strict=True) if w >= 1}
         means = {
-            group: self._mean(group, part, weights[group])
-            for group, part in self._parts(sums[UPDATE])
+            group: self.layout.mean(group, part, self.fixed_point(group), weights[group])
+            for group, part in self.layout.parts(sums[UPDATE])
             if group in weights
         }
         return RoundSum(means, weights, {}, {})
-
-
-def round_layout(study: Study, contract: Contract, book: KeyBook, capacity: int) -> RoundLayout:
-    """Return how a round's replies stand in the ring, the same at every site and the coordinator.
-
-    With gradients (`privacy.mode=distributed`) it holds the parameters that learn, and no others.
-
-    Args:
-        study: Whose configuration says clips, ring and noise.
-        contract: Names and shapes of what is summed.
-        book: The session's keys, from which the number of sites follows.
-        capacity: Training subjects of all its sites together.
-    """
-    config, privacy = study.config.federation.aggregation.secure, study.config.privacy
-    sites, rounds = len(book.adverts), study.config.federation.rounds
-    honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
-    if privacy.mechanism.noise_in_sum:
-        learning = [n for n in contract.shapes if is_learning(n, study.config.train.learns)]
-        multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
-        summed, norm = contract.only(learning), privacy.max_grad_norm
-        return GradientLayout(summed, (), capacity, sites, config, norm, multiplier, honest)
-    if config.epsilon is None:
-        return RoundLayout(contract, declared_metrics(study), capacity, sites, config)
-    multiplier = noise_for(config.epsilon, config.delta, rounds)
-    return NoisyLayout(contract, (), sites, sites, config, multiplier, honest)

@@ -9,16 +9,15 @@ and Σ w of each group, and not who has which modality.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from healthfm_core.arrays import Arrays, Float64
-from healthfm_core.config.secure_aggregation import SecureAggregationConfig
-from healthfm_core.federation.update_checks import Contract, update_norm
+from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
@@ -45,48 +44,76 @@ class RoundSum:
     metrics: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class RoundLayout:
-    """How a round's replies stand in the ring; the same at every site and at the coordinator.
+@runtime_checkable
+class UpdateCodec(Protocol):
+    """How a round's updates stand in the ring; the same at every site and at the coordinator."""
 
-    Attributes:
-        contract: Names and shapes of the groups that are summed.
-        metrics: Names of the declared metrics.
-        capacity: Training subjects of all sites together: most weight of one group.
-        sites: Most sites in the sum.
-        config: Ring and clips.
-    """
-
-    contract: Contract
-    metrics: Sequence[str]
-    capacity: int
-    sites: int
-    config: SecureAggregationConfig
+    @property
+    def rho(self) -> float | None:
+        """What one round costs in concentrated differential privacy; None without noise."""
 
     def sizes(self) -> dict[str, tuple[int, str]]:
         """Return array → (length, type)."""
-        counts = 2 * len(self.contract.groups) + 2 * len(self.metrics)
-        update = sum(self._size(group) for group in self.contract.groups)
-        return {COUNTS: (counts, "uint64"), UPDATE: (update, f"uint{self.config.ring_bits}")}
 
-    def ring(self, group: str) -> FixedPoint:
-        """Return the fixed point of a group's numbers."""
-        clip = self.config.clips.get(group, self.config.clip)
-        return FixedPoint(self.config.ring_bits, clip, self.capacity, self.sites)
+    def encode(
+        self,
+        update: Arrays,
+        weights: Mapping[str, float],
+        metrics: Mapping[str, float],
+        metric_weight: float,
+    ) -> dict[str, Ring]:
+        """Return the arrays of one site, not masked yet.
+
+        Args:
+            update: Parameter → change, of the groups in `weights` at least.
+            weights: group → training subjects.
+            metrics: Name → value.
+            metric_weight: Training subjects that the metrics speak for.
+
+        Raises:
+            PrivacyError: A value is not what the ring can hold (HF-613).
+        """
+
+    def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
+        """Return what the opened sums say."""
+
+
+@dataclass(frozen=True)
+class SumCodec:
+    """Sums of w·Δ, of w, and of metrics, without noise.
+
+    Attributes:
+        layout: Where each group stands.
+        metrics: Names of the declared metrics.
+        capacity: Training subjects of all sites together: most weight of one group.
+        sites: Most sites in the sum.
+        fixed_point: group → how its numbers stand in the ring.
+        ring_bits: The ring of the updates is the integers modulo 2^ring_bits.
+    """
+
+    layout: GroupLayout
+    metrics: Sequence[str]
+    capacity: int
+    sites: int
+    fixed_point: Callable[[str], FixedPoint]
+    ring_bits: Literal[32, 64]
+
+    @property
+    def rho(self) -> None:
+        """No noise, no bound."""
+        return None
+
+    def sizes(self) -> dict[str, tuple[int, str]]:
+        """Return array → (length, type)."""
+        counts = 2 * len(self.layout.schema.groups) + 2 * len(self.metrics)
+        return {
+            COUNTS: (counts, "uint64"),
+            UPDATE: (self.layout.length, f"uint{self.ring_bits}"),
+        }
 
     @cached_property
     def _metric_ring(self) -> FixedPoint:
         return FixedPoint(64, _LARGEST_METRIC, self.capacity, self.sites)
-
-    def _size(self, group: str) -> int:
-        return sum(math.prod(self.contract.shapes[n]) for n in self.contract.groups[group])
-
-    def _parts(self, update: Ring) -> Iterator[tuple[str, Ring]]:
-        start = 0
-        for group in self.contract.groups:
-            size = self._size(group)
-            yield group, update[start : start + size]
-            start += size
 
     def encode(
         self,
@@ -107,36 +134,20 @@ class RoundLayout:
             PrivacyError: A value is not finite, or a weight is no whole number within the
                 capacity (HF-613).
         """
+        groups = self.layout.schema.groups
+        whole = {group: _whole(weight, self.capacity) for group, weight in weights.items()}
         arrays = {name: np.zeros(n, dtype) for name, (n, dtype) in self.sizes().items()}
         clipped = {
-            group: self._encode_group(group, update, weights[group], part)
-            for group, part in self._parts(arrays[UPDATE])
-            if weights.get(group)
+            group: self.layout.encode(group, update, whole[group], self.fixed_point(group), part)
+            for group, part in self.layout.parts(arrays[UPDATE])
+            if whole.get(group)
         }
         arrays[COUNTS][:] = [
-            *(_whole(weights.get(group, 0.0), self.capacity) for group in self.contract.groups),
-            *(int(clipped.get(group, False)) for group in self.contract.groups),
+            *(whole.get(group, 0) for group in groups),
+            *(int(clipped.get(group, False)) for group in groups),
             *self._metric_units(metrics, _whole(metric_weight, self.capacity)),
         ]
         return arrays
-
-    def _encode_group(self, group: str, update: Arrays, weight: float, out: Ring) -> bool:
-        names, ring = self.contract.groups[group], self.ring(group)
-        if any(update[name].shape != self.contract.shapes[name] for name in names):
-            raise unfit_value(f"an update of group {group} of another shape than its parameters")
-        norm = update_norm(update, names)
-        if not math.isfinite(norm):
-            raise unfit_value(f"an update of group {group} that is not finite")
-        factor = min(1.0, ring.clip / norm) if norm else 1.0
-        start = 0
-        for name in names:
-            flat = update[name].reshape(-1)
-            if factor < 1:
-                flat = np.clip(flat * np.float64(factor), -ring.clip, ring.clip)
-            part = out[start : start + flat.size]
-            ring.encode(flat, _whole(weight, self.capacity), part)
-            start += flat.size
-        return factor < 1
 
     def _metric_units(self, metrics: Mapping[str, float], weight: int) -> Iterator[int]:
         units = np.zeros(1, np.uint64)
@@ -149,20 +160,15 @@ class RoundLayout:
 
     def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
         """Return what the opened sums say."""
-        counts, groups = sums[COUNTS], list(self.contract.groups)
+        counts, groups = sums[COUNTS], list(self.layout.schema.groups)
         weights = {group: float(w) for group, w in zip(groups, counts, strict=False) if w}
         means = {
-            group: self._mean(group, part, weights[group])
-            for group, part in self._parts(sums[UPDATE])
+            group: self.layout.mean(group, part, self.fixed_point(group), weights[group])
+            for group, part in self.layout.parts(sums[UPDATE])
             if group in weights
         }
         clipped = dict(zip(groups, map(int, counts[len(groups) :]), strict=False))
         return RoundSum(means, weights, clipped, self._means(counts[2 * len(groups) :]))
-
-    def _mean(self, group: str, part: Ring, weight: float) -> dict[str, Float64]:
-        flat = self.ring(group).decode(part)
-        flat /= weight
-        return self.contract.shaped(group, flat)
 
     def _means(self, counts: Ring) -> dict[str, float]:
         totals = self._metric_ring.decode(np.ascontiguousarray(counts[::2]))

@@ -16,8 +16,8 @@ def run(given: Namespace) -> int:
         for line in describe_run(order.folder):
             say(line)
     else:
-        done = order.done()
-        say(f"run {order.name} has not begun: {done.state} {done.reason}".rstrip())
+        status = order.status()
+        say(f"run {order.name} has not begun: {status.state} {status.reason}".rstrip())
     return 0
 
 

@@ -22,8 +22,8 @@ ROLES: Final = get_args(Role)
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token that was given: never the token itself.
+class AccessToken:
+    """The entry of a token; the token itself is not kept.
 
     Attributes:
         name: Whose it is.
@@ -38,7 +38,7 @@ class Token:
     made: str
 
 
-class Tokens:
+class AccessTokens:
     """The tokens of a study, in one file that is replaced whole.
 
     Args:
@@ -48,7 +48,7 @@ class Tokens:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def all(self) -> dict[str, Token]:
+    def all(self) -> dict[str, AccessToken]:
         """Return the tokens by name.
 
         Raises:
@@ -58,7 +58,7 @@ class Tokens:
             return {}
         try:
             rows = json.loads(files.read_private(self._path, "the list of tokens"))
-            return {row["name"]: Token(**row) for row in rows}
+            return {row["name"]: AccessToken(**row) for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise files.unusable(self._path, "the list of tokens is damaged") from error
 
@@ -73,11 +73,11 @@ class Tokens:
             raise _refusal(name, "that name has a token already", "Revoke it first")
         token = secrets.token_urlsafe(32)
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write({**known, name: Token(name, role, _hash(token), made)})
+        self._write({**known, name: AccessToken(name, role, _hash(token), made)})
         return token
 
     def revoke(self, name: str) -> None:
-        """Take a token back; it is refused from the next call on.
+        """Revoke a token; it is refused from the next call on.
 
         Raises:
             TrustError: Nobody of that name has one (HF-821).
@@ -89,15 +89,15 @@ class Tokens:
             )
         self._write(known)
 
-    def of(self, token: str) -> Token | None:
-        """Return what is known of `token`; None where it was never given or was revoked."""
+    def of(self, token: str) -> AccessToken | None:
+        """Return the entry of `token`; None where it was never given or was revoked."""
         hashed = _hash(token)
         for known in self.all().values():
             if hmac.compare_digest(known.sha256, hashed):
                 return known
         return None
 
-    def _write(self, tokens: dict[str, Token]) -> None:
+    def _write(self, tokens: dict[str, AccessToken]) -> None:
         rows = [asdict(token) for _, token in sorted(tokens.items())]
         files.replace(self._path, (json.dumps(rows, indent=1) + "\n").encode(), files.PRIVATE)
 

@@ -1,4 +1,4 @@
-"""The audit log: who was let in, who was refused and why, what was done to runs and sites.
+"""The audit log: who was admitted, who was refused and why, what was done to runs and sites.
 
 One JSON line an event, appended in one write, so that several processes may share the file. It
 names sites, addresses and reasons; nothing about a person can be in it.
@@ -44,7 +44,7 @@ class AuditLog:
     def note_refusal(
         self, event: str, details: Mapping[str, Any], now_s: float | None = None
     ) -> None:
-        """Append a refusal; one that repeats at once is only counted, so nobody floods the disk."""
+        """Append a refusal; quick repeats are only counted, so that nobody can fill the disk."""
         now = time.monotonic() if now_s is None else now_s
         key = event, json.dumps(details, sort_keys=True)
         with self._lock:

@@ -12,8 +12,8 @@ from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 def serve(study: StudyFolder) -> None:
     """Become Flower's executor; it ends with the supervisor.
 
-    It starts ServerApps by a name, so ours comes first on the path: under systemd, or where nobody
-    has activated the environment, there is none.
+    It looks for the ServerApp's command on the PATH. Under systemd, or where nobody has activated
+    the environment, our folder is not on it, so it is put first.
     """
     here = Path(sys.executable).parent
     command = [

@@ -1,7 +1,7 @@
-"""Flower's database, which keeps the size of its fullest moment unless it is told to shrink.
+"""Flower's database: its file keeps its largest size until it is compacted.
 
-Flower takes a run's messages and their pieces out of it when the run ends. The pages they were on
-stay in the file: for a model of 200 MB and four sites that is more than a gigabyte.
+Flower deletes a run's messages and their pieces when the run ends. Their empty pages stay in the
+file: for a model of 200 MB and four sites that is more than a gigabyte.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import Final
 
 FREE_BYTES: Final = 16 * 1024 * 1024
-"""Empty pages that may stay: the next run needs them again."""
-PATIENCE_S: Final = 2.0
-"""How long a writer is waited for; the SuperLink itself waits 5 s for us."""
+"""Empty pages that may stay, because the next run needs them again."""
+LOCK_TIMEOUT_S: Final = 2.0
+"""How long to wait for another writer; the SuperLink itself waits 5 s for us."""
 
 
-def give_back(database: Path, most_free_bytes: int = FREE_BYTES) -> int:
-    """Give empty pages of a database back to the disk, while its server runs or not.
+def compact(database: Path, most_free_bytes: int = FREE_BYTES) -> int:
+    """Return the empty pages of a database to the disk; its server may run meanwhile.
 
-    Only what is in use is written anew, so it takes room for that once more, and milliseconds
-    where no run is on.
+    The pages in use are written once more, so the disk needs room for them. While no run is active
+    that takes milliseconds.
 
     Returns:
         Bytes by which the files became smaller.
 
     Raises:
-        sqlite3.Error: It is written to meanwhile, or the disk is full; it stays as it was.
+        sqlite3.Error: Another process writes to it, or the disk is full; it is unchanged.
     """
     if not database.is_file():
         return 0
     log = database.with_name(f"{database.name}-wal")
-    with closing(sqlite3.connect(database, timeout=PATIENCE_S, isolation_level=None)) as opened:
+    with closing(sqlite3.connect(database, timeout=LOCK_TIMEOUT_S, isolation_level=None)) as opened:
         (free,) = opened.execute("PRAGMA freelist_count").fetchone()
         (page,) = opened.execute("PRAGMA page_size").fetchone()
         if free * page <= most_free_bytes:

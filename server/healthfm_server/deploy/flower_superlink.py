@@ -1,8 +1,8 @@
 """The deployment's names that Flower does not publish (flwr 1.41); the ServerApp's are in ..flower.
 
-The open-source SuperLink asks nobody who they are. So ours listens on loopback only, takes a token
-for everything that starts or stops a run, and hands a ServerApp out only to who knows the secret
-of its executor. `tests/deploy/test_flower_facts.py` holds what is used here against Flower.
+The open-source SuperLink authenticates nobody. So ours listens on loopback only, wants a token for
+everything that starts or stops a run, and gives a ServerApp only to an executor that knows its
+secret. `tests/deploy/test_flower_facts.py` holds what is used here against Flower.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def register_node(database: Path, key: EllipticCurvePublicKey) -> int:
 
 
 def forget_node(database: Path, node_id: int) -> None:
-    """Take a node's registration back; a node that is not registered stays so."""
+    """Remove a node's registration, if it has one."""
     state = _state(database)
     known = state.get_node_info(node_ids=[node_id])
     if any(info.status != NodeStatus.UNREGISTERED for info in known):
@@ -215,29 +215,29 @@ class Control:
         return int(self._client.StartRun(request).run_id)
 
     def stop(self, run_id: int) -> None:
-        """Stop a run; its nodes hear of it when they next ask."""
+        """Stop a run; its nodes learn of it at their next call."""
         self._client.StopRun(StopRunRequest(run_id=run_id))
 
     def run(self, run_id: int) -> FlowerRun | None:
         """Return a run, None where the SuperLink knows none of that number."""
-        found = self._client.ListRuns(ListRunsRequest(limit=200)).run_dict.get(run_id)
-        if found is None:
+        run = self._client.ListRuns(ListRunsRequest(limit=200)).run_dict.get(run_id)
+        if run is None:
             return None
-        status = found.status
+        status = run.status
         return FlowerRun(run_id, status.status, status.sub_status, status.details)
 
     def live(self, folder: str) -> int | None:
         """Return a run that works in `folder` or is about to, None where there is none."""
         runs = self._client.ListRuns(ListRunsRequest(limit=200)).run_dict.values()
-        found = (
+        live = (
             int(run.run_id)
             for run in runs
             if run.status.status != ENDED and run.override_config["folder"].string == folder
         )
-        return next(found, None)
+        return next(live, None)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()
 
 
@@ -253,7 +253,7 @@ class _Bearer:
 
 
 class _Tokens(ControlAuthnPlugin):
-    """Lets nobody control without a token."""
+    """Refuses control without a token."""
 
     def __init__(self, account: Account, note: Note) -> None:
         self._account = account
@@ -286,7 +286,7 @@ class _Tokens(ControlAuthnPlugin):
 
 
 class _Audit(EventLogWriterPlugin):
-    """Writes what was done by Control, after it was done; questions are left out."""
+    """Writes each change made through Control to the audit log; reads are left out."""
 
     def __init__(self, note: Note) -> None:
         self._note = note
@@ -312,7 +312,7 @@ class _Audit(EventLogWriterPlugin):
         return LogEntry("", Actor(None, None, client), Event(method_name, run_id, None), outcome)
 
     def write_log(self, log_entry: LogEntry) -> None:
-        """Write an entry that has an outcome and is no question."""
+        """Write an entry that has an outcome and is no read."""
         what = log_entry.event.action.rsplit("/", 1)[-1]
         if log_entry.status and not what.startswith(("list-", "stream-", "get-")):
             details = {"outcome": log_entry.status, "from": log_entry.actor.ip_address}

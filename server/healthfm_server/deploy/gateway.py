@@ -1,8 +1,8 @@
-"""The one public port: Flower's fleet calls for sites with a certificate, and our own few routes.
+"""The one public port: Flower's Fleet API for sites with a certificate, and our own few routes.
 
-Everything else of the SuperLink (starting runs, listing nodes, handing out apps) stays on loopback
-and cannot be reached from here: a path that is not published is answered as one that does not
-exist. A site's certificate and its Flower node key have to belong together.
+Everything else of the SuperLink (starting runs, listing nodes, sending apps) stays on loopback and
+cannot be reached from here: any other path is answered as one that does not exist. A site's
+certificate and its Flower node key have to belong together.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
-from healthfm_core.trust.registry import AdmittedSite
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 
 FOLLOW_S: Final = 1.0
-"""Between two looks at certificate and revocation list."""
+"""Seconds between two looks at certificate and revocation list."""
 NODE_KEY_HEADER: Final = "flwr-public-key"
 _DROPPED: Final = {
     "host",
@@ -58,7 +58,7 @@ class TooLargeError(Exception):
 
 
 class Fleet:
-    """Passes a site's calls on to the SuperLink, as a stream in both directions.
+    """Forwards a site's calls to the SuperLink, as a stream in both directions.
 
     Args:
         study: Whose sites may call.
@@ -102,7 +102,7 @@ class Fleet:
         return None
 
     def _registered(self) -> dict[str, AdmittedSite]:
-        """Return the sites, read anew when their file has changed: revoking works at once."""
+        """Return the sites, read again when their file has changed: a revocation works at once."""
         path = self._study.sites.path
         stamp = path.stat().st_mtime_ns if path.exists() else 0
         if stamp != self._stamp:
@@ -217,7 +217,7 @@ async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:
 
 
 async def _follow(context: GatewayTLSContext) -> None:
-    """Take up a new certificate or revocation list; one that cannot be read is tried again."""
+    """Load a new certificate or revocation list; one that cannot be read is tried again."""
     while True:
         await asyncio.sleep(FOLLOW_S)
         try:

@@ -1,4 +1,4 @@
-"""Our own routes of the public port: each asks for a token with a role or a certificate."""
+"""Our own routes of the public port: each needs a token with a role, or a certificate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
-from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
-from healthfm_server.deploy.access_tokens import Role, Token
+from healthfm_core.trust.site_registry import AdmittedSite
+from healthfm_server.deploy.access_tokens import AccessToken, Role
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_tls import PEER
 from healthfm_server.deploy.kit_renewal import Renewals
@@ -63,7 +63,7 @@ class OwnRoutes:
         ]
 
     async def hello(self, request: Request) -> Response:
-        """Tell a site with a certificate, or anyone with a token, that they are known here."""
+        """Answer a site with a certificate, or whoever has a token, with this server's release."""
         site = self._site(request)
         if site is not None:
             return JSONResponse({**self._release, "site": site.name})
@@ -73,7 +73,7 @@ class OwnRoutes:
         return JSONResponse({**self._release, "token": token.name})
 
     async def status(self, request: Request) -> Response:
-        """Tell a viewer what `healthfm-server status` tells."""
+        """Answer what `healthfm-server status` prints."""
         token = self._token(request, "look")
         return token if isinstance(token, Response) else JSONResponse(study_status(self._study))
 
@@ -91,7 +91,7 @@ class OwnRoutes:
         return JSONResponse({"run": order.name, "wanted": order.wanted})
 
     async def renewal(self, request: Request) -> Response:
-        """Give a site its new kit, or take its request for one."""
+        """Return a site's new kit, or accept its request for one."""
         site = self._site(request)
         if site is None:
             return Response("no certificate of a site", 401)
@@ -102,13 +102,13 @@ class OwnRoutes:
         return Response(status_code=202) if kit is None else Response(kit)
 
     def _site(self, request: Request) -> AdmittedSite | None:
-        """Return the site that calls, None where none does that may."""
+        """Return the site that calls; None where it is no site or was revoked."""
         peer = request.scope.get(PEER)
         site = self._study.sites.sites().get(peer.name) if peer else None
         return None if site is None or site.revoked else site
 
     async def enrolment(self, request: Request) -> Response:
-        """Take a site's request for the coordinator to look at and sign."""
+        """Accept a site's request, for the coordinator to look at and sign."""
         token = self._token(request, "enrol")
         if isinstance(token, Response):
             return token
@@ -126,7 +126,7 @@ class OwnRoutes:
         self._log.note("request received", {"site": asked.site, "by": token.name})
         return JSONResponse({"site": asked.site, "fingerprints": asked.fingerprints()})
 
-    def _token(self, request: Request, deed: str) -> Token | Response:
+    def _token(self, request: Request, deed: str) -> AccessToken | Response:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         token = self._study.tokens.of(given) if scheme.lower() == "bearer" and given else None
         if token is not None and deed in MAY[token.role]:
@@ -143,7 +143,7 @@ class OwnRoutes:
 
 
 async def _body(request: Request) -> bytes | None:
-    """Return what a request carries, None where it is more than an archive may be."""
+    """Return a request's body; None where it is larger than an archive may be."""
     data = b""
     async for piece in request.stream():
         data += piece

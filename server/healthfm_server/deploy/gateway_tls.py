@@ -33,12 +33,12 @@ class Peer:
 class GatewayTLSContext(ssl.SSLContext):
     """A server's context that asks for a client's certificate and follows its files.
 
-    Who shows none gets in, and gets the application's own refusal; who shows one that the study's
-    root did not sign, that is expired or revoked, fails in the handshake.
+    A caller without a certificate gets through, and the application refuses it. A certificate that
+    the study's root did not sign, that is expired or revoked, fails in the handshake.
 
-    Each change of the files makes a context of its own for the handshakes that follow. One that
-    reads more files keeps those it had: a root taken out of use would still be trusted, and of two
-    revocation lists made within one second OpenSSL goes by the first it read.
+    After each change of the files a new context serves the handshakes that follow. A context that
+    reads more files keeps the old ones: a retired root would still be trusted, and of two
+    revocation lists made within one second OpenSSL uses the first that it read.
     """
 
     _files: tuple[Path, Path]
@@ -60,7 +60,7 @@ class GatewayTLSContext(ssl.SSLContext):
         return context
 
     def follow(self) -> bool:
-        """Read the files again where they changed: for the next handshakes; say whether so."""
+        """Read the files again if they changed, for later handshakes; return whether they did."""
         stamps = self._files[0].stat().st_mtime_ns, self._files[1].stat().st_mtime_ns
         if stamps == self._seen:
             return False
@@ -77,7 +77,7 @@ class GatewayTLSContext(ssl.SSLContext):
         return True
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a connection, as asyncio does for each, by what the files say now."""
+        """Begin a connection, as asyncio does for each, with the files as they are now."""
         return self._now.wrap_bio(*args, **options)
 
 
@@ -105,7 +105,7 @@ class PeerProtocol(H11Protocol):
 
 
 def peer_of(certificate: dict[str, Any]) -> Peer | None:
-    """Return whom a certificate, as `ssl` describes it, is about; None where there is none."""
+    """Return the holder of a certificate as `ssl` describes it; None where there is none."""
     names = {key: value for part in certificate.get("subject", ()) for key, value in part}
     name = names.get("commonName")
     return Peer(name, certificate["serialNumber"]) if name else None

@@ -1,8 +1,8 @@
-"""New certificates for sites whose own end soon, for the keys that they enrolled with.
+"""Renewed certificates for sites whose own expire soon, for the keys that they enrolled with.
 
-The public port takes a site's request and hands its kit out; it never holds the authority's key.
-Who signs is the reconciler, which nobody outside can reach. Nothing is compared by telephone again:
-the request is for the very keys that were compared, and comes over a connection that proves one.
+The gateway receives a site's request and returns its kit; it never holds the authority's key.
+The run reconciler signs, and nobody outside can reach that. No fingerprint is compared by telephone
+again: the request is for the same keys, and comes over a connection that proves one of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from healthfm_core.errors import TrustError
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import RENEWED_DAYS, now_utc
 from healthfm_core.trust.kit import make_kit, read_kit
-from healthfm_core.trust.registry import AdmittedSite
 from healthfm_core.trust.request import read_request
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.study_folder import StudyFolder
 

@@ -1,8 +1,8 @@
 """The run reconciler: submits wanted runs to Flower, after every outage again, and stops others.
 
-A run of Flower's does not outlive its SuperLink by more than a minute. Ours do: a run is a folder
-with a checkpoint of every round, and whenever Flower has lost it, it is submitted again and goes
-on at the round it was in.
+Flower gives a run up a minute after its SuperLink has ended. Here a run is a folder with a
+checkpoint of every round: whenever Flower has lost it, it is submitted again and continues at the
+round it was in.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from typing import Final
 import httpx
 
 from healthfm_server.deploy.audit_log import AuditLog
-from healthfm_server.deploy.flower_database import give_back
+from healthfm_server.deploy.flower_database import compact
 from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
 from healthfm_server.deploy.kit_renewal import Renewals
-from healthfm_server.deploy.run_orders import Done, RunOrder
+from healthfm_server.deploy.run_orders import RunOrder, RunStatus
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.file_lock import held
 
 LOOK_S: Final = 1.0
-"""Pause between two looks at what is wanted."""
+"""Pause between two looks at the orders."""
 
-PATIENCE_S: Final = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+RETRY_PAUSES_S: Final = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Pauses before a run that made no progress is submitted again; the last one repeats."""
 
-HOPELESS: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 712})
-"""Errors that trying again does not cure: a person has to do something."""
+NOT_RETRIED: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 712})
+"""Errors that a retry does not cure: a person has to act."""
 
 CRL_S: Final = 24 * 3600.0
-"""Between two writings of the revocation list, which is good for 30 days."""
+"""Seconds between two revocation lists; each is valid for 30 days."""
 
-SHRINK_S: Final = 600.0
-"""Between two looks at the size of Flower's database, while no run is on."""
+COMPACT_S: Final = 600.0
+"""Seconds between two looks at the size of Flower's database, while no run is active."""
 
 _log = logging.getLogger(__name__)
 
 
 class RunReconciler:
-    """Brings the runs of a study to where they are wanted.
+    """Brings the runs of a study to the state that is wanted of them.
 
     Args:
         study: The study.
@@ -57,11 +57,11 @@ class RunReconciler:
         self._log = log
         self._renewals = Renewals(study)
         self._published = 0.0
-        self._shrunk = 0.0
+        self._compacted = 0.0
         self._rounds: dict[str, int] = {}
 
     def run(self) -> None:
-        """Look at every run, for ever."""
+        """Look at every run, until killed."""
         while True:
             try:
                 self.look()
@@ -84,50 +84,54 @@ class RunReconciler:
         self._renewals.sign(self._log)
         states = set()
         for order in RunOrder.all(self._study.runs):
-            before = order.done()
-            after = self._tend(order, before, now)
+            before = order.status()
+            after = self._reconcile(order, before, now)
             states.add(after.state)
             if after != before:
                 order.note(after)
-                self._tell(order, before, after)
-        if not states & {"running", "waiting"} and now - self._shrunk > SHRINK_S:
-            self._shrink()
-            self._shrunk = now
+                self._log_change(order, before, after)
+        if not states & {"running", "waiting"} and now - self._compacted > COMPACT_S:
+            self._compact_database()
+            self._compacted = now
 
-    def _shrink(self) -> None:
+    def _compact_database(self) -> None:
         try:
-            freed = give_back(self._study.database)
+            freed = compact(self._study.database)
         except sqlite3.Error as error:
             _log.warning("Flower's database cannot be made smaller now (%s)", error)
             return
         if freed:
             self._log.note("database made smaller", {"bytes": freed})
 
-    def _tend(self, order: RunOrder, done: Done, now: float) -> Done:
-        if done.state == "finished":
-            return done
+    def _reconcile(self, order: RunOrder, status: RunStatus, now: float) -> RunStatus:
+        if status.state == "finished":
+            return status
         if order.rounds_done() >= order.config().federation.rounds:
-            return replace(done, state="finished", reason="")
-        flower = self._control.run(done.flower_run) if done.flower_run else None
+            return replace(status, state="finished", reason="")
+        flower = self._control.run(status.flower_run) if status.flower_run else None
         live = flower is not None and flower.status != ENDED
         if order.wanted != "running":
-            return self._halt(order, done, live)
+            return self._halt(order, status, live)
         if live:
-            return replace(done, state="running", reason="")
-        if done.state == "running":
-            return self._lost(order, done, flower, now)
-        if done.state == "failed" or now < done.not_before:
-            return done
-        return self._submit(order, done)
+            return replace(status, state="running", reason="")
+        if status.state == "running":
+            return self._lost(order, status, flower, now)
+        if status.state == "failed" or now < status.not_before:
+            return status
+        return self._submit(order, status)
 
-    def _submit(self, order: RunOrder, done: Done) -> Done:
-        """Submit a run; one that a killed reconciler submitted and did not note is taken up."""
+    def _submit(self, order: RunOrder, status: RunStatus) -> RunStatus:
+        """Submit a run, unless a reconciler that was killed had submitted it already."""
         (order.folder / "failure.json").unlink(missing_ok=True)
         self._rounds[order.name] = order.rounds_done()
         folder = str(order.folder.resolve())
         number = self._control.live(folder) or self._start(order, folder)
         return replace(
-            done, state="running", flower_run=number, submissions=done.submissions + 1, reason=""
+            status,
+            state="running",
+            flower_run=number,
+            submissions=status.submissions + 1,
+            reason="",
         )
 
     def _start(self, order: RunOrder, folder: str) -> int:
@@ -142,22 +146,26 @@ class RunReconciler:
             version("healthfm"),
         )
 
-    def _lost(self, order: RunOrder, done: Done, flower: FlowerRun | None, now: float) -> Done:
-        """Say when a run whose submission ended unfinished is submitted again."""
+    def _lost(
+        self, order: RunOrder, status: RunStatus, flower: FlowerRun | None, now: float
+    ) -> RunStatus:
+        """Decide when a run whose submission ended unfinished is submitted again."""
         failure = order.failure()
         reason = failure[1] if failure else (flower.details if flower else "the SuperLink lost it")
-        if failure is not None and failure[0] in HOPELESS:
-            return replace(done, state="failed", reason=reason)
+        if failure is not None and failure[0] in NOT_RETRIED:
+            return replace(status, state="failed", reason=reason)
         moved = order.rounds_done() > self._rounds.get(order.name, -1)
-        tries = 0 if moved else min(done.submissions - 1, len(PATIENCE_S) - 1)
-        return replace(done, state="waiting", not_before=now + PATIENCE_S[tries], reason=reason)
+        tries = 0 if moved else min(status.submissions - 1, len(RETRY_PAUSES_S) - 1)
+        return replace(
+            status, state="waiting", not_before=now + RETRY_PAUSES_S[tries], reason=reason
+        )
 
-    def _halt(self, order: RunOrder, done: Done, live: bool) -> Done:
+    def _halt(self, order: RunOrder, status: RunStatus, live: bool) -> RunStatus:
         if live:
-            self._control.stop(done.flower_run)
-        return replace(done, state="paused" if order.wanted == "paused" else "stopped", reason="")
+            self._control.stop(status.flower_run)
+        return replace(status, state="paused" if order.wanted == "paused" else "stopped", reason="")
 
-    def _tell(self, order: RunOrder, before: Done, after: Done) -> None:
+    def _log_change(self, order: RunOrder, before: RunStatus, after: RunStatus) -> None:
         if (before.state, before.submissions) == (after.state, after.submissions):
             return
         details = {"run": order.name, "rounds": order.rounds_done(), "reason": after.reason[:300]}
@@ -166,10 +174,10 @@ class RunReconciler:
 
 
 def serve(study: StudyFolder) -> None:
-    """Tend the runs until killed.
+    """Reconcile the runs until killed.
 
     Raises:
-        RunError: Another reconciler tends them (HF-724).
+        RunError: Another reconciler is at work (HF-724).
     """
     with held(study.path / "reconciler.lock", f"study {study.settings.study}"):
         control = Control(study.settings.superlink_port, study.control_token())

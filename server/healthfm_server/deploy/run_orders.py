@@ -1,7 +1,7 @@
-"""What the coordinator wants of each run, on disk: the reconciler makes it so, whatever dies.
+"""What the coordinator wants of each run, on disk; the run reconciler makes it so after any crash.
 
 A run's folder holds ``order.json`` beside what the ServerApp writes. The commands change what is
-wanted; only the reconciler changes what was done.
+wanted; only the reconciler changes the status.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DONE: Final = "done.json"
 
 
 @dataclass(frozen=True)
-class Done:
-    """What the reconciler did for a run.
+class RunStatus:
+    """Status of a run, as the run reconciler writes it to ``done.json``.
 
     Attributes:
         state: What the run is.
@@ -116,11 +116,11 @@ class RunOrder:
         return wanted
 
     def want(self, wanted: Wanted) -> None:
-        """Change what is wanted; ``running`` also gives a run that failed or waits a chance now."""
+        """Change what is wanted; ``running`` also lets a run that failed or waits start now."""
         raw = json.loads((self.folder / ORDER).read_text("utf-8"))
         files.replace(self.folder / ORDER, json.dumps({**raw, "wanted": wanted}).encode())
-        if wanted == "running" and self.done().state not in ("running", "finished"):
-            self.note(replace(self.done(), state="waiting", not_before=0.0, reason=""))
+        if wanted == "running" and self.status().state not in ("running", "finished"):
+            self.note(replace(self.status(), state="waiting", not_before=0.0, reason=""))
 
     @property
     def nodes(self) -> int:
@@ -132,14 +132,14 @@ class RunOrder:
         text = (self.folder / "wanted-config.json").read_text("utf-8")
         return RunConfig.model_validate(RUN.upgrade(json.loads(text)))
 
-    def done(self) -> Done:
-        """Return what the reconciler did so far."""
+    def status(self) -> RunStatus:
+        """Return the run's status, as the reconciler wrote it last."""
         path = self.folder / DONE
-        return Done(**json.loads(path.read_text("utf-8"))) if path.is_file() else Done()
+        return RunStatus(**json.loads(path.read_text("utf-8"))) if path.is_file() else RunStatus()
 
-    def note(self, done: Done) -> None:
-        """Write what was done."""
-        files.replace(self.folder / DONE, json.dumps(asdict(done)).encode())
+    def note(self, status: RunStatus) -> None:
+        """Write the run's status."""
+        files.replace(self.folder / DONE, json.dumps(asdict(status)).encode())
 
     def begun(self) -> bool:
         """Whether there is something to resume."""

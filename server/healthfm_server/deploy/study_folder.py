@@ -1,7 +1,7 @@
-"""The study folder: all that a coordinator has to keep, and back up.
+"""The study folder: everything that a coordinator keeps and backs up.
 
-``study.yaml`` is for the admin to edit. ``authority/`` certifies, ``server/`` is what the gateway
-shows, ``sites.json`` who may answer, ``tokens.json`` who may ask, ``secret/`` what only this
+``study.yaml`` is for the admin to edit. ``authority/`` certifies, ``server/`` holds the gateway's
+certificate, ``sites.json`` who may answer, ``tokens.json`` who may ask, ``secret/`` what only this
 machine's processes know, ``superlink.db`` Flower's state, ``runs/`` a folder a run, ``audit.log``
 what happened, ``process/`` the supervisor's files.
 """
@@ -21,8 +21,8 @@ from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.trust import files
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
-from healthfm_core.trust.registry import Registry
-from healthfm_server.deploy.access_tokens import Tokens
+from healthfm_core.trust.site_registry import Registry
+from healthfm_server.deploy.access_tokens import AccessTokens
 from healthfm_server.deploy.audit_log import AuditLog
 
 LOOPBACK: Final = "127.0.0.1"
@@ -66,7 +66,7 @@ class StudyFolder:
         self.path = path
         self.settings = settings
         self.sites = Registry(path / "sites.json")
-        self.tokens = Tokens(path / "tokens.json")
+        self.tokens = AccessTokens(path / "tokens.json")
         self.database = path / "superlink.db"
         self.server = path / "server"
         self.runs = path / "runs"
@@ -129,7 +129,7 @@ class StudyFolder:
         return files.read_private(self._control, "the token of this machine").decode()
 
     def issue_server(self, authority: Authority, hosts: Sequence[str]) -> None:
-        """Put a new server certificate in place; a running gateway takes it up by itself."""
+        """Put a new server certificate in place; a running gateway loads it by itself."""
         key, chain = authority.issue_server(hosts)
         files.replace(self.server / "identity.pem", key + chain, files.PRIVATE)
 

@@ -1,4 +1,4 @@
-"""What a study is doing, from its folder: for the command line and for the public port alike."""
+"""What a study is doing, read from its folder: for the command line and the public port."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def study_status(study: StudyFolder) -> dict[str, Any]:
 
 def run_status(order: RunOrder) -> dict[str, Any]:
     """Return what a run is doing."""
-    done, store = order.done(), RunStore(order.folder, keep=1)
+    status, store = order.status(), RunStore(order.folder, keep=1)
     history = store.history()
     last = history[-1] if history else {}
     return {
         "run": order.name,
         "wanted": order.wanted,
-        "state": done.state,
+        "state": status.state,
         "rounds_done": order.rounds_done(),
         "rounds": order.config().federation.rounds,
-        "submissions": done.submissions,
-        "reason": done.reason,
+        "submissions": status.submissions,
+        "reason": status.reason,
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
         "metrics": last.get("metrics", {}),

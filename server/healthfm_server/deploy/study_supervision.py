@@ -1,4 +1,4 @@
-"""The supervisor of a study's processes, and the files for who has systemd or containers."""
+"""The supervisor of a study's processes, and its files for systemd and for containers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final
 from healthfm_core.errors import RunError
 from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
-from healthfm_server.deploy.run_process import PROCESSES
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
+from healthfm_server.deploy.study_process import PROCESSES
 
-PATIENCE_S: Final = 90.0
+START_TIMEOUT_S: Final = 90.0
 
 _CONTAINER: Final = """# podman build -f Containerfile -t healthfm-server .   (beside the wheel)
 # podman run -v ./study:/study:Z -p {port}:{port} healthfm-server
@@ -31,7 +31,7 @@ CMD ["healthfm-server", "up", "--foreground"]
 
 def supervision(study: StudyFolder) -> Supervision:
     """Return the supervisor of `study`."""
-    base = [sys.executable, "-m", "healthfm_server.deploy.run_process"]
+    base = [sys.executable, "-m", "healthfm_server.deploy.study_process"]
     folder = str(study.path.resolve())
     programs = [Program(name, [*base, name, "--study", folder]) for name in PROCESSES]
     return Supervision(study.process, programs, supervised(study.process))
@@ -44,7 +44,7 @@ def write_units(study: StudyFolder) -> Iterator[Path]:
     yield from supervision(study).write_units("healthfm-server", title, container)
 
 
-def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:
+def wait_until_up(study: StudyFolder, timeout_s: float = START_TIMEOUT_S) -> None:
     """Return when SuperLink and gateway both take connections.
 
     Raises:
@@ -52,7 +52,7 @@ def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:
     """
     settings = study.settings
     gateway = LOOPBACK if settings.bind in ("0.0.0.0", "::") else settings.bind
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + timeout_s
     for name, address in (
         ("superlink", (LOOPBACK, settings.superlink_port)),
         ("gateway", (gateway, settings.port)),
@@ -63,7 +63,7 @@ def wait_until_up(study: StudyFolder, patience_s: float = PATIENCE_S) -> None:
                     721,
                     where=f"process {name}",
                     seen=f"nothing answers at {address[0]}:{address[1]}",
-                    wanted=f"it is up within {patience_s:.0f} s",
+                    wanted=f"it is up within {timeout_s:.0f} s",
                     do=f"Read {study.process / name}.log; another program may have the port",
                 )
             time.sleep(0.2)

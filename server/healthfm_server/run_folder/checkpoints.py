@@ -1,7 +1,8 @@
 """The checkpoints of a run: one after every round, complete once its marker is there.
 
 ``round-0007.safetensors`` is the model, ``round-0007.optimizer.safetensors`` the server optimiser's
-moments, and ``round-0007.json`` the marker, written last with the digests of the two.
+moments, ``round-0007.control.safetensors`` the control variates of an algorithm that has them, and
+``round-0007.json`` the marker, written last with the digests of the others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from healthfm_server.run_folder.durable_files import replace_file
 from healthfm_server.transport import array_file
 
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")
+_SUFFIXES: Final = (".json", ".safetensors", ".optimizer.safetensors", ".control.safetensors")
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class ServerState:
         round: Rounds completed.
         parameters: The global model, float32.
         optimizer: The server optimiser's moments.
+        control_variates: Parameter → the aggregation algorithm's own state, where it has one.
     """
 
     round: int
     parameters: Mapping[str, Float32]
     optimizer: OptimizerState
+    control_variates: Mapping[str, Float32] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -65,6 +69,8 @@ class Checkpoints:
         files = {f"{stem}.safetensors": state.parameters}
         if moments := state.optimizer.to_arrays():
             files[f"{stem}.optimizer.safetensors"] = moments
+        if state.control_variates:
+            files[f"{stem}.control.safetensors"] = state.control_variates
         digests = {
             name: replace_file(self._folder / name, array_file.pieces(arrays))
             for name, arrays in files.items()
@@ -108,7 +114,7 @@ class Checkpoints:
             if later > round_:
                 self._remove(later)
 
-    def _verified(self, name: str, digest: str) -> dict[str, Float32]:
+    def _verified(self, name: str, digest: str) -> array_file.Mapped:
         path = self._folder / Path(name).name
         try:
             same = array_file.digest_of(path) == digest
@@ -122,17 +128,19 @@ class Checkpoints:
             raise damaged(path, str(error)) from error
 
     def _remove(self, round_: int) -> None:
-        for suffix in (".json", ".safetensors", ".optimizer.safetensors"):
+        for suffix in _SUFFIXES:
             (self._folder / f"round-{round_:04d}{suffix}").unlink(missing_ok=True)
 
 
-def _state(round_: int, files: Mapping[str, Mapping[str, Float32]]) -> ServerState:
+def _state(round_: int, files: Mapping[str, array_file.Mapped]) -> ServerState:
     stem = f"round-{round_:04d}"
-    moments = files.get(f"{stem}.optimizer.safetensors", {})
-    parameters = upgraded_parameters(files[f"{stem}.safetensors"])
+    moments: Mapping[str, Float32] = files.get(f"{stem}.optimizer.safetensors", {})
+    control: Mapping[str, Float32] = files.get(f"{stem}.control.safetensors", {})
+    parameters = files[f"{stem}.safetensors"].renamed(upgraded_parameters)
     optimizer = OptimizerState.from_arrays(moments)
     first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
-    return ServerState(round_, parameters, OptimizerState(first, second))
+    moved = OptimizerState(first, second)
+    return ServerState(round_, parameters, moved, upgraded_parameters(control))
 
 
 def damaged(path: Path, seen: str) -> RunError:

@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a file, which ends with the process that holds it."""
+"""A lock on a file, for one process at a time; it ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from healthfm_core.errors import RunError
 
 @contextmanager
 def held(path: Path, where: str) -> Iterator[None]:
-    """Hold the lock of a file meanwhile; a kill lets go of it.
+    """Hold the lock of a file; it is released at the end, and by a kill too.
 
     Args:
-        path: It is made where it is missing.
-        where: What it is about, for the sentence.
+        path: The file; it is created where it is missing.
+        where: What is locked, for the error.
 
     Raises:
         RunError: Another process holds it (HF-724).

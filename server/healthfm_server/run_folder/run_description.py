@@ -1,4 +1,4 @@
-"""What a run folder tells, as text: who takes part, what each round did, what was set aside."""
+"""A run folder as text: who takes part, what each round did, what was set aside."""
 
 from __future__ import annotations
 

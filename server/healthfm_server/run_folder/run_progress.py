@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it."""
+"""Progress of a run, for whoever watches it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ProgressEvent:
     """One step forward.
 
     Attributes:
-        phase: ``site`` when a site's reply to an order was dealt with, ``round`` when a round was
-            closed and its checkpoint is on disk; ``statistics`` and ``prepare`` before round 1.
+        phase: ``site`` when a site's reply to an order was handled, ``round`` when a round has
+            ended and its checkpoint is on disk; ``statistics`` and ``prepare`` before round 1.
         round: The round at work; 0 before round 1.
         rounds: How many there will be.
         seconds: Since the phase's messages were sent.
@@ -39,4 +39,4 @@ ProgressListener = Callable[[ProgressEvent], None]
 
 
 def ignore_progress(event: ProgressEvent) -> None:
-    """Listen to nothing."""
+    """Ignore progress."""

@@ -146,7 +146,7 @@ class RunStore:
         return self.checkpoints.save(state)
 
     def forget_after(self, round_: int) -> None:
-        """Take back history and checkpoints of rounds after `round_`."""
+        """Remove history and checkpoints of rounds after `round_`."""
         rows = [row for row in self.history() if row["round"] <= round_]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         replace_file(self.folder / "history.jsonl", [text.encode()])
@@ -167,7 +167,7 @@ class RunStore:
 
 
 def note_failure(folder: Path, error: HealthFMError) -> None:
-    """Write why a submission ended unfinished; whoever submits it again reads it first."""
+    """Write why a submission ended unfinished; the run reconciler reads it before the next one."""
     text = json.dumps({"number": error.number, "error": str(error)})
     replace_file(folder / "failure.json", [text.encode()])
 

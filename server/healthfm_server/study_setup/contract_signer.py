@@ -1,4 +1,4 @@
-"""What a deployment adds to a run: contracts out are signed, replies in are from known nodes."""
+"""What a deployment adds to a run: its contracts are signed, its replies come from known nodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from healthfm_core.federation.contracting import (
 from healthfm_core.federation.protocol import Study
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import ContractTerms, StudySigner
-from healthfm_core.trust.registry import REGISTRY_FILE, Registry
+from healthfm_core.trust.site_registry import REGISTRY_FILE, Registry
 from healthfm_server.study_setup.registered_sites import RegisteredSite, not_its_node
 
 AUTHORITY: Final = "authority"
@@ -29,7 +29,7 @@ AUTHORITY: Final = "authority"
 
 @dataclass(frozen=True)
 class ContractSigner:
-    """Signs for a study and knows its sites; in a simulation it does neither.
+    """Signs a study's contracts and checks who answers; in a simulation it does neither.
 
     Attributes:
         signer: Signs contracts, None in a simulation.

@@ -1,4 +1,4 @@
-"""The real work of the coordinator: vocabulary and initial parameters of `healthfm_core`."""
+"""Vocabulary and initial parameters as `healthfm_core` makes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from healthfm_core.trained import TrainedModel
 
 
 class CoreModelSetup:
-    """`ModelSetup` as a coordinator really does it."""
+    """`ModelSetup` for the real model."""
 
     def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' merged statistics.

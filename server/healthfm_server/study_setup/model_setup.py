@@ -1,4 +1,4 @@
-"""The seam between the app and what it needs of the model: vocabulary and initial parameters."""
+"""What the app needs of the model: vocabulary and initial parameters, as a protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 
 class ModelSetup(Protocol):
-    """What the app needs done; `CoreModelSetup` does it, a test may do it with three numbers."""
+    """Builds vocabulary and initial parameters: `CoreModelSetup`, or a test with three numbers."""
 
     def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' statistics, in the sites' order."""

@@ -1,4 +1,4 @@
-"""Who takes part: what each site said of itself, and what the coordinator holds it to."""
+"""The sites of a run: what each said of itself, and how its later replies are checked by it."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
     if unknown_names(modalities):
         raise _unfit(f"site {name}", "a modality that does not exist")
     if not 0 < n_subjects < _MOST_SUBJECTS:
-        raise _unfit(f"site {name}", "no training subject, or more than there are people")
+        raise _unfit(f"site {name}", "no training subject, or an impossible number of them")
     return RegisteredSite(name, node_id, modalities, n_subjects)
 
 
-def register(found: list[RegisteredSite]) -> tuple[dict[str, RegisteredSite], list[RegisteredSite]]:
+def register(
+    answered: list[RegisteredSite],
+) -> tuple[dict[str, RegisteredSite], list[RegisteredSite]]:
     """Return the sites by name, sorted, and those whose name another node has already.
 
     Of several nodes with one name the lowest node number is kept: two nodes may be one site's
@@ -64,7 +66,7 @@ def register(found: list[RegisteredSite]) -> tuple[dict[str, RegisteredSite], li
     """
     sites: dict[str, RegisteredSite] = {}
     doubles = []
-    for site in sorted(found, key=lambda s: (s.name, s.node_id)):
+    for site in sorted(answered, key=lambda s: (s.name, s.node_id)):
         if site.name in sites:
             doubles.append(site)
         else:

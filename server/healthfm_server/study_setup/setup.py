@@ -1,4 +1,4 @@
-"""Before round 1: statistics → vocabulary → study → prepared sites."""
+"""Before round 1: the sites' statistics → vocabulary → study → prepared sites."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
-from healthfm_server.round_loop import too_few
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site, register
 from healthfm_server.transport.array_records import read
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Patience, too_few
 from healthfm_server.transport.secure_statistics import MaskedStatistics
 
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 60.0
-"""Pauses before a site that waits for a person is asked again: each twice the one before."""
+"""Pauses before a site that waits for a person's approval is asked again; each doubles."""
 
 
 @dataclass(frozen=True)
 class StudySetup:
-    """Asks the sites, before round 1; one object per run.
+    """Sets the study up with the sites, before round 1; one object per run.
 
     Attributes:
         exchange: Sends and receives.
         store: Takes the study and the events.
         patience: Deadline and life of messages.
-        listener: Hears of every reply.
+        listener: Called after every reply.
         model_setup: Builds the vocabulary.
-        signer: Signs the contracts and knows the sites.
+        signer: Signs the contracts and knows the admitted sites.
     """
 
     exchange: Exchange
@@ -62,33 +61,33 @@ class StudySetup:
             return ConfigRecord({**_question(config), **self.signer.before(run, config)})
 
         if config.federation.aggregation.secure.enabled:
-            return self._masked_study(nodes, config, ask)
-        found: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
+            return self._secure_study(nodes, config, ask)
+        answers: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
-            found[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
+            answers[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
             return site.name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
-        sites = self._register([site for site, _ in found.values()])
+        sites = self._register([site for site, _ in answers.values()])
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation.groups
         )
-        arrays = [found[site.node_id][1] for site in sites.values()]
+        arrays = [answers[site.node_id][1] for site in sites.values()]
         return self._write(arrays, modalities, config)
 
-    def _masked_study(
+    def _secure_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[[], ConfigRecord]
     ) -> Study:
-        found: list[RegisteredSite] = []
+        answered: list[RegisteredSite] = []
 
         def take(reply: Message) -> str:
-            found.append(self._site_of(reply))
-            return found[-1].name
+            answered.append(self._site_of(reply))
+            return answered[-1].name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
-        sites = self._register(found)
+        sites = self._register(answered)
         masked = MaskedStatistics(self.exchange, self.store, self.patience, config)
         merged, modalities = masked.sum(sites, ask)
         return self._write([dict(merged.to_arrays())], modalities, config)
@@ -112,7 +111,7 @@ class StudySetup:
         Raises:
             ProtocolError: Too few sites answered (HF-403).
         """
-        found: list[RegisteredSite] = []
+        prepared: list[RegisteredSite] = []
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
@@ -124,14 +123,14 @@ class StudySetup:
                 subjects=site.n_subjects,
                 coverage=coverage,
             )
-            found.append(site)
+            prepared.append(site)
             return site.name
 
         def ask() -> ConfigRecord:
             return ConfigRecord({"study": study.to_json(), **self.signer.to_take_part(study)})
 
         self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
-        return self._register(found)
+        return self._register(prepared)
 
     def _ask(
         self,
@@ -169,9 +168,9 @@ class StudySetup:
     def _replies(
         self, nodes: list[int], kind: str, order: Callable[[], ConfigRecord], phase: Phase
     ) -> Iterator[Message]:
-        """Yield each node's reply; who waits for a person there is asked again until the deadline.
+        """Yield each node's reply; one that waits for approval is asked again until the deadline.
 
-        Each time with a new contract: a site takes one only once.
+        Each time with a new contract, because a site accepts a contract only once.
         """
         until, pause_s = time.monotonic() + self.patience.deadline_s, FIRST_PAUSE_S
         while nodes:
@@ -189,8 +188,8 @@ class StudySetup:
             self.exchange.rest(pause_s if waiting else 0.0)
             nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def _register(self, found: list[RegisteredSite]) -> dict[str, RegisteredSite]:
-        sites, doubles = register(found)
+    def _register(self, answered: list[RegisteredSite]) -> dict[str, RegisteredSite]:
+        sites, doubles = register(answered)
         for site in doubles:
             self.store.note("set aside", site=site.name, reason="another node has its name")
         return sites
@@ -210,7 +209,7 @@ class StudySetup:
 
 
 def _question(config: RunConfig) -> dict[str, str | int]:
-    """Return what every site is asked in round 0."""
+    """Return the question that every site gets before round 1."""
     secure = config.federation.aggregation.secure
     plain: dict[str, str | int] = {
         "version": protocol.VERSION,

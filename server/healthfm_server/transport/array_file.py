@@ -13,7 +13,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +67,10 @@ class Mapped(dict[str, Float32]):
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process go the arrays."""
         return dict, (dict(self),)
+
+    def renamed(self, rename: Callable[[Mapping[str, Float32]], Mapping[str, Float32]]) -> Mapped:
+        """Return the same views under other names."""
+        return Mapped(rename(self), self._file)
 
     def let_go(self) -> None:
         """Take the file's pages out of memory; who reads again gets them again."""

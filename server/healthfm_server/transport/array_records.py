@@ -18,7 +18,7 @@ def to_arrays(parameters: Mapping[str, Float32]) -> dict[str, Array]:
     """Return `parameters` serialised once, one array a group, for as many messages as sites."""
     groups: dict[str, Float32Arrays] = {}
     for name, array in parameters.items():
-        groups.setdefault(group_of(name), {})[name] = array
+        groups.setdefault(_group_of(name), {})[name] = array
     return {group: _array(wire.bundle(arrays)) for group, arrays in sorted(groups.items())}
 
 
@@ -33,7 +33,7 @@ def record_of(arrays: Mapping[str, Array], names: Iterable[str]) -> ArrayRecord:
     So they are hashed once and go up once, where an engine tells objects by their hash.
     """
     record = ArrayRecord()
-    for group in sorted({group_of(name) for name in names}):
+    for group in sorted({_group_of(name) for name in names}):
         record[group] = arrays[group]
     return record
 
@@ -58,6 +58,11 @@ def read(record: ArrayRecord) -> Arrays:
         if isinstance(array.data, memoryview) and isinstance(array.data.obj, mmap.mmap):
             files.add(array.data.obj)
     return OneByOne(views, files.pop()) if len(files) == 1 else views
+
+
+def _group_of(name: str) -> str:
+    """Return the group of a parameter, or of state that travels beside it (``slot/parameter``)."""
+    return group_of(name.rpartition("/")[2])
 
 
 def _array(data: bytes) -> Array:

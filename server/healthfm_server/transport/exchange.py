@@ -11,7 +11,7 @@ from typing import Final
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from healthfm_core.errors import RunError
+from healthfm_core.errors import ProtocolError, RunError
 from healthfm_server.transport.flower_grid import of_node, replies
 
 POLL_S: Final = 0.1
@@ -120,4 +120,17 @@ def told_to_stop() -> RunError:
         seen="the run was told to stop",
         wanted="its last checkpoint is complete",
         do="Run the same command with resume=true",
+    )
+
+
+def too_few(where: str, asked: int, answered: int, reasons: Mapping[str, str]) -> ProtocolError:
+    """Return the error for an exchange that missed its quorum (HF-403)."""
+    examples = sorted(set(reasons.values()))[:3]
+    because = f" ({'; '.join(examples)})" if examples else ""
+    return ProtocolError(
+        403,
+        where=where,
+        seen=f"{answered} of {asked} sites gave a usable answer{because}",
+        wanted="federation.quorum of them must",
+        do="See events.log, put the sites right, then run again with resume=true",
     )

@@ -11,18 +11,22 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.errors import ConfigError
-from healthfm_core.federation.aggregation.robust import RobustFold, centre, nearest
-from healthfm_core.federation.update_checks import Contract
+from healthfm_core.federation.aggregation.aggregator import Aggregator
+from healthfm_core.federation.aggregation.krum import nearest
+from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.trimmed_mean import without_extremes
+from healthfm_core.federation.update_checks import UpdateSchema
 
 SHAPES = {
     "backbone.w": np.zeros((2, 2), np.float32),
     "encoders.wearable.w": np.zeros(3, np.float32),
 }
-CONTRACT = Contract.of(SHAPES, 100.0)
+SCHEMA = UpdateSchema.of(SHAPES, 100.0)
 
 
-def fold(name: str, rows: list[list[float]], hostile: float = 0.2) -> RobustFold:
-    found = RobustFold(CONTRACT, AggregationConfig(method=name, byzantine_fraction=hostile))
+def round_of(name: str, rows: list[list[float]], byzantine: float = 0.2) -> Aggregator:
+    config = AggregationConfig(method=name, byzantine_fraction=byzantine)
+    found = methods()[name].aggregator(SCHEMA, config, 100.0)
     for i, row in enumerate(rows):
         update = {"backbone.w": np.array(row, np.float32).reshape(2, 2)}
         found.add(f"s{i}", update, {"backbone": 10.0 + i})
@@ -48,30 +52,35 @@ LIAR = [-90.0, 90.0, -9.0, 9.0]
     ],
 )
 def test_one_liar_among_five_is_not_heard(name: str, wanted: list[float]) -> None:
-    found = fold(name, [*HONEST, LIAR])
-    assert found.can_tell("backbone")
-    np.testing.assert_allclose(found.mean("backbone")["backbone.w"].reshape(-1), wanted, rtol=1e-6)
+    found = round_of(name, [*HONEST, LIAR])
+    assert found.has_enough_sites("backbone")
+    np.testing.assert_allclose(
+        found.result("backbone")["backbone.w"].reshape(-1), wanted, rtol=1e-6
+    )
 
 
 def test_every_site_counts_once_whatever_weight_it_claims() -> None:
-    found = RobustFold(CONTRACT, AggregationConfig(method="coordinate_median"))
+    found = round_of("coordinate_median", [])
     for i, value in enumerate((1.0, 2.0, 9.0)):
         weight = {"wearable": 1e9 if value == 9 else 1.0}
         found.add(f"s{i}", {"encoders.wearable.w": np.full(3, value, np.float32)}, weight)
-    assert found.mean("wearable")["encoders.wearable.w"].tolist() == [2.0] * 3
+    assert found.result("wearable")["encoders.wearable.w"].tolist() == [2.0] * 3
 
 
 @pytest.mark.parametrize(
-    ("name", "hostile", "least"),
+    ("name", "byzantine", "least"),
     [("coordinate_median", 0.2, 3), ("trimmed_mean", 0.4, 3), ("krum", 0.2, 3), ("krum", 0.4, 7)],
 )
-def test_a_group_that_too_few_sites_moved_tells_nothing(name, hostile, least) -> None:
-    enough = [fold(name, (HONEST * 3)[:n], hostile).can_tell("backbone") for n in range(1, 12)]
+def test_a_group_that_too_few_sites_moved_tells_nothing(name, byzantine, least) -> None:
+    enough = [
+        round_of(name, (HONEST * 3)[:n], byzantine).has_enough_sites("backbone")
+        for n in range(1, 12)
+    ]
     assert enough.index(True) + 1 == least
 
 
 def test_a_site_is_kept_once_a_round() -> None:
-    found = fold("coordinate_median", HONEST)
+    found = round_of("coordinate_median", HONEST)
     with pytest.raises(ValueError, match="once a round"):
         found.add("s0", {"backbone.w": np.zeros((2, 2), np.float32)}, {"backbone": 1.0})
 
@@ -87,10 +96,10 @@ def test_the_centre_lies_between_honest_values_however_far_liars_go(n, f, size, 
     honest = np.stack(rows[f:])
     for i in range(f):
         rows[i] = np.full(size, rng.choice([-1e30, 1e30]), np.float32)
-    found = centre(rows, f)
+    found = without_extremes(rows, f)
     assert (found >= honest.min(0) - 1e-6).all()
     assert (found <= honest.max(0) + 1e-6).all()
-    median = centre(rows, (n - 1) // 2)
+    median = without_extremes(rows, (n - 1) // 2)
     np.testing.assert_allclose(median, np.median(np.stack(rows), axis=0), rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The fold: weighted means, exact in any order."""
+"""Weighted means, exact in any order."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.federation.aggregation.weighted_mean import Fold, mean_metrics
-from healthfm_core.federation.update_checks import Contract
+from healthfm_core.federation.aggregation.weighted_mean import WeightedMean, mean_metrics
+from healthfm_core.federation.update_checks import UpdateSchema
 
 SHAPES = {"backbone.w": (3,), "encoders.wearable.w": (2, 2), "encoders.wearable.b": ()}
 NAMES = {"backbone": ("backbone.w",), "wearable": ("encoders.wearable.b", "encoders.wearable.w")}
-CONTRACT = Contract(SHAPES, NAMES, max_norm=100.0)
+SCHEMA = UpdateSchema(SHAPES, NAMES, max_norm=100.0)
 
 
 def _three(*values: float) -> dict[str, np.ndarray]:
@@ -20,42 +20,40 @@ def _three(*values: float) -> dict[str, np.ndarray]:
 
 
 def test_three_numbers_of_two_sites_average_by_weight() -> None:
-    fold = Fold(CONTRACT, max_weight=40.0)
-    fold.add("a", _three(1, 2, 3), {"backbone": 30.0})
-    fold.add("b", _three(5, 6, -1), {"backbone": 10.0})
-    assert fold.sites("backbone") == ("a", "b")
-    assert fold.weight("backbone") == 40
-    np.testing.assert_array_equal(fold.mean("backbone")["backbone.w"], [2, 3, 2])
+    found = WeightedMean(SCHEMA, max_weight=40.0)
+    found.add("a", _three(1, 2, 3), {"backbone": 30.0})
+    found.add("b", _three(5, 6, -1), {"backbone": 10.0})
+    assert found.has_enough_sites("backbone")
+    np.testing.assert_array_equal(found.result("backbone")["backbone.w"], [2, 3, 2])
 
 
 def test_a_group_is_averaged_over_the_sites_that_hold_it_only() -> None:
-    fold = Fold(CONTRACT, max_weight=40.0)
+    found = WeightedMean(SCHEMA, max_weight=40.0)
     worn = {
         "encoders.wearable.w": np.full((2, 2), 4, np.float32),
         "encoders.wearable.b": np.array(-2, np.float32),
     }
-    fold.add("a", _three(1, 1, 1) | worn, {"backbone": 30.0, "wearable": 12.0})
-    fold.add("b", _three(3, 3, 3), {"backbone": 10.0})
-    means = fold.mean("wearable")
+    found.add("a", _three(1, 1, 1) | worn, {"backbone": 30.0, "wearable": 12.0})
+    found.add("b", _three(3, 3, 3), {"backbone": 10.0})
+    means = found.result("wearable")
     np.testing.assert_array_equal(means["encoders.wearable.w"], np.full((2, 2), 4.0))
     np.testing.assert_array_equal(means["encoders.wearable.b"], -2.0)
-    np.testing.assert_array_equal(fold.mean("backbone")["backbone.w"], [1.5, 1.5, 1.5])
+    np.testing.assert_array_equal(found.result("backbone")["backbone.w"], [1.5, 1.5, 1.5])
 
 
 def test_a_group_nobody_moved_has_no_mean() -> None:
-    fold = Fold(CONTRACT, max_weight=1.0)
-    assert fold.weight("wearable") == 0
-    assert fold.sites("wearable") == ()
+    found = WeightedMean(SCHEMA, max_weight=1.0)
+    assert not found.has_enough_sites("wearable")
     with pytest.raises(KeyError):
-        fold.mean("wearable")
+        found.result("wearable")
 
 
-def test_a_site_is_folded_once() -> None:
-    fold = Fold(CONTRACT, max_weight=2.0)
-    fold.add("a", _three(1, 1, 1), {"backbone": 1.0})
+def test_a_site_is_added_once() -> None:
+    found = WeightedMean(SCHEMA, max_weight=2.0)
+    found.add("a", _three(1, 1, 1), {"backbone": 1.0})
     with pytest.raises(ValueError, match="once a round"):
-        fold.add("a", _three(9, 9, 9), {"backbone": 1.0})
-    np.testing.assert_array_equal(fold.mean("backbone")["backbone.w"], [1, 1, 1])
+        found.add("a", _three(9, 9, 9), {"backbone": 1.0})
+    np.testing.assert_array_equal(found.result("backbone")["backbone.w"], [1, 1, 1])
 
 
 SITES = st.lists(
@@ -75,10 +73,10 @@ SITES = st.lists(
 @given(SITES, st.randoms(use_true_random=False))
 def test_no_order_of_arrival_changes_a_bit(sites: list, random) -> None:
     def fold(order: list[int]) -> bytes:
-        made = Fold(CONTRACT, max_weight=float(sum(w for _, w in sites)))
+        made = WeightedMean(SCHEMA, max_weight=float(sum(w for _, w in sites)))
         for i in order:
             made.add(str(i), _three(*sites[i][0]), {"backbone": float(sites[i][1])})
-        return made.mean("backbone")["backbone.w"].tobytes()
+        return made.result("backbone")["backbone.w"].tobytes()
 
     order = list(range(len(sites)))
     first = fold(order)
@@ -87,26 +85,26 @@ def test_no_order_of_arrival_changes_a_bit(sites: list, random) -> None:
 
 
 @given(SITES)
-def test_the_fold_is_the_weighted_mean(sites: list) -> None:
-    fold = Fold(CONTRACT, max_weight=float(sum(w for _, w in sites)))
+def test_the_result_is_the_weighted_mean(sites: list) -> None:
+    found = WeightedMean(SCHEMA, max_weight=float(sum(w for _, w in sites)))
     for i, (values, weight) in enumerate(sites):
-        fold.add(str(i), _three(*values), {"backbone": float(weight)})
+        found.add(str(i), _three(*values), {"backbone": float(weight)})
     values = np.array([v for v, _ in sites], np.float32).astype(np.float64)
     expected = np.average(values, axis=0, weights=[w for _, w in sites])
-    bound = len(sites) * CONTRACT.max_norm * 2.0**-50 + 1e-12
-    np.testing.assert_allclose(fold.mean("backbone")["backbone.w"], expected, rtol=0, atol=bound)
+    bound = len(sites) * SCHEMA.max_norm * 2.0**-50 + 1e-12
+    np.testing.assert_allclose(found.result("backbone")["backbone.w"], expected, rtol=0, atol=bound)
 
 
 def test_blocks_join_without_a_seam() -> None:
     size = 40_001
-    contract = Contract({"backbone.w": (size,)}, {"backbone": ("backbone.w",)}, max_norm=1e4)
+    schema = UpdateSchema({"backbone.w": (size,)}, {"backbone": ("backbone.w",)}, max_norm=1e4)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(size).astype(np.float32) for _ in range(3)]
-    fold = Fold(contract, max_weight=6.0)
+    found = WeightedMean(schema, max_weight=6.0)
     for i, array in enumerate(arrays):
-        fold.add(str(i), {"backbone.w": array}, {"backbone": i + 1.0})
+        found.add(str(i), {"backbone.w": array}, {"backbone": i + 1.0})
     expected = np.average(np.array(arrays, np.float64), axis=0, weights=[1, 2, 3])
-    np.testing.assert_allclose(fold.mean("backbone")["backbone.w"], expected, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.result("backbone")["backbone.w"], expected, rtol=0, atol=1e-11)
 
 
 def test_metrics_are_means_over_the_sites_that_report_them() -> None:

@@ -1,7 +1,7 @@
-"""One process of the study: ``python -m healthfm_server.deploy.run_process NAME --study DIR``.
+"""One process of the study: ``python -m healthfm_server.deploy.study_process NAME --study DIR``.
 
-It is what the supervisor calls. Each process imports what it needs and no more: four of them with
-PyTorch in each would take two gigabytes.
+The supervisor calls it. Each process imports only what it needs: four of them with PyTorch in each
+would take two gigabytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROCESSES: Final = ("superlink", "executor", "reconciler", "gateway")
 
 def main() -> None:
     """Serve until killed."""
-    parser = argparse.ArgumentParser(prog="healthfm_server.deploy.run_process")
+    parser = argparse.ArgumentParser(prog="healthfm_server.deploy.study_process")
     parser.add_argument("process", choices=PROCESSES)
     parser.add_argument("--study", type=Path, required=True)
     given = parser.parse_args()

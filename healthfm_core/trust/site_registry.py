@@ -23,7 +23,7 @@ class AdmittedSite:
 
     Attributes:
         name: Its name in this study.
-        node_id: Flower's number of its node: a reply from another node is not its.
+        node_id: Flower's number of its node; a reply from another node is refused.
         node: Flower's public node key, as OpenSSH writes it.
         signing: The site's public signing key, as PEM.
         modalities: What it said it would bring.

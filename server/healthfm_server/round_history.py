@@ -1,0 +1,60 @@
+"""A round's row of history: who answered, what moved, what it cost, and what goes wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from healthfm_core.federation.alarms import alarms, kind_of
+from healthfm_core.federation.protocol import Study
+from healthfm_core.privacy.distributed import epsilon_of
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.transport.interface import Collected, OpenRound
+
+
+def history_row(
+    current: OpenRound, collected: Collected, groups: Mapping[str, Any], study: Study
+) -> dict[str, Any]:
+    """Return the row of a round, with its alarms, which are put on record where they are new."""
+    row = {
+        "round": current.number,
+        "seconds": round(time.monotonic() - current.started, 3),
+        "asked": sorted(current.asked),
+        "answered": sorted(current.metrics),
+        "set_aside": dict(sorted(current.rejected.items())),
+        "groups": groups,
+        "metrics": _finite(collected.metrics),
+        "site_metrics": {
+            site: _finite(metrics) for site, metrics in sorted(collected.site_metrics.items())
+        },
+    }
+    before = current.store.history()
+    if collected.rho is not None:
+        row["privacy"] = _spent(before, collected.rho, study)
+    row["alarms"] = _alarms(before, row, current.store)
+    return row
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
+
+
+def _spent(before: list[dict[str, Any]], rho: float, study: Study) -> dict[str, float | str]:
+    """Return what the rounds up to this one cost, of which the last costs `rho`."""
+    secure, privacy = study.config.federation.aggregation.secure, study.config.privacy
+    shared = privacy.mechanism.noise_in_sum
+    rho += before[-1]["privacy"]["rho"] if before else 0.0
+    delta = privacy.delta if shared else secure.delta
+    unit = "subject" if shared else secure.unit
+    return {"rho": rho, "epsilon": epsilon_of(rho, delta), "delta": delta, "unit": unit}
+
+
+def _alarms(before: list[dict[str, Any]], row: dict[str, Any], store: RunStore) -> list[str]:
+    sentences = alarms([*before, row])
+    known = {kind_of(old) for old in (before[-1].get("alarms", []) if before else [])}
+    for sentence in sentences:
+        if kind_of(sentence) not in known:
+            store.note("alarm", round=row["round"], reason=sentence)
+    return sentences

@@ -1,0 +1,199 @@
+"""Updates in the clear: each is checked and added the moment it arrives, and dropped.
+
+A site gets the parameters of the groups that it holds and no others. A reply that does not fit is
+rejected with a reason, and the round goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from flwr.app import Message, RecordDict
+
+from healthfm_core.config.aggregation import AggregationConfig
+from healthfm_core.errors import TrustError
+from healthfm_core.federation import protocol
+from healthfm_core.federation.aggregation.aggregator import (
+    AggregationMethod,
+    Aggregator,
+    put_in_slot,
+)
+from healthfm_core.federation.aggregation.weighted_mean import mean_metrics
+from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
+from healthfm_core.federation.update_checks import UpdateSchema, check_update
+from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
+from healthfm_server.transport.array_file import Mapped
+from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
+from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
+from healthfm_server.transport.orders import Orders
+
+_NEEDS_THE_STUDY: Final = frozenset({404, 816})
+"""Codes of a site that has to get the study, and with it a new contract, before it goes on."""
+
+
+@dataclass
+class _Inbox:
+    """The replies of one round so far.
+
+    Attributes:
+        aggregator: Has the updates.
+        weights: RegisteredSite → group → its training subjects.
+    """
+
+    aggregator: Aggregator
+    weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+class ClearTransport:
+    """Sends orders and takes updates as they are.
+
+    Args:
+        sites: Participating sites by name.
+        exchange: Sends and receives.
+        patience: Deadline and life of messages.
+        orders: Writes the orders.
+        method: The aggregation algorithm.
+        config: Its settings.
+    """
+
+    def __init__(
+        self,
+        sites: Mapping[str, RegisteredSite],
+        exchange: Exchange,
+        patience: Patience,
+        orders: Orders,
+        method: AggregationMethod,
+        config: AggregationConfig,
+    ) -> None:
+        self._sites = sites
+        self._exchange = exchange
+        self._patience = patience
+        self._orders = orders
+        self._method = method
+        self._config = config
+
+    def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
+        """Return the groups that `site` holds."""
+        return groups_held(site.modalities, schema.groups)
+
+    def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
+        """Send every site its order, and add each update the moment it arrives."""
+        max_weight = float(sum(self._sites[name].n_subjects for name in current.asked))
+        inbox = _Inbox(self._method.aggregator(schema, self._config, max_weight))
+        busy = self._exchange.busy()
+        asked = [n for n in current.asked if self._is_free(n, busy)]
+        for reply in self._exchange(
+            self._contents(current, asked, state, schema),
+            protocol.TRAIN,
+            str(current.number),
+            self._patience,
+        ):
+            self._take(reply, current, schema, inbox)
+            del reply
+        for site in sorted(current.asked.keys() - current.metrics.keys() - current.rejected.keys()):
+            late = "it did not answer in time" if site in asked else "it was busy"
+            current.reject(site, late, replied=False)
+        return self._collected(current, inbox)
+
+    def _is_free(self, site: str, busy: set[int]) -> bool:
+        return self._sites[site].node_id not in busy and self._orders.is_prepared(site)
+
+    def _contents(
+        self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
+    ) -> dict[int, RecordDict]:
+        arrays = to_arrays({**state.parameters, **_in_slots(self._method, state)})
+        if isinstance(state.parameters, Mapped):
+            state.parameters.let_go()
+        digests = digests_of(arrays)
+        contents = {}
+        for name in asked:
+            groups = current.asked[name]
+            names = (name for group in groups for name in schema.groups[group])
+            contents[self._sites[name].node_id] = self._orders.to_train(
+                current, name, record_of(arrays, names), digests
+            )
+        return contents
+
+    def _take(
+        self, reply: Message, current: OpenRound, schema: UpdateSchema, inbox: _Inbox
+    ) -> None:
+        nodes = {self._sites[name].node_id: name for name in current.asked}
+        site = nodes.get(reply.metadata.src_node_id)
+        if site is None:
+            current.store.note("reply of an unknown node dropped", round=current.number)
+            return
+        try:
+            metrics = self._add(reply, site, current, schema, inbox)
+        except _RejectedReplyError as reason:
+            current.reject(site, str(reason))
+        else:
+            current.accept(site, metrics)
+
+    def _add(
+        self, reply: Message, site: str, current: OpenRound, schema: UpdateSchema, inbox: _Inbox
+    ) -> dict[str, float]:
+        """Add a reply's update to the aggregator and return its metrics."""
+        if reply.has_error():
+            if reply.error.code in _NEEDS_THE_STUDY:
+                self._orders.lost_study(site)
+            raise _RejectedReplyError(
+                reply.error.reason or f"the node failed with code {reply.error.code}"
+            )
+        try:
+            records = reply.content
+            check_sender(records.config_records[protocol.SITE], self._sites[site])
+            update = read(records.array_records[protocol.ARRAYS])
+            weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
+            metrics = {m: _number(v) for m, v in records.metric_records[protocol.METRICS].items()}
+        except TrustError as error:
+            raise _RejectedReplyError(str(error)) from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise _RejectedReplyError(f"its records cannot be read: {error}"[:200]) from error
+        reason = check_update(
+            update,
+            weights,
+            schema,
+            asked=current.asked[site],
+            n_subjects=self._sites[site].n_subjects,
+        )
+        if reason is not None:
+            raise _RejectedReplyError(reason)
+        inbox.aggregator.add(site, update, weights)
+        inbox.weights[site] = weights
+        return metrics
+
+    def _collected(self, current: OpenRound, inbox: _Inbox) -> Collected:
+        moved: dict[str, list[float]] = {}
+        for weights in inbox.weights.values():
+            for group, weight in weights.items():
+                moved.setdefault(group, []).append(weight)
+        subjects = {
+            site: inbox.weights[site].get(BACKBONE) or float(self._sites[site].n_subjects)
+            for site in current.metrics
+        }
+        return Collected(
+            results=inbox.aggregator,
+            tallies={g: GroupTally(len(ws), math.fsum(ws)) for g, ws in moved.items()},
+            metrics=mean_metrics(current.metrics, subjects),
+            site_metrics=current.metrics,
+        )
+
+
+class _RejectedReplyError(Exception):
+    """A reply that cannot be used; the text says why."""
+
+
+def _in_slots(method: AggregationMethod, state: ServerState) -> dict[str, Any]:
+    kept = method.control_variates
+    return {} if kept is None else put_in_slot(kept.slot, state.control_variates)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a value is not a number")
+    return float(value)
