@@ -35,8 +35,8 @@ class Model:
     Attributes:
         study: The contract it was trained under.
         parameters: By name.
-        with_site_intercepts: Whether each site that is scored trained it as a site of its own, and so answers
-            with its own intercepts.
+        with_site_intercepts: Whether each site that is scored trained it as a site of its own,
+            and so answers with its own intercepts.
     """
 
     study: Study
