@@ -15,7 +15,7 @@ from healthfm_core.evaluation import MetricRow, Predictions, metric_rows, read_r
 from healthfm_core.evaluation.analyses.missing_inputs import corruption_rows, missing_matrix
 from healthfm_core.evaluation.analyses.physiology import QuantityData, ridge_probe
 from healthfm_core.evaluation.analyses.probes import ProbeData, linear_probe
-from healthfm_core.evaluation.analyses.smoothness import EventTimes, States, smoothness_row
+from healthfm_core.evaluation.analyses.smoothness import EventTimes, StateTrace, smoothness_row
 from healthfm_core.evaluation.analyses.subgroups import Groups, subgroup_rows
 from healthfm_core.evaluation.metrics.horizons import (
     HORIZONS_DAYS,
@@ -97,7 +97,7 @@ def probed() -> dict[str, list]:
         )
     found["probe_scores"] = metric_rows(whole, task="heart_failure", rng=draws(), **FEW)
     t = np.tile(np.arange(5.0), PEOPLE)
-    path = States(np.repeat(np.arange(PEOPLE), 5), t, draws().normal(10, 1, (len(t), 3)))
+    path = StateTrace(np.repeat(np.arange(PEOPLE), 5), t, draws().normal(10, 1, (len(t), 3)))
     happened = EventTimes(np.arange(PEOPLE), np.full(PEOPLE, 2.5))
     auroc = next(row for row in found["probe_scores"] if row.metric == "auroc")
     found["smoothness"].append(smoothness_row(path, happened, auroc, rng=draws(), **FEW))

@@ -20,7 +20,7 @@ from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.trained import TrainedModel
 from healthfm_core.training import SiteData, initial_parameters, train_round
-from tests.data.conftest import ExplanationRow, table
+from tests.data.conftest import Row, table
 
 PEOPLE = 160
 HOUR_US = 3_600_000_000
@@ -56,9 +56,9 @@ class Planted:
     long_record: int
 
 
-def record(who: int, signal: bool, long: bool) -> list[ExplanationRow]:
+def record(who: int, signal: bool, long: bool) -> list[Row]:
     """A first visit with or without the signal; 20 days later the outcome, or nothing much."""
-    rows: list[ExplanationRow] = [
+    rows: list[Row] = [
         (who, None, "SEX//F" if who % 3 else "SEX//M", None, None),
         (who, datetime(1960, 1, 1), "MEDS_BIRTH", None, None),
     ]
