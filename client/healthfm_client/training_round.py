@@ -92,10 +92,10 @@ def train_one_round(
     result = work.train_round(current.parameters, data, study, current.order, budget.plan)
     budget.commit(reservation)
 
-    permitted = egress_filter.permitted(
+    permitted_result = egress_filter.permitted_result(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
-    return reply.records(permitted)
+    return reply.records(permitted_result)
 
 
 def _reply(

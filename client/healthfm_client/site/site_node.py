@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Context
 
 from healthfm_client.local_work import StoreSpec
 from healthfm_client.site import computer_limits
-from healthfm_client.site.run_approvals import in_words
+from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import TrustError
@@ -23,7 +23,7 @@ from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract, open_contract
 from healthfm_core.trust.kit import Kit
 
-HOME: Final = "home"
+HOME_KEY: Final = "home"
 """Key of the node configuration: the folder of an enrolled site. A simulated site has none."""
 
 
@@ -57,12 +57,15 @@ class SiteNode:
                 HF-508) or it is outside its hours (HF-504).
         """
         config = context.node_config
-        if HOME in config:
-            return cls._enrolled(SiteHome(Path(str(config[HOME]))), context)
+        if HOME_KEY in config:
+            return cls._enrolled(SiteHome(Path(str(config[HOME_KEY]))), context)
         policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
         policy = policy or SitePolicy()
         return cls(
-            str(config["site"]), context.node_id, _given(str(config["stores"]), policy), policy
+            str(config["site"]),
+            context.node_id,
+            _permitted_stores(str(config["stores"]), policy),
+            policy,
         )
 
     @classmethod
@@ -74,10 +77,12 @@ class SiteNode:
         policy.check_hours(now_utc())
         policy.check_study(kit.study, kit.signer_fingerprint)
         computer_limits.apply(policy.resources)
-        stores = _given(str(context.node_config["stores"]), policy)
+        stores = _permitted_stores(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
 
-    def agree(self, order: Mapping[str, Any], now: datetime | None = None) -> Contract | None:
+    def accept_contract(
+        self, order: Mapping[str, Any], now: datetime | None = None
+    ) -> Contract | None:
         """Return the contract that came with an order, once it holds and the policy permits it.
 
         Raises:
@@ -98,7 +103,7 @@ class SiteNode:
         if self.policy.require_approval:
             rules = self.policy
             own_noise = rules.privacy.mode == "dp"
-            words = in_words(contract, k_min=rules.k_min, own_noise=own_noise)
+            words = describe_run(contract, k_min=rules.k_min, own_noise=own_noise)
             self.home.approvals().check(contract, words, now)
         return contract
 
@@ -113,7 +118,7 @@ class SiteNode:
             contracting.check_signature(order, digests, self.kit.signer_key)
 
 
-def _given(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
+def _permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
     return tuple(
         StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")))
         for raw in json.loads(text)
