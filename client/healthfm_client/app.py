@@ -18,7 +18,6 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp import ClientApp
 
 from healthfm_client import prepared_study
-from healthfm_client.array_records import to_record
 from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_client.egress import egress_filter
 from healthfm_client.local_work import LocalWork
@@ -28,6 +27,7 @@ from healthfm_client.site.site_node import HOME_KEY, SiteNode
 from healthfm_client.training_round import train_one_round
 from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
+from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import contracting, protocol

@@ -8,13 +8,13 @@ from typing import Any, Protocol, Self
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from healthfm_client.array_records import parameters_of, to_record
 from healthfm_client.egress import egress_filter
 from healthfm_client.local_work import LocalWork
 from healthfm_client.prepared_study import agreed_contract, prepared
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport.masking import Masking
+from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
