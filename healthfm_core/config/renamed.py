@@ -110,7 +110,12 @@ RUN: Final = Renames(
 )
 """The run's configuration: command line, ``configs/``, and every stored `RunConfig`."""
 
-SITE: Final = Renames()
+SITE: Final = Renames(
+    values={
+        "privacy_floor=noise": "privacy_floor=differential_privacy",
+        "privacy_floor=sums": "privacy_floor=secure_aggregation",
+    }
+)
 """``site.yaml``."""
 
 PARAMETERS: Final[Mapping[str, str]] = {
