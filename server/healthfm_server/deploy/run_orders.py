@@ -100,7 +100,6 @@ class RunOrder:
             where=f"run {name[:64]}",
             seen="this study has no run of that name",
             wanted=f"one of {', '.join(sorted(known)) or '(there is none yet)'}",
-            do="See: healthfm-server status",
         )
 
     @classmethod

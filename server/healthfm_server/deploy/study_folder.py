@@ -104,13 +104,7 @@ class StudyFolder:
         """
         file = path / SETTINGS
         if not file.is_file():
-            raise RunError(
-                720,
-                where=str(path),
-                seen=f"there is no {SETTINGS} in it",
-                wanted="the folder that healthfm-server init made",
-                do="Name it with --study, or go there",
-            )
+            raise RunError(720, where=str(path), seen=f"there is no {SETTINGS} in it")
         try:
             return cls(path, StudySettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
         except (yaml.YAMLError, ValidationError) as error:
@@ -145,9 +139,5 @@ def _unusable(file: Path, error: yaml.YAMLError | ValidationError) -> ConfigErro
         where = f"{file.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
         seen = str(first["msg"])
     return ConfigError(
-        102,
-        where=where,
-        seen=seen,
-        wanted="the keys that healthfm-server init wrote",
-        do="Correct the line",
+        102, where=where, seen=seen, wanted="the keys that healthfm-server init wrote"
     )

@@ -145,10 +145,4 @@ def _state(round_: int, files: Mapping[str, array_file.Mapped]) -> ServerState:
 
 def damaged(path: Path, seen: str) -> RunError:
     """Return the error for a file of a run that is not as it was written (HF-703)."""
-    return RunError(
-        703,
-        where=path.name,
-        seen=seen,
-        wanted="a checkpoint is as it was written",
-        do="Delete the round's files to resume from the round before, or begin again",
-    )
+    return RunError(703, where=path.name, seen=seen)

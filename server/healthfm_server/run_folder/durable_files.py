@@ -20,11 +20,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            725,
-            where=path.name,
-            seen=error.strerror or "it cannot be written",
-            wanted="room on the disk, and the right to write there",
-            do="Make room; the run goes on at its last complete round",
+            725, where=path.name, seen=error.strerror or "it cannot be written"
         ) from error
 
 

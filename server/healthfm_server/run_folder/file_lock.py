@@ -25,11 +25,5 @@ def held(path: Path, where: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(
-                724,
-                where=where,
-                seen="another process works on it",
-                wanted="one at a time",
-                do="Wait for it to end, or stop it; if it runs on another machine, there",
-            ) from error
+            raise RunError(724, where=where, seen="another process works on it") from error
         yield

@@ -171,9 +171,7 @@ def _tables(site: Site) -> list[pa.Table]:
 
 
 def _error(number: int, where: str, seen: str, wanted: str) -> IngestError:
-    return IngestError(
-        number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output."
-    )
+    return IngestError(number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output")
 
 
 def sniff(path: Path) -> bool:
