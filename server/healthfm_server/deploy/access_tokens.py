@@ -107,4 +107,9 @@ def _hash(token: str) -> str:
 
 
 def _refusal(name: str, seen: str, do: str) -> TrustError:
-    return TrustError(821, where=f"token {name[:64]}", seen=seen, do=do)
+    return TrustError(
+        821,
+        where=f"token {name[:64]}",
+        seen=seen,
+        do=do,
+    )

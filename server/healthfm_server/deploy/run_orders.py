@@ -75,7 +75,7 @@ class RunOrder:
                 where=f"run {name}",
                 seen="there is a run of that name already",
                 wanted="a name of its own",
-                do="Choose another with --name, or go on with: healthfm-server resume",
+                do="Choose another with --name, or continue it with: healthfm-server resume",
             )
         folder.mkdir(parents=True)
         order = cls(folder)

@@ -44,12 +44,12 @@ class StudySettings(Schema):
         9091, ge=1, le=65535, description="port on loopback, of Flower's SuperLink"
     )
     most_body_mb: int = Field(
-        8, ge=6, le=1024, description="largest request let in; Flower sends pieces of 5 MB"
+        8, ge=6, le=1024, description="largest request accepted; Flower sends pieces of 5 MB"
     )
 
     @property
     def url(self) -> str:
-        """The address sites are told."""
+        """The address that sites get."""
         host = self.hosts[0]
         return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
 
@@ -104,7 +104,11 @@ class StudyFolder:
         """
         file = path / SETTINGS
         if not file.is_file():
-            raise RunError(720, where=str(path), seen=f"there is no {SETTINGS} in it")
+            raise RunError(
+                720,
+                where=str(path),
+                seen=f"there is no {SETTINGS} in it",
+            )
         try:
             return cls(path, StudySettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
         except (yaml.YAMLError, ValidationError) as error:

@@ -145,4 +145,8 @@ def _state(round_: int, files: Mapping[str, array_file.Mapped]) -> ServerState:
 
 def damaged(path: Path, seen: str) -> RunError:
     """Return the error for a file of a run that is not as it was written (HF-703)."""
-    return RunError(703, where=path.name, seen=seen)
+    return RunError(
+        703,
+        where=path.name,
+        seen=seen,
+    )

@@ -20,7 +20,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            725, where=path.name, seen=error.strerror or "it cannot be written"
+            725,
+            where=path.name,
+            seen=error.strerror or "it cannot be written",
         ) from error
 
 

@@ -25,5 +25,9 @@ def held(path: Path, where: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(724, where=where, seen="another process works on it") from error
+            raise RunError(
+                724,
+                where=where,
+                seen="another process works on it",
+            ) from error
         yield

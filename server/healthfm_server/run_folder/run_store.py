@@ -50,7 +50,11 @@ class RunStore:
             RunError: Another run is in there already (HF-704).
         """
         if (folder / "config.json").exists():
-            raise RunError(704, where=str(folder), seen="a run is in there already")
+            raise RunError(
+                704,
+                where=str(folder),
+                seen="a run is in there already",
+            )
         store = cls(folder, config.federation.keep_checkpoints)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         text = for_the_wire(config).model_dump_json(indent=1)
@@ -70,7 +74,11 @@ class RunStore:
             RunError: There is no run in it (HF-701).
         """
         if not (folder / "config.json").is_file():
-            raise RunError(701, where=str(folder), seen="there is no run in it")
+            raise RunError(
+                701,
+                where=str(folder),
+                seen="there is no run in it",
+            )
         return cls(folder, keep=1)
 
     @classmethod
