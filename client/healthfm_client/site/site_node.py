@@ -17,7 +17,7 @@ from healthfm_client.site import computer_limits
 from healthfm_client.site.run_approvals import in_words
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
-from healthfm_core.errors import TrustError
+from healthfm_core.errors import ConfigError, TrustError
 from healthfm_core.federation import contracting
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract, open_contract
@@ -25,6 +25,8 @@ from healthfm_core.trust.kit import Kit
 
 HOME: Final = "home"
 """Key of the node configuration: the folder of an enrolled site. A simulated site has none."""
+STATE: Final = "state"
+"""Key of the node configuration: where a simulated site keeps what outlives a round."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class SiteNode:
         policy: What it permits.
         home: Its folder, None in a simulation, which needs no contract and keeps no log.
         kit: What the study gave it, None in a simulation.
+        state: Where a simulated site keeps what outlives a round.
     """
 
     name: str
@@ -46,6 +49,7 @@ class SiteNode:
     policy: SitePolicy
     home: SiteHome | None = None
     kit: Kit | None = None
+    state: Path | None = None
 
     @classmethod
     def of(cls, context: Context) -> Self:
@@ -62,7 +66,11 @@ class SiteNode:
         policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
         policy = policy or SitePolicy()
         return cls(
-            str(config["site"]), context.node_id, _given(str(config["stores"]), policy), policy
+            str(config["site"]),
+            context.node_id,
+            _given(str(config["stores"]), policy),
+            policy,
+            state=Path(str(config[STATE])) if STATE in config else None,
         )
 
     @classmethod
@@ -76,6 +84,23 @@ class SiteNode:
         computer_limits.apply(policy.resources)
         stores = _given(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
+
+    def state_folder(self) -> Path:
+        """Return the folder of what outlives a round; it may not be there yet.
+
+        Raises:
+            ConfigError: The node has none (HF-102).
+        """
+        folder = self.state if self.home is None else self.home.state_folder
+        if folder is None:
+            raise ConfigError(
+                102,
+                where=f"node configuration, {STATE}",
+                seen="no folder",
+                wanted="an algorithm with control variates keeps them at the site between rounds",
+                do=f"Name a folder of the site's own as {STATE}",
+            )
+        return folder
 
     def agree(self, order: Mapping[str, Any], now: datetime | None = None) -> Contract | None:
         """Return the contract that came with an order, once it holds and the policy permits it.
