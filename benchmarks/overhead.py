@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from healthfm_client.core_local_work import CoreWork
+from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.federation.parameter_groups import group_of
@@ -38,7 +38,7 @@ GOAL = 0.05
 RESULTS = Path(__file__).parent / "results"
 
 
-class Timed(CoreWork):
+class Timed(CoreLocalWork):
     """The real local work; notes what each round was asked and how long training took."""
 
     def __init__(self) -> None:
@@ -90,14 +90,14 @@ class Comparison:
 
 
 def plain_round(
-    work: CoreWork, parameters: Float32Arrays, calls: Sequence[tuple[Any, Study, RoundOrder]]
+    work: CoreLocalWork, parameters: Float32Arrays, calls: Sequence[tuple[Any, Study, RoundOrder]]
 ) -> Float32Arrays:
     """Train at each site in turn and average, as one would without a framework."""
     sums = {name: np.zeros_like(value) for name, value in parameters.items()}
     totals = dict.fromkeys(parameters, 0.0)
     for data, study, order in calls:
         held = {n: v.copy() for n, v in parameters.items() if group_of(n) in order.groups}
-        result = CoreWork.train_round(work, held, data, study, order)
+        result = CoreLocalWork.train_round(work, held, data, study, order)
         for name, update in result.update.items():
             weight = result.weights[group_of(name)]
             sums[name] += np.float32(weight) * update

@@ -18,16 +18,16 @@ from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, Record
 from flwr.clientapp import ClientApp
 
 from healthfm_client import prepared_study
-from healthfm_client.array_records import to_record
-from healthfm_client.core_local_work import CoreWork
+from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_client.egress import egress_filter
 from healthfm_client.local_work import LocalWork
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.site_home import SiteHome
-from healthfm_client.site.site_node import HOME, SiteNode
+from healthfm_client.site.site_node import HOME_KEY, SiteNode
 from healthfm_client.training_round import train_one_round
 from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
+from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import contracting, protocol
@@ -71,7 +71,7 @@ class SiteHandlers:
         protocol.check_version(int(str(order["version"])), where="coordinator")
         tokens = TokensConfig.model_validate_json(str(order["tokens"]))
         task = str(order["task"])
-        contract = node.agree(order)
+        contract = node.accept_contract(order)
         if contract is not None:
             contracting.check_statistics(contract, tokens, task)
         tokens = node.policy.raise_threshold(tokens)
@@ -96,7 +96,7 @@ class SiteHandlers:
     def _prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
         text = str(_order(message)["study"])
         study = Study.from_json(text)
-        contract = node.agree(_order(message))
+        contract = node.accept_contract(_order(message))
         if contract is not None:
             contracting.check_study(contract, study)
         secure = study.config.federation.aggregation.secure
@@ -151,7 +151,7 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
     kind = message.metadata.message_type
     try:
         content = handler(message, SiteNode.of(context), context)
-        egress_filter.check(kind, content)
+        egress_filter.check_reply(kind, content)
         reply = Message(content, reply_to=message)
     except HealthFMError as error:
         reply = _refused(message, error)
@@ -169,12 +169,12 @@ def _where(error: Exception) -> str:
 
 def _on_record(reply: Message, message: Message, context: Context) -> Message:
     """Return `reply` once the log of an enrolled site has it; without that nothing leaves."""
-    if HOME not in context.node_config:
+    if HOME_KEY not in context.node_config:
         return reply
     metadata = message.metadata
     try:
-        log = SiteHome(Path(str(context.node_config[HOME]))).log()
-        facts = egress_filter.described(reply, str(metadata.run_id), metadata.group_id)
+        log = SiteHome(Path(str(context.node_config[HOME_KEY]))).log()
+        facts = egress_filter.log_facts(reply, str(metadata.run_id), metadata.group_id)
         log.append(metadata.message_type, facts)
     except HealthFMError as error:
         return _refused(message, error)
@@ -198,5 +198,5 @@ def make_app(work: LocalWork) -> ClientApp:
     return app
 
 
-app = make_app(CoreWork())
+app = make_app(CoreLocalWork())
 """The site's app, as pyproject.toml names it to Flower."""

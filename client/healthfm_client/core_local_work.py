@@ -16,7 +16,7 @@ from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import coverage
 
 
-class CoreWork:
+class CoreLocalWork:
     """`LocalWork` as a site really does it."""
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:

@@ -24,7 +24,7 @@ class StoreSpec:
 
 
 class LocalWork(Protocol):
-    """What the app needs done; `CoreWork` does it, a test may do it with three numbers."""
+    """What the app needs done; `CoreLocalWork` does it, a test may do it with three numbers."""
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
         """Return the modalities the stores hold and their number of training subjects."""

@@ -8,7 +8,6 @@ from typing import Any, Protocol, Self
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
-from healthfm_client.array_records import parameters_of, to_record
 from healthfm_client.egress import egress_filter
 from healthfm_client.local_work import LocalWork
 from healthfm_client.prepared_study import agreed_contract, prepared
@@ -16,6 +15,7 @@ from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.control_variates import ControlState
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport.masking import Masking
+from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.aggregation.registry import methods
@@ -121,12 +121,12 @@ def train_one_round(
     )
     budget.commit(reservation)
 
-    permitted = egress_filter.permitted(
+    permitted_result = egress_filter.permitted_result(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
-    return reply.records(
-        permitted if current.control is None else current.control.finish(permitted)
-    )
+    if current.control is not None:
+        permitted_result = current.control.finish(permitted_result)
+    return reply.records(permitted_result)
 
 
 def _reply(

@@ -29,16 +29,16 @@ ORDERS: Final = (*(x / 4 for x in range(8, 48)), *map(float, range(12, 64)), 128
 _QUICK_ORDERS: Final = tuple(order for order in ORDERS if order.is_integer())
 """Those that take milliseconds."""
 
-PRV_MOST: Final = 12
+PRV_MECHANISMS_AT_MOST: Final = 12
 """Different mechanisms PRV composes; each takes about a second, RDP answers for more."""
 
-LEAST: Final = 1e-3
+LEAST_EPSILON: Final = 1e-3
 """No ε under this is told apart from it."""
 
-NO_PROMISE: Final = 200.0
+MEANINGLESS_EPSILON: Final = 200.0
 """From here on the Rényi bound is good enough: nothing is protected."""
 
-MOST_NOISE: Final = 1e4
+NOISE_AT_MOST: Final = 1e4
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Mechanism:
     steps: int
 
 
-def merged(spent: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
+def merge_steps(spent: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
     """Return the same with steps of one kind together, in an order of their own; none of 0."""
     steps: dict[tuple[float, float], int] = {}
     for part in spent:
@@ -67,16 +67,20 @@ def merged(spent: Iterable[Mechanism]) -> tuple[Mechanism, ...]:
 
 def epsilon(spent: Iterable[Mechanism], delta: float, accountant: Accountant = "prv") -> float:
     """Return an upper bound of ε at `delta` of everything in `spent` together; 0 for nothing."""
-    parts = merged(spent)
+    parts = merge_steps(spent)
     if not parts:
         return 0.0
     loose = _by_rdp(parts, delta)
-    if accountant == "rdp" or len(parts) > PRV_MOST or not loose < NO_PROMISE:
+    if (
+        accountant == "rdp"
+        or len(parts) > PRV_MECHANISMS_AT_MOST
+        or not loose < MEANINGLESS_EPSILON
+    ):
         return loose
     return min(loose, _by_prv(parts, delta, loose))
 
 
-def fits(spent: Collection[Mechanism], delta: float, most: float) -> bool:
+def within_epsilon(spent: Collection[Mechanism], delta: float, most: float) -> bool:
     """Return whether `spent` stays within ε of `most`; PRV is asked only where it decides."""
     return epsilon(spent, delta, "rdp") <= most or epsilon(spent, delta, "prv") <= most
 
@@ -99,7 +103,7 @@ def noise_multiplier_for(epsilon_: float, delta: float, sample_rate: float, step
     high = 0.3
     while roughly(high) > epsilon_:
         high *= 2
-        if high > MOST_NOISE:
+        if high > NOISE_AT_MOST:
             raise ValueError("no noise is enough for this epsilon")
     high = _least(high / 2, high, epsilon_, roughly)
     return _least(0.8 * high, high, epsilon_, exactly)
@@ -144,7 +148,7 @@ def _by_rdp(
     total = np.sum(costs, axis=0)
     at = np.array(orders)
     found = total - (np.log(delta) + np.log(at)) / (at - 1) + np.log1p(-1 / at)
-    return max(LEAST, float(np.nanmin(found)))
+    return max(LEAST_EPSILON, float(np.nanmin(found)))
 
 
 @lru_cache(maxsize=1024)
@@ -154,7 +158,7 @@ def _by_prv(parts: tuple[Mechanism, ...], delta: float, loose: float) -> float:
 
     accountant = PRVAccountant()
     accountant.history = [(p.noise_multiplier, p.sample_rate, p.steps) for p in parts]
-    error = min(0.01, max(0.001 * loose, LEAST / 5))
+    error = min(0.01, max(0.001 * loose, LEAST_EPSILON / 5))
     # Opacus sizes its grid by a Rényi bound and remarks on it, and takes log(1 - rate) at rate 1.
     with warnings.catch_warnings(), np.errstate(divide="ignore", over="ignore"):
         warnings.filterwarnings("ignore", message="Optimal order is the")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from healthfm_core.errors import PrivacyError
-from healthfm_core.privacy.accounting import Mechanism, fits
+from healthfm_core.privacy.accounting import Mechanism, within_epsilon
 
 Event = Literal["reserve", "spend", "commit", "unprotected"]
 
@@ -38,7 +38,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One line.
 
     Attributes:
@@ -81,7 +81,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Limits:
+class PrivacyLimits:
     """What a site permits.
 
     Attributes:
@@ -107,7 +107,7 @@ class Ledger:
         self.path = path
         self._clock = clock
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         """Return the lines, checked one by one; a last line that was never finished is not one.
 
         Raises:
@@ -116,10 +116,10 @@ class Ledger:
         if not self.path.exists():
             return ()
         with self._failing_well():
-            return parse(self.path.read_bytes(), self.path)
+            return parse_ledger(self.path.read_bytes(), self.path)
 
     def reserve(
-        self, study: str, name: str, round_: int, mechanism: Mechanism, limits: Limits
+        self, study: str, name: str, round_: int, mechanism: Mechanism, limits: PrivacyLimits
     ) -> int:
         """Write down a round's cost before it is incurred; return the reservation's number.
 
@@ -128,7 +128,7 @@ class Ledger:
                 the ledger is damaged or cannot be written (HF-602, HF-603).
         """
         with self._locked() as (file, entries):
-            check(entries, study, mechanism, limits)
+            check_limits(entries, study, mechanism, limits)
             return self._append(file, entries, "reserve", study, name, round_, mechanism).number
 
     def spend(self, reserve: int, steps: int) -> None:
@@ -147,7 +147,7 @@ class Ledger:
         """
         self._close("commit", reserve, None)
 
-    def unprotected(self, study: str, name: str) -> None:
+    def note_unprotected(self, study: str, name: str) -> None:
         """Write down, once, that a study trains here without differential privacy."""
         with self._locked() as (file, entries):
             if not any(e.event == "unprotected" and e.study == study for e in entries):
@@ -158,12 +158,12 @@ class Ledger:
         with self._locked() as (file, entries):
             found = [e for e in entries if e.reserve == reserve]
             if not found or found[0].event != "reserve" or event in {e.event for e in found}:
-                raise damaged(self.path, f"a {event} of no open reservation")
+                raise damaged_ledger(self.path, f"a {event} of no open reservation")
             opened = found[0]
             reserved = opened.mechanism
             taken = reserved.steps if steps is None else steps
             if not 0 <= taken <= reserved.steps:
-                raise damaged(self.path, "more steps spent than were reserved")
+                raise damaged_ledger(self.path, "more steps spent than were reserved")
             mechanism = Mechanism(reserved.noise_multiplier, reserved.sample_rate, taken)
             given = opened.study, opened.name, opened.round, mechanism
             self._append(file, entries, event, *given, reserve=reserve)
@@ -171,20 +171,20 @@ class Ledger:
     def _append(
         self,
         file: int,
-        entries: Sequence[Entry],
+        entries: Sequence[LedgerEntry],
         event: Event,
         study: str,
         name: str,
         round_: int,
         mechanism: Mechanism,
         reserve: int | None = None,
-    ) -> Entry:
+    ) -> LedgerEntry:
         """Write one line and wait until it is on the disk."""
         number = len(entries)
         before = entries[-1].hash if entries else FIRST
         its = number if reserve is None else reserve
         now = round(self._clock(), 3)
-        entry = Entry(number, event, now, study, name, round_, mechanism, its, "")
+        entry = LedgerEntry(number, event, now, study, name, round_, mechanism, its, "")
         line = {**entry.body(), "hash": _hash(before, entry.body())}
         written = json.dumps(line, sort_keys=True).encode() + b"\n"
         if os.write(file, written) < len(written):
@@ -193,7 +193,7 @@ class Ledger:
         return entry
 
     @contextmanager
-    def _locked(self) -> Iterator[tuple[int, tuple[Entry, ...]]]:
+    def _locked(self) -> Iterator[tuple[int, tuple[LedgerEntry, ...]]]:
         """Hold the file alone, its unfinished end cut off, and give out what it says."""
         with self._failing_well():
             is_new = not self.path.exists()
@@ -206,7 +206,7 @@ class Ledger:
                     os.ftruncate(file, whole)
                 if is_new:
                     _sync_folder(self.path.parent)
-                yield file, parse(data[:whole], self.path)
+                yield file, parse_ledger(data[:whole], self.path)
             finally:
                 os.close(file)
 
@@ -220,21 +220,25 @@ class Ledger:
             ) from error
 
 
-def check(entries: Sequence[Entry], study: str, more: Mechanism, limits: Limits) -> None:
+def check_limits(
+    entries: Sequence[LedgerEntry], study: str, more: Mechanism, limits: PrivacyLimits
+) -> None:
     """Refuse what would exceed a site's limits, `more` included.
 
     Raises:
         PrivacyError: HF-601.
     """
-    own = [*spent(entries, study), more]
-    if limits.epsilon is not None and not fits(own, limits.delta, limits.epsilon):
-        raise exceeded("this study", limits.epsilon)
-    everything = [*spent(entries), more]
-    if limits.epsilon_max is not None and not fits(everything, limits.delta, limits.epsilon_max):
-        raise exceeded("all studies together", limits.epsilon_max)
+    own = [*spent_mechanisms(entries, study), more]
+    if limits.epsilon is not None and not within_epsilon(own, limits.delta, limits.epsilon):
+        raise budget_exceeded("this study", limits.epsilon)
+    everything = [*spent_mechanisms(entries), more]
+    if limits.epsilon_max is not None and not within_epsilon(
+        everything, limits.delta, limits.epsilon_max
+    ):
+        raise budget_exceeded("all studies together", limits.epsilon_max)
 
 
-def spent(entries: Sequence[Entry], study: str | None = None) -> list[Mechanism]:
+def spent_mechanisms(entries: Sequence[LedgerEntry], study: str | None = None) -> list[Mechanism]:
     """Return what was spent, or reserved and not closed; of one study, or of all."""
     found: dict[int, Mechanism] = {}
     for entry in entries:
@@ -243,25 +247,25 @@ def spent(entries: Sequence[Entry], study: str | None = None) -> list[Mechanism]
     return list(found.values())
 
 
-def parse(data: bytes, path: Path) -> tuple[Entry, ...]:
+def parse_ledger(data: bytes, path: Path) -> tuple[LedgerEntry, ...]:
     """Return the finished lines of a ledger's bytes, checked.
 
     Raises:
         PrivacyError: A line is not what it was (HF-602).
     """
     lines = data.split(b"\n")[:-1]
-    found: list[Entry] = []
+    found: list[LedgerEntry] = []
     before = FIRST
     for number, line in enumerate(lines):
         entry = _entry(line, path, number)
         if entry.number != number or entry.hash != _hash(before, entry.body()):
-            raise damaged(path, f"line {number + 1} is not what was written")
+            raise damaged_ledger(path, f"line {number + 1} is not what was written")
         found.append(entry)
         before = entry.hash
     return tuple(found)
 
 
-def _entry(line: bytes, path: Path, number: int) -> Entry:
+def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
     try:
         raw = json.loads(line)
         mechanism = Mechanism(
@@ -269,7 +273,7 @@ def _entry(line: bytes, path: Path, number: int) -> Entry:
         )
         if not math.isfinite(mechanism.noise_multiplier + mechanism.sample_rate):
             raise ValueError("a number that is none")
-        return Entry(
+        return LedgerEntry(
             number=int(raw["number"]),
             event=raw["event"],
             time=float(raw["time"]),
@@ -281,7 +285,7 @@ def _entry(line: bytes, path: Path, number: int) -> Entry:
             hash=str(raw["hash"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, f"line {number + 1} cannot be read") from error
+        raise damaged_ledger(path, f"line {number + 1} cannot be read") from error
 
 
 def _hash(before: str, body: dict[str, Any]) -> str:
@@ -296,7 +300,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def exceeded(what: str, limit: float) -> PrivacyError:
+def budget_exceeded(what: str, limit: float) -> PrivacyError:
     """Return the refusal of what would cost more than the site permits (HF-601)."""
     return PrivacyError(
         601,
@@ -305,6 +309,6 @@ def exceeded(what: str, limit: float) -> PrivacyError:
     )
 
 
-def damaged(path: Path, seen: str) -> PrivacyError:
+def damaged_ledger(path: Path, seen: str) -> PrivacyError:
     """Return the error for a ledger that cannot be trusted (HF-602)."""
     return PrivacyError(602, where=str(path), seen=seen)

@@ -16,7 +16,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 
 @dataclass(frozen=True)
-class Fold:
+class CrossValidationFold:
     """One split of the world.
 
     Attributes:
@@ -43,7 +43,7 @@ class Fold:
         return next((found for found in self.train if found.name == site.name), site)
 
 
-def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, ...]:
+def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[CrossValidationFold, ...]:
     """Return the folds of the configured protocol over `sites`.
 
     Raises:
@@ -51,10 +51,10 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
     """
     evaluation = config.evaluation
     if evaluation.protocol == "held_out":
-        return (Fold("fold-0", tuple(sites), tuple(sites), "held_out"),)
+        return (CrossValidationFold("fold-0", tuple(sites), tuple(sites), "held_out"),)
     if evaluation.protocol == "late":
         early = tuple(replace(site, path=site.early or site.path) for site in sites)
-        return (Fold("fold-0", early, tuple(sites), None, evaluation.late_days),)
+        return (CrossValidationFold("fold-0", early, tuple(sites), None, evaluation.late_days),)
     groups = _left_out(config, sites)
     if len(sites) < 2 or any(len(group) == len(sites) for group in groups):
         raise ConfigError(
@@ -65,7 +65,7 @@ def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Fold, .
             do="Use evaluation.protocol=held_out, or more sites",
         )
     return tuple(
-        Fold(
+        CrossValidationFold(
             f"fold-{number}",
             tuple(site for i, site in enumerate(sites) if i not in set(group.tolist())),
             tuple(sites[i] for i in sorted(group.tolist())),

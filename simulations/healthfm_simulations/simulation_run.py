@@ -32,7 +32,7 @@ from healthfm_simulations.arms.arm_training import (
 )
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.arms.zero_imputation import imputed_fold
-from healthfm_simulations.cross_validation import Fold, folds_of
+from healthfm_simulations.cross_validation import CrossValidationFold, folds_of
 from healthfm_simulations.run_bar import RunBar
 from healthfm_simulations.scoring.arm_metrics import (
     Collected,
@@ -59,7 +59,7 @@ class Replicate:
 
     config: RunConfig
     sites: tuple[SimulatedSite, ...]
-    folds: tuple[Fold, ...]
+    folds: tuple[CrossValidationFold, ...]
     collected: Collected = field(default_factory=Collected)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -174,11 +174,13 @@ def _units(found: Replicate) -> float:
     )
 
 
-def _people(fold: Fold) -> int:
+def _people(fold: CrossValidationFold) -> int:
     return sum(len(site.view().subjects("train")) for site in fold.train)
 
 
-def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: Console) -> None:
+def _run_fold(
+    found: Replicate, fold: CrossValidationFold, folder: Path, bar: RunBar, console: Console
+) -> None:
     config = found.config
     trained: dict[str, TrainedArm] = {}
     arms = _in_order(config.simulation.arms)
@@ -225,7 +227,11 @@ def _run_fold(found: Replicate, fold: Fold, folder: Path, bar: RunBar, console: 
 
 
 def _train_imputed(
-    config: RunConfig, fold: Fold, run: Path, agreed: Vocabulary | None, heard: Listener
+    config: RunConfig,
+    fold: CrossValidationFold,
+    run: Path,
+    agreed: Vocabulary | None,
+    heard: Listener,
 ) -> TrainedArm:
     """Train on copies of the stores with zeros in them; the test people get theirs later."""
     agreed = agreed or agreed_vocabulary(config, fold)
@@ -242,7 +248,9 @@ def _in_order(arms: Sequence[Arm]) -> list[Arm]:
     return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
 
 
-def _agreed_before(arms: Sequence[Arm], config: RunConfig, fold: Fold) -> Vocabulary | None:
+def _agreed_before(
+    arms: Sequence[Arm], config: RunConfig, fold: CrossValidationFold
+) -> Vocabulary | None:
     """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
     alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
     return agreed_vocabulary(config, fold) if alone else None

@@ -14,7 +14,7 @@ from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.privacy.accounting import Mechanism, epsilon
 from healthfm_core.privacy.distributed import noise_for
-from healthfm_core.privacy.ledger import Ledger, spent
+from healthfm_core.privacy.ledger import Ledger, spent_mechanisms
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests import three_numbers
 
@@ -60,7 +60,7 @@ def test_a_site_that_wants_noise_has_it_in_a_study_without_and_the_others_do_not
     assert [e.event for e in entries] == ["reserve", "spend", "commit"] * ROUNDS
     assert {e.study for e in entries} == {result.study.run_id}
     assert {e.name for e in entries} == {"numbers"}
-    assert spent(entries) == [PER_ROUND] * ROUNDS
+    assert spent_mechanisms(entries) == [PER_ROUND] * ROUNDS
 
 
 def test_a_study_in_which_everybody_is_private_needs_no_policy(tmp_path):
@@ -115,7 +115,7 @@ def test_a_site_whose_limit_is_reached_midway_stops_and_the_others_go_on(tmp_pat
     answered = [row["answered"] for row in result.history]
     assert answered == [["a", "b", "c"], ["a", "b", "c"], ["b", "c"]]
     assert "HF-601" in str(result.history[-1]["set_aside"]["a"])
-    assert epsilon(spent(book.entries()), DELTA) <= most
+    assert epsilon(spent_mechanisms(book.entries()), DELTA) <= most
 
 
 def test_a_damaged_ledger_ends_the_sites_part(tmp_path):
@@ -190,11 +190,11 @@ def test_noise_that_the_sites_share_is_counted_in_the_ledger_and_not_as_their_ow
     entries = ledger_of(tmp_path, "a").entries()
     assert [e.event for e in entries] == ["reserve", "spend", "commit"] * ROUNDS
     noise = noise_for(8.0, DELTA, ROUNDS)
-    assert spent(entries) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+    assert spent_mechanisms(entries) == [Mechanism(noise, 1.0, 1)] * ROUNDS
     told = result.history[-1]["privacy"]
     assert told["epsilon"] == pytest.approx(8.0, rel=1e-3)
     assert (told["delta"], told["unit"]) == (DELTA, "subject")
-    assert 0.8 * 8 < epsilon(spent(entries), DELTA) <= 8.0
+    assert 0.8 * 8 < epsilon(spent_mechanisms(entries), DELTA) <= 8.0
     assert {p.config.mode for p in private} == {"distributed"}
 
 
@@ -213,7 +213,9 @@ def test_noise_on_whole_updates_is_counted_for_one_person(tmp_path, unit, times)
     a = with_policy(nodes[0], ledger="a.jsonl")
     run(tmp_path, [a, *nodes[1:]], masked(epsilon=4.0, clip=4.0, unit=unit))
     noise = noise_for(4.0, 1e-6, ROUNDS) / times
-    assert spent(ledger_of(tmp_path, "a").entries()) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+    assert (
+        spent_mechanisms(ledger_of(tmp_path, "a").entries()) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+    )
 
 
 def test_a_site_refuses_shared_noise_that_costs_more_than_it_permits(tmp_path):

@@ -213,4 +213,4 @@ def test_a_reply_with_a_record_that_is_not_on_the_list_is_held_back() -> None:
         RecordDict({protocol.WEIGHTS: ConfigRecord({})}),
     ):
         with pytest.raises(PolicyError, match="HF-501"):
-            egress_filter.check(protocol.STATISTICS, content)
+            egress_filter.check_reply(protocol.STATISTICS, content)

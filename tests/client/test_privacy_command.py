@@ -11,10 +11,10 @@ import yaml
 
 from healthfm_client.__main__ import main
 from healthfm_core.privacy.accounting import Mechanism, epsilon
-from healthfm_core.privacy.ledger import Ledger, Limits
+from healthfm_core.privacy.ledger import Ledger, PrivacyLimits
 
 ROUND = Mechanism(4.0, 0.1, 20)
-FREE = Limits(1e-5)
+FREE = PrivacyLimits(1e-5)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def site(tmp_path):
             if (run, round_) != ("2e", 2):
                 book.spend(number, 15)
                 book.commit(number)
-    book.unprotected("3d", "pilot")
+    book.note_unprotected("3d", "pilot")
     return tmp_path
 
 

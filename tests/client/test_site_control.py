@@ -15,7 +15,7 @@ from flwr.app import Message
 from healthfm_client.__main__ import main
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
-from healthfm_client.site.working_hours import Hours, open_now
+from healthfm_client.site.working_hours import WorkingHours, is_working_time
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import METRICS_WANTED
@@ -178,10 +178,10 @@ WEEK = {"days": ["mon", "tue", "wed", "thu", "fri"], "start": "20:00", "end": "0
     ],
 )
 def test_hours_go_over_midnight_in_the_sites_own_zone(when: str, opens: bool) -> None:
-    stretch = Hours.model_validate(WEEK)
+    stretch = WorkingHours.model_validate(WEEK)
     now = datetime.fromisoformat(when).replace(tzinfo=UTC)
-    assert open_now((stretch,), "Europe/Vienna", now) is opens
-    assert open_now((), "Europe/Vienna", now)
+    assert is_working_time((stretch,), "Europe/Vienna", now) is opens
+    assert is_working_time((), "Europe/Vienna", now)
 
 
 def test_unquoted_times_are_what_a_person_means() -> None:
@@ -202,16 +202,16 @@ def test_what_is_no_time_of_day_is_refused(tmp_path: Path, value: object) -> Non
 LENT = """
 import os
 import numpy
-from healthfm_client.site.computer_limits import Resources, apply
+from healthfm_client.site.computer_limits import ComputerLimits, apply
 
-apply(Resources(threads=1, memory_gb=0.5, gpu=False))
+apply(ComputerLimits(threads=1, memory_gb=0.5, gpu=False))
 import torch
 assert torch.get_num_threads() == 1
 assert not torch.cuda.is_available() and os.environ["CUDA_VISIBLE_DEVICES"] == ""
 try:
     numpy.empty(2**27)
 except MemoryError:
-    apply(Resources(memory_gb=8))
+    apply(ComputerLimits(memory_gb=8))
     numpy.empty(2**27)
     print("as lent")
 """

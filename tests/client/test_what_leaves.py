@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 
-from healthfm_client.core_local_work import CoreWork
+from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_client.doctor import site_files
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
@@ -58,7 +58,7 @@ CONTRACT = {contracting.CONTRACT, contracting.SIGNATURE, contracting.SIGNER}
 KINDS = {protocol.SITE: ConfigRecord, protocol.ARRAYS: ArrayRecord}
 
 
-class Talkative(CoreWork):
+class Talkative(CoreLocalWork):
     """Real work that fails in round 2 at one site, with an error that says too much."""
 
     def __init__(self, store: Path) -> None:

@@ -18,8 +18,8 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, p
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from healthfm_client.array_records import to_record
 from healthfm_client.runtime import flower_processes
+from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.errors import RunError
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.flower_grid import replies

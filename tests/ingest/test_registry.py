@@ -12,7 +12,7 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 
 ONE_FILE = """
-from healthfm_client.ingest.readers.event_table import event_site
+from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader
 from healthfm_client.ingest.tables.parquet_columns import ColumnKind, read_columns
 import pyarrow as pa

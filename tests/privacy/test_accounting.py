@@ -10,9 +10,9 @@ import pytest
 from healthfm_core.privacy.accounting import (
     Mechanism,
     epsilon,
-    fits,
-    merged,
+    merge_steps,
     noise_multiplier_for,
+    within_epsilon,
 )
 
 GRID = json.loads((Path(__file__).parent / "dp_accounting.json").read_text())["rows"]
@@ -51,7 +51,7 @@ def test_the_renyi_bound_is_dp_accountings_where_its_orders_reach(row):
 
 def test_steps_of_one_kind_are_counted_together_in_any_order():
     a, b = Mechanism(1.0, 0.1, 3), Mechanism(2.0, 0.1, 5)
-    assert merged([a, b, a, Mechanism(9.0, 0.1, 0)]) == (Mechanism(1.0, 0.1, 6), b)
+    assert merge_steps([a, b, a, Mechanism(9.0, 0.1, 0)]) == (Mechanism(1.0, 0.1, 6), b)
     assert epsilon([a, b, a], 1e-5) == epsilon([b, Mechanism(1.0, 0.1, 6)], 1e-5)
     assert epsilon([], 1e-5) == 0.0
 
@@ -74,5 +74,5 @@ def test_what_fits_is_decided_by_the_tighter_accountant():
     spent = [Mechanism(1.0, 0.01, 1000)]
     tight, loose = epsilon(spent, 1e-5), epsilon(spent, 1e-5, "rdp")
     assert tight < loose
-    assert fits(spent, 1e-5, (tight + loose) / 2)
-    assert not fits(spent, 1e-5, 0.99 * tight)
+    assert within_epsilon(spent, 1e-5, (tight + loose) / 2)
+    assert not within_epsilon(spent, 1e-5, 0.99 * tight)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from healthfm_core.errors import PrivacyError
-from healthfm_core.privacy.accounting import Mechanism, epsilon, merged
-from healthfm_core.privacy.ledger import Ledger, Limits, spent
+from healthfm_core.privacy.accounting import Mechanism, epsilon, merge_steps
+from healthfm_core.privacy.ledger import Ledger, PrivacyLimits, spent_mechanisms
 
 DELTA = 1e-5
-FREE = Limits(DELTA)
+FREE = PrivacyLimits(DELTA)
 ROUND = Mechanism(2.0, 0.1, 20)
 
 
@@ -31,11 +31,11 @@ def ledger(tmp_path):
 def test_a_reservation_counts_in_full_until_less_was_spent(ledger):
     first = ledger.reserve("a", "study a", 1, ROUND, FREE)
     ledger.reserve("b", "study b", 1, ROUND, FREE)
-    assert spent(ledger.entries()) == [ROUND, ROUND]
+    assert spent_mechanisms(ledger.entries()) == [ROUND, ROUND]
     ledger.spend(first, 7)
     ledger.commit(first)
-    assert spent(ledger.entries()) == [Mechanism(2.0, 0.1, 7), ROUND]
-    assert spent(ledger.entries(), "a") == [Mechanism(2.0, 0.1, 7)]
+    assert spent_mechanisms(ledger.entries()) == [Mechanism(2.0, 0.1, 7), ROUND]
+    assert spent_mechanisms(ledger.entries(), "a") == [Mechanism(2.0, 0.1, 7)]
     assert [e.event for e in ledger.entries()] == ["reserve", "reserve", "spend", "commit"]
 
 
@@ -98,14 +98,17 @@ def test_a_line_that_was_never_finished_is_cut_off(ledger):
     spend = ledger.path.read_bytes()[len(whole) :]
     for length in range(1, len(spend)):
         ledger.path.write_bytes(whole + spend[:length])
-        assert spent(ledger.entries()) == [ROUND]
+        assert spent_mechanisms(ledger.entries()) == [ROUND]
     ledger.reserve("a", "a", 2, ROUND, FREE)
-    assert spent(ledger.entries()) == [ROUND, ROUND]
+    assert spent_mechanisms(ledger.entries()) == [ROUND, ROUND]
 
 
 def test_a_round_that_would_pass_a_limit_is_refused_and_not_written(ledger):
     cost = epsilon([Mechanism(2.0, 0.1, 40)], DELTA)
-    of_study, of_life = Limits(DELTA, epsilon=1.01 * cost), Limits(DELTA, epsilon_max=1.01 * cost)
+    of_study, of_life = (
+        PrivacyLimits(DELTA, epsilon=1.01 * cost),
+        PrivacyLimits(DELTA, epsilon_max=1.01 * cost),
+    )
     ledger.reserve("a", "a", 1, ROUND, of_study)
     ledger.reserve("a", "a", 2, ROUND, of_study)
     before = ledger.path.read_bytes()
@@ -119,10 +122,10 @@ def test_a_round_that_would_pass_a_limit_is_refused_and_not_written(ledger):
 
 def test_a_study_without_noise_is_written_down_once(ledger):
     for _ in range(3):
-        ledger.unprotected("a", "a")
+        ledger.note_unprotected("a", "a")
     (entry,) = ledger.entries()
     assert entry.event == "unprotected"
-    assert spent([entry]) == []
+    assert spent_mechanisms([entry]) == []
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
@@ -204,12 +207,12 @@ def kill(folder: Path, times: int, chance: random.Random) -> set[str]:
         process.join()
         entries = Ledger(path).entries()
         really = told.read_bytes() if told.exists() else b""
-        counted = {m.noise_multiplier: m.steps for m in merged(spent(entries))}
+        counted = {m.noise_multiplier: m.steps for m in merge_steps(spent_mechanisms(entries))}
         assert counted.get(1.0, 0) >= really.count(b"1")
         assert counted.get(2.0, 0) >= really.count(b"2")
         last |= {entry.event for entry in entries[-1:]}
     true = [Mechanism(1.0, 0.1, really.count(b"1")), Mechanism(2.0, 0.1, really.count(b"2"))]
-    assert epsilon(spent(entries), DELTA, "rdp") >= epsilon(true, DELTA, "rdp") > 0
+    assert epsilon(spent_mechanisms(entries), DELTA, "rdp") >= epsilon(true, DELTA, "rdp") > 0
     return last
 
 

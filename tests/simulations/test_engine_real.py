@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tests.quiet_flower  # noqa: F401
-from healthfm_client.core_local_work import CoreWork
+from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
@@ -53,7 +53,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[NodeSpec]:
     ]
 
 
-class Interrupted(CoreWork):
+class Interrupted(CoreLocalWork):
     """Real work that Ctrl-C ends in the middle of round 2."""
 
     def train_round(

@@ -19,7 +19,13 @@ from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import write_parquet
 from healthfm_simulations.experiments import readme_results
 from healthfm_simulations.experiments.__main__ import main
-from healthfm_simulations.experiments.experiment_plan import Plan, catalogue, find, read_plan, slug
+from healthfm_simulations.experiments.experiment_plan import (
+    ExperimentPlan,
+    catalogue,
+    find,
+    read_plan,
+    slug,
+)
 from healthfm_simulations.experiments.experiment_runs import Finished, Stamp, is_finished
 from healthfm_simulations.experiments.result_tables import arms_table, comparison_lines, site_lines
 from healthfm_simulations.experiments.secondary_rows import further_rows
@@ -75,7 +81,7 @@ def test_an_interval_over_two_seeds_is_student_s():
 
 
 def test_the_table_has_a_line_per_variant_and_arm_that_has_numbers():
-    lines = arms_table(Plan(**PLAN), TWO)
+    lines = arms_table(ExperimentPlan(**PLAN), TWO)
     assert lines[0] == "| variant | arm | AP, new onsets |"
     assert [line.split(" | ")[:2] for line in lines[2:]] == [
         ["| short", "federated"],
@@ -87,7 +93,7 @@ def test_the_table_has_a_line_per_variant_and_arm_that_has_numbers():
 
 def test_variants_are_compared_seed_by_seed_and_arms_within_a_variant():
     """Long minus short: .10 and .06; federated over local in the long one: 200 % and 90 %."""
-    lines = comparison_lines(Plan(**PLAN), TWO)
+    lines = comparison_lines(ExperimentPlan(**PLAN), TWO)
     assert lines[0].startswith("- long: federated − short: federated")
     assert "+.080" in lines[0]
     assert lines[2].startswith("- long: federated as a share of local")
@@ -97,7 +103,7 @@ def test_variants_are_compared_seed_by_seed_and_arms_within_a_variant():
 
 def test_a_gain_over_chance_is_a_share_of_another_s_gain_of_a_metric_whose_chance_is_known():
     gain = {"of": {"arm": "linear"}, "kind": "gain", "subset": "overall", "metric": "auroc"}
-    plan = Plan(**{**PLAN, "variants": {"short": []}, "comparisons": [gain]})
+    plan = ExperimentPlan(**{**PLAN, "variants": {"short": []}, "comparisons": [gain]})
     aurocs = [("federated", 0.9), ("linear", 0.7)]
     rows = [replace(row(arm, v, "overall"), metric="auroc") for arm, v in aurocs]
     runs = [replace(finished("short", seed), rows=tuple(rows)) for seed in (0, 1)]
@@ -105,16 +111,16 @@ def test_a_gain_over_chance_is_a_share_of_another_s_gain_of_a_metric_whose_chanc
     assert "gains over chance" in line
     assert "50 %" in line
     with pytest.raises(ValidationError, match=r"chance is \.5"):
-        Plan(**{**PLAN, "comparisons": [{**gain, "metric": "average_precision"}]})
+        ExperimentPlan(**{**PLAN, "comparisons": [{**gain, "metric": "average_precision"}]})
 
 
 def test_a_seed_that_only_one_side_has_is_no_pair():
-    lines = comparison_lines(Plan(**PLAN), TWO[:3])
+    lines = comparison_lines(ExperimentPlan(**PLAN), TWO[:3])
     assert lines[0].endswith("+.100")
 
 
 def test_sites_are_ranked_by_size_and_those_that_gain_are_counted():
-    lines = site_lines(Plan(**PLAN).by_site, Plan(**PLAN), TWO)
+    lines = site_lines(ExperimentPlan(**PLAN).by_site, ExperimentPlan(**PLAN), TWO)
     assert lines[2].startswith("| short | smallest | 100 | −.010")
     assert lines[2].endswith("| 0 of 2 |")
     assert lines[3].startswith("| short | largest | 300 | +.030")
@@ -141,7 +147,7 @@ def test_groups_and_spoilt_wearing_are_rows_with_subsets_of_their_own(tmp_path):
 def test_a_column_and_a_comparison_may_speak_of_one_site_alone():
     columns = [{"site": "a"}, {"site": "nowhere"}]
     comparisons = [{"of": {"variant": "long"}, "to": {"variant": "short"}, "site": "a"}]
-    plan = Plan(**{**PLAN, "columns": columns, "comparisons": comparisons,
+    plan = ExperimentPlan(**{**PLAN, "columns": columns, "comparisons": comparisons,
                    "arms": ["federated - local"]})  # fmt: skip
     lines = arms_table(plan, TWO)
     assert "AP, new onsets, a | AP, new onsets, nowhere" in lines[0]
@@ -154,7 +160,7 @@ def test_rows_of_a_further_task_are_not_taken_for_the_run_s_own():
     further = replace(row("federated", 0.9), task="within 365 days")
     runs = [replace(one, rows=(*one.rows, further)) for one in TWO]
     columns = [{}, {"task": "within 365 days"}]
-    lines = arms_table(Plan(**{**PLAN, "columns": columns}), runs)
+    lines = arms_table(ExperimentPlan(**{**PLAN, "columns": columns}), runs)
     assert "| AP, new onsets | AP, new onsets, within 365 days |" in lines[0]
     assert lines[2].startswith("| short | federated | .110 [")
     assert "| .900 [.900, .900] |" in lines[2]
@@ -168,10 +174,10 @@ def test_days_may_have_a_geometric_mean_and_nothing_else():
     ]
     days = [replace(one, rows=(replace(one.rows[0], metric="days"),)) for one in days]
     column = {"subset": "layer 0 shortest", "metric": "days", "mean": "geometric"}
-    lines = arms_table(Plan(**{**PLAN, "columns": [column]}), days)
+    lines = arms_table(ExperimentPlan(**{**PLAN, "columns": [column]}), days)
     assert lines[2].startswith("| short | federated | 10.0 [.0, 66")
     with pytest.raises(ValidationError, match="always above 0"):
-        Plan(**{**PLAN, "columns": [{"mean": "geometric"}]})
+        ExperimentPlan(**{**PLAN, "columns": [{"mean": "geometric"}]})
 
 
 @pytest.fixture(scope="module")

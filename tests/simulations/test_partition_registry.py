@@ -14,7 +14,7 @@ from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.site_gains import site_lines
 from healthfm_simulations import partition
 from healthfm_simulations.cohort import Cohort, generate, write_sites
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.partition.partition_registry import partitions, plan_sites
 from healthfm_simulations.scoring.arm_metrics import site_summaries
 from healthfm_simulations.sites import SimulatedSite
@@ -72,7 +72,7 @@ def test_a_new_file_is_all_that_a_new_partition_needs():
 def test_the_report_s_table_of_sites_shows_what_the_new_partition_did(tmp_path):
     paths = write_sites(generate(CONFIG, 0), tmp_path / "sites")
     sites = tuple(SimulatedSite(SiteStore.open(path).name, path, None) for path in paths)
-    summaries = site_summaries(sites, [Fold("fold-0", sites, sites, "held_out")])
+    summaries = site_summaries(sites, [CrossValidationFold("fold-0", sites, sites, "held_out")])
     lines = site_lines(ReportContext(task="next_visit", sites=summaries))
     assert [line.held[1] for line in lines] == [True, True, True, False]
 

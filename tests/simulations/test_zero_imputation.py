@@ -11,7 +11,7 @@ from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_simulations.arms.zero_imputation import imputed_fold, write_imputed
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.sites import SimulatedSite
 from tests.tokens.small_store import Row, Worn, write
 
@@ -73,7 +73,7 @@ def test_who_lacks_a_clinic_gets_the_medians_and_no_age(site, tmp_path):
 
 def test_a_test_person_is_given_the_inputs_asked_for_and_zeros_for_the_rest(site, tmp_path):
     here, vocabulary = site
-    fold = Fold("fold-0", (here,), (here,), None)
+    fold = CrossValidationFold("fold-0", (here,), (here,), None)
     given = imputed_fold(fold, vocabulary, CONFIG, tmp_path / "copies", "wearable")
     store = given.test[0].view()
     assert set(store.events()["code"].to_pylist()) == {"LAB//K"}
@@ -85,6 +85,6 @@ def test_a_test_person_is_given_the_inputs_asked_for_and_zeros_for_the_rest(site
 
 def test_a_study_without_a_label_is_refused(site, tmp_path):
     here, vocabulary = site
-    fold = Fold("fold-0", (here,), (here,), None)
+    fold = CrossValidationFold("fold-0", (here,), (here,), None)
     with pytest.raises(ConfigError, match="HF-103"):
         imputed_fold(fold, vocabulary, compose([]), tmp_path / "copies", None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from healthfm_client.commands import takes_site
 from healthfm_client.doctor import connectivity, site_files
-from healthfm_client.doctor.findings import Finding, looked
+from healthfm_client.doctor.findings import DoctorFinding, findings_of
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.command_line import Command, say
 
@@ -34,23 +34,23 @@ def run(given: Namespace) -> int:
     return errors[0].exit_code if errors else 0
 
 
-def examine(home: SiteHome) -> Iterator[Finding]:
+def examine(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield all findings; a machine where nobody enrolled is looked at without a site."""
     from healthfm_client.doctor import this_machine  # here: it loads PyTorch
 
-    yield from looked("machine", lambda: this_machine.look(home.path))
+    yield from findings_of("machine", lambda: this_machine.look(home.path))
     if home.enrolment() is None and not home.keys.exists():
         do = "healthfm-client enroll --study URL --name NAME, then look again"
-        yield Finding("enrolment", "warn", f"no site in {home.path}", do)
+        yield DoctorFinding("enrolment", "warn", f"no site in {home.path}", do)
         return
-    yield from looked("enrolment", lambda: site_files.enrolment(home))
-    yield from looked("log", lambda: site_files.log(home))
-    yield from looked("policy", lambda: site_files.policy(home))
-    yield from looked("data", lambda: site_files.data(home))
-    yield from looked("connection", lambda: connectivity.look(home))
+    yield from findings_of("enrolment", lambda: site_files.enrolment(home))
+    yield from findings_of("log", lambda: site_files.log(home))
+    yield from findings_of("policy", lambda: site_files.policy(home))
+    yield from findings_of("data", lambda: site_files.data(home))
+    yield from findings_of("connection", lambda: connectivity.look(home))
 
 
-def _plain(finding: Finding) -> dict[str, str | None]:
+def _plain(finding: DoctorFinding) -> dict[str, str | None]:
     code = None if finding.error is None else finding.error.code
     return {
         "name": finding.name,

@@ -18,14 +18,14 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Verify the ledger and say what each study cost, all together, and what is left."""
-    from healthfm_client.privacy_accounting.ledger_report import Spending, page
+    from healthfm_client.privacy_accounting.ledger_report import LedgerReport, report_page
     from healthfm_client.site.site_policy import (
         SitePolicy,  # here: the accountants take seconds to load
     )
 
-    found = Spending.of(SitePolicy.read(given.policy).privacy)
+    found = LedgerReport.of(SitePolicy.read(given.policy).privacy)
     if given.html is not None:
-        given.html.write_text(page(found), encoding="utf-8")
+        given.html.write_text(report_page(found), encoding="utf-8")
         say(f"{given.html}: what the site's people have been promised")
     elif given.json:
         say(json.dumps(found.to_json(), indent=1))

@@ -12,7 +12,7 @@ from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
-from healthfm_client.site.working_hours import open_now
+from healthfm_client.site.working_hours import is_working_time
 from healthfm_core.command_line import Command, say
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
@@ -56,7 +56,7 @@ def status(home: SiteHome) -> dict[str, Any]:
         "certificate_until": f"{kit.certificate.not_valid_after_utc:%Y-%m-%d}",
         "certificate_renews_from": f"{renews_from(kit):%Y-%m-%d}",
         "state": home.state(),
-        "works_at_this_hour": open_now(policy.hours, policy.timezone, now_utc()),
+        "works_at_this_hour": is_working_time(policy.hours, policy.timezone, now_utc()),
         "processes_run": supervisor.config.exists() and supervisor.runs(),
         "runs_waiting": sum(asked.answer == "waiting" for asked in home.approvals()),
         "last_left": None if last is None else f"{last['at'][:19]} {last['what']}",

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from cryptography import x509
 
-from healthfm_client.doctor.findings import Finding, failed, passed
+from healthfm_client.doctor.findings import DoctorFinding, failed, passed
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
@@ -30,7 +30,7 @@ BEHIND_S: Final = 180.0
 NOTED_S: Final = 3.0
 
 
-def look(home: SiteHome) -> Iterator[Finding]:
+def look(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield what stands between this machine and the study's server.
 
     Raises:
@@ -52,7 +52,7 @@ def look(home: SiteHome) -> Iterator[Finding]:
     yield from _release(response)
 
 
-def _name(host: str, proxy: str | None) -> Iterator[Finding]:
+def _name(host: str, proxy: str | None) -> Iterator[DoctorFinding]:
     if proxy is not None:
         yield passed("name", f"{host}: the proxy looks it up")
         host = urlsplit(proxy).hostname or ""
@@ -64,12 +64,12 @@ def _name(host: str, proxy: str | None) -> Iterator[Finding]:
     yield passed("proxy" if proxy else "name", f"{host} is {', '.join(found)}")
 
 
-def _bypass(proxy: str | None) -> Iterator[Finding]:
+def _bypass(proxy: str | None) -> Iterator[DoctorFinding]:
     exempt = {name.strip() for name in os.environ.get("NO_PROXY", "").split(",")}
     if proxy is not None and os.environ.get("HTTPS_PROXY") and not {"127.0.0.1", "*"} & exempt:
         seen = "HTTPS_PROXY is set and NO_PROXY does not exempt 127.0.0.1"
         do = "join sets it for its own processes; others: export NO_PROXY=127.0.0.1,localhost"
-        yield Finding("proxy", "warn", seen, do)
+        yield DoctorFinding("proxy", "warn", seen, do)
 
 
 def _hello(client: httpx.Client, url: str, proxy: str | None) -> tuple[httpx.Response, str]:
@@ -109,17 +109,19 @@ def _failure(where: str, error: httpx.HTTPError) -> ProtocolError | TrustError:
     return _unreachable(where, "the connection was refused or broke off", do)
 
 
-def _clock(response: httpx.Response) -> Finding:
+def _clock(response: httpx.Response) -> DoctorFinding:
     try:
         theirs = parsedate_to_datetime(response.headers["date"])
     except (KeyError, ValueError):
-        return Finding("clock", "warn", "the server does not tell its time", "compare by hand")
+        return DoctorFinding(
+            "clock", "warn", "the server does not tell its time", "compare by hand"
+        )
     ahead_s = (datetime.now(UTC) - theirs).total_seconds()
     seen = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
     if -BEHIND_S < ahead_s < AHEAD_S:
         if abs(ahead_s) < NOTED_S:
             return passed("clock", "the same as the server's")
-        return Finding("clock", "warn", seen, "switch on time synchronisation (NTP)")
+        return DoctorFinding("clock", "warn", seen, "switch on time synchronisation (NTP)")
     error = ProtocolError(
         409,
         where="clock",
@@ -129,7 +131,7 @@ def _clock(response: httpx.Response) -> Finding:
     return failed("clock", error)
 
 
-def _known(response: httpx.Response, study: str, site: str) -> Finding:
+def _known(response: httpx.Response, study: str, site: str) -> DoctorFinding:
     try:
         found = response.json() if response.status_code == 200 else {}
         known = (found.get("study"), found.get("site")) == (study, site)
@@ -147,7 +149,7 @@ def _known(response: httpx.Response, study: str, site: str) -> Finding:
     return failed("study", error)
 
 
-def _release(response: httpx.Response) -> Iterator[Finding]:
+def _release(response: httpx.Response) -> Iterator[DoctorFinding]:
     """Yield how the server's release and protocol compare with ours; one too old tells neither."""
     try:
         theirs = response.json() if response.status_code == 200 else {}
@@ -166,7 +168,7 @@ def _release(response: httpx.Response) -> Iterator[Finding]:
         yield failed("release", error)
     elif release != ours:
         seen = f"{ours} here, {release} at the server; they speak the same protocol"
-        yield Finding("release", "warn", seen, "install the release of your coordinator")
+        yield DoctorFinding("release", "warn", seen, "install the release of your coordinator")
     else:
         yield passed("release", f"{ours}, the same as the server's")
 

@@ -1,6 +1,6 @@
 """What ``doctor`` looks at: the machine, the site's own files and data, and the way to the study.
 
-Each look returns `Finding`s and raises nothing that a person can put right.
+Each look returns `DoctorFinding`s and raises nothing that a person can put right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Level = Literal["pass", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One line of the doctor's.
 
     Attributes:
@@ -33,18 +33,18 @@ class Finding:
     error: HealthFMError | None = None
 
 
-def passed(name: str, seen: str) -> Finding:
+def passed(name: str, seen: str) -> DoctorFinding:
     """Return a finding that is well."""
-    return Finding(name, "pass", seen)
+    return DoctorFinding(name, "pass", seen)
 
 
-def failed(name: str, error: HealthFMError) -> Finding:
+def failed(name: str, error: HealthFMError) -> DoctorFinding:
     """Return the finding that an error is."""
     seen = f"{error.code}: {error.where}: {error.seen}; {error.wanted}"
-    return Finding(name, "fail", seen, error.do, error)
+    return DoctorFinding(name, "fail", seen, error.do, error)
 
 
-def looked(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+def findings_of(name: str, look: Callable[[], Iterable[DoctorFinding]]) -> Iterator[DoctorFinding]:
     """Yield what a look finds; an error that it raises is its last finding, under `name`."""
     try:
         yield from look()

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from healthfm_client.doctor.findings import Finding, passed
+from healthfm_client.doctor.findings import DoctorFinding, passed
 from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
@@ -20,7 +20,7 @@ LATE_DAYS: Final = 7
 """A certificate that has not renewed itself for so long is told of."""
 
 
-def enrolment(home: SiteHome) -> Iterator[Finding]:
+def enrolment(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield what is known of keys, kit and certificate.
 
     Raises:
@@ -38,12 +38,12 @@ def enrolment(home: SiteHome) -> Iterator[Finding]:
     seen = f"until {until:%Y-%m-%d}, {left} days"
     if left < RENEWED_DAYS - LATE_DAYS:
         do = "it renews itself while joined; else send the coordinator request.zip for a new kit"
-        yield Finding("certificate", "warn", seen, do)
+        yield DoctorFinding("certificate", "warn", seen, do)
     else:
         yield passed("certificate", f"{seen}; renews itself from {renews_from(kit):%Y-%m-%d} on")
 
 
-def log(home: SiteHome) -> Iterator[Finding]:
+def log(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield whether the record of what left is whole.
 
     Raises:
@@ -52,7 +52,7 @@ def log(home: SiteHome) -> Iterator[Finding]:
     yield passed("log", f"{home.log().verify()} lines, none changed")
 
 
-def policy(home: SiteHome) -> Iterator[Finding]:
+def policy(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield what the site permits.
 
     Raises:
@@ -67,12 +67,14 @@ def policy(home: SiteHome) -> Iterator[Finding]:
     yield passed("policy", f"no count under {found.k_min}; {found.min_cohort} people at the least")
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        yield Finding("policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}")
+        yield DoctorFinding(
+            "policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}"
+        )
     if home.state() != "open":
-        yield Finding("state", "warn", home.state(), "healthfm-client resume, to go on")
+        yield DoctorFinding("state", "warn", home.state(), "healthfm-client resume, to go on")
 
 
-def data(home: SiteHome) -> Iterator[Finding]:
+def data(home: SiteHome) -> Iterator[DoctorFinding]:
     """Yield what each modality has to offer, counts under the site's k withheld.
 
     Raises:
@@ -90,11 +92,11 @@ def data(home: SiteHome) -> Iterator[Finding]:
             held |= {modality.partition("/")[0] for modality in store.modalities}
             yield from _of_store(store, path.name, rules.k_min)
     for modality in [name for name in rules.modalities if name not in held]:
-        yield Finding(modality, "warn", "no data", "ingest some, if this site has any")
+        yield DoctorFinding(modality, "warn", "no data", "ingest some, if this site has any")
     rules.check_cohort(people)
 
 
-def _of_store(store: SiteStore, name: str, k: int) -> Iterator[Finding]:
+def _of_store(store: SiteStore, name: str, k: int) -> Iterator[DoctorFinding]:
     for modality, facts in describe(store, k)["modalities"].items():
         people = facts["subjects"]
         shown = f"fewer than {k}" if people is None else f"{people:,}"

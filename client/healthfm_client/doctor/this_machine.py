@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from healthfm_client.doctor.findings import Finding, failed, passed
+from healthfm_client.doctor.findings import DoctorFinding, failed, passed
 from healthfm_core.errors import ConfigError
 from healthfm_core.kernels.ct_attention import ops
 from healthfm_core.kernels.ct_attention.cpu import compiled
@@ -24,7 +24,7 @@ LEAST_DISK_GIB: Final = 0.5
 MEMINFO: Final = Path("/proc/meminfo")
 
 
-def look(folder: Path) -> Iterator[Finding]:
+def look(folder: Path) -> Iterator[DoctorFinding]:
     """Yield what is installed and how fast the model's attention runs here.
 
     Args:
@@ -42,7 +42,7 @@ def look(folder: Path) -> Iterator[Finding]:
     yield _disk(folder)
 
 
-def _attention() -> Iterator[Finding]:
+def _attention() -> Iterator[DoctorFinding]:
     said = ops.implementation(torch.device("cpu"), torch.float32)
     reason = compiled.why_absent()
     if reason is None:
@@ -50,14 +50,14 @@ def _attention() -> Iterator[Finding]:
     else:
         do = "install the wheel of your coordinator, or g++ and the package again"
         slow = f"{said}; the compiled kernel, several times faster, is missing: {reason}"
-        yield Finding("attention", "warn", slow, do)
+        yield DoctorFinding("attention", "warn", slow, do)
     for n in range(torch.cuda.device_count()):
         named = f"{torch.cuda.get_device_name(n)}: "
         said = ops.implementation(torch.device("cuda", n), torch.bfloat16)
         yield passed("gpu", f"{named}{said}")
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[DoctorFinding]:
     if not MEMINFO.is_file():
         return
     lines = (line.partition(":") for line in MEMINFO.read_text().splitlines())
@@ -66,12 +66,12 @@ def _memory() -> Iterator[Finding]:
     seen = f"{free:.1f} of {total:.1f} GiB free"
     if free < LOW_MEMORY_GIB:
         do = "stop what else runs here; the default model trains in about 2 GiB"
-        yield Finding("memory", "warn", seen, do)
+        yield DoctorFinding("memory", "warn", seen, do)
     else:
         yield passed("memory", seen)
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> DoctorFinding:
     here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(here).free / GIB
     seen = f"{free:.1f} GiB free where the site's folder is"
@@ -85,5 +85,5 @@ def _disk(folder: Path) -> Finding:
         )
         return failed("disk", error)
     if free < LOW_DISK_GIB:
-        return Finding("disk", "warn", seen, "make room before a long study")
+        return DoctorFinding("disk", "warn", seen, "make room before a long study")
     return passed("disk", seen)

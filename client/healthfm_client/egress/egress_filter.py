@@ -18,7 +18,7 @@ from healthfm_core.federation.protocol import RoundResult
 from healthfm_core.trust import signed
 
 
-def permitted(
+def permitted_result(
     result: RoundResult, policy: SitePolicy, *, groups: Collection[str], metrics: Collection[str]
 ) -> RoundResult:
     """Return what the site's policy lets out of a round.
@@ -40,7 +40,7 @@ def permitted(
     )
 
 
-def check(kind: str, content: RecordDict) -> None:
+def check_reply(kind: str, content: RecordDict) -> None:
     """Hold back a reply with anything in it that docs/privacy.md does not name.
 
     Raises:
@@ -59,7 +59,7 @@ def check(kind: str, content: RecordDict) -> None:
     )
 
 
-def described(message: Message, run: str, exchange: str) -> dict[str, Any]:
+def log_facts(message: Message, run: str, exchange: str) -> dict[str, Any]:
     """Return what the log says of a reply: names, shapes, bytes and hashes; small values in full.
 
     Args:

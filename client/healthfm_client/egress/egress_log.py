@@ -103,7 +103,7 @@ class EgressLog:
             return
         known, known_hash = json.loads(files.read(self._head, "the head of the egress log"))
         if number < known or (number == known and last != known_hash):
-            raise changed(self.path, f"it ends at line {number}, and had {known}")
+            raise altered_log(self.path, f"it ends at line {number}, and had {known}")
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -124,7 +124,7 @@ def _checked(line: bytes, number: int, previous: str) -> Entry:
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = follows = False
     if not (whole and follows):
-        raise changed(Path("egress.log"), f"line {number} is not as it was written")
+        raise altered_log(Path("egress.log"), f"line {number} is not as it was written")
     return entry
 
 
@@ -143,7 +143,7 @@ def _last(file: BinaryIO) -> tuple[int, str, int]:
         entry = json.loads(whole.rpartition(b"\n")[2])
         return int(entry["n"]), str(entry["hash"]), len(torn)
     except (ValueError, KeyError, TypeError) as error:
-        raise changed(Path("egress.log"), "its last line is not as it was written") from error
+        raise altered_log(Path("egress.log"), "its last line is not as it was written") from error
 
 
 def _entry(number: int, previous: str, what: str, facts: Mapping[str, Any]) -> Entry:
@@ -162,7 +162,7 @@ def _write(file: BinaryIO, entry: Entry) -> None:
     file.flush()
 
 
-def changed(path: Path, seen: str) -> TrustError:
+def altered_log(path: Path, seen: str) -> TrustError:
     """Return the error for a log that is not as it was written (HF-822)."""
     return TrustError(822, where=path.name, seen=seen)
 

@@ -20,8 +20,10 @@ def readers() -> dict[str, Reader]:
     """Return name → reader, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     modules = [import_module(f"{package.__name__}.{name}") for name in names]
-    found = [module.READER for module in modules if isinstance(vars(module).get("READER"), Reader)]
-    return {reader.name: reader for reader in found}
+    registered = [
+        module.READER for module in modules if isinstance(vars(module).get("READER"), Reader)
+    ]
+    return {reader.name: reader for reader in registered}
 
 
 def find(source: str, path: Path) -> Reader:

@@ -57,8 +57,8 @@ def numbers(names: Sequence[str], options: ReaderOptions, where: str) -> Int64:
         return _distinct(np.array([int(name) for name in names], np.int64), where)
     else:
         digests = (hashlib.sha256(name.encode()).digest() for name in names)
-    found = [int.from_bytes(digest[:8], "big") >> 1 for digest in digests]
-    return _distinct(np.array(found, np.int64), where)
+    numbers_of = [int.from_bytes(digest[:8], "big") >> 1 for digest in digests]
+    return _distinct(np.array(numbers_of, np.int64), where)
 
 
 def linked(column: pa.ChunkedArray, options: ReaderOptions, where: str) -> pa.ChunkedArray:
@@ -66,8 +66,8 @@ def linked(column: pa.ChunkedArray, options: ReaderOptions, where: str) -> pa.Ch
     index, names = encoded(column.cast(pa.string()))
     as_is = options.subjects is None and options.key is None
     plain = _plain_numbers(names, where) if as_is else None
-    found = numbers(names.to_pylist(), options, where) if plain is None else plain
-    return pa.chunked_array([pa.array(found[index])])
+    subject = numbers(names.to_pylist(), options, where) if plain is None else plain
+    return pa.chunked_array([pa.array(subject[index])])
 
 
 def site_key(file: Path) -> bytes:
@@ -138,8 +138,8 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
     return np.array([known[name] for name in names], np.int64)
 
 
-def _distinct(found: Int64, where: str) -> Int64:
-    if len(np.unique(found)) < len(found):
+def _distinct(subject: Int64, where: str) -> Int64:
+    if len(np.unique(subject)) < len(subject):
         raise IngestError(
             305,
             where=where,
@@ -147,4 +147,4 @@ def _distinct(found: Int64, where: str) -> Int64:
             wanted="ids that stay apart are wanted (07 and 7 do not)",
             do="Give a table of ids and subject_ids (subjects).",
         )
-    return found
+    return subject

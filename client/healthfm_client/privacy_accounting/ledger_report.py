@@ -10,8 +10,13 @@ from typing import Any, Final, Self
 
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_core.errors import ConfigError
-from healthfm_core.privacy.accounting import PRV_MOST, Accountant, epsilon, merged
-from healthfm_core.privacy.ledger import Entry, spent
+from healthfm_core.privacy.accounting import (
+    PRV_MECHANISMS_AT_MOST,
+    Accountant,
+    epsilon,
+    merge_steps,
+)
+from healthfm_core.privacy.ledger import LedgerEntry, spent_mechanisms
 
 _WIDTH: Final = 640
 _HEIGHT: Final = 220
@@ -20,7 +25,7 @@ _BASE: Final = 180
 
 
 @dataclass(frozen=True)
-class StudySpending:
+class StudyCost:
     """What one study cost.
 
     Attributes:
@@ -47,7 +52,7 @@ class StudySpending:
 
 
 @dataclass(frozen=True)
-class Spending:
+class LedgerReport:
     """What a ledger says.
 
     Attributes:
@@ -65,7 +70,7 @@ class Spending:
     delta: float
     epsilon: float
     epsilon_max: float | None
-    studies: tuple[StudySpending, ...]
+    studies: tuple[StudyCost, ...]
     last_hash: str
 
     @classmethod
@@ -90,7 +95,7 @@ class Spending:
             path=str(ledger.path),
             lines_verified=len(entries),
             delta=rules.delta,
-            epsilon=epsilon(spent(entries), rules.delta),
+            epsilon=epsilon(spent_mechanisms(entries), rules.delta),
             epsilon_max=rules.epsilon_max,
             studies=tuple(_studies(entries, rules.delta)),
             last_hash=entries[-1].hash if entries else "",
@@ -135,17 +140,17 @@ class Spending:
         yield self.last_hash
 
 
-def _studies(entries: Sequence[Entry], delta: float) -> Iterator[StudySpending]:
-    with_all = merged(spent(entries))
-    accountant: Accountant = "prv" if len(with_all) <= PRV_MOST // 2 else "rdp"
+def _studies(entries: Sequence[LedgerEntry], delta: float) -> Iterator[StudyCost]:
+    with_all = merge_steps(spent_mechanisms(entries))
+    accountant: Accountant = "prv" if len(with_all) <= PRV_MECHANISMS_AT_MOST // 2 else "rdp"
     for run in dict.fromkeys(entry.study for entry in entries):
         own = [entry for entry in entries if entry.study == run]
-        mine = spent(own)
+        mine = spent_mechanisms(own)
         until = entries[: own[-1].number + 1]
         reserved = {e.number for e in own if e.event == "reserve"}
         closed = {e.reserve for e in own if e.event == "spend"}
         bare = any(e.event == "unprotected" for e in own)
-        yield StudySpending(
+        yield StudyCost(
             name=own[0].name,
             run=run,
             begun=own[0].time,
@@ -154,7 +159,7 @@ def _studies(entries: Sequence[Entry], delta: float) -> Iterator[StudySpending]:
             steps=sum(part.steps for part in mine),
             open=len(reserved - closed),
             epsilon=None if bare else epsilon(mine, delta),
-            epsilon_after=epsilon(spent(until), delta, accountant),
+            epsilon_after=epsilon(spent_mechanisms(until), delta, accountant),
         )
 
 
@@ -162,7 +167,7 @@ def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-def page(found: Spending) -> str:
+def report_page(found: LedgerReport) -> str:
     """Return a page of one's own with the table, the plot and the sentences; nothing is fetched."""
     rows = "".join(
         "<tr>"
@@ -186,7 +191,7 @@ def page(found: Spending) -> str:
     return _PAGE.format(rows=rows, sentences=sentences, plot=_plot(found))
 
 
-def _plot(found: Spending) -> str:
+def _plot(found: LedgerReport) -> str:
     """Return ε after each study as steps, under the site's limit, as SVG."""
     ends = [study.epsilon_after for study in found.studies]
     top = 1.1 * max([*ends, found.epsilon_max or 0.0, 1.0])

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from healthfm_core.config.base import Schema
 from healthfm_core.config.privacy import GradSample, PrivacyConfig
 from healthfm_core.errors import PrivacyError
-from healthfm_core.privacy.ledger import Ledger, Limits
+from healthfm_core.privacy.ledger import Ledger, PrivacyLimits
 
 if TYPE_CHECKING:
     from healthfm_core.training import PrivacyPlan
@@ -80,10 +80,10 @@ class SitePrivacy(Schema):
             return self
         return self.model_copy(update={"ledger": str(folder / self.ledger)})
 
-    def limits(self, private: PrivacyPlan) -> Limits:
+    def limits(self, private: PrivacyPlan) -> PrivacyLimits:
         """Return what a study's rounds are held to."""
         wanted = [e for e in (private.config.epsilon, self.epsilon) if e is not None]
-        return Limits(self.delta, min(wanted, default=None), self.epsilon_max)
+        return PrivacyLimits(self.delta, min(wanted, default=None), self.epsilon_max)
 
     def open_ledger(self) -> Ledger | None:
         """Return the site's ledger, if it keeps one."""

@@ -18,7 +18,7 @@ from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.privacy.distributed import noise_for
-from healthfm_core.privacy.ledger import check, exceeded, spent
+from healthfm_core.privacy.ledger import budget_exceeded, check_limits, spent_mechanisms
 from healthfm_core.training import PrivacyPlan
 
 _RECORD: Final = "privacy"
@@ -65,10 +65,10 @@ class StudyBudget:
             return
         ledger = self.rules.open_ledger()
         entries = () if ledger is None else ledger.entries()
-        taken = sum(part.steps for part in spent(entries, self.study.run_id))
+        taken = sum(part.steps for part in spent_mechanisms(entries, self.study.run_id))
         whole = self.cost.whole
         left = Mechanism(whole.noise_multiplier, whole.sample_rate, max(0, whole.steps - taken))
-        check(entries, self.study.run_id, left, self.rules.limits(self.cost))
+        check_limits(entries, self.study.run_id, left, self.rules.limits(self.cost))
 
     def reserve(self, round_: int) -> int | None:
         """Put a round's whole cost in the ledger before anybody's record is read.
@@ -82,7 +82,7 @@ class StudyBudget:
         """
         ledger, run_id, name = self.rules.open_ledger(), self.study.run_id, self.study.config.name
         if self.cost is None and ledger is not None:
-            ledger.unprotected(run_id, name)
+            ledger.note_unprotected(run_id, name)
         if self.plan is not None:
             self._count_steps(self.plan)
         if self.cost is None or ledger is None:
@@ -110,7 +110,7 @@ class StudyBudget:
         record = self.context.state.config_records[_RECORD]
         taken = int(str(record["taken"])) + plan.mechanism.steps
         if taken > plan.whole.steps:
-            raise exceeded("a round beyond the study's last", plan.epsilon())
+            raise budget_exceeded("a round beyond the study's last", plan.epsilon())
         record["taken"] = taken
 
 

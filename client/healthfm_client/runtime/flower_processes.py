@@ -49,7 +49,7 @@ from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from healthfm_client.runtime.late_replies import RepliesTo
+from healthfm_client.runtime.late_replies import RepliesToOneMessage
 
 LOOPBACK: Final = "127.0.0.1"
 EAGER_S: Final = 0.25
@@ -229,7 +229,7 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
         watcher.start()
         number, store = at_work[0][0].metadata.message_id, given["object_store"]
         try:
-            push(**{**given, "state": RepliesTo(number, given["state"], store)})
+            push(**{**given, "state": RepliesToOneMessage(number, given["state"], store)})
         finally:
             done.set()
 

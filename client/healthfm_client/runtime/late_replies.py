@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class RepliesTo:
+class RepliesToOneMessage:
     """A node's state that shows the replies to one message alone, and drops all others.
 
     Args:

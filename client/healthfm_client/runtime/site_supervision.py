@@ -27,7 +27,7 @@ CMD ["healthfm-client", "join", "--site", "/site", "--foreground"]
 
 def supervision(site: SiteFolder) -> Supervision:
     """Return the supervisor of a site's processes."""
-    base = [sys.executable, "-m", "healthfm_client.runtime.run_process"]
+    base = [sys.executable, "-m", "healthfm_client.runtime.site_process"]
     folder = str(site.path.resolve())
     programs = [Program(name, [*base, name, "--site", folder]) for name in ("node", "worker")]
     return Supervision(site.process, programs, supervised(site.process))

@@ -10,7 +10,7 @@ from pydantic import Field
 from healthfm_core.config.base import Schema
 
 
-class Resources(Schema):
+class ComputerLimits(Schema):
     """Bounds on the process that trains; without one the computer's own holds."""
 
     threads: int | None = Field(None, ge=1, le=1024, description="processors used at once")
@@ -20,7 +20,7 @@ class Resources(Schema):
     gpu: bool = Field(True, description="whether a GPU that is there may be used")
 
 
-def apply(resources: Resources) -> None:
+def apply(resources: ComputerLimits) -> None:
     """Hold this process to `resources`; called before it first looks for a GPU."""
     if resources.threads is not None:
         import torch  # seconds, which a command that only reads the policy need not wait

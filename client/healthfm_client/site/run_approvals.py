@@ -22,7 +22,7 @@ _RUN: Final = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ApprovalRequest:
     """One run, as it asks.
 
     Attributes:
@@ -56,7 +56,7 @@ class Approvals:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[ApprovalRequest]:
         """Yield every run that asked, the newest last."""
         found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
         yield from sorted(found, key=lambda asked: (asked.since, asked.run))
@@ -72,7 +72,7 @@ class Approvals:
         terms = contract.terms
         asked = self._find(terms.run)
         if asked is None or asked.config_hash != terms.config_hash:
-            asked = Asked(
+            asked = ApprovalRequest(
                 run=terms.run,
                 study=contract.study,
                 config_hash=terms.config_hash,
@@ -87,7 +87,7 @@ class Approvals:
         if asked.answer == "denied":
             raise PolicyError(506, where=where)
 
-    def answer(self, run: str, answer: Answer, now: datetime | None = None) -> Asked:
+    def answer(self, run: str, answer: Answer, now: datetime | None = None) -> ApprovalRequest:
         """Put the administrator's answer on disk and return the run; it may be changed later.
 
         Raises:
@@ -106,18 +106,18 @@ class Approvals:
         self._write(answered)
         return answered
 
-    def _find(self, run: str) -> Asked | None:
+    def _find(self, run: str) -> ApprovalRequest | None:
         path = self._folder / f"{run}.json"
         return self._read(path) if _RUN.fullmatch(run) and path.exists() else None
 
-    def _read(self, path: Path) -> Asked:
+    def _read(self, path: Path) -> ApprovalRequest:
         try:
             raw: dict[str, Any] = json.loads(files.read(path, "a run's request"))
-            return Asked(**{**raw, "words": tuple(raw["words"])})
+            return ApprovalRequest(**{**raw, "words": tuple(raw["words"])})
         except (ValueError, KeyError, TypeError) as error:
             raise files.unusable(path, "a run's request is damaged") from error
 
-    def _write(self, asked: Asked) -> None:
+    def _write(self, asked: ApprovalRequest) -> None:
         if not _RUN.fullmatch(asked.run):
             seen = "its number is not one that a coordinator gives"
             raise PolicyError(501, where=f"site policy, run {asked.run[:32]}", seen=seen)
@@ -125,7 +125,7 @@ class Approvals:
         files.replace(self._folder / f"{asked.run}.json", text.encode())
 
 
-def in_words(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, ...]:
+def describe_run(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, ...]:
     """Return what a run would do at the site, for who knows the hospital and not the model.
 
     Args:

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Context
 
 from healthfm_client.local_work import StoreSpec
 from healthfm_client.site import computer_limits
-from healthfm_client.site.run_approvals import in_words
+from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import ConfigError, TrustError
@@ -23,9 +23,9 @@ from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract, open_contract
 from healthfm_core.trust.kit import Kit
 
-HOME: Final = "home"
+HOME_KEY: Final = "home"
 """Key of the node configuration: the folder of an enrolled site. A simulated site has none."""
-STATE: Final = "state"
+STATE_KEY: Final = "state"
 """Key of the node configuration: where a simulated site keeps what outlives a round."""
 
 
@@ -61,16 +61,16 @@ class SiteNode:
                 HF-508) or it is outside its hours (HF-504).
         """
         config = context.node_config
-        if HOME in config:
-            return cls._enrolled(SiteHome(Path(str(config[HOME]))), context)
+        if HOME_KEY in config:
+            return cls._enrolled(SiteHome(Path(str(config[HOME_KEY]))), context)
         policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
         policy = policy or SitePolicy()
         return cls(
             str(config["site"]),
             context.node_id,
-            _given(str(config["stores"]), policy),
+            _permitted_stores(str(config["stores"]), policy),
             policy,
-            state=Path(str(config[STATE])) if STATE in config else None,
+            state=Path(str(config[STATE_KEY])) if STATE_KEY in config else None,
         )
 
     @classmethod
@@ -82,7 +82,7 @@ class SiteNode:
         policy.check_hours(now_utc())
         policy.check_study(kit.study, kit.signer_fingerprint)
         computer_limits.apply(policy.resources)
-        stores = _given(str(context.node_config["stores"]), policy)
+        stores = _permitted_stores(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
 
     def state_folder(self) -> Path:
@@ -95,14 +95,16 @@ class SiteNode:
         if folder is None:
             raise ConfigError(
                 102,
-                where=f"node configuration, {STATE}",
+                where=f"node configuration, {STATE_KEY}",
                 seen="no folder",
                 wanted="an algorithm with control variates keeps them at the site between rounds",
-                do=f"Name a folder of the site's own as {STATE}",
+                do=f"Name a folder of the site's own as {STATE_KEY}",
             )
         return folder
 
-    def agree(self, order: Mapping[str, Any], now: datetime | None = None) -> Contract | None:
+    def accept_contract(
+        self, order: Mapping[str, Any], now: datetime | None = None
+    ) -> Contract | None:
         """Return the contract that came with an order, once it holds and the policy permits it.
 
         Raises:
@@ -123,7 +125,7 @@ class SiteNode:
         if self.policy.require_approval:
             rules = self.policy
             own_noise = rules.privacy.mode == "dp"
-            words = in_words(contract, k_min=rules.k_min, own_noise=own_noise)
+            words = describe_run(contract, k_min=rules.k_min, own_noise=own_noise)
             self.home.approvals().check(contract, words, now)
         return contract
 
@@ -138,7 +140,7 @@ class SiteNode:
             contracting.check_signature(order, digests, self.kit.signer_key)
 
 
-def _given(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
+def _permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
     return tuple(
         StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")))
         for raw in json.loads(text)

@@ -12,8 +12,8 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
-from healthfm_client.site.computer_limits import Resources
-from healthfm_client.site.working_hours import Hours, Zone, open_now
+from healthfm_client.site.computer_limits import ComputerLimits
+from healthfm_client.site.working_hours import WorkingHours, Zone, is_working_time
 from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
@@ -81,8 +81,10 @@ class SitePolicy(Schema):
         False, description="a person approves each run before anything is computed for it"
     )
     timezone: Zone = Field("UTC", description="of the hours")
-    hours: tuple[Hours, ...] = Field((), description="when the site works; none: always")
-    resources: Resources = Field(Resources(), description="how much of its computer it lends")
+    hours: tuple[WorkingHours, ...] = Field((), description="when the site works; none: always")
+    resources: ComputerLimits = Field(
+        ComputerLimits(), description="how much of its computer it lends"
+    )
     privacy: SitePrivacy = SitePrivacy()
 
     @classmethod
@@ -141,7 +143,7 @@ class SitePolicy(Schema):
         Raises:
             PolicyError: It is outside them (HF-504).
         """
-        if not open_now(self.hours, self.timezone, now):
+        if not is_working_time(self.hours, self.timezone, now):
             raise PolicyError(
                 504,
                 where="site policy, hours",

@@ -37,7 +37,7 @@ TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
-class Hours(Schema):
+class WorkingHours(Schema):
     """A stretch of hours on some days; one that ends before it begins goes over midnight."""
 
     days: tuple[Day, ...] = Field(DAYS, min_length=1, description="days on which it begins")
@@ -54,7 +54,7 @@ class Hours(Schema):
         return (today and now >= self.start) or (yesterday and now < self.end)
 
 
-def open_now(hours: tuple[Hours, ...], zone: str, now: datetime) -> bool:
+def is_working_time(hours: tuple[WorkingHours, ...], zone: str, now: datetime) -> bool:
     """Whether a site works at `now`; without hours it always does."""
     local = now.astimezone(ZoneInfo(zone))
     return not hours or any(stretch.hold(local) for stretch in hours)

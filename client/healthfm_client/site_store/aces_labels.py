@@ -121,43 +121,43 @@ class Definition:
                 frame = get_predicates_df(self._config, source)
                 for name in self._config.plain_predicates:
                     result.occurrences[name] += int(frame[name].sum())
-                found = self._fits(frame)
+                fits = self._fits(frame)
         except (ValueError, KeyError, TypeError, PolarsError) as error:
             raise self._refused(f"ACES stops at it ({type(error).__name__})") from error
         table = read_parquet(file, file.name, ["subject_id", "time", "code"], ("code",))
-        return _judged(found, table, result)
+        return _judged(fits, table, result)
 
     def _fits(self, frame: Any) -> _Fits | None:
         from aces.query import query
 
-        found = query(self._asked(later=False), frame)
-        if not len(found):
+        rows = query(self._asked(later=False), frame)
+        if not len(rows):
             return None
-        starts = [self._bound(found, name, "start") for name in self._later]
+        starts = [self._bound(rows, name, "start") for name in self._later]
         return _Fits(
-            subject=found["subject_id"].to_numpy().astype(np.int64),
-            prediction_us=_us(found["index_timestamp"]),
-            value=np.asarray(found["label"].to_numpy() > 0),
-            window_end_us=self._bound(found, self._config.label_window, "end"),
-            followed=self._followed(found, frame),
-            later_from_us=np.min(starts, axis=0) if starts else np.zeros(len(found), np.int64),
+            subject=rows["subject_id"].to_numpy().astype(np.int64),
+            prediction_us=_us(rows["index_timestamp"]),
+            value=np.asarray(rows["label"].to_numpy() > 0),
+            window_end_us=self._bound(rows, self._config.label_window, "end"),
+            followed=self._followed(rows, frame),
+            later_from_us=np.min(starts, axis=0) if starts else np.zeros(len(rows), np.int64),
         )
 
-    def _followed(self, found: Any, frame: Any) -> Bool:
+    def _followed(self, rows: Any, frame: Any) -> Bool:
         """Return where the definition fits with all its wishes."""
         from aces.query import query
 
         keys = ["subject_id", "trigger"]
-        strict = query(self._asked(later=True), frame) if self._later else found
+        strict = query(self._asked(later=True), frame) if self._later else rows
         if not len(strict):
-            return np.zeros(len(found), np.bool_)
+            return np.zeros(len(rows), np.bool_)
         fits = strict.select(keys).with_columns(followed=True)
-        joined = found.select(keys).join(fits, on=keys, how="left", maintain_order="left")
+        joined = rows.select(keys).join(fits, on=keys, how="left", maintain_order="left")
         return np.asarray(joined["followed"].fill_null(False).to_numpy(), np.bool_)
 
-    def _bound(self, found: Any, window: str, side: str) -> Int64:
+    def _bound(self, rows: Any, window: str, side: str) -> Int64:
         other = "end" if self._config.windows[window].root_node == "start" else "start"
-        return _us(found[f"{window}.{other}_summary"].struct.field(f"timestamp_at_{side}"))
+        return _us(rows[f"{window}.{other}_summary"].struct.field(f"timestamp_at_{side}"))
 
     def _asks_for_later(self, name: str) -> bool:
         """Whether a window only wants that something happens, and nothing hangs on it."""
@@ -209,21 +209,21 @@ class Definition:
         )
 
 
-def _judged(found: _Fits | None, events: pa.Table, result: Extracted) -> pa.Table:
+def _judged(fits: _Fits | None, events: pa.Table, result: Extracted) -> pa.Table:
     """Return the labels that hold, and count the others."""
-    if found is None:
+    if fits is None:
         return result.labels.slice(0, 0)
-    died, last = _ends(events, found.subject)
-    waived = ~found.followed & (found.later_from_us >= found.window_end_us)
-    waived &= (died > found.prediction_us) & (died <= found.later_from_us)
-    kept = found.followed | waived
-    late = kept & (died <= found.prediction_us)
+    died, last = _ends(events, fits.subject)
+    waived = ~fits.followed & (fits.later_from_us >= fits.window_end_us)
+    waived &= (died > fits.prediction_us) & (died <= fits.later_from_us)
+    kept = fits.followed | waived
+    late = kept & (died <= fits.prediction_us)
     kept &= ~late
     result.after_death += int(late.sum())
     result.waived += int(waived.sum())
-    ends_inside = kept & ~found.value & (died == ALIVE) & (last < found.window_end_us)
+    ends_inside = kept & ~fits.value & (died == ALIVE) & (last < fits.window_end_us)
     result.unfollowed += int(ends_inside.sum())
-    return label_table(found.subject[kept], found.prediction_us[kept], found.value[kept])
+    return label_table(fits.subject[kept], fits.prediction_us[kept], fits.value[kept])
 
 
 def _ends(events: pa.Table, wanted: Int64) -> tuple[Int64, Int64]:

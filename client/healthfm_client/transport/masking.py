@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import ConfigRecord, Context
 
 from healthfm_client.site.site_home import SiteHome
-from healthfm_client.site.site_node import HOME
+from healthfm_client.site.site_node import HOME_KEY
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
@@ -181,8 +181,8 @@ class Masking:
         config = self._context.node_config
         if SIGNING_KEY in config:
             return _read_key(Path(str(config[SIGNING_KEY])))
-        if HOME in config:
-            return _read_key(SiteHome(Path(str(config[HOME]))).keys / site_keys.SIGNING_KEY)
+        if HOME_KEY in config:
+            return _read_key(SiteHome(Path(str(config[HOME_KEY]))).keys / site_keys.SIGNING_KEY)
         if not self._memory.signing:
             self._memory.signing = secure.SigningKey.generate().private.hex()
             self._save()

@@ -63,7 +63,7 @@ def collate(
 
 def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> dict[str, Any]:
     at = placed.row * shape[1] + placed.position
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for name, dtype in (
         ("kind", np.int64),
         ("token", np.int64),
@@ -73,16 +73,16 @@ def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> di
     ):
         flat = np.zeros(shape[0] * shape[1], dtype)
         flat[at] = getattr(record.sequences, name)[placed.item]
-        found[name] = flat.reshape(shape)
+        arrays[name] = flat.reshape(shape)
     spread = record.sequences.spread
-    found["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
-    found["spread"][at] = spread[placed.item]
-    found["spread"] = found["spread"].reshape(*shape, spread.shape[1])
+    arrays["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
+    arrays["spread"][at] = spread[placed.item]
+    arrays["spread"] = arrays["spread"].reshape(*shape, spread.shape[1])
     slot = np.arange(shape[1])
     is_slot = slot < placed.slots[:, None]
-    found["kind"][is_slot] = PRS
-    found["prs_slot"] = np.where(is_slot, slot, -1)
-    return found
+    arrays["kind"][is_slot] = PRS
+    arrays["prs_slot"] = np.where(is_slot, slot, -1)
+    return arrays
 
 
 def _times(
@@ -109,15 +109,15 @@ def _times(
     ends_at = np.concatenate([_visible_to(record, item, row, position, time), placed.query_end])
     kv_end = np.where(np.arange(shape[1]) < placed.statics[:, None], placed.statics[:, None], 0)
     kv_end.reshape(-1)[at] = ends_at
-    found: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
+    arrays: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
     for name, value in (
         ("t_days", days(when - anchor[owner])),
         ("gap_days", days(gaps)),
         ("age_years", days(age) / np.float32(DAYS_PER_YEAR)),
     ):
-        found[name] = np.zeros(shape, np.float32)
-        found[name].reshape(-1)[at] = value
-    return found
+        arrays[name] = np.zeros(shape, np.float32)
+        arrays[name].reshape(-1)[at] = value
+    return arrays
 
 
 def _gaps(rows: RowPlan, placed: ItemPlacement, row: Int64, time: Int64, query_row: Int64) -> Int64:
@@ -204,7 +204,7 @@ def _queries(
     query_time[mask] = rows.time_us
     label = np.full(mask.shape, np.nan, np.float32)
     label[mask] = rows.label
-    found: dict[str, Any] = {
+    answers: dict[str, Any] = {
         "query": np.zeros(mask.shape, np.int64),
         "query_mask": mask,
         "query_time_us": query_time,
@@ -213,14 +213,14 @@ def _queries(
     }
     pairs = Occurrences.of(record, rows, mask)
     shape = (*mask.shape, sizes.targets)
-    found["repeats"] = pairs.repeats(rows, shape)
+    answers["repeats"] = pairs.repeats(rows, shape)
     if query_kind == SEP:
-        found["target"] = pairs.at_next(rows, shape)
-        found["event_days"] = np.full(shape, np.inf, np.float32)
+        answers["target"] = pairs.at_next(rows, shape)
+        answers["event_days"] = np.full(shape, np.inf, np.float32)
     if query_kind == NOW:
-        found["target"] = np.zeros(shape, np.float32)
-        found["event_days"] = pairs.days_to_next(rows, query_time, shape)
+        answers["target"] = np.zeros(shape, np.float32)
+        answers["event_days"] = pairs.days_to_next(rows, query_time, shape)
         left = np.maximum(record.end_us[rows.subject], rows.time_us[rows.query_offsets[:-1]])
         exposure = np.maximum(days(left[:, None] - query_time), 0)
-        found["exposure_days"] = np.where(mask, exposure, 0).astype(np.float32)
-    return found
+        answers["exposure_days"] = np.where(mask, exposure, 0).astype(np.float32)
+    return answers

@@ -57,7 +57,7 @@ def search(
         if not len(open_):
             return low
         middle = (low[open_] + high[open_]) >> 1
-        found = values[middle]
-        after = found < wanted[open_] if side == "left" else found <= wanted[open_]
+        value = values[middle]
+        after = value < wanted[open_] if side == "left" else value <= wanted[open_]
         low[open_[after]] = middle[after] + 1
         high[open_[~after]] = middle[~after]

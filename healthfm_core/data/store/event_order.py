@@ -39,11 +39,11 @@ def order_of(subject: Int64, time: Int64) -> Int64:
 
 def _ranks(subject: Int64) -> Int64:
     """Return each row's subject as its place among the distinct ones."""
-    found = pa.array(subject).dictionary_encode()
-    distinct = found.dictionary.to_numpy()
+    encoded = pa.array(subject).dictionary_encode()
+    distinct = encoded.dictionary.to_numpy()
     place = np.empty(len(distinct), np.int64)
     place[np.argsort(distinct)] = np.arange(len(distinct))
-    return place[found.indices.to_numpy()]
+    return place[encoded.indices.to_numpy()]
 
 
 def _by_time(time: Int64) -> Int64:

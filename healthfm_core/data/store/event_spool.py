@@ -175,12 +175,12 @@ class EventSpool:
         if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
             columns["text_value"] = table["text_value"].cast(pa.large_string())
             self.has_text = True
-        found = by_cell(pa.table(columns))
-        self._rows += np.diff(found.ends, prepend=0)
-        self._bytes += found.rows.nbytes
-        self._waiting.append(found)
+        by_subject = by_cell(pa.table(columns))
+        self._rows += np.diff(by_subject.ends, prepend=0)
+        self._bytes += by_subject.rows.nbytes
+        self._waiting.append(by_subject)
         self._waiting_rows += table.num_rows
-        self._waiting_bytes += found.rows.nbytes
+        self._waiting_bytes += by_subject.rows.nbytes
         if self._waiting_rows >= ROWS_IN_MEMORY or self._waiting_bytes >= BYTES_IN_MEMORY:
             self._flush()
 
@@ -207,7 +207,7 @@ class EventSpool:
         self._flush()
         self._flush_rejected()
         self._done.append(part)
-        found = {
+        facts = {
             "done": self._done,
             "codes": self.book.names,
             "texts": self.texts,
@@ -216,7 +216,7 @@ class EventSpool:
             "file_bits": self._file_bits,
             "has_text": self.has_text,
         }
-        write_journal(self._folder, found)
+        write_journal(self._folder, facts)
 
     def groups(self) -> list[range]:
         """Return ranges of cells, a power of two of them, of about so many events each."""
@@ -227,7 +227,7 @@ class EventSpool:
     def take(self, cells: range) -> pa.Table:
         """Return the events of a group, in the order they came, codes as a dictionary."""
         tables = [table for file in self._files(cells) for table in _of(file, cells)]
-        tables += [found.of(cells) for found in self._waiting]
+        tables += [waiting.of(cells) for waiting in self._waiting]
         if not tables:
             return EVENTS.empty_table().drop_columns(["text_value"])
         table = pa.concat_tables(tables, promote_options="default").combine_chunks()
@@ -260,7 +260,7 @@ class EventSpool:
         self._folder.mkdir(parents=True, exist_ok=True)
         refuse_full_disk(self._folder, self._where)
         for path, cells in self._files(range(1 << CELL_BITS)):
-            tables = [rows for found in self._waiting if (rows := found.of(cells)).num_rows]
+            tables = [rows for waiting in self._waiting if (rows := waiting.of(cells)).num_rows]
             if tables:
                 append_rows(path, pa.concat_tables(tables, promote_options="default"))
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
@@ -273,13 +273,13 @@ class EventSpool:
             append_rows(self._folder / f"{_ASIDE}{rejected.reason}{_SUFFIX}", rejected.rows)
         self._rejected, self._rejected_rows = [], 0
 
-    def _take_up(self, found: dict[str, Any]) -> None:
-        self._done = list(found["done"])
-        self._rows = np.array(found["rows"], np.int64)
-        self._bytes, self._file_bits = int(found["bytes"]), int(found["file_bits"])
-        self.has_text = bool(found["has_text"])
-        self.book = CodeNumbers(found["codes"])
-        self.texts = dict(found["texts"])
+    def _take_up(self, journal_facts: dict[str, Any]) -> None:
+        self._done = list(journal_facts["done"])
+        self._rows = np.array(journal_facts["rows"], np.int64)
+        self._bytes, self._file_bits = int(journal_facts["bytes"]), int(journal_facts["file_bits"])
+        self.has_text = bool(journal_facts["has_text"])
+        self.book = CodeNumbers(journal_facts["codes"])
+        self.texts = dict(journal_facts["texts"])
 
 
 def _bits(amount: int, each: int) -> int:
@@ -314,14 +314,14 @@ def read_journal(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     kept less than was noted.
     """
     journal = folder / _JOURNAL
-    found = _json(journal) if resume and journal.is_file() else None
-    if found is not None and all(
-        _size(folder / f"{stem}{_SUFFIX}") >= size for stem, size in found["sizes"].items()
+    journal_facts = _json(journal) if resume and journal.is_file() else None
+    if journal_facts is not None and all(
+        _size(folder / f"{stem}{_SUFFIX}") >= size for stem, size in journal_facts["sizes"].items()
     ):
         for file in folder.glob(f"*{_SUFFIX}"):
             with file.open("r+b") as whole:
-                whole.truncate(found["sizes"].get(file.stem, 0))
-        return found
+                whole.truncate(journal_facts["sizes"].get(file.stem, 0))
+        return journal_facts
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -329,10 +329,10 @@ def read_journal(folder: Path, *, resume: bool) -> dict[str, Any] | None:
 def _json(file: Path) -> dict[str, Any] | None:
     """Return a journal, None where it was cut off."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        journal_facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return found
+    return journal_facts
 
 
 def _size(file: Path) -> int:

@@ -106,12 +106,12 @@ def duplicates(table: pa.Table, code: Int64 | None = None) -> Bool:
     subject, time = ids(table), times_us(table)
     if not is_ascending(subject, time):
         return _duplicates(table, code)
-    found = np.zeros(table.num_rows, np.bool_)
+    result = np.zeros(table.num_rows, np.bool_)
     as_before = (subject[1:] == subject[:-1]) & (time[1:] == time[:-1])
     shared = np.flatnonzero(np.append(as_before, False) | np.insert(as_before, 0, False))
     if len(shared):
-        found[shared] = _duplicates(table.take(pa.array(shared)), code[shared])
-    return found
+        result[shared] = _duplicates(table.take(pa.array(shared)), code[shared])
+    return result
 
 
 def _duplicates(table: pa.Table, code: Int64) -> Bool:

@@ -228,8 +228,8 @@ class SiteStore:
 
     @cached_property
     def _device_folders(self) -> tuple[str, ...]:
-        found = {file.parent.name for file in in_order(self.path / WEARABLE_FOLDER)}
-        return tuple(sorted(found))
+        devices = {file.parent.name for file in in_order(self.path / WEARABLE_FOLDER)}
+        return tuple(sorted(devices))
 
     @cached_property
     def _codes(self) -> frozenset[str]:

@@ -83,10 +83,12 @@ def may_hold(file: Path, where: str, subjects: pa.Array) -> bool:
         raise _unreadable(where) from error
     column = footer.schema.names.index("subject_id")
     for group in range(footer.num_row_groups):
-        found = footer.row_group(group).column(column).statistics
-        if found is None or not found.has_min_max:
+        statistics = footer.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
             return True
-        inside = pc.and_(pc.greater_equal(subjects, found.min), pc.less_equal(subjects, found.max))
+        inside = pc.and_(
+            pc.greater_equal(subjects, statistics.min), pc.less_equal(subjects, statistics.max)
+        )
         if pc.any(inside).as_py():
             return True
     return False

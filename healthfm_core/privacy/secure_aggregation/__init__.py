@@ -14,8 +14,14 @@ from healthfm_core.privacy.secure_aggregation.messages import (
     UnmaskReply,
     UnmaskRequest,
 )
-from healthfm_core.privacy.secure_aggregation.server import ServerSession
-from healthfm_core.privacy.secure_aggregation.site import SiteSession, begin, mask, share, unmask
+from healthfm_core.privacy.secure_aggregation.server_session import ServerSession
+from healthfm_core.privacy.secure_aggregation.site_session import (
+    SiteSession,
+    begin,
+    mask,
+    share,
+    unmask,
+)
 from healthfm_core.privacy.secure_aggregation.terms import KeyAdvert, KeyBook, Terms
 
 __all__ = [

@@ -25,7 +25,7 @@ from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_simulations.arms.attendance import stages
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.engine import (
     Apps,
     FederationResult,
@@ -62,7 +62,7 @@ class TrainedArm:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
-    given: Callable[[str], Fold] | None = None
+    given: Callable[[str], CrossValidationFold] | None = None
 
 
 class AgreedVocabulary(CoreModelSetup):
@@ -79,7 +79,7 @@ class AgreedVocabulary(CoreModelSetup):
 def train_arm(
     arm: Arm,
     config: RunConfig,
-    fold: Fold,
+    fold: CrossValidationFold,
     folder: Path,
     *,
     agreed: Vocabulary | None,
@@ -150,7 +150,7 @@ def shares_noise(config: RunConfig) -> bool:
 
 
 def federations(
-    arm: Arm, config: RunConfig, fold: Fold
+    arm: Arm, config: RunConfig, fold: CrossValidationFold
 ) -> dict[str, list[tuple[list[NodeSpec], int]]]:
     """Return the federations an arm consists of: name → its stages' nodes and last rounds."""
     rounds = config.federation.rounds
@@ -184,7 +184,7 @@ def _run_in_stages(
     return result
 
 
-def agreed_vocabulary(config: RunConfig, fold: Fold) -> Vocabulary:
+def agreed_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabulary:
     """Return what the fold's training sites would agree on before a federated run.
 
     For arms whose own runs see one site each, where no federated arm comes before them.
@@ -216,6 +216,6 @@ def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
     return hear
 
 
-def same_modalities(fold: Fold) -> bool:
+def same_modalities(fold: CrossValidationFold) -> bool:
     """Whether all training sites hold the same modalities, so that plain FedAvg is the same run."""
     return len({site.view().modalities for site in fold.train}) == 1

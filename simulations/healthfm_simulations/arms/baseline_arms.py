@@ -16,7 +16,7 @@ from healthfm_core.evaluation.baselines import label_baselines
 from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_baselines, queries_at
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, Scored
 from healthfm_simulations.sites import SimulatedSite
 
@@ -28,7 +28,7 @@ GRADIENT_BOOSTING: Final = "gradient_boosting"
 
 def reference_predictions(
     config: RunConfig,
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
     scored: Scored,
@@ -56,7 +56,7 @@ def reference_predictions(
 
 def _next_visit(
     config: RunConfig,
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
     scored: Scored,
@@ -84,7 +84,7 @@ def _next_visit(
 
 
 def _on_summaries(
-    config: RunConfig, fold: Fold, sites: Sequence[SimulatedSite], inputs: str
+    config: RunConfig, fold: CrossValidationFold, sites: Sequence[SimulatedSite], inputs: str
 ) -> dict[str, Predictions]:
     """Return logistic regression and boosted trees fitted on all training sites' people, pooled."""
     task, device = config.evaluation.task, config.tokens.device
@@ -105,7 +105,10 @@ def _on_summaries(
 
 
 def _in_place(
-    found: Predictions, fold: Fold, sites: Sequence[SimulatedSite], test: Sequence[SiteStore]
+    found: Predictions,
+    fold: CrossValidationFold,
+    sites: Sequence[SimulatedSite],
+    test: Sequence[SiteStore],
 ) -> Predictions:
     """Return predictions with the run's numbers of sites and people, in the arms' order."""
     index = {site.name: i for i, site in enumerate(sites)}
@@ -133,7 +136,7 @@ def _given(site: SimulatedSite, inputs: str) -> SiteStore:
 
 
 def given_scores(
-    config: RunConfig, fold: Fold, sites: Sequence[SimulatedSite]
+    config: RunConfig, fold: CrossValidationFold, sites: Sequence[SimulatedSite]
 ) -> dict[str, Predictions]:
     """Return the data's own reference score for the test people who have one (APACHE IVa)."""
     index = {site.name: i for i, site in enumerate(sites)}

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from healthfm_core.config import RunConfig
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     Model,
     Scored,
@@ -26,7 +26,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 def score_ensemble(
     models: Mapping[str, Model],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,

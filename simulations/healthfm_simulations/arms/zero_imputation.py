@@ -33,7 +33,7 @@ from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.tokens.values import upper_edge
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.tokens.wearing import WearableSpec
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.sites import SimulatedSite
 
 MEDIAN: Final = 49
@@ -41,8 +41,12 @@ MEDIAN: Final = 49
 
 
 def imputed_fold(
-    fold: Fold, vocabulary: Vocabulary, config: RunConfig, folder: Path, inputs: str | None
-) -> Fold:
+    fold: CrossValidationFold,
+    vocabulary: Vocabulary,
+    config: RunConfig,
+    folder: Path,
+    inputs: str | None,
+) -> CrossValidationFold:
     """Return the fold with zeros for whatever its people lack.
 
     Args:

@@ -136,7 +136,7 @@ def _stopping(
 
 def core_apps() -> Apps:
     """Return the real work of server and site."""
-    from healthfm_client.core_local_work import CoreWork as ClientWork
+    from healthfm_client.core_local_work import CoreLocalWork as ClientWork
     from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 
     return Apps(CoreModelSetup(), ClientWork())

@@ -11,7 +11,12 @@ from typing import Final
 from rich.console import Console
 
 from healthfm_core.console import exit_code
-from healthfm_simulations.experiments.experiment_plan import Plan, catalogue, find, read_plan
+from healthfm_simulations.experiments.experiment_plan import (
+    ExperimentPlan,
+    catalogue,
+    find,
+    read_plan,
+)
 
 README: Final = "README.md"
 
@@ -88,7 +93,7 @@ def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console)
         console.print(f"written to {folder / README}", markup=False)
 
 
-def _command(folder: Path, plan: Plan, count: int) -> str:
+def _command(folder: Path, plan: ExperimentPlan, count: int) -> str:
     extra = [] if count == plan.seeds else ["--seeds", str(count)]
     return shlex.join(["healthfm-experiment", folder.name, *extra])
 

@@ -80,7 +80,7 @@ class BySite(Schema):
     metric: str = "average_precision"
 
 
-class Plan(Schema):
+class ExperimentPlan(Schema):
     """An experiment, as its ``experiment.yaml`` states it."""
 
     question: str = Field(min_length=10)
@@ -150,7 +150,7 @@ def slug(variant: str) -> str:
     return "-".join(kept.split())
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> ExperimentPlan:
     """Read the plan in `folder`, and check that every variant composes.
 
     Raises:
@@ -167,7 +167,7 @@ def read_plan(folder: Path) -> Plan:
             do="Name one of those, or a folder of your own",
         )
     try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        plan = ExperimentPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise _wrong(path, 102, " ".join(str(error).split()), "YAML that can be read") from error
     except ValidationError as error:

@@ -22,7 +22,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report.report_page import METRICS_FILE
 from healthfm_server.run_folder.model_export import export_model
-from healthfm_simulations.experiments.experiment_plan import MODEL, Plan, folder_of
+from healthfm_simulations.experiments.experiment_plan import MODEL, ExperimentPlan, folder_of
 from healthfm_simulations.experiments.secondary_rows import further_rows
 from healthfm_simulations.scoring.metrics_by_site import SiteRows, read_by_site
 from healthfm_simulations.simulation_run import CONFIG_FILE, run_experiment
@@ -57,7 +57,9 @@ class Finished:
     stamp: Stamp
 
 
-def run_all(plan: Plan, out: Path, seeds: Sequence[int], console: Console) -> list[Finished]:
+def run_all(
+    plan: ExperimentPlan, out: Path, seeds: Sequence[int], console: Console
+) -> list[Finished]:
     """Run what is not finished yet, seed by seed so that every seed is soon complete.
 
     Raises:
@@ -76,7 +78,7 @@ def run_all(plan: Plan, out: Path, seeds: Sequence[int], console: Console) -> li
     return found
 
 
-def finished(plan: Plan, out: Path, seeds: Sequence[int]) -> list[Finished]:
+def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[Finished]:
     """Return the runs that are finished, running nothing.
 
     Raises:

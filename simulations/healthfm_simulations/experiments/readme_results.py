@@ -9,7 +9,7 @@ from typing import Final
 
 from healthfm_core.errors import ConfigError
 from healthfm_core.evaluation.report.wording import duration
-from healthfm_simulations.experiments.experiment_plan import Plan
+from healthfm_simulations.experiments.experiment_plan import ExperimentPlan
 from healthfm_simulations.experiments.experiment_runs import Finished
 from healthfm_simulations.experiments.result_tables import arms_table, comparison_lines, site_lines
 
@@ -17,7 +17,7 @@ BEGIN: Final = "<!-- results: written by healthfm-experiment, not by hand -->"
 END: Final = "<!-- end of results -->"
 
 
-def results(plan: Plan, found: Sequence[Finished], command: str) -> str:
+def results(plan: ExperimentPlan, found: Sequence[Finished], command: str) -> str:
     """Return the results as Markdown: how they came about, the tables, what they say in pairs."""
     parts = [_provenance(plan, found, command), arms_table(plan, found)]
     if compared := comparison_lines(plan, found):
@@ -27,7 +27,7 @@ def results(plan: Plan, found: Sequence[Finished], command: str) -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _provenance(plan: Plan, found: Sequence[Finished], command: str) -> list[str]:
+def _provenance(plan: ExperimentPlan, found: Sequence[Finished], command: str) -> list[str]:
     days = sorted({one.stamp.day for one in found})
     commits = sorted({one.stamp.commit for one in found} - {""})
     seeds = sorted({one.seed for one in found})
@@ -41,7 +41,7 @@ def _provenance(plan: Plan, found: Sequence[Finished], command: str) -> list[str
     return lines + _missing(plan, found, len(seeds))
 
 
-def _missing(plan: Plan, found: Sequence[Finished], seeds: int) -> list[str]:
+def _missing(plan: ExperimentPlan, found: Sequence[Finished], seeds: int) -> list[str]:
     """Name the variants that were not run with every seed; a table must not hide it."""
     counts = Counter(one.variant for one in found)
     fewer = [f"{name} {counts[name] or 'none'}" for name in plan.variants if counts[name] < seeds]
@@ -58,7 +58,7 @@ def check_markers(file: Path) -> None:
         _cut(file, file.read_text(encoding="utf-8"))
 
 
-def write_results(file: Path, plan: Plan, text: str) -> None:
+def write_results(file: Path, plan: ExperimentPlan, text: str) -> None:
     """Put `text` between the markers of `file`; a file that is not there is begun.
 
     Raises:

@@ -13,8 +13,8 @@ from healthfm_simulations.experiments.experiment_plan import (
     BySite,
     Column,
     Comparison,
+    ExperimentPlan,
     Figure,
-    Plan,
     Side,
 )
 from healthfm_simulations.experiments.experiment_runs import Finished, of_variant
@@ -24,7 +24,7 @@ Values = Mapping[tuple[str, int], float]
 """(variant, seed) → one number."""
 
 
-def arms_table(plan: Plan, found: Sequence[Finished]) -> list[str]:
+def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     """Return the lines of a table: a row per variant and arm, a column per subset and metric."""
     heads = ["variant", "arm", *(_title(column) for column in plan.columns)]
     several = len(plan.variants) > 1
@@ -41,7 +41,7 @@ def arms_table(plan: Plan, found: Sequence[Finished]) -> list[str]:
     return lines
 
 
-def comparison_lines(plan: Plan, found: Sequence[Finished]) -> list[str]:
+def comparison_lines(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     """Return a list item per comparison (and variant, where it names none)."""
     return [
         line
@@ -51,7 +51,7 @@ def comparison_lines(plan: Plan, found: Sequence[Finished]) -> list[str]:
     ]
 
 
-def site_lines(by_site: BySite, plan: Plan, found: Sequence[Finished]) -> list[str]:
+def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     """Return who gains: per variant, sites by their size within each seed, smallest first.
 
     The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
@@ -97,7 +97,7 @@ def _ordinal(place: int, ranked: Sequence[Sequence[object]]) -> str:
     return "largest" if place == max(map(len, ranked)) - 1 else f"{place + 1}."
 
 
-def _variants_of(one: Comparison, plan: Plan) -> Iterable[str | None]:
+def _variants_of(one: Comparison, plan: ExperimentPlan) -> Iterable[str | None]:
     named = one.of.variant is not None and one.to.variant is not None
     return [None] if named else list(plan.variants)
 

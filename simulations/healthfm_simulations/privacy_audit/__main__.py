@@ -37,7 +37,7 @@ CODES = "encoders.ehr.code.weight"
 
 
 @dataclass(frozen=True)
-class Finding:
+class AttackFinding:
     """What the attacks found out about one way to train.
 
     Attributes:
@@ -74,7 +74,7 @@ def victim_of(config: RunConfig, folder: Path) -> Victim:
     return Victim(SiteData.load([largest], study), study, config.privacy)
 
 
-def attack(victim: Victim, seed: int, shadows: int, persons: int) -> Finding:
+def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFinding:
     """Return what attacks on one training of the victim find.
 
     Args:
@@ -99,7 +99,7 @@ def attack(victim: Victim, seed: int, shadows: int, persons: int) -> Finding:
     bound = epsilon_lower_bound(ratios, member, delta, confidence=0.975)
     bound = max(bound, epsilon_lower_bound(-loss, member, delta, confidence=0.975))
     private = victim.private(victim.data)
-    return Finding(
+    return AttackFinding(
         promised=None if private is None else private.epsilon(),
         people=int(asked.sum()),
         loss_auroc=by_loss.auroc,
@@ -126,7 +126,7 @@ def codes_betrayed(victim: Victim, seed: int, persons: int) -> float:
     return float(np.mean(found))
 
 
-def lines(findings: list[Finding]) -> list[str]:
+def lines(findings: list[AttackFinding]) -> list[str]:
     """Return the findings as a table in Markdown."""
     table = [
         "| ε promised | people | by loss: AUROC, caught | by ratio: AUROC, caught "
@@ -164,7 +164,7 @@ def _run(given: argparse.Namespace) -> int:
     ]
     with TemporaryDirectory() as folder:
         victim = victim_of(config, Path(folder) / "sites")
-        findings: list[Finding] = []
+        findings: list[AttackFinding] = []
         for way in ways:
             its = replace(victim, privacy=way)
             findings.append(attack(its, config.seed, given.shadows, given.persons))

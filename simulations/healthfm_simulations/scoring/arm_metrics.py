@@ -21,7 +21,7 @@ from healthfm_simulations.arms.arm_training import TrainedArm
 from healthfm_simulations.arms.baseline_arms import REFERENCE_SCORE
 from healthfm_simulations.arms.ensemble import score_ensemble
 from healthfm_simulations.cohort import half_lives as true_half_lives
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     EVERYTHING,
     NEXT_VISIT,
@@ -66,7 +66,7 @@ class Collected:
 def collect(
     collected: Collected,
     trained: Mapping[str, TrainedArm],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
 ) -> Scored | None:
@@ -91,7 +91,7 @@ def collect(
 def _answers(
     collected: Collected,
     trained: Mapping[str, TrainedArm],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
@@ -204,7 +204,7 @@ def _mean_rows(tables: Sequence[Sequence[MetricRow]]) -> list[MetricRow]:
 
 
 def site_summaries(
-    sites: Sequence[SimulatedSite], folds: Sequence[Fold]
+    sites: Sequence[SimulatedSite], folds: Sequence[CrossValidationFold]
 ) -> tuple[SiteSummary, ...]:
     """Return the sites as the report's matrix shows them."""
     tested = {site.name: fold.split for fold in folds for site in fold.test}
@@ -242,7 +242,7 @@ def context_of(
     command: str,
     config_yaml: str,
     sites: Sequence[SimulatedSite],
-    folds: Sequence[Fold],
+    folds: Sequence[CrossValidationFold],
     collected: Collected,
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     seconds: Mapping[str, float],

@@ -19,7 +19,7 @@ from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.training import Intercepts, SiteData, loaded_model, loader_for
 from healthfm_simulations.cohort import is_condition, scores_at
 from healthfm_simulations.cohort.oracle_predictions import Knowing
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.partition import Cuts
 from healthfm_simulations.sites import SimulatedSite
 
@@ -65,7 +65,7 @@ class Scored:
 
 def score(
     model: Model,
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str = EVERYTHING,
@@ -143,7 +143,7 @@ def _score_site(
     model: Model,
     site: SimulatedSite,
     index: int,
-    fold: Fold,
+    fold: CrossValidationFold,
     config: RunConfig,
     inputs: str,
     spoil: Callable[[Sequences], Sequences] | None,

@@ -20,7 +20,7 @@ from healthfm_core.models.generation import draw_futures
 from healthfm_core.models.inference import Answers, answer
 from healthfm_core.objectives import risk
 from healthfm_core.seeding import numpy_generator, torch_generator
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
 from healthfm_simulations.secondary.scored_people import Present, everywhere
 from healthfm_simulations.sites import SimulatedSite
@@ -47,7 +47,7 @@ class Forecast:
 
 
 def forecast(
-    model: Model, fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+    model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
 ) -> Forecast:
     """Return the model's risks for the fold's test people by every estimator it can give."""
     parts = [_at_site(present, config) for present in everywhere(model, fold, sites, config)]

@@ -9,7 +9,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, metric_rows
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.trained import TrainedModel
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import NEXT_VISIT, Model, score
 from healthfm_simulations.sites import SimulatedSite
 
@@ -18,7 +18,7 @@ STARTED_FROM: Final = "started_from"
 
 
 def forgetting_rows(
-    model: Model, fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+    model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
 ) -> list[MetricRow]:
     """Return how the model started from does at the next visit, before and after the run.
 

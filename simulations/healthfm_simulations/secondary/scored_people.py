@@ -16,7 +16,7 @@ from healthfm_core.models import HealthFM
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.training import loaded_model, loader_for
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, intercepts_of, view_of
 from healthfm_simulations.sites import SimulatedSite
 
@@ -87,7 +87,7 @@ def present_at(
 
 def everywhere(
     model: Model,
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
 ) -> Iterator[Present]:

@@ -27,7 +27,7 @@ from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, score
 from healthfm_simulations.secondary.forecasts import forecast, forecast_rows
 from healthfm_simulations.secondary.forgetting import forgetting_rows
@@ -67,7 +67,7 @@ class Further:
 def further_of(
     models: Mapping[str, Model],
     predictions: Mapping[str, Predictions],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
     *,
@@ -126,7 +126,7 @@ def _half_lives(arm: str, model: Model) -> Iterator[MetricRow]:
 def _smoothness(
     models: Mapping[str, Model],
     probe_scores: Sequence[MetricRow],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
 ) -> list[SmoothnessRow]:
@@ -192,7 +192,10 @@ def with_further(
 
 
 def _corruption(
-    models: Mapping[str, Model], fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
+    models: Mapping[str, Model],
+    fold: CrossValidationFold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
 ) -> list[CorruptionRow]:
     """Return each arm's score as its wearing is taken away, and as it is drowned in noise."""
     is_visit = config.evaluation.task == "next_visit"

@@ -20,7 +20,7 @@ from healthfm_core.evaluation.analyses.probes import Embedded, ProbeRow, linear_
 from healthfm_core.evaluation.metrics.horizons import horizon_task
 from healthfm_core.evaluation.metrics.metric_rows import metric_rows
 from healthfm_core.seeding import numpy_generator
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
 from healthfm_simulations.secondary.scored_people import Present, present_at
 from healthfm_simulations.sites import SimulatedSite
@@ -32,7 +32,7 @@ FEWEST_CASES: Final = 10
 
 
 @dataclass(frozen=True)
-class States:
+class LandmarkStates:
     """The states after n visits, and what came of them.
 
     Attributes:
@@ -55,8 +55,8 @@ class States:
 
 
 def states_of(
-    model: Model, fold: Fold, sites: tuple[SimulatedSite, ...], config: RunConfig
-) -> dict[str, States]:
+    model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
+) -> dict[str, LandmarkStates]:
     """Return the states of training, tuning and test people, of all sites that hold them."""
     tested = {"test": (fold.test, fold.split)}
     trained = {"train": (fold.train, "train"), "tuning": (fold.train, "tuning")}
@@ -65,17 +65,17 @@ def states_of(
         parts = [
             _states(present_at(model, site, sites, config, split=split), config) for site in where
         ]
-        found[name] = States(
+        found[name] = LandmarkStates(
             **{
                 n: np.concatenate([getattr(p, n) for p in parts])
-                for n in States.__dataclass_fields__
+                for n in LandmarkStates.__dataclass_fields__
             }
         )
     return found
 
 
 @torch.no_grad()
-def _states(present: Present, config: RunConfig) -> States:
+def _states(present: Present, config: RunConfig) -> LandmarkStates:
     network = present.network
     network.eval()
     columns = np.flatnonzero(judged_targets(present.model.study.vocabulary.targets, config))
@@ -96,7 +96,7 @@ def _states(present: Present, config: RunConfig) -> States:
         )
     found: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     x, subject, time_us, next_days, repeats, followed_days = found
-    return States(
+    return LandmarkStates(
         x=x,
         subject=present.key[subject],
         site=np.full(len(x), present.index, np.int32),
@@ -129,14 +129,14 @@ def _worn_before(present: Present, subject: Int64, time_us: Int64) -> Float32:
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbedStates:
     """Few-shot rows, and rows with intervals of the probes on all labels."""
 
     rows: tuple[ProbeRow, ...]
     scores: tuple[MetricRow, ...]
 
 
-def probes(states: Mapping[str, Mapping[str, States]], config: RunConfig) -> Probed:
+def probes(states: Mapping[str, Mapping[str, LandmarkStates]], config: RunConfig) -> ProbedStates:
     """Return the probes of every arm's states at every horizon, for new onsets alone.
 
     One probe for each target on all labels, scored together; and few-shot probes of "any of them".
@@ -154,7 +154,7 @@ def probes(states: Mapping[str, Mapping[str, States]], config: RunConfig) -> Pro
         if config.evaluation.probe_shots:
             for arm, of in states.items():
                 rows += _few_shots(of, days, arm, task, config)
-    return Probed(tuple(rows), tuple(scores))
+    return ProbedStates(tuple(rows), tuple(scores))
 
 
 def _compared(
@@ -174,7 +174,9 @@ def _compared(
     )
 
 
-def _each_target(of: Mapping[str, States], days: float, arm: str, config: RunConfig) -> Predictions:
+def _each_target(
+    of: Mapping[str, LandmarkStates], days: float, arm: str, config: RunConfig
+) -> Predictions:
     parts = []
     for target in range(of["train"].next_days.shape[1]):
         train, tuning, test = (
@@ -199,7 +201,7 @@ def _each_target(of: Mapping[str, States], days: float, arm: str, config: RunCon
 
 
 def _few_shots(
-    of: Mapping[str, States], days: float, arm: str, task: str, config: RunConfig
+    of: Mapping[str, LandmarkStates], days: float, arm: str, task: str, config: RunConfig
 ) -> Iterator[ProbeRow]:
     every = np.arange(of["train"].next_days.shape[1])
     train, tuning, test = (_embedded(of[n], days, every) for n in ("train", "tuning", "test"))
@@ -210,7 +212,7 @@ def _few_shots(
     ).rows
 
 
-def _embedded(states: States, days: float, targets: Int64) -> Embedded:
+def _embedded(states: LandmarkStates, days: float, targets: Int64) -> Embedded:
     """Return the states whose outcome is known: does one of `targets`, not had before, occur?"""
     new = states.repeats[:, targets] == 0
     occurs = ((states.next_days[:, targets] <= days) & new).any(1)
@@ -221,7 +223,7 @@ def _embedded(states: States, days: float, targets: Int64) -> Embedded:
 
 
 def physiology(
-    states: Mapping[str, Mapping[str, States]], channels: Sequence[str], config: RunConfig
+    states: Mapping[str, Mapping[str, LandmarkStates]], channels: Sequence[str], config: RunConfig
 ) -> list[MetricRow]:
     """Return ridge probes of each channel's mean over the last day worn, for every arm."""
     return [
@@ -238,6 +240,6 @@ def physiology(
     ]
 
 
-def _measured(states: States, channel: int) -> Measured:
+def _measured(states: LandmarkStates, channel: int) -> Measured:
     value = states.worn[:, channel] if states.worn.shape[1] else np.full(len(states.x), np.nan)
     return Measured(states.x.astype(np.float64), value.astype(np.float64), states.subject)

@@ -22,7 +22,7 @@ from healthfm_core.evaluation.analyses.smoothness import (
 )
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loader_for
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model
 from healthfm_simulations.secondary.scored_people import Present, everywhere
 from healthfm_simulations.sites import SimulatedSite
@@ -34,7 +34,7 @@ ONSETS: Final = 3
 
 def smoothness_of(
     model: Model,
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: tuple[SimulatedSite, ...],
     probe: MetricRow,
     config: RunConfig,

@@ -21,7 +21,7 @@ from healthfm_core.evaluation.analyses.subgroups import (
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_simulations.cross_validation import Fold
+from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.sites import SimulatedSite
 
 DOMAINS: Final = {"sex": ("SEX", "GENDER"), "ancestry": ("ANCESTRY", "RACE", "ETHNICITY")}
@@ -31,7 +31,7 @@ YEAR_US: Final = 365.25 * 86_400_000_000
 
 def group_rows(
     arms: dict[str, Predictions],
-    fold: Fold,
+    fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
     config: RunConfig,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,37 +15,74 @@ SEPARATOR: Final = "//"
 LONGEST_CODE: Final = 200
 """What is longer is cut: it is a text, and no vocabulary has it."""
 
-Namer = Callable[..., tuple[str | None, float, float]]
-"""A combination of values → (code or None for no event, factor, offset of the number)."""
 
+@dataclass(frozen=True)
+class CodeAndUnit:
+    """What a row is called, and how its number comes to the code's own unit.
 
-def combine(columns: Sequence[pa.ChunkedArray], namer: Namer) -> tuple[pa.Array, Float64, Float64]:
-    """Return each row's code as a dictionary array, and what its number is to be changed by.
-
-    Args:
-        columns: What the code depends on, of equal length; integers or texts, null allowed.
-        namer: Called once per distinct combination, a column's value or None each.
+    Attributes:
+        code: None where the row gives no event.
+        factor: Its number is multiplied by this,
+        offset: and this added.
     """
-    combined = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        if column.null_count < len(column):
-            index, distinct = _numbered(column)
-            combined = _numbered(pa.chunked_array([combined * (distinct + 1) + index + 1]))[0]
-    first = np.zeros(int(combined.max(initial=-1)) + 1, np.int64)
-    first[combined[::-1]] = np.arange(len(combined) - 1, -1, -1)
-    rows, at = pa.array(first), combined
-    values = [column.take(rows).to_pylist() for column in columns]
-    made = [namer(*of) for of in zip(*values, strict=True)]
-    codes = ["" if code is None else tidy(code) for code, _, _ in made]
-    known = sorted({code for code in codes if code})
-    number = {name: n for n, name in enumerate(known)}
-    chosen = np.array([number.get(code, -1) for code in codes], np.int32)[at]
-    code = pa.DictionaryArray.from_arrays(
-        pa.array(chosen, mask=chosen < 0), pa.array(known, pa.string())
-    )
-    factor = np.array([factor for _, factor, _ in made], np.float64)
-    offset = np.array([offset for _, _, offset in made], np.float64)
-    return code, factor[at], offset[at]
+
+    code: str | None
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistinctRows:
+    """The distinct combinations of some columns' values, and which of them each row is.
+
+    Attributes:
+        values: Each combination: a value or None of each column.
+        index: [N] the row's combination.
+    """
+
+    values: list[tuple[Any, ...]]
+    index: Int64
+
+    @classmethod
+    def of(cls, *columns: pa.ChunkedArray) -> Self:
+        """Return the combinations of columns of equal length: integers or texts, null allowed."""
+        combined = np.zeros(len(columns[0]), np.int64)
+        for column in columns:
+            if column.null_count < len(column):
+                index, distinct = _numbered(column)
+                combined = _numbered(pa.chunked_array([combined * (distinct + 1) + index + 1]))[0]
+        first = np.zeros(int(combined.max(initial=-1)) + 1, np.int64)
+        first[combined[::-1]] = np.arange(len(combined) - 1, -1, -1)
+        taken = (column.take(pa.array(first)).to_pylist() for column in columns)
+        return cls(list(zip(*taken, strict=True)), combined)
+
+    def coded(self, named: Sequence[CodeAndUnit]) -> CodedRows:
+        """Return the rows' codes, from one of each combination."""
+        codes = ["" if one.code is None else tidy(one.code) for one in named]
+        known = sorted({code for code in codes if code})
+        number = {name: n for n, name in enumerate(known)}
+        chosen = np.array([number.get(code, -1) for code in codes], np.int32)[self.index]
+        return CodedRows(
+            pa.DictionaryArray.from_arrays(
+                pa.array(chosen, mask=chosen < 0), pa.array(known, pa.string())
+            ),
+            np.array([one.factor for one in named], np.float64)[self.index],
+            np.array([one.offset for one in named], np.float64)[self.index],
+        )
+
+
+@dataclass(frozen=True)
+class CodedRows:
+    """The codes of rows as a dictionary array, and what their numbers are changed by."""
+
+    code: pa.Array
+    factor: Float64
+    offset: Float64
+
+
+def one_code(code: str, rows: int) -> CodedRows:
+    """Return the same code for every row, numbers as they are."""
+    return DistinctRows([()], np.zeros(rows, np.int64)).coded([CodeAndUnit(code)])
 
 
 def _numbered(column: pa.ChunkedArray) -> tuple[Int64, int]:

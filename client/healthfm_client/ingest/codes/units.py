@@ -129,7 +129,7 @@ def _respelt(text: str) -> str:
     text = re.sub(r"\{[^{}]*\}", "", text).replace("µ", "u").replace("μ", "u")
     text = re.sub(r"(?<![A-Za-z])([mu]?)Eq(?![A-Za-z])", r"\1eq", text)
     text = re.sub(r"\[i?IU\]|\[iU\]|\bIU\b", "U", text)
-    text = re.sub(r"(?<=/)(ml|dl|l|ul)\b", lambda found: found[0][:-1] + "L", text)
+    text = re.sub(r"(?<=/)(ml|dl|l|ul)\b", lambda match: match[0][:-1] + "L", text)
     return text.rstrip("/") if text != "[Cal]" else "kcal"
 
 

@@ -90,11 +90,11 @@ class Plain:
 
 def line_ends(block: UInt8) -> Int64:
     """Return where each line ends, behind its line feed; the last may have none."""
-    found = [
+    block_ends = [
         np.flatnonzero(block[at : at + _NEAR] == ord("\n")) + at + 1
         for at in range(0, len(block), _NEAR)
     ]
-    ends = np.concatenate([np.zeros(0, np.int64), *found])
+    ends = np.concatenate([np.zeros(0, np.int64), *block_ends])
     whole = not len(block) or block[-1] == ord("\n")
     return ends if whole else np.append(ends, len(block))
 
@@ -121,9 +121,9 @@ def _fields(lines: pa.LargeStringArray) -> pa.Table | None:
     """Return the fields of lines as JSON, null where one is missing, all where it is no JSON."""
     connection = _reader().connection
     connection.register("lines", pa.table({"line": lines}))
-    found = f"json_transform(line, '{json.dumps(_FORM)}')"
+    fields_of_line = f"json_transform(line, '{json.dumps(_FORM)}')"
     try:
-        for fields in (found, f"CASE WHEN json_valid(line) THEN {found} END"):
+        for fields in (fields_of_line, f"CASE WHEN json_valid(line) THEN {fields_of_line} END"):
             try:
                 sql = f"SELECT r.* FROM (SELECT {fields} AS r FROM lines)"
                 return connection.sql(sql).to_arrow_table().flatten()
@@ -211,14 +211,14 @@ def _distinct(
 ) -> tuple[Int64, list[Thing]]:
     """Return ([N] index into meanings, `_NONE` of null, `_ODD` without one; the meanings)."""
     index, texts = encoded(column)
-    found: list[Thing] = []
+    meanings: list[Thing] = []
     new = np.full(len(texts) + 1, _NONE, np.int64)
     for n, text in enumerate(texts.to_pylist()):
         meant = meaning(text)
-        new[n] = _ODD if meant is None else len(found)
+        new[n] = _ODD if meant is None else len(meanings)
         if meant is not None:
-            found.append(meant)
-    return new[index], found
+            meanings.append(meant)
+    return new[index], meanings
 
 
 def _of(things: Sequence[Thing], index: int) -> Thing | None:
@@ -250,11 +250,11 @@ def _ids(column: pa.ChunkedArray) -> tuple[Int64, list[str]]:
     """Return what `_distinct` returns of `_id`, the usual form at once."""
     index, texts = encoded(column)
     ids = pc.struct_field(pc.extract_regex(texts, _USUAL_REFERENCE), "id")
-    found = ids.to_pylist()
+    subject_ids = ids.to_pylist()
     for n in np.flatnonzero(_mask(ids.is_null())):
-        found[n] = _id(texts[n].as_py())
-    new = np.array([*(_ODD if one is None else n for n, one in enumerate(found)), _NONE])
-    return new[index], [one or "" for one in found]
+        subject_ids[n] = _id(texts[n].as_py())
+    new = np.array([*(_ODD if one is None else n for n, one in enumerate(subject_ids)), _NONE])
+    return new[index], [one or "" for one in subject_ids]
 
 
 def _id(text: str) -> str | None:

@@ -190,13 +190,13 @@ def entries(file: Path, drugs: dict[str, Concept]) -> Iterator[Resource | None]:
     if bundle.resourceType != "Bundle":
         yield decoded(text)
         return
-    found = [decoded(entry.resource) for entry in bundle.entry]
-    for entry, one in zip(bundle.entry, found, strict=True):
+    resources = [decoded(entry.resource) for entry in bundle.entry]
+    for entry, one in zip(bundle.entry, resources, strict=True):
         if one is not None and one.resourceType == "Medication" and one.code:
             drugs[id_of(entry.fullUrl)] = drugs[one.id or ""] = one.code
         if one is not None and one.resourceType == "Patient" and entry.fullUrl:
             one.id = id_of(entry.fullUrl) or one.id
-    yield from found
+    yield from resources
 
 
 def _whole(file: Path) -> bytes:

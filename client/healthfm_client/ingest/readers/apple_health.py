@@ -19,8 +19,8 @@ from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import as_float32, joined, tidy
 from healthfm_client.ingest.codes.units import canonical
+from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.ingest.tables.duckdb_reader import unreadable
 from healthfm_client.ingest.tables.local_time import clock_us
@@ -75,17 +75,17 @@ class Records:
     def _spread(self, channel: str, start: int, end: int, value: float) -> None:
         first, last = start // MINUTE_US, max(start, end - 1) // MINUTE_US
         each = value / (last - first + 1) if channel == "STEPS" else value
-        found = self.readings.setdefault(channel, [])
-        found += [(minute * MINUTE_US, each) for minute in range(first, last + 1)]
+        minutes = self.readings.setdefault(channel, [])
+        minutes += [(minute * MINUTE_US, each) for minute in range(first, last + 1)]
 
 
 def read(path: Path, options: AppleOptions) -> Iterator[Site]:
     """Yield the one person's site."""
     file = _file(path)
-    found = _records(file)
+    records = _records(file)
     (subject,) = numbers([options.person], options, file.name)
     wearables, rejected = [], {}
-    for channel, readings in sorted(found.readings.items()):
+    for channel, readings in sorted(records.readings.items()):
         time = np.array([at for at, _ in readings], np.int64)
         value = np.array([number for _, number in readings], np.float64)
         good = possible(value, time, channel, options.now_us)
@@ -95,9 +95,9 @@ def read(path: Path, options: AppleOptions) -> Iterator[Site]:
         if not good.all():
             odd = {"time": time[~good], "value": value[~good]}
             rejected[f"impossible_{channel.lower()}"] = pa.table(odd)
-    if found.unreadable:
-        rejected["unreadable_record"] = pa.table({"records": [found.unreadable]})
-    site = _events(found, int(subject), options.now_us) if found.events else None
+    if records.unreadable:
+        rejected["unreadable_record"] = pa.table({"records": [records.unreadable]})
+    site = _events(records, int(subject), options.now_us) if records.events else None
     if not wearables and site is None:
         refuse_empty(pa.table({}), file.name)
     yield Site(
@@ -116,13 +116,13 @@ def _days(who: np.ndarray, time: np.ndarray, value: np.ndarray, channel: str) ->
     return by_day(who, time, value, channel)
 
 
-def _events(found: Records, subject: int, now_us: int) -> Site:
+def _events(records: Records, subject: int, now_us: int) -> Site:
     table = pa.table(
         {
-            "subject_id": pa.array([subject] * len(found.events), pa.int64()),
-            "time": pa.array([at for at, _, _ in found.events], pa.timestamp("us")),
-            "code": pa.array([code for _, code, _ in found.events], pa.string()),
-            "numeric_value": pa.array(as_float32(np.array([n for *_, n in found.events]))),
+            "subject_id": pa.array([subject] * len(records.events), pa.int64()),
+            "time": pa.array([at for at, _, _ in records.events], pa.timestamp("us")),
+            "code": pa.array([code for _, code, _ in records.events], pa.string()),
+            "numeric_value": pa.array(as_float32(np.array([n for *_, n in records.events]))),
         }
     )
     return event_site(None, table, now_us=now_us)
@@ -134,7 +134,7 @@ def _records(file: Path) -> Records:
     Raises:
         IngestError: HF-303 for what is no whole XML, HF-310 for entities.
     """
-    found = Records()
+    records = Records()
 
     def entity(*_: object) -> None:
         raise IngestError(
@@ -146,7 +146,7 @@ def _records(file: Path) -> Records:
         )
 
     parser = expat.ParserCreate()
-    parser.StartElementHandler = found.take
+    parser.StartElementHandler = records.take
     parser.EntityDeclHandler = entity
     try:
         with file.open("rb") as raw:
@@ -155,7 +155,7 @@ def _records(file: Path) -> Records:
             parser.Parse(b"", True)
     except (expat.ExpatError, OSError, ValueError, LookupError) as error:
         raise unreadable(file, "it is cut off or no XML") from error
-    return found
+    return records
 
 
 def _file(path: Path) -> Path:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.readers.event_table import event_site, read_events
+from healthfm_client.ingest.readers.event_table import read_events
 from healthfm_client.ingest.tables.parquet_columns import (
     ColumnKind,
     by_group,

@@ -129,11 +129,11 @@ class FhirEvents:
     def tables(self, options: FhirOptions, where: str) -> Iterator[StreamItem]:
         """Yield what there is."""
         yield CodeTexts(self.texts)
-        for reason, found in sorted(self.aside.items()):
+        for reason, resources in sorted(self.aside.items()):
             places = {
-                "file": [where] * len(found),
-                "number": pa.array([number for number, _ in found], pa.int64()),
-                "resource": pa.array([kind for _, kind in found], pa.string()),
+                "file": [where] * len(resources),
+                "number": pa.array([number for number, _ in resources], pa.int64()),
+                "resource": pa.array([kind for _, kind in resources], pa.string()),
             }
             yield RejectedRows(reason, pa.table(places))
         parts = [self._events()] if self.subject else []
@@ -206,25 +206,25 @@ def _parts(
 
 def _medications(files: Iterable[Path]) -> dict[str, Concept]:
     """Return the code of each Medication of a bulk export, by its id."""
-    found: dict[str, Concept] = {}
+    drugs: dict[str, Concept] = {}
     for file in files:
         if file.name.lower().startswith("medication.") and is_lines(file):
             for one in lines(file):
                 if one is not None and one.id and one.code:
-                    found[one.id] = one.code
-    return found
+                    drugs[one.id] = one.code
+    return drugs
 
 
 def _parsed(
     piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
 ) -> tuple[int, list[StreamItem]]:
     """Return how many lines or entries a piece has, and what is in them."""
-    found: list[StreamItem] = []
+    items: list[StreamItem] = []
     places = 0
     for rows in _rows(piece, options.time_zone, drugs):
-        found += rows.tables(options, piece.file.name)
+        items += rows.tables(options, piece.file.name)
         places = rows.place
-    return places, found
+    return places, items
 
 
 def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
@@ -285,8 +285,8 @@ def _read(
 def _part(pieces: Pieces, own: range) -> Iterator[StreamItem]:
     """Yield what is in the pieces of a file, places counted from its beginning."""
     before = 0
-    for count, found in pieces.results(own):
-        for one in found:
+    for count, items in pieces.results(own):
+        for one in items:
             yield _behind(one, before) if isinstance(one, RejectedRows) and before else one
         before += count
 

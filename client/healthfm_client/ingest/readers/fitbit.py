@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.subject_linking import linked
 from healthfm_client.ingest.tables.duckdb_reader import (
     DuckDBReader,

@@ -78,10 +78,10 @@ def _labels(path: Path) -> dict[str, pa.Table]:
     files = {file: file.stem for file in in_order(path / LABELS_FOLDER)}
     shards = in_order(path / TASKS_FOLDER)
     files |= {f: f.relative_to(path / TASKS_FOLDER).parts[0].split(".")[0] for f in shards}
-    found: dict[str, list[pa.Table]] = {}
+    by_task: dict[str, list[pa.Table]] = {}
     for file, task in files.items():
-        found.setdefault(task, []).append(read_parquet(file, file.name))
-    return {task: pa.concat_tables(t, promote_options="permissive") for task, t in found.items()}
+        by_task.setdefault(task, []).append(read_parquet(file, file.name))
+    return {task: pa.concat_tables(t, promote_options="permissive") for task, t in by_task.items()}
 
 
 def _table(file: Path, store: Path, wanted: pa.Schema) -> pa.Table:

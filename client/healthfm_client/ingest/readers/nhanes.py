@@ -17,8 +17,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import as_float32
+from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.readers.event_table import event_site
 from healthfm_client.ingest.tables.parquet_columns import (
     ColumnKind,
     has_columns,

@@ -8,18 +8,25 @@ is none, with the unit or the answer behind it. Times are the site's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from meds import birth_code, death_code
 from pydantic import Field
 
-from healthfm_client.ingest.codes.distinct_codes import combine, converted, joined
+from healthfm_client.ingest.codes.distinct_codes import (
+    CodeAndUnit,
+    CodedRows,
+    DistinctRows,
+    converted,
+    joined,
+    one_code,
+)
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
@@ -36,7 +43,6 @@ from healthfm_core.data.store.event_stream import EventStream, RejectedRows, Sou
 
 STATIC: Final = ("gender", "race", "ethnicity")
 _GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
-Named = tuple[str | None, float, float]
 Tables = Iterator[pa.Table | RejectedRows]
 
 
@@ -108,7 +114,7 @@ def read(path: Path, options: OmopOptions) -> Iterator[Site]:
 
 
 def _people(folder: Path, encoding: str) -> Int64:
-    found = [np.zeros(0, np.int64)]
+    people = [np.zeros(0, np.int64)]
     for path in files_of(folder, "person"):
         file = TableFile(path, encoding)
         want_columns(file, ["person_id", "year_of_birth"])
@@ -116,8 +122,8 @@ def _people(folder: Path, encoding: str) -> Int64:
         rows = DuckDBReader().table(
             f"SELECT {_integer(file, 'person_id')} AS p FROM {file.source()}", path
         )
-        found.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
-    return np.unique(np.concatenate(found))
+        people.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
+    return np.unique(np.concatenate(people))
 
 
 def _parts(cdm: Cdm) -> Iterator[SourcePart]:
@@ -164,7 +170,9 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
         if table.values:
             keys += [rows[name] for name in ("unit", "unit_text", "answer")]
             keys.append(rows["value"].is_valid())
-        yield _events(rows, keys, partial(_name, cdm.concepts, about), numbers)
+        distinct = DistinctRows.of(*keys)
+        named = [_name(cdm.concepts, about, *values) for values in distinct.values]
+        yield _events(rows, distinct.coded(named), numbers)
 
 
 def _name(
@@ -176,16 +184,16 @@ def _name(
     unit_text: str | None = None,
     answer: int | None = None,
     has_value: bool = False,
-) -> Named:
+) -> CodeAndUnit:
     if not concept and not source:
-        return None, 1.0, 0.0
+        return CodeAndUnit(None)
     code = concepts.code(concept) if concept else joined(f"{about.upper()}_SOURCE", source or "")
     if not has_value:
         said = concepts.code(answer).replace("//", ":") if answer else ""
-        return joined(code, said), 1.0, 0.0
+        return CodeAndUnit(joined(code, said))
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
     test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
-    return joined(test, its.name), its.factor, its.offset
+    return CodeAndUnit(joined(test, its.name), its.factor, its.offset)
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
@@ -206,17 +214,17 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
         if pc.any(backwards).as_py():
             yield RejectedRows("ends_before_it_starts", _readable(rows.filter(backwards)))
         days = pc.if_else(backwards, None, pc.max_element_wise(days, 0.0, skip_nulls=False))
-        name = partial(_visit_name, cdm.concepts)
-        yield _events(rows, [rows["concept"]], partial(name, ""), days)
+        yield _events(rows, _visit_codes(cdm, rows), days)
         over = rows.filter(pc.is_valid(days))
         later = pc.max_element_wise(over["time"], over["end"])
         over = over.set_column(over.column_names.index("time"), "time", later)
-        yield _events(over, [over["concept"]], partial(name, "END"), None)
+        yield _events(over, _visit_codes(cdm, over, "END"))
 
 
-def _visit_name(concepts: Concepts, suffix: str, concept: int | None) -> Named:
-    code = concepts.code(concept) if concept else "VISIT_SOURCE//unknown"
-    return joined(code, suffix), 1.0, 0.0
+def _visit_codes(cdm: Cdm, rows: pa.Table, suffix: str = "") -> CodedRows:
+    distinct = DistinctRows.of(rows["concept"])
+    codes = [cdm.concepts.code(c) if c else "VISIT_SOURCE//unknown" for (c,) in distinct.values]
+    return distinct.coded([CodeAndUnit(joined(code, suffix)) for code in codes])
 
 
 def _births(cdm: Cdm, file: TableFile) -> Tables:
@@ -233,22 +241,21 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
         if isinstance(rows, RejectedRows):
             yield rows
             continue
-        yield _events(rows, [rows["subject_id"].is_valid()], _birth_name, None)
+        yield _events(rows, one_code(birth_code, rows.num_rows))
         for name in STATIC:
-            keys = [rows[name], rows[f"{name}_text"]]
+            distinct = DistinctRows.of(rows[name], rows[f"{name}_text"])
+            named = [_static_name(cdm.concepts, name, *values) for values in distinct.values]
             timeless = rows.set_column(1, "time", pa.nulls(rows.num_rows, pa.timestamp("us")))
-            said = _events(timeless, keys, partial(_static_name, cdm.concepts, name), None)
-            yield said.filter(said["code"].is_valid())
+            static = _events(timeless, distinct.coded(named))
+            yield static.filter(static["code"].is_valid())
 
 
-def _birth_name(_: bool) -> Named:
-    return "MEDS_BIRTH", 1.0, 0.0
-
-
-def _static_name(concepts: Concepts, about: str, concept: int | None, text: str | None) -> Named:
+def _static_name(
+    concepts: Concepts, about: str, concept: int | None, text: str | None
+) -> CodeAndUnit:
     if concept:
-        return _GENDERS.get(concept) or concepts.code(concept), 1.0, 0.0
-    return (joined(f"{about.upper()}_SOURCE", text) if text else None), 1.0, 0.0
+        return CodeAndUnit(_GENDERS.get(concept) or concepts.code(concept))
+    return CodeAndUnit(joined(f"{about.upper()}_SOURCE", text) if text else None)
 
 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:
@@ -257,11 +264,7 @@ def _deaths(cdm: Cdm, file: TableFile) -> Tables:
         if isinstance(rows, RejectedRows):
             yield rows
         else:
-            yield _events(rows, [rows["subject_id"].is_valid()], _death_name, None)
-
-
-def _death_name(_: bool) -> Named:
-    return "MEDS_DEATH", 1.0, 0.0
+            yield _events(rows, one_code(death_code, rows.num_rows))
 
 
 def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
@@ -292,23 +295,17 @@ def _readable(rows: pa.Table) -> pa.Table:
     )
 
 
-def _events(
-    rows: pa.Table,
-    keys: list[pa.ChunkedArray],
-    name: Callable[..., Named],
-    numbers: pa.ChunkedArray | None,
-) -> pa.Table:
-    code, factor, offset = combine(keys, name)
+def _events(rows: pa.Table, codes: CodedRows, numbers: pa.ChunkedArray | None = None) -> pa.Table:
     missing = pa.nulls(rows.num_rows, pa.float32())
     if numbers is not None:
         value = np.asarray(pc.fill_null(numbers, 0.0).to_numpy(), np.float64)
         absent = np.asarray(pc.is_null(numbers).to_numpy(), np.bool_)
-        missing = pa.array(converted(value, factor, offset), mask=absent)
+        missing = pa.array(converted(value, codes.factor, codes.offset), mask=absent)
     return pa.table(
         {
             "subject_id": rows["subject_id"],
             "time": rows["time"].cast(pa.timestamp("us")),
-            "code": code,
+            "code": codes.code,
             "numeric_value": missing,
         }
     )

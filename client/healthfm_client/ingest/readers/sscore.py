@@ -53,14 +53,14 @@ def _long(file: TableFile) -> pa.Table:
 
 def score_columns(columns: list[str]) -> dict[str, str]:
     """Return score → its column, the sum where sum and average are there."""
-    found: dict[str, str] = {}
+    columns_of: dict[str, str] = {}
     for column in columns:
         match = _SCORE.match(column)
         if match and match[1] not in _NOT_SCORES:
             name = match[1].upper()
-            if name not in found or match[2] == "sum":
-                found[name] = column
-    return found
+            if name not in columns_of or match[2] == "sum":
+                columns_of[name] = column
+    return columns_of
 
 
 def _refuse_texts(rows: pa.Table, column: str, file: Path) -> None:

@@ -98,8 +98,8 @@ def _person(file: Path, given: str | None) -> str:
     Raises:
         IngestError: HF-305 where neither the name nor an option says it.
     """
-    found = _EID.match(file.name)
-    if given is None and found is None:
+    eid = _EID.match(file.name)
+    if given is None and eid is None:
         raise IngestError(
             305,
             where="a file of accelerometer readings",
@@ -107,7 +107,7 @@ def _person(file: Path, given: str | None) -> str:
             wanted="names as UK Biobank gives them are wanted: 1234567_90004_0_0.csv.gz",
             do="Rename the file, or read it by itself with --person.",
         )
-    return given or str(found[1] if found else "")
+    return given or str(eid[1] if eid else "")
 
 
 def _readings(file: Path) -> Readings:
@@ -141,11 +141,11 @@ def _stated(file: Path, header: str, count: int) -> Int64 | None:
     Raises:
         IngestError: HF-303 where it states another number of rows.
     """
-    found = _HEADER.match(header)
-    if found is None:
+    times = _HEADER.match(header)
+    if times is None:
         return None
-    start, end = (clock_us(found[side].strip(), None) for side in ("start", "end"))
-    every_us = round(float(found["every_s"]) * SECOND_US)
+    start, end = (clock_us(times[side].strip(), None) for side in ("start", "end"))
+    every_us = round(float(times["every_s"]) * SECOND_US)
     if start is None or end is None or every_us <= 0:
         raise unreadable(file, "its first line gives no start, end and rate")
     stated = (end - start) // every_us + 1
@@ -163,8 +163,8 @@ def _is_series(file: Path) -> bool:
         columns = TableFile(file).columns
     except IngestError:
         return False
-    found = [name for name in columns if _is_acceleration(name)]
-    return bool(found) and ("time" in columns or found[0] != "acc")
+    channels = [name for name in columns if _is_acceleration(name)]
+    return bool(channels) and ("time" in columns or channels[0] != "acc")
 
 
 def _files(path: Path) -> Iterator[Path]:

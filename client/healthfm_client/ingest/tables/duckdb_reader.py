@@ -272,14 +272,14 @@ class DuckDBReader:
     def malformed(self) -> pa.Table:
         """Return the lines of the last text file that were no rows, and forget them."""
         try:
-            found = self.connection.sql(
+            lines = self.connection.sql(
                 "SELECT DISTINCT line AS line_number, error_type::VARCHAR AS error, csv_line"
                 " FROM reject_errors ORDER BY line_number, error"
             ).to_arrow_table()
             self.connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
         except duckdb.CatalogException:
             return pa.table({"line_number": pa.array([], pa.int64())})
-        return found
+        return lines
 
 
 def want_columns(table: TableFile, names: Sequence[str]) -> None:

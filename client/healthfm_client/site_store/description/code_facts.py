@@ -46,19 +46,19 @@ def vocabularies(rows: EventArrays, k: int) -> dict[str, Any]:
     described = np.array([_is_described(name, rows) for name in rows.names], np.bool_)
     above = np.array([name in rows.parents for name in rows.names], np.bool_)
     events = rows.events_per_code
-    found = {}
+    facts = {}
     for at in sorted(range(len(names)), key=lambda at: (-people[at], names[at])):
         its = of_code == at
         if people[at] < k:
             continue
-        found[names[at]] = {
+        facts[names[at]] = {
             "codes": int(its.sum()),
             "events": int(events[its].sum()),
             "subjects": counted(int(people[at]), k, of=rows.people),
             "described": _share(events[its & described].sum(), events[its].sum()),
             "with_parents": _share(events[its & above].sum(), events[its].sum()),
         }
-    return found
+    return facts
 
 
 def unnumbered(rows: EventArrays, k: int) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def clashes(rows: EventArrays, k: int) -> dict[str, dict[str, int | None]]:
     mass and an amount of something whose molar mass is not known.
     """
     with_number = np.bincount(rows.code[rows.has_number], minlength=len(rows.names)) > 0
-    found: dict[str, dict[str, int | None]] = {}
+    units_of: dict[str, dict[str, int | None]] = {}
     for at in np.flatnonzero(with_number & (rows.carried >= k)):
         name = rows.names[at]
         if modality_of(name) == EHR:
             unit = name.removeprefix(bare(name)).removeprefix(SEPARATOR) or "no unit"
-            found.setdefault(bare(name), {})[unit] = int(rows.carried[at])
-    several = {name: units for name, units in found.items() if len(units) > 1}
+            units_of.setdefault(bare(name), {})[unit] = int(rows.carried[at])
+    several = {name: units for name, units in units_of.items() if len(units) > 1}
     return dict(sorted(several.items(), key=lambda item: -sum(n or 0 for n in item[1].values())))
 
 

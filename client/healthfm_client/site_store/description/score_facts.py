@@ -27,11 +27,11 @@ def score_facts(rows: EventArrays, panel: tuple[str, ...] | None, k: int) -> dic
         for name, carried in zip(rows.names, rows.carried, strict=True)
         if name.startswith(PRS_PREFIX) and carried >= k
     }
-    found: dict[str, Any] = {"scores": len(held)}
+    facts: dict[str, Any] = {"scores": len(held)}
     if panel is None:
-        return found | _complete(rows, tuple(held), k)
+        return facts | _complete(rows, tuple(held), k)
     there = [name for name in panel if name in held]
-    return found | {
+    return facts | {
         "panel": len(panel),
         "of_the_panel": len(there),
         "not_here": [name for name in panel if name not in held],

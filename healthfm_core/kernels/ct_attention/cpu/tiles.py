@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from healthfm_core.kernels.ct_attention.cpu.cuts import Tile, tiles
-from healthfm_core.kernels.ct_attention.cpu.decay import LOG2_E, Decay, Rows
+from healthfm_core.kernels.ct_attention.cpu.tile_decay import LOG2_E, Decay, Rows
 from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant, empty_output
 
 

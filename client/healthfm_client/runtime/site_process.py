@@ -1,6 +1,6 @@
 """Run one of the site's two processes: the node or the worker.
 
-``python -m healthfm_client.runtime.run_process node|worker --site DIR`` is what the supervisor
+``python -m healthfm_client.runtime.site_process node|worker --site DIR`` is what the supervisor
 calls. The node imports no PyTorch.
 """
 
@@ -81,7 +81,7 @@ PROCESSES: Final = {"node": serve_node, "worker": serve_worker}
 
 def main() -> None:
     """Serve until killed; an end of its own is a failure, so that it is started again."""
-    parser = argparse.ArgumentParser(prog="healthfm_client.runtime.run_process")
+    parser = argparse.ArgumentParser(prog="healthfm_client.runtime.site_process")
     parser.add_argument("process", choices=tuple(PROCESSES))
     parser.add_argument("--site", type=Path, required=True)
     given = parser.parse_args()

@@ -22,7 +22,7 @@ from healthfm_core.privacy.secure_aggregation.messages import (
     UnmaskRequest,
 )
 from healthfm_core.privacy.secure_aggregation.reading import unfit
-from healthfm_core.privacy.secure_aggregation.site import MASK, check_advert, too_few
+from healthfm_core.privacy.secure_aggregation.site_session import MASK, check_advert, too_few
 from healthfm_core.privacy.secure_aggregation.terms import KeyAdvert, KeyBook, Terms
 
 _MOST_TRIES: Final = 256
