@@ -62,7 +62,7 @@ def train_round(
     metrics = _metrics_before(model, data, study, order, privacy)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
-    freeze(model, config.learns)
+    freeze(model, config.trainable)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         gradient = local_gradient(model, loader_for(data.train, study), config, order, privacy)
         learning_rate_sum = take_steps(model, gradient, config, order, proximal, drift)
