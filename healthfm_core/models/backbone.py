@@ -17,13 +17,8 @@ from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS
 from healthfm_core.models.layers import Adapter, FeedForward
 from healthfm_core.models.time_features import TimeFeatures, has_time
 
-_VARIANTS: dict[str, Variant] = {
-    "logbias": "logbias",
-    "postmul": "postmul",
-    "logitmul": "logitmul",
-    "rope_days": "none",
-    "sinusoid": "none",
-}
+_WITHOUT_DECAY: Final = ("rope_days", "sinusoid")
+"""Ablations whose attention is plain: time is in the queries and keys, or at the input."""
 
 
 class Block(nn.Module):
@@ -32,7 +27,8 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.variant: Variant = _VARIANTS[config.attention]
+        plain = config.attention in _WITHOUT_DECAY
+        self.variant = cast(Variant, "none" if plain else config.attention)
         self.rotary = config.attention == "rope_days"
         self.norm_attention = nn.RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)
