@@ -244,7 +244,7 @@ class TrainedModel:
     def start(self, fresh: Mapping[str, Float32]) -> Float32Arrays:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
 
-        A label's head and its evidence always start fresh: the new task is another one.
+        A label's head and its linear logit always start fresh: the new task is another one.
 
         Raises:
             RunError: A parameter both have differs in its shape (HF-712).
@@ -305,4 +305,4 @@ def _damaged(folder: Path, seen: str) -> RunError:
 
 
 def _is_of_label(parameter: str) -> bool:
-    return parameter.startswith("heads.label.") or ".evidence." in parameter
+    return parameter.startswith("heads.label.") or ".linear_logit." in parameter

@@ -28,13 +28,13 @@ class ModelConfig(Schema):
     )
     attention: Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"] = "logbias"
     activation: Literal["gelu", "swiglu"] = "gelu"
-    sums: bool = Field(
+    sum_pooling: bool = Field(
         False, description="a state also reads a sum over all tokens it may see, not only means"
     )
-    evidence: bool = Field(
+    linear_logit: bool = Field(
         False,
-        description="a label's logit also adds up what each code and each worn hour says by "
-        "itself, linearly: a regression inside the network",
+        description="a label's logit also has a linear part, the sum of a weight per code and "
+        "per worn hour: a regression inside the network",
     )
     code_scale: float = Field(
         1.0,

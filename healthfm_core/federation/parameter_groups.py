@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Final, Literal
 
-from healthfm_core.config.train import Learns
+from healthfm_core.config.train import Trainable
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.modalities.registry import modality_names
@@ -37,9 +37,10 @@ def group_of(parameter: str) -> str:
     raise ValueError(f"parameter {parameter!r} belongs to no group")
 
 
-def is_learning(parameter: str, learns: Learns) -> bool:
-    """Whether `parameter` is trained where `learns` says what is; heads always are."""
-    part = {"all": "", "adapters": ".adapter.", "evidence": ".evidence.", "heads": None}[learns]
+def is_trainable(parameter: str, trainable: Trainable) -> bool:
+    """Whether `parameter` is trained where `trainable` says what is; heads always are."""
+    parts = {"all": "", "adapters": ".adapter.", "linear_logit": ".linear_logit.", "heads": None}
+    part = parts[trainable]
     return parameter.startswith("heads.") or (part is not None and part in parameter)
 
 

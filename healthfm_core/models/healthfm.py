@@ -16,7 +16,7 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
 from healthfm_core.models.heads import HeadSpec, RecurringHead
-from healthfm_core.models.linear_logit import added_up, averaged
+from healthfm_core.models.linear_logit import causal_mean, causal_sum
 from healthfm_core.models.shape import ModelShape
 
 
@@ -48,7 +48,7 @@ class HealthFM(nn.Module):
         super().__init__()
         self.shape = shape
         wide = {name for name, spec in heads.items() if spec.adds_linear_logit}
-        self.linear_logit_heads = frozenset(wide if config.evidence else ())
+        self.linear_logit_heads = frozenset(wide if config.linear_logit else ())
         self.encoders = nn.ModuleDict()
         if "ehr" in encoders:
             self.encoders["ehr"] = EHREncoder(
@@ -68,7 +68,7 @@ class HealthFM(nn.Module):
                 heads=config.wearable_heads,
                 width=config.width,
                 dropout=config.dropout,
-                evidence=bool(self.linear_logit_heads),
+                linear_logit=bool(self.linear_logit_heads),
             )
         if "genomics" in encoders:
             self.encoders["genomics"] = GenomicsEncoder(
@@ -132,18 +132,20 @@ class HealthFM(nn.Module):
         outputs = cast(Tensor, head(states_BQd, *conditioning))
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if name in self.linear_logit_heads:
-            outputs = outputs + self.evidence(batch).unsqueeze(-1)
+            outputs = outputs + self.linear_logit(batch).unsqueeze(-1)
         return outputs + self.intercepts[name] if name in self.intercepts else outputs
 
-    def evidence(self, batch: Batch) -> Float[Tensor, "B Q"]:
-        """Return what codes and wearing say of the label by themselves, at the batch's queries."""
+    def linear_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the linear part of a label's logit at the batch's queries."""
         total = batch.t_days.new_zeros(batch.query.shape)
         if "ehr" in self.encoders:
-            codes = cast(EHREncoder, self.encoders["ehr"]).evident(batch)
-            total = total + added_up(codes, batch)
+            codes = cast(EHREncoder, self.encoders["ehr"]).linear_terms(batch)
+            total = total + causal_sum(codes, batch)
         if "wearable" in self.encoders:
-            worn = cast(WearableEncoder, self.encoders["wearable"]).evident(batch).unsqueeze(-1)
-            total = total + averaged(place(worn, batch.wearable_slot).squeeze(-1), batch)
+            worn = (
+                cast(WearableEncoder, self.encoders["wearable"]).linear_terms(batch).unsqueeze(-1)
+            )
+            total = total + causal_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
         return total
 
     @property

@@ -59,7 +59,7 @@ def train_round(
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     if config.fedprox_mu > 0:
         corrections = (ProximalCorrection(start, config.fedprox_mu), *corrections)
-    freeze(model, config.learns)
+    freeze(model, config.trainable)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         gradient = local_gradient(model, loader_for(data.train, study), config, order, privacy)
         take_steps(model, gradient, config, order, corrections)

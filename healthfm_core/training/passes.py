@@ -183,7 +183,7 @@ def _masked(
         batch,
         mask_token=model.shape.mask_token,
         fraction=config.mask_fraction,
-        wearable_fraction=config.mask_wearing,
+        wearable_fraction=config.mask_wearable,
         channels=model.shape.channels,
         generator=masks,
     )

@@ -330,7 +330,7 @@ def test_without_a_name_the_catalogue_is_listed(capsys):
 
 def test_a_variant_starts_from_the_model_of_an_earlier_one(tmp_path, capsys):
     task = ["evaluation.task=return_within_30_days", "train.objectives.next_visit=0"]
-    task += ["train.objectives.label=1", "evaluation.forgetting=true", "train.learns=heads"]
+    task += ["train.objectives.label=1", "evaluation.forgetting=true", "train.trainable=heads"]
     folder = plan_in(
         tmp_path / "plan",
         seeds=1,

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.models.linear_logit import slopes_of
+from healthfm_core.models.linear_logit import zero_slopes
 
 
 class EHREncoder(nn.Module):
@@ -24,7 +24,8 @@ class EHREncoder(nn.Module):
         width: d.
         spread: K.
         code_scale: Size of the code and token vectors at the start.
-        evidence: Whether a code also says something of the label by itself (`models.linear_logit`).
+        linear_logit: Whether each code also has weights in the label's linear logit
+            (`models.linear_logit`).
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class EHREncoder(nn.Module):
         width: int,
         spread: int = 0,
         code_scale: float = 1.0,
-        evidence: bool = False,
+        linear_logit: bool = False,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -47,8 +48,8 @@ class EHREncoder(nn.Module):
         if spread:
             self.spread = nn.Embedding(n_codes, spread * width)
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
-        if evidence:
-            self.evidence = slopes_of(n_codes, 2 + spread)
+        if linear_logit:
+            self.linear_logit = zero_slopes(n_codes, 2 + spread)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -68,12 +69,12 @@ class EHREncoder(nn.Module):
         shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
         return self.token(token) * _present(token) + shared * _present(code)
 
-    def evident(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """Return what each code says of the label by itself, linear in its values."""
-        slopes = self.evidence(batch.code)
+    def linear_terms(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return what each code adds to the label's linear logit, linear in its values."""
+        slopes = self.linear_logit(batch.code)
         value = (batch.quantile * batch.has_value).unsqueeze(-1)
-        told = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
-        return (slopes * told).sum(-1) * _present(batch.code).squeeze(-1)
+        numbers = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
+        return (slopes * numbers).sum(-1) * _present(batch.code).squeeze(-1)
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:

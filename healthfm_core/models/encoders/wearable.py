@@ -29,7 +29,8 @@ class WearableEncoder(nn.Module):
         heads: Attention heads inside the encoder.
         width: d of the backbone.
         dropout: Dropout of the feed-forward networks.
-        evidence: Whether wearing also says something of the label by itself (`models.evidence`).
+        linear_logit: Whether wearing also has weights in the label's linear logit
+            (`models.linear_logit`).
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class WearableEncoder(nn.Module):
         heads: int,
         width: int,
         dropout: float,
-        evidence: bool = False,
+        linear_logit: bool = False,
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -54,9 +55,9 @@ class WearableEncoder(nn.Module):
         )
         self.norm = nn.RMSNorm(inner)
         self.outwards = nn.Linear(inner, width)
-        if evidence:
-            self.evidence = nn.Linear(2 * features, 2, bias=False)
-            nn.init.zeros_(self.evidence.weight)
+        if linear_logit:
+            self.linear_logit = nn.Linear(2 * features, 2, bias=False)
+            nn.init.zeros_(self.linear_logit.weight)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
         """Return one vector per wearable token of the batch."""
@@ -71,16 +72,16 @@ class WearableEncoder(nn.Module):
         x = self.norm(x).unflatten(1, (s, w))
         return self.outwards(_over_windows(x, worn))
 
-    def evident(self, batch: Batch) -> Float[Tensor, "B S"]:
-        """Return what each worn hour says of the label: its values, and what was worn.
+    def linear_terms(self, batch: Batch) -> Float[Tensor, "B S"]:
+        """Return what each worn hour adds to the label's linear logit: its values, what was worn.
 
         In a row without any code it says something else: much of what wearing tells alone, of age
         say, the clinic tells better, and one set of weights would be a compromise.
         """
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         value = batch.wearable.clamp(-_FAR, _FAR) * mask
-        told = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
-        beside_codes, alone = self.evidence(told).unbind(-1)
+        numbers = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
+        beside_codes, alone = self.linear_logit(numbers).unbind(-1)
         has_codes = (batch.code > 0).any(1, keepdim=True)
         return torch.where(has_codes, beside_codes, alone)
 

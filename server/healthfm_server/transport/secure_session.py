@@ -20,7 +20,7 @@ from healthfm_core.federation import protocol
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_server.transport.array_records import read
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Timeouts
 
 
 @dataclass
@@ -46,7 +46,7 @@ class MaskedExchange:
 
     Args:
         exchange: Sends and receives.
-        patience: Of the exchange that carries the arrays.
+        timeouts: Of the exchange that carries the arrays.
         config: Thresholds.
         message_timeout_s: How long the other three wait for sites.
     """
@@ -54,15 +54,15 @@ class MaskedExchange:
     def __init__(
         self,
         exchange: Exchange,
-        patience: Patience,
+        timeouts: Timeouts,
         config: SecureAggregationConfig,
         message_timeout_s: float,
     ) -> None:
         self._exchange = exchange
-        self._patience = patience
+        self._timeouts = timeouts
         self._config = config
         self._known: dict[str, bytes] = {}
-        self._letters = Patience(min(message_timeout_s, patience.deadline_s), patience.ttl_s)
+        self._letters = Timeouts(min(message_timeout_s, timeouts.deadline_s), timeouts.ttl_s)
 
     def terms(self, study: str, purpose: str, number: int) -> secure.Terms:
         """Return terms of a new session; the nonce makes it unlike every other."""
@@ -142,7 +142,7 @@ class MaskedExchange:
 
     def _take_arrays(self, summing: Summing, kind: str, orders: Mapping[int, RecordDict]) -> None:
         group = str(summing.server.terms.number)
-        for reply in self._exchange(orders, kind, group, self._patience):
+        for reply in self._exchange(orders, kind, group, self._timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
             with self._setting_aside(summing, site):
                 _refuse_error(reply)

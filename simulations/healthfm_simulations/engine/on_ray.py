@@ -89,7 +89,7 @@ def simulate(
         workers = max(1, int(cpus // config.threads))
         turns = math.ceil(len(nodes) / workers)
         run_simulation(
-            ConfiguredServer(server, {**run_config, "patience": float(turns)}),
+            ConfiguredServer(server, {**run_config, "timeout_factor": float(turns)}),
             SiteOnRay(client, [node.node_config() for node in nodes], config.threads),
             num_supernodes=len(nodes),
             backend_config={
