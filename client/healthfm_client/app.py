@@ -89,7 +89,7 @@ class SiteHandlers:
             (node.stores, tokens.model_dump_json(), task),
             lambda: self._work.statistics(node.stores, tokens, task or None),
         )
-        letter = message.content.config_records[protocol.LETTER]
+        letter = message.content.config_records[protocol.SECURE_MESSAGE]
         Masking(node.name, context, node.policy.peers).mask(str(letter["json"]), masked)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
@@ -134,9 +134,9 @@ class SiteHandlers:
 def _letter(
     step: Callable[[Masking, str], str], message: Message, node: SiteNode, context: Context
 ) -> RecordDict:
-    text = str(message.content.config_records[protocol.LETTER]["json"])
+    text = str(message.content.config_records[protocol.SECURE_MESSAGE]["json"])
     answer = step(Masking(node.name, context, node.policy.peers), text)
-    return RecordDict({protocol.LETTER: ConfigRecord({"json": answer})})
+    return RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": answer})})
 
 
 def _order(message: Message) -> ConfigRecord:

@@ -35,7 +35,7 @@ from healthfm_simulations.arms.zero_imputation import imputed_fold
 from healthfm_simulations.cross_validation import CrossValidationFold, folds_of
 from healthfm_simulations.run_bar import RunBar
 from healthfm_simulations.scoring.arm_metrics import (
-    Collected,
+    CollectedArms,
     collect,
     context_of,
     learned_half_lives,
@@ -60,7 +60,7 @@ class Replicate:
     config: RunConfig
     sites: tuple[SimulatedSite, ...]
     folds: tuple[CrossValidationFold, ...]
-    collected: Collected = field(default_factory=Collected)
+    collected: CollectedArms = field(default_factory=CollectedArms)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

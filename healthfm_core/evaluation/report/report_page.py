@@ -85,7 +85,7 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
         figures=_figures(rows, context, arms),
         n_subjects=max((row.n_subjects for row in rows), default=0),
         **_of_the_arms(rows, context, arms),
-        **_beside_them(context, arms),
+        **_context_fields(context, arms),
     )
 
 
@@ -121,7 +121,7 @@ def _of_the_arms(
     }
 
 
-def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
+def _context_fields(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
     """What is made of the context alone."""
     return {
         "horizons": horizon_tables.horizon_tables(context, arms),

@@ -72,12 +72,12 @@ class Mapped(dict[str, Float32]):
         """Return the same views under other names."""
         return Mapped(rename(self), self._file)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Take the file's pages out of memory; who reads again gets them again."""
         self._file.madvise(mmap.MADV_DONTNEED)
 
 
-class OneByOne(Arrays):
+class PagedArrays(Arrays):
     """Views into a file, of which one array's pages are in memory at a time."""
 
     def __init__(self, views: Arrays, file: mmap.mmap) -> None:
@@ -148,7 +148,7 @@ class Spool(AbstractContextManager["Spool"]):
                 rest = rest[self._file.write(rest) :]
         self.size += len(data)
 
-    def again(self, start: int, size: int) -> None:
+    def append(self, start: int, size: int) -> None:
         """Write once more what stands at `start`."""
         self.append(os.pread(self._file.fileno(), size, start))
 

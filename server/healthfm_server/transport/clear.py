@@ -108,7 +108,7 @@ class ClearTransport:
     ) -> dict[int, RecordDict]:
         arrays = to_arrays({**state.parameters, **_in_slots(self._method, state)})
         if isinstance(state.parameters, Mapped):
-            state.parameters.let_go()
+            state.parameters.release()
         digests = digests_of(arrays)
         contents = {}
         for name in asked:

@@ -135,7 +135,7 @@ class MaskedExchange:
         orders = {}
         for site, mailbox in summing.server.mailboxes().items():
             records = contents(site)
-            records[protocol.LETTER] = ConfigRecord({"json": mailbox.to_json(), **more})
+            records[protocol.SECURE_MESSAGE] = ConfigRecord({"json": mailbox.to_json(), **more})
             orders[nodes[site]] = records
         self._take_arrays(summing, kind, orders)
         return self._open(summing, nodes)
@@ -165,7 +165,7 @@ class MaskedExchange:
     ) -> Iterator[tuple[str, str]]:
         """Send letters and yield (site, answer); note who gives none."""
         contents = {
-            node: RecordDict({protocol.LETTER: ConfigRecord({"json": text})})
+            node: RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
             for node, text in letters.items()
         }
         silent = {summing.names[node] for node in letters}
@@ -175,7 +175,7 @@ class MaskedExchange:
             silent.discard(site)
             with self._setting_aside(summing, site, final=final):
                 _refuse_error(reply)
-                yield site, str(reply.content.config_records[protocol.LETTER]["json"])
+                yield site, str(reply.content.config_records[protocol.SECURE_MESSAGE]["json"])
         for site in sorted(silent):
             self._drop(summing, site, "it did not answer in time", final=final)
 

@@ -38,7 +38,7 @@ CEILING: Final = "ceiling"
 
 
 @dataclass
-class Collected:
+class CollectedArms:
     """Predictions gathered over the folds of one replicate.
 
     Attributes:
@@ -64,7 +64,7 @@ class Collected:
 
 
 def collect(
-    collected: Collected,
+    collected: CollectedArms,
     trained: Mapping[str, TrainedArm],
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
@@ -89,7 +89,7 @@ def collect(
 
 
 def _answers(
-    collected: Collected,
+    collected: CollectedArms,
     trained: Mapping[str, TrainedArm],
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
@@ -129,7 +129,7 @@ def _can_read(model: Model, inputs: str) -> bool:
     return inputs == EVERYTHING or bool(set(inputs.split("+")) & set(model.study.modalities))
 
 
-def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
+def rows_of(collected: CollectedArms, config: RunConfig) -> list[MetricRow]:
     """Return the metric rows of one replicate; an input subset's name stands in `subset`."""
     rows: list[MetricRow] = []
     for inputs in (EVERYTHING, *config.evaluation.inputs):
@@ -146,7 +146,7 @@ def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
     return rows + _gains(collected, config)
 
 
-def _gains(collected: Collected, config: RunConfig) -> list[MetricRow]:
+def _gains(collected: CollectedArms, config: RunConfig) -> list[MetricRow]:
     """Return, per arm, what the inputs of one subset add to those of a smaller one, paired."""
     rows: list[MetricRow] = []
     for more in config.evaluation.inputs:
@@ -243,7 +243,7 @@ def context_of(
     config_yaml: str,
     sites: Sequence[SimulatedSite],
     folds: Sequence[CrossValidationFold],
-    collected: Collected,
+    collected: CollectedArms,
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     seconds: Mapping[str, float],
     ceiling: Sequence[MetricRow],

@@ -119,7 +119,7 @@ def asked_again(grid: Watching, pair: tuple[Message, Message], text: str | None 
     meta = question.metadata
     content = question.content
     if text is not None:
-        content = RecordDict({protocol.LETTER: ConfigRecord({"json": text})})
+        content = RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
     grid.push_messages([Message(content, meta.dst_node_id, meta.message_type, group_id="9")])
     return next(iter(InProcessGrid.pull_messages(grid, [str(grid._sent)])))
 
@@ -145,7 +145,7 @@ def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path
     assert sorted(count for _, count in state["opened"].values()) == [1, 1]
     assert state["session"] == ""
     asked = letters_of(grid, protocol.KEYS)[-1]
-    terms = secure.Terms.from_json(str(asked[0].content.config_records[protocol.LETTER]["json"]))
+    terms = secure.Terms.from_json(str(asked[0].content.config_records[protocol.SECURE_MESSAGE]["json"]))
     for number, refused in ((2, True), (3, False), (4, False)):
         fresh = secure.Terms(**{**_fields(terms), "number": number, "nonce": f"{number:02}"})
         reply = asked_again(grid, asked, fresh.to_json())
