@@ -50,7 +50,7 @@ SITE: Final = "site"
 ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
-SECURE_MESSAGE: Final = "letter"
+SECURE_MESSAGE: Final = "secure_message"
 """Names of the records in a message; no message carries any other."""
 
 LEAVING: Final[Mapping[str, frozenset[str]]] = {

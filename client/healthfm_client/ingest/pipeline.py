@@ -172,19 +172,22 @@ def write_site(
         StoreError: HF-2xx.
     """
     with closing(StoreDraft(folder, site.title or name, site.splits)) as draft:
-        scores = [] if site.scores is None else [_score_events(site.scores, draft)]
+        at = draft.name
+        scores = []
+        if site.scores is not None:
+            scores = [score_events(site.scores, f"{at}: polygenic scores")]
         texts: dict[str, str] = {}
         if site.stream is not None:
             texts = _write_stream(site.stream, scores, draft, work, show_progress)
         else:
-            events = [] if site.events is None else [_conform(site.events, EVENTS, draft, "events")]
-            every = pa.concat_tables([EVENTS.empty_table(), *events, *scores])
-            draft.write_events(sort_events(every))
+            events = EVENTS.empty_table() if site.events is None else site.events
+            events = conform(events, EVENTS, f"{at}: events")
+            draft.write_events(sort_events(pa.concat_tables([events, *scores])))
         for reason, rows in site.rejected.items():
             draft.write_rejected(reason, rows)
         draft.close()
         for device, table in site.wearables.items():
-            rows = _conform(table, WEARABLE, draft, f"{WEARABLE_FOLDER}/{device}")
+            rows = conform(table, WEARABLE, f"{at}: {WEARABLE_FOLDER}/{device}")
             draft.write_wearable(device, sort_wearable(rows))
         draft.write_splits()
         for task, labels in site.labels.items():
@@ -221,14 +224,6 @@ def _write_stream(
     if not keep:
         spool.remove()
     return spool.texts
-
-
-def _conform(table: pa.Table, schema: pa.Schema, draft: StoreDraft, what: str) -> pa.Table:
-    return conform(table, schema, f"{draft.name}: {what}")
-
-
-def _score_events(scores: pa.Table, draft: StoreDraft) -> pa.Table:
-    return score_events(scores, f"{draft.name}: polygenic scores")
 
 
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:

@@ -42,7 +42,7 @@ LEAST_FREE_BYTES: Final = 512 * 1024**2
 _SALT: Final = np.uint64(0x5BD1E9955BD1E995)
 _JOURNAL: Final = "journal.json"
 _SUFFIX: Final = ".arrows"
-_ASIDE: Final = "aside-"
+_REJECTED: Final = "rejected-"
 
 
 def cell_of(subject: Int64) -> npt.NDArray[np.uint16]:
@@ -198,9 +198,9 @@ class EventSpool:
     def rejected(self) -> Iterator[RejectedRows]:
         """Yield the raw rows that gave no event, by reason, in the order it came."""
         self._flush_rejected()
-        for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
+        for file in sorted(self._folder.glob(f"{_REJECTED}*{_SUFFIX}")):
             for rows in read_rows(file):
-                yield RejectedRows(file.stem.removeprefix(_ASIDE), rows)
+                yield RejectedRows(file.stem.removeprefix(_REJECTED), rows)
 
     def commit(self, part: str) -> None:
         """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
@@ -270,7 +270,7 @@ class EventSpool:
             self._folder.mkdir(parents=True, exist_ok=True)
             refuse_full_disk(self._folder, self._where)
         for rejected in self._rejected:
-            append_rows(self._folder / f"{_ASIDE}{rejected.reason}{_SUFFIX}", rejected.rows)
+            append_rows(self._folder / f"{_REJECTED}{rejected.reason}{_SUFFIX}", rejected.rows)
         self._rejected, self._rejected_rows = [], 0
 
     def _take_up(self, journal_facts: dict[str, Any]) -> None:

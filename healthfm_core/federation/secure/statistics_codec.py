@@ -19,7 +19,12 @@ import numpy as np
 
 from healthfm_core.arrays import Int64, UInt32, UInt64
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.secure.bloom_table import Entries, InvertibleBloomTable, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import (
+    Entries,
+    InvertibleBloomTable,
+    distinct,
+    occupied,
+)
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics

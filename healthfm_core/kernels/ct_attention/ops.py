@@ -50,7 +50,7 @@ def _passes() -> ModuleType | None:
     """Return the GPU's passes; None without Triton, which comes with PyTorch for CUDA."""
     if find_spec("triton") is None:
         return None
-    return import_module("healthfm_core.kernels.ct_attention.cuda.passes")
+    return import_module("healthfm_core.kernels.ct_attention.cuda.launches")
 
 
 def _serving(x: Inputs, variant: str) -> _Implementation:

@@ -148,7 +148,7 @@ class Spool(AbstractContextManager["Spool"]):
                 rest = rest[self._file.write(rest) :]
         self.size += len(data)
 
-    def append(self, start: int, size: int) -> None:
+    def append_copy(self, start: int, size: int) -> None:
         """Write once more what stands at `start`."""
         self.append(os.pread(self._file.fileno(), size, start))
 

@@ -145,7 +145,7 @@ class _Reply:
         start, known = self._spool.size, dict[int, tuple[int, int]]()
         for index in about["arraychunk_ids"]:
             if index in known:  # equal pieces come once
-                self._spool.append(*known[index])
+                self._spool.append_copy(*known[index])
                 continue
             piece = get_object_body(self._pull(ids[index]), ArrayChunk)
             known[index] = self._spool.size, len(piece)

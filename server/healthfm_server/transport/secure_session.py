@@ -1,6 +1,6 @@
 """A secure sum over Flower's messages: keys, shares, masked arrays, shares that open the sum.
 
-Around one exchange that carries the arrays stand three with letters of a few kilobytes. A reply
+Around one exchange that carries the arrays stand three with messages of a few kilobytes. A reply
 that does not fit is set aside with its reason, and the session goes on with the others; below its
 threshold it ends with HF-611 and nothing was opened.
 """
@@ -100,8 +100,8 @@ class MaskedExchange:
         for node, site in summing.names.items():
             if node in busy:
                 self._drop(summing, site, "it was busy")
-        letters = {node: terms for node, site in summing.names.items() if node not in busy}
-        for site, text in self._ask(summing, protocol.KEYS, letters):
+        messages = {node: terms for node, site in summing.names.items() if node not in busy}
+        for site, text in self._ask(summing, protocol.KEYS, messages):
             with self._setting_aside(summing, site):
                 summing.server.take_advert(site, secure.KeyAdvert.from_json(text))
         book = summing.server.book
@@ -120,16 +120,16 @@ class MaskedExchange:
         Args:
             summing: After `agree`.
             kind: The message that carries the arrays.
-            contents: Site → its records, without the letter.
-            more: What every letter says beside the mailbox.
+            contents: Site → its records, without the message.
+            more: What every message says beside the mailbox.
 
         Raises:
             PrivacyError: Too few sites are left (HF-611), or the shares do not open it (HF-610).
         """
         nodes = {site: node for node, site in summing.names.items()}
         book = summing.server.book
-        letters = {nodes[site]: book.to_json() for site in book.adverts}
-        for site, text in self._ask(summing, protocol.SHARES, letters):
+        messages = {nodes[site]: book.to_json() for site in book.adverts}
+        for site, text in self._ask(summing, protocol.SHARES, messages):
             with self._setting_aside(summing, site):
                 summing.server.take_shares(site, secure.SealedShares.from_json(text))
         orders = {}
@@ -154,21 +154,21 @@ class MaskedExchange:
 
     def _open(self, summing: Summing, nodes: Mapping[str, int]) -> dict[str, Ring]:
         request = summing.server.request()
-        letters = {nodes[site]: request.to_json() for site in request.survivors}
-        for site, text in self._ask(summing, protocol.UNMASK, letters, final=True):
+        messages = {nodes[site]: request.to_json() for site in request.survivors}
+        for site, text in self._ask(summing, protocol.UNMASK, messages, final=True):
             with self._setting_aside(summing, site, final=True):
                 summing.server.take_reply(site, secure.UnmaskReply.from_json(text))
         return summing.server.open()
 
     def _ask(
-        self, summing: Summing, kind: str, letters: Mapping[int, str], *, final: bool = False
+        self, summing: Summing, kind: str, messages: Mapping[int, str], *, final: bool = False
     ) -> Iterator[tuple[str, str]]:
-        """Send letters and yield (site, answer); note who gives none."""
+        """Send messages and yield (site, answer); note who gives none."""
         contents = {
             node: RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
-            for node, text in letters.items()
+            for node, text in messages.items()
         }
-        silent = {summing.names[node] for node in letters}
+        silent = {summing.names[node] for node in messages}
         group = str(summing.server.terms.number)
         for reply in self._exchange(contents, kind, group, self._letters):
             site = summing.names.get(reply.metadata.src_node_id, "")

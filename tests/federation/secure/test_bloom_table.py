@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.secure.bloom_table import Entries, InvertibleBloomTable, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import (
+    Entries,
+    InvertibleBloomTable,
+    distinct,
+    occupied,
+)
 
 
 def keys(numbers) -> np.ndarray:

@@ -140,12 +140,12 @@ def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
     before.shares()
     session.shares()
     box = session.server.mailboxes()["site-00"]
-    letters = dict(box.letters)
+    letters = dict(box.messages)
     match wrong:
         case "replayed":
-            letters["site-01"] = before.server.mailboxes()["site-00"].letters["site-01"]
+            letters["site-01"] = before.server.mailboxes()["site-00"].messages["site-01"]
         case "another's":
-            letters["site-01"] = session.server.mailboxes()["site-02"].letters["site-01"]
+            letters["site-01"] = session.server.mailboxes()["site-02"].messages["site-01"]
         case "changed":
             letters["site-01"] = bytes([letters["site-01"][0] ^ 1]) + letters["site-01"][1:]
         case "missing":
@@ -153,7 +153,7 @@ def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
     arrays = random_values(["x"], np.random.default_rng(0))["x"]
     before_masking = {name: array.copy() for name, array in arrays.items()}
     with pytest.raises(PrivacyError, match=r"HF-610.*letter of site site-01"):
-        secure.mask(session.sites["site-00"], replace(box, letters=letters), arrays)
+        secure.mask(session.sites["site-00"], replace(box, messages=letters), arrays)
     assert same(arrays, before_masking)
 
 

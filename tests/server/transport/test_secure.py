@@ -145,7 +145,9 @@ def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path
     assert sorted(count for _, count in state["opened"].values()) == [1, 1]
     assert state["session"] == ""
     asked = letters_of(grid, protocol.KEYS)[-1]
-    terms = secure.Terms.from_json(str(asked[0].content.config_records[protocol.SECURE_MESSAGE]["json"]))
+    terms = secure.Terms.from_json(
+        str(asked[0].content.config_records[protocol.SECURE_MESSAGE]["json"])
+    )
     for number, refused in ((2, True), (3, False), (4, False)):
         fresh = secure.Terms(**{**_fields(terms), "number": number, "nonce": f"{number:02}"})
         reply = asked_again(grid, asked, fresh.to_json())

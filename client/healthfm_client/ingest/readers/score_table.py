@@ -109,8 +109,8 @@ def _scored(wide: pa.Table, path: Path, options: ScoreTableOptions) -> Iterator[
     refuse_empty(table, path.name)
     unplaced = table.filter(pc.is_nan(table[COMPONENTS_Z])) if pcs else table.slice(0, 0)
     for site in scored(table, path, options):
-        aside = {"no_components": unplaced.select(["IID", "PGS"])} if unplaced.num_rows else {}
-        yield replace(site, rejected={**site.rejected, **aside})
+        rejected = {"no_components": unplaced.select(["IID", "PGS"])} if unplaced.num_rows else {}
+        yield replace(site, rejected={**site.rejected, **rejected})
 
 
 def sniff(path: Path) -> bool:
