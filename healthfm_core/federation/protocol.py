@@ -220,11 +220,11 @@ class RoundResult:
         update: parameter → float32 change (new minus received), of the groups in `weights` only.
         weights: group → training subjects that hold it, > 0; a group without any is left out.
         metrics: name → value, means over the site's people, never one person's.
-        steps: how many local steps were taken, for algorithms that divide by them (SCAFFOLD); it
-            stays at the site unless they send it.
+        learning_rate_sum: Σ of the local steps' learning rates, for algorithms that divide by it
+            (SCAFFOLD); it stays at the site.
     """
 
     update: Mapping[str, Float32]
     weights: Mapping[str, float]
     metrics: Mapping[str, float]
-    steps: int = 0
+    learning_rate_sum: float = 0.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,7 @@ def run_federation(
         ProtocolError: Too few sites answered (HF-403) or none has what the model needs (HF-406).
     """
     _check_names(nodes)
+    nodes = [replace(node, state=folder / "sites" / _folder_name(node.name)) for node in nodes]
     apps = apps or core_apps()
     stop = threading.Event()
     listener = _stopping(stop, until, progress or ignore_progress)
@@ -146,6 +148,11 @@ def _result(folder: Path, config: RunConfig) -> FederationResult:
     if study is None or state is None:
         raise _interrupted(folder)
     return FederationResult(state.parameters, study, store.history())
+
+
+def _folder_name(site: str) -> str:
+    """Return a folder's name for a site, whatever characters its own has."""
+    return hashlib.sha256(site.encode()).hexdigest()[:16]
 
 
 def _check_names(nodes: Sequence[NodeSpec]) -> None:
