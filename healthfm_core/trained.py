@@ -77,7 +77,7 @@ class Risks:
 
 
 @dataclass(frozen=True)
-class Reading:
+class StoreReading:
     """A store as a model reads it.
 
     Attributes:
@@ -223,7 +223,7 @@ class TrainedModel:
                 do="Ask within them, or train with longer train.horizons_days",
             )
 
-    def read(self, store: SiteStore) -> Reading:
+    def read(self, store: SiteStore) -> StoreReading:
         """Return the store, or view of one, as this model reads it.
 
         Raises:
@@ -239,7 +239,9 @@ class TrainedModel:
         view = store.narrowed(modalities=study_modalities(self.study))
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)
-        return Reading(people, loader_for(people, self.study), model.eval(), self.study.vocabulary)
+        return StoreReading(
+            people, loader_for(people, self.study), model.eval(), self.study.vocabulary
+        )
 
     def start(self, fresh: Mapping[str, Float32]) -> Float32Arrays:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.

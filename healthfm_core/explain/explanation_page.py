@@ -27,7 +27,7 @@ _NOT_SINGLE: Final = ("group", "visit")
 
 
 @dataclass(frozen=True)
-class Row:
+class ExplanationRow:
     """A line of a table, as written; `value` is the change in log-odds."""
 
     name: str
@@ -50,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ExplanationSection:
     """One target on the page: its figures and tables."""
 
     heading: str
@@ -58,9 +58,9 @@ class Section:
     over_time: str
     by_kind: str
     single: str
-    groups: tuple[Row, ...]
-    things: tuple[Row, ...]
-    visits: tuple[Row, ...]
+    groups: tuple[ExplanationRow, ...]
+    things: tuple[ExplanationRow, ...]
+    visits: tuple[ExplanationRow, ...]
     smaller: int
     unread: int
 
@@ -84,7 +84,7 @@ def explanation_html(explanation: Explanation) -> str:
     )
 
 
-def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section:
+def _section(explanation: Explanation, target: TargetRisk, name: str) -> ExplanationSection:
     read = [found for found in target.contributions if found.read]
     groups = _rows(explanation, [found for found in read if found.part.kind == "group"])
     visits = _largest(explanation, [found for found in read if found.part.kind == "visit"])
@@ -92,7 +92,7 @@ def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section
     things = _largest(explanation, single)
     listed = tuple(row for row in things[:LISTED] if row.is_shown)
     unread = [f for f in target.contributions if not f.read and f.part.kind == "event"]
-    return Section(
+    return ExplanationSection(
         heading=target.name,
         opening=_opening(explanation, target),
         over_time=drawing.risk_figure(explanation, target, f"{name}-risk"),
@@ -108,14 +108,14 @@ def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section
     )
 
 
-def _largest(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Row, ...]:
+def _largest(explanation: Explanation, found: Sequence[Contribution]) -> tuple[ExplanationRow, ...]:
     order = sorted(range(len(found)), key=lambda i: (-abs(found[i].log_odds), i))
     return _rows(explanation, [found[i] for i in order])
 
 
-def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Row, ...]:
+def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[ExplanationRow, ...]:
     return tuple(
-        Row(
+        ExplanationRow(
             name=one.part.name,
             detail=one.part.detail,
             when="" if one.part.time_us is None else _when(explanation, one.part.time_us),

@@ -14,7 +14,7 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Names:
+class CodeNames:
     """How a site's codes, scores and readings are called on a page.
 
     Attributes:

@@ -17,7 +17,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 @dataclass(frozen=True)
 class CrossValidationFold:
-    """One split of the world.
+    """One division of the people into those trained on and those tested.
 
     Attributes:
         name: Folder name of the fold's runs.
@@ -43,7 +43,9 @@ class CrossValidationFold:
         return next((found for found in self.train if found.name == site.name), site)
 
 
-def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[CrossValidationFold, ...]:
+def cross_validation_folds(
+    config: RunConfig, sites: Sequence[SimulatedSite]
+) -> tuple[CrossValidationFold, ...]:
     """Return the folds of the configured protocol over `sites`.
 
     Raises:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class RunBar:
+class RunProgressBar:
     """Shows how much of the whole experiment is done and when it will end.
 
     The unit is people trained on per round, so that runs of different sizes count as they cost.

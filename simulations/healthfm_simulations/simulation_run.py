@@ -26,16 +26,16 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.arms.arm_training import (
     Listener,
     TrainedArm,
-    agreed_vocabulary,
-    same_modalities,
+    have_same_modalities,
+    shared_vocabulary,
     train_arm,
 )
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.arms.zero_imputation import imputed_fold
-from healthfm_simulations.cross_validation import CrossValidationFold, folds_of
-from healthfm_simulations.run_bar import RunBar
+from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
+from healthfm_simulations.run_bar import RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
-    Collected,
+    CollectedPredictions,
     collect,
     context_of,
     learned_half_lives,
@@ -45,7 +45,7 @@ from healthfm_simulations.scoring.arm_metrics import (
 from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
 from healthfm_simulations.scoring.model_scores import EVERYTHING
 from healthfm_simulations.scoring.seed_intervals import over_seeds
-from healthfm_simulations.secondary import Further, further_of, with_further
+from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
 
 CONFIG_FILE = "config.yaml"
@@ -60,17 +60,17 @@ class Replicate:
     config: RunConfig
     sites: tuple[SimulatedSite, ...]
     folds: tuple[CrossValidationFold, ...]
-    collected: Collected = field(default_factory=Collected)
+    collected: CollectedPredictions = field(default_factory=CollectedPredictions)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     half_lives: HalfLives | None = None
-    further: Further = field(default_factory=Further)
+    further: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
     rows: list[MetricRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Result:
+class SimulationResult:
     """A finished experiment.
 
     Attributes:
@@ -124,7 +124,9 @@ def open_folder(config: RunConfig, out: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def run_experiment(config: RunConfig, out: Path, *, command: str, console: Console) -> Result:
+def run_simulation(
+    config: RunConfig, out: Path, *, command: str, console: Console
+) -> SimulationResult:
     """Run all replicates of `config` and write report, metrics and checkpoints to `out`.
 
     Raises:
@@ -152,14 +154,14 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     sites = prepare_sites(config, folder / "sites")
-    found = Replicate(config, sites, folds_of(config, sites))
+    found = Replicate(config, sites, cross_validation_folds(config, sites))
     people = sum(len(site.view().subjects()) for site in sites)
     took = time.monotonic() - started
     console.print(
         f"seed {config.seed}: {people:,} people at {len(sites)} sites "
         f"({config.data.source}), ready in {took:.0f} s"
     )
-    with RunBar(console, _units(found)) as bar:
+    with RunProgressBar(console, _units(found)) as bar:
         for fold in found.folds:
             _run_fold(found, fold, folder, bar, console)
     found.rows = rows_of(found.collected, config)
@@ -179,7 +181,7 @@ def _people(fold: CrossValidationFold) -> int:
 
 
 def _run_fold(
-    found: Replicate, fold: CrossValidationFold, folder: Path, bar: RunBar, console: Console
+    found: Replicate, fold: CrossValidationFold, folder: Path, bar: RunProgressBar, console: Console
 ) -> None:
     config = found.config
     trained: dict[str, TrainedArm] = {}
@@ -188,7 +190,7 @@ def _run_fold(
     units = float(_people(fold) * config.federation.rounds)
     for arm in arms:
         name = f"{fold.name}/{arm}"
-        if arm == "fedavg" and "federated" in trained and same_modalities(fold):
+        if arm == "fedavg" and "federated" in trained and have_same_modalities(fold):
             trained[arm] = trained["federated"]
             note = "All sites hold the same modalities, so plain FedAvg is the federated run."
             _note(found, note)
@@ -219,7 +221,7 @@ def _run_fold(
     }
     told = found.collected.of(EVERYTHING)
     given = {inputs: found.collected.of(inputs) for inputs in config.evaluation.inputs}
-    found.further = further_of(whole, told, fold, found.sites, config, given=given)
+    found.further = evaluate_secondary(whole, told, fold, found.sites, config, given=given)
     _note_alarms(found, trained)
     first = trained.get("federated")
     if first and first.models and found.half_lives is None:
@@ -234,7 +236,7 @@ def _train_imputed(
     heard: Listener,
 ) -> TrainedArm:
     """Train on copies of the stores with zeros in them; the test people get theirs later."""
-    agreed = agreed or agreed_vocabulary(config, fold)
+    agreed = agreed or shared_vocabulary(config, fold)
     copies = run.with_name("imputed-stores")
     zeros = imputed_fold(fold, agreed, config, copies, None)
     trained = train_arm("imputed", config, zeros, run, agreed=agreed, heard=heard)
@@ -253,10 +255,10 @@ def _agreed_before(
 ) -> Vocabulary | None:
     """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
     alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
-    return agreed_vocabulary(config, fold) if alone else None
+    return shared_vocabulary(config, fold) if alone else None
 
 
-def _hear_share(bar: RunBar, name: str, units: float, arm: Arm, sites: int) -> Any:
+def _hear_share(bar: RunProgressBar, name: str, units: float, arm: Arm, sites: int) -> Any:
     seen: dict[str, float] = {}
     runs = sites if arm in ("local", "ensemble") else 1
 
@@ -282,7 +284,9 @@ def _note(found: Replicate, note: str) -> None:
         found.notes.append(note)
 
 
-def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, command: str) -> Result:
+def _report(
+    config: RunConfig, replicates: Sequence[Replicate], out: Path, command: str
+) -> SimulationResult:
     first = replicates[0]
     rows = over_seeds([found.rows for found in replicates])
     arms, ceiling = split_ceiling(rows)
@@ -315,9 +319,9 @@ def _report(config: RunConfig, replicates: Sequence[Replicate], out: Path, comma
         seeds=len(replicates),
         notes=notes,
     )
-    context = with_further(context, first.further, further)
+    context = with_secondary(context, first.further, further)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return Result(rows, further, page, notes, len(replicates))
+    return SimulationResult(rows, further, page, notes, len(replicates))
 
 
 def _title(config: RunConfig) -> str:

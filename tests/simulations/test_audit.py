@@ -16,9 +16,9 @@ from healthfm_simulations.privacy_audit.__main__ import (
     CODES,
     attack,
     codes_betrayed,
+    largest_site,
     lines,
     main,
-    victim_of,
 )
 from healthfm_simulations.privacy_audit.audited_site import people_of
 
@@ -31,7 +31,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory):
-    return victim_of(compose(TINY), tmp_path_factory.mktemp("audit"))
+    return largest_site(compose(TINY), tmp_path_factory.mktemp("audit"))
 
 
 def test_some_of_the_people_are_read_as_they_were_among_all(victim):

@@ -31,7 +31,7 @@ MIN_EVENTS: Final = 10
 
 
 @dataclass(frozen=True)
-class Survival:
+class SurvivalTimes:
     """n rows of how long until an event, or until nobody looked any more.
 
     Attributes:
@@ -58,12 +58,12 @@ class Survival:
         return len(self.score)
 
 
-def harrell_c(data: Survival, *, until_days: float | None = None) -> float:
+def harrell_c(data: SurvivalTimes, *, until_days: float | None = None) -> float:
     """Harrell's C, score ties counting half; NaN where no pair can be ordered."""
     return _indices(data, np.ones((len(data), 1)), until_days)["harrell_c"].item()
 
 
-def uno_c(data: Survival, *, until_days: float | None = None) -> float:
+def uno_c(data: SurvivalTimes, *, until_days: float | None = None) -> float:
     """Uno's C, the censoring estimated by Kaplan-Meier from the rows themselves.
 
     Args:
@@ -74,7 +74,7 @@ def uno_c(data: Survival, *, until_days: float | None = None) -> float:
 
 
 def concordance(
-    data: Survival, draws: Draws, *, until_days: float | None = None
+    data: SurvivalTimes, draws: Draws, *, until_days: float | None = None
 ) -> dict[str, Estimate]:
     """Return both indices with their replicates; the censoring is estimated anew in each.
 
@@ -97,7 +97,7 @@ def concordance(
 
 
 def mean_concordance(
-    targets: Sequence[Survival], draws: Draws, *, until_days: float | None = None
+    targets: Sequence[SurvivalTimes], draws: Draws, *, until_days: float | None = None
 ) -> dict[str, Estimate]:
     """Return the mean of both indices over the targets with at least `MIN_EVENTS` events."""
     found = [
@@ -109,7 +109,7 @@ def mean_concordance(
 
 
 def concordance_rows(
-    arms: Mapping[str, Sequence[Survival]],
+    arms: Mapping[str, Sequence[SurvivalTimes]],
     *,
     task: str,
     subset: str = "overall",
@@ -121,7 +121,7 @@ def concordance_rows(
     """Return every arm's rows, then `reference` minus each other arm on the same draws.
 
     Args:
-        arms: Arm → a `Survival` per target, the same targets and rows in every arm.
+        arms: Arm → a `SurvivalTimes` per target, the same targets and rows in every arm.
         task: Named in the rows.
         subset: Named in the rows.
         bootstraps: Number of replicates.
@@ -144,7 +144,7 @@ def concordance_rows(
     return rows
 
 
-def _indices(data: Survival, weight: Float64, until_days: float | None) -> dict[str, Float64]:
+def _indices(data: SurvivalTimes, weight: Float64, until_days: float | None) -> dict[str, Float64]:
     """Both indices [R] for rows counted `weight` [n, R] times."""
     begins_pairs = data.event.copy()
     if until_days is not None:

@@ -84,8 +84,8 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
         context=context,
         figures=_figures(rows, context, arms),
         n_subjects=max((row.n_subjects for row in rows), default=0),
-        **_of_the_arms(rows, context, arms),
-        **_beside_them(context, arms),
+        **_arm_parts(rows, context, arms),
+        **_context_parts(context, arms),
     )
 
 
@@ -105,7 +105,7 @@ def _figures(
     }
 
 
-def _of_the_arms(
+def _arm_parts(
     rows: Sequence[MetricRow], context: ReportContext, arms: Sequence[str]
 ) -> dict[str, Any]:
     """What is made of the rows of metrics."""
@@ -114,14 +114,14 @@ def _of_the_arms(
         "main": arm_comparison.main_table(rows, context),
         "shares": arm_comparison.shares(rows, context),
         "differences": arm_comparison.difference_table(rows, context),
-        "further": arm_comparison.further_table(rows, context),
+        "further": arm_comparison.subset_table(rows, context),
         "calibration": calibration_tables.calibration_table(rows, context),
         "stress": calibration_tables.high_risk_table(rows, context),
         "deciles": calibration_tables.observed_over_expected(context, arms),
     }
 
 
-def _beside_them(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
+def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any]:
     """What is made of the context alone."""
     return {
         "horizons": horizon_tables.horizon_tables(context, arms),

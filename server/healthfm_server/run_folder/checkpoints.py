@@ -149,6 +149,4 @@ def damaged(path: Path, seen: str) -> RunError:
         703,
         where=path.name,
         seen=seen,
-        wanted="a checkpoint is as it was written",
-        do="Delete the round's files to resume from the round before, or begin again",
     )

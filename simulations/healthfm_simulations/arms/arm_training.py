@@ -65,7 +65,7 @@ class TrainedArm:
     given: Callable[[str], CrossValidationFold] | None = None
 
 
-class AgreedVocabulary(CoreModelSetup):
+class FixedVocabularySetup(CoreModelSetup):
     """The server's work with a vocabulary that was agreed on before."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -100,7 +100,7 @@ def train_arm(
         return TrainedArm(note=f"{arm}: it has nobody to share noise with, and is left out")
     own = config_of(arm, config)
     own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
-    at_home = own_intercepts and not fold.tests_newcomers
+    with_site_intercepts = own_intercepts and not fold.tests_newcomers
     found = TrainedArm()
     for name, parts in federations(arm, own, fold).items():
         run = folder / name if name else folder
@@ -112,7 +112,7 @@ def train_arm(
                 raise
             found = TrainedArm(found.models, found.history, note=f"{arm} {name}: {error.seen}")
             continue
-        found.models[name] = Model(result.study, result.parameters, at_home)
+        found.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         found.history.extend(result.history if not found.history else [])
     seconds = time.monotonic() - started
     return TrainedArm(found.models, found.history, seconds, found.note)
@@ -184,7 +184,7 @@ def _run_in_stages(
     return result
 
 
-def agreed_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabulary:
+def shared_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabulary:
     """Return what the fold's training sites would agree on before a federated run.
 
     For arms whose own runs see one site each, where no federated arm comes before them.
@@ -203,7 +203,7 @@ def _node(site: SimulatedSite) -> NodeSpec:
 
 def _apps(agreed: Vocabulary | None) -> Apps:
     apps = core_apps()
-    return apps if agreed is None else Apps(AgreedVocabulary(agreed), apps.client)
+    return apps if agreed is None else Apps(FixedVocabularySetup(agreed), apps.client)
 
 
 def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
@@ -216,6 +216,6 @@ def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
     return hear
 
 
-def same_modalities(fold: CrossValidationFold) -> bool:
+def have_same_modalities(fold: CrossValidationFold) -> bool:
     """Whether all training sites hold the same modalities, so that plain FedAvg is the same run."""
     return len({site.view().modalities for site in fold.train}) == 1

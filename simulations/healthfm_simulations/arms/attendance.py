@@ -16,7 +16,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 
 @dataclass(frozen=True)
-class Stage:
+class AttendanceStage:
     """Rounds in which the same sites take part.
 
     Attributes:
@@ -28,7 +28,7 @@ class Stage:
     last: int
 
 
-def stages(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Stage, ...]:
+def stages(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[AttendanceStage, ...]:
     """Return the stages of a federated run over `sites`; one where nobody joins or leaves."""
     joins, leaves = config.simulation.joins, config.simulation.leaves
     rounds, names = config.federation.rounds, {site.name for site in sites}
@@ -41,5 +41,5 @@ def stages(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Stage, ..
             for site in sites
             if joins.get(site.name, 1) <= last <= leaves.get(site.name, rounds)
         )
-        found.append(Stage(tuple(present), last))
+        found.append(AttendanceStage(tuple(present), last))
     return tuple(found)

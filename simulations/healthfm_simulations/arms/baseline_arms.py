@@ -17,7 +17,7 @@ from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_b
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.cross_validation import CrossValidationFold
-from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, Scored
+from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, ScoredQueries
 from healthfm_simulations.sites import SimulatedSite
 
 REFERENCE_SCORE: Final = "reference_score"
@@ -31,7 +31,7 @@ def reference_predictions(
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
-    scored: Scored,
+    scored: ScoredQueries,
 ) -> dict[tuple[str, str], Predictions]:
     """Return (inputs, arm) → predictions of the baselines for the fold's test people.
 
@@ -59,7 +59,7 @@ def _next_visit(
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
-    scored: Scored,
+    scored: ScoredQueries,
 ) -> dict[str, Predictions]:
     """Return repeat-history, base rates and a bag of codes on the rows of `scored`."""
     train = tokenize([s.view() for s in fold.train], vocabulary, config.tokens, split="train")

@@ -15,7 +15,7 @@ from healthfm_core.config import RunConfig
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     Model,
-    Scored,
+    ScoredQueries,
     answered_by_all,
     concatenate,
     readable,
@@ -30,7 +30,7 @@ def score_ensemble(
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
-) -> Scored | None:
+) -> ScoredQueries | None:
     """Return the models' mean probabilities for the fold's test people.
 
     At each test site only queries that every model heard there answered are kept.
@@ -55,7 +55,7 @@ def score_ensemble(
     return concatenate(parts) if parts else None
 
 
-def mean_of(answers: Mapping[str, Scored]) -> Scored:
+def mean_of(answers: Mapping[str, ScoredQueries]) -> ScoredQueries:
     """Return the mean probability of answers to the very same queries."""
     first = next(iter(answers.values()))
     scores = np.stack([found.predictions.score for found in answers.values()])

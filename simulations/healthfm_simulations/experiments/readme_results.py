@@ -10,14 +10,14 @@ from typing import Final
 from healthfm_core.errors import ConfigError
 from healthfm_core.evaluation.report.wording import duration
 from healthfm_simulations.experiments.experiment_plan import ExperimentPlan
-from healthfm_simulations.experiments.experiment_runs import Finished
+from healthfm_simulations.experiments.experiment_runs import FinishedRun
 from healthfm_simulations.experiments.result_tables import arms_table, comparison_lines, site_lines
 
 BEGIN: Final = "<!-- results: written by healthfm-experiment, not by hand -->"
 END: Final = "<!-- end of results -->"
 
 
-def results(plan: ExperimentPlan, found: Sequence[Finished], command: str) -> str:
+def results(plan: ExperimentPlan, found: Sequence[FinishedRun], command: str) -> str:
     """Return the results as Markdown: how they came about, the tables, what they say in pairs."""
     parts = [_provenance(plan, found, command), arms_table(plan, found)]
     if compared := comparison_lines(plan, found):
@@ -27,7 +27,7 @@ def results(plan: ExperimentPlan, found: Sequence[Finished], command: str) -> st
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _provenance(plan: ExperimentPlan, found: Sequence[Finished], command: str) -> list[str]:
+def _provenance(plan: ExperimentPlan, found: Sequence[FinishedRun], command: str) -> list[str]:
     days = sorted({one.stamp.day for one in found})
     commits = sorted({one.stamp.commit for one in found} - {""})
     seeds = sorted({one.seed for one in found})
@@ -41,7 +41,7 @@ def _provenance(plan: ExperimentPlan, found: Sequence[Finished], command: str) -
     return lines + _missing(plan, found, len(seeds))
 
 
-def _missing(plan: ExperimentPlan, found: Sequence[Finished], seeds: int) -> list[str]:
+def _missing(plan: ExperimentPlan, found: Sequence[FinishedRun], seeds: int) -> list[str]:
     """Name the variants that were not run with every seed; a table must not hide it."""
     counts = Counter(one.variant for one in found)
     fewer = [f"{name} {counts[name] or 'none'}" for name in plan.variants if counts[name] < seeds]

@@ -10,21 +10,21 @@ from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.metrics.report_metrics import metric_title, short_title
 from healthfm_core.evaluation.report.wording import arm_name, number, subset_name
 from healthfm_simulations.experiments.experiment_plan import (
-    BySite,
-    Column,
-    Comparison,
+    ArmComparison,
+    ComparisonSide,
     ExperimentPlan,
-    Figure,
-    Side,
+    MetricSelector,
+    SiteTable,
+    TableColumn,
 )
-from healthfm_simulations.experiments.experiment_runs import Finished, of_variant
+from healthfm_simulations.experiments.experiment_runs import FinishedRun, of_variant
 from healthfm_simulations.scoring.seed_intervals import t_interval
 
 Values = Mapping[tuple[str, int], float]
 """(variant, seed) → one number."""
 
 
-def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def arms_table(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
     """Return the lines of a table: a row per variant and arm, a column per subset and metric."""
     heads = ["variant", "arm", *(_title(column) for column in plan.columns)]
     several = len(plan.variants) > 1
@@ -32,7 +32,7 @@ def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     for variant in plan.variants:
         for arm in plan.arms:
             cells = [
-                _cell(_values(found, Side(variant=variant, arm=arm), column), column)
+                _cell(_values(found, ComparisonSide(variant=variant, arm=arm), column), column)
                 for column in plan.columns
             ]
             if any(cells):
@@ -41,7 +41,7 @@ def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     return lines
 
 
-def comparison_lines(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def comparison_lines(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
     """Return a list item per comparison (and variant, where it names none)."""
     return [
         line
@@ -51,7 +51,7 @@ def comparison_lines(plan: ExperimentPlan, found: Sequence[Finished]) -> list[st
     ]
 
 
-def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def site_lines(by_site: SiteTable, plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
     """Return who gains: per variant, sites by their size within each seed, smallest first.
 
     The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
@@ -73,7 +73,7 @@ def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished])
     return lines
 
 
-def _gains(one: Finished, by_site: BySite) -> list[tuple[int, float]]:
+def _gains(one: FinishedRun, by_site: SiteTable) -> list[tuple[int, float]]:
     """Return (people trained on, gain) of a run's sites, smallest first."""
     found = []
     for site in one.by_site:
@@ -97,12 +97,12 @@ def _ordinal(place: int, ranked: Sequence[Sequence[object]]) -> str:
     return "largest" if place == max(map(len, ranked)) - 1 else f"{place + 1}."
 
 
-def _variants_of(one: Comparison, plan: ExperimentPlan) -> Iterable[str | None]:
+def _variants_of(one: ArmComparison, plan: ExperimentPlan) -> Iterable[str | None]:
     named = one.of.variant is not None and one.to.variant is not None
     return [None] if named else list(plan.variants)
 
 
-def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -> str:
+def _compared(one: ArmComparison, variant: str | None, found: Sequence[FinishedRun]) -> str:
     of, to = (_in_variant(side, variant) for side in (one.of, one.to))
     left, right = (_values(found, side, one) for side in (of, to))
     by_seed = {seed: value for (_, seed), value in right.items()}
@@ -122,17 +122,17 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
     return f"- {_name(of)} − {_name(to, of)} ({what}): {text}"
 
 
-def _in_variant(side: Side, variant: str | None) -> Side:
+def _in_variant(side: ComparisonSide, variant: str | None) -> ComparisonSide:
     return side if side.variant is not None else side.model_copy(update={"variant": variant})
 
 
-def _name(side: Side, beside: Side | None = None) -> str:
+def _name(side: ComparisonSide, beside: ComparisonSide | None = None) -> str:
     if beside is not None and beside.variant == side.variant:
         return arm_name(side.arm)
     return f"{side.variant}: {arm_name(side.arm)}"
 
 
-def _values(found: Sequence[Finished], side: Side, what: Figure) -> Values:
+def _values(found: Sequence[FinishedRun], side: ComparisonSide, what: MetricSelector) -> Values:
     values = {}
     for one in of_variant(found, side.variant or ""):
         row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric, what.task)
@@ -141,7 +141,7 @@ def _values(found: Sequence[Finished], side: Side, what: Figure) -> Values:
     return values
 
 
-def _rows_at(one: Finished, site: str | None) -> Sequence[MetricRow]:
+def _rows_at(one: FinishedRun, site: str | None) -> Sequence[MetricRow]:
     if site is None:
         return one.rows
     return next((found.rows for found in one.by_site if found.site == site), ())
@@ -155,7 +155,7 @@ def _find(
     return next((r for r in rows if (r.arm, r.task, r.subset, r.metric) == wanted), None)
 
 
-def _cell(values: Values, column: Column) -> str:
+def _cell(values: Values, column: TableColumn) -> str:
     if not values:
         return ""
     if column.mean == "geometric":
@@ -178,13 +178,13 @@ def _written(
     return f"{mean}{unit} [{low}, {high}]" if n > 1 else f"{mean}{unit}"
 
 
-def _title(column: Column) -> str:
+def _title(column: TableColumn) -> str:
     metric = short_title(column.metric)
     where = [subset_name(column.subset), *filter(None, (_task_name(column), column.site))]
     return column.title or f"{metric}, {', '.join(where)}"
 
 
-def _task_name(what: Figure) -> str:
+def _task_name(what: MetricSelector) -> str:
     return (what.task or "").replace("_", " ")
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from healthfm_core.evaluation import MetricRow
 
 
-def further_rows(folder: Path, task: str) -> list[MetricRow]:
+def secondary_rows(folder: Path, task: str) -> list[MetricRow]:
     """Return what a run says of groups and of spoilt wearing, where it was asked.
 
     A group's subset is ``ancestry G1`` or ``sex F``, that of wearing ``wearing removed 0.5`` or

@@ -30,14 +30,14 @@ from healthfm_core.privacy.audit import (
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import SiteData
-from healthfm_simulations.privacy_audit.audited_site import Victim
+from healthfm_simulations.privacy_audit.audited_site import AuditedSite
 from healthfm_simulations.sites import prepare_sites
 
 CODES = "encoders.ehr.code.weight"
 
 
 @dataclass(frozen=True)
-class AttackFinding:
+class AttackResult:
     """What the attacks found out about one way to train.
 
     Attributes:
@@ -63,7 +63,7 @@ class AttackFinding:
     seconds: float
 
 
-def victim_of(config: RunConfig, folder: Path) -> Victim:
+def largest_site(config: RunConfig, folder: Path) -> AuditedSite:
     """Return the largest site of the simulation, under the vocabulary of all."""
     views = [site.view() for site in prepare_sites(config, folder)]
     statistics = merge([site_statistics([v], config.tokens, task=config.label_task) for v in views])
@@ -71,10 +71,10 @@ def victim_of(config: RunConfig, folder: Path) -> Victim:
     largest = max(views, key=lambda view: len(view.subjects()))
     modalities = tuple(sorted(largest.modalities))
     study = Study(VERSION, "audit", for_the_wire(config), vocabulary, modalities)
-    return Victim(SiteData.load([largest], study), study, config.privacy)
+    return AuditedSite(SiteData.load([largest], study), study, config.privacy)
 
 
-def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFinding:
+def attack(victim: AuditedSite, seed: int, shadows: int, persons: int) -> AttackResult:
     """Return what attacks on one training of the victim find.
 
     Args:
@@ -99,7 +99,7 @@ def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFindi
     bound = epsilon_lower_bound(ratios, member, delta, confidence=0.975)
     bound = max(bound, epsilon_lower_bound(-loss, member, delta, confidence=0.975))
     private = victim.private(victim.data)
-    return AttackFinding(
+    return AttackResult(
         promised=None if private is None else private.epsilon(),
         people=int(asked.sum()),
         loss_auroc=by_loss.auroc,
@@ -112,7 +112,7 @@ def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFindi
     )
 
 
-def codes_betrayed(victim: Victim, seed: int, persons: int) -> float:
+def codes_betrayed(victim: AuditedSite, seed: int, persons: int) -> float:
     """Return, as a mean over people, how well an update of one person tells their codes."""
     train, found = victim.data.train, []
     asked = np.flatnonzero(np.diff(train.visit_offsets) >= 2)[:persons]
@@ -126,7 +126,7 @@ def codes_betrayed(victim: Victim, seed: int, persons: int) -> float:
     return float(np.mean(found))
 
 
-def lines(findings: list[AttackFinding]) -> list[str]:
+def lines(findings: list[AttackResult]) -> list[str]:
     """Return the findings as a table in Markdown."""
     table = [
         "| ε promised | people | by loss: AUROC, caught | by ratio: AUROC, caught "
@@ -163,8 +163,8 @@ def _run(given: argparse.Namespace) -> int:
         for e in given.epsilons
     ]
     with TemporaryDirectory() as folder:
-        victim = victim_of(config, Path(folder) / "sites")
-        findings: list[AttackFinding] = []
+        victim = largest_site(config, Path(folder) / "sites")
+        findings: list[AttackResult] = []
         for way in ways:
             its = replace(victim, privacy=way)
             findings.append(attack(its, config.seed, given.shadows, given.persons))

@@ -32,7 +32,7 @@ from healthfm_core.training.passes import losses, passes_for
 
 
 @dataclass(frozen=True)
-class Victim:
+class AuditedSite:
     """A site and a way to train there.
 
     Attributes:

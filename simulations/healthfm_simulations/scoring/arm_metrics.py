@@ -26,10 +26,10 @@ from healthfm_simulations.scoring.model_scores import (
     EVERYTHING,
     NEXT_VISIT,
     Model,
-    Scored,
+    ScoredQueries,
     answered_by_all,
     concatenate,
-    of_the_truth,
+    oracle_predictions_for,
     score,
 )
 from healthfm_simulations.sites import SimulatedSite
@@ -38,7 +38,7 @@ CEILING: Final = "ceiling"
 
 
 @dataclass
-class Collected:
+class CollectedPredictions:
     """Predictions gathered over the folds of one replicate.
 
     Attributes:
@@ -64,12 +64,12 @@ class Collected:
 
 
 def collect(
-    collected: Collected,
+    collected: CollectedPredictions,
     trained: Mapping[str, TrainedArm],
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
-) -> Scored | None:
+) -> ScoredQueries | None:
     """Score every arm's models on the fold's test people, and the truth where it is known.
 
     Returns:
@@ -83,19 +83,19 @@ def collect(
         first = first or next(iter(answers.values()), None)
         is_visit = config.data.source == "cohort" and config.label_task is None
         if is_visit and inputs == EVERYTHING and "federated" in answers:
-            truth = of_the_truth(answers["federated"], sites, "present")
+            truth = oracle_predictions_for(answers["federated"], sites, "present")
             collected.add(inputs, CEILING, truth)
     return first
 
 
 def _answers(
-    collected: Collected,
+    collected: CollectedPredictions,
     trained: Mapping[str, TrainedArm],
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
-) -> dict[str, Scored]:
+) -> dict[str, ScoredQueries]:
     """Return what each arm says of the test people; single sites' models of newcomers go apart."""
     found = {}
     for arm, models in ((arm, found.models) for arm, found in trained.items()):
@@ -129,7 +129,7 @@ def _can_read(model: Model, inputs: str) -> bool:
     return inputs == EVERYTHING or bool(set(inputs.split("+")) & set(model.study.modalities))
 
 
-def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
+def rows_of(collected: CollectedPredictions, config: RunConfig) -> list[MetricRow]:
     """Return the metric rows of one replicate; an input subset's name stands in `subset`."""
     rows: list[MetricRow] = []
     for inputs in (EVERYTHING, *config.evaluation.inputs):
@@ -146,7 +146,7 @@ def rows_of(collected: Collected, config: RunConfig) -> list[MetricRow]:
     return rows + _gains(collected, config)
 
 
-def _gains(collected: Collected, config: RunConfig) -> list[MetricRow]:
+def _gains(collected: CollectedPredictions, config: RunConfig) -> list[MetricRow]:
     """Return, per arm, what the inputs of one subset add to those of a smaller one, paired."""
     rows: list[MetricRow] = []
     for more in config.evaluation.inputs:
@@ -243,7 +243,7 @@ def context_of(
     config_yaml: str,
     sites: Sequence[SimulatedSite],
     folds: Sequence[CrossValidationFold],
-    collected: Collected,
+    collected: CollectedPredictions,
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     seconds: Mapping[str, float],
     ceiling: Sequence[MetricRow],

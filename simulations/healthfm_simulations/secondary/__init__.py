@@ -3,6 +3,10 @@
 Each is off unless ``evaluation`` asks for it, and works on the models that the arms trained.
 """
 
-from healthfm_simulations.secondary.secondary_evaluations import Further, further_of, with_further
+from healthfm_simulations.secondary.secondary_evaluations import (
+    SecondaryEvaluations,
+    evaluate_secondary,
+    with_secondary,
+)
 
-__all__ = ["Further", "further_of", "with_further"]
+__all__ = ["SecondaryEvaluations", "evaluate_secondary", "with_secondary"]

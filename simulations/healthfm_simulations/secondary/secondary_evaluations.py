@@ -41,7 +41,7 @@ KINDS: Final[tuple[Corruption, ...]] = ("removed", "noised")
 
 
 @dataclass
-class Further:
+class SecondaryEvaluations:
     """Rows of one replicate, as `ReportContext` has them; what was not asked for is empty."""
 
     horizons: list[MetricRow] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Further:
         return [row for part in (*aside, *figures) for row in part]
 
 
-def further_of(
+def evaluate_secondary(
     models: Mapping[str, Model],
     predictions: Mapping[str, Predictions],
     fold: CrossValidationFold,
@@ -72,7 +72,7 @@ def further_of(
     config: RunConfig,
     *,
     given: Mapping[str, Mapping[str, Predictions]] | None = None,
-) -> Further:
+) -> SecondaryEvaluations:
     """Ask every arm that has one model for all sites whatever the configuration asks.
 
     Args:
@@ -83,7 +83,7 @@ def further_of(
         config: The run's configuration.
         given: Inputs → arm → predictions of the main task from these inputs alone.
     """
-    evaluation, found = config.evaluation, Further()
+    evaluation, found = config.evaluation, SecondaryEvaluations()
     if not models:
         return found
     vocabulary = next(iter(models.values())).study.vocabulary
@@ -162,8 +162,8 @@ def _missing(
     )
 
 
-def with_further(
-    context: ReportContext, first: Further, rows: Sequence[MetricRow]
+def with_secondary(
+    context: ReportContext, first: SecondaryEvaluations, rows: Sequence[MetricRow]
 ) -> ReportContext:
     """Return what a report shows, with what was asked further.
 
@@ -199,10 +199,10 @@ def _corruption(
 ) -> list[CorruptionRow]:
     """Return each arm's score as its wearing is taken away, and as it is drowned in noise."""
     is_visit = config.evaluation.task == "next_visit"
-    how = partial(partial, _spoilt, config=config)
+    how = partial(partial, _corrupted, config=config)
     curves = {
         (arm, kind, share): score(
-            model, fold, sites, config, spoil=how(kind=kind, share=share)
+            model, fold, sites, config, corrupt=how(kind=kind, share=share)
         ).predictions
         for arm, model in models.items()
         if WEARABLES in model.study.modalities
@@ -218,7 +218,9 @@ def _corruption(
     )
 
 
-def _spoilt(people: Sequences, *, kind: Corruption, share: float, config: RunConfig) -> Sequences:
+def _corrupted(
+    people: Sequences, *, kind: Corruption, share: float, config: RunConfig
+) -> Sequences:
     rng = numpy_generator(config.seed, "corruption")
     wearable, mask = corrupted(
         people.wearable, people.wearable_mask, kind=kind, share=share, rng=rng

@@ -45,7 +45,7 @@ def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> Repor
     return grid(rows, arms, pairs, context.reference)
 
 
-def further_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
+def subset_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
     """Subsets beside the three: fewer inputs, people with a reference score; None without any.
 
     Of a next-visit task only all rows and new onsets are shown.
