@@ -101,7 +101,6 @@ def agree_on_modalities(
             406,
             where=f"federation.aggregation.groups={aggregation}",
             seen=f"{len(held)} sites hold no modality " + ("in common" if held else "at all"),
-            wanted="a model needs at least one encoder",
             do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
     return tuple(sorted(agreed))

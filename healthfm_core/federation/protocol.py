@@ -156,7 +156,6 @@ def check_version(version: int, *, where: str) -> None:
             where=where,
             seen=f"protocol version {version}",
             wanted=f"this side speaks version {VERSION}",
-            do="Install the same release of healthfm on both sides",
         )
 
 
@@ -166,7 +165,6 @@ def _unreadable() -> ProtocolError:
         where="study",
         seen="text that is no study",
         wanted="the JSON a coordinator of this release sends",
-        do="Send the study again with the prepare message",
     )
 
 
@@ -208,7 +206,6 @@ class RoundOrder:
                 where="train message",
                 seen="an order that cannot be read",
                 wanted="round, rounds, groups, evaluate and seed",
-                do="Install the same release of healthfm on both sides",
             ) from error
 
 
@@ -220,11 +217,11 @@ class RoundResult:
         update: parameter → float32 change (new minus received), of the groups in `weights` only.
         weights: group → training subjects that hold it, > 0; a group without any is left out.
         metrics: name → value, means over the site's people, never one person's.
-        steps: how many local steps were taken, for algorithms that divide by them (SCAFFOLD); it
-            stays at the site unless they send it.
+        learning_rate_sum: Σ of the local steps' learning rates, for algorithms that divide by it
+            (SCAFFOLD); it stays at the site.
     """
 
     update: Mapping[str, Float32]
     weights: Mapping[str, float]
     metrics: Mapping[str, float]
-    steps: int = 0
+    learning_rate_sum: float = 0.0

@@ -1,5 +1,6 @@
 """What happens at a site: tokenised people, and a round of local training."""
 
+from healthfm_core.training.gradients.corrections import DriftCorrection
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
 from healthfm_core.training.loop import train_round
 from healthfm_core.training.privacy_plan import PrivacyPlan, plan_privacy
@@ -12,6 +13,7 @@ from healthfm_core.training.site_data import (
 )
 
 __all__ = [
+    "DriftCorrection",
     "Intercepts",
     "PrivacyPlan",
     "SiteData",
