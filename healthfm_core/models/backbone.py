@@ -12,13 +12,10 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import KINDS
-from healthfm_core.kernels.ct_attention import Variant, ct_attention
+from healthfm_core.kernels.ct_attention import ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
 from healthfm_core.models.layers import Adapter, FeedForward
 from healthfm_core.models.time_features import TimeFeatures, has_time
-
-_WITHOUT_DECAY: Final = ("rope_days", "sinusoid")
-"""Ablations whose attention is plain: time is in the queries and keys, or at the input."""
 
 
 class Block(nn.Module):
@@ -27,8 +24,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        plain = config.attention in _WITHOUT_DECAY
-        self.variant = cast(Variant, "none" if plain else config.attention)
+        self.variant = config.attention_variant
         self.rotary = config.attention == "rope_days"
         self.norm_attention = nn.RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)
