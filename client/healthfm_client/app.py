@@ -1,4 +1,4 @@
-"""The app that answers a coordinator: statistics, prepare, train, and the messages of secure sums.
+"""The app that answers a coordinator: statistics, prepare, train, and secure aggregation.
 
 Nothing else is ever answered. Every answer is either the records named in
 `healthfm_core.federation.protocol` or an error with a code and one sentence. What goes out passes
@@ -89,8 +89,8 @@ class SiteHandlers:
             (node.stores, tokens.model_dump_json(), task),
             lambda: self._work.statistics(node.stores, tokens, task or None),
         )
-        record = message.content.config_records[protocol.SECURE_MESSAGE]
-        Masking(node.name, context, node.policy.peers).mask(str(record["json"]), masked)
+        secure_message = message.content.config_records[protocol.SECURE_MESSAGE]
+        Masking(node.name, context, node.policy.peers).mask(str(secure_message["json"]), masked)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
     def _prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:

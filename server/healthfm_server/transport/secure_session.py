@@ -24,7 +24,7 @@ from healthfm_server.transport.exchange import Exchange, Timeouts
 
 
 @dataclass
-class Summing:
+class SummingSession:
     """One session at work.
 
     Attributes:
@@ -41,7 +41,7 @@ class Summing:
     gone: set[str] = field(default_factory=set)
 
 
-class MaskedExchange:
+class SecureExchange:
     """Runs sessions of secure aggregation.
 
     Args:
@@ -85,11 +85,11 @@ class MaskedExchange:
         names: Mapping[int, str],
         done: Callable[[str, Message], None],
         set_aside: Callable[[str, str], None],
-    ) -> Summing:
+    ) -> SummingSession:
         """Return a session with the sites `names`; keys seen in an earlier one are known."""
-        return Summing(names, secure.ServerSession(terms, self._known), done, set_aside)
+        return SummingSession(names, secure.ServerSession(terms, self._known), done, set_aside)
 
-    def agree(self, summing: Summing) -> secure.KeyBook:
+    def agree(self, summing: SummingSession) -> secure.KeyBook:
         """Return everybody's keys.
 
         Raises:
@@ -110,7 +110,7 @@ class MaskedExchange:
 
     def sum(
         self,
-        summing: Summing,
+        summing: SummingSession,
         kind: str,
         contents: Callable[[str], RecordDict],
         more: Mapping[str, str | int],
@@ -120,7 +120,7 @@ class MaskedExchange:
         Args:
             summing: After `agree`.
             kind: The message that carries the arrays.
-            contents: Site → its records, without the message.
+            contents: Site → its records, without the secure-aggregation message.
             more: What every message says beside the mailbox.
 
         Raises:
@@ -140,7 +140,9 @@ class MaskedExchange:
         self._take_arrays(summing, kind, orders)
         return self._open(summing, nodes)
 
-    def _take_arrays(self, summing: Summing, kind: str, orders: Mapping[int, RecordDict]) -> None:
+    def _take_arrays(
+        self, summing: SummingSession, kind: str, orders: Mapping[int, RecordDict]
+    ) -> None:
         group = str(summing.server.terms.number)
         for reply in self._exchange(orders, kind, group, self._timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
@@ -152,7 +154,7 @@ class MaskedExchange:
             if summing.names[node] not in summing.server.survivors:
                 self._drop(summing, summing.names[node], "it did not answer in time")
 
-    def _open(self, summing: Summing, nodes: Mapping[str, int]) -> dict[str, Ring]:
+    def _open(self, summing: SummingSession, nodes: Mapping[str, int]) -> dict[str, Ring]:
         request = summing.server.request()
         messages = {nodes[site]: request.to_json() for site in request.survivors}
         for site, text in self._ask(summing, protocol.UNMASK, messages, final=True):
@@ -161,7 +163,12 @@ class MaskedExchange:
         return summing.server.open()
 
     def _ask(
-        self, summing: Summing, kind: str, messages: Mapping[int, str], *, final: bool = False
+        self,
+        summing: SummingSession,
+        kind: str,
+        messages: Mapping[int, str],
+        *,
+        final: bool = False,
     ) -> Iterator[tuple[str, str]]:
         """Send messages and yield (site, answer); note who gives none."""
         contents = {
@@ -180,14 +187,18 @@ class MaskedExchange:
             self._drop(summing, site, "it did not answer in time", final=final)
 
     @contextmanager
-    def _setting_aside(self, summing: Summing, site: str, *, final: bool = False) -> Iterator[None]:
+    def _setting_aside(
+        self, summing: SummingSession, site: str, *, final: bool = False
+    ) -> Iterator[None]:
         """Set the site aside where its reply raises what a reply can cause."""
         try:
             yield
         except (HealthFMError, KeyError, ValueError, TypeError) as error:
             self._drop(summing, site, str(error)[:300], final=final)
 
-    def _drop(self, summing: Summing, site: str, reason: str, *, final: bool = False) -> None:
+    def _drop(
+        self, summing: SummingSession, site: str, reason: str, *, final: bool = False
+    ) -> None:
         """Tell of a site that left; one that left after its input has its part in the sum."""
         if site not in summing.gone and not final:
             summing.gone.add(site)

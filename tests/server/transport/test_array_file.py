@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from healthfm_server.transport.array_file import Mapped, PagedArrays, digest_of, mapped, pieces
+from healthfm_server.transport.array_file import (
+    MappedArrays,
+    PagedArrays,
+    digest_of,
+    mapped,
+    pieces,
+)
 
 ARRAYS = {
     "backbone.w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -76,7 +82,7 @@ def test_one_array_of_a_file_is_in_memory_at_a_time(tmp_path: Path) -> None:
         assert each[name].sum() == int(name) * (1 << 20)
         most = max(most, resident_bytes() - before)
     assert most < 2 * (4 << 20)
-    assert isinstance(found, Mapped)
+    assert isinstance(found, MappedArrays)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "other"])
