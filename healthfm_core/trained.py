@@ -36,7 +36,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training.site import loaded_model, loader_for, model_for
+from healthfm_core.training.site_data import loaded_model, loader_for, model_for
 
 WEIGHTS: Final = "model.safetensors"
 STUDY: Final = "study.json"

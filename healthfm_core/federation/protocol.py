@@ -156,7 +156,6 @@ def check_version(version: int, *, where: str) -> None:
             where=where,
             seen=f"protocol version {version}",
             wanted=f"this side speaks version {VERSION}",
-            do="Install the same release of healthfm on both sides",
         )
 
 
@@ -166,7 +165,6 @@ def _unreadable() -> ProtocolError:
         where="study",
         seen="text that is no study",
         wanted="the JSON a coordinator of this release sends",
-        do="Send the study again with the prepare message",
     )
 
 
@@ -208,7 +206,6 @@ class RoundOrder:
                 where="train message",
                 seen="an order that cannot be read",
                 wanted="round, rounds, groups, evaluate and seed",
-                do="Install the same release of healthfm on both sides",
             ) from error
 
 

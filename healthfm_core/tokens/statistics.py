@@ -151,7 +151,6 @@ def _unfit(seen: str) -> ProtocolError:
         where="federated statistics",
         seen=seen,
         wanted="arrays of one length per code, score and channel, finite and not negative",
-        do="Install the same HealthFM release at the site and at the server.",
     )
 
 

@@ -244,8 +244,6 @@ class Vocabulary:
                 405,
                 where="vocabulary",
                 seen=f"a text that is no vocabulary ({type(error).__name__})",
-                wanted="the JSON that Vocabulary.to_json writes",
-                do="Install the same HealthFM release at the site and at the server.",
             ) from error
 
 

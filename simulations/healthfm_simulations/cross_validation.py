@@ -87,7 +87,6 @@ def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[Int64]:
             where="evaluation.test_sites",
             seen=f"no site is called {unknown[0]}",
             wanted=f"the sites are {', '.join(names[:12])}",
-            do="Correct the name",
         )
     if evaluation.test_sites:
         return [np.array([names.index(name) for name in evaluation.test_sites], np.int64)]

@@ -101,7 +101,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             701,
             where=str(out),
             seen="there is no run in it",
-            wanted="resume=true goes on with a run that was begun",
             do="Leave resume out, or name the run's folder with out=",
         )
     if file.is_file() and file.read_text(encoding="utf-8") != text:
@@ -109,7 +108,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             702,
             where=str(file),
             seen="the run in it was begun with other settings",
-            wanted="a run is resumed with the settings it was begun with",
             do="Give the same settings, or another out=",
         )
     if not config.resume and out.exists() and any(out.iterdir()):
@@ -117,7 +115,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             704,
             where=str(out),
             seen="the folder is not empty",
-            wanted="a new run starts in an empty folder",
             do="Add resume=true to go on with it, or give another out=",
         )
     out.mkdir(parents=True, exist_ok=True)

@@ -218,7 +218,6 @@ def _unreadable() -> ProtocolError:
         where="federated statistics",
         seen="a name that its hash does not fit",
         wanted="sums of names as sites of this release make them",
-        do="Install the same HealthFM release at the sites and at the server",
     )
 
 

@@ -131,10 +131,10 @@ class CTAttention(torch.autograd.Function):
         variant: Variant,
     ) -> tuple[Tensor, Tensor]:
         """Return the output and, for the backward pass, the logsumexp."""
-        found: tuple[Tensor, Tensor] = attend(
+        output: tuple[Tensor, Tensor] = attend(
             q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, variant
         )
-        return found
+        return output
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -177,10 +177,10 @@ class _Backward(torch.autograd.Function):
         variant: Variant,
     ) -> tuple[Tensor, ...]:
         """Return dq, dk, dv, dλ and dw."""
-        found: tuple[Tensor, ...] = attend_backward(
+        gradients: tuple[Tensor, ...] = attend_backward(
             d_out, q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, out, lse, variant
         )
-        return found
+        return gradients
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

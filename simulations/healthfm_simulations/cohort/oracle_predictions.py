@@ -128,7 +128,7 @@ def scores_at(
             where=f"{TRUTH}/{site}.parquet",
             seen="a visit asked about is not in it",
             wanted="visits of this cohort, each with an earlier one",
-            do="Ask about visits of the stores beside these tables.",
+            do="Ask about visits of the stores beside these tables",
         )
     scores = np.full((len(subject), len(targets)), np.nan, np.float32)
     for column, name in enumerate(targets):
@@ -160,5 +160,5 @@ def _no_truth(where: str) -> StoreError:
         where=where,
         seen="the file does not exist",
         wanted="a folder of the simulated cohort has the oracle's tables beside its stores",
-        do="Simulate the cohort again.",
+        do="Simulate the cohort again",
     )

@@ -168,10 +168,4 @@ def _check_names(nodes: Sequence[NodeSpec]) -> None:
 
 
 def _interrupted(folder: Path) -> RunError:
-    return RunError(
-        705,
-        where=str(folder),
-        seen="the run was interrupted",
-        wanted="every finished round is on disk",
-        do="Run the same command with resume=true to go on",
-    )
+    return RunError(705, where=str(folder), seen="the run was interrupted")

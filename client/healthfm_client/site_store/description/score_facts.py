@@ -68,7 +68,7 @@ def read_panel(path: Path) -> tuple[str, ...]:
             where=path.name,
             seen="the panel cannot be read",
             wanted="a model's folder, or a text with a score's name on each line, is wanted",
-            do="Check the path.",
+            do="Check the path",
         ) from error
     names = tuple(dict.fromkeys(line.removeprefix(PRS_PREFIX) for line in lines))
     odd = [name for name in names if not re.fullmatch(r"[\w.-]{1,64}", name)]
@@ -78,6 +78,5 @@ def read_panel(path: Path) -> tuple[str, ...]:
             where=path.name,
             seen=f"{len(odd)} of {len(names)} lines are no score's name",
             wanted="names such as PGS000018 are wanted, one a line",
-            do="Correct the file.",
         )
     return names

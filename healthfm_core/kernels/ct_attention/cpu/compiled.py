@@ -46,9 +46,9 @@ def backward(
     """Return dq, dk, dv and, per subject, dλ and dw."""
     call = _Call(inputs, variant)
     call.results(_plain(out), lse)
-    found = call.gradients(_plain(d_out), inputs)
+    gradients = call.gradients(_plain(d_out), inputs)
     call.run("ct_attention_backward")
-    q, k, v, rates, weights = found
+    q, k, v, rates, weights = gradients
     dtype = inputs.q_BHQD.dtype
     return q.to(dtype), k.to(dtype), v.to(dtype), rates, weights
 
@@ -111,12 +111,12 @@ class _Call:
     def gradients(self, d_out: Tensor, x: Inputs) -> tuple[Tensor, ...]:
         dq, dk, dv = (empty_output(part, torch.float32) for part in (x.q_BHQD, x.k_BHTD, x.v_BHTD))
         d_rates, d_weights = (self.q.new_empty(x.rates_BHR.shape) for _ in range(2))
-        found = (dq, dk, dv, d_rates, d_weights)
-        self.kept += [d_out, *found]
+        gradients = (dq, dk, dv, d_rates, d_weights)
+        self.kept += [d_out, *gradients]
         a = self.arguments
         a.d_out, a.dq, a.dk, a.dv = map(_View.of, (d_out, dq, dk, dv))
         a.d_rate, a.d_weight = d_rates.data_ptr(), d_weights.data_ptr()
-        return found
+        return gradients
 
     def run(self, name: str) -> None:
         library = _library()
