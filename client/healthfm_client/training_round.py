@@ -134,7 +134,7 @@ def _reply(
 ) -> RoundReply:
     if not received.study.config.federation.aggregation.secure.enabled:
         return ClearReply(node)
-    record = message.content.config_records[protocol.LETTER]
+    record = message.content.config_records[protocol.SECURE_MESSAGE]
     masking = Masking(node.name, context, node.policy.peers)
     most = received.study.config.federation.aggregation.max_update_norm
     schema = UpdateSchema.of(received.parameters, most)
