@@ -18,7 +18,7 @@ from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.federation.secure.codecs import codec_for
@@ -134,7 +134,7 @@ def _reply(
 ) -> RoundReply:
     if not received.study.config.federation.aggregation.secure.enabled:
         return ClearReply(node)
-    record = message.content.config_records[protocol.LETTER]
+    record = message.content.config_records[protocol.SECURE_MESSAGE]
     masking = Masking(node.name, context, node.policy.peers)
     most = received.study.config.federation.aggregation.max_update_norm
     schema = UpdateSchema.of(received.parameters, most)

@@ -50,16 +50,16 @@ SITE: Final = "site"
 ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
-LETTER: Final = "letter"
+SECURE_MESSAGE: Final = "secure_message"
 """Names of the records in a message; no message carries any other."""
 
 LEAVING: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset({SITE, ARRAYS}),
     PREPARE: frozenset({SITE, METRICS}),
     TRAIN: frozenset({SITE, ARRAYS, WEIGHTS, METRICS}),
-    KEYS: frozenset({LETTER}),
-    SHARES: frozenset({LETTER}),
-    UNMASK: frozenset({LETTER}),
+    KEYS: frozenset({SECURE_MESSAGE}),
+    SHARES: frozenset({SECURE_MESSAGE}),
+    UNMASK: frozenset({SECURE_MESSAGE}),
 }
 """Message → the records that may go back; a site holds back a reply with any other."""
 SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})

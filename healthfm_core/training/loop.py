@@ -23,7 +23,7 @@ from healthfm_core.training.group_weights import group_weights
 from healthfm_core.training.optimizer import freeze, set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site import SiteData, loaded_model, loader_for
+from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
 from healthfm_core.training.tuning_metrics import contexts, tuning_metrics
 
 
