@@ -155,7 +155,7 @@ def describe_run(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[st
 
 
 def _plain(name: object) -> str:
-    return "".join(letter for letter in str(name)[:64] if letter.isprintable())
+    return "".join(character for character in str(name)[:64] if character.isprintable())
 
 
 def _stamp(now: datetime | None) -> str:
