@@ -19,7 +19,12 @@ import numpy as np
 
 from healthfm_core.arrays import Int64, UInt32, UInt64
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import (
+    Entries,
+    InvertibleBloomTable,
+    distinct,
+    occupied,
+)
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics
@@ -50,21 +55,21 @@ class StatisticsLayout:
         sketch: Of buckets.
     """
 
-    codes: Table
-    sketch: Table
+    codes: InvertibleBloomTable
+    sketch: InvertibleBloomTable
 
     @classmethod
     def for_totals(cls, totals: Mapping[str, UInt32], salt: int) -> StatisticsLayout:
         """Return tables with room for what the first session counted."""
         return cls(
-            Table.for_keys(distinct(totals[CODES]), _WORDS, salt),
-            Table.for_keys(distinct(totals[SKETCH]), 1, salt),
+            InvertibleBloomTable.for_keys(distinct(totals[CODES]), _WORDS, salt),
+            InvertibleBloomTable.for_keys(distinct(totals[SKETCH]), 1, salt),
         )
 
     @classmethod
     def of(cls, codes: int, sketch: int, salt: int) -> StatisticsLayout:
         """Return the layout with these cells per part."""
-        return cls(Table(codes, _WORDS, salt), Table(sketch, 1, salt))
+        return cls(InvertibleBloomTable(codes, _WORDS, salt), InvertibleBloomTable(sketch, 1, salt))
 
     def sizes(self) -> dict[str, tuple[int, str]]:
         """Return array → (length, type)."""
