@@ -189,14 +189,14 @@ class TrainedModel:
         self.check_horizon(horizon_days)
         reading = self.read(store)
         asked = reading.loader.in_order(batch_size=BATCH, query="now")
-        found = answer(reading.model, asked, "time_to_event")
+        answers = answer(reading.model, asked, "time_to_event")
         edges = self.study.config.train.horizons_days
         targets = self.study.vocabulary.targets
         death = death_among(targets)
-        logits = torch.from_numpy(found.logit)[None]
+        logits = torch.from_numpy(answers.logit)[None]
         probability = risk(logits, edges, horizon_days, death=death)[0]
-        subject_id = reading.people.subject_id[found.subject]
-        return Risks(subject_id, found.time_us, targets, probability.numpy())
+        subject_id = reading.people.subject_id[answers.subject]
+        return Risks(subject_id, answers.time_us, targets, probability.numpy())
 
     def check_horizon(self, horizon_days: float) -> None:
         """Check that the model can say what happens within a horizon.

@@ -18,7 +18,7 @@ from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.federation.secure.codecs import codec_for

@@ -157,10 +157,10 @@ def _groups(
     panel = tuple(p for part in scores for p in part.scores)
     statics = tuple(at for part in fixed for at in part.items)
     born = any(part.birth for part in fixed)
-    found = [
+    groups = [
         RecordPart("group", "all clinical events", items=tuple(events.tolist())),
         RecordPart("group", "all wearing", items=tuple(worn.tolist())),
         RecordPart("group", "all polygenic scores", scores=panel),
         RecordPart("group", "age and what does not change", items=statics, birth=born),
     ]
-    return [part for part in found if part.items or part.scores or part.birth]
+    return [part for part in groups if part.items or part.scores or part.birth]

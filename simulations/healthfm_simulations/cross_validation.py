@@ -1,4 +1,4 @@
-"""Who trains and who is tested: the evaluation protocols as folds."""
+"""The evaluation protocols as folds: sites to train on, and people to test on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CrossValidationFold:
 
     def trained_as(self, site: SimulatedSite) -> SimulatedSite:
         """Return the test site as it took part in training; itself where it did not."""
-        return next((found for found in self.train if found.name == site.name), site)
+        return next((own for own in self.train if own.name == site.name), site)
 
 
 def cross_validation_folds(

@@ -95,9 +95,9 @@ def survival_of(
     target: int,
     subset: Subset = "overall",
 ) -> SurvivalTimes:
-    """Return one target's time to event, for `survival.concordance`.
+    """Return one target's time to event, for `concordance.concordance`.
 
-    Death without the event censors at death: the index speaks of who has it sooner while alive.
+    Death without the event censors at death: the index compares the times of people who are alive.
 
     Args:
         followed: The queries.

@@ -10,7 +10,7 @@ import pytest
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.errors import ConfigError
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 
 ALGORITHM = methods()["scaffold"].control_variates

@@ -104,7 +104,7 @@ def test_two_sites_agree_and_purpose_and_session_part_their_secrets() -> None:
         keys.agree(a, bytes(32), purpose="mask", session=b"s")
 
 
-def test_letters_open_with_their_key_and_subject_only() -> None:
+def test_messages_open_with_their_key_and_subject_only() -> None:
     message = keys.seal(KEY, b"text", b"about")
     assert keys.open_seal(KEY, message, b"about") == b"text"
     assert keys.open_seal(KEY, message, b"another") is None

@@ -131,7 +131,7 @@ def test_keys_of_an_earlier_session_are_refused():
 
 
 @pytest.mark.parametrize("wrong", ["replayed", "another's", "changed", "missing"])
-def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
+def test_a_share_that_is_not_this_message_is_refused(wrong: str):
     before, session = started(), started(nonce="02")
     session.signers = before.signers
     session.server = secure.ServerSession(session.terms)

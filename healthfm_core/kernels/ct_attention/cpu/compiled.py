@@ -53,7 +53,7 @@ def backward(
     return q.to(dtype), k.to(dtype), v.to(dtype), rates, weights
 
 
-_VARIANTS: Final[tuple[Variant, ...]] = ("logbias", "postmul", "logitmul")
+VARIANTS: Final[tuple[Variant, ...]] = ("logbias", "postmul", "logitmul")
 """``ct_variant`` of the header."""
 
 
@@ -98,7 +98,7 @@ class _Call:
         self.kept = [self.q, k, v, tq, tk, rates, weights, kv_end, n_static]
         b, h, n_queries, channels = self.q.shape
         a = self.arguments = _Arguments(b, h, n_queries, k.shape[2], channels, rates.shape[-1])
-        a.threads, a.variant = torch.get_num_threads(), _VARIANTS.index(variant)
+        a.threads, a.variant = torch.get_num_threads(), VARIANTS.index(variant)
         a.q, a.k, a.v = _View.of(self.q), _View.of(k), _View.of(v)
         a.tq_days, a.tk_days = tq.data_ptr(), tk.data_ptr()
         a.kv_end, a.n_static = kv_end.data_ptr(), n_static.data_ptr()
