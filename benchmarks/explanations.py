@@ -36,9 +36,9 @@ from healthfm_core.config.compose import compose
 from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.explain.naming import Names
-from healthfm_core.explain.occlusion import Asker, log_odds
-from healthfm_core.explain.record_parts import Part, parts_of
+from healthfm_core.explain.naming import CodeNames
+from healthfm_core.explain.occlusion import OcclusionModel, log_odds
+from healthfm_core.explain.record_parts import RecordPart, parts_of
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.seeding import numpy_generator, seed_for
@@ -50,8 +50,12 @@ from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cohort.ancestry import with_ancestry
 from healthfm_simulations.cohort.cohort_tables import CodeBook
 from healthfm_simulations.cohort.generate_cohort import FIRST_ID
-from healthfm_simulations.cohort.generating_process import World
-from healthfm_simulations.cohort.simulated_people import Lives, draw_people, live
+from healthfm_simulations.cohort.generating_process import DataGeneratingProcess
+from healthfm_simulations.cohort.simulated_people import (
+    SimulatedVisits,
+    draw_people,
+    simulate_visits,
+)
 
 SETTINGS = [
     "data.cohort.subjects=2000",
@@ -76,16 +80,16 @@ SETTINGS = [
 RESULTS = Path(__file__).parent / "results"
 REDRAWN = 200
 
-Labs = list[tuple[int, float, Float64]]
+LabReadings = list[tuple[int, float, Float64]]
 
 
 @dataclass(frozen=True)
 class Truth:
     """The laws, and everybody's latents at every visit."""
 
-    world: World
+    world: DataGeneratingProcess
     book: CodeBook
-    lives: Lives
+    lives: SimulatedVisits
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Found:
     wearing: Float64
     score: Float64
     z: Float64
-    lab: list[Labs]
+    lab: list[LabReadings]
 
     def of(self, rows: Int64) -> Found:
         """Return some people's."""
@@ -123,7 +127,7 @@ def truth_of(config: RunConfig) -> tuple[Truth, Cohort]:
     scores = int(world.score.max()) + 1
     people = draw_people(site, own.years, scores, numpy_generator(seed, "cohort", "people"))
     people = with_ancestry(people, own, numpy_generator(seed, "cohort", "ancestry"))
-    lives = live(world, people, numpy_generator(seed, "cohort", "lives"))
+    lives = simulate_visits(world, people, numpy_generator(seed, "cohort", "lives"))
     return Truth(world, CodeBook.of(world), lives), cohort
 
 
@@ -158,7 +162,7 @@ class Person:
     wearing: Float64
     score: Float64
     z: Float64
-    lab: Labs
+    lab: LabReadings
 
 
 class Explainer:
@@ -171,15 +175,15 @@ class Explainer:
         self.truth, self.reading = truth, model.read(store)
         columns = tuple(vocabulary.targets.index(code) for code in book.conditions)
         edges = model.study.config.train.horizons_days
-        self.asker = Asker(self.reading, columns, edges, horizon_days)
-        self.names = Names.of(vocabulary, store)
+        self.asker = OcclusionModel(self.reading, columns, edges, horizon_days)
+        self.names = CodeNames.of(vocabulary, store)
         self.lab_of = {int(vocabulary.look_up([c], {})[0][0]): g for g, c in enumerate(book.labs)}
-        panel = [f"PRS//{name}" for name in vocabulary.prs_panel]
+        panel = [f"PRS//{name}" for name in vocabulary.panel]
         self.place = [panel.index(name) for name in book.scores]
 
     def people(self, most: int) -> Found:
         """Explain so many of those who wear and have scores."""
-        held = np.flatnonzero(self.reading.people.prs_mask.any(1)).tolist()
+        held = np.flatnonzero(self.reading.people.panel_mask.any(1)).tolist()
         rows = ((subject, self._row(subject)) for subject in held)
         some = islice(((s, r) for s, r in rows if r is not None), most)
         found = [self._person(subject, *row) for subject, row in some]
@@ -203,7 +207,7 @@ class Explainer:
         found = self.asker.contributions(row, parts)
         change = np.array([[one.log_odds for one in target] for target in found]).T
         kind = np.array([part.kind for part in parts])
-        score = np.full((people.prs.shape[1], change.shape[1]), np.nan)
+        score = np.full((people.panel.shape[1], change.shape[1]), np.nan)
         score[[part.scores[0] for part in parts if part.kind == "score"]] = change[kind == "score"]
         who = int(people.subject_id[subject]) - FIRST_ID
         at = np.searchsorted(lives.person, who) + visit
@@ -214,11 +218,11 @@ class Explainer:
             latent=lives.latent[at],
             wearing=change[kind == "group"][0],
             score=score[self.place],
-            z=people.prs[subject].astype(np.float64)[self.place],
+            z=people.panel[subject].astype(np.float64)[self.place],
             lab=[self._lab(parts[i].items[0], change[i]) for i in np.flatnonzero(kind == "event")],
         )
 
-    def _parts(self, subject: int, row: RowPlan) -> list[Part]:
+    def _parts(self, subject: int, row: RowPlan) -> list[RecordPart]:
         """Return all wearing, each score, and each lab that is read."""
         people = self.reading.people
         read = set(self.reading.loader.items_read(row).tolist())
@@ -240,7 +244,7 @@ class Explainer:
         return self.lab_of[int(people.code[item])], float(people.quantile[item]), change
 
 
-def correlations(found: Found, world: World) -> dict[str, float]:
+def correlations(found: Found, world: DataGeneratingProcess) -> dict[str, float]:
     """Return every correlation with the truth, see the module."""
     signal = found.latent @ world.loading.T
     per_condition = [_r(found.wearing[:, c], signal[:, c]) for c in range(signal.shape[1])]
@@ -260,7 +264,7 @@ def correlations(found: Found, world: World) -> dict[str, float]:
     }
 
 
-def plainly(found: Found, world: World) -> dict[str, float]:
+def plainly(found: Found, world: DataGeneratingProcess) -> dict[str, float]:
     """Return means that need no correlation, in log-odds.
 
     Wearing's change in the tenth of pairs of a person and a condition whose latents raise the
@@ -291,7 +295,7 @@ def _score_slopes(found: Found) -> Float64:
     return np.array(pairs)
 
 
-def _lab_slopes(found: Found, world: World) -> Float64:
+def _lab_slopes(found: Found, world: DataGeneratingProcess) -> Float64:
     """Return [C, G + 1] slopes of the change on where a lab's value lies."""
     events = [event for person in found.lab for event in person]
     lab = np.array([event[0] for event in events])
@@ -314,7 +318,7 @@ def _r(x: Float64, y: Float64) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def with_intervals(found: Found, world: World) -> dict[str, dict[str, float]]:
+def with_intervals(found: Found, world: DataGeneratingProcess) -> dict[str, dict[str, float]]:
     """Return each correlation with its interval."""
     rng = np.random.default_rng(0)
     n = len(found.risk)

@@ -140,7 +140,7 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
     from healthfm_server.run_folder.run_store import RunStore
     from healthfm_server.study_setup.core_model_setup import CoreModelSetup
     from healthfm_server.study_setup.registered_sites import RegisteredSite
-    from healthfm_server.transport.exchange import Exchange, Patience
+    from healthfm_server.transport.exchange import Exchange, Timeouts
 
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     assert CoreModelSetup  # what a real ServerApp has imported by then
@@ -174,7 +174,7 @@ def one(sites: int, model_mb: float) -> dict[str, float]:
         store = RunStore.create(folder / "run", config)
         state = store.save(ServerState(0, arrays(0.5), OptimizerState()))
         exchange = Exchange(grid, store.folder)
-        loop = make_round_loop(study, people, exchange, store, Patience(600.0, 600.0))
+        loop = make_round_loop(study, people, exchange, store, Timeouts(600.0, 600.0))
         state = loop.round(state)
         assert len(store.history()[-1]["answered"]) == sites, store.history()[-1]["set_aside"]
     private, with_files = peak.most

@@ -347,7 +347,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     725: ErrorCode(
         "the run's folder cannot be written",
         wanted="room on the disk, and the right to write there",
-        do="Make room; the run goes on at its last complete round",
+        do="Make room; the run continues from its last complete round",
     ),
     # 8xx trust
     801: ErrorCode(

@@ -36,7 +36,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training.site import loaded_model, loader_for, model_for
+from healthfm_core.training.site_data import loaded_model, loader_for, model_for
 
 WEIGHTS: Final = "model.safetensors"
 STUDY: Final = "study.json"
@@ -77,7 +77,7 @@ class Risks:
 
 
 @dataclass(frozen=True)
-class Reading:
+class StoreReading:
     """A store as a model reads it.
 
     Attributes:
@@ -189,14 +189,14 @@ class TrainedModel:
         self.check_horizon(horizon_days)
         reading = self.read(store)
         asked = reading.loader.in_order(batch_size=BATCH, query="now")
-        found = answer(reading.model, asked, "time_to_event")
+        answers = answer(reading.model, asked, "time_to_event")
         edges = self.study.config.train.horizons_days
         targets = self.study.vocabulary.targets
         death = death_among(targets)
-        logits = torch.from_numpy(found.logit)[None]
+        logits = torch.from_numpy(answers.logit)[None]
         probability = risk(logits, edges, horizon_days, death=death)[0]
-        subject_id = reading.people.subject_id[found.subject]
-        return Risks(subject_id, found.time_us, targets, probability.numpy())
+        subject_id = reading.people.subject_id[answers.subject]
+        return Risks(subject_id, answers.time_us, targets, probability.numpy())
 
     def check_horizon(self, horizon_days: float) -> None:
         """Check that the model can say what happens within a horizon.
@@ -223,7 +223,7 @@ class TrainedModel:
                 do="Ask within them, or train with longer train.horizons_days",
             )
 
-    def read(self, store: SiteStore) -> Reading:
+    def read(self, store: SiteStore) -> StoreReading:
         """Return the store, or view of one, as this model reads it.
 
         Raises:
@@ -239,12 +239,14 @@ class TrainedModel:
         view = store.narrowed(modalities=study_modalities(self.study))
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)
-        return Reading(people, loader_for(people, self.study), model.eval(), self.study.vocabulary)
+        return StoreReading(
+            people, loader_for(people, self.study), model.eval(), self.study.vocabulary
+        )
 
     def start(self, fresh: Mapping[str, Float32]) -> Float32Arrays:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
 
-        A label's head and its evidence always start fresh: the new task is another one.
+        A label's head and its linear logit always start fresh: the new task is another one.
 
         Raises:
             RunError: A parameter both have differs in its shape (HF-712).
@@ -279,7 +281,7 @@ class TrainedModel:
             f"| modalities | {', '.join(study.modalities)} |",
             f"| objectives | {', '.join(name for name, w in weights.items() if w > 0)} |",
             f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
-            f"{len(vocabulary.prs_panel)} scores; SHA-256 {vocabulary.hash} |",
+            f"{len(vocabulary.panel)} scores; SHA-256 {vocabulary.hash} |",
             f"| rounds | {self.round} of {study.config.federation.rounds} |",
             "| privacy | trained without differential privacy; no record is in this folder |",
             "",
@@ -305,4 +307,4 @@ def _damaged(folder: Path, seen: str) -> RunError:
 
 
 def _is_of_label(parameter: str) -> bool:
-    return parameter.startswith("heads.label.") or ".evidence." in parameter
+    return parameter.startswith("heads.label.") or ".linear_logit." in parameter

@@ -87,6 +87,12 @@ class Renames:
 
 RUN: Final = Renames(
     keys={
+        "model.sums": "model.sum_pooling",
+        "model.evidence": "model.linear_logit",
+        "train.learns": "train.trainable",
+        "train.lr_evidence": "train.lr_linear",
+        "train.eps_evidence": "train.eps_linear",
+        "train.mask_wearing": "train.mask_wearable",
         "federation.code_average": "federation.aggregation.code_rows",
         "federation.max_update_norm": "federation.aggregation.max_update_norm",
         "federation.robust.name": "federation.aggregation.method",
@@ -102,6 +108,7 @@ RUN: Final = Renames(
         "federation.secure_aggregation.dropout": "federation.aggregation.secure.dropout_fraction",
     },
     values={
+        "train.trainable=evidence": "train.trainable=linear_logit",
         "federation.aggregation=modality": "federation.aggregation.groups=modality",
         "federation.aggregation=shared": "federation.aggregation.groups=shared",
         "federation.aggregation.method=none": "federation.aggregation.method=weighted_mean",
@@ -110,10 +117,18 @@ RUN: Final = Renames(
 )
 """The run's configuration: command line, ``configs/``, and every stored `RunConfig`."""
 
-SITE: Final = Renames()
+SITE: Final = Renames(
+    values={
+        "privacy_floor=noise": "privacy_floor=differential_privacy",
+        "privacy_floor=sums": "privacy_floor=secure_aggregation",
+    }
+)
 """``site.yaml``."""
 
 PARAMETERS: Final[Mapping[str, str]] = {
+    "backbone.sums.": "backbone.sum_pooling.",
+    "encoders.ehr.evidence.": "encoders.ehr.linear_logit.",
+    "encoders.wearable.evidence.": "encoders.wearable.linear_logit.",
     "heads.hazard.": "heads.time_to_event.",
     "heads.wearable_reconstruction.": "heads.masked_wearable.",
     "heads.next_event.told.": "heads.next_event.gap_embedding.",

@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
+from healthfm_core.modalities.registry import specs
 
-Learns = Literal["all", "adapters", "evidence", "heads"]
+Trainable = Literal["all", "adapters", "linear_logit", "heads"]
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
 
 
@@ -51,10 +52,10 @@ class TrainConfig(Schema):
     label_task: str | None = Field(
         None, description="label table to train on; None is the evaluation's task"
     )
-    learns: Learns = Field(
+    trainable: Trainable = Field(
         "all",
         description="what is trained beside the heads; all but the first leave the rest of the "
-        "network as it was: few parameters, as noise likes them (evidence: model.evidence)",
+        "network as it was: few parameters, as noise likes them (linear_logit: model.linear_logit)",
     )
     local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
     max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")
@@ -64,10 +65,10 @@ class TrainConfig(Schema):
     lr_half_lives: float = Field(
         1.0, gt=0, description="rate of the kernel's log half-lives, as a multiple of lr"
     )
-    lr_evidence: float = Field(
-        1.0, gt=0, description="rate of model.evidence's slopes, as a multiple of lr"
+    lr_linear: float = Field(
+        1.0, gt=0, description="rate of model.linear_logit's slopes, as a multiple of lr"
     )
-    eps_evidence: float = Field(
+    eps_linear: float = Field(
         1e-8,
         gt=0,
         description="Adam's epsilon for these slopes; one large beside their gradients lets a "
@@ -105,7 +106,7 @@ class TrainConfig(Schema):
     )
     repeat_decay: float = Field(0.5, ge=0, description="δ: e^(−δ·n) on a code seen in n visits")
     mask_fraction: float = Field(0.15, gt=0, lt=1, description="of codes, in reconstruction")
-    mask_wearing: float = Field(0.3, gt=0, lt=1, description="of wearing, in reconstruction")
+    mask_wearable: float = Field(0.3, gt=0, lt=1, description="of wearing, in reconstruction")
     cross_horizons_days: tuple[float, ...] = Field(
         (30.0, 90.0), min_length=1, description="how far cross_modal looks ahead"
     )
@@ -119,3 +120,10 @@ class TrainConfig(Schema):
     horizons_days: tuple[float, ...] = Field(
         (30.0, 90.0, 180.0, 365.0, 730.0), description="edges of the hazard's pieces"
     )
+
+    def modality_dropout(self) -> dict[str, float]:
+        """Return modality → how often a person's row is trained without it.
+
+        A modality without a setting of its own (`ModalitySpec.dropout_key`) is never left out.
+        """
+        return {spec.name: float(getattr(self, spec.dropout_key, 0.0)) for spec in specs()}

@@ -8,13 +8,13 @@ from healthfm_core.explain.explanation_page import explanation_html
 from healthfm_core.explain.kernel_curves import HeadMemory, memories
 from healthfm_core.explain.occlusion import Contribution
 from healthfm_core.explain.person_explanation import Explanation, TargetRisk, explain
-from healthfm_core.explain.record_parts import Part
+from healthfm_core.explain.record_parts import RecordPart
 
 __all__ = [
     "Contribution",
     "Explanation",
     "HeadMemory",
-    "Part",
+    "RecordPart",
     "TargetRisk",
     "explain",
     "explanation_html",

@@ -20,14 +20,14 @@ LISTED: Final = 25
 LONGEST_LABEL: Final = 44
 """Letters of a name in the chart; the table has it whole."""
 _FINE_DAYS: Final = 60
-"""Records shorter than this are told by the hour."""
+"""Records shorter than this are shown by the hour."""
 _TEMPLATES: Final = ("healthfm_core.explain", "healthfm_core.evaluation.report")
 """The page's own, and the report's style, so that both look alike."""
 _NOT_SINGLE: Final = ("group", "visit")
 
 
 @dataclass(frozen=True)
-class Row:
+class ExplanationRow:
     """A line of a table, as written; `value` is the change in log-odds."""
 
     name: str
@@ -50,7 +50,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Section:
+class ExplanationSection:
     """One target on the page: its figures and tables."""
 
     heading: str
@@ -58,9 +58,9 @@ class Section:
     over_time: str
     by_kind: str
     single: str
-    groups: tuple[Row, ...]
-    things: tuple[Row, ...]
-    visits: tuple[Row, ...]
+    groups: tuple[ExplanationRow, ...]
+    things: tuple[ExplanationRow, ...]
+    visits: tuple[ExplanationRow, ...]
     smaller: int
     unread: int
 
@@ -84,15 +84,19 @@ def explanation_html(explanation: Explanation) -> str:
     )
 
 
-def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section:
-    read = [found for found in target.contributions if found.read]
-    groups = _rows(explanation, [found for found in read if found.part.kind == "group"])
-    visits = _largest(explanation, [found for found in read if found.part.kind == "visit"])
-    single = [found for found in read if found.part.kind not in _NOT_SINGLE]
+def _section(explanation: Explanation, target: TargetRisk, name: str) -> ExplanationSection:
+    read = [contribution for contribution in target.contributions if contribution.read]
+    groups = _rows(
+        explanation, [contribution for contribution in read if contribution.part.kind == "group"]
+    )
+    visits = _largest(
+        explanation, [contribution for contribution in read if contribution.part.kind == "visit"]
+    )
+    single = [contribution for contribution in read if contribution.part.kind not in _NOT_SINGLE]
     things = _largest(explanation, single)
     listed = tuple(row for row in things[:LISTED] if row.is_shown)
     unread = [f for f in target.contributions if not f.read and f.part.kind == "event"]
-    return Section(
+    return ExplanationSection(
         heading=target.name,
         opening=_opening(explanation, target),
         over_time=drawing.risk_figure(explanation, target, f"{name}-risk"),
@@ -108,14 +112,18 @@ def _section(explanation: Explanation, target: TargetRisk, name: str) -> Section
     )
 
 
-def _largest(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Row, ...]:
-    order = sorted(range(len(found)), key=lambda i: (-abs(found[i].log_odds), i))
-    return _rows(explanation, [found[i] for i in order])
+def _largest(
+    explanation: Explanation, contributions: Sequence[Contribution]
+) -> tuple[ExplanationRow, ...]:
+    order = sorted(range(len(contributions)), key=lambda i: (-abs(contributions[i].log_odds), i))
+    return _rows(explanation, [contributions[i] for i in order])
 
 
-def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Row, ...]:
+def _rows(
+    explanation: Explanation, contributions: Sequence[Contribution]
+) -> tuple[ExplanationRow, ...]:
     return tuple(
-        Row(
+        ExplanationRow(
             name=one.part.name,
             detail=one.part.detail,
             when="" if one.part.time_us is None else _when(explanation, one.part.time_us),
@@ -123,7 +131,7 @@ def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Row,
             risk=_signed(100 * one.risk, 2),
             value=one.log_odds,
         )
-        for one in found
+        for one in contributions
     )
 
 

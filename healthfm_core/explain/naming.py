@@ -14,7 +14,7 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Names:
+class CodeNames:
     """How a site's codes, scores and readings are called on a page.
 
     Attributes:
@@ -43,7 +43,7 @@ class Names:
                 *described.values(),
             ),
             described=described,
-            scores=tuple(f"polygenic score {name}" for name in vocabulary.prs_panel),
+            scores=tuple(f"polygenic score {name}" for name in vocabulary.panel),
             hours_per_token=device.token_s / 3600 if device else 0.0,
         )
 

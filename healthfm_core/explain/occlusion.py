@@ -12,12 +12,12 @@ import torch
 from healthfm_core.arrays import Float64, Int64
 from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.row_plan import RowPlan
-from healthfm_core.explain.record_parts import Part, hidden_of
+from healthfm_core.explain.record_parts import RecordPart, hidden_of
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
-from healthfm_core.trained import BATCH, Reading, death_among
+from healthfm_core.trained import BATCH, StoreReading, death_among
 
-NOTHING: Final = Part("group", "nothing")
+NOTHING: Final = RecordPart("group", "nothing")
 _LEAST: Final = 1e-12
 """Risks are held this far from 0 and 1, where log-odds end."""
 
@@ -33,14 +33,14 @@ class Contribution:
         risk: The difference in probability.
     """
 
-    part: Part
+    part: RecordPart
     read: bool
     log_odds: float
     risk: float
 
 
 @dataclass(frozen=True)
-class Asker:
+class OcclusionModel:
     """Asks a model for the risks of some targets.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asker:
         horizon_days: Risk within so many days.
     """
 
-    reading: Reading
+    reading: StoreReading
     columns: tuple[int, ...]
     edges_days: tuple[float, ...]
     horizon_days: float
@@ -58,13 +58,13 @@ class Asker:
     def risks(self, rows: RowPlan, hidden: HiddenItems | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
-        found = answer(self.reading.model, batches, "time_to_event").logit.astype(np.float64)
-        logits = torch.from_numpy(found)[None]
+        logit = answer(self.reading.model, batches, "time_to_event").logit.astype(np.float64)
+        logits = torch.from_numpy(logit)[None]
         death = death_among(self.reading.vocabulary.targets)
         every = risk(logits, self.edges_days, self.horizon_days, death=death)[0]
         return every.numpy()[:, list(self.columns)]
 
-    def contributions(self, row: RowPlan, parts: Sequence[Part]) -> list[list[Contribution]]:
+    def contributions(self, row: RowPlan, parts: Sequence[RecordPart]) -> list[list[Contribution]]:
         """Return, for each target, what each part adds to the risk of one row.
 
         Every part is hidden on its own and the whole model asked again; what the model does not
@@ -81,10 +81,10 @@ class Asker:
         ]
         asked = [NOTHING, *(part for part, is_read in zip(parts, read, strict=True) if is_read)]
         again = row.take(np.zeros(len(asked), np.int64))
-        found = self.risks(again, hidden_of(asked, people, items, target_of_code))
+        logit_risks = self.risks(again, hidden_of(asked, people, items, target_of_code))
         change = np.zeros((2, len(parts), len(self.columns)))
-        change[0, read] = log_odds(found[:1]) - log_odds(found[1:])
-        change[1, read] = found[:1] - found[1:]
+        change[0, read] = log_odds(logit_risks[:1]) - log_odds(logit_risks[1:])
+        change[1, read] = logit_risks[:1] - logit_risks[1:]
         return [
             [
                 Contribution(part, is_read, float(odds), float(chance))
@@ -94,7 +94,7 @@ class Asker:
         ]
 
 
-def reads(part: Part, items: Int64) -> bool:
+def reads(part: RecordPart, items: Int64) -> bool:
     """Return whether a row that holds `items` holds something of the part."""
     return part.birth or bool(part.scores) or bool(np.isin(part.items, items).any())
 

@@ -15,11 +15,11 @@ from healthfm_core.data.batch.sequences import WEARABLE, Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.explain.kernel_curves import HeadMemory, memories
-from healthfm_core.explain.naming import Names
-from healthfm_core.explain.occlusion import Asker, Contribution
-from healthfm_core.explain.record_parts import US_PER_DAY, Part, parts_of
+from healthfm_core.explain.naming import CodeNames
+from healthfm_core.explain.occlusion import Contribution, OcclusionModel
+from healthfm_core.explain.record_parts import US_PER_DAY, RecordPart, parts_of
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.trained import Reading, TrainedModel
+from healthfm_core.trained import StoreReading, TrainedModel
 
 ALONE: Final = 512
 """Events hidden one by one, at most; where there are more, those of the visits that matter most."""
@@ -104,10 +104,10 @@ def explain(
     columns = tuple(_column(vocabulary, target) for target in targets)
     view = store.narrowed(subjects=[subject_id])
     reading = model.read(view)
-    names = Names.of(vocabulary, store)
+    names = CodeNames.of(vocabulary, store)
     rows = reading.loader.after_visits(0)
     chosen = _chosen(rows, at_us, store)
-    asker = Asker(reading, columns, model.study.config.train.horizons_days, horizon_days)
+    asker = OcclusionModel(reading, columns, model.study.config.train.horizons_days, horizon_days)
     row = rows.take(np.array([chosen]))
     parts = parts_of(reading.people, 0, int(row.stop[0]), names)
     moved, left_out = _taken_apart(asker, row, parts, alone)
@@ -128,7 +128,7 @@ def explain(
 
 
 def _taken_apart(
-    asker: Asker, row: RowPlan, parts: Sequence[Part], alone: int
+    asker: OcclusionModel, row: RowPlan, parts: Sequence[RecordPart], alone: int
 ) -> tuple[list[list[Contribution]], int]:
     """Return each target's contributions, and how many events were too many to hide alone."""
     events = [part for part in parts if part.kind == "event"]
@@ -137,8 +137,15 @@ def _taken_apart(
     others = [part for part in parts if part.kind != "event"]
     coarse = asker.contributions(row, others)
     effect: dict[int, float] = {}
-    for found in (found for target in coarse for found in target if found.part.kind == "visit"):
-        effect[found.part.visit] = max(effect.get(found.part.visit, 0.0), abs(found.log_odds))
+    for contribution in (
+        contribution
+        for target in coarse
+        for contribution in target
+        if contribution.part.kind == "visit"
+    ):
+        effect[contribution.part.visit] = max(
+            effect.get(contribution.part.visit, 0.0), abs(contribution.log_odds)
+        )
     order = sorted(events, key=lambda part: (-effect[part.visit], part.visit))
     kept = set(map(id, order[:alone]))
     fine = asker.contributions(row, [part for part in events if id(part) in kept])
@@ -181,7 +188,7 @@ def _recorded(people: Sequences, n_rows: int, columns: tuple[int, ...]) -> Bool:
     return recorded
 
 
-def _worn_us(reading: Reading) -> Int64:
+def _worn_us(reading: StoreReading) -> Int64:
     """Return the end of each day's wearing."""
     time = reading.people.time_us[reading.people.kind == WEARABLE]
     day = (time - 1) // US_PER_DAY

@@ -12,14 +12,14 @@ from healthfm_core.arrays import Int32, Int64, Integers
 from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.segments import run_starts
 from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
-from healthfm_core.explain.naming import Names
+from healthfm_core.explain.naming import CodeNames
 
 US_PER_DAY: Final = 86_400_000_000
 Kind = Literal["event", "visit", "wearing", "score", "static", "age", "group"]
 
 
 @dataclass(frozen=True)
-class Part:
+class RecordPart:
     """Something in a record that is hidden as a whole.
 
     Attributes:
@@ -45,7 +45,7 @@ class Part:
 
 
 def hidden_of(
-    parts: Sequence[Part], people: Sequences, items: Int64, target_of_code: Int32
+    parts: Sequence[RecordPart], people: Sequences, items: Int64, target_of_code: Int32
 ) -> HiddenItems:
     """Return that row i lacks ``parts[i]``.
 
@@ -56,7 +56,7 @@ def hidden_of(
         target_of_code: The target of each code index, -1 where it is none.
     """
     count = [len(part.items) for part in parts]
-    score = np.zeros((len(parts), people.prs.shape[1]), np.bool_)
+    score = np.zeros((len(parts), people.panel.shape[1]), np.bool_)
     for row, part in enumerate(parts):
         score[row, list(part.scores)] = True
     return HiddenItems(
@@ -69,7 +69,7 @@ def hidden_of(
 
 
 def _visits_less(
-    parts: Sequence[Part], people: Sequences, items: Int64, target_of_code: Int32
+    parts: Sequence[RecordPart], people: Sequences, items: Int64, target_of_code: Int32
 ) -> Int64:
     """Return [n, V] visits that hold a target with everything there, but not without a part."""
     n_targets = max(1, int(target_of_code.max()) + 1)
@@ -84,7 +84,7 @@ def _visits_less(
     return less
 
 
-def parts_of(people: Sequences, subject: int, stop: int, names: Names) -> list[Part]:
+def parts_of(people: Sequences, subject: int, stop: int, names: CodeNames) -> list[RecordPart]:
     """Return every part of a subject's record before item `stop`: single ones, visits, groups.
 
     Args:
@@ -96,12 +96,12 @@ def parts_of(people: Sequences, subject: int, stop: int, names: Names) -> list[P
     item = np.arange(people.offsets[subject], stop)
     kind = people.kind[item]
     events, worn = item[kind == EVENT], item[kind == WEARABLE]
-    scores = np.flatnonzero(people.prs_mask[subject])
+    scores = np.flatnonzero(people.panel_mask[subject])
     fixed = [_static(people, at, names) for at in item[kind == STATIC].tolist()]
     if people.birth_us[subject] != UNKNOWN_TIME:
-        fixed.append(Part("age", "age", birth=True))
+        fixed.append(RecordPart("age", "age", birth=True))
     own = [
-        Part("score", names.score(p), names.z(people.prs[subject, p]), scores=(p,))
+        RecordPart("score", names.score(p), names.z(people.panel[subject, p]), scores=(p,))
         for p in scores.tolist()
     ]
     single = [_event(people, at, names) for at in events.tolist()]
@@ -116,12 +116,14 @@ def _runs(item: Int64, key: Integers) -> list[Int64]:
     return np.split(item, np.flatnonzero(run_starts(key))[1:]) if len(item) else []
 
 
-def _static(people: Sequences, at: int, names: Names) -> Part:
-    return Part("static", names.code(int(people.code[at])), _value(people, at, names), items=(at,))
+def _static(people: Sequences, at: int, names: CodeNames) -> RecordPart:
+    return RecordPart(
+        "static", names.code(int(people.code[at])), _value(people, at, names), items=(at,)
+    )
 
 
-def _event(people: Sequences, at: int, names: Names) -> Part:
-    return Part(
+def _event(people: Sequences, at: int, names: CodeNames) -> RecordPart:
+    return RecordPart(
         "event",
         names.code(int(people.code[at])),
         _value(people, at, names),
@@ -131,32 +133,34 @@ def _event(people: Sequences, at: int, names: Names) -> Part:
     )
 
 
-def _value(people: Sequences, at: int, names: Names) -> str:
+def _value(people: Sequences, at: int, names: CodeNames) -> str:
     return names.quantile(float(people.quantile[at])) if people.has_value[at] else ""
 
 
-def _day(people: Sequences, items: Int64, names: Names) -> Part:
+def _day(people: Sequences, items: Int64, names: CodeNames) -> RecordPart:
     worn = names.worn(len(items))
-    return Part(
+    return RecordPart(
         "wearing", "a day of wearing", worn, int(people.time_us[items[-1]]), tuple(items.tolist())
     )
 
 
-def _visit(people: Sequences, items: Int64) -> Part:
+def _visit(people: Sequences, items: Int64) -> RecordPart:
     number, end = int(people.visit[items[0]]), int(people.time_us[items[-1]])
     many = f"{len(items)} events" if len(items) > 1 else "1 event"
-    return Part("visit", "the whole visit", many, end, tuple(items.tolist()), visit=number)
+    return RecordPart("visit", "the whole visit", many, end, tuple(items.tolist()), visit=number)
 
 
-def _groups(events: Int64, worn: Int64, scores: list[Part], fixed: list[Part]) -> list[Part]:
+def _groups(
+    events: Int64, worn: Int64, scores: list[RecordPart], fixed: list[RecordPart]
+) -> list[RecordPart]:
     """Return one part per kind of data that there is."""
     panel = tuple(p for part in scores for p in part.scores)
     statics = tuple(at for part in fixed for at in part.items)
     born = any(part.birth for part in fixed)
-    found = [
-        Part("group", "all clinical events", items=tuple(events.tolist())),
-        Part("group", "all wearing", items=tuple(worn.tolist())),
-        Part("group", "all polygenic scores", scores=panel),
-        Part("group", "age and what does not change", items=statics, birth=born),
+    groups = [
+        RecordPart("group", "all clinical events", items=tuple(events.tolist())),
+        RecordPart("group", "all wearing", items=tuple(worn.tolist())),
+        RecordPart("group", "all polygenic scores", scores=panel),
+        RecordPart("group", "age and what does not change", items=statics, birth=born),
     ]
-    return [part for part in found if part.items or part.scores or part.birth]
+    return [part for part in groups if part.items or part.scores or part.birth]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Final, Literal
 
-from healthfm_core.config.train import Learns
+from healthfm_core.config.train import Trainable
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.modalities.registry import modality_names
@@ -37,9 +37,10 @@ def group_of(parameter: str) -> str:
     raise ValueError(f"parameter {parameter!r} belongs to no group")
 
 
-def is_learning(parameter: str, learns: Learns) -> bool:
-    """Whether `parameter` is trained where `learns` says what is; heads always are."""
-    part = {"all": "", "adapters": ".adapter.", "evidence": ".evidence.", "heads": None}[learns]
+def is_trainable(parameter: str, trainable: Trainable) -> bool:
+    """Whether `parameter` is trained where `trainable` says what is; heads always are."""
+    parts = {"all": "", "adapters": ".adapter.", "linear_logit": ".linear_logit.", "heads": None}
+    part = parts[trainable]
     return parameter.startswith("heads.") or (part is not None and part in parameter)
 
 
@@ -90,20 +91,19 @@ def agree_on_modalities(
     """
     held = [set(site) for site in sites]
     if not held:
-        found: set[str] = set()
+        agreed: set[str] = set()
     elif aggregation == "shared":
-        found = set.intersection(*held)
+        agreed = set.intersection(*held)
     else:
-        found = set.union(*held)
-    if not found:
+        agreed = set.union(*held)
+    if not agreed:
         raise ProtocolError(
             406,
             where=f"federation.aggregation.groups={aggregation}",
             seen=f"{len(held)} sites hold no modality " + ("in common" if held else "at all"),
-            wanted="a model needs at least one encoder",
             do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(agreed))
 
 
 def study_modalities(study: Study) -> frozenset[str]:

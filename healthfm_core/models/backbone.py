@@ -12,18 +12,10 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import KINDS
-from healthfm_core.kernels.ct_attention import Variant, ct_attention
+from healthfm_core.kernels.ct_attention import ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
 from healthfm_core.models.layers import Adapter, FeedForward
 from healthfm_core.models.time_features import TimeFeatures, has_time
-
-_VARIANTS: dict[str, Variant] = {
-    "logbias": "logbias",
-    "postmul": "postmul",
-    "logitmul": "logitmul",
-    "rope_days": "none",
-    "sinusoid": "none",
-}
 
 
 class Block(nn.Module):
@@ -32,7 +24,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.variant: Variant = _VARIANTS[config.attention]
+        self.variant = config.attention_variant
         self.rotary = config.attention == "rope_days"
         self.norm_attention = nn.RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)
@@ -121,7 +113,7 @@ def _rotate(
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
-class Sums(nn.Module):
+class CumulativeSumPooling(nn.Module):
     """What every token adds by itself, summed over the tokens a position may see.
 
     Attention gives weighted means: how many tokens there are, and which are not, it tells badly.
@@ -143,10 +135,10 @@ class Sums(nn.Module):
         self, x: Float[Tensor, "B T d"], kv_end_BQ: Int32[Tensor, "B Q"]
     ) -> Float[Tensor, "B Q d"]:
         """Return, for each query, the sum over the positions before its `kv_end`."""
-        before = nn.functional.pad(self.of(x).cumsum(1), (0, 0, 1, 0))
+        before = nn.functional.pad(self.terms(x).cumsum(1), (0, 0, 1, 0))
         return gather(before, kv_end_BQ.long())
 
-    def of(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
+    def terms(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
         """Return what each token adds."""
         return self.ffn(self.norm(x)) * self.SCALE
 
@@ -156,7 +148,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.has_sums = config.sums
+        self.has_sum_pooling = config.sum_pooling
         self.kind = nn.Embedding(KINDS, config.width)
         nn.init.normal_(self.kind.weight, std=config.width**-0.5)
         self.has_time = config.time_features
@@ -165,8 +157,8 @@ class Backbone(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
-        if config.sums:
-            self.sums = Sums(config.width, config.ffn, config.dropout)
+        if config.sum_pooling:
+            self.sum_pooling = CumulativeSumPooling(config.width, config.ffn, config.dropout)
         with torch.no_grad():
             for module in self.blocks:
                 block = cast(Block, module)
@@ -181,18 +173,18 @@ class Backbone(nn.Module):
         The last block computes what is asked for and nothing else; earlier ones everything.
         """
         x = self.embed(x, batch)
-        added = self.added(x, batch, at_BQ) if self.has_sums else 0.0
+        pooled = self.pooled_sums(x, batch, at_BQ) if self.has_sum_pooling else 0.0
         *early, last = self.blocks
         for block in early:
             x = block(x, batch)
-        return self.norm(last(x, batch, at_BQ) + added)
+        return self.norm(last(x, batch, at_BQ) + pooled)
 
-    def added(
+    def pooled_sums(
         self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
     ) -> Float[Tensor, "B Q d"]:
         """Return the sums that the states at `at_BQ` read, `x` being what the first block gets."""
         kv_end = batch.kv_end if at_BQ is None else batch.kv_end.gather(1, at_BQ)
-        return cast(Tensor, self.sums(x, kv_end))
+        return cast(Tensor, self.sum_pooling(x, kv_end))
 
     def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what goes into the first block: the encoders' vectors, kinds and times."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.batch.sequences import EVENT
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in
@@ -139,7 +140,7 @@ class _Past:
         start: [A, 1] time of the row's first event.
         age_years: [A, 1] age at the last item; 0 where it is unknown.
         day: [A] days since the query.
-        added: [A, 1, d] sum of what the tokens add by themselves; None for a model without.
+        pooled: [A, 1, d] sum of what the tokens add by themselves; None for a model without.
         state: [A, 1, d] the backbone's state at the last item.
     """
 
@@ -151,7 +152,7 @@ class _Past:
     start: Tensor
     age_years: Tensor
     day: Tensor
-    added: Tensor | None
+    pooled: Tensor | None
     state: Tensor
 
     @classmethod
@@ -160,7 +161,9 @@ class _Past:
         batch = batch.left_to_right()
         x = model.backbone.embed(model.encode(batch), batch)
         last = (batch.query[:, :1] - 1).clamp_min(0)
-        added = model.backbone.added(x, batch, last) if model.backbone.has_sums else None
+        pooled = (
+            model.backbone.pooled_sums(x, batch, last) if model.backbone.has_sum_pooling else None
+        )
         keys, values = [], []
         for block in map(_block, model.backbone.blocks):
             q, k, v = block.project(x)
@@ -182,8 +185,8 @@ class _Past:
             first_time(batch),
             batch.age_years.gather(1, last),
             batch.t_days.gather(1, last)[:, 0] - batch.t_days.gather(1, batch.query[:, :1])[:, 0],
-            added,
-            model.backbone.norm(gather(x, last) + (0.0 if added is None else added)),
+            pooled,
+            model.backbone.norm(gather(x, last) + (0.0 if pooled is None else pooled)),
         )
 
     def take(self, rows: Int64[Tensor, " R"]) -> _Past:
@@ -194,7 +197,7 @@ class _Past:
             batch=self.batch.take(rows),
             keys=[k[rows] for k in self.keys],
             values=[v[rows] for v in self.values],
-            added=None if self.added is None else self.added[rows],
+            pooled=None if self.pooled is None else self.pooled[rows],
             **{name: getattr(self, name)[rows] for name in names},
         )
 
@@ -206,13 +209,13 @@ class _Past:
         now = self.t_days.gather(1, self.length[:, None] - 1) + gap[:, None]
         self.day = self.day + gap
         self.age_years = self.age_years + gap[:, None] / DAYS_PER_YEAR * (self.age_years > 0)
-        encoder = cast(EHREncoder, model.encoders["ehr"])
+        encoder = cast(EHREncoder, model.encoders[EHR])
         x = encoder.embed(token[:, None], code[:, None], value[:, None])
         x = x + backbone.kind(torch.full_like(token[:, None], EVENT))
         if backbone.has_time:
             x = x + backbone.time.of(now - self.start, gap[:, None], self.age_years)
-        if self.added is not None:
-            self.added = self.added + backbone.sums.of(x)
+        if self.pooled is not None:
+            self.pooled = self.pooled + backbone.sum_pooling.terms(x)
         self.t_days[row, self.length] = now[:, 0]
         end = (self.length[:, None] + 1).to(self.batch.kv_end.dtype)
         for block, keys, values in zip(
@@ -224,7 +227,7 @@ class _Past:
             q, static = block.split(q, now), self.batch.n_static
             x = block.read(x, q, keys, values, now, self.t_days, end, static)
         self.length = self.length + 1
-        self.state = backbone.norm(x if self.added is None else x + self.added)
+        self.state = backbone.norm(x if self.pooled is None else x + self.pooled)
 
 
 def _block(module: torch.nn.Module) -> Block:

@@ -1,8 +1,8 @@
-"""What each token says of the label by itself: linear in its values, added up into the logit.
+"""The linear part of a label's logit: a sum over the tokens that a query may see.
 
 A regression on summaries is hard to beat where people are few, and a network has to find it first.
-With these numbers it is there from the start, and the network learns what is left (the wide part of
-Cheng et al. 2016, arXiv 1606.07792). They start at 0.
+With this sum it is there from the start, and the network learns what is left (the wide part of
+Cheng et al. 2016, arXiv 1606.07792). Its weights start at 0.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from healthfm_core.data.batch.batch import Batch
 
 
-def slopes_of(rows: int, columns: int) -> nn.Embedding:
+def zero_slopes(rows: int, columns: int) -> nn.Embedding:
     """Return a table of `rows` codes with a slope for each of `columns` numbers, all 0."""
     slopes = nn.Embedding(rows, columns)
     nn.init.zeros_(slopes.weight)
     return slopes
 
 
-def added_up(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
+def causal_sum(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
     """Return, for each of the batch's queries, the sum over the positions that it may see."""
     before = nn.functional.pad(each_BT.cumsum(1), (1, 0))
     return before.gather(1, batch.kv_end.gather(1, batch.query).long())
 
 
-def averaged(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
+def causal_mean(each_BT: Float[Tensor, "B T"], batch: Batch) -> Float[Tensor, "B Q"]:
     """Return, for each of the batch's queries, the mean over the worn positions it may see."""
     worn = (batch.wearable_slot >= 0).to(each_BT.dtype)
-    return added_up(each_BT * worn, batch) / added_up(worn, batch).clamp_min(1)
+    return causal_sum(each_BT * worn, batch) / causal_sum(worn, batch).clamp_min(1)

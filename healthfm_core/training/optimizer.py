@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from healthfm_core.config import TrainConfig
-from healthfm_core.config.train import Learns
-from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.config.train import Trainable
+from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.models.decay import DecayRates
 
 EPS: Final = 1e-8
@@ -28,8 +28,8 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
             multiple, eps = 1.0, EPS
             if any(parameter is half_life for half_life in half_lives):
                 multiple = config.lr_half_lives
-            elif path.endswith(".evidence"):
-                multiple, eps = config.lr_evidence, config.eps_evidence
+            elif path.endswith(".linear_logit"):
+                multiple, eps = config.lr_linear, config.eps_linear
             if parameter.requires_grad:
                 decay = config.weight_decay if is_matrix else 0.0
                 groups.setdefault((decay, multiple, eps), []).append(parameter)
@@ -44,10 +44,10 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def freeze(model: nn.Module, learns: Learns) -> None:
-    """Let only the parts that `learns` names learn; heads always do."""
+def freeze(model: nn.Module, trainable: Trainable) -> None:
+    """Train only the parts that `trainable` names, and the heads."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_learning(name, learns))
+        parameter.requires_grad_(is_trainable(name, trainable))
 
 
 def set_learning_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:

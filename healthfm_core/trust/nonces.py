@@ -44,7 +44,7 @@ class UsedNonces:
 
         Args:
             nonce: From `new_nonce`.
-            until: When it expires by itself, which is signed together with it.
+            until: When it expires; signed together with it.
             now: The time; what expired long before is forgotten.
         """
         self._folder.mkdir(parents=True, exist_ok=True)

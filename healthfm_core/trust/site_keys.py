@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,19 +83,11 @@ class SiteKeys:
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _tls_key() -> bytes:
-    return _private(generate_private_key(SECP384R1()), PrivateFormat.PKCS8)
-
-
-def _node_key() -> bytes:
-    return _private(generate_private_key(SECP384R1()), PrivateFormat.OpenSSH)
-
-
-def _signing_key() -> bytes:
-    return _private(Ed25519PrivateKey.generate(), PrivateFormat.PKCS8)
-
-
-_MAKERS: Final = {TLS_KEY: _tls_key, NODE_KEY: _node_key, SIGNING_KEY: _signing_key}
+_MAKERS: Final[Mapping[str, Callable[[], bytes]]] = {
+    TLS_KEY: lambda: _private(generate_private_key(SECP384R1()), PrivateFormat.PKCS8),
+    NODE_KEY: lambda: _private(generate_private_key(SECP384R1()), PrivateFormat.OpenSSH),
+    SIGNING_KEY: lambda: _private(Ed25519PrivateKey.generate(), PrivateFormat.PKCS8),
+}
 
 
 def _private(key: EllipticCurvePrivateKey | Ed25519PrivateKey, form: PrivateFormat) -> bytes:

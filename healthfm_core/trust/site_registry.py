@@ -93,7 +93,8 @@ class Registry:
             admitted=f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
         )
         if any(site.name == s.name or node_id == s.node_id for s in sites.values()):
-            raise _taken(site.name)
+            seen = "its name or its node is on the list already"
+            raise TrustError(812, where=f"site {site.name}", seen=seen)
         self._write({**sites, site.name: site})
         return site
 
@@ -143,7 +144,3 @@ class Registry:
     def _write(self, sites: dict[str, AdmittedSite]) -> None:
         rows = [asdict(site) for _, site in sorted(sites.items())]
         files.replace(self.path, (json.dumps(rows, indent=1) + "\n").encode())
-
-
-def _taken(name: str) -> TrustError:
-    return TrustError(812, where=f"site {name}", seen="its name or its node is on the list already")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,25 +12,26 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
-from healthfm_core.errors import HealthFMError, ProtocolError, RunError
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.errors import HealthFMError, RunError
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.protocol import Study
 from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore, note_failure
+from healthfm_server.study_setup.connected_nodes import wait_for_nodes
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.study_setup.setup import StudySetup
-from healthfm_server.transport.exchange import POLL_S, Exchange, Patience, told_to_stop
+from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.transports import transport_for
 
-ANOTHERS: Final = 724
-"""Another process's run is none of this one's to mark as failed."""
+RUN_IS_LOCKED: Final = 724
+"""Another process works on the run: this one must not mark it as failed."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class RunRequest:
         config: ``config``: the run's configuration, as JSON.
         folder: ``folder``: the run folder.
         resume: ``resume``: whether to continue the run in it. In a deployment a run that was
-            begun is always continued: who was killed may have submitted it already.
+            begun is always continued, because a killed process may have begun it.
         nodes: ``nodes``: how many nodes to wait for.
-        patience: ``patience``: factor on deadline and life of messages, for an engine whose sites
-            take turns.
+        timeouts: ``timeout_factor``: factor on deadline and life of messages, for an engine whose
+            sites take turns.
         signer: ``study``: folder of the study whose contracts are signed; none in a simulation.
     """
 
@@ -54,7 +53,7 @@ class RunRequest:
     folder: Path
     resume: bool
     nodes: int
-    patience: Patience
+    timeouts: Timeouts
     signer: ContractSigner
 
     @classmethod
@@ -62,14 +61,14 @@ class RunRequest:
         """Read the request from `context`."""
         raw, folder = context.run_config, Path(str(context.run_config["folder"]))
         config = RunConfig.model_validate_json(str(raw["config"]))
-        factor = float(raw.get("patience", 1.0))
+        factor = float(raw.get("timeout_factor", 1.0))
         federation = config.federation
         return cls(
             config=config,
             folder=folder,
             resume=bool(raw.get("resume", False)) or ("study" in raw and RunStore.begun(folder)),
             nodes=int(raw.get("nodes", 1)),
-            patience=Patience(federation.deadline_s * factor, federation.ttl_s * factor),
+            timeouts=Timeouts(federation.deadline_s * factor, federation.ttl_s * factor),
             signer=ContractSigner.of(Path(str(raw["study"])))
             if "study" in raw
             else ContractSigner(),
@@ -85,7 +84,7 @@ def make_app(
 
     Args:
         model_setup: Builds vocabulary and initial parameters.
-        listener: Hears of every reply and every round.
+        listener: Called after every reply and every round.
         stopped: Asked between replies; when true the run ends with HF-705 and can be resumed.
     """
     app = ServerApp()
@@ -96,21 +95,27 @@ def make_app(
         try:
             run(grid, request)
         except HealthFMError as error:
-            if request.folder.is_dir() and error.number != ANOTHERS:
+            if request.folder.is_dir() and error.number != RUN_IS_LOCKED:
                 with suppress(RunError):  # the disk is full: the error itself says so
                     note_failure(request.folder, error)
             raise
 
     def run(grid: Grid, request: RunRequest) -> None:
-        begin = RunStore.resume if request.resume else RunStore.create
-        store = begin(request.folder, request.config)
+        open_store = RunStore.resume if request.resume else RunStore.create
+        store = open_store(request.folder, request.config)
         with store.held():
-            begun(grid, request, store)
+            run_rounds(grid, request, store)
 
-    def begun(grid: Grid, request: RunRequest, store: RunStore) -> None:
-        nodes = wait_for_nodes(grid, request, stopped)
+    def run_rounds(grid: Grid, request: RunRequest, store: RunStore) -> None:
+        nodes = wait_for_nodes(
+            grid,
+            request.nodes,
+            request.config.federation,
+            request.timeouts.deadline_s,
+            stopped,
+        )
         exchange = Exchange(grid, request.folder, stopped)
-        setup = StudySetup(exchange, store, request.patience, listener, model_setup, request.signer)
+        setup = StudySetup(exchange, store, request.timeouts, listener, model_setup, request.signer)
         study = store.study() or setup.study(nodes, request.config)
         sites = setup.sites(nodes, study)
         state = store.checkpoints.load()
@@ -119,8 +124,8 @@ def make_app(
             state = store.save(ServerState(0, parameters, OptimizerState()))
             del parameters
         store.forget_after(state.round)
-        patience, signer = request.patience, request.signer
-        make_round_loop(study, sites, exchange, store, patience, listener, signer).run(state)
+        timeouts, signer = request.timeouts, request.signer
+        make_round_loop(study, sites, exchange, store, timeouts, listener, signer).run(state)
 
     return app
 
@@ -130,45 +135,15 @@ def make_round_loop(
     sites: Mapping[str, RegisteredSite],
     exchange: Exchange,
     store: RunStore,
-    patience: Patience,
+    timeouts: Timeouts,
     listener: ProgressListener = ignore_progress,
     signer: ContractSigner | None = None,
 ) -> RoundLoop:
     """Return the round loop with the algorithm and the transport that the study asks for."""
     method = methods()[study.config.federation.aggregation.method]
-    orders = Orders(study, sites, exchange, patience, signer or ContractSigner())
-    transport = transport_for(study, sites, exchange, patience, orders, method)
+    orders = Orders(study, sites, exchange, timeouts, signer or ContractSigner())
+    transport = transport_for(study, sites, exchange, timeouts, orders, method)
     return RoundLoop(study, sites, method, transport, orders, store, listener)
-
-
-def wait_for_nodes(grid: Grid, request: RunRequest, stopped: Callable[[], bool]) -> list[int]:
-    """Return the ids of the connected nodes, sorted, once there are enough of them.
-
-    Enough are all that the request names, and after ``federation.gather_s`` the quorum of them.
-
-    Raises:
-        ProtocolError: Too few connected before the deadline (HF-403).
-        RunError: The run was told to stop (HF-705).
-    """
-    federation, begun = request.config.federation, time.monotonic()
-    quorum = max(1, math.ceil(federation.quorum * request.nodes - 1e-9))
-    while len(nodes := sorted(grid.get_node_ids())) < request.nodes:
-        if stopped():
-            raise told_to_stop()
-        waited = time.monotonic() - begun
-        patience = min(federation.gather_s, request.patience.deadline_s)
-        if waited > patience and len(nodes) >= quorum:
-            break
-        if waited > request.patience.deadline_s:
-            raise ProtocolError(
-                403,
-                where="start",
-                seen=f"{len(nodes)} nodes are connected",
-                wanted=f"the run waits for {quorum} of {request.nodes}",
-                do="Start the missing nodes, then run again with resume=true",
-            )
-        time.sleep(POLL_S)
-    return nodes
 
 
 app = make_app(CoreModelSetup())

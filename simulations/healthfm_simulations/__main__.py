@@ -47,13 +47,13 @@ def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
     config = compose(given)
     from healthfm_core.evaluation.report import terminal_tables  # here: torch takes seconds to load
-    from healthfm_simulations.simulation_run import run_experiment
+    from healthfm_simulations.simulation_run import run_simulation
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)
     try:
-        result = run_experiment(config, out, command=command, console=console)
+        result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:
         if error.number == 705:
             again = [item for item in given if not item.startswith(("out=", "resume="))]
@@ -62,10 +62,10 @@ def _run(given: list[str], console: Console) -> int:
         raise
     for table in (
         terminal_tables.arms_table(result.rows, seeds=result.seeds),
-        *terminal_tables.further_tables(result.rows, seeds=result.seeds),
+        *terminal_tables.subset_tables(result.rows, seeds=result.seeds),
     ):
         console.print(table)
-    for table in terminal_tables.task_tables(result.further):
+    for table in terminal_tables.task_tables(result.secondary):
         console.print(table)
     for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: the evaluation protocols as folds."""
+"""The evaluation protocols as folds: sites to train on, and people to test on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 @dataclass(frozen=True)
 class CrossValidationFold:
-    """One split of the world.
+    """One division of the people into those trained on and those tested.
 
     Attributes:
         name: Folder name of the fold's runs.
@@ -40,10 +40,12 @@ class CrossValidationFold:
 
     def trained_as(self, site: SimulatedSite) -> SimulatedSite:
         """Return the test site as it took part in training; itself where it did not."""
-        return next((found for found in self.train if found.name == site.name), site)
+        return next((own for own in self.train if own.name == site.name), site)
 
 
-def folds_of(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[CrossValidationFold, ...]:
+def cross_validation_folds(
+    config: RunConfig, sites: Sequence[SimulatedSite]
+) -> tuple[CrossValidationFold, ...]:
     """Return the folds of the configured protocol over `sites`.
 
     Raises:
@@ -85,7 +87,6 @@ def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[Int64]:
             where="evaluation.test_sites",
             seen=f"no site is called {unknown[0]}",
             wanted=f"the sites are {', '.join(names[:12])}",
-            do="Correct the name",
         )
     if evaluation.test_sites:
         return [np.array([names.index(name) for name in evaluation.test_sites], np.int64)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class RunBar:
+class RunProgressBar:
     """Shows how much of the whole experiment is done and when it will end.
 
     The unit is people trained on per round, so that runs of different sizes count as they cost.
@@ -45,7 +45,7 @@ class RunBar:
     ) -> None:
         self._progress.stop()
 
-    def hear(self, name: str, units: float) -> None:
+    def show_progress(self, name: str, units: float) -> None:
         """Show run `name` with `units` of it done, on top of the runs that are finished."""
         self._progress.update(self._task, description=name, completed=self._before + units)
 

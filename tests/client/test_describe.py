@@ -49,7 +49,7 @@ def store(tmp_path_factory) -> SiteStore:
     worn[:, :720] = 60.0
     start = np.tile([0, 86_400_000_000], WORN) + 1_577_836_800_000_000
     scores = {"subject_id": people[:SCORED], "z": np.linspace(-1, 1, SCORED)}
-    folder = tmp_path_factory.mktemp("log_facts") / "store"
+    folder = tmp_path_factory.mktemp("described") / "store"
     writer = StoreWriter(folder, dataset_name="north")
     writer.add_events(events)
     writer.set_codes(
@@ -88,7 +88,7 @@ def test_every_number_is_the_stores(store):
         "codes": 3,
         "events": 104,
         "subjects": 40,
-        "log_facts": 1.0,
+        "described": 1.0,
         "with_parents": round(40 / 104, 4),
     }
     assert found["without_number"] == {

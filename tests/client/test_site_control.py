@@ -135,8 +135,8 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"privacy_floor": ["noise"]}, "HF-501.*privacy_floor.*without noise"),
-        ({"privacy_floor": ["sums"]}, "HF-501.*privacy_floor.*each site's part"),
+        ({"privacy_floor": ["differential_privacy"]}, "HF-501.*privacy_floor.*without noise"),
+        ({"privacy_floor": ["secure_aggregation"]}, "HF-501.*privacy_floor.*each site's part"),
         ({"studies": ["lungs"]}, "HF-501.*studies"),
         ({"signer": "0" * 64}, "HF-501.*signer"),
         ({"min_cohort": 10**9}, "HF-501.*min_cohort"),
@@ -225,7 +225,7 @@ def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
 def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
     private = {"mode": "dp", "epsilon": 3.0}
     secure = {"federation": {"aggregation": {"secure": {"enabled": True}}}}
-    policy = SitePolicy(privacy_floor=("noise", "sums"))
+    policy = SitePolicy(privacy_floor=("differential_privacy", "secure_aggregation"))
     policy.check_terms(terms(privacy=private, config=secure))
     for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):
         with pytest.raises(PolicyError, match="privacy_floor"):

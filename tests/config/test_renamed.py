@@ -125,6 +125,22 @@ def test_parameters_of_an_older_model_get_their_new_names(monkeypatch):
     assert list(renamed.upgraded_parameters(old)) == ["linear_logit.slope", "backbone.evidence"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("heads.hazard.state.weight", "heads.time_to_event.state.weight"),
+        ("heads.wearable_reconstruction.bias", "heads.masked_wearable.bias"),
+        ("heads.next_event.told.weight", "heads.next_event.gap_embedding.weight"),
+        ("encoders.ehr.evidence.weight", "encoders.ehr.linear_logit.weight"),
+        ("encoders.wearable.evidence.weight", "encoders.wearable.linear_logit.weight"),
+        ("backbone.sums.ffn.up.weight", "backbone.sum_pooling.ffn.up.weight"),
+        ("backbone.norm.weight", "backbone.norm.weight"),
+    ],
+)
+def test_a_parameter_of_release_0_1_0_is_read_under_its_name_of_today(old, new):
+    assert list(renamed.upgraded_parameters({old: np.ones(1)})) == [new]
+
+
 def test_the_keys_of_aggregation_become_one_block():
     robust = {"name": "median", "hostile": 0.3}
     secure = {"letters_s": 9.0, "corrupt": 0.2, "dropout": 0.05, "ring_bits": 64}

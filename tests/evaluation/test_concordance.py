@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from healthfm_core.evaluation.metrics.bootstrap import draw_subjects
 from healthfm_core.evaluation.metrics.concordance import (
     INDICES,
-    Survival,
+    SurvivalTimes,
     concordance,
     concordance_rows,
     harrell_c,
@@ -19,16 +19,16 @@ from healthfm_core.evaluation.metrics.concordance import (
 )
 
 
-def survival(time: list[float], event: list[int], score: list[float]) -> Survival:
-    return Survival(
+def survival(time: list[float], event: list[int], score: list[float]) -> SurvivalTimes:
+    return SurvivalTimes(
         np.arange(len(time)), np.array(time, float), np.array(event, bool), np.array(score, float)
     )
 
 
-def tied(n: int, seed: int, *, subjects: int | None = None) -> Survival:
+def tied(n: int, seed: int, *, subjects: int | None = None) -> SurvivalTimes:
     """Random rows with many ties in time and in score."""
     rng = np.random.default_rng(seed)
-    return Survival(
+    return SurvivalTimes(
         rng.integers(0, subjects, n) if subjects else np.arange(n),
         rng.integers(1, 9, n).astype(float),
         rng.random(n) < 0.5,
@@ -36,7 +36,7 @@ def tied(n: int, seed: int, *, subjects: int | None = None) -> Survival:
     )
 
 
-def uncensored_before(data: Survival, t: float) -> float:
+def uncensored_before(data: SurvivalTimes, t: float) -> float:
     """Kaplan-Meier of the censoring just before t, written as the textbook has it."""
     kept = 1.0
     for u in np.unique(data.time_days[~data.event]):
@@ -47,7 +47,7 @@ def uncensored_before(data: Survival, t: float) -> float:
     return kept
 
 
-def brute(data: Survival, until: float | None, *, weigh: bool) -> float:
+def brute(data: SurvivalTimes, until: float | None, *, weigh: bool) -> float:
     won = total = 0.0
     for i in range(len(data)):
         if not data.event[i] or (until is not None and data.time_days[i] >= until):
@@ -105,7 +105,7 @@ def test_replicates_are_the_indices_of_the_drawn_rows():
     for i in range(6):
         times = draws.weight[i][draws.index(data.subject)].astype(int)
         rows = np.repeat(np.arange(len(data)), times)
-        part = Survival(
+        part = SurvivalTimes(
             data.subject[rows], data.time_days[rows], data.event[rows], data.score[rows]
         )
         assert found["harrell_c"].replicates[i] == pytest.approx(brute(part, 7.0, weigh=False))
@@ -120,9 +120,9 @@ def test_heavier_censoring_moves_harrell_and_leaves_uno():
     time = rng.exponential(1.0, n) * np.exp(-score)
     late = time > 0.8
     time[late] = 0.8 + rng.exponential(1.0, late.sum())
-    full = Survival(np.arange(n), time, np.ones(n, bool), score)
+    full = SurvivalTimes(np.arange(n), time, np.ones(n, bool), score)
     censored = rng.exponential(1.2, n)
-    seen = Survival(np.arange(n), np.minimum(time, censored), time <= censored, score)
+    seen = SurvivalTimes(np.arange(n), np.minimum(time, censored), time <= censored, score)
     truth = harrell_c(full, until_days=1.5)
     assert abs(harrell_c(seen, until_days=1.5) - truth) > 0.02
     assert uno_c(seen, until_days=1.5) == pytest.approx(truth, abs=0.01)
@@ -150,8 +150,8 @@ def test_the_mean_over_targets_leaves_out_those_with_few_events():
 def test_a_better_arm_has_a_paired_difference_above_zero():
     rng = np.random.default_rng(0)
     time = rng.exponential(1.0, 300)
-    good = Survival(np.arange(300), time, np.ones(300, bool), -time)
-    poor = Survival(np.arange(300), time, np.ones(300, bool), rng.normal(size=300))
+    good = SurvivalTimes(np.arange(300), time, np.ones(300, bool), -time)
+    poor = SurvivalTimes(np.arange(300), time, np.ones(300, bool), rng.normal(size=300))
     rows = concordance_rows(
         {"federated": [good], "local": [poor]}, task="death", bootstraps=50, rng=rng
     )

@@ -7,7 +7,7 @@ import pytest
 
 from healthfm_core.evaluation.metrics.horizons import (
     HORIZONS_DAYS,
-    Followed,
+    FollowedQueries,
     horizon_rows,
     survival_of,
     time_to_event_rows,
@@ -17,12 +17,12 @@ from healthfm_core.evaluation.metrics.horizons import (
 NEVER = np.inf
 
 
-def followed(next_days, followed_days, died=None, repeats=None) -> Followed:
+def followed(next_days, followed_days, died=None, repeats=None) -> FollowedQueries:
     next_days = np.array(next_days, np.float32)
     if next_days.ndim == 1:
         next_days = next_days[:, None]
     n = len(next_days)
-    return Followed(
+    return FollowedQueries(
         subject=np.arange(n),
         site=np.zeros(n, np.int32),
         next_days=next_days,
@@ -32,7 +32,7 @@ def followed(next_days, followed_days, died=None, repeats=None) -> Followed:
     )
 
 
-def score_of(queries: Followed) -> np.ndarray:
+def score_of(queries: FollowedQueries) -> np.ndarray:
     return np.linspace(0, 1, queries.next_days.size, dtype=np.float32).reshape(
         queries.next_days.shape
     )
@@ -96,7 +96,7 @@ def test_days_before_the_query_are_refused():
         followed([float("nan")], [3])
 
 
-def people(n: int = 300, targets: int = 2) -> tuple[Followed, np.ndarray]:
+def people(n: int = 300, targets: int = 2) -> tuple[FollowedQueries, np.ndarray]:
     """People with known yearly rates; every third is lost after a random time."""
     rng = np.random.default_rng(0)
     rate = np.exp(rng.normal(-1, 1, (n, targets)))

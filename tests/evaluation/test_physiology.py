@@ -8,15 +8,15 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from healthfm_core.evaluation.analyses import physiology
-from healthfm_core.evaluation.analyses.physiology import Measured, ridge_probe
+from healthfm_core.evaluation.analyses.physiology import QuantityData, ridge_probe
 
 
-def heart_rates(n: int, seed: int, *, noise: float = 5.0, d: int = 4) -> Measured:
+def heart_rates(n: int, seed: int, *, noise: float = 5.0, d: int = 4) -> QuantityData:
     """Beats per minute that two of the states' columns tell but for noise."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d)) * 3.0
     bpm = 65 + 2 * x[:, 0] - x[:, 1] + noise * rng.normal(size=n)
-    return Measured(x, bpm, np.arange(n) // 2)
+    return QuantityData(x, bpm, np.arange(n) // 2)
 
 
 PARTS = (heart_rates(200, 0), heart_rates(100, 1), heart_rates(400, 2))
@@ -64,7 +64,7 @@ def test_replicates_are_the_scores_of_the_drawn_rows():
 
 
 def test_states_that_hold_nothing_say_the_training_mean():
-    blind = [Measured(np.zeros_like(part.x), part.value, part.subject) for part in PARTS]
+    blind = [QuantityData(np.zeros_like(part.x), part.value, part.subject) for part in PARTS]
     found = rows(blind)
     train, _, test = (part.value for part in PARTS)
     wanted = np.sqrt(np.mean((test - train.mean()) ** 2)) / train.std()
@@ -79,7 +79,7 @@ def test_the_penalty_that_tunes_best_is_taken():
 
 def test_rows_that_were_not_measured_are_left_out():
     gaps = [
-        Measured(p.x, np.where(np.arange(len(p.value)) % 2, p.value, np.nan), p.subject)
+        QuantityData(p.x, np.where(np.arange(len(p.value)) % 2, p.value, np.nan), p.subject)
         for p in PARTS
     ]
     assert rows(gaps)["rmse"].n_subjects == 200
@@ -87,5 +87,5 @@ def test_rows_that_were_not_measured_are_left_out():
 
 
 def test_a_quantity_that_never_differs_is_not_probed():
-    flat = Measured(PARTS[0].x, np.full(200, 60.0), PARTS[0].subject)
+    flat = QuantityData(PARTS[0].x, np.full(200, 60.0), PARTS[0].subject)
     assert rows((flat, *PARTS[1:])) == {}

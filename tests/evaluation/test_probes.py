@@ -9,18 +9,18 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from healthfm_core.evaluation.analyses import probes
-from healthfm_core.evaluation.analyses.probes import Embedded, linear_probe, standardise
+from healthfm_core.evaluation.analyses.probes import ProbeData, linear_probe, standardise
 from healthfm_core.evaluation.metrics.calibration_error import recalibrate
 from healthfm_core.evaluation.metrics.ranking import auroc
 
 
-def states(n: int, seed: int, *, d: int = 6, signal: float = 2.0, rate: float = 0.4) -> Embedded:
+def states(n: int, seed: int, *, d: int = 6, signal: float = 2.0, rate: float = 0.4) -> ProbeData:
     """States whose first column tells the outcome, on very different scales."""
     rng = np.random.default_rng(seed)
     outcome = rng.random(n) < rate
     x = rng.normal(size=(n, d))
     x[:, 0] += signal * outcome
-    return Embedded((x * 10.0 ** np.arange(d) + 5.0), outcome, np.arange(n))
+    return ProbeData((x * 10.0 ** np.arange(d) + 5.0), outcome, np.arange(n))
 
 
 TRAIN, TUNING, TEST = states(300, 0), states(200, 1), states(400, 2)
@@ -61,8 +61,10 @@ def test_smaller_draws_lie_within_larger_ones_of_the_same_replicate():
 
 def test_the_probe_on_all_rows_is_scikit_learns_regression():
     train, tuning, test = standardise(TRAIN.x, TUNING.x, TEST.x)
-    parts = [Embedded(x, of.outcome, of.subject) for x, of in ((train, TRAIN), (tuning, TUNING))]
-    _, score, _ = probes._fit(*parts, Embedded(test, TEST.outcome, TEST.subject), strengths=(0.01,))
+    parts = [ProbeData(x, of.outcome, of.subject) for x, of in ((train, TRAIN), (tuning, TUNING))]
+    _, score, _ = probes._fit(
+        *parts, ProbeData(test, TEST.outcome, TEST.subject), strengths=(0.01,)
+    )
     model = LogisticRegression(C=0.01).fit(train, TRAIN.outcome)
     wanted = model.decision_function(test)
     assert score == pytest.approx(wanted, abs=1e-3)
@@ -94,7 +96,7 @@ def test_scores_that_cannot_be_fitted_keep_their_order():
 
 def test_fewer_rows_than_columns_are_fitted_in_their_own_span_to_the_same_answer():
     wide = [states(n, i, d=40, signal=1.0) for i, n in enumerate((24, 60, 80))]
-    wide = [Embedded(part.x / 10.0 ** np.arange(40), part.outcome, part.subject) for part in wide]
+    wide = [ProbeData(part.x / 10.0 ** np.arange(40), part.outcome, part.subject) for part in wide]
     _, score, strength = probes._fit(*wide, strengths=(0.3,))
     direct = LogisticRegression(C=0.3, tol=1e-8).fit(wide[0].x, wide[0].outcome)
     assert strength == 0.3
@@ -110,7 +112,7 @@ def test_the_penalty_is_chosen_by_the_tuning_rows():
         outcome = rng.random(n) < 0.5
         x = rng.normal(size=(n, 25))
         x[:, :20] += 0.35 * outcome[:, None]
-        parts.append(Embedded(x, outcome, np.arange(n)))
+        parts.append(ProbeData(x, outcome, np.arange(n)))
     _, _, strength = probes._fit(*parts, strengths=probes.STRENGTHS)
     by_strength = {}
     for c in (strength, 1e4):
@@ -127,7 +129,7 @@ def test_a_column_without_spread_is_nothing():
 
 
 def test_without_both_classes_there_is_no_probe():
-    only = Embedded(TUNING.x, np.zeros(len(TUNING.outcome), bool), TUNING.subject)
+    only = ProbeData(TUNING.x, np.zeros(len(TUNING.outcome), bool), TUNING.subject)
     found = linear_probe(
         TRAIN, only, TEST, arm="a", task="t", rng=np.random.default_rng(0), strengths=(1.0,)
     )

@@ -18,7 +18,7 @@ from healthfm_core.evaluation.report.report_page import (
     render,
     write_report,
 )
-from healthfm_core.evaluation.report.terminal_tables import arms_text, contrasts, further_tables
+from healthfm_core.evaluation.report.terminal_tables import arms_text, contrasts, subset_tables
 from healthfm_core.evaluation.report.wording import count, duration, number
 
 
@@ -219,7 +219,7 @@ def test_the_terminal_says_what_federating_and_what_each_input_adds():
     assert len(lines) == 2
     assert re.fullmatch(r"federated − local: AUROC \+\.\d{3} \[\+\.\d{3}, \+\.\d{3}\]", lines[0])
     assert lines[1].startswith("federated, ehr + wearable − ehr: AUROC +.")
-    (table,) = further_tables([*found, *both, *given])
+    (table,) = subset_tables([*found, *both, *given])
     assert table.columns[0].header == "ehr + wearable"
     assert table.row_count == 2
 

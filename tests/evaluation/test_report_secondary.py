@@ -13,13 +13,13 @@ import pytest
 
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows, read_rows
 from healthfm_core.evaluation.analyses.missing_inputs import corruption_rows, missing_matrix
-from healthfm_core.evaluation.analyses.physiology import Measured, ridge_probe
-from healthfm_core.evaluation.analyses.probes import Embedded, linear_probe
-from healthfm_core.evaluation.analyses.smoothness import Happenings, States, smoothness_row
+from healthfm_core.evaluation.analyses.physiology import QuantityData, ridge_probe
+from healthfm_core.evaluation.analyses.probes import ProbeData, linear_probe
+from healthfm_core.evaluation.analyses.smoothness import EventTimes, StateTrace, smoothness_row
 from healthfm_core.evaluation.analyses.subgroups import Groups, subgroup_rows
 from healthfm_core.evaluation.metrics.horizons import (
     HORIZONS_DAYS,
-    Followed,
+    FollowedQueries,
     horizon_rows,
     time_to_event_rows,
 )
@@ -52,20 +52,22 @@ def predictions(noise: float) -> Predictions:
 ARMS = {"federated": predictions(0.1), "local": predictions(2.0)}
 
 
-def states(seed: int, signal: float) -> tuple[Embedded, Measured]:
+def states(seed: int, signal: float) -> tuple[ProbeData, QuantityData]:
     rng = np.random.default_rng(seed)
     outcome = rng.random(PEOPLE) < 0.4
     x = rng.normal(size=(PEOPLE, 5))
     x[:, 0] += signal * outcome
     subject = np.arange(PEOPLE)
-    return Embedded(x, outcome, subject), Measured(x, 60 + x[:, 1] + rng.random(PEOPLE), subject)
+    return ProbeData(x, outcome, subject), QuantityData(
+        x, 60 + x[:, 1] + rng.random(PEOPLE), subject
+    )
 
 
 def over_time() -> list[MetricRow]:
     rate = np.exp(draws().normal(-1, 1, (PEOPLE, 2)))
     days = draws().exponential(1 / rate) * 365
     days[days > 3000] = np.inf
-    queries = Followed(
+    queries = FollowedQueries(
         subject=np.arange(PEOPLE),
         site=np.zeros(PEOPLE, np.int32),
         next_days=days,
@@ -95,8 +97,8 @@ def probed() -> dict[str, list]:
         )
     found["probe_scores"] = metric_rows(whole, task="heart_failure", rng=draws(), **FEW)
     t = np.tile(np.arange(5.0), PEOPLE)
-    path = States(np.repeat(np.arange(PEOPLE), 5), t, draws().normal(10, 1, (len(t), 3)))
-    happened = Happenings(np.arange(PEOPLE), np.full(PEOPLE, 2.5))
+    path = StateTrace(np.repeat(np.arange(PEOPLE), 5), t, draws().normal(10, 1, (len(t), 3)))
+    happened = EventTimes(np.arange(PEOPLE), np.full(PEOPLE, 2.5))
     auroc = next(row for row in found["probe_scores"] if row.metric == "auroc")
     found["smoothness"].append(smoothness_row(path, happened, auroc, rng=draws(), **FEW))
     return found
@@ -154,7 +156,7 @@ HEADINGS = (
     "From 30 days to five years",
     "What the states hold",
     "Groups of people",
-    "Missing and spoilt inputs",
+    "Missing and corrupted inputs",
 )
 
 

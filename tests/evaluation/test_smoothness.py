@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from healthfm_core.evaluation.analyses.smoothness import Happenings, States, smoothness_row
+from healthfm_core.evaluation.analyses.smoothness import EventTimes, StateTrace, smoothness_row
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 
 PROBE = MetricRow("federated", "death", "overall", "auroc", 0.8, 0.7, 0.9, 50)
@@ -13,8 +13,8 @@ PROBE = MetricRow("federated", "death", "overall", "auroc", 0.8, 0.7, 0.9, 50)
 
 def row(subject, t_days, z, events=(), **changes):
     whose, when = zip(*events, strict=True) if events else ((), ())
-    states = States(np.array(subject, np.int64), np.array(t_days, float), np.array(z, float))
-    happenings = Happenings(np.array(whose, np.int64), np.array(when, float))
+    states = StateTrace(np.array(subject, np.int64), np.array(t_days, float), np.array(z, float))
+    happenings = EventTimes(np.array(whose, np.int64), np.array(when, float))
     given = {"bootstraps": 20, "rng": np.random.default_rng(0)} | changes
     return smoothness_row(states, happenings, PROBE, **given)
 

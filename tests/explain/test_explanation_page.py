@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from healthfm_core.explain import explain, explanation_html
-from healthfm_core.explain.explanation_page import Row
-from healthfm_core.explain.naming import Names, named
+from healthfm_core.explain.explanation_page import ExplanationRow
+from healthfm_core.explain.naming import CodeNames, named
 from tests.explain.conftest import OUTCOME, QUIET, SIGNAL
 
 
@@ -63,7 +63,7 @@ def test_the_table_holds_the_numbers_of_the_explanation(html, explanation):
 
 
 def test_a_long_name_is_cut_before_its_date_in_the_chart():
-    row = Row("a" * 60, "", "2020-01-01", "+0.100", "+1.00", 0.1)
+    row = ExplanationRow("a" * 60, "", "2020-01-01", "+0.100", "+1.00", 0.1)
     assert row.label == "a" * 43 + "…, 2020-01-01"
     assert replace(row, name="age", when="").label == "age"
 
@@ -100,7 +100,7 @@ def test_a_short_record_is_told_by_the_hour(explanation):
 
 def test_codes_the_study_has_not_are_called_unknown(planted):
     vocabulary = planted.model.study.vocabulary
-    names = Names.of(vocabulary, planted.store)
+    names = CodeNames.of(vocabulary, planted.store)
     assert len(names.codes) == vocabulary.n_codes
     index, _ = vocabulary.look_up([SIGNAL, "DX//NEVER", "NEVER"], {})
     assert [names.code(int(i)) for i in index] == [

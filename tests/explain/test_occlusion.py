@@ -9,7 +9,7 @@ import pytest
 
 from healthfm_core.errors import RunError, StoreError
 from healthfm_core.explain import explain
-from healthfm_core.explain.naming import Names
+from healthfm_core.explain.naming import CodeNames
 from healthfm_core.explain.occlusion import log_odds
 from healthfm_core.explain.record_parts import hidden_of, parts_of
 from tests.explain.conftest import FIRST, OUTCOME, QUIET, SIGNAL
@@ -87,7 +87,7 @@ def test_a_hidden_target_occurred_once_less_unless_its_visit_holds_it_twice(plan
     people, vocabulary = reading.people, planted.model.study.vocabulary
     rows = reading.loader.after_visits(0)
     row = rows.take(np.array([len(rows) - 1]))
-    parts = parts_of(people, 0, int(row.stop[0]), Names.of(vocabulary, view))
+    parts = parts_of(people, 0, int(row.stop[0]), CodeNames.of(vocabulary, view))
     items = np.arange(len(people.kind))
     (batch,) = reading.loader.asked(row, batch_size=1)
     whole = batch.repeats[0, 0].long().numpy()

@@ -74,7 +74,7 @@ def test_the_future_and_the_padding_change_nothing():
 
 
 def test_sums_see_what_attention_sees_and_count_it():
-    model, batch = tiny_model(("ehr",), sums=True), tiny_batch()
+    model, batch = tiny_model(("ehr",), sum_pooling=True), tiny_batch()
     asked, everywhere = model(batch, batch.query), model(batch)
     torch.testing.assert_close(asked[0, 0], everywhere[0, 5])
     token = batch.token.clone()
@@ -83,7 +83,7 @@ def test_sums_see_what_attention_sees_and_count_it():
     torch.testing.assert_close(changed[0, :3], everywhere[0, :3])
     torch.testing.assert_close(changed[1, :4], everywhere[1, :4])
     x = torch.ones(1, 3, 8)
-    sums = model.backbone.sums(x, torch.tensor([[0, 1, 3]], dtype=torch.int32))
+    sums = model.backbone.sum_pooling(x, torch.tensor([[0, 1, 3]], dtype=torch.int32))
     torch.testing.assert_close(sums[0, 2], 3 * sums[0, 1])
     assert not sums[0, 0].any()
 
@@ -112,15 +112,15 @@ def test_rows_do_not_touch():
 
 def test_scores_of_a_subject_without_any_are_not_read():
     model, batch = tiny_model(), tiny_batch()
-    prs = batch.prs.clone()
-    prs[1] = 5.0
-    torch.testing.assert_close(model(replace(batch, prs=prs))[1], model(batch)[1])
+    panel = batch.panel.clone()
+    panel[1] = 5.0
+    torch.testing.assert_close(model(replace(batch, panel=panel))[1], model(batch)[1])
 
 
 @pytest.mark.parametrize("encoders", [EVERY, ("ehr",), ("ehr", "wearable"), ("wearable",)])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
-    model, batch = tiny_model(encoders, spread=2, sums=True), spread_batch()
+    model, batch = tiny_model(encoders, spread=2, sum_pooling=True), spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = opacus.GradSampleModule(model, loss_reduction="sum")
@@ -134,7 +134,7 @@ def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_ghost_norms_equal_a_loop_over_subjects():
-    model, batch = tiny_model(spread=2, sums=True), spread_batch()
+    model, batch = tiny_model(spread=2, sum_pooling=True), spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = GradSampleModuleFastGradientClipping(
@@ -146,10 +146,12 @@ def test_ghost_norms_equal_a_loop_over_subjects():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_ghost_norms_of_evidence_equal_a_loop_over_subjects():
-    model, batch = tiny_model(heads=("label",), spread=2, evidence=True), spread_batch()
+def test_ghost_norms_of_the_linear_logit_equal_a_loop_over_subjects():
+    model, batch = tiny_model(heads=("label",), spread=2, linear_logit=True), spread_batch()
     expected = by_loop(model, batch, label_losses)
-    assert all((expected[f"encoders.{e}.evidence.weight"] != 0).any() for e in ("ehr", "wearable"))
+    assert all(
+        (expected[f"encoders.{e}.linear_logit.weight"] != 0).any() for e in ("ehr", "wearable")
+    )
     model.zero_grad()
     wrapped = GradSampleModuleFastGradientClipping(
         model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
@@ -258,16 +260,16 @@ def test_the_paper_size_has_302_million_parameters_in_its_blocks():
 
 
 def told(model, batch):
-    """Weights of the evidence that tell its parts apart: 1 a code, a value, a first spread."""
+    """Weights of the linear logit that tell its parts apart: 1 a code, a value, a first spread."""
     with torch.no_grad():
-        model.encoders["ehr"].evidence.weight[:, :3] = torch.tensor([1.0, 10.0, 100.0])
-        model.encoders["wearable"].evidence.weight[0] = 1000.0
-        model.encoders["wearable"].evidence.weight[1] = -7.0
-    return model.evidence(batch)
+        model.encoders["ehr"].linear_logit.weight[:, :3] = torch.tensor([1.0, 10.0, 100.0])
+        model.encoders["wearable"].linear_logit.weight[0] = 1000.0
+        model.encoders["wearable"].linear_logit.weight[1] = -7.0
+    return model.linear_logit(batch)
 
 
-def test_evidence_adds_up_codes_and_averages_wearing_up_to_the_query():
-    model = tiny_model(heads=("label",), spread=2, evidence=True)
+def test_the_linear_logit_adds_up_codes_and_averages_wearing_up_to_the_query():
+    model = tiny_model(heads=("label",), spread=2, linear_logit=True)
     batch = spread_batch()
     value, mask = batch.wearable[0, 0] * batch.wearable_mask[0, 0], batch.wearable_mask[0, 0]
     expected = [
@@ -283,7 +285,7 @@ def test_evidence_adds_up_codes_and_averages_wearing_up_to_the_query():
 
 
 def test_wearing_says_something_else_where_there_is_no_clinic():
-    model = tiny_model(heads=("label",), spread=2, evidence=True)
+    model = tiny_model(heads=("label",), spread=2, linear_logit=True)
     batch = spread_batch()
     value, mask = batch.wearable[0, 0] * batch.wearable_mask[0, 0], batch.wearable_mask[0, 0]
     without = replace(batch, code=torch.zeros_like(batch.code))
@@ -291,9 +293,9 @@ def test_wearing_says_something_else_where_there_is_no_clinic():
     torch.testing.assert_close(told(model, without).flatten(), torch.stack([alone, alone * 0]))
 
 
-def test_evidence_is_the_label_s_alone_and_starts_at_nothing():
+def test_the_linear_logit_is_the_label_s_alone_and_starts_at_nothing():
     heads = ("label", "next_visit")
-    model, batch = tiny_model(heads=heads, spread=2, evidence=True), spread_batch()
+    model, batch = tiny_model(heads=heads, spread=2, linear_logit=True), spread_batch()
     states = model(batch, batch.query)
     before = {name: model.head(name, states, batch) for name in model.heads}
     plain = tiny_model(heads=heads, spread=2)
@@ -302,4 +304,4 @@ def test_evidence_is_the_label_s_alone_and_starts_at_nothing():
     moved = told(model, batch).unsqueeze(-1)
     torch.testing.assert_close(model.head("label", states, batch), before["label"] + moved)
     assert torch.equal(model.head("next_visit", states, batch), before["next_visit"])
-    assert not tiny_model(evidence=True).linear_logit_heads
+    assert not tiny_model(linear_logit=True).linear_logit_heads

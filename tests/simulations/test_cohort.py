@@ -119,12 +119,12 @@ def test_every_oracle_knows_more_than_the_one_before(cohort):
 
 
 @pytest.mark.parametrize(
-    ("knowing", "within"), [("filtered", 0.25), ("present", 0.1), ("all", 0.1)]
+    ("information", "within"), [("filtered", 0.25), ("present", 0.1), ("all", 0.1)]
 )
-def test_the_oracles_probabilities_are_calibrated(cohort, knowing, within):
+def test_the_oracles_probabilities_are_calibrated(cohort, information, within):
     """The filter does not see that who is still free of a condition is likelier a low risk."""
     truth = everybody(cohort, "truth")
-    score, outcome = truth[knowing].to_numpy(), np.asarray(truth["outcome"])
+    score, outcome = truth[information].to_numpy(), np.asarray(truth["outcome"])
     assert score.mean() == pytest.approx(outcome.mean(), rel=within / 2)
     for low, high in ((0.0, 0.05), (0.05, 0.2), (0.2, 1.0)):
         part = (score > low) & (score <= high)
@@ -157,7 +157,7 @@ def test_scores_at_a_visit_are_those_of_the_truth_table(cohort, folder):
     row = site.truth.slice(5, 1).to_pylist()[0]
     time = site.truth["time"].cast(pa.int64())[5].as_py()
     asked = np.array([row["subject_id"]]), np.array([time])
-    found = scores_at(folder, site.name, *asked, ("RX//D00", row["code"]), knowing="all")
+    found = scores_at(folder, site.name, *asked, ("RX//D00", row["code"]), information="all")
     assert np.isnan(found[0, 0])
     assert found[0, 1] == pytest.approx(row["all"])
     with pytest.raises(StoreError, match="HF-210"):

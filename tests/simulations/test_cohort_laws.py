@@ -8,30 +8,34 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import CohortConfig
-from healthfm_simulations.cohort.generating_process import LAB_NOISE, World, draw_world
+from healthfm_simulations.cohort.generating_process import (
+    LAB_NOISE,
+    DataGeneratingProcess,
+    draw_process,
+)
 from healthfm_simulations.cohort.oracle import filter_latents
-from healthfm_simulations.cohort.readings import Labs, Wearing
+from healthfm_simulations.cohort.readings import LabReadings, WearableReadings
 from healthfm_simulations.cohort.simulated_people import (
-    Lives,
+    SimulatedVisits,
     condition_probability,
     draw_people,
-    live,
+    simulate_visits,
 )
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return draw_world(CohortConfig(), np.zeros((1, 24)), np.random.default_rng(0))
+def process() -> DataGeneratingProcess:
+    return draw_process(CohortConfig(), np.zeros((1, 24)), np.random.default_rng(0))
 
 
-def test_a_latent_halves_its_correlation_over_its_half_life(world):
-    assert world.correlation(np.array([20.0]))[0, -1] == pytest.approx(0.5)
-    assert world.correlation(np.array([1400.0]))[0, 0] == pytest.approx(0.25)
+def test_a_latent_halves_its_correlation_over_its_half_life(process):
+    assert process.correlation(np.array([20.0]))[0, -1] == pytest.approx(0.5)
+    assert process.correlation(np.array([1400.0]))[0, 0] == pytest.approx(0.25)
 
 
-def test_a_new_onset_follows_the_hazard_and_a_chronic_condition_its_recurrence(world):
+def test_a_new_onset_follows_the_hazard_and_a_chronic_condition_its_recurrence(process):
     two = replace(
-        world,
+        process,
         chronic=np.array([True, False]),
         recurrence=np.array([0.0, 0.0]),
     )
@@ -42,10 +46,10 @@ def test_a_new_onset_follows_the_hazard_and_a_chronic_condition_its_recurrence(w
     assert found == pytest.approx(np.array([[once, once], [0.5, twice]]))
 
 
-def test_latents_keep_variance_one_and_the_correlation_of_their_half_life(world):
+def test_latents_keep_variance_one_and_the_correlation_of_their_half_life(process):
     rng = np.random.default_rng(0)
     people = draw_people(np.zeros(4000, np.int32), 6.0, 6, rng)
-    lives = live(world, people, rng)
+    lives = simulate_visits(process, people, rng)
     assert lives.latent.std(axis=0) == pytest.approx(np.ones(4), abs=0.03)
     later = np.flatnonzero((lives.number > 0) & (lives.gap_days > 600) & (lives.gap_days < 800))
     now, before = lives.latent[later], lives.latent[later - 1]
@@ -54,9 +58,9 @@ def test_latents_keep_variance_one_and_the_correlation_of_their_half_life(world)
     assert abs(fast[0, 1]) < 0.05
 
 
-def test_lives_are_sorted_and_count_earlier_visits_with_the_condition(world):
+def test_lives_are_sorted_and_count_earlier_visits_with_the_condition(process):
     rng = np.random.default_rng(0)
-    lives = live(world, draw_people(np.zeros(50, np.int32), 6.0, 6, rng), rng)
+    lives = simulate_visits(process, draw_people(np.zeros(50, np.int32), 6.0, 6, rng), rng)
     same = lives.person[1:] == lives.person[:-1]
     assert (np.diff(lives.time_us)[same] > 0).all()
     assert (lives.number[1:][~same] == 0).all()
@@ -66,15 +70,15 @@ def test_lives_are_sorted_and_count_earlier_visits_with_the_condition(world):
 
 def test_the_filter_weighs_one_reading_by_its_noise():
     """A latent of variance 1 read once with noise variance 4: mean = y/5, variance 4/5."""
-    world = draw_world(
+    process = draw_process(
         CohortConfig(latents_fast=1, latents_slow=1, labs=0),
         np.zeros((1, 24)),
         np.random.default_rng(0),
     )
-    world = replace(
-        world, lab_loading=np.array([[1.0, 0.0]]), half_life_days=np.array([700.0, 20.0])
+    process = replace(
+        process, lab_loading=np.array([[1.0, 0.0]]), half_life_days=np.array([700.0, 20.0])
     )
-    lives = Lives(
+    lives = SimulatedVisits(
         person=np.array([0, 0]),
         number=np.array([0, 1]),
         time_us=np.array([0, 1]),
@@ -84,9 +88,9 @@ def test_the_filter_weighs_one_reading_by_its_noise():
         probability=np.zeros((2, 24)),
         present=np.zeros((2, 24), np.bool_),
     )
-    labs = Labs(np.array([[True], [False]]), np.array([[3.0], [0.0]]))
+    labs = LabReadings(np.array([[True], [False]]), np.array([[3.0], [0.0]]))
     none = np.zeros(0, np.int64)
-    wearing = Wearing(
+    wearing = WearableReadings(
         none,
         none,
         none,
@@ -95,7 +99,7 @@ def test_the_filter_weighs_one_reading_by_its_noise():
         np.zeros((0, 2)),
         np.zeros((0, 2), np.int64),
     )
-    mean, covariance = filter_latents(world, lives, labs, wearing, 0.7)
+    mean, covariance = filter_latents(process, lives, labs, wearing, 0.7)
     noise = LAB_NOISE**2
     assert mean[0] == pytest.approx([3.0 / (1 + noise), 0.0])
     assert covariance[0, 0, 0] == pytest.approx(noise / (1 + noise))

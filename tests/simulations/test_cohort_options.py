@@ -13,7 +13,7 @@ from healthfm_core.data.store.events import ids
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cohort import generate, write_sites
-from healthfm_simulations.cross_validation import folds_of
+from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.sites import SimulatedSite
 
 PLAIN = CohortConfig(subjects=900, sites=3, size_skew=1000.0, without_genomics=0.0, years=4)
@@ -71,7 +71,7 @@ def test_a_gap_site_that_is_not_is_refused():
 def test_named_sites_are_the_ones_held_out(tmp_path):
     given = ["evaluation.protocol=held_out_sites", "evaluation.test_sites=[s2,s0]"]
     sites = [SimulatedSite(f"s{i}", tmp_path, None) for i in range(4)]
-    (fold,) = folds_of(compose(given), sites)
+    (fold,) = cross_validation_folds(compose(given), sites)
     assert [site.name for site in fold.test] == ["s0", "s2"]
     assert [site.name for site in fold.train] == ["s1", "s3"]
     assert fold.tests_newcomers
@@ -81,12 +81,12 @@ def test_test_sites_that_are_not_or_go_with_another_protocol_are_refused(tmp_pat
     sites = [SimulatedSite(f"s{i}", tmp_path, None) for i in range(4)]
     given = ["evaluation.protocol=held_out_sites", "evaluation.test_sites=[s7]"]
     with pytest.raises(ConfigError, match=r"HF-102.*s7"):
-        folds_of(compose(given), sites)
+        cross_validation_folds(compose(given), sites)
     with pytest.raises(ConfigError, match="HF-103"):
         compose(["evaluation.test_sites=[s0]"])
     everyone = ["evaluation.protocol=held_out_sites", "evaluation.test_sites=[s0,s1,s2,s3]"]
     with pytest.raises(ConfigError, match="HF-103"):
-        folds_of(compose(everyone), sites)
+        cross_validation_folds(compose(everyone), sites)
 
 
 def group_of_subjects(found) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def test_everybody_has_one_group_and_the_first_has_its_share(tmp_path):
 def score_of_cases(found, inside: bool) -> float:
     """Mean score of who gets a condition it is planted for, after a first visit."""
     names = {
-        f"DX//C{c:02d}": f"PGS{900_000 + s}" for c, s in enumerate(found.world.score) if s >= 0
+        f"DX//C{c:02d}": f"PGS{900_000 + s}" for c, s in enumerate(found.process.score) if s >= 0
     }
     subject, group = group_of_subjects(found)
     chosen = set(subject[(group == 0) == inside].tolist())
@@ -154,5 +154,5 @@ def test_the_oracle_stays_calibrated_where_scores_say_less():
     found = cohort(ancestries=2, ancestry_first=0.5, prs_portability=0.3, without_genomics=1.0)
     truth = pa.concat_tables([site.truth for site in found.sites])
     outcome = np.asarray(truth["outcome"])
-    for knowing, within in (("filtered", 0.15), ("present", 0.05)):
-        assert truth[knowing].to_numpy().mean() == pytest.approx(outcome.mean(), rel=within)
+    for information, within in (("filtered", 0.15), ("present", 0.05)):
+        assert truth[information].to_numpy().mean() == pytest.approx(outcome.mean(), rel=within)

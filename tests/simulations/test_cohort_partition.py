@@ -85,14 +85,14 @@ def test_a_small_alpha_leaves_a_condition_to_one_site(alpha, low, high):
 
 
 def test_label_alpha_moves_the_onsets_to_the_sites_that_got_the_share():
-    """Onsets counted in the records follow the offsets; nothing else of the world moves."""
+    """Onsets counted in the records follow the offsets; nothing else of the process changes."""
     plain = CohortConfig(subjects=1200, sites=3, size_skew=1000.0, label_shift=0.0)
     even, skewed = (
         generate(plain.model_copy(update={"label_alpha": alpha}), 0) for alpha in (None, 0.2)
     )
-    assert np.array_equal(even.world.intercept, skewed.world.intercept)
-    assert (even.world.site_offset == 0).all()
-    offset, onsets = skewed.world.site_offset, np.stack([_onsets(s) for s in skewed.sites])
+    assert np.array_equal(even.process.intercept, skewed.process.intercept)
+    assert (even.process.site_offset == 0).all()
+    offset, onsets = skewed.process.site_offset, np.stack([_onsets(s) for s in skewed.sites])
     assert np.corrcoef(offset.ravel(), np.log(onsets + 1).ravel())[0, 1] > 0.8
     spread = [np.ptp(np.stack([_onsets(s) for s in c.sites]), axis=0).sum() for c in (even, skewed)]
     assert spread[1] > 3 * spread[0]

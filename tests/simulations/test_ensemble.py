@@ -11,9 +11,9 @@ import pytest
 from healthfm_core.config.compose import compose
 from healthfm_core.federation.protocol import Study
 from healthfm_simulations.__main__ import main
-from healthfm_simulations.arms.arm_training import agreed_vocabulary, config_of
+from healthfm_simulations.arms.arm_training import config_of, shared_vocabulary
 from healthfm_simulations.arms.ensemble import mean_of
-from healthfm_simulations.cross_validation import folds_of
+from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.scoring.model_scores import EVERYTHING, Model, readable
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
 from tests.simulations.test_model_scores import scored
@@ -70,7 +70,7 @@ def test_without_the_other_arms_it_trains_the_local_models(tmp_path):
 def test_the_vocabulary_agreed_on_beforehand_is_the_federated_run_s(finished):
     config = compose([*ALONE, f"out={finished}", "resume=true"])
     sites = prepare_sites(config, finished / "sites")
-    found = agreed_vocabulary(config, folds_of(config, sites)[0])
+    found = shared_vocabulary(config, cross_validation_folds(config, sites)[0])
     run = finished / "runs" / "fold-0" / "federated" / "study.json"
     assert found.to_json() == Study.from_json(run.read_text()).vocabulary.to_json()
 

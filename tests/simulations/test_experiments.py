@@ -26,9 +26,9 @@ from healthfm_simulations.experiments.experiment_plan import (
     read_plan,
     slug,
 )
-from healthfm_simulations.experiments.experiment_runs import Finished, Stamp, is_finished
+from healthfm_simulations.experiments.experiment_runs import FinishedRun, RunStamp, is_finished
 from healthfm_simulations.experiments.result_tables import arms_table, comparison_lines, site_lines
-from healthfm_simulations.experiments.secondary_rows import further_rows
+from healthfm_simulations.experiments.secondary_rows import secondary_rows
 from healthfm_simulations.scoring.metrics_by_site import SiteRows
 from healthfm_simulations.scoring.seed_intervals import t_interval
 from tests.simulations.test_simulate_command import SMALL
@@ -58,13 +58,13 @@ def row(arm: str, value: float, subset: str = "new_onset") -> MetricRow:
     return MetricRow(arm, "next_visit", subset, "average_precision", value, 0.0, 1.0, 30)
 
 
-def finished(variant: str, seed: int, **values: float) -> Finished:
+def finished(variant: str, seed: int, **values: float) -> FinishedRun:
     rows = tuple(row(arm, value) for arm, value in values.items())
     sites = tuple(
         SiteRows(name, ("ehr",), people, (row("federated - local", gain),))
         for name, people, gain in (("a", 300, 0.02 * (seed + 1)), ("b", 100, -0.01))
     )
-    return Finished(variant, seed, rows, sites, Stamp("2026-01-02", 60.0, "abc"))
+    return FinishedRun(variant, seed, rows, sites, RunStamp("2026-01-02", 60.0, "abc"))
 
 
 TWO = [
@@ -134,14 +134,14 @@ def test_groups_and_spoilt_wearing_are_rows_with_subsets_of_their_own(tmp_path):
     write_parquet(tmp_path / "subgroups.parquet", [group, hidden])
     spoilt = CorruptionRow("federated", "removed", 0.5, "auroc", float("nan"), 0.1, 0.3, 40)
     write_parquet(tmp_path / "corruption.parquet", [spoilt])
-    found = further_rows(tmp_path, "next_visit")
+    found = secondary_rows(tmp_path, "next_visit")
     assert [(row.subset, row.task) for row in found] == [
         ("ancestry G1", "next_visit"),
         ("wearing removed 0.5", "next_visit"),
     ]
     assert (found[0].value, found[0].n_subjects) == (0.7, 40)
     assert math.isnan(found[1].value)
-    assert further_rows(tmp_path / "nothing", "next_visit") == []
+    assert secondary_rows(tmp_path / "nothing", "next_visit") == []
 
 
 def test_a_column_and_a_comparison_may_speak_of_one_site_alone():
@@ -330,7 +330,7 @@ def test_without_a_name_the_catalogue_is_listed(capsys):
 
 def test_a_variant_starts_from_the_model_of_an_earlier_one(tmp_path, capsys):
     task = ["evaluation.task=return_within_30_days", "train.objectives.next_visit=0"]
-    task += ["train.objectives.label=1", "evaluation.forgetting=true", "train.learns=heads"]
+    task += ["train.objectives.label=1", "evaluation.forgetting=true", "train.trainable=heads"]
     folder = plan_in(
         tmp_path / "plan",
         seeds=1,

@@ -10,13 +10,16 @@ import pytest
 from healthfm_core.config.compose import compose
 from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.errors import ConfigError
-from healthfm_simulations.cross_validation import folds_of
+from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.scoring.model_scores import Model, score
-from healthfm_simulations.secondary import further_of
+from healthfm_simulations.secondary import evaluate_secondary
 from healthfm_simulations.secondary.forecasts import COST, forecast
-from healthfm_simulations.secondary.heritable_conditions import HERITABLE, NOT_HERITABLE
-from healthfm_simulations.secondary.scored_people import present_at
+from healthfm_simulations.secondary.heritable_conditions import (
+    WITH_GENETIC_EFFECT,
+    WITHOUT_GENETIC_EFFECT,
+)
+from healthfm_simulations.secondary.scored_people import model_at_site
 from healthfm_simulations.secondary.state_probes import states_of
 from healthfm_simulations.sites import prepare_sites
 from tests.training.test_loop import SETTINGS
@@ -51,17 +54,17 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("further")
     config = compose(ASKED)
     sites = prepare_sites(config, folder / "sites")
-    (fold,) = folds_of(config, sites)
+    (fold,) = cross_validation_folds(config, sites)
     nodes = [NodeSpec(site.name, ((site.path, site.modalities),)) for site in sites]
     result = run_federation(config, nodes, folder / "run")
-    return config, sites, fold, Model(result.study, result.parameters, at_home=True)
+    return config, sites, fold, Model(result.study, result.parameters, with_site_intercepts=True)
 
 
 @pytest.fixture(scope="module")
 def further(run):
     config, sites, fold, model = run
     told = {"federated": score(model, fold, sites, config).predictions}
-    return further_of({"federated": model}, told, fold, sites, config)
+    return evaluate_secondary({"federated": model}, told, fold, sites, config)
 
 
 def test_every_estimator_answers_the_same_queries_and_a_longer_horizon_is_no_less_likely(run):
@@ -94,11 +97,11 @@ def test_probes_have_rows_with_intervals_and_few_shot_rows(further):
 def test_wearing_before_a_query_is_the_mean_of_its_last_day(run):
     config, sites, fold, model = run
     site = next(s for s in sites if "wearable" in s.view().modalities)
-    people = present_at(model, site, sites, config, split="train").sequences
+    people = model_at_site(model, site, sites, config, split="train").sequences
     states = states_of(model, replace(fold, train=(site,), test=(site,)), sites, config)["train"]
     assert np.isfinite(states.worn).any()
     row = int(np.flatnonzero(np.isfinite(states.worn[:, 0]))[0])
-    keys = present_at(model, site, sites, config, split="train").key
+    keys = model_at_site(model, site, sites, config, split="train").key
     subject = int(np.flatnonzero(keys == states.subject[row])[0])
     mine = np.arange(people.offsets[subject], people.offsets[subject + 1])
     hours = mine[people.kind[mine] == WEARABLE]
@@ -146,7 +149,7 @@ def test_the_kernel_s_half_lives_are_figures_too(further):
 
 
 def test_conditions_with_and_without_genetics_are_told_apart(further):
-    assert {row.task for row in further.heritable} == {HERITABLE, NOT_HERITABLE}
+    assert {row.task for row in further.heritable} == {WITH_GENETIC_EFFECT, WITHOUT_GENETIC_EFFECT}
 
 
 @pytest.mark.parametrize(

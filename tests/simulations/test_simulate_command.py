@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from healthfm_simulations.__main__ import main
-from healthfm_simulations.cross_validation import folds_of
+from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.sites import SimulatedSite
 
 SMALL = [
@@ -143,7 +143,7 @@ def test_every_site_is_left_out_once(tmp_path):
 
     config = compose(["data=nhanes", "evaluation.folds=5"])
     sites = [SimulatedSite(f"s{i}", tmp_path, None) for i in range(10)]
-    folds = folds_of(config, sites)
+    folds = cross_validation_folds(config, sites)
     assert sorted(site.name for fold in folds for site in fold.test) == [s.name for s in sites]
     for fold in folds:
         assert not {s.name for s in fold.test} & {s.name for s in fold.train}

@@ -59,7 +59,7 @@ def test_a_model_of_another_size_is_refused(pretrained, tmp_path):
 def test_a_label_s_head_starts_fresh(pretrained):
     model, _, _ = pretrained
     trained = TrainedModel.load(model)
-    names = ["heads.label.bias", "encoders.ehr.evidence.weight"]
+    names = ["heads.label.bias", "encoders.ehr.linear_logit.weight"]
     known = TrainedModel(trained.study, {name: np.ones(1, np.float32) for name in names}, 1)
     fresh = {name: np.zeros(1, np.float32) for name in names}
     fresh["backbone.norm.weight"] = np.full(16, 2.0, np.float32)
@@ -67,13 +67,15 @@ def test_a_label_s_head_starts_fresh(pretrained):
     assert (trained.start(fresh)["backbone.norm.weight"] != 2.0).any()
 
 
-@pytest.mark.parametrize(("learns", "moved"), [("heads", 0), ("adapters", 2)])
-def test_what_is_started_from_stays_where_only_new_parts_learn(pretrained, tmp_path, learns, moved):
+@pytest.mark.parametrize(("trainable", "moved"), [("heads", 0), ("adapters", 2)])
+def test_what_is_started_from_stays_where_only_new_parts_learn(
+    pretrained, tmp_path, trainable, moved
+):
     model, nodes, before = pretrained
     task = [
         *(s for s in SMALL if "objectives" not in s),
         f"federation.start_from={model}",
-        f"train.learns={learns}",
+        f"train.trainable={trainable}",
         "model.adapter_rank=2",
         "train.objectives.next_visit=0",
         "train.objectives.label=1",

@@ -17,8 +17,8 @@ from healthfm_core.errors import ConfigError
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.__main__ import main
 from healthfm_simulations.cohort import generate, write_sites
-from healthfm_simulations.cross_validation import folds_of
-from healthfm_simulations.partition import Cuts, early_store
+from healthfm_simulations.cross_validation import cross_validation_folds
+from healthfm_simulations.partition import RecordCuts, early_store
 from healthfm_simulations.scoring.model_scores import Model, score
 from healthfm_simulations.sites import prepare_sites
 from tests.simulations.test_simulate_command import SMALL
@@ -66,7 +66,7 @@ def test_wearing_that_ended_late_is_gone_and_scores_and_splits_stay(stores):
 
 
 def test_a_time_is_early_up_to_the_cut_itself():
-    cuts = Cuts(np.array([3, 7]), np.array([100, 200]))
+    cuts = RecordCuts(np.array([3, 7]), np.array([100, 200]))
     found = cuts.is_early(np.array([3, 3, 7, 9]), np.array([100, 101, 150, 999]))
     assert found.tolist() == [True, False, True, True]
 
@@ -81,7 +81,7 @@ def finished(tmp_path_factory):
 
 def test_the_arms_train_on_the_early_part_and_are_asked_about_the_late_one(finished):
     folder, config = finished
-    (fold,) = folds_of(config, prepare_sites(config, folder / "sites"))
+    (fold,) = cross_validation_folds(config, prepare_sites(config, folder / "sites"))
     assert {site.path.parent.name for site in fold.train} == {"early"}
     assert {site.path.parent.name for site in fold.test} == {"sites"}
     assert not fold.tests_newcomers
@@ -96,12 +96,12 @@ def test_the_arms_train_on_the_early_part_and_are_asked_about_the_late_one(finis
 def test_no_query_lies_before_the_cut(finished):
     folder, config = finished
     sites = prepare_sites(config, folder / "sites")
-    (fold,) = folds_of(config, sites)
+    (fold,) = cross_validation_folds(config, sites)
     run = RunStore.open(folder / "runs" / "fold-0" / "federated")
     scored = score(Model(run.study(), run.checkpoints.load().parameters), fold, sites, config)
     for index, site in enumerate(sites):
         here = scored.site == index
-        cuts = Cuts.of(SiteStore.open(site.path), 182.5)
+        cuts = RecordCuts.of(SiteStore.open(site.path), 182.5)
         assert here.any()
         assert not cuts.is_early(scored.subject_id[here], scored.time_us[here]).any()
 

@@ -12,7 +12,7 @@ from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
-from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.federation.protocol import VERSION, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.privacy.entropy import Entropy
@@ -130,10 +130,10 @@ def test_a_round_says_nothing_but_the_sum_and_leaves_the_parameters(world) -> No
 
 def test_only_what_learns_has_a_sum(world) -> None:
     study, parameters, data = world
-    train = study.config.train.model_copy(update={"learns": "heads"})
+    train = study.config.train.model_copy(update={"trainable": "heads"})
     study = replace(study, config=study.config.model_copy(update={"train": train}))
     found = train_round(parameters, data, study, order(parameters), private()).update
-    assert set(found) == {name for name in parameters if is_learning(name, "heads")}
+    assert set(found) == {name for name in parameters if is_trainable(name, "heads")}
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_without_noise_to_speak_of_private_training_learns(world):
 @pytest.mark.parametrize("mode", ["ghost", "hooks"])
 def test_what_is_not_to_learn_gets_no_noise_either(world, mode):
     study, parameters, data = world
-    train = study.config.train.model_copy(update={"learns": "heads"})
+    train = study.config.train.model_copy(update={"trainable": "heads"})
     study = replace(study, config=study.config.model_copy(update={"train": train}))
     private = PrivacyPlan(dp(grad_sample=mode), Mechanism(1.0, 0.5, 2), ROUNDS)
     update = train_round(parameters, data, study, order(parameters), private).update

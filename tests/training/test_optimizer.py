@@ -22,9 +22,9 @@ def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
     assert sorted({round(value, 9) for value in names.values()}) == [1e-3, 1e-2]
 
 
-def test_the_slopes_of_evidence_learn_at_a_multiple_too():
-    model = tiny_model(heads=("label",), evidence=True)
-    optimizer = optimizer_for(model, TrainConfig(lr_evidence=3.0, weight_decay=0.05))
+def test_the_weights_of_the_linear_logit_learn_at_a_multiple_too():
+    model = tiny_model(heads=("label",), linear_logit=True)
+    optimizer = optimizer_for(model, TrainConfig(lr_linear=3.0, weight_decay=0.05))
     set_learning_rate(optimizer.param_groups, 1e-3)
     groups = [(group, {id(p) for p in group["params"]}) for group in optimizer.param_groups]
     found = {
@@ -33,11 +33,11 @@ def test_the_slopes_of_evidence_learn_at_a_multiple_too():
         for group, members in groups
         if id(p) in members
     }
-    assert found["encoders.ehr.evidence.weight"] == pytest.approx((3e-3, 0.0))
-    assert found["encoders.wearable.evidence.weight"] == pytest.approx((3e-3, 0.05))
+    assert found["encoders.ehr.linear_logit.weight"] == pytest.approx((3e-3, 0.0))
+    assert found["encoders.wearable.linear_logit.weight"] == pytest.approx((3e-3, 0.05))
     assert [name for name, (rate, _) in found.items() if rate == pytest.approx(3e-3)] == [
-        "encoders.ehr.evidence.weight",
-        "encoders.wearable.evidence.weight",
+        "encoders.ehr.linear_logit.weight",
+        "encoders.wearable.linear_logit.weight",
     ]
 
 
@@ -45,9 +45,9 @@ def test_with_a_large_epsilon_a_slope_that_few_people_speak_for_moves_little():
     """By Adam alone a gradient of any size makes a step of the same size."""
     moved = {}
     for eps in (1e-8, 0.1):
-        model = tiny_model(heads=("label",), evidence=True)
-        slopes = model.encoders["ehr"].evidence.weight
-        optimizer = optimizer_for(model, TrainConfig(lr=1e-2, eps_evidence=eps))
+        model = tiny_model(heads=("label",), linear_logit=True)
+        slopes = model.encoders["ehr"].linear_logit.weight
+        optimizer = optimizer_for(model, TrainConfig(lr=1e-2, eps_linear=eps))
         slopes.grad = torch.zeros_like(slopes)
         slopes.grad[0], slopes.grad[1] = 1e-1, 1e-3
         optimizer.step()

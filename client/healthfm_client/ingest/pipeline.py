@@ -172,19 +172,22 @@ def write_site(
         StoreError: HF-2xx.
     """
     with closing(StoreDraft(folder, site.title or name, site.splits)) as draft:
-        scores = [] if site.scores is None else [_score_events(site.scores, draft)]
+        at = draft.name
+        scores = []
+        if site.scores is not None:
+            scores = [score_events(site.scores, f"{at}: polygenic scores")]
         texts: dict[str, str] = {}
         if site.stream is not None:
             texts = _write_stream(site.stream, scores, draft, work, show_progress)
         else:
-            events = [] if site.events is None else [_conform(site.events, EVENTS, draft, "events")]
-            every = pa.concat_tables([EVENTS.empty_table(), *events, *scores])
-            draft.write_events(sort_events(every))
+            events = EVENTS.empty_table() if site.events is None else site.events
+            events = conform(events, EVENTS, f"{at}: events")
+            draft.write_events(sort_events(pa.concat_tables([events, *scores])))
         for reason, rows in site.rejected.items():
             draft.write_rejected(reason, rows)
         draft.close()
         for device, table in site.wearables.items():
-            rows = _conform(table, WEARABLE, draft, f"{WEARABLE_FOLDER}/{device}")
+            rows = conform(table, WEARABLE, f"{at}: {WEARABLE_FOLDER}/{device}")
             draft.write_wearable(device, sort_wearable(rows))
         draft.write_splits()
         for task, labels in site.labels.items():
@@ -223,14 +226,6 @@ def _write_stream(
     return spool.texts
 
 
-def _conform(table: pa.Table, schema: pa.Schema, draft: StoreDraft, what: str) -> pa.Table:
-    return conform(table, schema, f"{draft.name}: {what}")
-
-
-def _score_events(scores: pa.Table, draft: StoreDraft) -> pa.Table:
-    return score_events(scores, f"{draft.name}: polygenic scores")
-
-
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
     """Return the options, checked.
 
@@ -248,7 +243,7 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
             where=f"{reader.name}, option {'.'.join(map(str, first['loc']))}",
             seen="it is unknown" if unknown else str(first["msg"]),
             wanted=f"the options are {known}",
-            do="Correct the option.",
+            do="Correct the option",
         ) from error
 
 
@@ -272,17 +267,11 @@ def _refuse_second(site: Site, names: list[str | None]) -> None:
             where=str(site.name),
             seen="two sites of the source take this folder name",
             wanted="names are wanted that differ in their letters and digits",
-            do="Rename the sites in the source.",
+            do="Rename the sites in the source",
         )
 
 
 def _refuse_none(names: list[str | None], out: Path) -> None:
     """Raise HF-306 where a source gave no site."""
     if not names:
-        raise IngestError(
-            306,
-            where=out.name,
-            seen="the source gives no site",
-            wanted="at least one with people is wanted",
-            do="Check the source's export.",
-        )
+        raise IngestError(306, where=out.name, seen="the source gives no site")

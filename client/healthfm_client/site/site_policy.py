@@ -72,10 +72,10 @@ class SitePolicy(Schema):
         description="the sites whose parts may be added up with this one's, by the fingerprint of "
         "their signing key; none named: each site's key is believed when it is first seen",
     )
-    privacy_floor: tuple[Literal["noise", "sums"], ...] = Field(
+    privacy_floor: tuple[Literal["differential_privacy", "secure_aggregation"], ...] = Field(
         (),
-        description="what a run's contract must promise: 'noise' per person at every site, "
-        "'sums': the coordinator sees sums over sites only",
+        description="what a run's contract must promise: 'differential_privacy': noise that hides "
+        "each person, added at every site; 'secure_aggregation': the coordinator sees only sums",
     )
     require_approval: bool = Field(
         False, description="a person approves each run before anything is computed for it"
@@ -167,9 +167,9 @@ class SitePolicy(Schema):
         Raises:
             PolicyError: It does (HF-501).
         """
-        if "noise" in self.privacy_floor and not hides_each_person(terms.privacy):
+        if "differential_privacy" in self.privacy_floor and not hides_each_person(terms.privacy):
             raise _refusal("privacy_floor", "a run without noise per person")
-        if "sums" in self.privacy_floor and not terms.sums_only:
+        if "secure_aggregation" in self.privacy_floor and not terms.sums_only:
             raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")
 
     def metrics_to_send(

@@ -42,7 +42,7 @@ LEAST_FREE_BYTES: Final = 512 * 1024**2
 _SALT: Final = np.uint64(0x5BD1E9955BD1E995)
 _JOURNAL: Final = "journal.json"
 _SUFFIX: Final = ".arrows"
-_ASIDE: Final = "aside-"
+_REJECTED: Final = "rejected-"
 
 
 def cell_of(subject: Int64) -> npt.NDArray[np.uint16]:
@@ -78,8 +78,6 @@ class CodeNumbers:
                 309,
                 where=where,
                 seen=f"there are more than {CODES_AT_MOST:,} distinct codes, or they are too long",
-                wanted="codes of a vocabulary are wanted, not texts or identifiers",
-                do="Check which column is taken as the code.",
             )
         index = chunk.indices if not chunk.null_count else chunk.indices.fill_null(len(names))
         return np.asarray(numbers.astype(np.int32)[index.to_numpy(zero_copy_only=False)])
@@ -198,9 +196,9 @@ class EventSpool:
     def rejected(self) -> Iterator[RejectedRows]:
         """Yield the raw rows that gave no event, by reason, in the order it came."""
         self._flush_rejected()
-        for file in sorted(self._folder.glob(f"{_ASIDE}*{_SUFFIX}")):
+        for file in sorted(self._folder.glob(f"{_REJECTED}*{_SUFFIX}")):
             for rows in read_rows(file):
-                yield RejectedRows(file.stem.removeprefix(_ASIDE), rows)
+                yield RejectedRows(file.stem.removeprefix(_REJECTED), rows)
 
     def commit(self, part: str) -> None:
         """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
@@ -270,7 +268,7 @@ class EventSpool:
             self._folder.mkdir(parents=True, exist_ok=True)
             refuse_full_disk(self._folder, self._where)
         for rejected in self._rejected:
-            append_rows(self._folder / f"{_ASIDE}{rejected.reason}{_SUFFIX}", rejected.rows)
+            append_rows(self._folder / f"{_REJECTED}{rejected.reason}{_SUFFIX}", rejected.rows)
         self._rejected, self._rejected_rows = [], 0
 
     def _take_up(self, journal_facts: dict[str, Any]) -> None:
@@ -359,9 +357,5 @@ def refuse_full_disk(folder: Path, where: str) -> None:
     """Raise HF-311 where less than `LEAST_FREE_BYTES` are free."""
     if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
         raise IngestError(
-            311,
-            where=where,
-            seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free",
-            wanted="space for the events on their way is wanted, about 30 bytes each",
-            do="Free some space, or name an output folder on another disk.",
+            311, where=where, seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free"
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from meds import birth_code
 
-from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.arrays import Bool, Float32, Float64, Int64
 from healthfm_core.data.store import event_order
 from healthfm_core.data.store.schemas import EVENTS
 from healthfm_core.data.store.splits import mix
@@ -142,8 +142,7 @@ def check_events(table: pa.Table, where: str) -> None:
             203,
             where=where,
             seen=f"events go back in time or a subject's rows lie apart, {backwards + apart}×",
-            wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
-            do="Sort the file by subject_id and time, or ingest it as an event table.",
+            do="Sort the file by subject_id and time, or ingest it as an event table",
         )
     again = int(np.sum(duplicates(table)))
     if again:
@@ -151,8 +150,7 @@ def check_events(table: pa.Table, where: str) -> None:
             204,
             where=where,
             seen=f"{again} events equal another in subject, time, code and value",
-            wanted="every event is wanted once",
-            do="Remove the duplicates, or ingest it as an event table, which sets them aside.",
+            do="Remove the duplicates, or ingest it as an event table, which sets them aside",
         )
 
 
@@ -224,13 +222,13 @@ def set_aside(
         known = np.asarray(table["numeric_value"].is_valid().to_numpy(), np.bool_)
         reasons["impossible_value"] = known & _beyond_limits(code, names, value, limits)
     kept = np.ones(table.num_rows, np.bool_)
-    aside: dict[str, pa.Table] = {}
+    rejected: dict[str, pa.Table] = {}
     for reason, where in reasons.items():
         rows = kept & where
         if rows.any():
-            aside[reason] = table.filter(pa.array(rows))
+            rejected[reason] = table.filter(pa.array(rows))
             kept &= ~rows
-    return (table if kept.all() else table.filter(pa.array(kept))), aside
+    return (table if kept.all() else table.filter(pa.array(kept))), rejected
 
 
 def static_rows(subject_id: Int64, code: list[str] | pa.Array, value: pa.Array | None) -> pa.Table:
@@ -246,3 +244,9 @@ def static_rows(subject_id: Int64, code: list[str] | pa.Array, value: pa.Array |
         },
         schema=pa.schema([field.with_nullable(True) for field in EVENTS]),
     )
+
+
+def as_float32(value: Float64) -> Float32:
+    """Return values as a store keeps them; what float32 cannot hold becomes infinite, NaN stays."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return value.astype(np.float32)

@@ -19,7 +19,7 @@ PENALTIES: Final = tuple(10.0**power for power in range(-3, 7))
 
 
 @dataclass(frozen=True)
-class Measured:
+class QuantityData:
     """n frozen states and a quantity measured then: resting heart rate, sleep efficiency, …
 
     Attributes:
@@ -32,16 +32,16 @@ class Measured:
     value: Float[np.ndarray, " n"]
     subject: Int[np.ndarray, " n"]
 
-    def known(self) -> Measured:
+    def known(self) -> QuantityData:
         """Return the rows that were measured."""
         keep = np.isfinite(self.value)
-        return Measured(self.x[keep], self.value[keep], self.subject[keep])
+        return QuantityData(self.x[keep], self.value[keep], self.subject[keep])
 
 
 def ridge_probe(
-    train: Measured,
-    tuning: Measured,
-    test: Measured,
+    train: QuantityData,
+    tuning: QuantityData,
+    test: QuantityData,
     *,
     arm: str,
     target: str,
@@ -72,9 +72,9 @@ def ridge_probe(
     fits = _fits([part.x.astype(np.float64) for part in (train, tuning, test)], y, penalties)
     said = fits[int(np.argmin([np.mean((of - seen) ** 2) for of, _ in fits]))][1]
     draws = draw_subjects(test.subject, bootstraps, rng)
-    found = _scores(asked.astype(np.float64), said, test.subject, draws)
-    people = dict.fromkeys(found, len(draws.subjects))
-    return rows_of_estimates(arm, target, "overall", found, people)
+    scores = _scores(asked.astype(np.float64), said, test.subject, draws)
+    people = dict.fromkeys(scores, len(draws.subjects))
+    return rows_of_estimates(arm, target, "overall", scores, people)
 
 
 def _fits(

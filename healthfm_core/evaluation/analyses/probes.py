@@ -33,7 +33,7 @@ ITERATIONS: Final = 1000
 
 
 @dataclass(frozen=True)
-class Embedded:
+class ProbeData:
     """n frozen states and what is asked of them.
 
     Attributes:
@@ -95,9 +95,9 @@ class Probed:
 
 
 def linear_probe(
-    train: Embedded,
-    tuning: Embedded,
-    test: Embedded,
+    train: ProbeData,
+    tuning: ProbeData,
+    test: ProbeData,
     *,
     arm: str,
     task: str,
@@ -138,8 +138,8 @@ def linear_probe(
 
 
 def _nested(
-    train: Embedded, tuning: Embedded, shots: Sequence[int], rng: np.random.Generator
-) -> Iterator[tuple[int, Embedded, Embedded]]:
+    train: ProbeData, tuning: ProbeData, shots: Sequence[int], rng: np.random.Generator
+) -> Iterator[tuple[int, ProbeData, ProbeData]]:
     """Yield (k, training rows, tuning rows): the first k of each class in one random order."""
     order = [
         [rng.permutation(np.flatnonzero(part.outcome == case)) for case in (False, True)]
@@ -152,9 +152,9 @@ def _nested(
             yield k, _take(train, few[0]), _take(tuning, few[1])
 
 
-def _take(part: Embedded, rows: Int64) -> Embedded:
+def _take(part: ProbeData, rows: Int64) -> ProbeData:
     site = None if part.site is None else part.site[rows]
-    return Embedded(part.x[rows], part.outcome[rows], part.subject[rows], site)
+    return ProbeData(part.x[rows], part.outcome[rows], part.subject[rows], site)
 
 
 def standardise(train: Float64, *others: Float64) -> list[Float64]:
@@ -165,22 +165,22 @@ def standardise(train: Float64, *others: Float64) -> list[Float64]:
     return [(part - mean) * scale for part in (train, *others)]
 
 
-def _standardised(*parts: Embedded) -> tuple[Embedded, ...]:
+def _standardised(*parts: ProbeData) -> tuple[ProbeData, ...]:
     scaled = standardise(*(part.x.astype(np.float64) for part in parts))
     return tuple(
-        Embedded(x, part.outcome, part.subject, part.site)
+        ProbeData(x, part.outcome, part.subject, part.site)
         for x, part in zip(scaled, parts, strict=True)
     )
 
 
 def _fit(
-    train: Embedded, tuning: Embedded, test: Embedded, strengths: Sequence[float]
+    train: ProbeData, tuning: ProbeData, test: ProbeData, strengths: Sequence[float]
 ) -> tuple[Float64, Float64, float]:
     """Return the log odds of tuning and test rows under the best C, and that C."""
     turn = _rotation(train.x)
     x, seen, asked = train.x @ turn, tuning.x @ turn, test.x @ turn
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    best, found = -np.inf, (np.zeros(0), np.zeros(0), float("nan"))
+    best, fitted = -np.inf, (np.zeros(0), np.zeros(0), float("nan"))
     for strength in sorted(strengths):
         model.C = strength
         with warnings.catch_warnings():
@@ -189,8 +189,8 @@ def _fit(
         tuned = model.decision_function(seen)
         score = auroc(tuned, tuning.outcome)
         if score > best:
-            best, found = score, (tuned, model.decision_function(asked), strength)
-    return found
+            best, fitted = score, (tuned, model.decision_function(asked), strength)
+    return fitted
 
 
 def risks(tuned: Float64, outcome: arrays.Bool, asked: Float64) -> Float64:
@@ -222,7 +222,7 @@ def _row(
     k: int | None,
     replicate: int,
     score: Float64,
-    test: Embedded,
+    test: ProbeData,
     strength: float,
     n_train: int,
 ) -> ProbeRow:
@@ -230,7 +230,7 @@ def _row(
     return ProbeRow(arm, task, k, replicate, *ranks, strength, n_train)
 
 
-def _predictions(test: Embedded, score: Float64) -> Predictions:
+def _predictions(test: ProbeData, score: Float64) -> Predictions:
     n = len(score)
     return Predictions(
         subject=test.subject.astype(np.int64),

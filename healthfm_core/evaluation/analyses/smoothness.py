@@ -22,7 +22,7 @@ TOLERANCE_DAYS: Final = 0.25
 
 
 @dataclass(frozen=True)
-class States:
+class StateTrace:
     """n states of subjects at times, in any order.
 
     Attributes:
@@ -37,7 +37,7 @@ class States:
 
 
 @dataclass(frozen=True)
-class Happenings:
+class EventTimes:
     """m major events: an admission, a first diagnosis.
 
     Attributes:
@@ -85,8 +85,8 @@ class SmoothnessRow:
 
 
 def smoothness_row(
-    states: States,
-    happenings: Happenings,
+    states: StateTrace,
+    happenings: EventTimes,
     probe: MetricRow,
     *,
     bootstraps: int,
@@ -122,7 +122,7 @@ def smoothness_row(
 
 
 def _steps(
-    states: States, happenings: Happenings, tolerance_days: float
+    states: StateTrace, happenings: EventTimes, tolerance_days: float
 ) -> tuple[Int64, Float64, Bool]:
     """Subject, relative step and whether something happened, for each pair a day apart."""
     order = np.lexsort((states.t_days, states.subject))
@@ -137,7 +137,7 @@ def _steps(
     return subject[first], step, until > before
 
 
-def _on_one_line(subject: Int64, t_days: Floats, happenings: Happenings) -> tuple[Float64, Float64]:
+def _on_one_line(subject: Int64, t_days: Floats, happenings: EventTimes) -> tuple[Float64, Float64]:
     """Times of states [n] and of what happened to them, person after person, days apart."""
     people = np.unique(subject)
     known = np.isin(happenings.subject, people)

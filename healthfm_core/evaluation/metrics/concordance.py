@@ -1,4 +1,4 @@
-"""Whether those at higher risk have it sooner: Harrell's C and Uno's, under censoring.
+"""Whether people at higher risk have the event earlier: Harrell's C and Uno's C, under censoring.
 
 A pair of rows can be ordered where one had the event while the other was still under observation
 without it; both indices are the share of such pairs that the score orders rightly. Harrell's
@@ -31,7 +31,7 @@ MIN_EVENTS: Final = 10
 
 
 @dataclass(frozen=True)
-class Survival:
+class SurvivalTimes:
     """n rows of how long until an event, or until nobody looked any more.
 
     Attributes:
@@ -39,7 +39,7 @@ class Survival:
         time_days: [n] float64, until the event or the end of observation.
         event: [n] bool, whether it ended in the event; whoever is censored at a time was without
             the event up to and at that time.
-        score: [n], higher for those expected to have it sooner.
+        score: [n], higher for those expected to have the event earlier.
     """
 
     subject: Int64
@@ -58,12 +58,12 @@ class Survival:
         return len(self.score)
 
 
-def harrell_c(data: Survival, *, until_days: float | None = None) -> float:
+def harrell_c(data: SurvivalTimes, *, until_days: float | None = None) -> float:
     """Harrell's C, score ties counting half; NaN where no pair can be ordered."""
     return _indices(data, np.ones((len(data), 1)), until_days)["harrell_c"].item()
 
 
-def uno_c(data: Survival, *, until_days: float | None = None) -> float:
+def uno_c(data: SurvivalTimes, *, until_days: float | None = None) -> float:
     """Uno's C, the censoring estimated by Kaplan-Meier from the rows themselves.
 
     Args:
@@ -74,7 +74,7 @@ def uno_c(data: Survival, *, until_days: float | None = None) -> float:
 
 
 def concordance(
-    data: Survival, draws: Draws, *, until_days: float | None = None
+    data: SurvivalTimes, draws: Draws, *, until_days: float | None = None
 ) -> dict[str, Estimate]:
     """Return both indices with their replicates; the censoring is estimated anew in each.
 
@@ -97,19 +97,19 @@ def concordance(
 
 
 def mean_concordance(
-    targets: Sequence[Survival], draws: Draws, *, until_days: float | None = None
+    targets: Sequence[SurvivalTimes], draws: Draws, *, until_days: float | None = None
 ) -> dict[str, Estimate]:
     """Return the mean of both indices over the targets with at least `MIN_EVENTS` events."""
-    found = [
+    by_target = [
         concordance(data, draws, until_days=until_days)
         for data in targets
         if data.event.sum() >= MIN_EVENTS
     ]
-    return {name: mean_estimate([one[name] for one in found], draws) for name in INDICES}
+    return {name: mean_estimate([one[name] for one in by_target], draws) for name in INDICES}
 
 
 def concordance_rows(
-    arms: Mapping[str, Sequence[Survival]],
+    arms: Mapping[str, Sequence[SurvivalTimes]],
     *,
     task: str,
     subset: str = "overall",
@@ -121,7 +121,7 @@ def concordance_rows(
     """Return every arm's rows, then `reference` minus each other arm on the same draws.
 
     Args:
-        arms: Arm → a `Survival` per target, the same targets and rows in every arm.
+        arms: Arm → a `SurvivalTimes` per target, the same targets and rows in every arm.
         task: Named in the rows.
         subset: Named in the rows.
         bootstraps: Number of replicates.
@@ -132,19 +132,19 @@ def concordance_rows(
     everyone = [data.subject for targets in arms.values() for data in targets]
     subjects = np.unique(np.concatenate([*everyone, np.zeros(0, np.int64)]))
     draws = draw_subjects(subjects, bootstraps, rng)
-    found = {arm: mean_concordance(of, draws, until_days=until_days) for arm, of in arms.items()}
+    by_arm = {arm: mean_concordance(of, draws, until_days=until_days) for arm, of in arms.items()}
     people = dict.fromkeys(INDICES, len(subjects))
     rows = []
-    for arm, own in found.items():
+    for arm, own in by_arm.items():
         rows += rows_of_estimates(arm, task, subset, own, people)
-    for arm in found:
-        if arm != reference and reference in found:
-            paired = {name: found[reference][name] - found[arm][name] for name in INDICES}
+    for arm in by_arm:
+        if arm != reference and reference in by_arm:
+            paired = {name: by_arm[reference][name] - by_arm[arm][name] for name in INDICES}
             rows += rows_of_estimates(f"{reference}{MINUS}{arm}", task, subset, paired, people)
     return rows
 
 
-def _indices(data: Survival, weight: Float64, until_days: float | None) -> dict[str, Float64]:
+def _indices(data: SurvivalTimes, weight: Float64, until_days: float | None) -> dict[str, Float64]:
     """Both indices [R] for rows counted `weight` [n, R] times."""
     begins_pairs = data.event.copy()
     if until_days is not None:

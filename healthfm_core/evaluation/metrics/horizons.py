@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from healthfm_core.arrays import Floats
-from healthfm_core.evaluation.metrics.concordance import Survival, concordance_rows
+from healthfm_core.evaluation.metrics.concordance import SurvivalTimes, concordance_rows
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow, metric_rows
 from healthfm_core.evaluation.metrics.report_metrics import metrics_at_horizon
 from healthfm_core.evaluation.predictions import SUBSETS, Predictions, Subset
@@ -28,7 +28,7 @@ TIME_TO_EVENT: Final = "time_to_event"
 
 
 @dataclass(frozen=True)
-class Followed:
+class FollowedQueries:
     """n queries, and when each of V targets happened next.
 
     Attributes:
@@ -67,7 +67,7 @@ class Followed:
         return np.maximum(occurred.max(axis=1, initial=0.0), self.followed_days)
 
 
-def within(followed: Followed, score: Float[np.ndarray, "n V"], days: float) -> Predictions:
+def within(followed: FollowedQueries, score: Float[np.ndarray, "n V"], days: float) -> Predictions:
     """Return a row per query and target of who was followed for `days`, or died before.
 
     An occurrence on the last day counts. Whoever died without it did not have it.
@@ -90,15 +90,18 @@ def within(followed: Followed, score: Float[np.ndarray, "n V"], days: float) -> 
 
 
 def survival_of(
-    followed: Followed, score: Float[np.ndarray, "n V"], target: int, subset: Subset = "overall"
-) -> Survival:
-    """Return one target's time to event, for `survival.concordance`.
+    followed: FollowedQueries,
+    score: Float[np.ndarray, "n V"],
+    target: int,
+    subset: Subset = "overall",
+) -> SurvivalTimes:
+    """Return one target's time to event, for `concordance.concordance`.
 
-    Death without the event censors at death: the index speaks of who has it sooner while alive.
+    Death without the event censors at death: the index compares the times of people who are alive.
 
     Args:
         followed: The queries.
-        score: Higher for sooner.
+        score: Higher for an earlier event.
         target: Which column.
         subset: All queries, those of people who had the code before, or of those who had not.
     """
@@ -107,7 +110,7 @@ def survival_of(
         keep = (followed.repeats[:, target] > 0) == (subset == "repeat")
     event_days = followed.next_days[keep, target].astype(np.float64)
     event = np.isfinite(event_days)
-    return Survival(
+    return SurvivalTimes(
         subject=followed.subject[keep].astype(np.int64),
         time_days=np.where(event, event_days, followed.followed_days[keep]),
         event=event,
@@ -121,7 +124,7 @@ def horizon_task(days: float) -> str:
 
 
 def horizon_rows(
-    followed: Followed,
+    followed: FollowedQueries,
     scores: Mapping[str, Floats],
     *,
     bootstraps: int,
@@ -159,7 +162,7 @@ def horizon_rows(
 
 
 def time_to_event_rows(
-    followed: Followed,
+    followed: FollowedQueries,
     scores: Mapping[str, Float[np.ndarray, "n V"]],
     *,
     bootstraps: int,
@@ -175,7 +178,7 @@ def time_to_event_rows(
 
     Args:
         followed: The queries, the same for every arm.
-        scores: Arm → a score, higher for sooner; the risk at the longest horizon will do.
+        scores: Arm → a score, higher for an earlier event; the risk at the longest horizon will do.
         bootstraps: Number of replicates.
         rng: Where the draws come from.
         reference: The arm the others are held against.

@@ -89,7 +89,7 @@ def _add_arms(
         table.add_row(arm_name(arm), *(NOTHING if row is None else bracketed(row) for row in cells))
 
 
-def further_tables(
+def subset_tables(
     rows: Sequence[MetricRow], *, reference: str = "federated", seeds: int = 1
 ) -> list[Table]:
     """Return one table per further subset: fewer inputs, people with a reference score."""

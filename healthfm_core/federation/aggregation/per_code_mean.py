@@ -18,11 +18,11 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 BY_TOKEN: Final = "encoders.ehr.token.weight"
 BY_CODE: Final = tuple(
-    f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread", "evidence")
+    f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread", "linear_logit")
 )
 
 
-def over_their_sites(means: Arrays, vocabulary: Vocabulary) -> ArrayDict:
+def per_code_mean(means: Arrays, vocabulary: Vocabulary) -> ArrayDict:
     """Return `means` with each code's row as the mean over the sites that have the code.
 
     Args:

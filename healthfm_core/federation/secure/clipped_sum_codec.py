@@ -7,7 +7,7 @@ each. With local noise each of n sites would add all of it.
 
 The sum is divided by the number of training people that the sites registered with, which is
 public. Which groups a site holds plays no part: who lacks a modality has no gradient of it. Only
-what learns is summed, and noise goes to nothing else.
+what is trained is summed, and noise goes to nothing else.
 
 Not covered by ε: the statistics of round 0, each site's number of subjects, who took part.
 """

@@ -6,7 +6,7 @@ import math
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.federation.declared_metrics import declared_metrics
-from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.clipped_sum_codec import ClippedSumCodec
 from healthfm_core.federation.secure.group_layout import GroupLayout
@@ -33,7 +33,7 @@ def codec_for(study: Study, schema: UpdateSchema, book: KeyBook, capacity: int) 
     sites, rounds, bits = len(book.adverts), study.config.federation.rounds, config.ring_bits
     honest = max(1, book.least - math.ceil(config.colluding_fraction * sites))
     if privacy.mechanism.noise_in_sum:
-        trained = [n for n in schema.shapes if is_learning(n, study.config.train.learns)]
+        trained = [n for n in schema.shapes if is_trainable(n, study.config.train.trainable)]
         layout, norm = GroupLayout(schema.only(trained)), privacy.max_grad_norm
         multiplier = noise_for(privacy.epsilon or 0.0, privacy.delta, rounds)
         return ClippedSumCodec(layout, capacity, sites, bits, norm, multiplier, honest)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final, cast
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.models.linear_logit import slopes_of
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder
+from healthfm_core.models.linear_logit import causal_sum, zero_slopes
+from healthfm_core.models.shape import ModelShape
 
 
-class EHREncoder(nn.Module):
+class EHREncoder(ModalityEncoder):
     """Embeds a code, its value's decile, and where inside the distribution the value lies.
 
     The vector is E_token[code⊕decile] + E_code[code] + quantile · E_slope[code]. The fused token
@@ -24,7 +30,8 @@ class EHREncoder(nn.Module):
         width: d.
         spread: K.
         code_scale: Size of the code and token vectors at the start.
-        evidence: Whether a code also says something of the label by itself (`models.linear_logit`).
+        linear_logit: Whether each code also has weights in the label's linear logit
+            (`models.linear_logit`).
     """
 
     def __init__(
@@ -34,7 +41,7 @@ class EHREncoder(nn.Module):
         width: int,
         spread: int = 0,
         code_scale: float = 1.0,
-        evidence: bool = False,
+        linear_logit: bool = False,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -47,8 +54,8 @@ class EHREncoder(nn.Module):
         if spread:
             self.spread = nn.Embedding(n_codes, spread * width)
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
-        if evidence:
-            self.evidence = slopes_of(n_codes, 2 + spread)
+        if linear_logit:
+            self.linear_logit = zero_slopes(n_codes, 2 + spread)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -68,14 +75,36 @@ class EHREncoder(nn.Module):
         shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
         return self.token(token) * _present(token) + shared * _present(code)
 
-    def evident(self, batch: Batch) -> Float[Tensor, "B T"]:
-        """Return what each code says of the label by itself, linear in its values."""
-        slopes = self.evidence(batch.code)
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return one vector per position, 0 where the position is not a code."""
+        return cast(Tensor, self(batch))
+
+    def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the sum over the codes that a query may see."""
+        return causal_sum(self.linear_terms(batch), batch)
+
+    def linear_terms(self, batch: Batch) -> Float[Tensor, "B T"]:
+        """Return what each code adds to the label's linear logit, linear in its values."""
+        slopes = self.linear_logit(batch.code)
         value = (batch.quantile * batch.has_value).unsqueeze(-1)
-        told = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
-        return (slopes * told).sum(-1) * _present(batch.code).squeeze(-1)
+        numbers = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
+        return (slopes * numbers).sum(-1) * _present(batch.code).squeeze(-1)
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
     """Return 0 for padding: `padding_idx` hides its gradient from autograd, not from Opacus."""
     return (index_BT > 0).to(torch.float32).unsqueeze(-1)
+
+
+def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> EHREncoder:
+    return EHREncoder(
+        shape.tokens,
+        shape.codes,
+        config.width,
+        shape.spread,
+        config.code_scale,
+        linear_logit,
+    )
+
+
+FACTORY: Final = EncoderFactory(EHR, _build)

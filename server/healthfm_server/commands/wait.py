@@ -38,7 +38,7 @@ def wait_for(order: RunOrder) -> None:
                 723,
                 where=f"run {order.name}",
                 seen=f"it {status['state']}",
-                wanted=status["reason"] or "it was to go on to its last round",
+                wanted=status["reason"] or "it was to run to its last round",
                 do=f"Put it right, then: healthfm-server resume {order.name}",
             )
         time.sleep(WAIT_S)

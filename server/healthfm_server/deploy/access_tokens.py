@@ -111,6 +111,5 @@ def _refusal(name: str, seen: str, do: str) -> TrustError:
         821,
         where=f"token {name[:64]}",
         seen=seen,
-        wanted="each name has one token at most",
         do=do,
     )

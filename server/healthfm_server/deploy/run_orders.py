@@ -75,7 +75,7 @@ class RunOrder:
                 where=f"run {name}",
                 seen="there is a run of that name already",
                 wanted="a name of its own",
-                do="Choose another with --name, or go on with: healthfm-server resume",
+                do="Choose another with --name, or continue it with: healthfm-server resume",
             )
         folder.mkdir(parents=True)
         order = cls(folder)
@@ -100,7 +100,6 @@ class RunOrder:
             where=f"run {name[:64]}",
             seen="this study has no run of that name",
             wanted=f"one of {', '.join(sorted(known)) or '(there is none yet)'}",
-            do="See: healthfm-server status",
         )
 
     @classmethod

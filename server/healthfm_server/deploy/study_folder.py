@@ -44,12 +44,12 @@ class StudySettings(Schema):
         9091, ge=1, le=65535, description="port on loopback, of Flower's SuperLink"
     )
     most_body_mb: int = Field(
-        8, ge=6, le=1024, description="largest request let in; Flower sends pieces of 5 MB"
+        8, ge=6, le=1024, description="largest request accepted; Flower sends pieces of 5 MB"
     )
 
     @property
     def url(self) -> str:
-        """The address sites are told."""
+        """The address that sites get."""
         host = self.hosts[0]
         return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
 
@@ -108,8 +108,6 @@ class StudyFolder:
                 720,
                 where=str(path),
                 seen=f"there is no {SETTINGS} in it",
-                wanted="the folder that healthfm-server init made",
-                do="Name it with --study, or go there",
             )
         try:
             return cls(path, StudySettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
@@ -145,9 +143,5 @@ def _unusable(file: Path, error: yaml.YAMLError | ValidationError) -> ConfigErro
         where = f"{file.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
         seen = str(first["msg"])
     return ConfigError(
-        102,
-        where=where,
-        seen=seen,
-        wanted="the keys that healthfm-server init wrote",
-        do="Correct the line",
+        102, where=where, seen=seen, wanted="the keys that healthfm-server init wrote"
     )

@@ -23,8 +23,6 @@ def writing(path: Path) -> Iterator[None]:
             725,
             where=path.name,
             seen=error.strerror or "it cannot be written",
-            wanted="room on the disk, and the right to write there",
-            do="Make room; the run goes on at its last complete round",
         ) from error
 
 

@@ -29,7 +29,5 @@ def held(path: Path, where: str) -> Iterator[None]:
                 724,
                 where=where,
                 seen="another process works on it",
-                wanted="one at a time",
-                do="Wait for it to end, or stop it; if it runs on another machine, there",
             ) from error
         yield

@@ -54,8 +54,6 @@ class RunStore:
                 704,
                 where=str(folder),
                 seen="a run is in there already",
-                wanted="a new run needs a folder of its own",
-                do="Name another folder, or continue that run with resume=true",
             )
         store = cls(folder, config.federation.keep_checkpoints)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -80,8 +78,6 @@ class RunStore:
                 701,
                 where=str(folder),
                 seen="there is no run in it",
-                wanted="a run folder holds config.json and checkpoints/",
-                do="Name the folder a run was written to",
             )
         return cls(folder, keep=1)
 
@@ -98,7 +94,6 @@ class RunStore:
                 701,
                 where=str(folder),
                 seen="there is no run in it",
-                wanted="resume=true continues a run that was begun there",
                 do="Leave resume=true out, or name the folder of the run",
             )
         differing = _differences(path, config)
@@ -107,7 +102,6 @@ class RunStore:
                 702,
                 where=str(folder),
                 seen=f"the run was made with another {', '.join(differing)}",
-                wanted="a resumed run has the configuration it was begun with",
                 do="Use the configuration of its config.json, or begin in another folder",
             )
         return cls(folder, config.federation.keep_checkpoints)

@@ -21,6 +21,6 @@ class ModelSetup(Protocol):
         """Return the parameters of every group of the study's model.
 
         Args:
-            study: The contract.
-            config: The coordinator's own configuration, with what does not go on the wire.
+            study: What the sites agreed on.
+            config: The coordinator's own configuration, with what is not sent to sites.
         """

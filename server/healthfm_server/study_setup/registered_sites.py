@@ -90,7 +90,6 @@ def not_its_node(site: str, seen: str) -> TrustError:
         820,
         where=f"site {site[:64]}",
         seen=seen,
-        wanted="a site answers from the node it registered",
         do="Ask the site whose installation it is; revoke the site if nobody knows",
     )
 
@@ -101,5 +100,4 @@ def _unfit(where: str, seen: str) -> ProtocolError:
         where=where,
         seen=seen,
         wanted="name, version, modalities and number of training subjects",
-        do="Install the same release of healthfm on both sides",
     )

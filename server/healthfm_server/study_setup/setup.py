@@ -20,8 +20,8 @@ from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site, register
 from healthfm_server.transport.array_records import read
-from healthfm_server.transport.exchange import Exchange, Patience, too_few
-from healthfm_server.transport.secure_statistics import MaskedStatistics
+from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
+from healthfm_server.transport.secure_statistics import SecureStatistics
 
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 60.0
@@ -35,7 +35,7 @@ class StudySetup:
     Attributes:
         exchange: Sends and receives.
         store: Takes the study and the events.
-        patience: Deadline and life of messages.
+        timeouts: Deadline and life of messages.
         listener: Called after every reply.
         model_setup: Builds the vocabulary.
         signer: Signs the contracts and knows the admitted sites.
@@ -43,7 +43,7 @@ class StudySetup:
 
     exchange: Exchange
     store: RunStore
-    patience: Patience
+    timeouts: Timeouts
     listener: ProgressListener
     model_setup: ModelSetup
     signer: ContractSigner = field(default_factory=ContractSigner)
@@ -88,7 +88,7 @@ class StudySetup:
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register(answered)
-        masked = MaskedStatistics(self.exchange, self.store, self.patience, config)
+        masked = SecureStatistics(self.exchange, self.store, self.timeouts, config)
         merged, modalities = masked.sum(sites, ask)
         return self._write([dict(merged.to_arrays())], modalities, config)
 
@@ -172,13 +172,13 @@ class StudySetup:
 
         Each time with a new contract, because a site accepts a contract only once.
         """
-        until, pause_s = time.monotonic() + self.patience.deadline_s, FIRST_PAUSE_S
+        until, pause_s = time.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
         while nodes:
             record, waiting = order(), list[int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
             left_s = max(until - time.monotonic(), 0.0)
-            patience = Patience(left_s, self.patience.ttl_s)
-            for reply in self.exchange(contents, kind, phase, patience):
+            timeouts = Timeouts(left_s, self.timeouts.ttl_s)
+            for reply in self.exchange(contents, kind, phase, timeouts):
                 if _waits(reply) and time.monotonic() + pause_s < until:
                     waiting.append(reply.metadata.src_node_id)
                 else:

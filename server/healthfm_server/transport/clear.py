@@ -26,9 +26,9 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
-from healthfm_server.transport.array_file import Mapped
+from healthfm_server.transport.array_file import MappedArrays
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
 from healthfm_server.transport.orders import Orders
 
@@ -55,7 +55,7 @@ class ClearTransport:
     Args:
         sites: Participating sites by name.
         exchange: Sends and receives.
-        patience: Deadline and life of messages.
+        timeouts: Deadline and life of messages.
         orders: Writes the orders.
         method: The aggregation algorithm.
         config: Its settings.
@@ -65,14 +65,14 @@ class ClearTransport:
         self,
         sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
-        patience: Patience,
+        timeouts: Timeouts,
         orders: Orders,
         method: AggregationMethod,
         config: AggregationConfig,
     ) -> None:
         self._sites = sites
         self._exchange = exchange
-        self._patience = patience
+        self._timeouts = timeouts
         self._orders = orders
         self._method = method
         self._config = config
@@ -91,7 +91,7 @@ class ClearTransport:
             self._contents(current, asked, state, schema),
             protocol.TRAIN,
             str(current.number),
-            self._patience,
+            self._timeouts,
         ):
             self._take(reply, current, schema, inbox)
             del reply
@@ -107,8 +107,8 @@ class ClearTransport:
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
     ) -> dict[int, RecordDict]:
         arrays = to_arrays({**state.parameters, **_in_slots(self._method, state)})
-        if isinstance(state.parameters, Mapped):
-            state.parameters.let_go()
+        if isinstance(state.parameters, MappedArrays):
+            state.parameters.release()
         digests = digests_of(arrays)
         contents = {}
         for name in asked:

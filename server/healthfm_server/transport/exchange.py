@@ -1,4 +1,4 @@
-"""Messages out, replies in as they come: pushed once, pulled until a deadline, never collected."""
+"""Messages out, replies in as they arrive: sent once, polled until a deadline, one at a time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ POLL_S: Final = 0.1
 """Shortest pause between two looks at a grid that had nothing new."""
 LONGEST_POLL_S: Final = 1.0
 WAITED: Final = 0.05
-"""The pause is this share of the time waited so far: a look costs the SuperLink its work."""
+"""The pause is this share of the time waited so far, because each look costs the SuperLink work."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long replies are waited for.
+class Timeouts:
+    """How long to wait for replies.
 
     Attributes:
         deadline_s: From sending to the close of the exchange.
-        ttl_s: Life of a message; a straggler's work is worth nothing after it.
+        ttl_s: Life of a message; a later reply is dropped.
     """
 
     deadline_s: float
@@ -35,7 +35,7 @@ class Patience:
 
 
 class Exchange:
-    """Sends messages to nodes and yields their replies; remembers who still owes one.
+    """Sends messages to nodes and yields their replies; remembers who has not replied yet.
 
     Args:
         grid: Flower's grid, of whatever engine.
@@ -49,36 +49,36 @@ class Exchange:
         self._grid = grid
         self._folder = folder
         self._stopped = stopped
-        self._owed: dict[str, tuple[int, float]] = {}
+        self._pending: dict[str, tuple[int, float]] = {}
 
     def busy(self) -> set[int]:
         """Return the nodes that still work on a message of an earlier exchange."""
         now = time.monotonic()
-        self._owed = {key: owed for key, owed in self._owed.items() if owed[1] > now}
-        return {node for node, _ in self._owed.values()}
+        self._pending = {key: pending for key, pending in self._pending.items() if pending[1] > now}
+        return {node for node, _ in self._pending.values()}
 
     def __call__(
-        self, contents: Mapping[int, RecordDict], kind: str, group: str, patience: Patience
+        self, contents: Mapping[int, RecordDict], kind: str, group: str, timeouts: Timeouts
     ) -> Iterator[Message]:
         """Send `contents` (node → records) and yield each reply once, until all or the deadline.
 
-        A reply to an earlier exchange is dropped; it only shows that its node is free again.
+        A reply to an earlier exchange is dropped; it shows that its node is free again.
 
         Raises:
-            RunError: The run was told to stop (HF-705).
+            RunError: The run was stopped (HF-705).
         """
         messages = [
-            Message(records, node, kind, ttl=patience.ttl_s, group_id=group)
+            Message(records, node, kind, ttl=timeouts.ttl_s, group_id=group)
             for node, records in contents.items()
         ]
         sent_at, nodes = time.monotonic(), list(contents)
         ids = list(self._grid.push_messages(messages))
         del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
-        self._owed |= {
-            key: (node, sent_at + patience.ttl_s) for key, node in zip(ids, nodes, strict=True)
+        self._pending |= {
+            key: (node, sent_at + timeouts.ttl_s) for key, node in zip(ids, nodes, strict=True)
         }
-        while expected and time.monotonic() - sent_at < patience.deadline_s:
+        while expected and time.monotonic() - sent_at < timeouts.deadline_s:
             any_new = False
             for reply in self._pull():
                 any_new = True
@@ -91,36 +91,30 @@ class Exchange:
                 time.sleep(min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S))
 
     def rest(self, seconds: float) -> None:
-        """Do nothing for a while.
+        """Sleep, and end at once when the run is stopped.
 
         Raises:
-            RunError: The run was told to stop (HF-705).
+            RunError: The run was stopped (HF-705).
         """
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._stopped():
-                raise told_to_stop()
+                raise run_was_stopped()
             time.sleep(min(left, POLL_S))
 
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
-            raise told_to_stop()
-        for reply in replies(self._grid, list(self._owed), self._folder):
-            owed = self._owed.pop(reply.metadata.reply_to_message_id, None)
-            if owed is not None:
-                yield of_node(reply, owed[0])
+            raise run_was_stopped()
+        for reply in replies(self._grid, list(self._pending), self._folder):
+            pending = self._pending.pop(reply.metadata.reply_to_message_id, None)
+            if pending is not None:
+                yield of_node(reply, pending[0])
             del reply
 
 
-def told_to_stop() -> RunError:
-    """Return the error of a run that was told to stop (HF-705)."""
-    return RunError(
-        705,
-        where="round loop",
-        seen="the run was told to stop",
-        wanted="its last checkpoint is complete",
-        do="Run the same command with resume=true",
-    )
+def run_was_stopped() -> RunError:
+    """Return the error of a run that was stopped from outside (HF-705)."""
+    return RunError(705, where="round loop", seen="the run was told to stop")
 
 
 def too_few(where: str, asked: int, answered: int, reasons: Mapping[str, str]) -> ProtocolError:

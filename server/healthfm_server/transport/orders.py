@@ -11,7 +11,7 @@ from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.seeding import seed_for
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.registered_sites import RegisteredSite
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import OpenRound
 
 
@@ -22,7 +22,7 @@ class Orders:
         study: What the sites agreed on.
         sites: Participating sites by name.
         exchange: Sends and receives.
-        patience: Deadline and life of messages.
+        timeouts: Deadline and life of messages.
         signer: Signs; does nothing in a simulation.
     """
 
@@ -31,13 +31,13 @@ class Orders:
         study: Study,
         sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
-        patience: Patience,
+        timeouts: Timeouts,
         signer: ContractSigner,
     ) -> None:
         self._study = study
         self._sites = sites
         self._exchange = exchange
-        self._patience = patience
+        self._timeouts = timeouts
         self._signer = signer
         self._unprepared: set[str] = set()
 
@@ -87,6 +87,6 @@ class Orders:
             {"study": self._study.to_json(), **self._signer.to_take_part(self._study)}
         )
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
-        for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._patience):
+        for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._timeouts):
             if reply.has_content() and reply.metadata.src_node_id in nodes:
                 self._unprepared.discard(nodes[reply.metadata.src_node_id])

@@ -19,10 +19,10 @@ from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
 from healthfm_server.transport.orders import Orders
-from healthfm_server.transport.secure_session import MaskedExchange, Summing
+from healthfm_server.transport.secure_session import SecureExchange, SummingSession
 
 
 class SummedUpdates:
@@ -51,7 +51,7 @@ class SecureTransport:
         study: What the sites agreed on.
         sites: Participating sites by name.
         exchange: Sends and receives.
-        patience: Of the exchange that carries the arrays.
+        timeouts: Of the exchange that carries the arrays.
         orders: Writes the orders.
     """
 
@@ -60,7 +60,7 @@ class SecureTransport:
         study: Study,
         sites: Mapping[str, RegisteredSite],
         exchange: Exchange,
-        patience: Patience,
+        timeouts: Timeouts,
         orders: Orders,
     ) -> None:
         self._study = study
@@ -68,8 +68,8 @@ class SecureTransport:
         self._orders = orders
         federation = study.config.federation
         secure = federation.aggregation.secure
-        factor = patience.deadline_s / federation.deadline_s
-        self._masked = MaskedExchange(exchange, patience, secure, factor * secure.message_timeout_s)
+        factor = timeouts.deadline_s / federation.deadline_s
+        self._masked = SecureExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return all groups: what a site is asked for tells nothing about it."""
@@ -95,7 +95,7 @@ class SecureTransport:
         sums = self._masked.sum(summing, protocol.TRAIN, contents, {"capacity": capacity})
         return _collected(current, codec.decode(sums), codec.rho)
 
-    def _begin(self, current: OpenRound) -> Summing:
+    def _begin(self, current: OpenRound) -> SummingSession:
         names = {self._sites[name].node_id: name for name in current.asked}
         terms = self._masked.terms(self._study.hash, "round", current.number)
 

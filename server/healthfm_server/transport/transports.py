@@ -8,7 +8,7 @@ from healthfm_core.federation.aggregation.aggregator import AggregationMethod
 from healthfm_core.federation.protocol import Study
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.clear import ClearTransport
-from healthfm_server.transport.exchange import Exchange, Patience
+from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Transport
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.secure import SecureTransport
@@ -18,12 +18,12 @@ def transport_for(
     study: Study,
     sites: Mapping[str, RegisteredSite],
     exchange: Exchange,
-    patience: Patience,
+    timeouts: Timeouts,
     orders: Orders,
     method: AggregationMethod,
 ) -> Transport:
     """Return the transport that the study's configuration asks for."""
     config = study.config.federation.aggregation
     if config.secure.enabled:
-        return SecureTransport(study, sites, exchange, patience, orders)
-    return ClearTransport(sites, exchange, patience, orders, method, config)
+        return SecureTransport(study, sites, exchange, timeouts, orders)
+    return ClearTransport(sites, exchange, timeouts, orders, method, config)

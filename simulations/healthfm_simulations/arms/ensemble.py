@@ -15,7 +15,7 @@ from healthfm_core.config import RunConfig
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     Model,
-    Scored,
+    ScoredQueries,
     answered_by_all,
     concatenate,
     readable,
@@ -30,10 +30,10 @@ def score_ensemble(
     sites: Sequence[SimulatedSite],
     config: RunConfig,
     inputs: str,
-) -> Scored | None:
+) -> ScoredQueries | None:
     """Return the models' mean probabilities for the fold's test people.
 
-    At each test site only queries that every model heard there answered are kept.
+    At each test site only queries that every model that can read the site answered are kept.
 
     Args:
         models: Name → model, all of one vocabulary.
@@ -47,17 +47,17 @@ def score_ensemble(
     """
     parts = []
     for site in fold.test:
-        heard = {name: model for name, model in models.items() if readable(model, site, inputs)}
+        can_read = {name: model for name, model in models.items() if readable(model, site, inputs)}
         only = replace(fold, test=(site,))
-        each = {name: score(model, only, sites, config, inputs) for name, model in heard.items()}
+        each = {name: score(model, only, sites, config, inputs) for name, model in can_read.items()}
         if each:
             parts.append(mean_of(answered_by_all(each)))
     return concatenate(parts) if parts else None
 
 
-def mean_of(answers: Mapping[str, Scored]) -> Scored:
+def mean_of(answers: Mapping[str, ScoredQueries]) -> ScoredQueries:
     """Return the mean probability of answers to the very same queries."""
     first = next(iter(answers.values()))
-    scores = np.stack([found.predictions.score for found in answers.values()])
+    scores = np.stack([answer.predictions.score for answer in answers.values()])
     mean = scores.mean(axis=0, dtype=np.float64).astype(np.float32)
     return replace(first, predictions=replace(first.predictions, score=mean))

@@ -15,13 +15,15 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float64
 from healthfm_core.config import CohortConfig
-from healthfm_simulations.cohort.simulated_people import People
+from healthfm_simulations.cohort.simulated_people import SimulatedPeople
 
 CODE = "ANCESTRY//G{}"
 """Static code of a group; the first is ``ANCESTRY//G0``."""
 
 
-def with_ancestry(people: People, config: CohortConfig, rng: np.random.Generator) -> People:
+def with_ancestry(
+    people: SimulatedPeople, config: CohortConfig, rng: np.random.Generator
+) -> SimulatedPeople:
     """Return the people with a group each, the same mix at all sites, and what scores do there."""
     if config.ancestries == 1:
         return people
@@ -33,7 +35,7 @@ def with_ancestry(people: People, config: CohortConfig, rng: np.random.Generator
 
 
 def recorded_scores(
-    people: People, has_score: Bool, config: CohortConfig, rng: np.random.Generator
+    people: SimulatedPeople, has_score: Bool, config: CohortConfig, rng: np.random.Generator
 ) -> Float64:
     """Return the scores [N, P] as the sites record them: normalised as the configuration says."""
     if config.ancestries == 1 or config.prs_normalised == "ancestry":

@@ -1,4 +1,4 @@
-"""A cohort as site stores on disk, with the truth beside them."""
+"""A cohort as site stores on disk, with the oracle's tables beside them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from healthfm_simulations.partition.site_plan import CohortSite
 
 DEVICE: Final = "wrist"
 TRUTH: Final = "truth"
-WORLD_FILE: Final = "world.json"
+PROCESS_FILE: Final = "generating_process.json"
 
 
 def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
-    """Write a store per site, ``<folder>/site-03``, and the truth to ``<folder>/truth``.
+    """Write a store per site, ``<folder>/site-03``, and the oracle's tables to ``<folder>/truth``.
 
-    No reader looks at the truth folder: it holds ``site-03.parquet`` with a row per (visit asked
-    about, condition) and ``world.json`` with the half-lives and loadings.
+    No reader opens that folder. It holds ``site-03.parquet`` with a row per (visit asked
+    about, condition) and ``generating_process.json`` with the half-lives and loadings.
 
     Returns:
         The stores' folders, in the order of ``cohort.sites``.
@@ -35,7 +35,7 @@ def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
     truth.mkdir(parents=True, exist_ok=True)
     for site in cohort.sites:
         pq.write_table(site.truth, truth / f"{site.name}.parquet", compression="zstd")
-    (truth / WORLD_FILE).write_text(_world_json(cohort), encoding="utf-8")
+    (truth / PROCESS_FILE).write_text(_process_json(cohort), encoding="utf-8")
     return stores
 
 
@@ -52,18 +52,18 @@ def _write_store(site: CohortSite, path: Path) -> Path:
     return path
 
 
-def _world_json(cohort: Cohort) -> str:
-    world, book = cohort.world, CodeBook.of(cohort.world)
-    found = {
+def _process_json(cohort: Cohort) -> str:
+    process, book = cohort.process, CodeBook.of(cohort.process)
+    laws = {
         "seed": cohort.seed,
-        "half_life_days": world.half_life_days.tolist(),
+        "half_life_days": process.half_life_days.tolist(),
         "conditions": list(book.conditions),
-        "chronic": world.chronic.tolist(),
-        "loading": world.loading.tolist(),
-        "score": [book.scores[s] if s >= 0 else None for s in world.score.tolist()],
-        "score_effect": world.score_effect,
-        "channels": list(world.channels),
-        "channel_loading": world.channel_loading.tolist(),
+        "chronic": process.chronic.tolist(),
+        "loading": process.loading.tolist(),
+        "score": [book.scores[s] if s >= 0 else None for s in process.score.tolist()],
+        "score_effect": process.score_effect,
+        "channels": list(process.channels),
+        "channel_loading": process.channel_loading.tolist(),
         "config": cohort.config.model_dump(),
     }
-    return json.dumps(found, indent=1) + "\n"
+    return json.dumps(laws, indent=1) + "\n"

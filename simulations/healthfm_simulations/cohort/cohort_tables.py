@@ -16,11 +16,11 @@ from healthfm_simulations.cohort.generating_process import (
     CHANNEL_SD,
     LAB_MEAN,
     LAB_SCALE,
-    World,
+    DataGeneratingProcess,
 )
-from healthfm_simulations.cohort.oracle import Oracle
-from healthfm_simulations.cohort.readings import READINGS_PER_HOUR, Labs, Wearing
-from healthfm_simulations.cohort.simulated_people import Lives, People
+from healthfm_simulations.cohort.oracle import OracleProbabilities
+from healthfm_simulations.cohort.readings import READINGS_PER_HOUR, LabReadings, WearableReadings
+from healthfm_simulations.cohort.simulated_people import SimulatedPeople, SimulatedVisits
 
 EVENTS = pa.schema(
     {
@@ -50,14 +50,14 @@ class CodeBook:
     scores: tuple[str, ...]
 
     @classmethod
-    def of(cls, world: World) -> CodeBook:
-        """Name the codes of a world."""
-        drugs, labs = len(world.drug_for), len(world.lab_loading) - 1
+    def of(cls, process: DataGeneratingProcess) -> CodeBook:
+        """Name the codes of a cohort."""
+        drugs, labs = len(process.drug_for), len(process.lab_loading) - 1
         return cls(
-            conditions=tuple(f"DX//C{i:02d}" for i in range(len(world.intercept))),
+            conditions=tuple(f"DX//C{i:02d}" for i in range(len(process.intercept))),
             drugs=tuple(f"RX//D{i:02d}" for i in range(drugs)),
             labs=("VITAL//V00//units", *(f"LAB//L{i:02d}//units" for i in range(labs))),
-            scores=tuple(f"PRS//PGS{900_000 + i}" for i in range(int(world.score.max()) + 1)),
+            scores=tuple(f"PRS//PGS{900_000 + i}" for i in range(int(process.score.max()) + 1)),
         )
 
     @property
@@ -65,11 +65,11 @@ class CodeBook:
         """Codes that sites may name differently."""
         return self.conditions + self.drugs + self.labs
 
-    def table(self, world: World) -> pa.Table:
+    def table(self, process: DataGeneratingProcess) -> pa.Table:
         """Code table with descriptions (MEDS ``metadata/codes.parquet``)."""
-        score = {c: self.scores[s] for c, s in enumerate(world.score.tolist()) if s >= 0}
+        score = {c: self.scores[s] for c, s in enumerate(process.score.tolist()) if s >= 0}
         conditions = [
-            f"simulated {'chronic' if world.chronic[c] else 'acute'} condition {c}"
+            f"simulated {'chronic' if process.chronic[c] else 'acute'} condition {c}"
             + (f", driven by {score[c]}" if c in score else "")
             for c in range(len(self.conditions))
         ]
@@ -85,15 +85,15 @@ class CodeBook:
 
 
 def clinical_events(
-    world: World,
-    people: People,
-    lives: Lives,
-    labs: Labs,
+    process: DataGeneratingProcess,
+    people: SimulatedPeople,
+    lives: SimulatedVisits,
+    labs: LabReadings,
     subject_id: Int64,
     rng: np.random.Generator,
 ) -> pa.Table:
     """Return sex, birth, diagnoses, drugs and labs of everybody, sorted, statics first."""
-    book = CodeBook.of(world)
+    book = CodeBook.of(process)
     groups = tuple(ancestry_codes(people))
     before_visits = (*SEXES, *groups, birth_code)
     names = before_visits + book.labs + book.conditions + book.drugs
@@ -101,7 +101,7 @@ def clinical_events(
     n_first, n_lab, n_dx = len(before_visits), len(book.labs), len(book.conditions)
     coded = lives.present.astype(np.float64)
     drugged = rng.random((len(coded), len(book.drugs))) < -np.expm1(
-        coded @ np.log1p(-world.drug_for).T
+        coded @ np.log1p(-process.drug_for).T
     )
     lab_visit, lab = np.nonzero(labs.taken)
     dx_visit, dx = np.nonzero(lives.present)
@@ -138,20 +138,20 @@ def clinical_events(
     )
 
 
-def ancestry_codes(people: People) -> list[str]:
+def ancestry_codes(people: SimulatedPeople) -> list[str]:
     """Return the static codes of the groups, in order; none where there is one group."""
     groups = int(people.ancestry.max(initial=0)) + 1
     return [CODE.format(group) for group in range(groups)] if groups > 1 else []
 
 
 def score_rows(
-    world: World,
+    process: DataGeneratingProcess,
     z: Float64,
     has_score: Bool,
     subject_id: Int64,
 ) -> pa.Table:
     """Return the scores `z` [N, P], a row per subject and score (subject_id, score, z)."""
-    names = [name.removeprefix("PRS//") for name in CodeBook.of(world).scores]
+    names = [name.removeprefix("PRS//") for name in CodeBook.of(process).scores]
     holders = np.flatnonzero(has_score) if names else np.zeros(0, np.int64)
     return pa.table(
         {
@@ -162,9 +162,14 @@ def score_rows(
     )
 
 
-def wearable_rows(world: World, lives: Lives, wearing: Wearing, subject_id: Int64) -> pa.Table:
+def wearable_rows(
+    process: DataGeneratingProcess,
+    lives: SimulatedVisits,
+    wearing: WearableReadings,
+    subject_id: Int64,
+) -> pa.Table:
     """Return the readings, one row per channel and stretch of wearing, in physical units."""
-    channels = len(world.channel_loading)
+    channels = len(process.channel_loading)
     length = np.repeat(wearing.hours * READINGS_PER_HOUR, channels)
     index = np.tile(np.arange(channels), len(wearing.visit))
     mean, sd = _scales(channels)
@@ -172,7 +177,7 @@ def wearable_rows(world: World, lives: Lives, wearing: Wearing, subject_id: Int6
     value = np.where(wearing.worn, value, np.float32(0.0))
     offsets = pa.array(np.r_[0, np.cumsum(length)].astype(np.int32))
     channel = pa.DictionaryArray.from_arrays(
-        pa.array(index, pa.int32()), pa.array(world.channels, pa.string())
+        pa.array(index, pa.int32()), pa.array(process.channels, pa.string())
     )
     return pa.table(
         {
@@ -195,9 +200,14 @@ def _scales(
     return mean, sd
 
 
-def truth_rows(world: World, lives: Lives, oracle: Oracle, subject_id: Int64) -> pa.Table:
+def oracle_rows(
+    process: DataGeneratingProcess,
+    lives: SimulatedVisits,
+    oracle: OracleProbabilities,
+    subject_id: Int64,
+) -> pa.Table:
     """Return a row per (visit asked about, condition): the outcome and its true probabilities."""
-    conditions = CodeBook.of(world).conditions
+    conditions = CodeBook.of(process).conditions
     visits, n = len(oracle.visit), len(conditions)
     code = pa.DictionaryArray.from_arrays(
         pa.array(np.tile(np.arange(n, dtype=np.int32), visits)), pa.array(conditions)
@@ -218,7 +228,7 @@ def truth_rows(world: World, lives: Lives, oracle: Oracle, subject_id: Int64) ->
     )
 
 
-def return_labels(lives: Lives, ids: Int64, rng: np.random.Generator) -> pa.Table:
+def return_labels(lives: SimulatedVisits, ids: Int64, rng: np.random.Generator) -> pa.Table:
     """Return one label per person with two visits: whether the next one comes within 30 days.
 
     Asked at the end of a visit drawn among all but the last, after which nothing is known.

@@ -1,4 +1,4 @@
-"""The whole cohort in memory: people dealt to sites, their records, and the truth."""
+"""The whole cohort in memory: people at their sites, their records, and the oracle's answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from healthfm_simulations.cohort.ancestry import recorded_scores, with_ancestry
 from healthfm_simulations.cohort.cohort_tables import (
     CodeBook,
     clinical_events,
+    oracle_rows,
     return_labels,
     rows_of,
     score_rows,
-    truth_rows,
     wearable_rows,
 )
-from healthfm_simulations.cohort.generating_process import World, draw_world
+from healthfm_simulations.cohort.generating_process import DataGeneratingProcess, draw_process
 from healthfm_simulations.cohort.oracle import ask_oracle
 from healthfm_simulations.cohort.readings import take_labs, wear
-from healthfm_simulations.cohort.simulated_people import draw_people, live
+from healthfm_simulations.cohort.simulated_people import draw_people, simulate_visits
 from healthfm_simulations.partition.partition_registry import partitioned_records, plan_sites
 from healthfm_simulations.partition.site_plan import CohortSite
 
@@ -39,11 +39,11 @@ GENOTYPED: Final = 0.95
 
 @dataclass(frozen=True)
 class Cohort:
-    """Simulated people at several sites, and the world that made them."""
+    """Simulated people at several sites, and the process that generated them."""
 
     config: CohortConfig
     seed: int
-    world: World
+    process: DataGeneratingProcess
     sites: tuple[CohortSite, ...]
 
 
@@ -57,20 +57,20 @@ def generate(config: CohortConfig, seed: int) -> Cohort:
     plan = plan_sites(config, seed)
     no_wearable = plan.without_wearable | (min(config.wearable_hours, config.worn_hours) == 0)
     no_genomics = plan.without_genomics | (config.prs == 0)
-    world = draw_world(
+    process = draw_process(
         config, plan.log_rate_offset, numpy_generator(seed, "cohort", "world"), plan.gap_scale
     )
-    tables = _simulate(config, world, plan.sizes, no_wearable, no_genomics, seed)
+    tables = _simulate(config, process, plan.sizes, no_wearable, no_genomics, seed)
     last = FIRST_ID - 1 + np.cumsum(plan.sizes)
     first = last - plan.sizes + 1
     held = _modalities(no_wearable, no_genomics)
-    codes = CodeBook.of(world).table(world)
+    codes = CodeBook.of(process).table(process)
     sites = [
         _site(plan.names[s], tables, (int(first[s]), int(last[s])), held[s], codes)
         for s in range(len(plan.names))
     ]
     differing = (partitioned_records(site, s, config, seed) for s, site in enumerate(sites))
-    return Cohort(config, seed, world, tuple(differing))
+    return Cohort(config, seed, process, tuple(differing))
 
 
 def _modalities(no_wearable: Bool, no_genomics: Bool) -> list[frozenset[str]]:
@@ -91,7 +91,7 @@ class _Tables:
 
 def _simulate(
     config: CohortConfig,
-    world: World,
+    process: DataGeneratingProcess,
     sizes: Int64,
     no_wearable: Bool,
     no_genomics: Bool,
@@ -99,15 +99,15 @@ def _simulate(
 ) -> _Tables:
     """Simulate everybody, sites one after the other, ids ascending."""
     site = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    scores = int(world.score.max()) + 1
+    scores = int(process.score.max()) + 1
     people = draw_people(site, config.years, scores, numpy_generator(seed, "cohort", "people"))
     people = with_ancestry(people, config, numpy_generator(seed, "cohort", "ancestry"))
-    lives = live(world, people, numpy_generator(seed, "cohort", "lives"))
-    labs = take_labs(world, lives, numpy_generator(seed, "cohort", "labs"))
+    lives = simulate_visits(process, people, numpy_generator(seed, "cohort", "lives"))
+    labs = take_labs(process, lives, numpy_generator(seed, "cohort", "labs"))
     holds = numpy_generator(seed, "cohort", "holders").random((2, len(site)))
     has_score = ~no_genomics[site] & (holds[0] < GENOTYPED)
     wearing = wear(
-        world,
+        process,
         people,
         lives,
         ~no_wearable[site] & (holds[1] < WEARERS),
@@ -116,15 +116,15 @@ def _simulate(
         noise=config.wearable_noise,
         rng=numpy_generator(seed, "cohort", "wearing"),
     )
-    oracle = ask_oracle(world, people, lives, labs, wearing, has_score, config.wearable_noise)
+    oracle = ask_oracle(process, people, lives, labs, wearing, has_score, config.wearable_noise)
     ids = FIRST_ID + np.arange(len(site), dtype=np.int64)
     coins = numpy_generator(seed, "cohort", "drugs")
     z = recorded_scores(people, has_score, config, numpy_generator(seed, "cohort", "raw scores"))
     return _Tables(
-        clinical_events(world, people, lives, labs, ids, coins),
-        score_rows(world, z, has_score, ids),
-        wearable_rows(world, lives, wearing, ids),
-        truth_rows(world, lives, oracle, ids),
+        clinical_events(process, people, lives, labs, ids, coins),
+        score_rows(process, z, has_score, ids),
+        wearable_rows(process, lives, wearing, ids),
+        oracle_rows(process, lives, oracle, ids),
         return_labels(lives, ids, numpy_generator(seed, "cohort", "returns")),
     )
 

@@ -1,4 +1,4 @@
-"""The laws the simulated people obey: drawn once per cohort, and known."""
+"""The generating process of the simulated people: drawn once per cohort, and known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LAB_MEAN: Final = 100.0
 
 
 @dataclass(frozen=True)
-class World:
+class DataGeneratingProcess:
     """Parameters of a cohort with K latents, C conditions, D drugs, G labs and H channels.
 
     A latent is an Ornstein-Uhlenbeck process with mean 0 and variance 1: its correlation over Δ
@@ -103,13 +103,13 @@ def channel_name(index: int) -> str:
     return CHANNELS[index] if index < len(CHANNELS) else f"channel_{index:02d}"
 
 
-def draw_world(
+def draw_process(
     config: CohortConfig,
     site_offset: Float64,
     rng: np.random.Generator,
     gap_scale: Float64 | None = None,
-) -> World:
-    """Draw a world.
+) -> DataGeneratingProcess:
+    """Draw the laws of a cohort.
 
     Args:
         config: The cohort's.
@@ -127,7 +127,7 @@ def draw_world(
     age_slope = rng.uniform(0.1, 0.5, n)
     rate = rng.permutation(np.geomspace(0.015, 0.05, n))
     spread = (loading**2).sum(1) + age_slope**2 * 0.6 + (score >= 0) * config.prs_effect**2
-    return World(
+    return DataGeneratingProcess(
         half_life_days=np.repeat(
             [config.half_life_slow_days, config.half_life_fast_days], [slow, fast]
         ),

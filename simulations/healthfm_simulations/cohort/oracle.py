@@ -1,4 +1,4 @@
-"""The best any forecaster could do, because here the truth is known.
+"""The oracle: the best possible forecasts, as the generating process is known.
 
 For every (visit asked about, condition) three probabilities, each given more than the one before:
 
@@ -20,11 +20,11 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float64, Int16, Int64
-from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
-from healthfm_simulations.cohort.readings import Labs, Wearing
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, DataGeneratingProcess
+from healthfm_simulations.cohort.readings import LabReadings, WearableReadings
 from healthfm_simulations.cohort.simulated_people import (
-    Lives,
-    People,
+    SimulatedPeople,
+    SimulatedVisits,
     condition_probability,
     fixed_log_hazard,
     score_log_hazard,
@@ -35,7 +35,7 @@ NODES: Final = 7
 
 
 @dataclass(frozen=True)
-class Oracle:
+class OracleProbabilities:
     """Probabilities [A, C] at the A visits that follow another visit.
 
     Attributes:
@@ -52,18 +52,18 @@ class Oracle:
 
 
 def ask_oracle(
-    world: World,
-    people: People,
-    lives: Lives,
-    labs: Labs,
-    wearing: Wearing,
+    process: DataGeneratingProcess,
+    people: SimulatedPeople,
+    lives: SimulatedVisits,
+    labs: LabReadings,
+    wearing: WearableReadings,
     has_score: Bool,
     noise: float,
-) -> Oracle:
+) -> OracleProbabilities:
     """Compute the three probabilities for every visit but each person's first.
 
     Args:
-        world: The laws.
+        process: The laws of the cohort.
         people: The people.
         lives: Their visits.
         labs: What was measured there.
@@ -73,27 +73,29 @@ def ask_oracle(
     """
     visit = np.flatnonzero(lives.number > 0)
     person = lives.person[visit]
-    fixed = fixed_log_hazard(world, people, person, lives.time_us[visit])
+    fixed = fixed_log_hazard(process, people, person, lives.time_us[visit])
     earlier = lives.earlier[visit]
-    keep = world.correlation(lives.gap_days[visit])
-    loading = world.loading
+    keep = process.correlation(lives.gap_days[visit])
+    loading = process.loading
     fresh = (1.0 - keep**2) @ (loading**2).T
-    present = _expected(world, fixed, (keep * lives.latent[visit - 1]) @ loading.T, fresh, earlier)
-    mean, covariance = filter_latents(world, lives, labs, wearing, noise)
+    present = _expected(
+        process, fixed, (keep * lives.latent[visit - 1]) @ loading.T, fresh, earlier
+    )
+    mean, covariance = filter_latents(process, lives, labs, wearing, noise)
     unknown = ~has_score[person]
-    score_loading = world.score_loading()
-    hidden = score_log_hazard(world, people, person) * unknown[:, None]
+    score_loading = process.score_loading()
+    hidden = score_log_hazard(process, people, person) * unknown[:, None]
     carried = keep[:, :, None] * covariance[visit - 1] * keep[:, None, :]
     spread = np.einsum("ck,ukj,cj->uc", loading, carried, loading, optimize=True) + fresh
     felt = people.effect[person] ** 2 * unknown
     spread = spread + felt[:, None] * (score_loading**2).sum(1)
     signal = (keep * mean[visit - 1]) @ loading.T
-    filtered = _expected(world, fixed - hidden, signal, spread, earlier)
-    return Oracle(visit, filtered, present, lives.probability[visit])
+    filtered = _expected(process, fixed - hidden, signal, spread, earlier)
+    return OracleProbabilities(visit, filtered, present, lives.probability[visit])
 
 
 def _expected(
-    world: World,
+    process: DataGeneratingProcess,
     fixed: Float64,
     signal: Float64,
     variance: Float64,
@@ -104,26 +106,30 @@ def _expected(
     sd = np.sqrt(np.maximum(variance, 0.0))
     total = np.zeros_like(signal)
     for x, w in zip(node, weight / weight.sum(), strict=True):
-        total += w * condition_probability(world, fixed, signal + x * sd, earlier)
+        total += w * condition_probability(process, fixed, signal + x * sd, earlier)
     return total
 
 
 def filter_latents(
-    world: World, lives: Lives, labs: Labs, wearing: Wearing, noise: float
+    process: DataGeneratingProcess,
+    lives: SimulatedVisits,
+    labs: LabReadings,
+    wearing: WearableReadings,
+    noise: float,
 ) -> tuple[Float64, Float64]:
     """Return mean [U, K] and covariance [U, K, K] of the latents given all readings so far."""
-    precision, weighted = _information(world, labs, wearing, noise)
+    precision, weighted = _information(process, labs, wearing, noise)
     mean = np.zeros_like(weighted)
     covariance = np.zeros_like(precision)
     order = np.argsort(lives.number, kind="stable")
     ends = np.cumsum(np.bincount(lives.number))
-    identity = np.eye(world.latents)
+    identity = np.eye(process.latents)
     for number, visits in enumerate(np.split(order, ends[:-1])):
         if number == 0:
-            prior_mean = np.zeros((len(visits), world.latents))
+            prior_mean = np.zeros((len(visits), process.latents))
             prior = np.broadcast_to(identity, (len(visits), *identity.shape))
         else:
-            keep = world.correlation(lives.gap_days[visits])
+            keep = process.correlation(lives.gap_days[visits])
             prior_mean = keep * mean[visits - 1]
             prior = keep[:, :, None] * covariance[visits - 1] * keep[:, None, :]
             prior = prior + (1.0 - keep**2)[:, :, None] * identity
@@ -135,14 +141,14 @@ def filter_latents(
 
 
 def _information(
-    world: World, labs: Labs, wearing: Wearing, noise: float
+    process: DataGeneratingProcess, labs: LabReadings, wearing: WearableReadings, noise: float
 ) -> tuple[Float64, Float64]:
     """Precision [U, K, K] and precision-weighted reading [U, K] that each visit brings."""
-    outer = np.einsum("gk,gj->gkj", world.lab_loading, world.lab_loading)
+    outer = np.einsum("gk,gj->gkj", process.lab_loading, process.lab_loading)
     precision = np.tensordot(labs.taken / LAB_NOISE**2, outer, 1)
-    weighted = labs.value @ world.lab_loading / LAB_NOISE**2
+    weighted = labs.value @ process.lab_loading / LAB_NOISE**2
     variance = max(noise, 1e-3) ** 2
-    channels = world.channel_loading
+    channels = process.channel_loading
     outer = np.einsum("hk,hj->hkj", channels, channels)
     precision[wearing.visit] += np.tensordot(wearing.count / variance, outer, 1)
     weighted[wearing.visit] += (wearing.count * wearing.mean) @ channels / variance

@@ -1,4 +1,4 @@
-"""The known truth, read back: ceilings for a report, half-lives for the kernel."""
+"""The oracle's tables, read back: ceilings for a report, half-lives of the process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.errors import StoreError
 from healthfm_core.evaluation import Predictions
-from healthfm_simulations.cohort.cohort_stores import TRUTH, WORLD_FILE
+from healthfm_simulations.cohort.cohort_stores import PROCESS_FILE, TRUTH
 
-Knowing = Literal["filtered", "present", "all"]
+OracleInformation = Literal["filtered", "present", "all"]
 
 
 def ceiling(
@@ -25,7 +25,7 @@ def ceiling(
     subjects: Mapping[str, Int64],
     targets: Sequence[str],
     *,
-    knowing: Knowing = "present",
+    information: OracleInformation = "present",
     latest: int | None = None,
 ) -> Predictions:
     """Return the oracle's predictions for the given people's visits, as if it were a model.
@@ -34,13 +34,13 @@ def ceiling(
         folder: What `write_sites` wrote to.
         subjects: Site name → ids of the people asked about, for example the held-out ones.
         targets: The vocabulary's targets; only those that are conditions give rows.
-        knowing: What the oracle knows, see `oracle`: ``filtered`` the readings the site holds,
+        information: What the oracle knows, see `oracle`: ``filtered`` the readings the site holds,
             ``present`` the latents up to the previous visit (no model can do better but by
             chance), ``all`` the latents at the visit asked about too.
         latest: Only so many latest visits of each subject, as many as the model was asked about.
 
     Raises:
-        StoreError: HF-208, there is no truth in `folder`.
+        StoreError: HF-208, there are no oracle tables in `folder`.
     """
     parts = []
     for index, (site, ids) in enumerate(subjects.items()):
@@ -48,15 +48,19 @@ def ceiling(
         if not path.exists():
             raise _no_truth(f"{TRUTH}/{site}.parquet")
         table = pq.read_table(
-            path, columns=["subject_id", "visit", "code", "repeats", "outcome", knowing]
+            path, columns=["subject_id", "visit", "code", "repeats", "outcome", information]
         )
         table = table.filter(pc.is_in(table["subject_id"], pa.array(ids, pa.int64())))
-        parts.append(_predictions(table, index, list(targets), knowing, latest))
+        parts.append(_predictions(table, index, list(targets), information, latest))
     return Predictions.concatenate(parts)
 
 
 def _predictions(
-    table: pa.Table, site: int, targets: list[str], knowing: Knowing, latest: int | None
+    table: pa.Table,
+    site: int,
+    targets: list[str],
+    information: OracleInformation,
+    latest: int | None,
 ) -> Predictions:
     code = table["code"].combine_chunks().dictionary_encode()
     column = {name: i for i, name in enumerate(targets)}
@@ -75,7 +79,7 @@ def _predictions(
         site=np.full(int(keep.sum()), site, np.int32),
         target=target[keep],
         repeats=table["repeats"].to_numpy()[keep].astype(np.float32),
-        score=table[knowing].to_numpy()[keep],
+        score=table[information].to_numpy()[keep],
         outcome=np.asarray(table["outcome"])[keep].astype(np.bool_),
     )
 
@@ -87,7 +91,7 @@ def scores_at(
     time_us: Int64,
     targets: Sequence[str],
     *,
-    knowing: Knowing = "present",
+    information: OracleInformation = "present",
 ) -> Float32:
     """Return the oracle's probability [n, V] of each target at each visit asked about.
 
@@ -99,18 +103,18 @@ def scores_at(
         subject: [n] subject ids.
         time_us: [n] time of the visit asked about (a SEP's own time).
         targets: V names.
-        knowing: What the oracle knows, see `ceiling`.
+        information: What the oracle knows, see `ceiling`.
 
     Raises:
-        StoreError: HF-208 without truth in `folder`; HF-210 where a visit is not in it.
+        StoreError: HF-208 without oracle tables in `folder`; HF-210 where a visit is not in it.
     """
     path = folder / TRUTH / f"{site}.parquet"
     if not path.exists():
         raise _no_truth(f"{TRUTH}/{site}.parquet")
-    table = pq.read_table(path, columns=["subject_id", "time", "code", knowing])
+    table = pq.read_table(path, columns=["subject_id", "time", "code", information])
     code = table["code"].combine_chunks().dictionary_encode()
     conditions = len(code.dictionary)
-    grid = table[knowing].to_numpy().reshape(-1, conditions)
+    grid = table[information].to_numpy().reshape(-1, conditions)
     names = [code.dictionary[i].as_py() for i in np.asarray(code.indices)[:conditions]]
     key = np.empty(len(grid), [("subject", np.int64), ("time", np.int64)])
     key["subject"] = table["subject_id"].to_numpy()[::conditions]
@@ -124,7 +128,7 @@ def scores_at(
             where=f"{TRUTH}/{site}.parquet",
             seen="a visit asked about is not in it",
             wanted="visits of this cohort, each with an earlier one",
-            do="Ask about visits of the stores beside this truth.",
+            do="Ask about visits of the stores beside these tables",
         )
     scores = np.full((len(subject), len(targets)), np.nan, np.float32)
     for column, name in enumerate(targets):
@@ -137,16 +141,16 @@ def half_lives(folder: Path) -> tuple[float, ...]:
     """Return the half-lives of the latents in days, slow ones first.
 
     Raises:
-        StoreError: HF-208, there is no truth in `folder`.
+        StoreError: HF-208, there are no oracle tables in `folder`.
     """
-    path = folder / TRUTH / WORLD_FILE
+    path = folder / TRUTH / PROCESS_FILE
     if not path.exists():
-        raise _no_truth(f"{TRUTH}/{WORLD_FILE}")
+        raise _no_truth(f"{TRUTH}/{PROCESS_FILE}")
     return tuple(json.loads(path.read_text(encoding="utf-8"))["half_life_days"])
 
 
 def is_condition(targets: Collection[str]) -> Bool:
-    """Return which targets are conditions of the cohort, those the truth speaks of."""
+    """Return which targets are conditions of the cohort, those the oracle predicts."""
     return np.array([name.startswith("DX//") for name in targets], np.bool_)
 
 
@@ -155,6 +159,6 @@ def _no_truth(where: str) -> StoreError:
         208,
         where=where,
         seen="the file does not exist",
-        wanted="a folder written by the simulated cohort holds the truth beside its stores",
-        do="Simulate the cohort again.",
+        wanted="a folder of the simulated cohort has the oracle's tables beside its stores",
+        do="Simulate the cohort again",
     )

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
-from healthfm_simulations.cohort.generating_process import LAB_NOISE, World
-from healthfm_simulations.cohort.simulated_people import Lives, People
+from healthfm_simulations.cohort.generating_process import LAB_NOISE, DataGeneratingProcess
+from healthfm_simulations.cohort.simulated_people import SimulatedPeople, SimulatedVisits
 
 READINGS_PER_HOUR: Final = 4
 NOT_WORN: Final = 0.1
@@ -17,7 +17,7 @@ HOUR_US: Final = 3_600_000_000
 
 
 @dataclass(frozen=True)
-class Labs:
+class LabReadings:
     """Labs of U visits, in SD of the latents.
 
     Attributes:
@@ -30,7 +30,7 @@ class Labs:
 
 
 @dataclass(frozen=True)
-class Wearing:
+class WearableReadings:
     """Wearing before W of the visits, H channels, quarter-hourly.
 
     Attributes:
@@ -52,29 +52,31 @@ class Wearing:
     count: Int64
 
 
-def take_labs(world: World, lives: Lives, rng: np.random.Generator) -> Labs:
+def take_labs(
+    process: DataGeneratingProcess, lives: SimulatedVisits, rng: np.random.Generator
+) -> LabReadings:
     """Measure the labs: loading · latent plus noise of SD `LAB_NOISE`."""
-    true = lives.latent @ world.lab_loading.T
-    taken = rng.random(true.shape) < world.lab_ordered
+    true = lives.latent @ process.lab_loading.T
+    taken = rng.random(true.shape) < process.lab_ordered
     value = true + LAB_NOISE * rng.standard_normal(true.shape)
-    return Labs(taken, np.where(taken, value, 0.0))
+    return LabReadings(taken, np.where(taken, value, 0.0))
 
 
 def wear(
-    world: World,
-    people: People,
-    lives: Lives,
+    process: DataGeneratingProcess,
+    people: SimulatedPeople,
+    lives: SimulatedVisits,
     wearer: Bool,
     *,
     hours_per_visit: int,
     hours_in_all: int,
     noise: float,
     rng: np.random.Generator,
-) -> Wearing:
+) -> WearableReadings:
     """Make the readings: one value per channel and quarter of an hour, less what was not worn.
 
     Args:
-        world: The laws.
+        process: The laws of the cohort.
         people: The people.
         lives: Their visits.
         wearer: [N] who has a wearable.
@@ -91,8 +93,8 @@ def wear(
     visit = np.flatnonzero(hours)
     hours = hours[visit]
     start_us = (lives.time_us[visit] // HOUR_US - hours) * HOUR_US
-    channels = len(world.channel_loading)
-    level = lives.latent[visit] @ world.channel_loading.T
+    channels = len(process.channel_loading)
+    level = lives.latent[visit] @ process.channel_loading.T
     length = np.repeat(hours * READINGS_PER_HOUR, channels)
     level_flat = np.repeat(level.ravel(), length).astype(np.float32)
     reading = level_flat + np.float32(noise) * rng.standard_normal(len(level_flat), np.float32)
@@ -102,7 +104,7 @@ def wear(
     total = _segment_sums(np.where(worn, reading, 0.0), begin)
     shape = (len(visit), channels)
     mean = (total / np.maximum(count, 1.0)).reshape(shape)
-    return Wearing(
+    return WearableReadings(
         visit, hours, start_us, reading, worn, mean, count.astype(np.int64).reshape(shape)
     )
 

@@ -89,7 +89,7 @@ def simulate(
         workers = max(1, int(cpus // config.threads))
         turns = math.ceil(len(nodes) / workers)
         run_simulation(
-            ConfiguredServer(server, {**run_config, "patience": float(turns)}),
+            ConfiguredServer(server, {**run_config, "timeout_factor": float(turns)}),
             SiteOnRay(client, [node.node_config() for node in nodes], config.threads),
             num_supernodes=len(nodes),
             backend_config={
@@ -162,6 +162,5 @@ def _no_ray(seen: str, do: str) -> RunError:
         706,
         where="simulation.engine=ray",
         seen=seen,
-        wanted="Ray runs the sites",
         do=f"{do}, or use simulation.engine=inprocess",
     )

@@ -20,7 +20,7 @@ CATALOGUE: Final = Path(__file__).parents[2] / "experiments"
 """The checkout's own experiments; an installed wheel brings none."""
 
 
-class Figure(Schema):
+class MetricSelector(Schema):
     """Which number of a run."""
 
     subset: str = "new_onset"
@@ -29,7 +29,7 @@ class Figure(Schema):
     site: str | None = Field(None, description="among this site's own test people; None: all")
 
 
-class Column(Figure):
+class TableColumn(MetricSelector):
     """One column of the table."""
 
     title: str = Field("", description="heading; empty: made from the others")
@@ -46,18 +46,18 @@ class Column(Figure):
         return self
 
 
-class Side(Schema):
+class ComparisonSide(Schema):
     """One side of a comparison."""
 
     variant: str | None = Field(None, description="None: each variant in turn")
     arm: str = "federated"
 
 
-class Comparison(Figure):
+class ArmComparison(MetricSelector):
     """Two sides held against each other seed by seed, with a 95 % t interval over the seeds."""
 
-    of: Side = Side()
-    to: Side = Side()
+    of: ComparisonSide = ComparisonSide()
+    to: ComparisonSide = ComparisonSide()
     kind: Literal["difference", "share", "gain"] = Field(
         "difference",
         description="of minus to, of as a share of to, or what of gains over chance as a share of "
@@ -71,7 +71,7 @@ class Comparison(Figure):
         return self
 
 
-class BySite(Schema):
+class SiteTable(Schema):
     """A table of what each site gains: `of` minus `to` among its own test people."""
 
     of: str = "federated"
@@ -99,9 +99,9 @@ class ExperimentPlan(Schema):
     arms: tuple[str, ...] = Field(
         ("federated",), min_length=1, description="arms and baselines tabulated, in this order"
     )
-    columns: tuple[Column, ...] = Field((Column(),), min_length=1)
-    comparisons: tuple[Comparison, ...] = ()
-    by_site: BySite | None = None
+    columns: tuple[TableColumn, ...] = Field((TableColumn(),), min_length=1)
+    comparisons: tuple[ArmComparison, ...] = ()
+    by_site: SiteTable | None = None
 
     @model_validator(mode="after")
     def _starts_are_earlier(self) -> Self:

@@ -23,16 +23,16 @@ from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report.report_page import METRICS_FILE
 from healthfm_server.run_folder.model_export import export_model
 from healthfm_simulations.experiments.experiment_plan import MODEL, ExperimentPlan, folder_of
-from healthfm_simulations.experiments.secondary_rows import further_rows
+from healthfm_simulations.experiments.secondary_rows import secondary_rows
 from healthfm_simulations.scoring.metrics_by_site import SiteRows, read_by_site
-from healthfm_simulations.simulation_run import CONFIG_FILE, run_experiment
+from healthfm_simulations.simulation_run import CONFIG_FILE, run_simulation
 
 STAMP_FILE: Final = "stamp.json"
 """Written last into the folder of a run: it is finished, and how it came about."""
 
 
 @dataclass(frozen=True)
-class Stamp:
+class RunStamp:
     """How a finished run came about.
 
     Attributes:
@@ -47,26 +47,26 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """One finished run."""
 
     variant: str
     seed: int
     rows: tuple[MetricRow, ...]
     by_site: tuple[SiteRows, ...]
-    stamp: Stamp
+    stamp: RunStamp
 
 
 def run_all(
     plan: ExperimentPlan, out: Path, seeds: Sequence[int], console: Console
-) -> list[Finished]:
+) -> list[FinishedRun]:
     """Run what is not finished yet, seed by seed so that every seed is soon complete.
 
     Raises:
         RunError: HF-702, a folder holds a run of other settings; HF-705, interrupted.
         HealthFMError: What a run raises.
     """
-    found = []
+    runs = []
     for seed in seeds:
         for variant in plan.variants:
             folder = folder_of(out, variant, seed)
@@ -74,23 +74,23 @@ def run_all(
             if not is_finished(folder, config):
                 console.print(f"{variant}, seed {seed}: {folder}", markup=False)
                 _run(config, folder, console, keep_model=variant in plan.starts.values())
-            found.append(_read(folder, variant, seed))
-    return found
+            runs.append(_read(folder, variant, seed))
+    return runs
 
 
-def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[Finished]:
+def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[FinishedRun]:
     """Return the runs that are finished, running nothing.
 
     Raises:
         RunError: HF-701, there is none; HF-702, a folder holds a run of other settings.
     """
     places = [(v, seed, folder_of(out, v, seed)) for seed in seeds for v in plan.variants]
-    found = [
+    runs = [
         _read(folder, variant, seed)
         for variant, seed, folder in places
         if is_finished(folder, plan.config(variant, seed, out))
     ]
-    if not found:
+    if not runs:
         raise RunError(
             701,
             where=str(out),
@@ -98,7 +98,7 @@ def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[Fini
             wanted="a table needs one at least",
             do="Leave out --finished, or name the folder with --out",
         )
-    return found
+    return runs
 
 
 def is_finished(folder: Path, config: RunConfig) -> bool:
@@ -134,21 +134,21 @@ def _is_of(recorded: Path, config: RunConfig) -> bool:
 def _run(config: RunConfig, folder: Path, console: Console, *, keep_model: bool) -> None:
     started = time.monotonic()
     resumed = config.model_copy(update={"resume": (folder / CONFIG_FILE).is_file()})
-    run_experiment(resumed, folder, command="healthfm-experiment", console=console)
+    run_simulation(resumed, folder, command="healthfm-experiment", console=console)
     if keep_model and not (folder / MODEL).exists():
         last = export_model(folder / "runs" / "fold-0" / "federated", folder / MODEL)
         console.print(f"the model after round {last} is in {folder / MODEL}", markup=False)
     shutil.rmtree(folder / "runs")  # checkpoints: what is asked of them is in the rows by now
     day = datetime.now(UTC).date().isoformat()
-    stamp = Stamp(day, round(time.monotonic() - started, 1), commit_here())
+    stamp = RunStamp(day, round(time.monotonic() - started, 1), commit_here())
     (folder / STAMP_FILE).write_text(json.dumps(asdict(stamp)) + "\n", encoding="utf-8")
 
 
-def _read(folder: Path, variant: str, seed: int) -> Finished:
-    stamp = Stamp(**json.loads((folder / STAMP_FILE).read_text(encoding="utf-8")))
+def _read(folder: Path, variant: str, seed: int) -> FinishedRun:
+    stamp = RunStamp(**json.loads((folder / STAMP_FILE).read_text(encoding="utf-8")))
     rows = read_rows(folder / METRICS_FILE)
-    rows += further_rows(folder, rows[0].task)
-    return Finished(variant, seed, tuple(rows), tuple(read_by_site(folder)), stamp)
+    rows += secondary_rows(folder, rows[0].task)
+    return FinishedRun(variant, seed, tuple(rows), tuple(read_by_site(folder)), stamp)
 
 
 def commit_here() -> str:
@@ -167,6 +167,6 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def of_variant(found: Sequence[Finished], variant: str) -> Iterator[Finished]:
+def of_variant(runs: Sequence[FinishedRun], variant: str) -> Iterator[FinishedRun]:
     """Yield a variant's runs, by seed."""
-    return (one for one in found if one.variant == variant)
+    return (one for one in runs if one.variant == variant)

@@ -10,21 +10,21 @@ from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.metrics.report_metrics import metric_title, short_title
 from healthfm_core.evaluation.report.wording import arm_name, number, subset_name
 from healthfm_simulations.experiments.experiment_plan import (
-    BySite,
-    Column,
-    Comparison,
+    ArmComparison,
+    ComparisonSide,
     ExperimentPlan,
-    Figure,
-    Side,
+    MetricSelector,
+    SiteTable,
+    TableColumn,
 )
-from healthfm_simulations.experiments.experiment_runs import Finished, of_variant
+from healthfm_simulations.experiments.experiment_runs import FinishedRun, of_variant
 from healthfm_simulations.scoring.seed_intervals import t_interval
 
 Values = Mapping[tuple[str, int], float]
 """(variant, seed) → one number."""
 
 
-def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def arms_table(plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return the lines of a table: a row per variant and arm, a column per subset and metric."""
     heads = ["variant", "arm", *(_title(column) for column in plan.columns)]
     several = len(plan.variants) > 1
@@ -32,7 +32,7 @@ def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     for variant in plan.variants:
         for arm in plan.arms:
             cells = [
-                _cell(_values(found, Side(variant=variant, arm=arm), column), column)
+                _cell(_values(runs, ComparisonSide(variant=variant, arm=arm), column), column)
                 for column in plan.columns
             ]
             if any(cells):
@@ -41,17 +41,17 @@ def arms_table(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
     return lines
 
 
-def comparison_lines(plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def comparison_lines(plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return a list item per comparison (and variant, where it names none)."""
     return [
         line
         for one in plan.comparisons
         for variant in _variants_of(one, plan)
-        if (line := _compared(one, variant, found))
+        if (line := _compared(one, variant, runs))
     ]
 
 
-def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished]) -> list[str]:
+def site_lines(by_site: SiteTable, plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return who gains: per variant, sites by their size within each seed, smallest first.
 
     The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
@@ -61,7 +61,7 @@ def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished])
     heads = ["variant", "sites", "people trained on", f"{what}: {metric}", "sites that gain"]
     lines = _header(heads)
     for variant in plan.variants:
-        ranked = [_gains(one, by_site) for one in of_variant(found, variant)]
+        ranked = [_gains(one, by_site) for one in of_variant(runs, variant)]
         for place in range(max(map(len, ranked), default=0)):
             same = [gains[place] for gains in ranked if place < len(gains)]
             by_seed = [gain for _, gain in same]
@@ -73,14 +73,14 @@ def site_lines(by_site: BySite, plan: ExperimentPlan, found: Sequence[Finished])
     return lines
 
 
-def _gains(one: Finished, by_site: BySite) -> list[tuple[int, float]]:
+def _gains(one: FinishedRun, by_site: SiteTable) -> list[tuple[int, float]]:
     """Return (people trained on, gain) of a run's sites, smallest first."""
-    found = []
+    gains = []
     for site in one.by_site:
         row = _find(site.rows, f"{by_site.of} - {by_site.to}", by_site.subset, by_site.metric)
         if row is not None and math.isfinite(row.value):
-            found.append((site.people, row.value))
-    return sorted(found)
+            gains.append((site.people, row.value))
+    return sorted(gains)
 
 
 def _gain_cells(same: Sequence[tuple[int, float]], by_seed: Sequence[float]) -> list[str]:
@@ -97,14 +97,14 @@ def _ordinal(place: int, ranked: Sequence[Sequence[object]]) -> str:
     return "largest" if place == max(map(len, ranked)) - 1 else f"{place + 1}."
 
 
-def _variants_of(one: Comparison, plan: ExperimentPlan) -> Iterable[str | None]:
+def _variants_of(one: ArmComparison, plan: ExperimentPlan) -> Iterable[str | None]:
     named = one.of.variant is not None and one.to.variant is not None
     return [None] if named else list(plan.variants)
 
 
-def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -> str:
+def _compared(one: ArmComparison, variant: str | None, runs: Sequence[FinishedRun]) -> str:
     of, to = (_in_variant(side, variant) for side in (one.of, one.to))
-    left, right = (_values(found, side, one) for side in (of, to))
+    left, right = (_values(runs, side, one) for side in (of, to))
     by_seed = {seed: value for (_, seed), value in right.items()}
     pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
     if not pairs or of == to:
@@ -122,29 +122,29 @@ def _compared(one: Comparison, variant: str | None, found: Sequence[Finished]) -
     return f"- {_name(of)} − {_name(to, of)} ({what}): {text}"
 
 
-def _in_variant(side: Side, variant: str | None) -> Side:
+def _in_variant(side: ComparisonSide, variant: str | None) -> ComparisonSide:
     return side if side.variant is not None else side.model_copy(update={"variant": variant})
 
 
-def _name(side: Side, beside: Side | None = None) -> str:
+def _name(side: ComparisonSide, beside: ComparisonSide | None = None) -> str:
     if beside is not None and beside.variant == side.variant:
         return arm_name(side.arm)
     return f"{side.variant}: {arm_name(side.arm)}"
 
 
-def _values(found: Sequence[Finished], side: Side, what: Figure) -> Values:
+def _values(runs: Sequence[FinishedRun], side: ComparisonSide, what: MetricSelector) -> Values:
     values = {}
-    for one in of_variant(found, side.variant or ""):
+    for one in of_variant(runs, side.variant or ""):
         row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric, what.task)
         if row is not None and math.isfinite(row.value):
             values[one.variant, one.seed] = row.value
     return values
 
 
-def _rows_at(one: Finished, site: str | None) -> Sequence[MetricRow]:
+def _rows_at(one: FinishedRun, site: str | None) -> Sequence[MetricRow]:
     if site is None:
         return one.rows
-    return next((found.rows for found in one.by_site if found.site == site), ())
+    return next((site_rows.rows for site_rows in one.by_site if site_rows.site == site), ())
 
 
 def _find(
@@ -155,7 +155,7 @@ def _find(
     return next((r for r in rows if (r.arm, r.task, r.subset, r.metric) == wanted), None)
 
 
-def _cell(values: Values, column: Column) -> str:
+def _cell(values: Values, column: TableColumn) -> str:
     if not values:
         return ""
     if column.mean == "geometric":
@@ -171,20 +171,20 @@ def _interval(
 
 
 def _written(
-    found: Sequence[float], n: int, *, signed: bool = False, digits: int = 3, unit: str = ""
+    numbers: Sequence[float], n: int, *, signed: bool = False, digits: int = 3, unit: str = ""
 ) -> str:
     """Return a mean of `n` values and, of several, its interval."""
-    mean, low, high = (number(x, signed=signed, digits=digits) for x in found)
+    mean, low, high = (number(x, signed=signed, digits=digits) for x in numbers)
     return f"{mean}{unit} [{low}, {high}]" if n > 1 else f"{mean}{unit}"
 
 
-def _title(column: Column) -> str:
+def _title(column: TableColumn) -> str:
     metric = short_title(column.metric)
     where = [subset_name(column.subset), *filter(None, (_task_name(column), column.site))]
     return column.title or f"{metric}, {', '.join(where)}"
 
 
-def _task_name(what: Figure) -> str:
+def _task_name(what: MetricSelector) -> str:
     return (what.task or "").replace("_", " ")
 
 

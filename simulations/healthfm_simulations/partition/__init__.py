@@ -20,10 +20,10 @@ from healthfm_simulations.partition.label_shift import (
 from healthfm_simulations.partition.missing_modalities import crossed_absence
 from healthfm_simulations.partition.size_skew import assign_sites, site_sizes
 from healthfm_simulations.partition.split_stores import split_store
-from healthfm_simulations.partition.temporal_split import Cuts, early_store
+from healthfm_simulations.partition.temporal_split import RecordCuts, early_store
 
 __all__ = [
-    "Cuts",
+    "RecordCuts",
     "assign_sites",
     "crossed_absence",
     "draw_local_names",

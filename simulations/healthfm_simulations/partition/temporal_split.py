@@ -1,4 +1,4 @@
-"""The end of every record held out: what a site knew some months before each person's last event.
+"""Temporal hold-out: what a site knew some months before each person's last event.
 
 Trained on `early_store` and tested on the whole store, a model is asked about times that nobody's
 training record reached: not who is new, but what comes next.
@@ -24,7 +24,7 @@ DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
-class Cuts:
+class RecordCuts:
     """Where each subject's late part begins.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cuts:
     time_us: Int64
 
     @classmethod
-    def of(cls, store: SiteStore, late_days: float) -> Cuts:
+    def of(cls, store: SiteStore, late_days: float) -> RecordCuts:
         """Return the cuts of everybody in `store` who has an event with a time."""
         events = store.events()
         timed = np.asarray(events["time"].is_valid())
@@ -66,7 +66,7 @@ def early_store(path: Path, folder: Path, late_days: float) -> Path:
         StoreError: HF-2xx where the store cannot be read, HF-206 where nothing is early.
     """
     store = SiteStore.open(path)
-    cuts = Cuts.of(store, late_days)
+    cuts = RecordCuts.of(store, late_days)
     writer = StoreWriter(folder, dataset_name=store.name)
     writer.add_events(_early_events(store.events(), cuts))
     writer.set_codes(pq.read_table(store.path / CODES_FILE))
@@ -77,13 +77,13 @@ def early_store(path: Path, folder: Path, late_days: float) -> Path:
     return folder
 
 
-def _early_events(events: pa.Table, cuts: Cuts) -> pa.Table:
+def _early_events(events: pa.Table, cuts: RecordCuts) -> pa.Table:
     static = np.asarray(events["time"].is_null())
     early = cuts.is_early(ids(events), np.where(static, 0, times_us(events)))
     return events.filter(pa.array(static | early))
 
 
-def _early_wearing(rows: pa.Table, cuts: Cuts) -> pa.Table:
+def _early_wearing(rows: pa.Table, cuts: RecordCuts) -> pa.Table:
     samples = np.diff(rows["value"].combine_chunks().offsets.to_numpy())
     end_us = times_us(rows, "start") + (samples / rows["hz"].to_numpy() * 1e6).astype(np.int64)
     return rows.filter(pa.array(cuts.is_early(ids(rows), end_us)))

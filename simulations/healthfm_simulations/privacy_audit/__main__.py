@@ -30,14 +30,14 @@ from healthfm_core.privacy.audit import (
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import SiteData
-from healthfm_simulations.privacy_audit.audited_site import Victim
+from healthfm_simulations.privacy_audit.audited_site import AuditedSite
 from healthfm_simulations.sites import prepare_sites
 
 CODES = "encoders.ehr.code.weight"
 
 
 @dataclass(frozen=True)
-class AttackFinding:
+class AttackResult:
     """What the attacks found out about one way to train.
 
     Attributes:
@@ -63,7 +63,7 @@ class AttackFinding:
     seconds: float
 
 
-def victim_of(config: RunConfig, folder: Path) -> Victim:
+def largest_site(config: RunConfig, folder: Path) -> AuditedSite:
     """Return the largest site of the simulation, under the vocabulary of all."""
     views = [site.view() for site in prepare_sites(config, folder)]
     statistics = merge([site_statistics([v], config.tokens, task=config.label_task) for v in views])
@@ -71,10 +71,10 @@ def victim_of(config: RunConfig, folder: Path) -> Victim:
     largest = max(views, key=lambda view: len(view.subjects()))
     modalities = tuple(sorted(largest.modalities))
     study = Study(VERSION, "audit", for_the_wire(config), vocabulary, modalities)
-    return Victim(SiteData.load([largest], study), study, config.privacy)
+    return AuditedSite(SiteData.load([largest], study), study, config.privacy)
 
 
-def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFinding:
+def attack(victim: AuditedSite, seed: int, shadows: int, persons: int) -> AttackResult:
     """Return what attacks on one training of the victim find.
 
     Args:
@@ -99,7 +99,7 @@ def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFindi
     bound = epsilon_lower_bound(ratios, member, delta, confidence=0.975)
     bound = max(bound, epsilon_lower_bound(-loss, member, delta, confidence=0.975))
     private = victim.private(victim.data)
-    return AttackFinding(
+    return AttackResult(
         promised=None if private is None else private.epsilon(),
         people=int(asked.sum()),
         loss_auroc=by_loss.auroc,
@@ -107,14 +107,14 @@ def attack(victim: Victim, seed: int, shadows: int, persons: int) -> AttackFindi
         ratio_auroc=by_ratio.auroc,
         ratio_caught=by_ratio.caught,
         epsilon_at_least=bound,
-        codes_auroc=codes_betrayed(victim, seed, persons),
+        codes_auroc=codes_revealed(victim, seed, persons),
         seconds=time.monotonic() - begun,
     )
 
 
-def codes_betrayed(victim: Victim, seed: int, persons: int) -> float:
+def codes_revealed(victim: AuditedSite, seed: int, persons: int) -> float:
     """Return, as a mean over people, how well an update of one person tells their codes."""
-    train, found = victim.data.train, []
+    train, aurocs = victim.data.train, []
     asked = np.flatnonzero(np.diff(train.visit_offsets) >= 2)[:persons]
     for person in asked:
         moved = np.linalg.norm(victim.update_of_one(int(person), seed)[CODES], axis=1)
@@ -122,23 +122,23 @@ def codes_betrayed(victim: Victim, seed: int, persons: int) -> float:
         last = train.visit_offsets[person + 1] - train.visit_offsets[person] - 1
         held = np.zeros(len(moved), np.bool_)
         held[train.code[items][train.visit[items] < last]] = True  # the last is only asked about
-        found.append(codes_told(moved[1:].astype(np.float64), held[1:]))
-    return float(np.mean(found))
+        aurocs.append(codes_told(moved[1:].astype(np.float64), held[1:]))
+    return float(np.mean(aurocs))
 
 
-def lines(findings: list[AttackFinding]) -> list[str]:
+def lines(results: list[AttackResult]) -> list[str]:
     """Return the findings as a table in Markdown."""
     table = [
         "| ε promised | people | by loss: AUROC, caught | by ratio: AUROC, caught "
         "| ε at least | codes of one update: AUROC |",
         "|---|---|---|---|---|---|",
     ]
-    for found in findings:
-        promised = "no noise" if found.promised is None else f"{found.promised:.2f}"
+    for result in results:
+        promised = "no noise" if result.promised is None else f"{result.promised:.2f}"
         table.append(
-            f"| {promised} | {found.people} | {found.loss_auroc:.3f}, {found.loss_caught:.1%} "
-            f"| {found.ratio_auroc:.3f}, {found.ratio_caught:.1%} "
-            f"| {found.epsilon_at_least:.2f} | {found.codes_auroc:.3f} |"
+            f"| {promised} | {result.people} | {result.loss_auroc:.3f}, {result.loss_caught:.1%} "
+            f"| {result.ratio_auroc:.3f}, {result.ratio_caught:.1%} "
+            f"| {result.epsilon_at_least:.2f} | {result.codes_auroc:.3f} |"
         )
     return table
 
@@ -163,16 +163,16 @@ def _run(given: argparse.Namespace) -> int:
         for e in given.epsilons
     ]
     with TemporaryDirectory() as folder:
-        victim = victim_of(config, Path(folder) / "sites")
-        findings: list[AttackFinding] = []
+        victim = largest_site(config, Path(folder) / "sites")
+        results: list[AttackResult] = []
         for way in ways:
-            its = replace(victim, privacy=way)
-            findings.append(attack(its, config.seed, given.shadows, given.persons))
-            print("\n".join(lines(findings)[-1:] if len(findings) > 1 else lines(findings)))
+            victim_with_noise = replace(victim, privacy=way)
+            results.append(attack(victim_with_noise, config.seed, given.shadows, given.persons))
+            print("\n".join(lines(results)[-1:] if len(results) > 1 else lines(results)))
     given.out.mkdir(parents=True, exist_ok=True)
-    told = {"overrides": given.overrides, "findings": [asdict(found) for found in findings]}
-    (given.out / "audit.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (given.out / "audit.md").write_text("\n".join(lines(findings)) + "\n", encoding="utf-8")
+    record = {"overrides": given.overrides, "findings": [asdict(result) for result in results]}
+    (given.out / "audit.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (given.out / "audit.md").write_text("\n".join(lines(results)) + "\n", encoding="utf-8")
     return 0
 
 

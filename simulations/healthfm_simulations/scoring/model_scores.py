@@ -18,9 +18,9 @@ from healthfm_core.models.inference import Answers, answer
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.training import Intercepts, SiteData, loaded_model, loader_for
 from healthfm_simulations.cohort import is_condition, scores_at
-from healthfm_simulations.cohort.oracle_predictions import Knowing
+from healthfm_simulations.cohort.oracle_predictions import OracleInformation
 from healthfm_simulations.cross_validation import CrossValidationFold
-from healthfm_simulations.partition import Cuts
+from healthfm_simulations.partition import RecordCuts
 from healthfm_simulations.sites import SimulatedSite
 
 NEXT_VISIT = "next_visit"
@@ -35,17 +35,17 @@ class Model:
     Attributes:
         study: The contract it was trained under.
         parameters: By name.
-        at_home: Whether each site that is scored trained it as a site of its own, and so answers
-            with its own intercepts.
+        with_site_intercepts: Whether each site that is scored trained it as a site of its own,
+            and so answers with its own intercepts.
     """
 
     study: Study
     parameters: Mapping[str, Float32]
-    at_home: bool = False
+    with_site_intercepts: bool = False
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredQueries:
     """Predictions, and which queries they answer.
 
     Attributes:
@@ -70,8 +70,8 @@ def score(
     config: RunConfig,
     inputs: str = EVERYTHING,
     *,
-    spoil: Callable[[Sequences], Sequences] | None = None,
-) -> Scored:
+    corrupt: Callable[[Sequences], Sequences] | None = None,
+) -> ScoredQueries:
     """Return the predictions for the fold's test people, in the same order for every arm.
 
     Args:
@@ -80,19 +80,19 @@ def score(
         sites: All sites of the run, whose positions are the sites' indices.
         config: The run's configuration.
         inputs: ``all``, or modalities joined by ``+``: the model is given these and no others.
-        spoil: What is done to the people's records before the model reads them.
+        corrupt: What is done to the people's records before the model reads them.
     """
     index = {site.name: i for i, site in enumerate(sites)}
     parts = [
-        _score_site(model, site, index[site.name], fold, config, inputs, spoil)
+        _score_site(model, site, index[site.name], fold, config, inputs, corrupt)
         for site in fold.test
     ]
     return concatenate(parts)
 
 
-def concatenate(parts: Sequence[Scored]) -> Scored:
+def concatenate(parts: Sequence[ScoredQueries]) -> ScoredQueries:
     """Return the queries of all parts, which asked about the same targets."""
-    return Scored(
+    return ScoredQueries(
         Predictions.concatenate([part.predictions for part in parts]),
         np.concatenate([part.site for part in parts]),
         np.concatenate([part.subject_id for part in parts]),
@@ -101,36 +101,36 @@ def concatenate(parts: Sequence[Scored]) -> Scored:
     )
 
 
-def answered_by_all(arms: Mapping[str, Scored]) -> dict[str, Scored]:
+def answered_by_all(arms: Mapping[str, ScoredQueries]) -> dict[str, ScoredQueries]:
     """Return each arm's answers to the queries that every arm with answers at that site answered.
 
     A model that reads more of a person keeps less of a long history, and so may lack the queries
     of the earliest visits that a model of fewer modalities still answers.
     """
-    keys = {arm: list(_query_keys(found)) for arm, found in arms.items()}
-    asked = {arm: set(found) for arm, found in keys.items()}
-    covered = {arm: {key[0] for key in found} for arm, found in asked.items()}
+    keys = {arm: list(_query_keys(answered)) for arm, answered in arms.items()}
+    asked = {arm: set(answered) for arm, answered in keys.items()}
+    covered = {arm: {key[0] for key in answered} for arm, answered in asked.items()}
     common = {
         key
         for key in set().union(*asked.values())
         if all(key in asked[arm] or key[0] not in covered[arm] for arm in arms)
     }
     return {
-        arm: _of_queries(found, np.array([key in common for key in keys[arm]], bool))
-        for arm, found in arms.items()
+        arm: _of_queries(answered, np.array([key in common for key in keys[arm]], bool))
+        for arm, answered in arms.items()
     }
 
 
-def _query_keys(scored: Scored) -> Iterator[tuple[int, int, int]]:
+def _query_keys(scored: ScoredQueries) -> Iterator[tuple[int, int, int]]:
     """Yield (site, subject, time) of each query."""
     columns = (scored.site.tolist(), scored.subject_id.tolist(), scored.time_us.tolist())
     return zip(*columns, strict=True)
 
 
-def _of_queries(scored: Scored, keep: Bool) -> Scored:
+def _of_queries(scored: ScoredQueries, keep: Bool) -> ScoredQueries:
     if keep.all():
         return scored
-    return Scored(
+    return ScoredQueries(
         scored.predictions.where(np.repeat(keep, len(scored.targets))),
         scored.site[keep],
         scored.subject_id[keep],
@@ -146,45 +146,47 @@ def _score_site(
     fold: CrossValidationFold,
     config: RunConfig,
     inputs: str,
-    spoil: Callable[[Sequences], Sequences] | None,
-) -> Scored:
+    corrupt: Callable[[Sequences], Sequences] | None,
+) -> ScoredQueries:
     store = view_of(model, site, inputs)
     task = None if config.evaluation.task == NEXT_VISIT else config.evaluation.task
     sequences = tokenize(
         [store], model.study.vocabulary, config.tokens, split=fold.split, task=task
     )
-    sequences = spoil(sequences) if spoil else sequences
+    sequences = corrupt(sequences) if corrupt else sequences
     network = loaded_model(
         model.parameters, model.study, store.modalities, intercepts_of(model, fold.trained_as(site))
     )
     batches = loader_for(sequences, model.study).in_order(
         batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
     )
-    found = answer(network, batches, NEXT_VISIT if task is None else "label")
-    subject_id = sequences.subject_id[found.subject]
-    order = np.lexsort((found.time_us, subject_id))
-    subject_id, found = subject_id[order], _take(found, order)
+    answers = answer(network, batches, NEXT_VISIT if task is None else "label")
+    subject_id = sequences.subject_id[answers.subject]
+    order = np.lexsort((answers.time_us, subject_id))
+    subject_id, answers = subject_id[order], _take(answers, order)
     key = np.searchsorted(store.subjects(fold.split), subject_id) + (np.int64(index) << 32)
     where = np.full(len(key), index, np.int32)
     if task is None:
         judged = judged_targets(model.study.vocabulary.targets, config)
         columns = np.flatnonzero(judged)
         names = tuple(model.study.vocabulary.targets[i] for i in columns)
-        outcome, repeats = found.target[:, columns], found.repeats[:, columns]
+        outcome, repeats = answers.target[:, columns], answers.repeats[:, columns]
     else:
         columns, names = np.arange(1), ("",)
-        outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
-    predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
-    scored = Scored(predictions, where, subject_id, found.time_us, names)
+        outcome, repeats = answers.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
+    predictions = Predictions.of_queries(key, where, answers.score[:, columns], outcome, repeats)
+    scored = ScoredQueries(predictions, where, subject_id, answers.time_us, names)
     if fold.late_days is None:
         return scored
-    cuts = Cuts.of(SiteStore.open(site.path), fold.late_days)
-    return _of_queries(scored, ~cuts.is_early(subject_id, found.time_us))
+    cuts = RecordCuts.of(SiteStore.open(site.path), fold.late_days)
+    return _of_queries(scored, ~cuts.is_early(subject_id, answers.time_us))
 
 
 def intercepts_of(model: Model, site: SimulatedSite) -> Intercepts | None:
     """Return the intercepts the site trained with, counted again on what it trained on."""
-    return SiteData.load([site.view()], model.study).intercepts if model.at_home else None
+    return (
+        SiteData.load([site.view()], model.study).intercepts if model.with_site_intercepts else None
+    )
 
 
 def readable(model: Model, site: SimulatedSite, inputs: str) -> frozenset[str]:
@@ -215,13 +217,15 @@ def _take(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
     return Answers(**{name: getattr(answers, name)[rows] for name in Answers.__dataclass_fields__})
 
 
-def of_the_truth(scored: Scored, sites: Sequence[SimulatedSite], knowing: Knowing) -> Predictions:
-    """Return the known truth's own predictions on exactly the rows of `scored`.
+def oracle_predictions_for(
+    scored: ScoredQueries, sites: Sequence[SimulatedSite], information: OracleInformation
+) -> Predictions:
+    """Return the oracle's predictions on exactly the rows of `scored`.
 
     Args:
         scored: A model's answers on the simulated cohort.
         sites: All sites of the run.
-        knowing: What the oracle knows, see `healthfm_simulations.cohort.ceiling`.
+        information: What the oracle knows, see `healthfm_simulations.cohort.ceiling`.
     """
     truth = np.empty((len(scored.site), len(scored.targets)), np.float32)
     for i in np.unique(scored.site):
@@ -233,6 +237,6 @@ def of_the_truth(scored: Scored, sites: Sequence[SimulatedSite], knowing: Knowin
             scored.subject_id[rows],
             scored.time_us[rows],
             scored.targets,
-            knowing=knowing,
+            information=information,
         )
     return replace(scored.predictions, score=truth.ravel())

@@ -1,8 +1,12 @@
-"""What a run can be asked beyond its main task: risks at horizons, probes of its states, …
+"""Secondary evaluations: risks at horizons, probes of the states, groups of people, …
 
-Each is off unless ``evaluation`` asks for it, and works on the models that the arms trained.
+Each is off unless the group ``evaluation`` turns it on, and uses the models that the arms trained.
 """
 
-from healthfm_simulations.secondary.secondary_evaluations import Further, further_of, with_further
+from healthfm_simulations.secondary.secondary_evaluations import (
+    SecondaryEvaluations,
+    evaluate_secondary,
+    with_secondary,
+)
 
-__all__ = ["Further", "further_of", "with_further"]
+__all__ = ["SecondaryEvaluations", "evaluate_secondary", "with_secondary"]

@@ -15,14 +15,18 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.evaluation import Estimator
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.evaluation import MetricRow
-from healthfm_core.evaluation.metrics.horizons import Followed, horizon_rows, time_to_event_rows
+from healthfm_core.evaluation.metrics.horizons import (
+    FollowedQueries,
+    horizon_rows,
+    time_to_event_rows,
+)
 from healthfm_core.models.generation import draw_futures
 from healthfm_core.models.inference import Answers, answer
 from healthfm_core.objectives import risk
 from healthfm_core.seeding import numpy_generator, torch_generator
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
-from healthfm_simulations.secondary.scored_people import Present, everywhere
+from healthfm_simulations.secondary.scored_people import ModelAtSite, at_test_sites
 from healthfm_simulations.sites import SimulatedSite
 
 DEATH: Final = "MEDS_DEATH"
@@ -41,7 +45,7 @@ class Forecast:
         seconds: Estimator → wall clock.
     """
 
-    followed: Followed
+    followed: FollowedQueries
     risks: dict[Estimator, Float32]
     seconds: dict[Estimator, float]
 
@@ -50,7 +54,7 @@ def forecast(
     model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
 ) -> Forecast:
     """Return the model's risks for the fold's test people by every estimator it can give."""
-    parts = [_at_site(present, config) for present in everywhere(model, fold, sites, config)]
+    parts = [_at_site(present, config) for present in at_test_sites(model, fold, sites, config)]
     return Forecast(
         _joined([part.followed for part in parts]),
         {e: np.concatenate([part.risks[e] for part in parts], axis=1) for e in parts[0].risks},
@@ -58,34 +62,34 @@ def forecast(
     )
 
 
-def _at_site(present: Present, config: RunConfig) -> Forecast:
+def _at_site(present: ModelAtSite, config: RunConfig) -> Forecast:
     """Ask each batch by every estimator; answers are sorted by subject and time."""
     study = present.model.study
     columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
     batches = list(present.batches(config))
-    found: dict[Estimator, Float32] = {}
+    risks_by: dict[Estimator, Float32] = {}
     seconds: dict[Estimator, float] = {}
-    asked: Answers | None = None
+    answered: Answers | None = None
     for estimator in config.evaluation.estimators:
         started = time.perf_counter()
         if estimator == "sample":
-            found[estimator] = _by_sampling(present, batches, config)
+            risks_by[estimator] = _by_sampling(present, batches, config)
         else:
-            answers, found[estimator] = _in_closed_form(present, batches, config, estimator)
-            asked = asked or answers
+            answers, risks_by[estimator] = _in_closed_form(present, batches, config, estimator)
+            answered = answered or answers
         seconds[estimator] = time.perf_counter() - started
-    assert asked is not None, "the configuration has checked that a head answers"
-    order = np.lexsort((asked.time_us, asked.subject))
-    subject = asked.subject[order]
-    followed = Followed(
+    assert answered is not None, "the configuration has checked that a head answers"
+    order = np.lexsort((answered.time_us, answered.subject))
+    subject = answered.subject[order]
+    followed = FollowedQueries(
         subject=present.key[subject],
         site=np.full(len(order), present.index, np.int32),
-        next_days=asked.event_days[order][:, columns],
-        followed_days=asked.exposure_days[order],
-        repeats=asked.repeats[order][:, columns],
-        died=_died(asked, study.vocabulary.targets)[order],
+        next_days=answered.event_days[order][:, columns],
+        followed_days=answered.exposure_days[order],
+        repeats=answered.repeats[order][:, columns],
+        died=_died(answered, study.vocabulary.targets)[order],
     )
-    risks = {e: values[:, order][:, :, columns] for e, values in found.items()}
+    risks = {e: values[:, order][:, :, columns] for e, values in risks_by.items()}
     return Forecast(followed, risks, seconds)
 
 
@@ -96,7 +100,7 @@ def _died(asked: Answers, targets: Sequence[str]) -> Bool:
 
 
 def _in_closed_form(
-    present: Present, batches: Sequence[Batch], config: RunConfig, estimator: Estimator
+    present: ModelAtSite, batches: Sequence[Batch], config: RunConfig, estimator: Estimator
 ) -> tuple[Answers, Float32]:
     study, network = present.model.study, present.network
     horizons = config.evaluation.horizons_days
@@ -105,7 +109,7 @@ def _in_closed_form(
             answer(network, (batch.ahead(days) for batch in batches), "next_visit")
             for days in horizons
         ]
-        return answer(network, batches, "next_visit"), np.stack([found.score for found in each])
+        return answer(network, batches, "next_visit"), np.stack([answers.score for answers in each])
     answers = answer(network, batches, "time_to_event")
     logits = torch.from_numpy(answers.logit)[None]
     targets = study.vocabulary.targets
@@ -115,7 +119,7 @@ def _in_closed_form(
     return answers, np.stack(risks)
 
 
-def _by_sampling(present: Present, batches: Sequence[Batch], config: RunConfig) -> Float32:
+def _by_sampling(present: ModelAtSite, batches: Sequence[Batch], config: RunConfig) -> Float32:
     """Return the share of the trajectories in which each target occurs [H, n, V]."""
     evaluation, horizons = config.evaluation, config.evaluation.horizons_days
     generator = torch_generator(config.seed, "futures", present.site.name)
@@ -134,9 +138,9 @@ def _by_sampling(present: Present, batches: Sequence[Batch], config: RunConfig) 
     return np.concatenate(parts, axis=1)
 
 
-def _joined(parts: Sequence[Followed]) -> Followed:
+def _joined(parts: Sequence[FollowedQueries]) -> FollowedQueries:
     names = ("subject", "site", "next_days", "followed_days", "repeats", "died")
-    return Followed(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+    return FollowedQueries(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
 
 
 def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[MetricRow]:
@@ -146,11 +150,13 @@ def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[
     """
     asked = _asked_of_all(forecasts)
     scores, cost = {}, {}
-    for arm, found in asked.items():
-        for estimator, risks in found.risks.items():
+    for arm, forecast in asked.items():
+        for estimator, risks in forecast.risks.items():
             name = arm if estimator == "hazard" else f"{arm} by {estimator}"
             scores[name] = risks
-            cost[name] = 1000 * found.seconds[estimator] / max(1, len(forecasts[arm].followed.site))
+            cost[name] = (
+                1000 * forecast.seconds[estimator] / max(1, len(forecasts[arm].followed.site))
+            )
     if not scores:
         return []
     evaluation = config.evaluation
@@ -183,27 +189,27 @@ def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[
 
 def _asked_of_all(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
     """Return each arm's forecasts at the queries that every arm was asked, in one order."""
-    keys = {arm: _keys(found.followed) for arm, found in forecasts.items()}
-    common = set.intersection(*(set(found) for found in keys.values()))
-    return {arm: _of(found, keys[arm], common) for arm, found in forecasts.items()}
+    keys = {arm: _keys(forecast.followed) for arm, forecast in forecasts.items()}
+    common = set.intersection(*(set(forecast) for forecast in keys.values()))
+    return {arm: _of(forecast, keys[arm], common) for arm, forecast in forecasts.items()}
 
 
-def _keys(followed: Followed) -> list[tuple[int, float]]:
+def _keys(followed: FollowedQueries) -> list[tuple[int, float]]:
     """Return (subject, days followed) of each query: a person's queries differ in the latter."""
     days = np.round(followed.followed_days.astype(np.float64), 4)
     return list(zip(followed.subject.tolist(), days.tolist(), strict=True))
 
 
 def _of(
-    found: Forecast, keys: Sequence[tuple[int, float]], common: set[tuple[int, float]]
+    forecast: Forecast, keys: Sequence[tuple[int, float]], common: set[tuple[int, float]]
 ) -> Forecast:
     seen: dict[tuple[int, float], int] = {}
     for row, key in enumerate(keys):
         if key in common:
             seen.setdefault(key, row)
     rows = np.array([seen[key] for key in sorted(seen)], np.int64)
-    of = found.followed
+    of = forecast.followed
     names = ("subject", "site", "next_days", "followed_days", "repeats", "died")
-    kept = Followed(**{name: getattr(of, name)[rows] for name in names})
-    risks = {estimator: values[:, rows] for estimator, values in found.risks.items()}
-    return replace(found, followed=kept, risks=risks)
+    kept = FollowedQueries(**{name: getattr(of, name)[rows] for name in names})
+    risks = {estimator: values[:, rows] for estimator, values in forecast.risks.items()}
+    return replace(forecast, followed=kept, risks=risks)

@@ -14,11 +14,11 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions
 from healthfm_core.evaluation.metrics.metric_rows import metric_rows
 from healthfm_core.seeding import numpy_generator
-from healthfm_simulations.cohort.cohort_stores import TRUTH, WORLD_FILE
+from healthfm_simulations.cohort.cohort_stores import PROCESS_FILE, TRUTH
 from healthfm_simulations.scoring.model_scores import judged_targets
 
-HERITABLE: Final = "heritable"
-NOT_HERITABLE: Final = "not_heritable"
+WITH_GENETIC_EFFECT: Final = "heritable"
+WITHOUT_GENETIC_EFFECT: Final = "not_heritable"
 METRICS: Final = ("average_precision", "auroc", "macro_average_precision")
 
 
@@ -33,12 +33,12 @@ def heritable_rows(
     Args:
         predictions: Arm → predictions of the next visit on the simulated cohort.
         targets: The vocabulary's.
-        sites: Folder of the cohort's stores, with the truth beside them.
+        sites: Folder of the cohort's stores, with the oracle's tables beside them.
         config: The run's configuration.
     """
     planted = _planted(targets, sites)[judged_targets(targets, config)]
     rows = []
-    for task, wanted in ((HERITABLE, planted), (NOT_HERITABLE, ~planted)):
+    for task, wanted in ((WITH_GENETIC_EFFECT, planted), (WITHOUT_GENETIC_EFFECT, ~planted)):
         chosen = np.flatnonzero(wanted)
         parts = {arm: p.where(np.isin(p.target, chosen)) for arm, p in predictions.items()}
         rows += metric_rows(
@@ -53,7 +53,7 @@ def heritable_rows(
 
 
 def _planted(targets: tuple[str, ...], sites: Path) -> Bool:
-    world = json.loads((sites / TRUTH / WORLD_FILE).read_text(encoding="utf-8"))
-    known = zip(world["conditions"], world["score"], strict=True)
+    process = json.loads((sites / TRUTH / PROCESS_FILE).read_text(encoding="utf-8"))
+    known = zip(process["conditions"], process["score"], strict=True)
     planted = {condition for condition, score in known if score is not None}
     return np.array([target in planted for target in targets], np.bool_)

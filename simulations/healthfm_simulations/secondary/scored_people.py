@@ -22,7 +22,7 @@ from healthfm_simulations.sites import SimulatedSite
 
 
 @dataclass(frozen=True)
-class Present:
+class ModelAtSite:
     """A model among the people of one site.
 
     Attributes:
@@ -56,7 +56,7 @@ class Present:
         return self.loader.epoch(rng, batch_size=size, query="now")
 
 
-def present_at(
+def model_at_site(
     model: Model,
     site: SimulatedSite,
     sites: tuple[SimulatedSite, ...],
@@ -64,7 +64,7 @@ def present_at(
     *,
     split: str | None,
     trained_as: SimulatedSite | None = None,
-) -> Present:
+) -> ModelAtSite:
     """Return `model` at `site`, for the people of `split` (None: everyone).
 
     Args:
@@ -82,16 +82,16 @@ def present_at(
     )
     index = [s.name for s in sites].index(site.name)
     key = np.searchsorted(store.subjects(split), people.subject_id) + (np.int64(index) << 32)
-    return Present(model, network, site, index, people, loader_for(people, model.study), key)
+    return ModelAtSite(model, network, site, index, people, loader_for(people, model.study), key)
 
 
-def everywhere(
+def at_test_sites(
     model: Model,
     fold: CrossValidationFold,
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
-) -> Iterator[Present]:
+) -> Iterator[ModelAtSite]:
     """Yield the model at each test site of the fold, for the people who are scored there."""
     for site in fold.test:
         trained_as = fold.trained_as(site)
-        yield present_at(model, site, sites, config, split=fold.split, trained_as=trained_as)
+        yield model_at_site(model, site, sites, config, split=fold.split, trained_as=trained_as)

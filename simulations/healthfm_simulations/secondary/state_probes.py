@@ -15,14 +15,14 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.batch import US_PER_DAY
 from healthfm_core.data.batch.segments import search
 from healthfm_core.evaluation import MetricRow, Predictions
-from healthfm_core.evaluation.analyses.physiology import Measured, ridge_probe
-from healthfm_core.evaluation.analyses.probes import Embedded, ProbeRow, linear_probe
+from healthfm_core.evaluation.analyses.physiology import QuantityData, ridge_probe
+from healthfm_core.evaluation.analyses.probes import ProbeData, ProbeRow, linear_probe
 from healthfm_core.evaluation.metrics.horizons import horizon_task
 from healthfm_core.evaluation.metrics.metric_rows import metric_rows
 from healthfm_core.seeding import numpy_generator
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
-from healthfm_simulations.secondary.scored_people import Present, present_at
+from healthfm_simulations.secondary.scored_people import ModelAtSite, model_at_site
 from healthfm_simulations.sites import SimulatedSite
 
 STRENGTHS: Final = (1e-6, 1e-4, 1e-2, 1.0, 1e2)
@@ -32,14 +32,14 @@ FEWEST_CASES: Final = 10
 
 
 @dataclass(frozen=True)
-class LandmarkStates:
+class VisitStates:
     """The states after n visits, and what came of them.
 
     Attributes:
         x: [n, d].
         subject: [n] int64, unique over the sites.
         site: [n] int32.
-        next_days, repeats: [n, V] as in `horizons.Followed`, of the judged targets.
+        next_days, repeats: [n, V] as in `horizons.FollowedQueries`, of the judged targets.
         followed_days: [n].
         worn: [n, H] mean of each channel over the last day worn before the query, in the study's
             standard units; NaN where nothing was worn.
@@ -56,26 +56,27 @@ class LandmarkStates:
 
 def states_of(
     model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
-) -> dict[str, LandmarkStates]:
+) -> dict[str, VisitStates]:
     """Return the states of training, tuning and test people, of all sites that hold them."""
     tested = {"test": (fold.test, fold.split)}
     trained = {"train": (fold.train, "train"), "tuning": (fold.train, "tuning")}
-    found = {}
+    by_split = {}
     for name, (where, split) in (trained | tested).items():
         parts = [
-            _states(present_at(model, site, sites, config, split=split), config) for site in where
+            _states(model_at_site(model, site, sites, config, split=split), config)
+            for site in where
         ]
-        found[name] = LandmarkStates(
+        by_split[name] = VisitStates(
             **{
                 n: np.concatenate([getattr(p, n) for p in parts])
-                for n in LandmarkStates.__dataclass_fields__
+                for n in VisitStates.__dataclass_fields__
             }
         )
-    return found
+    return by_split
 
 
 @torch.no_grad()
-def _states(present: Present, config: RunConfig) -> LandmarkStates:
+def _states(present: ModelAtSite, config: RunConfig) -> VisitStates:
     network = present.network
     network.eval()
     columns = np.flatnonzero(judged_targets(present.model.study.vocabulary.targets, config))
@@ -94,9 +95,9 @@ def _states(present: Present, config: RunConfig) -> LandmarkStates:
                 batch.exposure_days[keep].numpy(),
             )
         )
-    found: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    x, subject, time_us, next_days, repeats, followed_days = found
-    return LandmarkStates(
+    columns_of_queries: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    x, subject, time_us, next_days, repeats, followed_days = columns_of_queries
+    return VisitStates(
         x=x,
         subject=present.key[subject],
         site=np.full(len(x), present.index, np.int32),
@@ -107,7 +108,7 @@ def _states(present: Present, config: RunConfig) -> LandmarkStates:
     )
 
 
-def _worn_before(present: Present, subject: Int64, time_us: Int64) -> Float32:
+def _worn_before(present: ModelAtSite, subject: Int64, time_us: Int64) -> Float32:
     """Return [n, H] each channel's mean over the day before each time."""
     people, spec = present.sequences, present.model.study.vocabulary.wearable
     channels = len(spec.channels) if spec else 0
@@ -129,14 +130,14 @@ def _worn_before(present: Present, subject: Int64, time_us: Int64) -> Float32:
 
 
 @dataclass(frozen=True)
-class ProbedStates:
+class ProbeResults:
     """Few-shot rows, and rows with intervals of the probes on all labels."""
 
     rows: tuple[ProbeRow, ...]
     scores: tuple[MetricRow, ...]
 
 
-def probes(states: Mapping[str, Mapping[str, LandmarkStates]], config: RunConfig) -> ProbedStates:
+def probes(states: Mapping[str, Mapping[str, VisitStates]], config: RunConfig) -> ProbeResults:
     """Return the probes of every arm's states at every horizon, for new onsets alone.
 
     One probe for each target on all labels, scored together; and few-shot probes of "any of them".
@@ -154,13 +155,15 @@ def probes(states: Mapping[str, Mapping[str, LandmarkStates]], config: RunConfig
         if config.evaluation.probe_shots:
             for arm, of in states.items():
                 rows += _few_shots(of, days, arm, task, config)
-    return ProbedStates(tuple(rows), tuple(scores))
+    return ProbeResults(tuple(rows), tuple(scores))
 
 
 def _compared(
     predictions: Mapping[str, Predictions], task: str, config: RunConfig
 ) -> list[MetricRow]:
-    held = {arm: found for arm, found in predictions.items() if len(found)}
+    held = {
+        arm: arm_predictions for arm, arm_predictions in predictions.items() if len(arm_predictions)
+    }
     if not held:
         return []
     return metric_rows(
@@ -175,7 +178,7 @@ def _compared(
 
 
 def _each_target(
-    of: Mapping[str, LandmarkStates], days: float, arm: str, config: RunConfig
+    of: Mapping[str, VisitStates], days: float, arm: str, config: RunConfig
 ) -> Predictions:
     parts = []
     for target in range(of["train"].next_days.shape[1]):
@@ -184,7 +187,7 @@ def _each_target(
         )
         if train.outcome.sum() < FEWEST_CASES:
             continue
-        found = linear_probe(
+        predictions = linear_probe(
             train,
             tuning,
             test,
@@ -195,13 +198,15 @@ def _each_target(
             replicates=1,
             strengths=STRENGTHS,
         ).predictions
-        columns = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        parts.append(Predictions(**columns | {"target": np.full(len(found), target, np.int32)}))
+        columns = {name: getattr(predictions, name) for name in predictions.__dataclass_fields__}
+        parts.append(
+            Predictions(**columns | {"target": np.full(len(predictions), target, np.int32)})
+        )
     return Predictions.concatenate(parts)
 
 
 def _few_shots(
-    of: Mapping[str, LandmarkStates], days: float, arm: str, task: str, config: RunConfig
+    of: Mapping[str, VisitStates], days: float, arm: str, task: str, config: RunConfig
 ) -> Iterator[ProbeRow]:
     every = np.arange(of["train"].next_days.shape[1])
     train, tuning, test = (_embedded(of[n], days, every) for n in ("train", "tuning", "test"))
@@ -212,18 +217,18 @@ def _few_shots(
     ).rows
 
 
-def _embedded(states: LandmarkStates, days: float, targets: Int64) -> Embedded:
+def _embedded(states: VisitStates, days: float, targets: Int64) -> ProbeData:
     """Return the states whose outcome is known: does one of `targets`, not had before, occur?"""
     new = states.repeats[:, targets] == 0
     occurs = ((states.next_days[:, targets] <= days) & new).any(1)
     keep = (states.followed_days >= days) & new.any(1)
-    return Embedded(
+    return ProbeData(
         states.x[keep].astype(np.float64), occurs[keep], states.subject[keep], states.site[keep]
     )
 
 
 def physiology(
-    states: Mapping[str, Mapping[str, LandmarkStates]], channels: Sequence[str], config: RunConfig
+    states: Mapping[str, Mapping[str, VisitStates]], channels: Sequence[str], config: RunConfig
 ) -> list[MetricRow]:
     """Return ridge probes of each channel's mean over the last day worn, for every arm."""
     return [
@@ -240,6 +245,6 @@ def physiology(
     ]
 
 
-def _measured(states: LandmarkStates, channel: int) -> Measured:
+def _measured(states: VisitStates, channel: int) -> QuantityData:
     value = states.worn[:, channel] if states.worn.shape[1] else np.full(len(states.x), np.nan)
-    return Measured(states.x.astype(np.float64), value.astype(np.float64), states.subject)
+    return QuantityData(states.x.astype(np.float64), value.astype(np.float64), states.subject)

@@ -15,16 +15,16 @@ from healthfm_core.data.batch.batch import US_PER_DAY
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.analyses.smoothness import (
-    Happenings,
+    EventTimes,
     SmoothnessRow,
-    States,
+    StateTrace,
     smoothness_row,
 )
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loader_for
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model
-from healthfm_simulations.secondary.scored_people import Present, everywhere
+from healthfm_simulations.secondary.scored_people import ModelAtSite, at_test_sites
 from healthfm_simulations.sites import SimulatedSite
 
 QUIET: Final = 6
@@ -48,23 +48,23 @@ def smoothness_of(
         probe: A score on the same states; names the arm. A constant is perfectly smooth.
         config: The run's configuration.
     """
-    parts = [_along(present, config) for present in everywhere(model, fold, sites, config)]
+    parts = [_along(present, config) for present in at_test_sites(model, fold, sites, config)]
     states, happenings = zip(*parts, strict=True)
     return smoothness_row(
-        States(*(_joined(states, name) for name in ("subject", "t_days", "z"))),
-        Happenings(*(_joined(happenings, name) for name in ("subject", "t_days"))),
+        StateTrace(*(_joined(states, name) for name in ("subject", "t_days", "z"))),
+        EventTimes(*(_joined(happenings, name) for name in ("subject", "t_days"))),
         probe,
         bootstraps=config.evaluation.bootstraps,
         rng=numpy_generator(config.seed, "bootstrap"),
     )
 
 
-def _joined(parts: Sequence[States | Happenings], name: str) -> Any:
+def _joined(parts: Sequence[StateTrace | EventTimes], name: str) -> Any:
     return np.concatenate([getattr(part, name) for part in parts])
 
 
 @torch.no_grad()
-def _along(present: Present, config: RunConfig) -> tuple[States, Happenings]:
+def _along(present: ModelAtSite, config: RunConfig) -> tuple[StateTrace, EventTimes]:
     people, network = present.sequences, present.network
     network.eval()
     onset, when = _onsets(people)
@@ -87,10 +87,10 @@ def _along(present: Present, config: RunConfig) -> tuple[States, Happenings]:
         for b in batches
     ]
     width = present.model.study.config.model.width
-    found = np.concatenate([np.zeros((0, width), np.float32), *z])
+    vectors = np.concatenate([np.zeros((0, width), np.float32), *z])
     key = present.key
-    states = States(key[subject[order]], time[order] / US_PER_DAY, found)
-    return states, Happenings(key[onset], when / US_PER_DAY)
+    states = StateTrace(key[subject[order]], time[order] / US_PER_DAY, vectors)
+    return states, EventTimes(key[onset], when / US_PER_DAY)
 
 
 def _onsets(people: Sequences) -> tuple[Int64, Int64]:
@@ -100,8 +100,8 @@ def _onsets(people: Sequences) -> tuple[Int64, Int64]:
     visit = np.repeat(np.arange(len(owner)), np.diff(people.visit_target_offsets))
     most = int(people.visit_target.max(initial=0)) + 1
     _, first = np.unique(owner[visit] * most + people.visit_target, return_index=True)
-    found = np.unique(visit[first])
-    return owner[found], people.visit_time_us[found]
+    visits_of_onset = np.unique(visit[first])
+    return owner[visits_of_onset], people.visit_time_us[visits_of_onset]
 
 
 def _days(

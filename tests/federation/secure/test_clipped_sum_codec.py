@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.errors import PrivacyError
-from healthfm_core.federation.parameter_groups import is_learning
+from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.federation.secure.clipped_sum_codec import ClippedSumCodec
 from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.federation.update_checks import UpdateSchema
@@ -103,8 +103,8 @@ def test_what_is_no_sum_of_clipped_gradients_is_not_sent(wrong: np.ndarray) -> N
         codec().encode(update, HELD, {}, 0.0)
 
 
-EVIDENCE, ADAPTER, HEAD, REST = NAMES = (
-    "encoders.ehr.evidence.weight",
+LINEAR_LOGIT, ADAPTER, HEAD, REST = NAMES = (
+    "encoders.ehr.linear_logit.weight",
     "backbone.adapter.w",
     "heads.label.w",
     "backbone.w",
@@ -112,15 +112,15 @@ EVIDENCE, ADAPTER, HEAD, REST = NAMES = (
 
 
 @pytest.mark.parametrize(
-    ("learns", "left"),
+    ("trainable", "left"),
     [
         ("all", set(NAMES)),
-        ("evidence", {EVIDENCE, HEAD}),
+        ("linear_logit", {LINEAR_LOGIT, HEAD}),
         ("adapters", {ADAPTER, HEAD}),
         ("heads", {HEAD}),
     ],
 )
-def test_the_layout_holds_what_learns_and_no_more(learns, left) -> None:
-    learning = [name for name in NAMES if is_learning(name, learns)]
+def test_the_layout_holds_what_is_trained_and_no_more(trainable, left) -> None:
+    learning = [name for name in NAMES if is_trainable(name, trainable)]
     found = UpdateSchema.of({name: np.zeros(2) for name in NAMES}, 1.0).only(learning)
     assert set(found.shapes) == {name for group in found.groups.values() for name in group} == left

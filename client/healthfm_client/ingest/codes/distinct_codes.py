@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.data.store.events import as_float32
 
 SEPARATOR: Final = "//"
 LONGEST_CODE: Final = 200
@@ -108,9 +109,3 @@ def converted(value: Float64, factor: Float64, offset: Float64) -> Float32:
     """Return values in their new unit, see `as_float32`."""
     with np.errstate(over="ignore", invalid="ignore"):
         return as_float32(value * factor + offset)
-
-
-def as_float32(value: Float64) -> Float32:
-    """Return values as a store keeps them; what float32 cannot hold becomes infinite, NaN stays."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return value.astype(np.float32)

@@ -77,9 +77,6 @@ def unit_of(code: str, text: str | None) -> Unit:
     unit = canonical(text)
     test = code.removeprefix(_LOINC) if code.startswith(_LOINC) else ""
     if unit.name == AMOUNT and test in G_PER_MOL_OF_MASS:
-        return _scaled(unit, MASS, G_PER_MOL_OF_MASS[test] / 10)
+        by = G_PER_MOL_OF_MASS[test] / 10
+        return Unit(MASS, float(f"{unit.factor * by:.12g}"), float(f"{unit.offset * by:.12g}"))
     return unit
-
-
-def _scaled(unit: Unit, name: str, by: float) -> Unit:
-    return Unit(name, float(f"{unit.factor * by:.12g}"), float(f"{unit.offset * by:.12g}"))

@@ -121,13 +121,17 @@ class Concepts:
         for path in files_of(self._folder, table):
             file = TableFile(path, self._encoding)
             want_columns(file, columns)
-            chosen = ", ".join(f"{_cast(file, name)} AS {name}" for name in columns)
+            chosen = ", ".join(
+                f"TRY_CAST({file.column(name)} AS {'BIGINT' if _is_id(name) else 'VARCHAR'})"
+                f" AS {name}"
+                for name in columns
+            )
             condition = where.format(**{name: file.column(name) for name in columns})
             some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
             tables.append(
                 reader.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
             )
-        kinds = pa.schema([(name, _kind(name)) for name in columns])
+        kinds = pa.schema([(n, pa.int64() if _is_id(n) else pa.string()) for n in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]
         return pa.concat_tables(tables) if tables else kinds.empty_table()
 
@@ -139,15 +143,6 @@ def bare(name: str) -> str:
 
 def _is_id(name: str) -> bool:
     return name.endswith(("_id", "_id_1", "_id_2")) and "concept_id" in name
-
-
-def _cast(file: TableFile, name: str) -> str:
-    kind = "BIGINT" if _is_id(name) else "VARCHAR"
-    return f"TRY_CAST({file.column(name)} AS {kind})"
-
-
-def _kind(name: str) -> pa.DataType:
-    return pa.int64() if _is_id(name) else pa.string()
 
 
 def _numbers(table: pa.Table, name: str) -> Int64:

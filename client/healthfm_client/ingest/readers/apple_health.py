@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from healthfm_client.ingest.codes.distinct_codes import as_float32, joined, tidy
+from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.units import canonical
 from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
@@ -26,6 +26,7 @@ from healthfm_client.ingest.tables.duckdb_reader import unreadable
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, possible
+from healthfm_core.data.store.events import as_float32
 from healthfm_core.errors import IngestError
 
 DEVICE: Final = "apple"
@@ -142,7 +143,7 @@ def _records(file: Path) -> Records:
             where=file.name,
             seen="it declares entities",
             wanted="an export declares none",
-            do="Export it again from the Health app.",
+            do="Export it again from the Health app",
         )
 
     parser = expat.ParserCreate()

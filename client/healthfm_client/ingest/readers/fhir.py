@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
-from healthfm_client.ingest.codes.distinct_codes import as_float32, joined, tidy
+from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
 from healthfm_client.ingest.fhir_r4.fhir_files import (
@@ -60,6 +60,7 @@ from healthfm_core.data.store.event_stream import (
     SourcePart,
     StreamItem,
 )
+from healthfm_core.data.store.events import as_float32
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
@@ -100,16 +101,16 @@ class FhirEvents:
     value: list[float | None] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
-    aside: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    set_aside: int = 0
+    rejected: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    rejected_rows: int = 0
     place: int = 0
     plain: Plain | None = None
     before: int = 0
 
-    def put_aside(self, reason: str, kind: str) -> None:
+    def reject(self, reason: str, kind: str) -> None:
         """Note a resource that gives no event: its place in the file, and its type."""
-        self.aside.setdefault(reason, []).append((self.place, kind))
-        self.set_aside += 1
+        self.rejected.setdefault(reason, []).append((self.place, kind))
+        self.rejected_rows += 1
 
     def add(
         self, subject: str, time: int | None, code: str | None, value: float | None = None
@@ -129,7 +130,7 @@ class FhirEvents:
     def tables(self, options: FhirOptions, where: str) -> Iterator[StreamItem]:
         """Yield what there is."""
         yield CodeTexts(self.texts)
-        for reason, resources in sorted(self.aside.items()):
+        for reason, resources in sorted(self.rejected.items()):
             places = {
                 "file": [where] * len(resources),
                 "number": pa.array([number for number, _ in resources], pa.int64()),
@@ -244,7 +245,7 @@ def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator
     for one in entries(piece.file, drugs := dict(drugs)):
         rows.place += 1
         _read(one, rows, zone, drugs)
-        if len(rows.subject) + rows.set_aside >= ROWS_AT_ONCE:
+        if len(rows.subject) + rows.rejected_rows >= ROWS_AT_ONCE:
             yield rows
             rows = FhirEvents(place=rows.place)
     yield rows
@@ -277,9 +278,9 @@ def _read(
 ) -> None:
     """Add what a line or entry says."""
     if one is None:
-        rows.put_aside("not_fhir", "unknown")
+        rows.reject("not_fhir", "unknown")
     elif one is not BLANK and (reason := _events(one, rows, zone, drugs)):
-        rows.put_aside(reason, one.resourceType)
+        rows.reject(reason, one.resourceType)
 
 
 def _part(pieces: Pieces, own: range) -> Iterator[StreamItem]:
@@ -291,10 +292,10 @@ def _part(pieces: Pieces, own: range) -> Iterator[StreamItem]:
         before += count
 
 
-def _behind(aside: RejectedRows, before: int) -> RejectedRows:
-    at = aside.rows.column_names.index("number")
+def _behind(rejected: RejectedRows, before: int) -> RejectedRows:
+    at = rejected.rows.column_names.index("number")
     return RejectedRows(
-        aside.reason, aside.rows.set_column(at, "number", pc.add(aside.rows[at], before))
+        rejected.reason, rejected.rows.set_column(at, "number", pc.add(rejected.rows[at], before))
     )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from healthfm_client.ingest.codes.distinct_codes import as_float32
 from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.parquet_columns import (
@@ -29,7 +28,7 @@ from healthfm_client.ingest.tables.parquet_columns import (
 )
 from healthfm_client.ingest.tables.wearable_minutes import MINUTES
 from healthfm_core.arrays import Float64, Int64
-from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.events import as_float32, ids
 from healthfm_core.data.store.labels import died_within, label_table
 from healthfm_core.data.store.schemas import WEARABLE
 from healthfm_core.data.store.wearables import DAY_US, stretches

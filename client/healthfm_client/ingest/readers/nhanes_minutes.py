@@ -50,13 +50,13 @@ class Weeks:
         first_us: SEQN → when its first day begins.
         minutes: SEQN → [10080] counts, NaN where there is none.
         days: SEQN → days that came without a number, so far.
-        aside: Reason → rows.
+        rejected: Reason → rows.
     """
 
     first_us: dict[int, int] = field(default_factory=dict)
     minutes: dict[int, Float32] = field(default_factory=dict)
     days: dict[int, int] = field(default_factory=dict)
-    aside: dict[str, list[pa.Table]] = field(default_factory=dict)
+    rejected: dict[str, list[pa.Table]] = field(default_factory=dict)
 
     def add(self, who: int, wave: int, start: int, counts: Float32) -> None:
         """Write counts into a person's week from minute `start` on."""
@@ -64,7 +64,7 @@ class Weeks:
         self.first_us.setdefault(who, EXAM_US.get(wave, EXAM_US[3]) + DAY_US)
         week[start : start + len(counts)] = counts
 
-    def put_aside(self, reason: str, rows: pa.Table) -> None:
+    def reject(self, reason: str, rows: pa.Table) -> None:
         """Keep rows that are not used; a minute's count as a list of one, as a day's are lists."""
         counts = rows["counts"].combine_chunks()
         if not pa.types.is_list(counts.type):
@@ -72,7 +72,7 @@ class Weeks:
                 pa.array(np.arange(len(counts) + 1), pa.int32()), counts
             )
             rows = rows.set_column(rows.column_names.index("counts"), "counts", each)
-        self.aside.setdefault(reason, []).append(rows)
+        self.rejected.setdefault(reason, []).append(rows)
 
 
 def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
@@ -89,7 +89,7 @@ def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
         refuse_empty(pa.table({}), path.name)
     rejected = {
         reason: pa.concat_tables(t, promote_options="permissive")
-        for reason, t in weeks.aside.items()
+        for reason, t in weeks.rejected.items()
     }
     yield Site(None, wearables={DEVICE: pa.concat_tables(tables)}, rejected=rejected)
 
@@ -102,7 +102,7 @@ def _table(who: int, weeks: Weeks) -> pa.Table:
 
 
 def _reliable(file: TableFile, weeks: Weeks) -> Iterator[pa.Table]:
-    """Yield who, wave, n and counts of a file's rows; what is not to be used is put aside."""
+    """Yield who, wave, n and counts of a file's rows; what is not to be used is rejected."""
     wide = _WIDE.issubset(file.columns)
     minutes = [file.column(f"min{n}") for n in range(1, MINUTES + 1)]
     listed = ", ".join(f"TRY_CAST({name} AS FLOAT)" for name in minutes)
@@ -125,7 +125,7 @@ def _reliable(file: TableFile, weeks: Weeks) -> Iterator[pa.Table]:
         usable = pc.and_(rows["good"], pc.is_valid(rows["who"]))
         odd = rows.filter(pc.invert(usable))
         if odd.num_rows:
-            weeks.put_aside("not_reliable", odd)
+            weeks.reject("not_reliable", odd)
         yield rows.filter(usable)
 
 
@@ -133,7 +133,7 @@ def _long(rows: pa.Table, weeks: Weeks) -> None:
     n = np.asarray(rows["n"].fill_null(0).to_numpy(), np.int64)
     inside = (n >= 1) & (n <= WEEK)
     if not inside.all():
-        weeks.put_aside("beyond_the_week", rows.filter(pa.array(~inside)))
+        weeks.reject("beyond_the_week", rows.filter(pa.array(~inside)))
     who = np.asarray(rows["who"].to_numpy(), np.int64)[inside]
     counts = np.asarray(rows["counts"].fill_null(np.nan).to_numpy(), np.float32)[inside]
     wave, n = np.asarray(rows["wave"].to_numpy(), np.int64)[inside], n[inside]
@@ -150,7 +150,7 @@ def _days(rows: pa.Table, weeks: Weeks) -> None:
         weeks.days[who] = day + 1
         counts = _numbers(rows["counts"][row].values)
         if day >= DAYS_WORN or len(counts) != MINUTES:
-            weeks.put_aside("beyond_the_week", rows.slice(row, 1))
+            weeks.reject("beyond_the_week", rows.slice(row, 1))
         else:
             wave = int(rows["wave"][row].as_py())
             weeks.add(who, wave, day * MINUTES, np.asarray(counts, np.float32))

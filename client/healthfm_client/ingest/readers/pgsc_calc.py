@@ -65,7 +65,8 @@ def scored(table: pa.Table, path: Path, options: ScoreOptions) -> Iterator[Site]
         yield Site(name=None, scores=scores, normalisation=normalisation)
         return
     base = site_of(options.base, options)
-    known = np.unique(np.concatenate([ids(t) for t in _tables(base)]))
+    tables = [t for t in (base.events, *base.wearables.values()) if t is not None]
+    known = np.unique(np.concatenate([ids(table) for table in tables]))
     there = pc.is_in(scores["subject_id"], pa.array(known))
     others = scores.filter(pc.invert(there))
     rejected = dict(base.rejected) | ({"unknown_subject": others} if others.num_rows else {})
@@ -166,14 +167,8 @@ def _subjects(table: pa.Table, options: ScoreOptions, where: str) -> Int64:
     return numbers(names, options, where)[index]
 
 
-def _tables(site: Site) -> list[pa.Table]:
-    return [t for t in (site.events, *site.wearables.values()) if t is not None]
-
-
 def _error(number: int, where: str, seen: str, wanted: str) -> IngestError:
-    return IngestError(
-        number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output."
-    )
+    return IngestError(number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output")
 
 
 def sniff(path: Path) -> bool:

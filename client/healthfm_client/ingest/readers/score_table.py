@@ -82,7 +82,7 @@ def _wide(file: TableFile, site_column: str) -> pa.Table:
             where=file.path.name,
             seen="no column is named as a score",
             wanted="a column per score, with PGS in its name, is wanted",
-            do="Name the columns by the catalogue's ids, PGS000001 for one.",
+            do="Name the columns by the catalogue's ids, PGS000001 for one",
         )
     numbers = [*scores, *_of(_COMPONENT, file)]
     columns += [f"TRY_CAST({file.column(name)} AS DOUBLE) AS {name}" for name in numbers]
@@ -109,8 +109,8 @@ def _scored(wide: pa.Table, path: Path, options: ScoreTableOptions) -> Iterator[
     refuse_empty(table, path.name)
     unplaced = table.filter(pc.is_nan(table[COMPONENTS_Z])) if pcs else table.slice(0, 0)
     for site in scored(table, path, options):
-        aside = {"no_components": unplaced.select(["IID", "PGS"])} if unplaced.num_rows else {}
-        yield replace(site, rejected={**site.rejected, **aside})
+        rejected = {"no_components": unplaced.select(["IID", "PGS"])} if unplaced.num_rows else {}
+        yield replace(site, rejected={**site.rejected, **rejected})
 
 
 def sniff(path: Path) -> bool:

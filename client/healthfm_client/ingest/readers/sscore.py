@@ -70,7 +70,7 @@ def _refuse_texts(rows: pa.Table, column: str, file: Path) -> None:
             where=file.name,
             seen=f'column "{column}" holds no number',
             wanted="numbers are wanted",
-            do="Score the samples again.",
+            do="Score the samples again",
         )
 
 
@@ -81,12 +81,11 @@ def _empty() -> pa.Table:
 
 def _files(path: Path) -> list[TableFile]:
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = (f for f in inside if f.is_file() and (is_table(f) or _is_sscore(f)))
+    suffixes = (".sscore", ".sscore.gz")
+    files = (
+        f for f in inside if f.is_file() and (is_table(f) or f.name.lower().endswith(suffixes))
+    )
     return [one for one in map(TableFile, files) if _has_scores(one)]
-
-
-def _is_sscore(file: Path) -> bool:
-    return file.name.lower().endswith((".sscore", ".sscore.gz"))
 
 
 def _has_scores(file: TableFile) -> bool:

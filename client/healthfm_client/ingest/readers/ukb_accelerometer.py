@@ -10,7 +10,7 @@ ends in it, the series with a first line goes on by the old clock, that with tim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,9 @@ def read(path: Path, options: AccelerometerOptions) -> Iterator[Site]:
     tables, odd = [], []
     for name in names:
         its = [file for file, person in zip(files, people, strict=True) if person == name]
-        time, value = _joined([_readings(file) for file in its])
+        readings = [_readings(file) for file in its]
+        time = np.concatenate([times for times, _ in readings])
+        value = np.concatenate([values for _, values in readings])
         good = possible(value, time, CHANNEL, options.now_us)
         if not good.all():
             odd.append(_set_aside(subject[name], time[~good], value[~good]))
@@ -88,10 +90,6 @@ def _set_aside(subject: int, time: Int64, value: Float64) -> pa.Table:
     return pa.table({"subject_id": who, "time": stamp, "milli_g": value})
 
 
-def _joined(parts: Sequence[Readings]) -> Readings:
-    return np.concatenate([t for t, _ in parts]), np.concatenate([v for _, v in parts])
-
-
 def _person(file: Path, given: str | None) -> str:
     """Return whose file it is.
 
@@ -105,7 +103,7 @@ def _person(file: Path, given: str | None) -> str:
             where="a file of accelerometer readings",
             seen="its name does not begin with a person's number and _",
             wanted="names as UK Biobank gives them are wanted: 1234567_90004_0_0.csv.gz",
-            do="Rename the file, or read it by itself with --person.",
+            do="Rename the file, or read it by itself with --person",
         )
     return given or str(eid[1] if eid else "")
 

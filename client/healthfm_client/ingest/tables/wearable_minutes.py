@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from healthfm_client.ingest.codes.distinct_codes import as_float32
 from healthfm_core.arrays import Bool, Float64, Int64
+from healthfm_core.data.store.events import as_float32
 from healthfm_core.data.store.wearables import DAY_US, stretches
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 

@@ -43,7 +43,9 @@ def vocabularies(rows: EventArrays, k: int) -> dict[str, Any]:
     place = {name: at for at, name in enumerate(names)}
     of_code = np.array([place.get(name, -1) for name in first], np.int64)
     people = rows.people_per(_of_rows(of_code, rows), len(names))
-    described = np.array([_is_described(name, rows) for name in rows.names], np.bool_)
+    described = np.array(
+        [name in rows.described or bare(name) in rows.described for name in rows.names], np.bool_
+    )
     above = np.array([name in rows.parents for name in rows.names], np.bool_)
     events = rows.events_per_code
     facts = {}
@@ -117,10 +119,6 @@ def _families(rows: EventArrays) -> tuple[list[str], Int64]:
 
 def _of_rows(of_code: Int64, rows: EventArrays) -> Int64:
     return of_code[rows.code] if len(of_code) else np.zeros(0, np.int64)
-
-
-def _is_described(name: str, rows: EventArrays) -> bool:
-    return name in rows.described or bare(name) in rows.described
 
 
 def _share(part: float, whole: float) -> float:

@@ -12,8 +12,8 @@ from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import (
-    Cell,
     ReportTable,
+    TableCell,
     arm_line,
     cell,
     shown,
@@ -123,13 +123,15 @@ def _of(context: ReportContext, task: str, arm: str, k: int | None) -> list[Prob
     return [row for row in context.probes if (row.task, row.arm, row.k) == (task, arm, k)]
 
 
-def _draws(rows: Sequence[ProbeRow]) -> Cell:
+def _draws(rows: Sequence[ProbeRow]) -> TableCell:
     """Mean AUROC over the draws and their range."""
     values = [row.auroc for row in rows]
     if not values:
-        return Cell(NOTHING, "")
+        return TableCell(NOTHING, "")
     several = len(values) > 1
-    return Cell(number(float(np.mean(values))), spread(min(values), max(values)) if several else "")
+    return TableCell(
+        number(float(np.mean(values))), spread(min(values), max(values)) if several else ""
+    )
 
 
 def _curve(context: ReportContext, task: str, arm: str) -> plots.Curve:

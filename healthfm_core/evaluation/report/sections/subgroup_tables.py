@@ -9,14 +9,19 @@ from typing import Final
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report.report_context import ReportContext
-from healthfm_core.evaluation.report.sections.table_layout import Cell, Line, ReportTable, shown
+from healthfm_core.evaluation.report.sections.table_layout import (
+    ReportTable,
+    TableCell,
+    TableLine,
+    shown,
+)
 from healthfm_core.evaluation.report.wording import NOTHING, arm_name, count
 
 MOST_ARMS: Final = 4
 
 
 @dataclass(frozen=True)
-class Attribute:
+class SubgroupAttribute:
     """One attribute's groups.
 
     Attributes:
@@ -30,18 +35,18 @@ class Attribute:
     withheld: tuple[str, ...]
 
 
-def attributes(context: ReportContext) -> list[Attribute]:
+def attributes(context: ReportContext) -> list[SubgroupAttribute]:
     """The attributes in their order of appearance."""
     names = dict.fromkeys(row.attribute for row in context.subgroups)
     return [_attribute(name, context) for name in names]
 
 
-def _attribute(name: str, context: ReportContext) -> Attribute:
+def _attribute(name: str, context: ReportContext) -> SubgroupAttribute:
     rows = [row for row in context.subgroups if row.attribute == name]
     hidden = tuple(row.group for row in rows if row.withheld)
     rows = [row for row in rows if not row.withheld]
     if not rows:
-        return Attribute(name, None, hidden)
+        return SubgroupAttribute(name, None, hidden)
     metric = rows[0].metric
     rows = [row for row in rows if row.metric == metric]
     arms = sorted(dict.fromkeys(r.arm for r in rows), key=lambda arm: arm != context.reference)
@@ -50,18 +55,20 @@ def _attribute(name: str, context: ReportContext) -> Attribute:
     lines = tuple(_line(group, rows, arms, context.k_subgroup) for group in groups)
     columns = ("people", "with the outcome", *(arm_name(arm) for arm in arms))
     spans = (("", 2), (metric_title(metric), len(arms)))
-    return Attribute(name, ReportTable(spans, columns, lines, head=name.replace("_", " ")), hidden)
+    return SubgroupAttribute(
+        name, ReportTable(spans, columns, lines, head=name.replace("_", " ")), hidden
+    )
 
 
-def _line(group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int) -> Line:
+def _line(group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int) -> TableLine:
     own = {row.arm: row for row in rows if row.group == group}
     first = next(iter(own.values()))
-    people = Cell(count(first.n_subjects or 0, k), "")
-    cases = Cell(f"< {k}" if first.n_cases is None else count(first.n_cases, k), "")
-    return Line(group, -1, (people, cases, *(_cell(own.get(arm)) for arm in arms)))
+    people = TableCell(count(first.n_subjects or 0, k), "")
+    cases = TableCell(f"< {k}" if first.n_cases is None else count(first.n_cases, k), "")
+    return TableLine(group, -1, (people, cases, *(_cell(own.get(arm)) for arm in arms)))
 
 
-def _cell(row: SubgroupRow | None) -> Cell:
+def _cell(row: SubgroupRow | None) -> TableCell:
     if row is None or row.value is None or row.low is None or row.high is None:
-        return Cell(NOTHING, "")
+        return TableCell(NOTHING, "")
     return shown(row.value, row.low, row.high)

@@ -19,7 +19,7 @@ from healthfm_core.evaluation.report.wording import (
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number and its interval, as written.
 
     Of a difference, also whether its interval says clearly better or clearly worse.
@@ -32,12 +32,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """One line of a table: its arm, the arm's colour (-1: none) and its cells."""
 
     arm: str
     colour: int
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     strong: bool = False
     apart: bool = False
 
@@ -55,7 +55,7 @@ class ReportTable:
 
     groups: tuple[tuple[str, int], ...]
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[TableLine, ...]
     head: str = "arm"
 
 
@@ -82,16 +82,16 @@ def headline_first(metrics: Sequence[str], task: str) -> list[str]:
     return sorted(metrics, key=lambda metric: metric != first)
 
 
-def cell(row: MetricRow | None) -> Cell:
+def cell(row: MetricRow | None) -> TableCell:
     """Write a row's value and interval; a dash where there is none."""
     if row is None:
-        return Cell("–", "")
+        return TableCell("–", "")
     metric = METRICS.get(row.metric)
     if metric is not None and metric.is_count and math.isfinite(row.value):
-        return Cell(count(round(row.value), 1), "")
+        return TableCell(count(round(row.value), 1), "")
     better = "neither" if metric is None else metric.better
     above, below = row.is_difference and row.low > 0, row.is_difference and row.high < 0
-    return Cell(
+    return TableCell(
         number(row.value, signed=row.is_difference),
         interval(row),
         is_better=(above and better == "higher") or (below and better == "lower"),
@@ -109,7 +109,7 @@ def grid(
     palette: Sequence[str] = (),
 ) -> ReportTable:
     """Lay out (subset, metric) `pairs` as columns, arms as lines."""
-    found = {(row.arm, row.subset, row.metric): row for row in rows}
+    by_key = {(row.arm, row.subset, row.metric): row for row in rows}
     groups: list[tuple[str, int]] = []
     for subset, _ in pairs:
         name = subset_name(subset)
@@ -120,7 +120,7 @@ def grid(
     lines = tuple(
         arm_line(
             arm,
-            [cell(found.get((arm, subset, metric))) for subset, metric in pairs],
+            [cell(by_key.get((arm, subset, metric))) for subset, metric in pairs],
             reference,
             palette,
             apart=arm in apart,
@@ -133,10 +133,15 @@ def grid(
 
 
 def arm_line(
-    arm: str, cells: Sequence[Cell], reference: str, palette: Sequence[str], *, apart: bool = False
-) -> Line:
+    arm: str,
+    cells: Sequence[TableCell],
+    reference: str,
+    palette: Sequence[str],
+    *,
+    apart: bool = False,
+) -> TableLine:
     """Return an arm's line, the reference in bold and with a dot of the arm's colour."""
-    return Line(
+    return TableLine(
         arm=arm_name(arm),
         colour=palette.index(arm) % len(plots.ARM_COLOURS) if arm in palette else -1,
         cells=tuple(cells),
@@ -145,9 +150,9 @@ def arm_line(
     )
 
 
-def shown(value: float, low: float, high: float) -> Cell:
+def shown(value: float, low: float, high: float) -> TableCell:
     """Write a value and its interval."""
-    return Cell(number(value), spread(low, high))
+    return TableCell(number(value), spread(low, high))
 
 
 def spread(low: float, high: float) -> str:

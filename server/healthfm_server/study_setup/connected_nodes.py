@@ -1,0 +1,55 @@
+"""The start of a run: wait until enough nodes are connected."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from flwr.serverapp import Grid
+
+from healthfm_core.config.federation import FederationConfig
+from healthfm_core.errors import ProtocolError
+from healthfm_server.transport.exchange import POLL_S, run_was_stopped
+
+
+def wait_for_nodes(
+    grid: Grid,
+    wanted: int,
+    federation: FederationConfig,
+    deadline_s: float,
+    stopped: Callable[[], bool],
+) -> list[int]:
+    """Return the ids of the connected nodes, sorted, once there are enough of them.
+
+    Enough are all that are wanted, and after ``federation.gather_s`` the quorum of them.
+
+    Args:
+        grid: Flower's grid.
+        wanted: How many nodes the run waits for.
+        federation: Says the quorum.
+        deadline_s: After it the run ends.
+        stopped: Asked between two looks.
+
+    Raises:
+        ProtocolError: Too few connected before the deadline (HF-403).
+        RunError: The run was stopped (HF-705).
+    """
+    started_s = time.monotonic()
+    quorum = max(1, math.ceil(federation.quorum * wanted - 1e-9))
+    while len(nodes := sorted(grid.get_node_ids())) < wanted:
+        if stopped():
+            raise run_was_stopped()
+        waited_s = time.monotonic() - started_s
+        if waited_s > min(federation.gather_s, deadline_s) and len(nodes) >= quorum:
+            break
+        if waited_s > deadline_s:
+            raise ProtocolError(
+                403,
+                where="start",
+                seen=f"{len(nodes)} nodes are connected",
+                wanted=f"the run waits for {quorum} of {wanted}",
+                do="Start the missing nodes, then run again with resume=true",
+            )
+        time.sleep(POLL_S)
+    return nodes
