@@ -33,7 +33,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
 from healthfm_core.kernels.ct_attention import reference
-from healthfm_core.kernels.ct_attention.cuda import passes
+from healthfm_core.kernels.ct_attention.cuda import launches
 from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ class Kernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, variant: Variant, *tensors: Tensor) -> Tensor:
         """Return the output."""
-        out, lse = passes.forward(Inputs(*tensors), variant)
+        out, lse = launches.forward(Inputs(*tensors), variant)
         ctx.save_for_backward(*tensors, out, lse)
         ctx.variant = variant
         return out
@@ -62,7 +62,7 @@ class Kernel(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v, rates and weights."""
         *tensors, out, lse = ctx.saved_tensors
-        found = passes.backward(d_out, Inputs(*tensors), out, lse, ctx.variant)
+        found = launches.backward(d_out, Inputs(*tensors), out, lse, ctx.variant)
         return (None, *found[:3], None, None, None, None, *found[3:])
 
 

@@ -36,7 +36,7 @@ from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training.site import loaded_model, loader_for, model_for
+from healthfm_core.training.site_data import loaded_model, loader_for, model_for
 
 WEIGHTS: Final = "model.safetensors"
 STUDY: Final = "study.json"
@@ -189,14 +189,14 @@ class TrainedModel:
         self.check_horizon(horizon_days)
         reading = self.read(store)
         asked = reading.loader.in_order(batch_size=BATCH, query="now")
-        found = answer(reading.model, asked, "time_to_event")
+        answers = answer(reading.model, asked, "time_to_event")
         edges = self.study.config.train.horizons_days
         targets = self.study.vocabulary.targets
         death = death_among(targets)
-        logits = torch.from_numpy(found.logit)[None]
+        logits = torch.from_numpy(answers.logit)[None]
         probability = risk(logits, edges, horizon_days, death=death)[0]
-        subject_id = reading.people.subject_id[found.subject]
-        return Risks(subject_id, found.time_us, targets, probability.numpy())
+        subject_id = reading.people.subject_id[answers.subject]
+        return Risks(subject_id, answers.time_us, targets, probability.numpy())
 
     def check_horizon(self, horizon_days: float) -> None:
         """Check that the model can say what happens within a horizon.
@@ -281,7 +281,7 @@ class TrainedModel:
             f"| modalities | {', '.join(study.modalities)} |",
             f"| objectives | {', '.join(name for name, w in weights.items() if w > 0)} |",
             f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
-            f"{len(vocabulary.prs_panel)} scores; SHA-256 {vocabulary.hash} |",
+            f"{len(vocabulary.panel)} scores; SHA-256 {vocabulary.hash} |",
             f"| rounds | {self.round} of {study.config.federation.rounds} |",
             "| privacy | trained without differential privacy; no record is in this folder |",
             "",

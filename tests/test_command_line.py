@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib import import_module
@@ -99,6 +100,15 @@ def test_every_module_of_the_coordinators_commands_is_one():
     command_line.add_commands(parser, commands)
     for words in (["pause", "run-1"], ["site", "list"], ["token", "revoke", "ada"]):
         assert isinstance(parser.parse_args(words).command, Command)
+
+
+def test_the_coordinators_help_does_not_wait_for_pytorch():
+    code = (
+        "import sys; from argparse import ArgumentParser; from healthfm_server import commands;"
+        "from healthfm_core.command_line import add_commands;"
+        "add_commands(ArgumentParser(), commands); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_say_writes_a_line_at_once(capfd):

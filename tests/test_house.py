@@ -124,8 +124,8 @@ def no_statistics() -> SiteStatistics:
         reached=count,
         all_visits=np.zeros(1, np.int64),
         sketch=Sketch(np.zeros(0, np.int32), np.zeros(0, np.int32), count),
-        scores=(),
-        score_subjects=count,
+        panel=(),
+        panel_subjects=count,
         channels=(),
         channel_subjects=count,
         channel_sum=real,
@@ -139,7 +139,7 @@ def no_statistics() -> SiteStatistics:
 def test_the_privacy_page_names_every_record_that_leaves():
     page = (ROOT / "docs" / "privacy.md").read_text()
     records = {protocol.ORDER, protocol.SITE, protocol.ARRAYS, protocol.WEIGHTS, protocol.METRICS}
-    records |= {protocol.LETTER}
+    records |= {protocol.SECURE_MESSAGE}
     messages = {protocol.STATISTICS, protocol.PREPARE, protocol.TRAIN}
     messages |= {protocol.KEYS, protocol.SHARES, protocol.UNMASK}
     wanted = records | messages | set(no_statistics().to_arrays()) | set(SitePolicy().metrics)

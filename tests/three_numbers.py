@@ -26,7 +26,7 @@ from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.values import Sketch
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training import PrivacyPlan
+from healthfm_core.training import DriftCorrection, PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec
 
 SHAPES = {
@@ -48,7 +48,7 @@ VOCABULARY = Vocabulary(
     target_rates=(0.5,),
     onset_rates=(0.5,),
     label_rate=0.0,
-    prs_panel=(),
+    panel=(),
     wearable=None,
     reach=(1.0,),
 )
@@ -106,8 +106,9 @@ class ClientWork:
         study: Study,
         order: RoundOrder,
         private: PrivacyPlan | None = None,
+        drift: DriftCorrection | None = None,
     ) -> RoundResult:
-        """Move half of the way to the site's number."""
+        """Move half of the way to the site's number: one step of rate ½ down its slope."""
         noise = np.random.default_rng(order.seed)
         update = {
             name: np.asarray(
@@ -116,6 +117,8 @@ class ClientWork:
             )
             for name, value in sorted(parameters.items())
         }
+        for name, value in ({} if drift is None else drift.values).items():
+            update[name] = np.asarray(update[name] - np.float32(0.5) * value, np.float32)
         for value in parameters.values():
             value += 1000  # a site may write to what it received: it is its own
         weights = {group: float(data["n"]) for group in order.groups}
@@ -123,7 +126,8 @@ class ClientWork:
         if wrong is not None:
             update, weights = _spoil(wrong, update, weights)
         self.private.append(private)
-        return RoundResult(update, weights, {"loss_pull": float(data["pull"]), "secret": 1.0})
+        metrics = {"loss_pull": float(data["pull"]), "secret": 1.0}
+        return RoundResult(update, weights, metrics, learning_rate_sum=0.5)
 
     def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
         """Ten steps a round, of a tenth of the people, with noise 4 unless it is given.
@@ -174,8 +178,8 @@ def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
         reached=one,
         all_visits=one,
         sketch=Sketch(none.astype(np.int32), none.astype(np.int32), none),
-        scores=(),
-        score_subjects=none,
+        panel=(),
+        panel_subjects=none,
         channels=(),
         channel_subjects=none,
         channel_sum=real,

@@ -62,6 +62,7 @@ SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     "median": (*_SMALL, "federation=median"),
     "krum": (*_SMALL, "federation=krum"),
     "adam": (*_SMALL, "federation=adam"),
+    "scaffold": (*_SMALL, "federation=scaffold"),
     "prox": (*_SMALL, "train=prox"),
     "shared": (*_SMALL, "federation.aggregation.groups=shared"),
     "their_sites": (*_SMALL, "federation.aggregation.code_rows=their_sites"),

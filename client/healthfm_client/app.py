@@ -1,4 +1,4 @@
-"""The app that answers a coordinator: statistics, prepare, train, and the letters of secure sums.
+"""The app that answers a coordinator: statistics, prepare, train, and secure aggregation.
 
 Nothing else is ever answered. Every answer is either the records named in
 `healthfm_core.federation.protocol` or an error with a code and one sentence. What goes out passes
@@ -89,8 +89,8 @@ class SiteHandlers:
             (node.stores, tokens.model_dump_json(), task),
             lambda: self._work.statistics(node.stores, tokens, task or None),
         )
-        letter = message.content.config_records[protocol.LETTER]
-        Masking(node.name, context, node.policy.peers).mask(str(letter["json"]), masked)
+        secure_message = message.content.config_records[protocol.SECURE_MESSAGE]
+        Masking(node.name, context, node.policy.peers).mask(str(secure_message["json"]), masked)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
     def _prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
@@ -134,9 +134,9 @@ class SiteHandlers:
 def _letter(
     step: Callable[[Masking, str], str], message: Message, node: SiteNode, context: Context
 ) -> RecordDict:
-    text = str(message.content.config_records[protocol.LETTER]["json"])
+    text = str(message.content.config_records[protocol.SECURE_MESSAGE]["json"])
     answer = step(Masking(node.name, context, node.policy.peers), text)
-    return RecordDict({protocol.LETTER: ConfigRecord({"json": answer})})
+    return RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": answer})})
 
 
 def _order(message: Message) -> ConfigRecord:

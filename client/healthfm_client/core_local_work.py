@@ -50,9 +50,10 @@ class CoreLocalWork:
         study: Study,
         order: RoundOrder,
         private: training.PrivacyPlan | None = None,
+        drift: training.DriftCorrection | None = None,
     ) -> RoundResult:
         """Train from `parameters` and return the update."""
-        return training.train_round(parameters, data, study, order, private)
+        return training.train_round(parameters, data, study, order, private, drift)
 
     def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> training.PrivacyPlan:
         """Return the noise, sampling rate and steps of the study's private rounds."""

@@ -12,7 +12,7 @@ from healthfm_core.config.data import Modality
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import PrivacyPlan
+from healthfm_core.training import DriftCorrection, PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,18 @@ class LocalWork(Protocol):
         study: Study,
         order: RoundOrder,
         private: PrivacyPlan | None = None,
+        drift: DriftCorrection | None = None,
     ) -> RoundResult:
-        """Train from `parameters` and return the update; with noise, where `private` is given."""
+        """Train from `parameters` and return the update.
+
+        Args:
+            parameters: The global ones.
+            data: What `load` returned.
+            study: The study.
+            order: Which round, which groups, which seed.
+            private: Noise in training; None trains without.
+            drift: Added to the direction of every step; None adds nothing.
+        """
 
     def plan_privacy(self, data: Any, study: Study, config: PrivacyConfig) -> PrivacyPlan:
         """Return the noise, sampling rate and steps of the study's private rounds."""

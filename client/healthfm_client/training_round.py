@@ -12,16 +12,19 @@ from healthfm_client.egress import egress_filter
 from healthfm_client.local_work import LocalWork
 from healthfm_client.prepared_study import agreed_contract, prepared
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
+from healthfm_client.site.control_variates import ControlState
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.federation.secure.codecs import codec_for
 from healthfm_core.federation.secure.update_codec import UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_core.training import DriftCorrection
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class TrainingRound:
         study: The study it belongs to.
         data: The site's people, tokenised for it.
         parameters: The global parameters that came with it.
+        control: The algorithm's state here; None for an algorithm without.
         metrics_wanted: Patterns of the metrics that the contract names.
     """
 
@@ -40,6 +44,7 @@ class TrainingRound:
     study: Study
     data: Any
     parameters: Mapping[str, Float32]
+    control: ControlState | None
     metrics_wanted: tuple[str, ...]
 
     @classmethod
@@ -60,7 +65,29 @@ class TrainingRound:
             node.check_signature(record, arrays)
         known = prepared(work, node, context, study_hash)
         wanted = ("*",) if contract is None else contract.terms.metrics
-        return cls(order, known.study, known.data, parameters_of(arrays), wanted)
+        received = parameters_of(arrays)
+        parameters = {name: array for name, array in received.items() if "/" not in name}
+        control = _control(node, known.study, order, received)
+        return cls(order, known.study, known.data, parameters, control, wanted)
+
+    def drift(self) -> DriftCorrection | None:
+        """Return what every local step adds to its direction."""
+        if self.control is None:
+            return None
+        return DriftCorrection(self.control.correction(self.parameters))
+
+
+def _control(
+    node: SiteNode, study: Study, order: RoundOrder, received: Mapping[str, Float32]
+) -> ControlState | None:
+    federation = study.config.federation
+    algorithm = methods()[federation.aggregation.method].control_variates
+    if algorithm is None:
+        return None
+    prefix = f"{algorithm.slot}/"
+    server = {n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)}
+    folder = node.state_folder() / algorithm.slot / study.hash
+    return ControlState(folder, algorithm, server, order.round, federation.keep_checkpoints)
 
 
 class RoundReply(Protocol):
@@ -89,12 +116,16 @@ def train_one_round(
     budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
 
     reservation = budget.reserve(current.order.round)
-    result = work.train_round(current.parameters, data, study, current.order, budget.plan)
+    result = work.train_round(
+        current.parameters, data, study, current.order, budget.plan, current.drift()
+    )
     budget.commit(reservation)
 
     permitted_result = egress_filter.permitted_result(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
+    if current.control is not None:
+        permitted_result = current.control.finish(permitted_result)
     return reply.records(permitted_result)
 
 
@@ -103,7 +134,7 @@ def _reply(
 ) -> RoundReply:
     if not received.study.config.federation.aggregation.secure.enabled:
         return ClearReply(node)
-    record = message.content.config_records[protocol.LETTER]
+    record = message.content.config_records[protocol.SECURE_MESSAGE]
     masking = Masking(node.name, context, node.policy.peers)
     most = received.study.config.federation.aggregation.max_update_norm
     schema = UpdateSchema.of(received.parameters, most)

@@ -23,12 +23,12 @@ class ServerOptimizerConfig(Schema):
 class AggregationConfig(Schema):
     """Which updates are averaged, how, and what the server does with the result."""
 
-    method: Literal["weighted_mean", "coordinate_median", "trimmed_mean", "krum", "multi_krum"] = (
-        Field(
-            "weighted_mean",
-            description="weighted_mean: by training subjects (FedAvg); the robust others count "
-            "every site once",
-        )
+    method: Literal[
+        "weighted_mean", "scaffold", "coordinate_median", "trimmed_mean", "krum", "multi_krum"
+    ] = Field(
+        "weighted_mean",
+        description="weighted_mean: by training subjects (FedAvg); scaffold: the same, with "
+        "control variates; the robust others count every site once",
     )
     byzantine_fraction: float = Field(
         0.2,
@@ -51,11 +51,17 @@ class AggregationConfig(Schema):
     secure: SecureAggregationConfig = SecureAggregationConfig()
 
     @model_validator(mode="after")
-    def _robust_methods_compare_updates(self) -> Self:
-        if self.method != "weighted_mean" and self.secure.enabled:
+    def _secure_sums_are_weighted_means(self) -> Self:
+        if self.method == "weighted_mean" or not self.secure.enabled:
+            return self
+        if self.method == "scaffold":
             raise ValueError(
-                f"federation.aggregation.method={self.method} compares the sites' updates one with "
-                "another, and under federation.aggregation.secure nobody sees one: choose between "
-                "a coordinator that may be curious and sites that may send anything"
+                "federation.aggregation.method=scaffold needs the exact change of every site's "
+                "control variates, and federation.aggregation.secure shortens what a site sends "
+                "to its clip: leave one of the two out"
             )
-        return self
+        raise ValueError(
+            f"federation.aggregation.method={self.method} compares the sites' updates one with "
+            "another, and under federation.aggregation.secure nobody sees one: choose between "
+            "a coordinator that may be curious and sites that may send anything"
+        )

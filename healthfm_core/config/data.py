@@ -26,7 +26,7 @@ Modality = Annotated[str, AfterValidator(_known_modality)]
 
 
 class CohortConfig(Schema):
-    """A simulated cohort with known truth."""
+    """A simulated cohort, whose generating process is known."""
 
     subjects: int = Field(2400, ge=20)
     sites: int = Field(6, ge=1)

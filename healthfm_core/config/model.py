@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
+
+Attention = Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"]
+AttentionVariant = Literal["logbias", "postmul", "logitmul", "none"]
+"""What the attention's implementations tell apart (`healthfm_core.kernels.ct_attention`)."""
+
+_PLAIN: Final = ("rope_days", "sinusoid")
+"""Ablations that tell times apart at the input: their attention is plain."""
 
 
 class ModelConfig(Schema):
@@ -26,7 +33,7 @@ class ModelConfig(Schema):
     time_features: bool = Field(
         True, description="time at the input too; without it the attention alone tells times apart"
     )
-    attention: Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"] = "logbias"
+    attention: Attention = "logbias"
     activation: Literal["gelu", "swiglu"] = "gelu"
     sum_pooling: bool = Field(
         False, description="a state also reads a sum over all tokens it may see, not only means"
@@ -59,6 +66,11 @@ class ModelConfig(Schema):
         description="polygenic scores as tokens of the row, read by the states that are asked "
         "for, or added to them",
     )
+
+    @property
+    def attention_variant(self) -> AttentionVariant:
+        """What the attention's implementations are asked for."""
+        return "none" if self.attention in _PLAIN else cast(AttentionVariant, self.attention)
 
     @property
     def prs_slots(self) -> int:

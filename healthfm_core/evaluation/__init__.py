@@ -6,10 +6,10 @@ turns those of several arms into rows with 95 % intervals over subjects and pair
 does not hold, is always a column of its own: repeating the history scores well overall and finds
 nothing new.
 
-Beside the tables, each a module of its own and an optional part of the page: `horizons` (what
-happens within 30 days to five years) and `survival` (who has it sooner), `probe`, `physiology` and
-`smoothness` (what frozen states hold), `subgroups` (groups of people) and `missing` (inputs that
-are absent or spoilt).
+Beside the tables, each a module of its own and an optional part of the page: `metrics.horizons`
+(events within 30 days to five years), `metrics.concordance` (the order of the times to events),
+`analyses.probes`, `physiology` and `smoothness` (what frozen states hold), `subgroups` (groups of
+people) and `missing_inputs` (inputs that are absent or corrupted).
 """
 
 from healthfm_core.evaluation.metrics.metric_rows import (

@@ -20,7 +20,7 @@ LISTED: Final = 25
 LONGEST_LABEL: Final = 44
 """Letters of a name in the chart; the table has it whole."""
 _FINE_DAYS: Final = 60
-"""Records shorter than this are told by the hour."""
+"""Records shorter than this are shown by the hour."""
 _TEMPLATES: Final = ("healthfm_core.explain", "healthfm_core.evaluation.report")
 """The page's own, and the report's style, so that both look alike."""
 _NOT_SINGLE: Final = ("group", "visit")
@@ -85,10 +85,14 @@ def explanation_html(explanation: Explanation) -> str:
 
 
 def _section(explanation: Explanation, target: TargetRisk, name: str) -> ExplanationSection:
-    read = [found for found in target.contributions if found.read]
-    groups = _rows(explanation, [found for found in read if found.part.kind == "group"])
-    visits = _largest(explanation, [found for found in read if found.part.kind == "visit"])
-    single = [found for found in read if found.part.kind not in _NOT_SINGLE]
+    read = [contribution for contribution in target.contributions if contribution.read]
+    groups = _rows(
+        explanation, [contribution for contribution in read if contribution.part.kind == "group"]
+    )
+    visits = _largest(
+        explanation, [contribution for contribution in read if contribution.part.kind == "visit"]
+    )
+    single = [contribution for contribution in read if contribution.part.kind not in _NOT_SINGLE]
     things = _largest(explanation, single)
     listed = tuple(row for row in things[:LISTED] if row.is_shown)
     unread = [f for f in target.contributions if not f.read and f.part.kind == "event"]
@@ -108,12 +112,16 @@ def _section(explanation: Explanation, target: TargetRisk, name: str) -> Explana
     )
 
 
-def _largest(explanation: Explanation, found: Sequence[Contribution]) -> tuple[ExplanationRow, ...]:
-    order = sorted(range(len(found)), key=lambda i: (-abs(found[i].log_odds), i))
-    return _rows(explanation, [found[i] for i in order])
+def _largest(
+    explanation: Explanation, contributions: Sequence[Contribution]
+) -> tuple[ExplanationRow, ...]:
+    order = sorted(range(len(contributions)), key=lambda i: (-abs(contributions[i].log_odds), i))
+    return _rows(explanation, [contributions[i] for i in order])
 
 
-def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[ExplanationRow, ...]:
+def _rows(
+    explanation: Explanation, contributions: Sequence[Contribution]
+) -> tuple[ExplanationRow, ...]:
     return tuple(
         ExplanationRow(
             name=one.part.name,
@@ -123,7 +131,7 @@ def _rows(explanation: Explanation, found: Sequence[Contribution]) -> tuple[Expl
             risk=_signed(100 * one.risk, 2),
             value=one.log_odds,
         )
-        for one in found
+        for one in contributions
     )
 
 

@@ -36,7 +36,7 @@ class HeadMemory:
 
 def memories(model: HealthFM) -> tuple[HeadMemory, ...]:
     """Return every head's kernel; none where the attention has no kernel."""
-    found = []
+    heads = []
     for layer, block in enumerate(cast("list[Block]", list(model.backbone.blocks))):
         if block.variant == "none":
             continue
@@ -46,8 +46,8 @@ def memories(model: HealthFM) -> tuple[HeadMemory, ...]:
         half_life[half_life > 2 * HALF_LIFE_MAX_DAYS] = np.inf
         shares = weight[0].double().cpu().numpy()
         for head, (days, share) in enumerate(zip(half_life, shares, strict=True)):
-            found.append(_head(layer, head, days, share))
-    return tuple(found)
+            heads.append(_head(layer, head, days, share))
+    return tuple(heads)
 
 
 def _head(layer: int, head: int, days: Float64, weight: Float64) -> HeadMemory:

@@ -58,8 +58,8 @@ class OcclusionModel:
     def risks(self, rows: RowPlan, hidden: HiddenItems | None = None) -> Float64:
         """Return the risks [R, V] that rows have, each row with what is hidden of it."""
         batches = self.reading.loader.asked(rows, batch_size=BATCH, hidden=hidden)
-        found = answer(self.reading.model, batches, "time_to_event").logit.astype(np.float64)
-        logits = torch.from_numpy(found)[None]
+        logit = answer(self.reading.model, batches, "time_to_event").logit.astype(np.float64)
+        logits = torch.from_numpy(logit)[None]
         death = death_among(self.reading.vocabulary.targets)
         every = risk(logits, self.edges_days, self.horizon_days, death=death)[0]
         return every.numpy()[:, list(self.columns)]
@@ -81,10 +81,10 @@ class OcclusionModel:
         ]
         asked = [NOTHING, *(part for part, is_read in zip(parts, read, strict=True) if is_read)]
         again = row.take(np.zeros(len(asked), np.int64))
-        found = self.risks(again, hidden_of(asked, people, items, target_of_code))
+        logit_risks = self.risks(again, hidden_of(asked, people, items, target_of_code))
         change = np.zeros((2, len(parts), len(self.columns)))
-        change[0, read] = log_odds(found[:1]) - log_odds(found[1:])
-        change[1, read] = found[:1] - found[1:]
+        change[0, read] = log_odds(logit_risks[:1]) - log_odds(logit_risks[1:])
+        change[1, read] = logit_risks[:1] - logit_risks[1:]
         return [
             [
                 Contribution(part, is_read, float(odds), float(chance))

@@ -137,8 +137,15 @@ def _taken_apart(
     others = [part for part in parts if part.kind != "event"]
     coarse = asker.contributions(row, others)
     effect: dict[int, float] = {}
-    for found in (found for target in coarse for found in target if found.part.kind == "visit"):
-        effect[found.part.visit] = max(effect.get(found.part.visit, 0.0), abs(found.log_odds))
+    for contribution in (
+        contribution
+        for target in coarse
+        for contribution in target
+        if contribution.part.kind == "visit"
+    ):
+        effect[contribution.part.visit] = max(
+            effect.get(contribution.part.visit, 0.0), abs(contribution.log_odds)
+        )
     order = sorted(events, key=lambda part: (-effect[part.visit], part.visit))
     kept = set(map(id, order[:alone]))
     fine = asker.contributions(row, [part for part in events if id(part) in kept])

@@ -91,20 +91,19 @@ def agree_on_modalities(
     """
     held = [set(site) for site in sites]
     if not held:
-        found: set[str] = set()
+        agreed: set[str] = set()
     elif aggregation == "shared":
-        found = set.intersection(*held)
+        agreed = set.intersection(*held)
     else:
-        found = set.union(*held)
-    if not found:
+        agreed = set.union(*held)
+    if not agreed:
         raise ProtocolError(
             406,
             where=f"federation.aggregation.groups={aggregation}",
             seen=f"{len(held)} sites hold no modality " + ("in common" if held else "at all"),
-            wanted="a model needs at least one encoder",
             do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(agreed))
 
 
 def study_modalities(study: Study) -> frozenset[str]:

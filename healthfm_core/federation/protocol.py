@@ -50,16 +50,16 @@ SITE: Final = "site"
 ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
-LETTER: Final = "letter"
+SECURE_MESSAGE: Final = "secure_message"
 """Names of the records in a message; no message carries any other."""
 
 LEAVING: Final[Mapping[str, frozenset[str]]] = {
     STATISTICS: frozenset({SITE, ARRAYS}),
     PREPARE: frozenset({SITE, METRICS}),
     TRAIN: frozenset({SITE, ARRAYS, WEIGHTS, METRICS}),
-    KEYS: frozenset({LETTER}),
-    SHARES: frozenset({LETTER}),
-    UNMASK: frozenset({LETTER}),
+    KEYS: frozenset({SECURE_MESSAGE}),
+    SHARES: frozenset({SECURE_MESSAGE}),
+    UNMASK: frozenset({SECURE_MESSAGE}),
 }
 """Message → the records that may go back; a site holds back a reply with any other."""
 SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})
@@ -156,7 +156,6 @@ def check_version(version: int, *, where: str) -> None:
             where=where,
             seen=f"protocol version {version}",
             wanted=f"this side speaks version {VERSION}",
-            do="Install the same release of healthfm on both sides",
         )
 
 
@@ -166,7 +165,6 @@ def _unreadable() -> ProtocolError:
         where="study",
         seen="text that is no study",
         wanted="the JSON a coordinator of this release sends",
-        do="Send the study again with the prepare message",
     )
 
 
@@ -208,7 +206,6 @@ class RoundOrder:
                 where="train message",
                 seen="an order that cannot be read",
                 wanted="round, rounds, groups, evaluate and seed",
-                do="Install the same release of healthfm on both sides",
             ) from error
 
 
@@ -220,11 +217,11 @@ class RoundResult:
         update: parameter → float32 change (new minus received), of the groups in `weights` only.
         weights: group → training subjects that hold it, > 0; a group without any is left out.
         metrics: name → value, means over the site's people, never one person's.
-        steps: how many local steps were taken, for algorithms that divide by them (SCAFFOLD); it
-            stays at the site unless they send it.
+        learning_rate_sum: Σ of the local steps' learning rates, for algorithms that divide by it
+            (SCAFFOLD); it stays at the site.
     """
 
     update: Mapping[str, Float32]
     weights: Mapping[str, float]
     metrics: Mapping[str, float]
-    steps: int = 0
+    learning_rate_sum: float = 0.0

@@ -12,18 +12,10 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import KINDS
-from healthfm_core.kernels.ct_attention import Variant, ct_attention
+from healthfm_core.kernels.ct_attention import ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
 from healthfm_core.models.layers import Adapter, FeedForward
 from healthfm_core.models.time_features import TimeFeatures, has_time
-
-_VARIANTS: dict[str, Variant] = {
-    "logbias": "logbias",
-    "postmul": "postmul",
-    "logitmul": "logitmul",
-    "rope_days": "none",
-    "sinusoid": "none",
-}
 
 
 class Block(nn.Module):
@@ -32,7 +24,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.variant: Variant = _VARIANTS[config.attention]
+        self.variant = config.attention_variant
         self.rotary = config.attention == "rope_days"
         self.norm_attention = nn.RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)

@@ -1,9 +1,10 @@
 """What happens at a site: tokenised people, and a round of local training."""
 
+from healthfm_core.training.gradients.corrections import DriftCorrection
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
 from healthfm_core.training.loop import train_round
 from healthfm_core.training.privacy_plan import PrivacyPlan, plan_privacy
-from healthfm_core.training.site import (
+from healthfm_core.training.site_data import (
     SiteData,
     initial_parameters,
     loaded_model,
@@ -12,6 +13,7 @@ from healthfm_core.training.site import (
 )
 
 __all__ = [
+    "DriftCorrection",
     "Intercepts",
     "PrivacyPlan",
     "SiteData",

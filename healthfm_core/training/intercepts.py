@@ -46,17 +46,17 @@ def site_intercepts(train: Sequences, study: Study) -> dict[str, Float32]:
     if not config.train.site_intercepts or config.privacy.mechanism.is_private:
         return {}
     vocabulary = study.vocabulary
-    found = {}
+    intercepts = {}
     if study.config.label_task is not None:
         cases, rows = train.label_value.sum(), len(train.label_value)
-        found["label"] = log_odds_ratio(cases, rows, vocabulary.label_rate)[None]
+        intercepts["label"] = log_odds_ratio(cases, rows, vocabulary.label_rate)[None]
     if vocabulary.targets:
         cases = subjects_with(train, len(vocabulary.targets))
         rows, rates = len(train.visit_time_us), np.array(vocabulary.onset_rates)
         own = study.config.train.intercept_prior == "own_spread"
         prior = prior_cases(cases, rows, rates) if own else PRIOR_CASES
-        found["next_visit"] = log_odds_ratio(cases, rows, rates, prior)
-    return found
+        intercepts["next_visit"] = log_odds_ratio(cases, rows, rates, prior)
+    return intercepts
 
 
 def prior_cases(cases: Int64, rows: int, rates: Float64) -> float:

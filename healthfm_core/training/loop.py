@@ -14,12 +14,16 @@ from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.training.curriculum import in_round
 from healthfm_core.training.gradients import LocalGradient, local_gradient
-from healthfm_core.training.gradients.corrections import GradientTransform, ProximalCorrection
+from healthfm_core.training.gradients.corrections import (
+    DriftCorrection,
+    GradientTransform,
+    ProximalCorrection,
+)
 from healthfm_core.training.group_weights import group_weights
 from healthfm_core.training.optimizer import freeze, set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site import SiteData, loaded_model, loader_for
+from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
 from healthfm_core.training.tuning_metrics import contexts, tuning_metrics
 
 
@@ -29,7 +33,7 @@ def train_round(
     study: Study,
     order: RoundOrder,
     privacy: PrivacyPlan | None = None,
-    corrections: Sequence[GradientTransform] = (),
+    drift: DriftCorrection | None = None,
 ) -> RoundResult:
     """Train the site's model from the global parameters and return what changed.
 
@@ -43,13 +47,13 @@ def train_round(
         study: Contract of the run.
         order: Which round, which groups, which seed.
         privacy: Noise and sampling of differentially private training; None trains without.
-        corrections: Added to the gradient of every step, such as SCAFFOLD's control variates.
+        drift: Added to the direction of every step: SCAFFOLD's control variates.
 
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
-        weight (training people who hold the modality), metrics of the round, and how many steps
-        it took. With distributed noise, which is not in it yet, the update is minus the sum of the
-        clipped gradients.
+        weight (training people who hold the modality), metrics of the round, and the sum of its
+        learning rates. With distributed noise, which is not in it yet, the update is minus the sum
+        of the clipped gradients.
     """
     config = in_round(study.config.train, round_=order.round, rounds=order.rounds)
     model = loaded_model(
@@ -57,16 +61,16 @@ def train_round(
     )
     metrics = _metrics_before(model, data, study, order, privacy)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-    if config.fedprox_mu > 0:
-        corrections = (ProximalCorrection(start, config.fedprox_mu), *corrections)
+    proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
     freeze(model, config.trainable)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         gradient = local_gradient(model, loader_for(data.train, study), config, order, privacy)
-        take_steps(model, gradient, config, order, corrections)
+        learning_rate_sum = take_steps(model, gradient, config, order, proximal, drift)
     update = {n: a for n, a in gradient.update(start).items() if group_of(n) in order.groups}
     metrics |= gradient.metrics(update)
     gradient.close()
-    return RoundResult(update, group_weights(data.train, order.groups), metrics, gradient.steps)
+    weights = group_weights(data.train, order.groups)
+    return RoundResult(update, weights, metrics, learning_rate_sum)
 
 
 def take_steps(
@@ -75,8 +79,9 @@ def take_steps(
     config: TrainConfig,
     order: RoundOrder,
     corrections: Sequence[GradientTransform] = (),
-) -> None:
-    """Take the round's local steps on `model`, in place.
+    drift: DriftCorrection | None = None,
+) -> float:
+    """Take the round's local steps on `model`, in place; return the sum of their learning rates.
 
     Args:
         model: The site's.
@@ -84,8 +89,9 @@ def take_steps(
         config: Training settings of the round.
         order: Which round, for the learning rate.
         corrections: Added to each gradient before it goes through the gradient's own transforms.
+        drift: Added to the direction of each step.
     """
-    optimizer = gradient.optimizer()
+    optimizer, learning_rate_sum = gradient.optimizer(), 0.0
     model.train()
     for step in range(gradient.steps):
         done = step / gradient.steps
@@ -96,7 +102,11 @@ def take_steps(
         for transform in (*corrections, *gradient.transforms):
             transform(model)
         optimizer.step()
+        if drift is not None:
+            drift(model, rate)
         clamp_half_lives(model)
+        learning_rate_sum += rate
+    return learning_rate_sum
 
 
 def _metrics_before(

@@ -80,10 +80,4 @@ def _noise(target: float, delta: float, rate: float, steps: int) -> float:
 
 
 def _unmet(seen: str, do: str) -> PrivacyError:
-    return PrivacyError(
-        604,
-        where="privacy",
-        seen=seen,
-        wanted="settings that protect each person of this site",
-        do=do,
-    )
+    return PrivacyError(604, where="privacy", seen=seen, do=do)

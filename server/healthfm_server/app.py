@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.protocol import Study
 from healthfm_server.round_loop import RoundLoop

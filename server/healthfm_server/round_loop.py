@@ -13,7 +13,7 @@ from typing import Any
 
 from healthfm_core.arrays import ArrayDict
 from healthfm_core.federation.aggregation.aggregator import AggregationMethod
-from healthfm_core.federation.aggregation.per_code_mean import over_their_sites
+from healthfm_core.federation.aggregation.per_code_mean import per_code_mean
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
 from healthfm_core.federation.parameter_groups import group_of, groups_held
 from healthfm_core.federation.protocol import Study
@@ -141,7 +141,7 @@ class RoundLoop:
         """Return the state after one step along the means, which are used up."""
         control = self._control_variates(state, means, groups)
         if self._config.aggregation.code_rows == "their_sites":
-            means |= over_their_sites(means, self._study.vocabulary)
+            means |= per_code_mean(means, self._study.vocabulary)
         parameters, optimizer = apply_means(
             state.parameters, state.optimizer, means, self._config.aggregation.server_optimizer
         )

@@ -1,4 +1,4 @@
-"""Federations on one machine: people with known truth, how they fall into sites, engines, arms."""
+"""Federations on one machine: simulated people, partitions into sites, engines and arms."""
 
 from healthfm_core.federation.environment import keep_quiet
 

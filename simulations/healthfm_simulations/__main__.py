@@ -65,7 +65,7 @@ def _run(given: list[str], console: Console) -> int:
         *terminal_tables.subset_tables(result.rows, seeds=result.seeds),
     ):
         console.print(table)
-    for table in terminal_tables.task_tables(result.further):
+    for table in terminal_tables.task_tables(result.secondary):
         console.print(table)
     for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: the evaluation protocols as folds."""
+"""The evaluation protocols as folds: sites to train on, and people to test on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CrossValidationFold:
 
     def trained_as(self, site: SimulatedSite) -> SimulatedSite:
         """Return the test site as it took part in training; itself where it did not."""
-        return next((found for found in self.train if found.name == site.name), site)
+        return next((own for own in self.train if own.name == site.name), site)
 
 
 def cross_validation_folds(
@@ -87,7 +87,6 @@ def _left_out(config: RunConfig, sites: Sequence[SimulatedSite]) -> list[Int64]:
             where="evaluation.test_sites",
             seen=f"no site is called {unknown[0]}",
             wanted=f"the sites are {', '.join(names[:12])}",
-            do="Correct the name",
         )
     if evaluation.test_sites:
         return [np.array([names.index(name) for name in evaluation.test_sites], np.int64)]

@@ -45,7 +45,7 @@ class RunProgressBar:
     ) -> None:
         self._progress.stop()
 
-    def hear(self, name: str, units: float) -> None:
+    def show_progress(self, name: str, units: float) -> None:
         """Show run `name` with `units` of it done, on top of the runs that are finished."""
         self._progress.update(self._task, description=name, completed=self._before + units)
 

@@ -1,4 +1,4 @@
-"""One experiment: sites, folds, arms, replicates, and the folder of results they leave."""
+"""One simulation: sites, folds, arms and replicates, and the folder of results they leave."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ RESUMED_KEYS = ("out", "resume")
 
 @dataclass
 class Replicate:
-    """All that came of one seed."""
+    """The results of one seed."""
 
     config: RunConfig
     sites: tuple[SimulatedSite, ...]
@@ -65,24 +65,24 @@ class Replicate:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     half_lives: HalfLives | None = None
-    further: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
+    secondary: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
     rows: list[MetricRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """A finished experiment.
+    """A finished simulation.
 
     Attributes:
-        rows: Rows of the main task, the known truth's among them.
-        further: Rows of what else was asked: horizons, probes, physiology.
+        rows: Rows of the main task, the oracle's among them.
+        secondary: Rows of the secondary evaluations: horizons, probes, physiology.
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
     """
 
     rows: list[MetricRow]
-    further: list[MetricRow]
+    secondary: list[MetricRow]
     report: Path
     notes: list[str]
     seeds: int
@@ -101,7 +101,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             701,
             where=str(out),
             seen="there is no run in it",
-            wanted="resume=true goes on with a run that was begun",
             do="Leave resume out, or name the run's folder with out=",
         )
     if file.is_file() and file.read_text(encoding="utf-8") != text:
@@ -109,7 +108,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             702,
             where=str(file),
             seen="the run in it was begun with other settings",
-            wanted="a run is resumed with the settings it was begun with",
             do="Give the same settings, or another out=",
         )
     if not config.resume and out.exists() and any(out.iterdir()):
@@ -117,7 +115,6 @@ def open_folder(config: RunConfig, out: Path) -> None:
             704,
             where=str(out),
             seen="the folder is not empty",
-            wanted="a new run starts in an empty folder",
             do="Add resume=true to go on with it, or give another out=",
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -154,25 +151,25 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     sites = prepare_sites(config, folder / "sites")
-    found = Replicate(config, sites, cross_validation_folds(config, sites))
+    replicate = Replicate(config, sites, cross_validation_folds(config, sites))
     people = sum(len(site.view().subjects()) for site in sites)
     took = time.monotonic() - started
     console.print(
         f"seed {config.seed}: {people:,} people at {len(sites)} sites "
         f"({config.data.source}), ready in {took:.0f} s"
     )
-    with RunProgressBar(console, _units(found)) as bar:
-        for fold in found.folds:
-            _run_fold(found, fold, folder, bar, console)
-    found.rows = rows_of(found.collected, config)
-    write_by_site(folder, rows_by_site(found.collected.of(EVERYTHING), sites, config))
-    return found
+    with RunProgressBar(console, _units(replicate)) as bar:
+        for fold in replicate.folds:
+            _run_fold(replicate, fold, folder, bar, console)
+    replicate.rows = rows_of(replicate.collected, config)
+    write_by_site(folder, rows_by_site(replicate.collected.of(EVERYTHING), sites, config))
+    return replicate
 
 
-def _units(found: Replicate) -> float:
+def _units(replicate: Replicate) -> float:
     return float(
-        sum(len(found.config.simulation.arms) * _people(fold) for fold in found.folds)
-        * found.config.federation.rounds
+        sum(len(replicate.config.simulation.arms) * _people(fold) for fold in replicate.folds)
+        * replicate.config.federation.rounds
     )
 
 
@@ -181,126 +178,138 @@ def _people(fold: CrossValidationFold) -> int:
 
 
 def _run_fold(
-    found: Replicate, fold: CrossValidationFold, folder: Path, bar: RunProgressBar, console: Console
+    replicate: Replicate,
+    fold: CrossValidationFold,
+    folder: Path,
+    bar: RunProgressBar,
+    console: Console,
 ) -> None:
-    config = found.config
+    config = replicate.config
     trained: dict[str, TrainedArm] = {}
     arms = _in_order(config.simulation.arms)
-    agreed = _agreed_before(arms, config, fold)
+    vocabulary = _shared_before_training(arms, config, fold)
     units = float(_people(fold) * config.federation.rounds)
     for arm in arms:
         name = f"{fold.name}/{arm}"
         if arm == "fedavg" and "federated" in trained and have_same_modalities(fold):
             trained[arm] = trained["federated"]
             note = "All sites hold the same modalities, so plain FedAvg is the federated run."
-            _note(found, note)
+            _note(replicate, note)
         elif arm == "ensemble" and "local" in trained:
             trained[arm] = TrainedArm(trained["local"].models)
         else:
-            heard = _hear_share(bar, name, units, arm, len(fold.train))
+            on_progress = _progress_of(bar, name, units, arm, len(fold.train))
             run = folder / "runs" / fold.name / ("local" if arm == "ensemble" else arm)
             if arm == "imputed":
-                trained[arm] = _train_imputed(config, fold, run, agreed, heard)
+                trained[arm] = _train_imputed(config, fold, run, vocabulary, on_progress)
             else:
-                trained[arm] = train_arm(arm, config, fold, run, agreed=agreed, heard=heard)
+                trained[arm] = train_arm(
+                    arm, config, fold, run, vocabulary=vocabulary, on_progress=on_progress
+                )
         bar.finish(units)
-        if agreed is None and trained[arm].models:
-            agreed = next(iter(trained[arm].models.values())).study.vocabulary
+        if vocabulary is None and trained[arm].models:
+            vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
         if trained[arm].note:
-            _note(found, f"{trained[arm].note}.")
-        found.seconds[arm] = found.seconds.get(arm, 0.0) + trained[arm].seconds
-        found.history.setdefault(arm, trained[arm].history)
+            _note(replicate, f"{trained[arm].note}.")
+        replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds
+        replicate.history.setdefault(arm, trained[arm].history)
         console.print(f"  {name}: {trained[arm].seconds:.0f} s")
-    scored = collect(found.collected, trained, fold, found.sites, config)
-    if agreed is not None and scored is not None:
-        beside = reference_predictions(config, fold, found.sites, agreed, scored)
-        for (inputs, name), predictions in beside.items():
-            found.collected.add(inputs, name, predictions)
-    whole = {
-        arm: of.models[""] for arm, of in trained.items() if "" in of.models and of.given is None
+    scored = collect(replicate.collected, trained, fold, replicate.sites, config)
+    if vocabulary is not None and scored is not None:
+        baselines = reference_predictions(config, fold, replicate.sites, vocabulary, scored)
+        for (inputs, name), predictions in baselines.items():
+            replicate.collected.add(inputs, name, predictions)
+    one_model = {
+        arm: of.models[""]
+        for arm, of in trained.items()
+        if "" in of.models and of.shown_fold is None
     }
-    told = found.collected.of(EVERYTHING)
-    given = {inputs: found.collected.of(inputs) for inputs in config.evaluation.inputs}
-    found.further = evaluate_secondary(whole, told, fold, found.sites, config, given=given)
-    _note_alarms(found, trained)
+    predictions_of_arms = replicate.collected.of(EVERYTHING)
+    by_inputs = {inputs: replicate.collected.of(inputs) for inputs in config.evaluation.inputs}
+    replicate.secondary = evaluate_secondary(
+        one_model, predictions_of_arms, fold, replicate.sites, config, by_inputs=by_inputs
+    )
+    _note_alarms(replicate, trained)
     first = trained.get("federated")
-    if first and first.models and found.half_lives is None:
-        found.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
+    if first and first.models and replicate.half_lives is None:
+        replicate.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
 
 
 def _train_imputed(
     config: RunConfig,
     fold: CrossValidationFold,
     run: Path,
-    agreed: Vocabulary | None,
-    heard: Listener,
+    vocabulary: Vocabulary | None,
+    on_progress: Listener,
 ) -> TrainedArm:
-    """Train on copies of the stores with zeros in them; the test people get theirs later."""
-    agreed = agreed or shared_vocabulary(config, fold)
+    """Train on copies of the stores with zeros where a person lacks a modality."""
+    vocabulary = vocabulary or shared_vocabulary(config, fold)
     copies = run.with_name("imputed-stores")
-    zeros = imputed_fold(fold, agreed, config, copies, None)
-    trained = train_arm("imputed", config, zeros, run, agreed=agreed, heard=heard)
-    given = partial(imputed_fold, fold, agreed, config, copies)
-    return replace(trained, given=given)
+    zeros = imputed_fold(fold, vocabulary, config, copies, None)
+    trained = train_arm(
+        "imputed", config, zeros, run, vocabulary=vocabulary, on_progress=on_progress
+    )
+    shown_fold = partial(imputed_fold, fold, vocabulary, config, copies)
+    return replace(trained, shown_fold=shown_fold)
 
 
 def _in_order(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms: first the one that agrees on a vocabulary, last the one that trains none."""
+    """Return the arms: first that which makes the vocabulary, last that which trains nothing."""
     place = {"federated": 0, "ensemble": 2}
     return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
 
 
-def _agreed_before(
+def _shared_before_training(
     arms: Sequence[Arm], config: RunConfig, fold: CrossValidationFold
 ) -> Vocabulary | None:
-    """Return the vocabulary, where no run of all sites will have agreed on it by itself."""
+    """Return the vocabulary of all sites, where no arm will train on all of them first."""
     alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
     return shared_vocabulary(config, fold) if alone else None
 
 
-def _hear_share(bar: RunProgressBar, name: str, units: float, arm: Arm, sites: int) -> Any:
+def _progress_of(bar: RunProgressBar, name: str, units: float, arm: Arm, sites: int) -> Any:
     seen: dict[str, float] = {}
     runs = sites if arm in ("local", "ensemble") else 1
 
-    def hear(run: str, share: float) -> None:
+    def show_progress(run: str, share: float) -> None:
         seen[run] = share
-        bar.hear(name, units * sum(seen.values()) / runs)
+        bar.show_progress(name, units * sum(seen.values()) / runs)
 
-    return hear
+    return show_progress
 
 
-def _note_alarms(found: Replicate, trained: Mapping[str, TrainedArm]) -> None:
+def _note_alarms(replicate: Replicate, trained: Mapping[str, TrainedArm]) -> None:
     for arm, of in trained.items():
         first: dict[str, str] = {}
         for row in of.history:
             for sentence in row.get("alarms", ()):
                 first.setdefault(kind_of(sentence), f"{arm}, round {row['round']}: {sentence}")
         for note in first.values():
-            _note(found, note)
+            _note(replicate, note)
 
 
-def _note(found: Replicate, note: str) -> None:
-    if note not in found.notes:
-        found.notes.append(note)
+def _note(replicate: Replicate, note: str) -> None:
+    if note not in replicate.notes:
+        replicate.notes.append(note)
 
 
 def _report(
     config: RunConfig, replicates: Sequence[Replicate], out: Path, command: str
 ) -> SimulationResult:
     first = replicates[0]
-    rows = over_seeds([found.rows for found in replicates])
+    rows = over_seeds([replicate.rows for replicate in replicates])
     arms, ceiling = split_ceiling(rows)
-    further = over_seeds([found.further.rows for found in replicates])
-    notes = [note for found in replicates for note in found.notes]
+    secondary = over_seeds([replicate.secondary.rows for replicate in replicates])
+    notes = [note for replicate in replicates for note in replicate.notes]
     notes = list(dict.fromkeys(notes))
     if len(replicates) > 1:
         notes.append(
             f"Values are means over {len(replicates)} seeds, intervals are 95 % t intervals over "
             "them; figures by site and reliability are the first seed's."
         )
-        for found in replicates:
-            file = out / f"seed-{found.config.seed}" / "metrics.json"
-            every = [*found.rows, *found.further.rows]
+        for replicate in replicates:
+            file = out / f"seed-{replicate.config.seed}" / "metrics.json"
+            every = [*replicate.rows, *replicate.secondary.rows]
             file.write_text(json.dumps([row.__dict__ for row in every], indent=1) + "\n")
     context = context_of(
         config,
@@ -312,16 +321,17 @@ def _report(
         collected=first.collected,
         history=first.history,
         seconds={
-            arm: sum(found.seconds.get(arm, 0.0) for found in replicates) for arm in first.seconds
+            arm: sum(replicate.seconds.get(arm, 0.0) for replicate in replicates)
+            for arm in first.seconds
         },
         ceiling=ceiling,
         half_lives=first.half_lives,
         seeds=len(replicates),
         notes=notes,
     )
-    context = with_secondary(context, first.further, further)
+    context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return SimulationResult(rows, further, page, notes, len(replicates))
+    return SimulationResult(rows, secondary, page, notes, len(replicates))
 
 
 def _title(config: RunConfig) -> str:

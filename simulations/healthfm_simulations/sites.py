@@ -140,5 +140,4 @@ def _refuse_unknown_names(config: RunConfig, names: Sequence[str]) -> None:
                 where=key,
                 seen=f"no site is called {unknown[0]}",
                 wanted=f"the sites are {', '.join(names[:12])}",
-                do="Correct the name",
             )

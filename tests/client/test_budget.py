@@ -102,12 +102,12 @@ def test_a_site_whose_limit_is_reached_midway_stops_and_the_others_go_on(tmp_pat
     class Elsewhere(three_numbers.ClientWork):
         """Another study of the site's spends two rounds while this one is in its second."""
 
-        def train_round(self, parameters, data, study, order, private=None):
+        def train_round(self, parameters, data, study, order, private=None, drift=None):
             if private is not None and order.round == 1:
                 rules = SitePrivacy(delta=DELTA)
                 for _ in range(2):
                     book.reserve("other", "other", 1, PER_ROUND, rules.limits(private))
-            return super().train_round(parameters, data, study, order, private)
+            return super().train_round(parameters, data, study, order, private, drift)
 
     apps = three_numbers.apps()
     apps = type(apps)(apps.server, Elsewhere())

@@ -12,7 +12,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.nodestate import NodeStateFactory
 
-from healthfm_client.runtime.flower_processes import _watched
+from healthfm_client.runtime.flower_processes import _stop_watch
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_run_that_ends_while_its_message_comes_is_told_to_the_worker(fails, en
     run = SimpleNamespace(primary_task_type=None, fab_hash="hash")
     stored, left = {}, ["message"]
     told: list[int] = []
-    with _watched(told.append):
+    with _stop_watch(told.append):
         found = node_module._pull_and_store_message(
             state=SimpleNamespace(
                 get_run=lambda _: run,
@@ -96,7 +96,7 @@ def test_a_second_reply_to_a_message_is_not_sent_for_the_next_one():
     def pushed():
         node_module._push_messages(state=state, object_store=store, send=send, push_object=None)
 
-    with _watched(lambda _: None):
+    with _stop_watch(lambda _: None):
         received("first")
         replied("first", "the worker's")
         pushed()

@@ -27,7 +27,7 @@ from healthfm_core.errors import PolicyError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import PrivacyPlan
+from healthfm_core.training import DriftCorrection, PrivacyPlan
 from healthfm_server.app import make_app
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.transport.array_records import read
@@ -72,9 +72,10 @@ class Talkative(CoreLocalWork):
         study: Study,
         order: RoundOrder,
         private: PrivacyPlan | None = None,
+        drift: DriftCorrection | None = None,
     ) -> RoundResult:
         """Train, or fail."""
-        result = super().train_round(parameters, data, study, order, private)
+        result = super().train_round(parameters, data, study, order, private, drift)
         self.second += order.round == 2
         if self.second == 1:
             subject = int(SiteStore.open(self.store).subjects()[0])

@@ -52,7 +52,7 @@ def test_a_missing_column(train):
     rewrite(train, lambda t: t.drop_columns(["code"]))
     assert refused(201, train, on_open=True) == (
         'StoreError[HF-201]: data/train/0.parquet: there is no column "code"; '
-        "MEDS 0.4 wants it as string. Add the column, or ingest the source again."
+        "MEDS 0.4 wants it as string. Add the column, or ingest the source again"
     )
 
 

@@ -53,10 +53,10 @@ def days_left(home):
 def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=40)
     tls, before = home.tls(), home.kit()
-    assert certificate_renewal.look(home, tls, None) == certificate_renewal.SOON_S
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.RECHECK_S
     assert days_left(home) < 41
     Renewals(study).sign(study.audit("reconciler"))
-    assert certificate_renewal.look(home, tls, None) == certificate_renewal.LATER_S
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.CHECK_S
     assert days_left(home) > 390
     after = home.kit()
     assert after.certificate.public_key() == before.certificate.public_key()
@@ -68,7 +68,7 @@ def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
 
 def test_a_certificate_with_a_year_to_go_is_left_alone(study, tmp_path):
     home = enrolled(study, tmp_path / "north", days=397)
-    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.LATER_S
+    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.CHECK_S
     assert not certificate_renewal.renew(home, home.tls(), None)  # who asks all the same gets none
     Renewals(study).sign(study.audit("reconciler"))
     assert "it has a certificate until" in study.audit("test").rows()[-1]["reason"]
@@ -81,7 +81,7 @@ def test_another_keys_request_is_refused_and_its_sentence_reaches_the_log(study,
     home = enrolled(study, tmp_path / "north", days=40)
     other = SiteKeys.create(tmp_path / "other")
     home.request.write_bytes(make_request(other, "north", study.settings.url, ["ehr"]))
-    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.LATER_S
+    assert certificate_renewal.look(home, home.tls(), None) == certificate_renewal.CHECK_S
     assert "not renewed" in caplog.text
     assert not list((study.path / "renewals").glob("*"))
 

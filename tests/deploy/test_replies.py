@@ -178,11 +178,12 @@ def test_flowers_own_pulls_ask_again_soon_while_a_site_works_and_as_before_after
 
         return pull
 
-    with flower_processes._soon():
+    with flower_processes._fast_piece_retries():
         assert pull_objects(["a"], late([1])) == {"a": b"x"}
     assert 0 < max(pauses) < 0.1
     assert all(
-        function.__kwdefaults__["initial_backoff"] == 1 for function in flower_processes.PULLS
+        function.__kwdefaults__["initial_backoff"] == 1
+        for function in flower_processes.PIECE_FETCHERS
     )
 
 

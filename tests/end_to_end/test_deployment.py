@@ -197,7 +197,7 @@ def test_stop_ends_the_sites_computing(deployed):
     for site, process in computing.items():
         until(lambda site=site, process=process: worker_of(workers[site]) not in (None, process))
     # What starts anew computes for a while; what trains would for ever.
-    until(lambda: not any(training(worker) for worker in workers.values()), patience_s=60.0)
+    until(lambda: not any(training(worker) for worker in workers.values()))
     status = json.loads(shell.run("healthfm-server status --json --study study"))
     (run,) = [run for run in status["runs"] if run["run"] == "long"]
     assert (run["state"], run["rounds_done"]) == ("stopped", 0)

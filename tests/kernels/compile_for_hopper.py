@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from healthfm_core.kernels.ct_attention.cuda import passes
+from healthfm_core.kernels.ct_attention.cuda import launches
 from healthfm_core.kernels.ct_attention.cuda.attend import attend
 from healthfm_core.kernels.ct_attention.cuda.attend_backward import (
     attend_backward_keys,
@@ -44,10 +44,10 @@ def type_of(name: str) -> str:
 
 def made(kernel: triton.JITFunction, channels: int, rates: int) -> dict[str, int]:
     """Return instructions of one kernel in bfloat16, with rows of 16 bytes."""
-    by_queries, by_keys = passes.backward_blocks(torch.bfloat16)
+    by_queries, by_keys = launches.backward_blocks(torch.bfloat16)
     blocks = by_keys if kernel is attend_backward_keys else by_queries
     if kernel is attend:
-        blocks = passes.forward_blocks(channels, torch.bfloat16)
+        blocks = launches.forward_blocks(channels, torch.bfloat16)
     sizes = {"D": channels, "DP": channels, "R": rates, "BM": blocks.queries, "BN": blocks.keys}
     fixed = sizes | {"WIDTH": 32, "PRECISION": "tf32", "VARIANT": 0}
     types = {name: fixed.get(name) or type_of(name) for name in kernel.arg_names}

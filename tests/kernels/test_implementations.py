@@ -197,3 +197,11 @@ def test_vmap_of_grad_gives_each_subjects_own_gradient_in_float32(variant):
         alone = torch.func.grad(loss, argnums=(0, 7, 8))(*(part[row] for part in x))
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one[row], other, rtol=1e-6, atol=1e-6)
+
+
+@needs_compiler
+def test_a_variant_that_the_compiled_kernel_lacks_is_served_by_the_tiles(monkeypatch):
+    x = CASES["statics"].inputs()
+    monkeypatch.setattr(compiled, "VARIANTS", ("logbias",))
+    assert ops._serving(x, "logbias") is compiled
+    assert ops._serving(x, "postmul") is tiles

@@ -19,8 +19,8 @@ if sys.platform != "linux":
     )
 
 from healthfm_core.kernels.ct_attention import ops
-from healthfm_core.kernels.ct_attention.cuda import passes
-from healthfm_core.kernels.ct_attention.cuda.passes import Blocks
+from healthfm_core.kernels.ct_attention.cuda import launches
+from healthfm_core.kernels.ct_attention.cuda.launches import Blocks
 from healthfm_core.kernels.ct_attention.inputs import Inputs, Variant
 from tests.kernels.cases import CASES, YEAR, Case
 from tests.kernels.interpreter import bfloat16  # noqa: F401  (a fixture)
@@ -51,8 +51,8 @@ def moved(x: Inputs) -> Inputs:
 def run(x: Inputs, d_out: torch.Tensor, variant: Variant = "logbias", blocks: Blocks | None = None):
     x, d_out = moved(x), d_out.to(DEVICE)
     both = None if blocks is None else (blocks, blocks)
-    out, lse = passes.forward(x, variant, blocks)
-    return out, lse, passes.backward(d_out, x, out, lse, variant, both)
+    out, lse = launches.forward(x, variant, blocks)
+    return out, lse, launches.backward(d_out, x, out, lse, variant, both)
 
 
 def check(x: Inputs, variant: Variant, blocks: Blocks | None) -> None:
@@ -77,9 +77,9 @@ def test_half_a_thousand_tokens_in_the_blocks_that_a_gpu_gets():
     x = Case(513, subjects=1, heads=1, channels=64, rates=4, statics=3).inputs()
     d_out = random_like(x)
     half = torch.bfloat16
-    here, blocks = moved(x), passes.backward_blocks(half)
-    out, lse = passes.forward(here, "logbias", passes.forward_blocks(64, half))
-    found = passes.backward(d_out.to(DEVICE), here, out, lse, "logbias", blocks)
+    here, blocks = moved(x), launches.backward_blocks(half)
+    out, lse = launches.forward(here, "logbias", launches.forward_blocks(64, half))
+    found = launches.backward(d_out.to(DEVICE), here, out, lse, "logbias", blocks)
     wanted_out, wanted = exact(x, d_out)
     for one, other in zip((out, *found), (wanted_out, *wanted), strict=True):
         assert relative(one.cpu(), other) < 1e-5
@@ -142,7 +142,7 @@ def test_padding_is_not_worked_on():
     x.kv_end_BQ.clamp_max_(40)
     for part in (x.k_BHTD, x.v_BHTD):
         part[:, :, 64:] = 1e30
-    plan = passes.make_plan(passes.Call(moved(x), "logbias"), SMALL, by_query=True)
+    plan = launches.make_plan(launches.Call(moved(x), "logbias"), SMALL, by_query=True)
     listed = torch.arange(4, device=DEVICE) < plan.counts[..., None]
     assert sorted(set(plan.blocks[listed].tolist())) == [0, 1]
     out, _, found = run(x, random_like(x), blocks=SMALL)
@@ -155,7 +155,7 @@ def test_far_tiles_are_skipped_and_nothing_is_lost():
     x = Case(160, subjects=1, heads=2, span_days=2 * YEAR, tie_every=0).inputs()
     rates = torch.tensor([[[math.log(2)], [math.log(2) / (5 * YEAR)]]]) * torch.tensor([1, 10, 50])
     x = x._replace(rates_BHR=rates.contiguous(), q_BHQD=x.q_BHQD * 0.3, k_BHTD=x.k_BHTD * 0.3)
-    plan = passes.make_plan(passes.Call(moved(x), "logbias"), SMALL, by_query=True)
+    plan = launches.make_plan(launches.Call(moved(x), "logbias"), SMALL, by_query=True)
     listed = torch.arange(5, device=DEVICE) < plan.counts[0, -1, 0]
     reached = [int((listed & (plan.further[0, -1, 0] <= days)).sum()) for days in plan.reach[0]]
     assert reached == [1, 4]
@@ -181,7 +181,7 @@ def test_a_gpu_is_served_by_triton_where_it_is_installed(monkeypatch):
     ("change", "served"), [({}, True), ({"rates": 9}, False), ({"channels": 160}, False)]
 )
 def test_what_the_kernels_are_not_made_for_is_left_to_the_tiles(change, served):
-    assert passes.serves(Case(4, **change).inputs()) is served
+    assert launches.serves(Case(4, **change).inputs()) is served
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from healthfm_core.training import loader_for
 from healthfm_simulations.privacy_audit.__main__ import (
     CODES,
     attack,
-    codes_betrayed,
+    codes_revealed,
     largest_site,
     lines,
     main,
@@ -47,7 +47,7 @@ def test_some_of_the_people_are_read_as_they_were_among_all(victim):
     among_all, alone = rows(train), rows(some)
     assert alone.keys() == among_all.keys() & set(some.subject_id.tolist())
     for person, batch in alone.items():
-        for name in ("kind", "token", "t_days", "target", "repeats", "wearable", "prs"):
+        for name in ("kind", "token", "t_days", "target", "repeats", "wearable", "panel"):
             assert torch.equal(getattr(batch, name), getattr(among_all[person], name)), name
 
 
@@ -58,9 +58,9 @@ def test_coins_are_fair_and_everyones_own(victim):
 
 
 def test_a_plain_update_of_one_person_tells_their_codes_and_a_noised_one_does_not(victim):
-    assert codes_betrayed(victim, seed=0, persons=3) > 0.99
+    assert codes_revealed(victim, seed=0, persons=3) > 0.99
     private = PrivacyConfig(mode="dp", noise_multiplier=1.0)
-    assert abs(codes_betrayed(replace(victim, privacy=private), seed=0, persons=3) - 0.5) < 0.25
+    assert abs(codes_revealed(replace(victim, privacy=private), seed=0, persons=3) - 0.5) < 0.25
     update = replace(victim, privacy=private).update_of_one(0, seed=0)
     assert (np.abs(update[CODES]).sum(1) > 0).all()
 

@@ -99,9 +99,9 @@ def test_sites_without_a_modality_never_get_or_send_its_encoder(tmp_path: Path) 
     seen: dict[str, set[str]] = {}
 
     class Watching(small.ClientWork):
-        def train_round(self, parameters, data, study, order, private=None):
+        def train_round(self, parameters, data, study, order, private=None, drift=None):
             seen[data["name"]] = {group_of(name) for name in parameters}
-            return super().train_round(parameters, data, study, order, private)
+            return super().train_round(parameters, data, study, order, private, drift)
 
     apps = small.Apps(small.ServerWork(), Watching())
     nodes = small.three_sites(tmp_path / "sites")

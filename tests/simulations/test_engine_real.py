@@ -14,7 +14,7 @@ from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
-from healthfm_core.training import PrivacyPlan
+from healthfm_core.training import DriftCorrection, PrivacyPlan
 from healthfm_simulations.engine import Apps, NodeSpec, run_federation
 from healthfm_simulations.engine.federation_run import core_apps
 from healthfm_simulations.sites import prepare_sites
@@ -63,11 +63,12 @@ class Interrupted(CoreLocalWork):
         study: Study,
         order: RoundOrder,
         private: PrivacyPlan | None = None,
+        drift: DriftCorrection | None = None,
     ) -> RoundResult:
         """Train, or stop."""
         if order.round == 2:
             raise KeyboardInterrupt
-        return super().train_round(parameters, data, study, order, private)
+        return super().train_round(parameters, data, study, order, private, drift)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(

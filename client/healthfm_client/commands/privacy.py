@@ -23,14 +23,14 @@ def run(given: Namespace) -> int:
         SitePolicy,  # here: the accountants take seconds to load
     )
 
-    found = LedgerReport.of(SitePolicy.read(given.policy).privacy)
+    report = LedgerReport.of(SitePolicy.read(given.policy).privacy)
     if given.html is not None:
-        given.html.write_text(report_page(found), encoding="utf-8")
+        given.html.write_text(report_page(report), encoding="utf-8")
         say(f"{given.html}: what the site's people have been promised")
     elif given.json:
-        say(json.dumps(found.to_json(), indent=1))
+        say(json.dumps(report.to_json(), indent=1))
     else:
-        for line in found.lines():
+        for line in report.lines():
             say(line)
     return 0
 

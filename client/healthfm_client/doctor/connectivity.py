@@ -57,11 +57,11 @@ def _name(host: str, proxy: str | None) -> Iterator[DoctorFinding]:
         yield passed("name", f"{host}: the proxy looks it up")
         host = urlsplit(proxy).hostname or ""
     try:
-        found = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None)})
+        addresses = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None)})
     except OSError as error:
         do = "Ask your network's administrator for the name; write the proxy as http://HOST:PORT"
         raise _unreachable(host, "its name is not known here", do) from error
-    yield passed("proxy" if proxy else "name", f"{host} is {', '.join(found)}")
+    yield passed("proxy" if proxy else "name", f"{host} is {', '.join(addresses)}")
 
 
 def _bypass(proxy: str | None) -> Iterator[DoctorFinding]:
@@ -133,8 +133,8 @@ def _clock(response: httpx.Response) -> DoctorFinding:
 
 def _known(response: httpx.Response, study: str, site: str) -> DoctorFinding:
     try:
-        found = response.json() if response.status_code == 200 else {}
-        known = (found.get("study"), found.get("site")) == (study, site)
+        answer = response.json() if response.status_code == 200 else {}
+        known = (answer.get("study"), answer.get("site")) == (study, site)
     except (ValueError, AttributeError):
         known = False
     if known:

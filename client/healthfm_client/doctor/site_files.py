@@ -58,13 +58,13 @@ def policy(home: SiteHome) -> Iterator[DoctorFinding]:
     Raises:
         ConfigError: The policy cannot be used (HF-1xx).
     """
-    found = SitePolicy.read(home.policy)
-    approval = "each run is approved by a person" if found.require_approval else "runs need nobody"
-    hours = "in its hours only" if found.hours else "at any hour"
-    floor = f"only runs that promise {', '.join(found.privacy_floor)}"
-    floor = floor if found.privacy_floor else "no privacy floor"
-    yield passed("policy", f"{', '.join(found.modalities)}; {approval}; {floor}; {hours}")
-    yield passed("policy", f"no count under {found.k_min}; {found.min_cohort} people at the least")
+    rules = SitePolicy.read(home.policy)
+    approval = "each run is approved by a person" if rules.require_approval else "runs need nobody"
+    hours = "in its hours only" if rules.hours else "at any hour"
+    floor = f"only runs that promise {', '.join(rules.privacy_floor)}"
+    floor = floor if rules.privacy_floor else "no privacy floor"
+    yield passed("policy", f"{', '.join(rules.modalities)}; {approval}; {floor}; {hours}")
+    yield passed("policy", f"no count under {rules.k_min}; {rules.min_cohort} people at the least")
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield DoctorFinding(

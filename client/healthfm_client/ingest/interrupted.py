@@ -84,13 +84,7 @@ def _locked(file: IO[str], name: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise IngestError(
-            313,
-            where=name,
-            seen="another ingest is writing it",
-            wanted="one at a time is wanted",
-            do="Wait for it to end, or name another folder.",
-        ) from error
+        raise IngestError(313, where=name, seen="another ingest is writing it") from error
     except OSError:
         return False
     return True

@@ -243,7 +243,7 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
             where=f"{reader.name}, option {'.'.join(map(str, first['loc']))}",
             seen="it is unknown" if unknown else str(first["msg"]),
             wanted=f"the options are {known}",
-            do="Correct the option.",
+            do="Correct the option",
         ) from error
 
 
@@ -267,17 +267,11 @@ def _refuse_second(site: Site, names: list[str | None]) -> None:
             where=str(site.name),
             seen="two sites of the source take this folder name",
             wanted="names are wanted that differ in their letters and digits",
-            do="Rename the sites in the source.",
+            do="Rename the sites in the source",
         )
 
 
 def _refuse_none(names: list[str | None], out: Path) -> None:
     """Raise HF-306 where a source gave no site."""
     if not names:
-        raise IngestError(
-            306,
-            where=out.name,
-            seen="the source gives no site",
-            wanted="at least one with people is wanted",
-            do="Check the source's export.",
-        )
+        raise IngestError(306, where=out.name, seen="the source gives no site")

@@ -75,8 +75,6 @@ class OrderedPool(Generic[Piece, Result]):
                 314,
                 where="the processes that read side by side",
                 seen="one of them was killed, as a system does that runs out of memory",
-                wanted="all of them are wanted to the end",
-                do="Give fewer --workers, or end other programs.",
             ) from error
 
 

@@ -34,13 +34,7 @@ def find(source: str, path: Path) -> Reader:
             fits.
     """
     if not path.exists():
-        raise IngestError(
-            301,
-            where=path.name,
-            seen="there is no such file or folder",
-            wanted="a source to read is wanted",
-            do="Check the path.",
-        )
+        raise IngestError(301, where=path.name, seen="there is no such file or folder")
     known = readers()
     fitting = [r for r in known.values() if r.sniff(path)] if source == AUTO else []
     reader = fitting[0] if len(fitting) == 1 else known.get(source)
@@ -51,6 +45,5 @@ def find(source: str, path: Path) -> Reader:
             where=path.name if source == AUTO else source,
             seen=f"{fits} all recognise it" if fits else "no reader fits",
             wanted=f"one of {', '.join(known)} is wanted",
-            do="Name the source.",
         )
     return reader

@@ -112,7 +112,7 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
             where=file.name,
             seen=f"{len(others)} columns stand beside subject_id",
             wanted="two columns are wanted: the source's id, and subject_id",
-            do="Keep those two.",
+            do="Keep those two",
         )
     chosen = f"CAST({table.column(others[0])} AS VARCHAR) AS id"
     number = f"TRY_CAST({table.column(SUBJECT)} AS BIGINT) AS subject_id"
@@ -123,7 +123,7 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
             where=file.name,
             seen='column "subject_id" is not an integer throughout',
             wanted="integers are wanted",
-            do="Correct the table.",
+            do="Correct the table",
         )
     known = dict(zip(rows["id"].to_pylist(), rows[SUBJECT].to_pylist(), strict=True))
     missing = sum(name not in known for name in names)
@@ -133,7 +133,7 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
             where=file.name,
             seen=f"{missing} ids of the source are not in it",
             wanted="every id of the source is wanted there",
-            do="Complete the table.",
+            do="Complete the table",
         )
     return np.array([known[name] for name in names], np.int64)
 
@@ -145,6 +145,6 @@ def _distinct(subject: Int64, where: str) -> Int64:
             where=where,
             seen="two ids of the source become one subject_id",
             wanted="ids that stay apart are wanted (07 and 7 do not)",
-            do="Give a table of ids and subject_ids (subjects).",
+            do="Give a table of ids and subject_ids (subjects)",
         )
     return subject

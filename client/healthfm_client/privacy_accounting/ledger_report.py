@@ -167,7 +167,7 @@ def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-def report_page(found: LedgerReport) -> str:
+def report_page(report: LedgerReport) -> str:
     """Return a page of one's own with the table, the plot and the sentences; nothing is fetched."""
     rows = "".join(
         "<tr>"
@@ -185,31 +185,31 @@ def report_page(found: LedgerReport) -> str:
             )
         )
         + "</tr>"
-        for study in found.studies
+        for study in report.studies
     )
-    sentences = "".join(f"<p>{escape(line)}</p>" for line in found.conclusion())
-    return _PAGE.format(rows=rows, sentences=sentences, plot=_plot(found))
+    sentences = "".join(f"<p>{escape(line)}</p>" for line in report.conclusion())
+    return _PAGE.format(rows=rows, sentences=sentences, plot=_plot(report))
 
 
-def _plot(found: LedgerReport) -> str:
+def _plot(report: LedgerReport) -> str:
     """Return ε after each study as steps, under the site's limit, as SVG."""
-    ends = [study.epsilon_after for study in found.studies]
-    top = 1.1 * max([*ends, found.epsilon_max or 0.0, 1.0])
+    ends = [study.epsilon_after for study in report.studies]
+    top = 1.1 * max([*ends, report.epsilon_max or 0.0, 1.0])
     wide = (_WIDTH - _LEFT - 10) / max(1, len(ends))
 
     def y(value: float) -> float:
         return _BASE - (_BASE - 12) * value / top
 
     path, words = f"M{_LEFT},{y(0):.1f}", _text(4, _BASE + 4, "0", "start")
-    for n, (study, end) in enumerate(zip(found.studies, ends, strict=True)):
+    for n, (study, end) in enumerate(zip(report.studies, ends, strict=True)):
         x = _LEFT + n * wide
         path += f"V{y(end):.1f}H{x + wide:.1f}"
         words += _text(x + wide / 2, _BASE + 16, study.name[: max(3, int(wide / 8))])
         words += _text(x + wide / 2, y(end) - 5, f"{end:.2f}")
     lines = _line("axis", _BASE)
-    if found.epsilon_max is not None:
-        lines += _line("limit", y(found.epsilon_max))
-        words += _text(4, y(found.epsilon_max) + 4, f"ε {found.epsilon_max:g}", "start")
+    if report.epsilon_max is not None:
+        lines += _line("limit", y(report.epsilon_max))
+        words += _text(4, y(report.epsilon_max) + 4, f"ε {report.epsilon_max:g}", "start")
     title = "<title>ε of all studies together, after each of them</title>"
     box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img"'
     return f'<svg {box}>{title}{lines}<path class="spent" d="{path}"/>{words}</svg>'

@@ -19,9 +19,9 @@ from healthfm_core.trust.site_keys import SiteKeys
 
 ROUTE: Final = "/v1/healthfm/renewal"
 PATIENCE_S: Final = 30.0
-SOON_S: Final = 60.0
+RECHECK_S: Final = 60.0
 """Before a kit that is asked for is asked for again: the coordinator signs it meanwhile."""
-LATER_S: Final = 3600.0
+CHECK_S: Final = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,16 +55,16 @@ def look(site: SiteFolder, tls: ssl.SSLContext, proxy: str | None) -> float:
     The new one is shown from the next connection on.
     """
     if now_utc() < renews_from(site.kit()):
-        return LATER_S
+        return CHECK_S
     try:
         if not renew(site, tls, proxy):
-            return SOON_S
+            return RECHECK_S
         site.show_certificate(tls)
     except (httpx.HTTPError, HealthFMError, OSError) as error:
         _log.warning("the certificate is not renewed, and will be tried again: %s", error)
-        return LATER_S
+        return CHECK_S
     _log.info("the certificate is new, until %s", site.kit().certificate.not_valid_after_utc)
-    return LATER_S
+    return CHECK_S
 
 
 def keep_valid(site: SiteFolder, tls: ssl.SSLContext, proxy: str | None) -> None:

@@ -52,19 +52,19 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from healthfm_client.runtime.late_replies import RepliesToOneMessage
 
 LOOPBACK: Final = "127.0.0.1"
-EAGER_S: Final = 0.25
+POLL_AFTER_REPLY_S: Final = 0.25
 """Between two questions to the coordinator right after an answer; Flower's own pause is 3 s."""
-WAITED: Final = 0.05
+POLL_BACKOFF: Final = 0.05
 """Later, the share of the time since that answer: who waits longer asks less often."""
-SOON_S: Final = 0.05
+PIECE_RETRY_S: Final = 0.05
 """Before a piece of a message that is still on its way is asked for again; Flower's own is 1 s."""
-BEAT_S: Final = 10
+HEARTBEAT_S: Final = 10
 """A worker that shows no life for twice this long is given up; Flower's own is 30 s."""
-WORKER_S: Final = 0.1
+WORKER_POLL_S: Final = 0.1
 """Between two looks of the worker at the node, both on this machine."""
-STOP_S: Final = 2.0
+STOP_POLL_S: Final = 2.0
 """Between two questions whether the run that is computed still runs."""
-PULLS: Final[tuple[Any, ...]] = (pull_objects, pull_and_inflate_object_from_tree)
+PIECE_FETCHERS: Final[tuple[Any, ...]] = (pull_objects, pull_and_inflate_object_from_tree)
 """Flower's functions that fetch a message piece by piece."""
 
 _log = logging.getLogger(__name__)
@@ -102,10 +102,10 @@ def run_node(settings: NodeSettings) -> None:
     _serve_worker(factory, settings)
     with (
         _with_certificate(settings.tls),
-        _eager(),
-        _soon(),
-        _watched(settings.stopped),
-        _replaced(tasks_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S),
+        _fast_polling(),
+        _fast_piece_retries(),
+        _stop_watch(settings.stopped),
+        _replaced(tasks_module, "HEARTBEAT_DEFAULT_INTERVAL", HEARTBEAT_S),
     ):
         node_module.start_client_internal(
             state_factory=factory,
@@ -158,7 +158,7 @@ def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
+def _fast_polling() -> Iterator[None]:
     """Let the node ask often while a run is on: Flower's pauses are not settable."""
     told = -math.inf
 
@@ -174,24 +174,24 @@ def _eager() -> Iterator[None]:
 
 def node_pause_s(waited_s: float) -> float:
     """Return the node's pause between two questions, so long after its last answer."""
-    return min(max(EAGER_S, WAITED * waited_s), 3.0)
+    return min(max(POLL_AFTER_REPLY_S, POLL_BACKOFF * waited_s), 3.0)
 
 
 @contextmanager
-def _soon() -> Iterator[None]:
+def _fast_piece_retries() -> Iterator[None]:
     """Let pieces of a message that are not there yet be asked for again soon."""
-    before = [function.__kwdefaults__ for function in PULLS]
-    for function in PULLS:
-        function.__kwdefaults__ = {**function.__kwdefaults__, "initial_backoff": SOON_S}
+    before = [function.__kwdefaults__ for function in PIECE_FETCHERS]
+    for function in PIECE_FETCHERS:
+        function.__kwdefaults__ = {**function.__kwdefaults__, "initial_backoff": PIECE_RETRY_S}
     try:
         yield
     finally:
-        for function, defaults in zip(PULLS, before, strict=True):
+        for function, defaults in zip(PIECE_FETCHERS, before, strict=True):
             function.__kwdefaults__ = defaults
 
 
 @contextmanager
-def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
+def _stop_watch(stopped: Callable[[int], None]) -> Iterator[None]:
     """Ask, while a message is worked on, whether its run still runs; if not, let go of it.
 
     A run can end while pieces of its message are on their way. The worker, who is told of a message
@@ -212,14 +212,14 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
 
         names = ("pull_object", "confirm_message_received")
         ended: list[int] = []
-        calls = {name: _noting(given[name], ended) for name in names}
-        found = pull(**{**given, **calls, "receive": note})
+        calls = {name: _noting_ended_runs(given[name], ended) for name in names}
+        received_id = pull(**{**given, **calls, "receive": note})
         if ended:
             number = at_work[0][0].metadata.message_id
             given["state"].delete_messages(message_ids=[number])
             given["object_store"].delete(number)
             stopped(ended[0])
-        return found
+        return received_id
 
     def push_and_watch(**given: Any) -> None:
         done = threading.Event()
@@ -240,7 +240,7 @@ def _watched(stopped: Callable[[int], None]) -> Iterator[None]:
         yield
 
 
-def _noting(call: Callable[..., Any], ended: list[int]) -> Callable[..., Any]:
+def _noting_ended_runs(call: Callable[..., Any], ended: list[int]) -> Callable[..., Any]:
     """Return `call` of a run, which notes a run that does not run any more."""
 
     def of_run(run_id: int, *rest: Any) -> Any:
@@ -260,7 +260,7 @@ def _watch(
     stopped: Callable[[int], None],
     given: dict[str, Any],
 ) -> None:
-    while not done.wait(STOP_S):
+    while not done.wait(STOP_POLL_S):
         try:
             get_run(message.metadata.run_id)
         except RunNotRunningException:
@@ -303,21 +303,24 @@ class Worker:
 
     def run(self) -> None:
         """Work until killed."""
-        with _replaced(heartbeat_module, "HEARTBEAT_DEFAULT_INTERVAL", BEAT_S), _soon():
+        with (
+            _replaced(heartbeat_module, "HEARTBEAT_DEFAULT_INTERVAL", HEARTBEAT_S),
+            _fast_piece_retries(),
+        ):
             while True:
                 if not self.work():
-                    time.sleep(WORKER_S)
+                    time.sleep(WORKER_POLL_S)
 
     def work(self) -> bool:
         """Answer one message if there is one; say whether there was."""
-        found = self._tasks.AcquireTask(
+        acquired = self._tasks.AcquireTask(
             AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         )
-        if not (found.HasField("task") and found.token):
+        if not (acquired.HasField("task") and acquired.token):
             return False
-        self.run_id = int(found.task.run_id)
+        self.run_id = int(acquired.task.run_id)
         try:
-            self._answer(found.token)
+            self._answer(acquired.token)
         finally:
             self.run_id = None
         return True

@@ -30,9 +30,9 @@ class RepliesToOneMessage:
 
     def get_messages_legacy(self, **wanted: Any) -> Sequence[Any]:
         """Return the messages `wanted` that answer the one at hand."""
-        found = self._state.get_messages_legacy(**wanted)
-        late = [m for m in found if m.metadata.reply_to_message_id != self._number]
+        replies = self._state.get_messages_legacy(**wanted)
+        late = [m for m in replies if m.metadata.reply_to_message_id != self._number]
         self._state.delete_messages(message_ids=[m.metadata.message_id for m in late])
         for message in late:
             self._store.delete(message.metadata.message_id)
-        return [message for message in found if message not in late]
+        return [message for message in replies if message not in late]

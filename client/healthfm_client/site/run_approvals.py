@@ -58,8 +58,8 @@ class Approvals:
 
     def __iter__(self) -> Iterator[ApprovalRequest]:
         """Yield every run that asked, the newest last."""
-        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
-        yield from sorted(found, key=lambda asked: (asked.since, asked.run))
+        requests = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+        yield from sorted(requests, key=lambda asked: (asked.since, asked.run))
 
     def check(
         self, contract: Contract, words: tuple[str, ...], now: datetime | None = None
@@ -155,7 +155,7 @@ def describe_run(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[st
 
 
 def _plain(name: object) -> str:
-    return "".join(letter for letter in str(name)[:64] if letter.isprintable())
+    return "".join(character for character in str(name)[:64] if character.isprintable())
 
 
 def _stamp(now: datetime | None) -> str:

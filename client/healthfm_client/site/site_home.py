@@ -93,6 +93,11 @@ class SiteHome(SiteFolder):
         """Return the runs that a person is asked about."""
         return Approvals(self._state / "runs")
 
+    @property
+    def state_folder(self) -> Path:
+        """Where what outlives a message is kept."""
+        return self._state
+
     def state(self) -> str:
         """Return ``open``, ``paused`` or ``left``."""
         return next((s for s in reversed(_STATES) if (self._state / s).exists()), "open")

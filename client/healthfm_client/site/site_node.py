@@ -17,7 +17,7 @@ from healthfm_client.site import computer_limits
 from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
-from healthfm_core.errors import TrustError
+from healthfm_core.errors import ConfigError, TrustError
 from healthfm_core.federation import contracting
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract, open_contract
@@ -25,6 +25,8 @@ from healthfm_core.trust.kit import Kit
 
 HOME_KEY: Final = "home"
 """Key of the node configuration: the folder of an enrolled site. A simulated site has none."""
+STATE_KEY: Final = "state"
+"""Key of the node configuration: where a simulated site keeps what outlives a round."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class SiteNode:
         policy: What it permits.
         home: Its folder, None in a simulation, which needs no contract and keeps no log.
         kit: What the study gave it, None in a simulation.
+        state: Where a simulated site keeps what outlives a round.
     """
 
     name: str
@@ -46,6 +49,7 @@ class SiteNode:
     policy: SitePolicy
     home: SiteHome | None = None
     kit: Kit | None = None
+    state: Path | None = None
 
     @classmethod
     def of(cls, context: Context) -> Self:
@@ -66,6 +70,7 @@ class SiteNode:
             context.node_id,
             _permitted_stores(str(config["stores"]), policy),
             policy,
+            state=Path(str(config[STATE_KEY])) if STATE_KEY in config else None,
         )
 
     @classmethod
@@ -79,6 +84,23 @@ class SiteNode:
         computer_limits.apply(policy.resources)
         stores = _permitted_stores(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
+
+    def state_folder(self) -> Path:
+        """Return the folder of what outlives a round; it may not be there yet.
+
+        Raises:
+            ConfigError: The node has none (HF-102).
+        """
+        folder = self.state if self.home is None else self.home.state_folder
+        if folder is None:
+            raise ConfigError(
+                102,
+                where=f"node configuration, {STATE_KEY}",
+                seen="no folder",
+                wanted="an algorithm with control variates keeps them at the site between rounds",
+                do=f"Name a folder of the site's own as {STATE_KEY}",
+            )
+        return folder
 
     def accept_contract(
         self, order: Mapping[str, Any], now: datetime | None = None

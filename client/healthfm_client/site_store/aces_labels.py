@@ -203,9 +203,10 @@ class Definition:
             106,
             where=self._file.name,
             seen=seen,
-            wanted="an ACES definition of codes that the store has, with a label and a time of "
-            "prediction, is wanted",
-            do="Correct the definition; `describe` names the store's codes.",
+            wanted=(
+                "an ACES definition of codes that the store has, with a label and a time of "
+                "prediction, is wanted"
+            ),
         )
 
 
@@ -267,6 +268,6 @@ def _want_aces() -> None:
             where="labels",
             seen=f"the package {error.name} is not installed",
             wanted="es-aces, which reads task definitions, is wanted",
-            do="Install HealthFM with its extra: pip install 'healthfm[labels]'.",
+            do="Install HealthFM with its extra: pip install 'healthfm[labels]'",
         ) from error
     del aces, polars

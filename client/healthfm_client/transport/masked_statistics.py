@@ -45,7 +45,6 @@ def statistics_arrays(
             where="statistics message",
             seen="a step that this site does not know",
             wanted="one of " + ", ".join(_STEPS),
-            do="Install the same release of healthfm on both sides",
         )
     if key not in _read:
         _read.clear()

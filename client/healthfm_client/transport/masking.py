@@ -107,7 +107,7 @@ class Masking:
         """Mask `arrays` in place.
 
         Raises:
-            PrivacyError: A letter is not what it should be (HF-610), or too few sites (HF-611).
+            PrivacyError: A message is not what it should be (HF-610), or too few sites (HF-611).
         """
         session = secure.mask(self._session(), secure.Mailbox.from_json(mailbox), arrays)
         self._keep(session)

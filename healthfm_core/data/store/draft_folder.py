@@ -44,7 +44,6 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         304,
         where=path.name,
         seen="the output folder exists already" + (" and holds no store" if overwrite else ""),
-        wanted="a new one is wanted, since nothing is replaced unasked",
         do="Name another folder" + ("." if overwrite else ", or give --overwrite."),
     )
 

@@ -78,8 +78,6 @@ class CodeNumbers:
                 309,
                 where=where,
                 seen=f"there are more than {CODES_AT_MOST:,} distinct codes, or they are too long",
-                wanted="codes of a vocabulary are wanted, not texts or identifiers",
-                do="Check which column is taken as the code.",
             )
         index = chunk.indices if not chunk.null_count else chunk.indices.fill_null(len(names))
         return np.asarray(numbers.astype(np.int32)[index.to_numpy(zero_copy_only=False)])
@@ -359,9 +357,5 @@ def refuse_full_disk(folder: Path, where: str) -> None:
     """Raise HF-311 where less than `LEAST_FREE_BYTES` are free."""
     if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
         raise IngestError(
-            311,
-            where=where,
-            seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free",
-            wanted="space for the events on their way is wanted, about 30 bytes each",
-            do="Free some space, or name an output folder on another disk.",
+            311, where=where, seen=f"less than {LEAST_FREE_BYTES // 1024**2} MB of disk are free"
         )

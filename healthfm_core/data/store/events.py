@@ -142,8 +142,7 @@ def check_events(table: pa.Table, where: str) -> None:
             203,
             where=where,
             seen=f"events go back in time or a subject's rows lie apart, {backwards + apart}×",
-            wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
-            do="Sort the file by subject_id and time, or ingest it as an event table.",
+            do="Sort the file by subject_id and time, or ingest it as an event table",
         )
     again = int(np.sum(duplicates(table)))
     if again:
@@ -151,8 +150,7 @@ def check_events(table: pa.Table, where: str) -> None:
             204,
             where=where,
             seen=f"{again} events equal another in subject, time, code and value",
-            wanted="every event is wanted once",
-            do="Remove the duplicates, or ingest it as an event table, which sets them aside.",
+            do="Remove the duplicates, or ingest it as an event table, which sets them aside",
         )
 
 

@@ -82,7 +82,7 @@ def _no_spread(seen: str) -> StoreError:
         where="polygenic scores",
         seen=seen,
         wanted="a spread over more people is wanted to standardise it",
-        do="Run pgsc_calc with ancestry normalisation, which gives Z_norm2.",
+        do="Run pgsc_calc with ancestry normalisation, which gives Z_norm2",
     )
 
 
@@ -98,9 +98,11 @@ def _check_spread(table: pa.Table, where: str) -> None:
             211,
             where=where,
             seen=f"{int(raw.sum())} of {len(names)} scores do not look like z",
-            wanted=f"|mean| ≤ {_MEAN_AT_MOST:g} and SD ≤ {_SD_AT_MOST:g} are wanted; a raw sum "
-            "says where a person's ancestors lived before it says anything else",
-            do="Take Z_norm2 of pgsc_calc, or standardise at the site and mark it so.",
+            wanted=(
+                f"|mean| ≤ {_MEAN_AT_MOST:g} and SD ≤ {_SD_AT_MOST:g} are wanted; a raw sum "
+                "says where a person's ancestors lived before it says anything else"
+            ),
+            do="Take Z_norm2 of pgsc_calc, or standardise at the site and mark it so",
         )
 
 
@@ -121,8 +123,7 @@ def score_events(table: pa.Table, where: str = "polygenic scores") -> pa.Table:
             204,
             where=where,
             seen="a subject has a score twice",
-            wanted="one value per subject and score is wanted",
-            do="Keep one genome build or sample set.",
+            do="Keep one genome build or sample set",
         )
     _check_spread(table, where)
     z = np.clip(np.asarray(table["z"].to_numpy(), np.float64), -CLIP, CLIP).astype(np.float32)

@@ -49,13 +49,7 @@ def check_schemas(store: Path) -> None:
 
 def empty(where: str) -> StoreError:
     """Return the error for a site without people."""
-    return StoreError(
-        206,
-        where=where,
-        seen="there is no subject with a single row",
-        wanted="a site with people is wanted",
-        do="Check the source, or leave this site out.",
-    )
+    return StoreError(206, where=where, seen="there is no subject with a single row")
 
 
 def check_store(store: Path, *, rows: bool = True) -> None:
@@ -96,13 +90,7 @@ def read_splits(store: Path) -> pa.Table:
     """
     file = store / SPLITS_FILE
     if not file.is_file():
-        raise StoreError(
-            207,
-            where=store.name,
-            seen=f"{SPLITS_FILE} is missing",
-            wanted="a finished store is wanted",
-            do="Delete the folder and ingest the source again.",
-        )
+        raise StoreError(207, where=store.name, seen=f"{SPLITS_FILE} is missing")
     table = conform(read_parquet(file, SPLITS_FILE), SPLITS, SPLITS_FILE)
     odd = set(table["split"].unique().to_pylist()) - set(SPLIT_NAMES)
     if odd:
@@ -111,7 +99,7 @@ def read_splits(store: Path) -> pa.Table:
             where=SPLITS_FILE,
             seen=f"{len(odd)} split names are none of {', '.join(SPLIT_NAMES)}",
             wanted="MEDS's three sentinel names are wanted",
-            do="Rename the splits.",
+            do="Rename the splits",
         )
     subject = ids(table)
     twice = len(subject) - len(np.unique(subject))
@@ -162,7 +150,6 @@ def _check_known(subject: Int64, subjects: Int64, where: str) -> None:
             where=where,
             seen=f"{unknown} subjects have no split",
             wanted=f"every subject_id is wanted in {SPLITS_FILE}",
-            do="Ingest the source again.",
         )
 
 
@@ -174,10 +161,4 @@ def _check_one_place(per_file: list[Int64], where: str, what: str) -> None:
 
 
 def _two_places(where: str, count: int, what: str) -> StoreError:
-    return StoreError(
-        205,
-        where=where,
-        seen=f"{count} subjects are in two {what}",
-        wanted="a subject is wanted in one file and one split",
-        do="Merge their rows, or ingest the source again.",
-    )
+    return StoreError(205, where=where, seen=f"{count} subjects are in two {what}")

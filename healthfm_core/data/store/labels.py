@@ -71,15 +71,13 @@ def check_labels(table: pa.Table, subjects: Int64, where: str) -> pa.Table:
             210,
             where=where,
             seen=f"{unknown} labels are of subjects the store does not have",
-            wanted="every label's subject_id is wanted in metadata/subject_splits.parquet",
-            do="Ingest labels and events of the same people.",
+            do="Ingest labels and events of the same people",
         )
     if repeated([subject, times_us(table, "prediction_time")]).any():
         raise StoreError(
             204,
             where=where,
             seen="a subject has two labels at one prediction time",
-            wanted="one is wanted",
-            do="Keep one label per subject and prediction_time.",
+            do="Keep one label per subject and prediction_time",
         )
     return table

@@ -101,7 +101,6 @@ def check_schema(seen: pa.Schema, wanted: pa.Schema, where: str) -> None:
                 where=where,
                 seen=f'{there} "{field.name}"',
                 wanted=f"MEDS 0.4 wants it as {field.type}",
-                do="Add the column, or ingest the source again.",
             )
         if not same_kind(seen.field(field.name).type, field.type):
             raise StoreError(
@@ -109,7 +108,7 @@ def check_schema(seen: pa.Schema, wanted: pa.Schema, where: str) -> None:
                 where=where,
                 seen=f'column "{field.name}" is {seen.field(field.name).type}',
                 wanted=f"MEDS 0.4 wants {field.type}",
-                do="Cast the column, or ingest the source again.",
+                do="Cast the column, or ingest the source again",
             )
 
 
@@ -134,7 +133,7 @@ def conform(table: pa.Table, wanted: pa.Schema, where: str, *, extra: bool = Fal
                 where=where,
                 seen=f'column "{name}" holds nulls',
                 wanted="MEDS 0.4 wants a value in every row",
-                do="Remove or repair those rows.",
+                do="Remove or repair those rows",
             )
     columns: dict[str, pa.ChunkedArray] = {}
     for field in wanted:

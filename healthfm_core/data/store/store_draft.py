@@ -273,10 +273,4 @@ def _version(package: str) -> str:
 
 
 def _nothing_usable(name: str) -> IngestError:
-    return IngestError(
-        306,
-        where=name,
-        seen="there is no usable row",
-        wanted="at least one is wanted",
-        do="Check the source's export.",
-    )
+    return IngestError(306, where=name, seen="there is no usable row")

@@ -105,8 +105,6 @@ def read_marker(store: Path) -> dict[str, Any]:
             208,
             where=store.name,
             seen="there is no folder with data/ and metadata/" if store.is_dir() else "not there",
-            wanted="a site store is wanted",
-            do="Give a folder that `ingest` wrote.",
         )
     try:
         marker = json.loads((store / MARKER_FILE).read_text(encoding="utf-8"))
@@ -156,20 +154,8 @@ def write_shards(table: pa.Table, folder: Path, rows_per_file: int) -> None:
 
 
 def _unreadable(where: str) -> StoreError:
-    return StoreError(
-        209,
-        where=where,
-        seen="the file cannot be read",
-        wanted="a whole Parquet file is wanted",
-        do="Check the disk and the permissions, or ingest the source again.",
-    )
+    return StoreError(209, where=where, seen="the file cannot be read")
 
 
 def _half_written(store: Path, what: str) -> StoreError:
-    return StoreError(
-        207,
-        where=store.name,
-        seen=f"{MARKER_FILE}, which is written last, {what}",
-        wanted="a finished store is wanted",
-        do="Delete the folder and ingest the source again.",
-    )
+    return StoreError(207, where=store.name, seen=f"{MARKER_FILE}, which is written last, {what}")

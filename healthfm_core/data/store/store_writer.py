@@ -122,8 +122,7 @@ def add_labels(store: Path, task: str, table: pa.Table, *, overwrite: bool = Fal
             304,
             where=where,
             seen="the task has labels already",
-            wanted="a new name is wanted, since nothing is replaced unasked",
-            do="Name the task otherwise, or give --overwrite.",
+            do="Name the task otherwise, or give --overwrite",
         )
     checked = check_labels(table, ids(read_splits(store)), where)
     partial = file.with_name(f".{task}.partial-{secrets.token_hex(4)}")

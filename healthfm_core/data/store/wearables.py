@@ -74,7 +74,6 @@ def check_wearable(table: pa.Table, where: str) -> None:
             where=where,
             seen="a row has a rate of 0 or less, or more values than mask flags",
             wanted="hz > 0 and one mask flag per value are wanted",
-            do="Repair the source and ingest it again.",
         )
     subject, start = ids(table), times_us(table, "start")
     channel = coded(table["channel"])[0]
@@ -85,17 +84,10 @@ def check_wearable(table: pa.Table, where: str) -> None:
             where=where,
             seen="rows are out of order",
             wanted="the order subject_id, start is wanted",
-            do="Sort the file, or ingest the source again.",
         )
     again = int(np.sum(repeated([subject, start, channel])))
     if again:
-        raise StoreError(
-            204,
-            where=where,
-            seen=f"{again} rows repeat a subject, start and channel",
-            wanted="every stretch is wanted once",
-            do="Remove the doubles, or ingest the source again.",
-        )
+        raise StoreError(204, where=where, seen=f"{again} rows repeat a subject, start and channel")
 
 
 def hours_worn(table: pa.Table) -> float:

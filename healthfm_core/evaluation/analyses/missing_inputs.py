@@ -1,4 +1,4 @@
-"""What is lost without a modality, and as wearing is lost or drowned in noise bit by bit."""
+"""What is lost without a modality, and as wearing is removed or gets noisy step by step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CorruptionRow:
 
     Attributes:
         arm: Whose predictions.
-        kind: Whether hours of wearing were taken away or drowned in noise.
+        kind: Whether hours of wearing were removed or had noise added.
         share: Of the hours, 0 … 1.
         metric: A key of `resampling.METRICS`.
         value: Point estimate; NaN where not defined.
@@ -83,10 +83,10 @@ def missing_matrix(
         rng: Where the draws come from.
         subset: Which rows of the predictions.
     """
-    found = _on_same_draws(cells, metric, bootstraps, rng, subset)
+    estimates = _on_same_draws(cells, metric, bootstraps, rng, subset)
     return [
         MatrixCell(*key, metric, e.value, *e.interval(), people)
-        for key, (e, people) in found.items()
+        for key, (e, people) in estimates.items()
     ]
 
 
@@ -108,10 +108,10 @@ def corruption_rows(
         rng: Where the draws come from.
         subset: Which rows of the predictions.
     """
-    found = _on_same_draws(curves, metric, bootstraps, rng, subset)
+    estimates = _on_same_draws(curves, metric, bootstraps, rng, subset)
     return [
         CorruptionRow(*key, metric, e.value, *e.interval(), people)
-        for key, (e, people) in found.items()
+        for key, (e, people) in estimates.items()
     ]
 
 
@@ -155,7 +155,7 @@ def _on_same_draws(
     subset: Subset,
 ) -> dict[K, tuple[Estimate, int]]:
     """Return each part's estimate and its people."""
-    of = {key: found.subset(subset) for key, found in parts.items()}
+    of = {key: predictions.subset(subset) for key, predictions in parts.items()}
     everyone = np.concatenate([np.zeros(0, np.int64), *(part.subject for part in of.values())])
     draws = draw_subjects(everyone, bootstraps, rng)
     return {key: (estimate(metric, part, draws), part.n_subjects) for key, part in of.items()}

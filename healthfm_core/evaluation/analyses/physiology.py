@@ -72,9 +72,9 @@ def ridge_probe(
     fits = _fits([part.x.astype(np.float64) for part in (train, tuning, test)], y, penalties)
     said = fits[int(np.argmin([np.mean((of - seen) ** 2) for of, _ in fits]))][1]
     draws = draw_subjects(test.subject, bootstraps, rng)
-    found = _scores(asked.astype(np.float64), said, test.subject, draws)
-    people = dict.fromkeys(found, len(draws.subjects))
-    return rows_of_estimates(arm, target, "overall", found, people)
+    scores = _scores(asked.astype(np.float64), said, test.subject, draws)
+    people = dict.fromkeys(scores, len(draws.subjects))
+    return rows_of_estimates(arm, target, "overall", scores, people)
 
 
 def _fits(

@@ -180,7 +180,7 @@ def _fit(
     turn = _rotation(train.x)
     x, seen, asked = train.x @ turn, tuning.x @ turn, test.x @ turn
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    best, found = -np.inf, (np.zeros(0), np.zeros(0), float("nan"))
+    best, fitted = -np.inf, (np.zeros(0), np.zeros(0), float("nan"))
     for strength in sorted(strengths):
         model.C = strength
         with warnings.catch_warnings():
@@ -189,8 +189,8 @@ def _fit(
         tuned = model.decision_function(seen)
         score = auroc(tuned, tuning.outcome)
         if score > best:
-            best, found = score, (tuned, model.decision_function(asked), strength)
-    return found
+            best, fitted = score, (tuned, model.decision_function(asked), strength)
+    return fitted
 
 
 def risks(tuned: Float64, outcome: arrays.Bool, asked: Float64) -> Float64:

@@ -52,9 +52,9 @@ class Groups:
         order = np.argsort(self.subject)
         place = np.searchsorted(self.subject, subject, sorter=order)
         place = order[np.minimum(place, len(order) - 1)]
-        found = np.asarray(self.labels[attribute], np.str_)[place]
-        known = (self.subject[place] == subject) & (found != "")
-        return np.where(known, found, UNKNOWN)
+        names = np.asarray(self.labels[attribute], np.str_)[place]
+        known = (self.subject[place] == subject) & (names != "")
+        return np.where(known, names, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def subgroup_rows(
         metrics: Keys of `resampling.METRICS`.
         subset: Which rows of the predictions.
     """
-    parts = {arm: found.subset(subset) for arm, found in arms.items()}
+    parts = {arm: predictions.subset(subset) for arm, predictions in arms.items()}
     subjects = np.unique(np.concatenate([p.subject for p in parts.values()] or [np.zeros(0, int)]))
     rows: list[SubgroupRow] = []
     for attribute in groups.labels:

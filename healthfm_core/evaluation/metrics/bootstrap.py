@@ -103,10 +103,10 @@ def mean_estimate(estimates: Sequence[Estimate], draws: Draws) -> Estimate:
     """Mean of several estimates from the same draws, each replicate over those defined in it."""
     if not estimates:
         return Estimate(float("nan"), np.full(len(draws.weight), np.nan))
-    stacked = np.stack([found.replicates for found in estimates])
+    stacked = np.stack([estimate.replicates for estimate in estimates])
     known = np.isfinite(stacked)
     total = np.where(known, stacked, 0.0).sum(0)
     mean = np.divide(total, known.sum(0), out=np.full_like(total, np.nan), where=known.any(0))
-    values = np.array([found.value for found in estimates])
+    values = np.array([estimate.value for estimate in estimates])
     values = values[np.isfinite(values)]
     return Estimate(float(values.mean()) if len(values) else float("nan"), mean)

@@ -1,4 +1,4 @@
-"""Whether those at higher risk have it sooner: Harrell's C and Uno's, under censoring.
+"""Whether people at higher risk have the event earlier: Harrell's C and Uno's C, under censoring.
 
 A pair of rows can be ordered where one had the event while the other was still under observation
 without it; both indices are the share of such pairs that the score orders rightly. Harrell's
@@ -39,7 +39,7 @@ class SurvivalTimes:
         time_days: [n] float64, until the event or the end of observation.
         event: [n] bool, whether it ended in the event; whoever is censored at a time was without
             the event up to and at that time.
-        score: [n], higher for those expected to have it sooner.
+        score: [n], higher for those expected to have the event earlier.
     """
 
     subject: Int64
@@ -100,12 +100,12 @@ def mean_concordance(
     targets: Sequence[SurvivalTimes], draws: Draws, *, until_days: float | None = None
 ) -> dict[str, Estimate]:
     """Return the mean of both indices over the targets with at least `MIN_EVENTS` events."""
-    found = [
+    by_target = [
         concordance(data, draws, until_days=until_days)
         for data in targets
         if data.event.sum() >= MIN_EVENTS
     ]
-    return {name: mean_estimate([one[name] for one in found], draws) for name in INDICES}
+    return {name: mean_estimate([one[name] for one in by_target], draws) for name in INDICES}
 
 
 def concordance_rows(
@@ -132,14 +132,14 @@ def concordance_rows(
     everyone = [data.subject for targets in arms.values() for data in targets]
     subjects = np.unique(np.concatenate([*everyone, np.zeros(0, np.int64)]))
     draws = draw_subjects(subjects, bootstraps, rng)
-    found = {arm: mean_concordance(of, draws, until_days=until_days) for arm, of in arms.items()}
+    by_arm = {arm: mean_concordance(of, draws, until_days=until_days) for arm, of in arms.items()}
     people = dict.fromkeys(INDICES, len(subjects))
     rows = []
-    for arm, own in found.items():
+    for arm, own in by_arm.items():
         rows += rows_of_estimates(arm, task, subset, own, people)
-    for arm in found:
-        if arm != reference and reference in found:
-            paired = {name: found[reference][name] - found[arm][name] for name in INDICES}
+    for arm in by_arm:
+        if arm != reference and reference in by_arm:
+            paired = {name: by_arm[reference][name] - by_arm[arm][name] for name in INDICES}
             rows += rows_of_estimates(f"{reference}{MINUS}{arm}", task, subset, paired, people)
     return rows
 

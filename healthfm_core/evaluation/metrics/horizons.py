@@ -95,13 +95,13 @@ def survival_of(
     target: int,
     subset: Subset = "overall",
 ) -> SurvivalTimes:
-    """Return one target's time to event, for `survival.concordance`.
+    """Return one target's time to event, for `concordance.concordance`.
 
-    Death without the event censors at death: the index speaks of who has it sooner while alive.
+    Death without the event censors at death: the index compares the times of people who are alive.
 
     Args:
         followed: The queries.
-        score: Higher for sooner.
+        score: Higher for an earlier event.
         target: Which column.
         subset: All queries, those of people who had the code before, or of those who had not.
     """
@@ -178,7 +178,7 @@ def time_to_event_rows(
 
     Args:
         followed: The queries, the same for every arm.
-        scores: Arm → a score, higher for sooner; the risk at the longest horizon will do.
+        scores: Arm → a score, higher for an earlier event; the risk at the longest horizon will do.
         bootstraps: Number of replicates.
         rng: Where the draws come from.
         reference: The arm the others are held against.

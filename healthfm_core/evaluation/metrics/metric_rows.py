@@ -123,8 +123,10 @@ def rows_of_estimates(
 ) -> list[MetricRow]:
     """Return a row per metric, given its estimate and of how many subjects it speaks."""
     return [
-        MetricRow(arm, task, subset, metric, found.value, *found.interval(), n_subjects[metric])
-        for metric, found in estimates.items()
+        MetricRow(
+            arm, task, subset, metric, estimate.value, *estimate.interval(), n_subjects[metric]
+        )
+        for metric, estimate in estimates.items()
     ]
 
 

@@ -103,8 +103,8 @@ def _people_above(data: Resampled) -> Estimate:
     """How many subjects have such a row."""
     if data.above is None:
         return Estimate(0.0, np.zeros(len(data.draws.weight)))
-    found = np.unique(data.above.index)
-    return Estimate(float(len(found)), data.draws.weight[:, found].sum(1).astype(np.float64))
+    people = np.unique(data.above.index)
+    return Estimate(float(len(people)), data.draws.weight[:, people].sum(1).astype(np.float64))
 
 
 def _above(of: Callable[[Resampled], Estimate]) -> Callable[[Resampled], Estimate]:

@@ -57,19 +57,19 @@ class ReportContext:
         predictions: Arm → predictions, for reliability diagrams and the comparison by site.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
-        ceiling: Rows of the known truth's own score (any arm names), where the truth is known.
+        ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
         horizons: Rows of `horizons.horizon_rows` and of `horizons.time_to_event_rows`.
-        probes: Rows of `probe.linear_probe`, of every arm and task.
+        probes: Rows of `probes.linear_probe`, of every arm and task.
         probe_scores: Rows with intervals of the probes on all labels, by the same task names.
         physiology: Rows of `physiology.ridge_probe`; the task is the quantity.
         seeds: How many the values are means over; intervals are then over seeds, not over people.
         figures: Single figures of any task and metric, shown as they are.
         smoothness: A row per arm.
         subgroups: Rows of `subgroups.subgroup_rows`.
-        missing: Cells of `missing.missing_matrix`.
-        corruption: Rows of `missing.corruption_rows`.
+        missing: Cells of `missing_inputs.missing_matrix`.
+        corruption: Rows of `missing_inputs.corruption_rows`.
         config: The run's configuration as YAML text.
         notes: Plain sentences shown under the tables: what was not done, what to beware of.
     """

@@ -35,7 +35,7 @@ __all__ = [
 
 REPORT_FILE: Final = "report.html"
 METRICS_FILE: Final = "metrics.json"
-FURTHER: Final = ("probes", "smoothness", "subgroups", "missing", "corruption")
+SECONDARY_TABLES: Final = ("probes", "smoothness", "subgroups", "missing", "corruption")
 """Parts of the context whose rows get a Parquet file of their own name."""
 
 
@@ -44,8 +44,8 @@ def write_report(
 ) -> Path:
     """Write ``report.html``, one file that needs no other, and its numbers.
 
-    ``metrics.json`` and ``metrics.parquet`` hold every `MetricRow`; each of `FURTHER` that is
-    given is a Parquet file of its own.
+    ``metrics.json`` and ``metrics.parquet`` hold every `MetricRow`; each of `SECONDARY_TABLES` that
+    is given is a Parquet file of its own.
 
     Args:
         folder: Where to; made if it is not there.
@@ -60,7 +60,7 @@ def write_report(
     beside = (context.horizons, context.probe_scores, context.physiology, context.figures)
     every = [*rows, *context.ceiling, *(row for part in beside for row in part)]
     write_rows(folder / METRICS_FILE, every)
-    tables: dict[str, Sequence[Any]] = {name: getattr(context, name) for name in FURTHER}
+    tables: dict[str, Sequence[Any]] = {name: getattr(context, name) for name in SECONDARY_TABLES}
     for name, table in {Path(METRICS_FILE).stem: every, **tables}.items():
         if table:
             write_parquet(folder / f"{name}.parquet", table)
@@ -114,9 +114,9 @@ def _arm_parts(
         "main": arm_comparison.main_table(rows, context),
         "shares": arm_comparison.shares(rows, context),
         "differences": arm_comparison.difference_table(rows, context),
-        "further": arm_comparison.subset_table(rows, context),
+        "subsets": arm_comparison.subset_table(rows, context),
         "calibration": calibration_tables.calibration_table(rows, context),
-        "stress": calibration_tables.high_risk_table(rows, context),
+        "high_risk": calibration_tables.high_risk_table(rows, context),
         "deciles": calibration_tables.observed_over_expected(context, arms),
     }
 
@@ -129,7 +129,7 @@ def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any
         "probes": state_tables.probe_tables(context, arms),
         "physiology": state_tables.physiology_table(context, arms),
         "smoothness": state_tables.smoothness_table(context, arms),
-        "figures_told": arm_comparison.figure_lines(context),
+        "single_figures": arm_comparison.figure_lines(context),
         "attributes": subgroup_tables.attributes(context),
         "modalities": modality_names(),
         "sites": site_gains.site_lines(context),

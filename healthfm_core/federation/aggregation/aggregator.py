@@ -46,10 +46,13 @@ class ControlVariates(Protocol):
     part stays there between rounds, and only its change is sent back, with the update.
     """
 
-    slot: str
-    """Names the state's arrays on the wire and in files: ``slot/parameter``."""
-    max_norm_factor: float
-    """L2 norm of one group's change of state, at most, in ``max_update_norm``."""
+    @property
+    def slot(self) -> str:
+        """Names the state's arrays on the wire and in files: ``slot/parameter``."""
+
+    @property
+    def max_norm_factor(self) -> float:
+        """L2 norm of one group's change of state, at most, in ``max_update_norm``."""
 
     def correction(self, server: Arrays, own: Arrays) -> Float32Arrays:
         """Return parameter → what every local step adds to the direction it goes along."""

@@ -22,7 +22,7 @@ BY_CODE: Final = tuple(
 )
 
 
-def over_their_sites(means: Arrays, vocabulary: Vocabulary) -> ArrayDict:
+def per_code_mean(means: Arrays, vocabulary: Vocabulary) -> ArrayDict:
     """Return `means` with each code's row as the mean over the sites that have the code.
 
     Args:

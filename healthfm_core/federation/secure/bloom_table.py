@@ -50,7 +50,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class Table:
+class InvertibleBloomTable:
     """The layout of a table.
 
     Attributes:
@@ -64,7 +64,7 @@ class Table:
     salt: int
 
     @classmethod
-    def for_keys(cls, keys: int, words: int, salt: int) -> Table:
+    def for_keys(cls, keys: int, words: int, salt: int) -> InvertibleBloomTable:
         """Return a table with room for about `keys` distinct keys."""
         return cls(math.ceil(_ROOM * keys / _PARTS) + _LEAST, words, salt)
 
@@ -144,7 +144,7 @@ class Table:
 def occupied(key: UInt64, bins: int, salt: int) -> UInt32:
     """Return [bins] 1 where one of a site's keys falls, 0 elsewhere; sites' vectors add up."""
     marks = np.zeros(bins, np.uint32)
-    places = Table(bins, 0, salt)._hash(key, 0) % np.uint64(bins)
+    places = InvertibleBloomTable(bins, 0, salt)._hash(key, 0) % np.uint64(bins)
     marks[places.astype(np.int64)] = 1
     return marks
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Variant = Literal["logbias", "postmul", "logitmul", "none"]
+from healthfm_core.config.model import AttentionVariant
+
+Variant = AttentionVariant
 
 
 class Inputs(NamedTuple):

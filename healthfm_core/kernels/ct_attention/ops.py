@@ -50,15 +50,18 @@ def _passes() -> ModuleType | None:
     """Return the GPU's passes; None without Triton, which comes with PyTorch for CUDA."""
     if find_spec("triton") is None:
         return None
-    return import_module("healthfm_core.kernels.ct_attention.cuda.passes")
+    return import_module("healthfm_core.kernels.ct_attention.cuda.launches")
 
 
-def _serving(x: Inputs) -> _Implementation:
+def _serving(x: Inputs, variant: str) -> _Implementation:
+    """Return the fastest implementation that has the variant; the tiles have them all."""
     device, dtype = x.q_BHQD.device, x.q_BHQD.dtype
-    if _is_compiled(device, dtype):
+    if _is_compiled(device, dtype) and variant in compiled.VARIANTS:
         return compiled
     passes = _passes() if _is_triton(device, dtype) else None
-    return cast(_Implementation, passes) if passes and passes.serves(x) else tiles
+    if passes and variant in passes.VARIANTS and passes.serves(x):
+        return cast(_Implementation, passes)
+    return tiles
 
 
 _INPUTS = (
@@ -80,7 +83,7 @@ def attend(*arguments: Tensor | str) -> tuple[Tensor, Tensor]:
     """
     *tensors, variant = arguments
     x = Inputs(*cast(list[Tensor], tensors))
-    return _serving(x).forward(x, cast(Variant, variant))
+    return _serving(x, str(variant)).forward(x, cast(Variant, variant))
 
 
 @attend.register_fake
@@ -98,7 +101,7 @@ def attend_backward(d_out: Tensor, *arguments: Tensor | str) -> tuple[Tensor, ..
     """Return dq, dk, dv and, per subject, dλ and dw."""
     *inputs, out, lse, variant = arguments
     x = Inputs(*cast(list[Tensor], inputs))
-    return _serving(x).backward(
+    return _serving(x, str(variant)).backward(
         d_out, x, cast(Tensor, out), cast(Tensor, lse), cast(Variant, variant)
     )
 
@@ -131,10 +134,10 @@ class CTAttention(torch.autograd.Function):
         variant: Variant,
     ) -> tuple[Tensor, Tensor]:
         """Return the output and, for the backward pass, the logsumexp."""
-        found: tuple[Tensor, Tensor] = attend(
+        output: tuple[Tensor, Tensor] = attend(
             q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, variant
         )
-        return found
+        return output
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -177,10 +180,10 @@ class _Backward(torch.autograd.Function):
         variant: Variant,
     ) -> tuple[Tensor, ...]:
         """Return dq, dk, dv, dλ and dw."""
-        found: tuple[Tensor, ...] = attend_backward(
+        gradients: tuple[Tensor, ...] = attend_backward(
             d_out, q, k, v, tq_days, tk_days, kv_end, n_static, rates, weights, out, lse, variant
         )
-        return found
+        return gradients
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Keys of a session: signed X25519 keys, secrets agreed from them, and sealed letters.
+"""Keys of a session: signed X25519 keys, secrets agreed from them, and sealed messages.
 
 Every secret comes from the operating system's entropy, through `os.urandom` or the library's own
 generation of keys: none from a seed of the run, which the coordinator knows.
@@ -103,13 +103,13 @@ def agree(private: bytes, peer: bytes, *, purpose: str, session: bytes) -> bytes
 def seal(key: bytes, text: bytes, about: bytes) -> bytes:
     """Return `text` sealed with ChaCha20-Poly1305; `about` is not in it, but must be known.
 
-    A key seals one letter in its life, so the nonce is constant.
+    A key seals one message in its life, so the nonce is constant.
     """
     return ChaCha20Poly1305(key).encrypt(_NONCE, text, about)
 
 
 def open_seal(key: bytes, sealed: bytes, about: bytes) -> bytes | None:
-    """Return the text of a sealed letter, or None where key, letter or `about` is another."""
+    """Return the text of a sealed message, or None where key, message or `about` is another."""
     try:
         return ChaCha20Poly1305(key).decrypt(_NONCE, sealed, about)
     except InvalidTag:

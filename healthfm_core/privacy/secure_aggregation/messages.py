@@ -1,10 +1,10 @@
-"""The letters of a session, each one JSON text that is checked before it is believed.
+"""The messages of a session, each one JSON text that is checked before it is believed.
 
 ===========  =================  ============================================================
 exchange     to the site        back
 ===========  =================  ============================================================
 1 keys       `Terms`            `KeyAdvert`: two public keys, signed
-2 shares     `KeyBook`          `SealedShares`: a letter to each neighbour, sealed
+2 shares     `KeyBook`          `SealedShares`: a message to each neighbour, sealed
 3 input      `Mailbox`          the masked arrays
 4 unmask     `UnmaskRequest`    `UnmaskReply`: one share for each neighbour, of one kind
 ===========  =================  ============================================================
@@ -21,25 +21,25 @@ from healthfm_core.privacy.secure_aggregation.reading import canonical, reading
 
 @dataclass(frozen=True)
 class SealedShares:
-    """A site's letters to its neighbours.
+    """A site's messages to its neighbours.
 
     Attributes:
         site: Who wrote them.
-        letters: Neighbour → sealed letter with its two shares.
+        messages: Neighbour → sealed message with its two shares.
         commitment: Hash by which the coordinator knows the site's own mask again.
     """
 
     site: str
-    letters: Mapping[str, bytes]
+    messages: Mapping[str, bytes]
     commitment: bytes
 
     def to_json(self) -> str:
-        """Return the letters as JSON."""
-        return canonical([self.site, _hexed(self.letters), self.commitment.hex()])
+        """Return the messages as JSON."""
+        return canonical([self.site, _hexed(self.messages), self.commitment.hex()])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the letters that `to_json` wrote.
+        """Return the messages that `to_json` wrote.
 
         Raises:
             PrivacyError: They cannot be read (HF-610).
@@ -56,16 +56,16 @@ class Mailbox:
     """What a site needs before it sends its input.
 
     Attributes:
-        sites: Those that sent letters.
-        letters: Neighbour → its sealed letter to this site.
+        sites: Those that sent messages.
+        messages: Neighbour → its sealed message to this site.
     """
 
     sites: tuple[str, ...]
-    letters: Mapping[str, bytes]
+    messages: Mapping[str, bytes]
 
     def to_json(self) -> str:
         """Return the mailbox as JSON."""
-        return canonical([list(self.sites), _hexed(self.letters)])
+        return canonical([list(self.sites), _hexed(self.messages)])
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -79,7 +79,7 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class UnmaskRequest:
-    """Who sent an input and who did not, of all that sent letters.
+    """Who sent an input and who did not, of all that sent messages.
 
     Attributes:
         survivors: Sites whose own masks are to be opened.
@@ -145,12 +145,12 @@ def _names(raw: list[str]) -> tuple[str, ...]:
     return tuple(raw)
 
 
-def _hexed(letters: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: letter.hex() for name, letter in letters.items()}
+def _hexed(messages: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: message.hex() for name, message in messages.items()}
 
 
 def _unhexed(raw: Mapping[str, str]) -> dict[str, bytes]:
-    return {str(name): bytes.fromhex(letter) for name, letter in raw.items()}
+    return {str(name): bytes.fromhex(message) for name, message in raw.items()}
 
 
 def _numbers(shares: Mapping[str, int]) -> dict[str, str]:

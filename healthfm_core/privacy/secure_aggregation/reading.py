@@ -1,4 +1,4 @@
-"""How a letter of a session is written and read: canonical JSON, checked before it is believed."""
+"""How a message of a session is written and read: canonical JSON, checked before it is believed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordinator's part in a session: it passes letters on, adds masked arrays, opens the sum.
+"""The coordinator's part in a session: it passes messages on, adds masked arrays, opens the sum.
 
 It holds one running sum per array and never an unmasked array of one site. An input that comes
 after it has asked for shares is not taken: the masks of its sender with others may be known by
@@ -87,18 +87,18 @@ class ServerSession:
         return self._book
 
     def take_shares(self, site: str, sealed: SealedShares) -> None:
-        """Take a site's letters to its neighbours.
+        """Take a site's messages to its neighbours.
 
         Raises:
             PrivacyError: They are another site's, or not one for each neighbour (HF-610).
         """
         wanted = set(self.book.graph.get(site, ()))
-        if sealed.site != site or set(sealed.letters) != wanted or self._senders:
-            raise unfit(f"shares of site {site}", "not one letter for each of its neighbours")
+        if sealed.site != site or set(sealed.messages) != wanted or self._senders:
+            raise unfit(f"shares of site {site}", "not one message for each of its neighbours")
         self._sealed[site] = sealed
 
     def mailboxes(self) -> dict[str, Mailbox]:
-        """Return what each site that sent letters gets; none are taken afterwards.
+        """Return what each site that sent messages gets; none are taken afterwards.
 
         Raises:
             PrivacyError: Too few sites sent theirs (HF-611).
@@ -110,7 +110,7 @@ class ServerSession:
             site: Mailbox(
                 self._senders,
                 {
-                    name: self._sealed[name].letters[site]
+                    name: self._sealed[name].messages[site]
                     for name in self.book.graph[site]
                     if name in self._sealed
                 },

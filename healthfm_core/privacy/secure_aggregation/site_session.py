@@ -1,11 +1,11 @@
-"""A site's part in a session: four letters out, and what it refuses.
+"""A site's part in a session: four messages out, and what it refuses.
 
 A session is a value. Each step takes what the coordinator sent and gives the session after it and
-the letter that goes back, so that a site whose process lives for one message keeps the session as
+the message that goes back, so that a site whose process lives for one message keeps the session as
 text in between. The text holds secrets and never leaves the site.
 
 What a site holds to, whatever the coordinator says: keys are signed by who is known under that
-name; its own key is in the book; the graph follows from the book; letters are of this session; a
+name; its own key is in the book; the graph follows from the book; messages are of this session; a
 sum is opened once, of no fewer sites than the terms say, and a site's own masks and its masks with
 others are never both opened. With a threshold over one half two disjoint groups of holders cannot
 open both behind each other's back either.
@@ -42,14 +42,14 @@ class SiteSession:
     Attributes:
         site: Its own name.
         terms: The session's, as JSON.
-        phase: The last letter it sent.
-        sealing: Private X25519 key of letters to it, hex.
+        phase: The last message it sent.
+        sealing: Private X25519 key of messages to it, hex.
         masking: Private X25519 key of its masks with others, hex.
         own: Secret of its own mask, hex.
         book: The book of keys as JSON, once it has come.
         kept: Its own shares of its own secrets (own, pairwise).
         held: Site → the two shares (own, pairwise) that it holds of that site's secrets.
-        senders: Sites that sent letters.
+        senders: Sites that sent messages.
     """
 
     site: str
@@ -114,13 +114,13 @@ def share(
     holders = [book.place[name] for name in (session.site, *neighbours)]
     own = shamir.split(bytes.fromhex(session.own), holders, book.needed(session.site))
     pair = shamir.split(bytes.fromhex(session.masking), holders, book.needed(session.site))
-    letters = {
+    messages = {
         name: _letter(session, book, name, own[book.place[name]], pair[book.place[name]])
         for name in neighbours
     }
     kept = (own[book.place[session.site]], pair[book.place[session.site]])
     sealed = SealedShares(
-        session.site, letters, keys.commitment(bytes.fromhex(session.own), book.terms.session)
+        session.site, messages, keys.commitment(bytes.fromhex(session.own), book.terms.session)
     )
     return replace(session, phase="shares", book=book.to_json(), kept=kept), sealed
 
@@ -130,11 +130,11 @@ def mask(session: SiteSession, mailbox: Mailbox, arrays: Mapping[str, Ring]) -> 
 
     Args:
         session: After `share`.
-        mailbox: Who takes part, and the neighbours' letters to this site.
+        mailbox: Who takes part, and the neighbours' messages to this site.
         arrays: Name → array of the ring; the same names and sizes at every site.
 
     Raises:
-        PrivacyError: A letter is missing or of another session (HF-610); too few sites (HF-611);
+        PrivacyError: A message is missing or of another session (HF-610); too few sites (HF-611);
             the session is past this step (HF-612).
     """
     _expect(session, "shares")
@@ -144,7 +144,7 @@ def mask(session: SiteSession, mailbox: Mailbox, arrays: Mapping[str, Ring]) -> 
     partners = [name for name in book.graph[session.site] if name in senders]
     _check_number(len(senders), book.least)
     _check_number(len(partners) + 1, book.needed(session.site))
-    held = {name: _opened(session, book, name, mailbox.letters) for name in partners}
+    held = {name: _opened(session, book, name, mailbox.messages) for name in partners}
     own, masking = bytes.fromhex(session.own), bytes.fromhex(session.masking)
     secrets = {name: _pair_key(masking, book, name) for name in partners}
     for stream, array_name in enumerate(sorted(arrays)):
@@ -239,7 +239,7 @@ def _seal_key(session: SiteSession, book: KeyBook, sender: str, receiver: str) -
         return keys.agree(
             bytes.fromhex(session.sealing),
             book.adverts[other].sealing_key,
-            purpose=canonical(["letter", sender, receiver]),
+            purpose=canonical(["message", sender, receiver]),
             session=book.terms.session,
         )
     except ValueError as error:
@@ -253,13 +253,13 @@ def _letter(session: SiteSession, book: KeyBook, name: str, own: int, pair: int)
 
 
 def _opened(
-    session: SiteSession, book: KeyBook, name: str, letters: Mapping[str, bytes]
+    session: SiteSession, book: KeyBook, name: str, messages: Mapping[str, bytes]
 ) -> tuple[int, int]:
-    letter = letters.get(name)
+    message = messages.get(name)
     key = _seal_key(session, book, name, session.site)
-    text = None if letter is None else keys.open_seal(key, letter, book.transcript)
+    text = None if message is None else keys.open_seal(key, message, book.transcript)
     if text is None or len(text) != 2 * _SHARE_BYTES:
-        raise unfit(f"letter of site {name}", "missing, of another session, or changed on its way")
+        raise unfit(f"message of site {name}", "missing, of another session, or changed on its way")
     return (
         int.from_bytes(text[:_SHARE_BYTES], "big"),
         int.from_bytes(text[_SHARE_BYTES:], "big"),

@@ -83,7 +83,7 @@ class KeyAdvert:
 
     Attributes:
         site: Its name.
-        sealing_key: X25519, for letters to it.
+        sealing_key: X25519, for messages to it.
         mask_key: X25519, for the masks between it and its neighbours.
         signing_key: ed25519, by which it is known.
         signature: Of `signed_text`.
@@ -139,7 +139,7 @@ class KeyBook:
 
     @cached_property
     def transcript(self) -> bytes:
-        """SHA-256 of terms and adverts: what every letter of the session is about."""
+        """SHA-256 of terms and adverts: what every message of the session is about."""
         return hashlib.sha256(self.to_json().encode()).digest()
 
     @cached_property

@@ -1,10 +1,9 @@
-"""What is added to the gradient of every local step, after the batch's own and before clipping.
+"""What a federated algorithm changes in every local step.
 
-A federated algorithm that changes the local step is one of these: FedProx pulls the parameters
-towards the global model (Li et al. 2020), SCAFFOLD adds the difference of its control variates,
-c − c_i, the same in every step of a round (Karimireddy et al. 2020). With `privacy=dp` they are
-added to the noised gradient, which costs no privacy as long as they follow from what is public or
-noised already.
+FedProx adds its pull towards the global model to the gradient, before clipping (Li et al. 2020).
+SCAFFOLD adds the difference of its control variates, c − c_i, to the direction of the step, the
+same in every step of a round (Karimireddy et al. 2020). With `privacy=dp` the gradient is noised
+before either, which costs no privacy as long as they follow from what is public or noised already.
 """
 
 from __future__ import annotations
@@ -12,32 +11,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from healthfm_core.arrays import Float32
 
 GradientTransform = Callable[[nn.Module], None]
 """Changes ``parameter.grad`` of the model's parameters, which hold the gradient of a step."""
 
 
 @dataclass(frozen=True)
-class ConstantCorrection:
-    """Adds the same array to a parameter's gradient in every step.
+class DriftCorrection:
+    """Adds the same array to the direction that every step goes along, as SCAFFOLD does.
+
+    It comes after the optimiser, whose step over the learning rate is the direction: for plain
+    gradient descent that is the same as adding it to the gradient.
 
     Attributes:
-        values: Parameter → what is added; a parameter that is not named is left as it is, and so
-            is one without a gradient, which the step does not train.
+        values: Parameter → what is added; what is not named or not trained is left as it is.
     """
 
-    values: Mapping[str, npt.NDArray[np.float32]]
+    values: Mapping[str, Float32]
 
-    def __call__(self, model: nn.Module) -> None:
-        """Add the values to the gradients."""
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and name in self.values:
-                parameter.grad += torch.from_numpy(self.values[name]).to(parameter.grad)
+    def __call__(self, model: nn.Module, learning_rate: float) -> None:
+        """Move the parameters against the values."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad and name in self.values:
+                    values = torch.from_numpy(self.values[name]).to(parameter)
+                    parameter.sub_(values, alpha=learning_rate)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,12 @@ class ClippedGradients:
             drawn,
             batch_size=self._rows_at_once,
             query=part.query,
-            **input_dropout(part.query, self._config),
+            dropout=input_dropout(part.query, self._config),
+            drop_events=self._config.drop_events,
         ):
             rows = batch.to(self._model.device)
-            found = losses(self._model, rows, (part,), self._config, self._masks)
-            not_finite = self._sum.add(found.per_subject).cpu().numpy()
+            batch_losses = losses(self._model, rows, (part,), self._config, self._masks)
+            not_finite = self._sum.add(batch_losses.per_subject).cpu().numpy()
             if not_finite.any():
                 others = np.zeros_like(drawn)
                 others[batch.subject.numpy()[~not_finite]] = True

@@ -61,9 +61,9 @@ class PlainGradient:
             batch = next(batches).to(self._model.device)
             passes = [part for part in self._passes if part.query == query]
             with _precision(self._model.device, self._config):
-                found = losses(self._model, batch, passes, self._config, self._masks)
-            (found.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
-            for name, mean in found.means.items():
+                batch_losses = losses(self._model, batch, passes, self._config, self._masks)
+            (batch_losses.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
+            for name, mean in batch_losses.means.items():
                 self._totals[name] = self._totals[name] + mean
 
     @property
@@ -114,4 +114,10 @@ def _endless(
 ) -> Iterator[Batch]:
     dropout = input_dropout(query, config)
     while True:
-        yield from loader.epoch(rng, batch_size=config.batch_size, query=query, **dropout)
+        yield from loader.epoch(
+            rng,
+            batch_size=config.batch_size,
+            query=query,
+            dropout=dropout,
+            drop_events=config.drop_events,
+        )

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from healthfm_core.command_line import Command, say
-from healthfm_server.run_folder.model_export import export_model
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,7 +16,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(given: Namespace) -> int:
-    """Write the model."""
+    """Write the model; PyTorch is imported here, so that ``--help`` need not wait for it."""
+    from healthfm_server.run_folder.model_export import export_model
+
     round_ = export_model(given.run, given.folder, given.round)
     say(f"the model after round {round_} is in {given.folder}")
     return 0

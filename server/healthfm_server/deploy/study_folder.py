@@ -143,9 +143,5 @@ def _unusable(file: Path, error: yaml.YAMLError | ValidationError) -> ConfigErro
         where = f"{file.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
         seen = str(first["msg"])
     return ConfigError(
-        102,
-        where=where,
-        seen=seen,
-        wanted="the keys that healthfm-server init wrote",
-        do="Correct the line",
+        102, where=where, seen=seen, wanted="the keys that healthfm-server init wrote"
     )

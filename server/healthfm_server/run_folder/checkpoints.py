@@ -114,7 +114,7 @@ class Checkpoints:
             if later > round_:
                 self._remove(later)
 
-    def _verified(self, name: str, digest: str) -> array_file.Mapped:
+    def _verified(self, name: str, digest: str) -> array_file.MappedArrays:
         path = self._folder / Path(name).name
         try:
             same = array_file.digest_of(path) == digest
@@ -132,7 +132,7 @@ class Checkpoints:
             (self._folder / f"round-{round_:04d}{suffix}").unlink(missing_ok=True)
 
 
-def _state(round_: int, files: Mapping[str, array_file.Mapped]) -> ServerState:
+def _state(round_: int, files: Mapping[str, array_file.MappedArrays]) -> ServerState:
     stem = f"round-{round_:04d}"
     moments: Mapping[str, Float32] = files.get(f"{stem}.optimizer.safetensors", {})
     control: Mapping[str, Float32] = files.get(f"{stem}.control.safetensors", {})

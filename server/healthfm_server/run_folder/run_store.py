@@ -94,7 +94,6 @@ class RunStore:
                 701,
                 where=str(folder),
                 seen="there is no run in it",
-                wanted="resume=true continues a run that was begun there",
                 do="Leave resume=true out, or name the folder of the run",
             )
         differing = _differences(path, config)
@@ -103,7 +102,6 @@ class RunStore:
                 702,
                 where=str(folder),
                 seen=f"the run was made with another {', '.join(differing)}",
-                wanted="a resumed run has the configuration it was begun with",
                 do="Use the configuration of its config.json, or begin in another folder",
             )
         return cls(folder, config.federation.keep_checkpoints)

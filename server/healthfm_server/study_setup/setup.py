@@ -21,7 +21,7 @@ from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site, register
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
-from healthfm_server.transport.secure_statistics import MaskedStatistics
+from healthfm_server.transport.secure_statistics import SecureStatistics
 
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 60.0
@@ -88,7 +88,7 @@ class StudySetup:
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register(answered)
-        masked = MaskedStatistics(self.exchange, self.store, self.timeouts, config)
+        masked = SecureStatistics(self.exchange, self.store, self.timeouts, config)
         merged, modalities = masked.sum(sites, ask)
         return self._write([dict(merged.to_arrays())], modalities, config)
 

@@ -57,7 +57,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Mapped(dict[str, Float32]):
+class MappedArrays(dict[str, Float32]):
     """Arrays as views into a file, to be read only."""
 
     def __init__(self, arrays: Mapping[str, Float32], file: mmap.mmap) -> None:
@@ -68,16 +68,18 @@ class Mapped(dict[str, Float32]):
         """To another process go the arrays."""
         return dict, (dict(self),)
 
-    def renamed(self, rename: Callable[[Mapping[str, Float32]], Mapping[str, Float32]]) -> Mapped:
+    def renamed(
+        self, rename: Callable[[Mapping[str, Float32]], Mapping[str, Float32]]
+    ) -> MappedArrays:
         """Return the same views under other names."""
-        return Mapped(rename(self), self._file)
+        return MappedArrays(rename(self), self._file)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Take the file's pages out of memory; who reads again gets them again."""
         self._file.madvise(mmap.MADV_DONTNEED)
 
 
-class OneByOne(Arrays):
+class PagedArrays(Arrays):
     """Views into a file, of which one array's pages are in memory at a time."""
 
     def __init__(self, views: Arrays, file: mmap.mmap) -> None:
@@ -95,7 +97,7 @@ class OneByOne(Arrays):
         return len(self._views)
 
 
-def mapped(path: Path) -> Mapped:
+def mapped(path: Path) -> MappedArrays:
     """Return the arrays of a safetensors file as views into it.
 
     Raises:
@@ -110,7 +112,7 @@ def mapped(path: Path) -> Mapped:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = json.loads(data[_LENGTH_BYTES:start])
-    return Mapped({name: _view(data, start, header[name]) for name in names}, data)
+    return MappedArrays({name: _view(data, start, header[name]) for name in names}, data)
 
 
 def _view(data: mmap.mmap, start: int, about: Mapping[str, Any]) -> Float32:
@@ -120,7 +122,7 @@ def _view(data: mmap.mmap, start: int, about: Mapping[str, Any]) -> Float32:
     return np.frombuffer(data, np.float32, math.prod(shape), offset).reshape(shape)
 
 
-class Spool(AbstractContextManager["Spool"]):
+class ReplyFile(AbstractContextManager["ReplyFile"]):
     """A file without a name that a reply's arrays are written to; it goes with the last view of it.
 
     Args:
@@ -148,8 +150,8 @@ class Spool(AbstractContextManager["Spool"]):
                 rest = rest[self._file.write(rest) :]
         self.size += len(data)
 
-    def again(self, start: int, size: int) -> None:
-        """Write once more what stands at `start`."""
+    def append_copy(self, start: int, size: int) -> None:
+        """Append a copy of what stands at `start`."""
         self.append(os.pread(self._file.fileno(), size, start))
 
     def view(self) -> memoryview:

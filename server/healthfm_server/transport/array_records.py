@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord
 from healthfm_core.arrays import ArrayDict, Arrays, Float32, Float32Arrays
 from healthfm_core.federation import wire
 from healthfm_core.federation.parameter_groups import group_of
-from healthfm_server.transport.array_file import OneByOne
+from healthfm_server.transport.array_file import PagedArrays
 
 
 def to_arrays(parameters: Mapping[str, Float32]) -> dict[str, Array]:
@@ -57,7 +57,7 @@ def read(record: ArrayRecord) -> Arrays:
         views |= found
         if isinstance(array.data, memoryview) and isinstance(array.data.obj, mmap.mmap):
             files.add(array.data.obj)
-    return OneByOne(views, files.pop()) if len(files) == 1 else views
+    return PagedArrays(views, files.pop()) if len(files) == 1 else views
 
 
 def _group_of(name: str) -> str:

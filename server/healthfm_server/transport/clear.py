@@ -26,7 +26,7 @@ from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
-from healthfm_server.transport.array_file import Mapped
+from healthfm_server.transport.array_file import MappedArrays
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
@@ -107,8 +107,8 @@ class ClearTransport:
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
     ) -> dict[int, RecordDict]:
         arrays = to_arrays({**state.parameters, **_in_slots(self._method, state)})
-        if isinstance(state.parameters, Mapped):
-            state.parameters.let_go()
+        if isinstance(state.parameters, MappedArrays):
+            state.parameters.release()
         digests = digests_of(arrays)
         contents = {}
         for name in asked:

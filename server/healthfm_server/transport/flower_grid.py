@@ -41,7 +41,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid.http_grid import HttpGrid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from healthfm_server.transport.array_file import Spool
+from healthfm_server.transport.array_file import ReplyFile
 
 SOON_S: Final = 0.05
 """Before a piece that is still on its way is asked for again; Flower's own pause is 1 s."""
@@ -91,7 +91,7 @@ def _fetched(
         return pull_objects([piece], from_link, initial_backoff=SOON_S)[piece]
 
     try:
-        with Spool(folder) as spool:
+        with ReplyFile(folder) as spool:
             message = _Reply(pull, spool).whole(number)
         confirm(number)
     except ObjectPullError:
@@ -110,7 +110,7 @@ def _error(known: KnownMessage, reason: str) -> Message:
 class _Reply:
     """A reply on its way: its records in memory, what its arrays hold in a file."""
 
-    def __init__(self, pull: Pull, spool: Spool) -> None:
+    def __init__(self, pull: Pull, spool: ReplyFile) -> None:
         self._pull = pull
         self._spool = spool
         self._records: dict[str, bytes] = {}
@@ -145,7 +145,7 @@ class _Reply:
         start, known = self._spool.size, dict[int, tuple[int, int]]()
         for index in about["arraychunk_ids"]:
             if index in known:  # equal pieces come once
-                self._spool.again(*known[index])
+                self._spool.append_copy(*known[index])
                 continue
             piece = get_object_body(self._pull(ids[index]), ArrayChunk)
             known[index] = self._spool.size, len(piece)

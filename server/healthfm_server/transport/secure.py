@@ -22,7 +22,7 @@ from healthfm_server.transport.array_records import digests_of, record_of, to_ar
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
 from healthfm_server.transport.orders import Orders
-from healthfm_server.transport.secure_session import MaskedExchange, Summing
+from healthfm_server.transport.secure_session import SecureExchange, SummingSession
 
 
 class SummedUpdates:
@@ -69,7 +69,7 @@ class SecureTransport:
         federation = study.config.federation
         secure = federation.aggregation.secure
         factor = timeouts.deadline_s / federation.deadline_s
-        self._masked = MaskedExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
+        self._masked = SecureExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return all groups: what a site is asked for tells nothing about it."""
@@ -95,7 +95,7 @@ class SecureTransport:
         sums = self._masked.sum(summing, protocol.TRAIN, contents, {"capacity": capacity})
         return _collected(current, codec.decode(sums), codec.rho)
 
-    def _begin(self, current: OpenRound) -> Summing:
+    def _begin(self, current: OpenRound) -> SummingSession:
         names = {self._sites[name].node_id: name for name in current.asked}
         terms = self._masked.terms(self._study.hash, "round", current.number)
 

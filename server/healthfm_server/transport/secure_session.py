@@ -1,6 +1,6 @@
 """A secure sum over Flower's messages: keys, shares, masked arrays, shares that open the sum.
 
-Around one exchange that carries the arrays stand three with letters of a few kilobytes. A reply
+Around one exchange that carries the arrays stand three with messages of a few kilobytes. A reply
 that does not fit is set aside with its reason, and the session goes on with the others; below its
 threshold it ends with HF-611 and nothing was opened.
 """
@@ -24,7 +24,7 @@ from healthfm_server.transport.exchange import Exchange, Timeouts
 
 
 @dataclass
-class Summing:
+class SummingSession:
     """One session at work.
 
     Attributes:
@@ -41,7 +41,7 @@ class Summing:
     gone: set[str] = field(default_factory=set)
 
 
-class MaskedExchange:
+class SecureExchange:
     """Runs sessions of secure aggregation.
 
     Args:
@@ -85,11 +85,11 @@ class MaskedExchange:
         names: Mapping[int, str],
         done: Callable[[str, Message], None],
         set_aside: Callable[[str, str], None],
-    ) -> Summing:
+    ) -> SummingSession:
         """Return a session with the sites `names`; keys seen in an earlier one are known."""
-        return Summing(names, secure.ServerSession(terms, self._known), done, set_aside)
+        return SummingSession(names, secure.ServerSession(terms, self._known), done, set_aside)
 
-    def agree(self, summing: Summing) -> secure.KeyBook:
+    def agree(self, summing: SummingSession) -> secure.KeyBook:
         """Return everybody's keys.
 
         Raises:
@@ -100,8 +100,8 @@ class MaskedExchange:
         for node, site in summing.names.items():
             if node in busy:
                 self._drop(summing, site, "it was busy")
-        letters = {node: terms for node, site in summing.names.items() if node not in busy}
-        for site, text in self._ask(summing, protocol.KEYS, letters):
+        messages = {node: terms for node, site in summing.names.items() if node not in busy}
+        for site, text in self._ask(summing, protocol.KEYS, messages):
             with self._setting_aside(summing, site):
                 summing.server.take_advert(site, secure.KeyAdvert.from_json(text))
         book = summing.server.book
@@ -110,7 +110,7 @@ class MaskedExchange:
 
     def sum(
         self,
-        summing: Summing,
+        summing: SummingSession,
         kind: str,
         contents: Callable[[str], RecordDict],
         more: Mapping[str, str | int],
@@ -120,27 +120,29 @@ class MaskedExchange:
         Args:
             summing: After `agree`.
             kind: The message that carries the arrays.
-            contents: Site → its records, without the letter.
-            more: What every letter says beside the mailbox.
+            contents: Site → its records, without the secure-aggregation message.
+            more: What every message says beside the mailbox.
 
         Raises:
             PrivacyError: Too few sites are left (HF-611), or the shares do not open it (HF-610).
         """
         nodes = {site: node for node, site in summing.names.items()}
         book = summing.server.book
-        letters = {nodes[site]: book.to_json() for site in book.adverts}
-        for site, text in self._ask(summing, protocol.SHARES, letters):
+        messages = {nodes[site]: book.to_json() for site in book.adverts}
+        for site, text in self._ask(summing, protocol.SHARES, messages):
             with self._setting_aside(summing, site):
                 summing.server.take_shares(site, secure.SealedShares.from_json(text))
         orders = {}
         for site, mailbox in summing.server.mailboxes().items():
             records = contents(site)
-            records[protocol.LETTER] = ConfigRecord({"json": mailbox.to_json(), **more})
+            records[protocol.SECURE_MESSAGE] = ConfigRecord({"json": mailbox.to_json(), **more})
             orders[nodes[site]] = records
         self._take_arrays(summing, kind, orders)
         return self._open(summing, nodes)
 
-    def _take_arrays(self, summing: Summing, kind: str, orders: Mapping[int, RecordDict]) -> None:
+    def _take_arrays(
+        self, summing: SummingSession, kind: str, orders: Mapping[int, RecordDict]
+    ) -> None:
         group = str(summing.server.terms.number)
         for reply in self._exchange(orders, kind, group, self._timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
@@ -152,42 +154,51 @@ class MaskedExchange:
             if summing.names[node] not in summing.server.survivors:
                 self._drop(summing, summing.names[node], "it did not answer in time")
 
-    def _open(self, summing: Summing, nodes: Mapping[str, int]) -> dict[str, Ring]:
+    def _open(self, summing: SummingSession, nodes: Mapping[str, int]) -> dict[str, Ring]:
         request = summing.server.request()
-        letters = {nodes[site]: request.to_json() for site in request.survivors}
-        for site, text in self._ask(summing, protocol.UNMASK, letters, final=True):
+        messages = {nodes[site]: request.to_json() for site in request.survivors}
+        for site, text in self._ask(summing, protocol.UNMASK, messages, final=True):
             with self._setting_aside(summing, site, final=True):
                 summing.server.take_reply(site, secure.UnmaskReply.from_json(text))
         return summing.server.open()
 
     def _ask(
-        self, summing: Summing, kind: str, letters: Mapping[int, str], *, final: bool = False
+        self,
+        summing: SummingSession,
+        kind: str,
+        messages: Mapping[int, str],
+        *,
+        final: bool = False,
     ) -> Iterator[tuple[str, str]]:
-        """Send letters and yield (site, answer); note who gives none."""
+        """Send messages and yield (site, answer); note who gives none."""
         contents = {
-            node: RecordDict({protocol.LETTER: ConfigRecord({"json": text})})
-            for node, text in letters.items()
+            node: RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
+            for node, text in messages.items()
         }
-        silent = {summing.names[node] for node in letters}
+        silent = {summing.names[node] for node in messages}
         group = str(summing.server.terms.number)
         for reply in self._exchange(contents, kind, group, self._letters):
             site = summing.names.get(reply.metadata.src_node_id, "")
             silent.discard(site)
             with self._setting_aside(summing, site, final=final):
                 _refuse_error(reply)
-                yield site, str(reply.content.config_records[protocol.LETTER]["json"])
+                yield site, str(reply.content.config_records[protocol.SECURE_MESSAGE]["json"])
         for site in sorted(silent):
             self._drop(summing, site, "it did not answer in time", final=final)
 
     @contextmanager
-    def _setting_aside(self, summing: Summing, site: str, *, final: bool = False) -> Iterator[None]:
+    def _setting_aside(
+        self, summing: SummingSession, site: str, *, final: bool = False
+    ) -> Iterator[None]:
         """Set the site aside where its reply raises what a reply can cause."""
         try:
             yield
         except (HealthFMError, KeyError, ValueError, TypeError) as error:
             self._drop(summing, site, str(error)[:300], final=final)
 
-    def _drop(self, summing: Summing, site: str, reason: str, *, final: bool = False) -> None:
+    def _drop(
+        self, summing: SummingSession, site: str, reason: str, *, final: bool = False
+    ) -> None:
         """Tell of a site that left; one that left after its input has its part in the sum."""
         if site not in summing.gone and not final:
             summing.gone.add(site)

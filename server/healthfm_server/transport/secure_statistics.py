@@ -23,12 +23,12 @@ from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.exchange import Exchange, Timeouts
-from healthfm_server.transport.secure_session import MaskedExchange
+from healthfm_server.transport.secure_session import SecureExchange
 
 _TRIES: Final = 3
 
 
-class MaskedStatistics:
+class SecureStatistics:
     """Asks registered sites for their statistics, as sums.
 
     Args:
@@ -43,7 +43,7 @@ class MaskedStatistics:
     ) -> None:
         factor = timeouts.deadline_s / config.federation.deadline_s
         secure = config.federation.aggregation.secure
-        self._masked = MaskedExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
+        self._masked = SecureExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
         self._store = store
         self._config = config
         self._run = secrets.token_hex(16)

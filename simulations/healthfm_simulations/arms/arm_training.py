@@ -42,7 +42,7 @@ ALONE: Final[tuple[Arm, ...]] = ("local", "ensemble", "centralised")
 """Arms whose federations have one member."""
 
 Listener = Callable[[str, float], None]
-"""Hears of a run's name and of the share of it that is done, in [0, 1]."""
+"""Is called with a run's name and with the share of it that is done, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,24 @@ class TrainedArm:
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
-        given: Input subset → the fold as this arm's models are shown it, where not as it is.
+        shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
-    given: Callable[[str], CrossValidationFold] | None = None
+    shown_fold: Callable[[str], CrossValidationFold] | None = None
 
 
 class FixedVocabularySetup(CoreModelSetup):
-    """The server's work with a vocabulary that was agreed on before."""
+    """The server's set-up of a study whose vocabulary is known beforehand."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
     def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
-        """Return the agreed vocabulary, whatever these sites' statistics are."""
+        """Return the known vocabulary, whatever these sites' statistics are."""
         return self._vocabulary
 
 
@@ -82,8 +82,8 @@ def train_arm(
     fold: CrossValidationFold,
     folder: Path,
     *,
-    agreed: Vocabulary | None,
-    heard: Listener,
+    vocabulary: Vocabulary | None,
+    on_progress: Listener,
 ) -> TrainedArm:
     """Train `arm` on the fold's training sites; a run found in `folder` is continued.
 
@@ -92,8 +92,8 @@ def train_arm(
         config: The run's configuration.
         fold: Whose training sites.
         folder: Where the arm's run folders go.
-        agreed: The vocabulary to use; None agrees on one.
-        heard: Hears of the progress.
+        vocabulary: The vocabulary to use; None makes one from the sites' statistics.
+        on_progress: Is called with the progress.
     """
     started = time.monotonic()
     if arm in ALONE and shares_noise(config):
@@ -101,21 +101,23 @@ def train_arm(
     own = config_of(arm, config)
     own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
     with_site_intercepts = own_intercepts and not fold.tests_newcomers
-    found = TrainedArm()
+    trained = TrainedArm()
     for name, parts in federations(arm, own, fold).items():
         run = folder / name if name else folder
-        progress = _share_done(f"{arm} {name}".strip(), heard)
+        progress = _share_done(f"{arm} {name}".strip(), on_progress)
         try:
-            result = _run_in_stages(own, parts, run, progress, _apps(agreed))
+            result = _run_in_stages(own, parts, run, progress, _apps(vocabulary))
         except ProtocolError as error:
             if error.number != 406:
                 raise
-            found = TrainedArm(found.models, found.history, note=f"{arm} {name}: {error.seen}")
+            trained = TrainedArm(
+                trained.models, trained.history, note=f"{arm} {name}: {error.seen}"
+            )
             continue
-        found.models[name] = Model(result.study, result.parameters, with_site_intercepts)
-        found.history.extend(result.history if not found.history else [])
+        trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
+        trained.history.extend(result.history if not trained.history else [])
     seconds = time.monotonic() - started
-    return TrainedArm(found.models, found.history, seconds, found.note)
+    return TrainedArm(trained.models, trained.history, seconds, trained.note)
 
 
 def config_of(arm: Arm, config: RunConfig) -> RunConfig:
@@ -126,17 +128,17 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
     changes: dict[str, Any] = {"groups": "shared" if arm == "fedavg" else "modality"}
     if arm in ALONE:
         changes["secure"] = SecureAggregationConfig()
-    given = config.simulation.centralised
-    if arm == "centralised" and not given.server_optimizer:
+    budget = config.simulation.centralised
+    if arm == "centralised" and not budget.server_optimizer:
         changes["server_optimizer"] = ServerOptimizerConfig()
     aggregation = config.federation.aggregation.model_copy(update=changes)
     federation = config.federation.model_copy(update={"aggregation": aggregation})
     if arm != "centralised":
         return config.model_copy(update={"federation": federation})
     train = {
-        name: getattr(given, name)
+        name: getattr(budget, name)
         for name in ("local_epochs", "batch_size", "lr")
-        if getattr(given, name) is not None
+        if getattr(budget, name) is not None
     }
     return config.model_copy(
         update={"federation": federation, "train": config.train.model_copy(update=train)}
@@ -194,24 +196,24 @@ def shared_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabular
         site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
         for site in sites
     ]
-    return CoreModelSetup().vocabulary([dict(found) for found in statistics], config)
+    return CoreModelSetup().vocabulary([dict(arrays) for arrays in statistics], config)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:
     return NodeSpec(site.name, ((site.path, site.modalities),))
 
 
-def _apps(agreed: Vocabulary | None) -> Apps:
+def _apps(vocabulary: Vocabulary | None) -> Apps:
     apps = core_apps()
-    return apps if agreed is None else Apps(FixedVocabularySetup(agreed), apps.client)
+    return apps if vocabulary is None else Apps(FixedVocabularySetup(vocabulary), apps.client)
 
 
-def _share_done(name: str, heard: Listener) -> Callable[[ProgressEvent], None]:
+def _share_done(name: str, on_progress: Listener) -> Callable[[ProgressEvent], None]:
     def hear(event: ProgressEvent) -> None:
         if event.round == 0:
             return
         inside = 1.0 if event.phase == "round" else 0.999 * event.done / max(1, event.sites)
-        heard(name, (event.round - 1 + inside) / event.rounds)
+        on_progress(name, (event.round - 1 + inside) / event.rounds)
 
     return hear
 

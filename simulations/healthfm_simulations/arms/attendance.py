@@ -1,9 +1,9 @@
-"""Who is there when: sites that join a federation that is under way, and sites that leave it.
+"""Sites that join a running federation, and sites that leave it.
 
 A run with either is made of stages, each of whole rounds with the same sites. Between two stages
-the coordinator is stopped and goes on with other nodes, as one would be that hears of a new
-hospital: codes, modalities and rates stay as the first stage's sites agreed on them, so a site that
-joins brings neither codes nor an encoder that nobody had before.
+the coordinator is stopped and goes on with other nodes, as in a deployment that a new hospital
+joins. Codes, modalities and rates stay as the first stage's sites agreed on them, so a site that
+joins later brings no new codes and no new encoder.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def stages(config: RunConfig, sites: Sequence[SimulatedSite]) -> tuple[Attendanc
     rounds, names = config.federation.rounds, {site.name for site in sites}
     ends = {first - 1 for name, first in joins.items() if name in names}
     ends |= {last for name, last in leaves.items() if name in names}
-    found = []
+    all_stages = []
     for last in sorted(ends | {rounds}):
         present = (
             site
             for site in sites
             if joins.get(site.name, 1) <= last <= leaves.get(site.name, rounds)
         )
-        found.append(AttendanceStage(tuple(present), last))
-    return tuple(found)
+        all_stages.append(AttendanceStage(tuple(present), last))
+    return tuple(all_stages)

@@ -1,4 +1,4 @@
-"""What stands beside the arms: simple baselines, and scores that came with the data."""
+"""Baselines beside the trained arms: simple models, and reference scores in the data."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def reference_predictions(
         config: The run's configuration.
         fold: Trained on its training sites, pooled; tested on its test people.
         sites: All sites of the run.
-        vocabulary: The one the arms agreed on.
+        vocabulary: The vocabulary that all arms use.
         scored: An arm's answers, for the rows to answer.
     """
     if config.evaluation.task == NEXT_VISIT:
-        found = _next_visit(config, fold, sites, vocabulary, scored)
-        return {(EVERYTHING, arm): predictions for arm, predictions in found.items()}
+        by_arm = _next_visit(config, fold, sites, vocabulary, scored)
+        return {(EVERYTHING, arm): predictions for arm, predictions in by_arm.items()}
     beside = {
         (inputs, arm): predictions
         for inputs in (EVERYTHING, *config.evaluation.inputs)
         for arm, predictions in _on_summaries(config, fold, sites, inputs).items()
     }
-    given = given_scores(config, fold, sites)
-    return beside | {(EVERYTHING, arm): predictions for arm, predictions in given.items()}
+    given_by_data = given_scores(config, fold, sites)
+    return beside | {(EVERYTHING, arm): predictions for arm, predictions in given_by_data.items()}
 
 
 def _next_visit(
@@ -78,8 +78,8 @@ def _next_visit(
     judged = np.zeros(n_targets, np.bool_)
     judged[columns] = True
     return {
-        arm: replace(scored.predictions, score=found.score[judged[found.target]])
-        for arm, found in scores.items()
+        arm: replace(scored.predictions, score=prediction.score[judged[prediction.target]])
+        for arm, prediction in scores.items()
     }
 
 
@@ -105,23 +105,23 @@ def _on_summaries(
 
 
 def _in_place(
-    found: Predictions,
+    predictions: Predictions,
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     test: Sequence[SiteStore],
 ) -> Predictions:
     """Return predictions with the run's numbers of sites and people, in the arms' order."""
     index = {site.name: i for i, site in enumerate(sites)}
-    where = np.array([index[site.name] for site in fold.test], np.int32)[found.site]
-    key = np.empty(len(found), np.int64)
+    where = np.array([index[site.name] for site in fold.test], np.int32)[predictions.site]
+    key = np.empty(len(predictions), np.int64)
     for i, store in enumerate(test):
-        rows = found.site == i
+        rows = predictions.site == i
         everyone = store.subjects(fold.split)
-        key[rows] = np.searchsorted(everyone, found.subject[rows]) + (
+        key[rows] = np.searchsorted(everyone, predictions.subject[rows]) + (
             np.int64(index[fold.test[i].name]) << 32
         )
-    order = np.lexsort((key, found.site))
-    return _take(replace(found, subject=key, site=where), order)
+    order = np.lexsort((key, predictions.site))
+    return _take(replace(predictions, subject=key, site=where), order)
 
 
 def _take(predictions: Predictions, rows: Int64) -> Predictions:

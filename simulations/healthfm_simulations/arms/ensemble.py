@@ -33,7 +33,7 @@ def score_ensemble(
 ) -> ScoredQueries | None:
     """Return the models' mean probabilities for the fold's test people.
 
-    At each test site only queries that every model heard there answered are kept.
+    At each test site only queries that every model that can read the site answered are kept.
 
     Args:
         models: Name → model, all of one vocabulary.
@@ -47,9 +47,9 @@ def score_ensemble(
     """
     parts = []
     for site in fold.test:
-        heard = {name: model for name, model in models.items() if readable(model, site, inputs)}
+        can_read = {name: model for name, model in models.items() if readable(model, site, inputs)}
         only = replace(fold, test=(site,))
-        each = {name: score(model, only, sites, config, inputs) for name, model in heard.items()}
+        each = {name: score(model, only, sites, config, inputs) for name, model in can_read.items()}
         if each:
             parts.append(mean_of(answered_by_all(each)))
     return concatenate(parts) if parts else None
@@ -58,6 +58,6 @@ def score_ensemble(
 def mean_of(answers: Mapping[str, ScoredQueries]) -> ScoredQueries:
     """Return the mean probability of answers to the very same queries."""
     first = next(iter(answers.values()))
-    scores = np.stack([found.predictions.score for found in answers.values()])
+    scores = np.stack([answer.predictions.score for answer in answers.values()])
     mean = scores.mean(axis=0, dtype=np.float64).astype(np.float32)
     return replace(first, predictions=replace(first.predictions, score=mean))

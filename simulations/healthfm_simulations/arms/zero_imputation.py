@@ -1,7 +1,7 @@
-"""What is usually done about a missing modality: a zero where there was nothing.
+"""The common way to treat a missing modality: zeros in its place.
 
 The arm ``imputed`` is plain FedAvg of the whole model over all sites. Every person gets every
-modality: whoever lacks one is given its zeros, which in standardised units are the study's averages
+modality: a person who lacks one gets zeros, which in standardised units are the study's averages
 (the mean of each wearable channel, the median of each numeric code; no code without a value, no
 age). Nothing tells the model that they are not readings. The zeros are written into copies of the
 stores, so that all that comes after is the very code of the other arms.
@@ -60,7 +60,7 @@ def imputed_fold(
     Raises:
         ConfigError: HF-103 where the study has polygenic scores or no label.
     """
-    if vocabulary.prs_panel or config.label_task is None:
+    if vocabulary.panel or config.label_task is None:
         raise ConfigError(
             103,
             where="simulation.arms",

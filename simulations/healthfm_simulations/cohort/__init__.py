@@ -1,12 +1,12 @@
-"""The default cohort: simulated people at several sites, and the truth about them.
+"""The default cohort: simulated people at several sites, from a known generating process.
 
 Each person carries a few latents that move on their own, fast ones (half-life three weeks) and slow
 ones (two years). Conditions strike at visits with hazards that read the latents, age and, where a
 score is planted, the genome; chronic ones come back. Labs read the latents noisily, a wearable
-reads them well, drugs follow conditions. So what each modality can add is known, and so is the best
-any model could do: `ceiling` gives the oracle's own predictions for the report.
+reads them well, drugs follow conditions. So it is known what each modality can add, and how well
+any model could do at best: `ceiling` gives the predictions of an oracle for the report.
 
-`generate` simulates, `write_sites` writes a store per site with the truth beside them.
+`generate` simulates, `write_sites` writes a store per site with the oracle's tables beside them.
 """
 
 from healthfm_simulations.cohort.cohort_stores import write_sites

@@ -1,4 +1,4 @@
-"""A cohort as site stores on disk, with the truth beside them."""
+"""A cohort as site stores on disk, with the oracle's tables beside them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PROCESS_FILE: Final = "generating_process.json"
 
 
 def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
-    """Write a store per site, ``<folder>/site-03``, and the truth to ``<folder>/truth``.
+    """Write a store per site, ``<folder>/site-03``, and the oracle's tables to ``<folder>/truth``.
 
-    No reader looks at the truth folder: it holds ``site-03.parquet`` with a row per (visit asked
+    No reader opens that folder. It holds ``site-03.parquet`` with a row per (visit asked
     about, condition) and ``generating_process.json`` with the half-lives and loadings.
 
     Returns:
@@ -54,7 +54,7 @@ def _write_store(site: CohortSite, path: Path) -> Path:
 
 def _process_json(cohort: Cohort) -> str:
     process, book = cohort.process, CodeBook.of(cohort.process)
-    found = {
+    laws = {
         "seed": cohort.seed,
         "half_life_days": process.half_life_days.tolist(),
         "conditions": list(book.conditions),
@@ -66,4 +66,4 @@ def _process_json(cohort: Cohort) -> str:
         "channel_loading": process.channel_loading.tolist(),
         "config": cohort.config.model_dump(),
     }
-    return json.dumps(found, indent=1) + "\n"
+    return json.dumps(laws, indent=1) + "\n"

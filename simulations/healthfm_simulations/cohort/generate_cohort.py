@@ -1,4 +1,4 @@
-"""The whole cohort in memory: people dealt to sites, their records, and the truth."""
+"""The whole cohort in memory: people at their sites, their records, and the oracle's answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws the simulated people obey: drawn once per cohort, and known."""
+"""The generating process of the simulated people: drawn once per cohort, and known."""
 
 from __future__ import annotations
 

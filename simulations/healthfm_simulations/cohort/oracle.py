@@ -1,4 +1,4 @@
-"""The best any forecaster could do, because here the truth is known.
+"""The oracle: the best possible forecasts, as the generating process is known.
 
 For every (visit asked about, condition) three probabilities, each given more than the one before:
 

@@ -1,4 +1,4 @@
-"""The known truth, read back: ceilings for a report, half-lives for the kernel."""
+"""The oracle's tables, read back: ceilings for a report, half-lives of the process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ceiling(
         latest: Only so many latest visits of each subject, as many as the model was asked about.
 
     Raises:
-        StoreError: HF-208, there is no truth in `folder`.
+        StoreError: HF-208, there are no oracle tables in `folder`.
     """
     parts = []
     for index, (site, ids) in enumerate(subjects.items()):
@@ -106,7 +106,7 @@ def scores_at(
         information: What the oracle knows, see `ceiling`.
 
     Raises:
-        StoreError: HF-208 without truth in `folder`; HF-210 where a visit is not in it.
+        StoreError: HF-208 without oracle tables in `folder`; HF-210 where a visit is not in it.
     """
     path = folder / TRUTH / f"{site}.parquet"
     if not path.exists():
@@ -128,7 +128,7 @@ def scores_at(
             where=f"{TRUTH}/{site}.parquet",
             seen="a visit asked about is not in it",
             wanted="visits of this cohort, each with an earlier one",
-            do="Ask about visits of the stores beside this truth.",
+            do="Ask about visits of the stores beside these tables",
         )
     scores = np.full((len(subject), len(targets)), np.nan, np.float32)
     for column, name in enumerate(targets):
@@ -141,7 +141,7 @@ def half_lives(folder: Path) -> tuple[float, ...]:
     """Return the half-lives of the latents in days, slow ones first.
 
     Raises:
-        StoreError: HF-208, there is no truth in `folder`.
+        StoreError: HF-208, there are no oracle tables in `folder`.
     """
     path = folder / TRUTH / PROCESS_FILE
     if not path.exists():
@@ -150,7 +150,7 @@ def half_lives(folder: Path) -> tuple[float, ...]:
 
 
 def is_condition(targets: Collection[str]) -> Bool:
-    """Return which targets are conditions of the cohort, those the truth speaks of."""
+    """Return which targets are conditions of the cohort, those the oracle predicts."""
     return np.array([name.startswith("DX//") for name in targets], np.bool_)
 
 
@@ -159,6 +159,6 @@ def _no_truth(where: str) -> StoreError:
         208,
         where=where,
         seen="the file does not exist",
-        wanted="a folder written by the simulated cohort holds the truth beside its stores",
-        do="Simulate the cohort again.",
+        wanted="a folder of the simulated cohort has the oracle's tables beside its stores",
+        do="Simulate the cohort again",
     )

@@ -1,4 +1,4 @@
-"""Lives: latents, visits and conditions of many people at once, one visit after the other."""
+"""Histories: latents, visits and conditions of many people at once, one visit after the other."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SimulatedVisits:
         gap_days: [U] days since the previous visit, 0 for the first.
         latent: [U, K] true latents at the visit.
         earlier: [U, C] number of earlier visits at which the condition was coded.
-        probability: [U, C] true probability of the condition at this visit, given all the truth.
+        probability: [U, C] true probability of the condition at this visit, given all latents.
         present: [U, C] whether it was coded.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,7 @@ def run_federation(
         ProtocolError: Too few sites answered (HF-403) or none has what the model needs (HF-406).
     """
     _check_names(nodes)
+    nodes = [replace(node, state=folder / "sites" / _folder_name(node.name)) for node in nodes]
     apps = apps or core_apps()
     stop = threading.Event()
     listener = _stopping(stop, until, progress or ignore_progress)
@@ -148,6 +150,11 @@ def _result(folder: Path, config: RunConfig) -> FederationResult:
     return FederationResult(state.parameters, study, store.history())
 
 
+def _folder_name(site: str) -> str:
+    """Return a folder's name for a site, whatever characters its own has."""
+    return hashlib.sha256(site.encode()).hexdigest()[:16]
+
+
 def _check_names(nodes: Sequence[NodeSpec]) -> None:
     names = [node.name for node in nodes]
     if not names or len(set(names)) < len(names):
@@ -161,10 +168,4 @@ def _check_names(nodes: Sequence[NodeSpec]) -> None:
 
 
 def _interrupted(folder: Path) -> RunError:
-    return RunError(
-        705,
-        where=str(folder),
-        seen="the run was interrupted",
-        wanted="every finished round is on disk",
-        do="Run the same command with resume=true to go on",
-    )
+    return RunError(705, where=str(folder), seen="the run was interrupted")

@@ -18,11 +18,13 @@ class NodeSpec:
         name: Unique, printable, at most 64 characters.
         stores: Its store folders, each with the modalities that may be used (None: all it holds).
         policy: Its ``site.yaml``, if it has one.
+        state: Where it keeps what outlives a round; `run_federation` chooses it.
     """
 
     name: str
     stores: Sequence[tuple[Path, Sequence[Modality] | None]]
     policy: Path | None = None
+    state: Path | None = None
 
     def node_config(self) -> dict[str, str | int | float | bool]:
         """Return the node configuration a real SuperNode would be started with."""
@@ -34,4 +36,5 @@ class NodeSpec:
             "site": self.name,
             "stores": json.dumps(stores),
         }
-        return config if self.policy is None else {**config, "policy": str(self.policy)}
+        paths = {"policy": self.policy, "state": self.state}
+        return config | {key: str(path) for key, path in paths.items() if path is not None}

@@ -162,6 +162,5 @@ def _no_ray(seen: str, do: str) -> RunError:
         706,
         where="simulation.engine=ray",
         seen=seen,
-        wanted="Ray runs the sites",
         do=f"{do}, or use simulation.engine=inprocess",
     )

@@ -66,7 +66,7 @@ def run_all(
         RunError: HF-702, a folder holds a run of other settings; HF-705, interrupted.
         HealthFMError: What a run raises.
     """
-    found = []
+    runs = []
     for seed in seeds:
         for variant in plan.variants:
             folder = folder_of(out, variant, seed)
@@ -74,8 +74,8 @@ def run_all(
             if not is_finished(folder, config):
                 console.print(f"{variant}, seed {seed}: {folder}", markup=False)
                 _run(config, folder, console, keep_model=variant in plan.starts.values())
-            found.append(_read(folder, variant, seed))
-    return found
+            runs.append(_read(folder, variant, seed))
+    return runs
 
 
 def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[FinishedRun]:
@@ -85,12 +85,12 @@ def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[Fini
         RunError: HF-701, there is none; HF-702, a folder holds a run of other settings.
     """
     places = [(v, seed, folder_of(out, v, seed)) for seed in seeds for v in plan.variants]
-    found = [
+    runs = [
         _read(folder, variant, seed)
         for variant, seed, folder in places
         if is_finished(folder, plan.config(variant, seed, out))
     ]
-    if not found:
+    if not runs:
         raise RunError(
             701,
             where=str(out),
@@ -98,7 +98,7 @@ def finished(plan: ExperimentPlan, out: Path, seeds: Sequence[int]) -> list[Fini
             wanted="a table needs one at least",
             do="Leave out --finished, or name the folder with --out",
         )
-    return found
+    return runs
 
 
 def is_finished(folder: Path, config: RunConfig) -> bool:
@@ -167,6 +167,6 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def of_variant(found: Sequence[FinishedRun], variant: str) -> Iterator[FinishedRun]:
+def of_variant(runs: Sequence[FinishedRun], variant: str) -> Iterator[FinishedRun]:
     """Yield a variant's runs, by seed."""
-    return (one for one in found if one.variant == variant)
+    return (one for one in runs if one.variant == variant)

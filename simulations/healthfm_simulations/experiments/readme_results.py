@@ -17,33 +17,33 @@ BEGIN: Final = "<!-- results: written by healthfm-experiment, not by hand -->"
 END: Final = "<!-- end of results -->"
 
 
-def results(plan: ExperimentPlan, found: Sequence[FinishedRun], command: str) -> str:
+def results(plan: ExperimentPlan, runs: Sequence[FinishedRun], command: str) -> str:
     """Return the results as Markdown: how they came about, the tables, what they say in pairs."""
-    parts = [_provenance(plan, found, command), arms_table(plan, found)]
-    if compared := comparison_lines(plan, found):
+    parts = [_provenance(plan, runs, command), arms_table(plan, runs)]
+    if compared := comparison_lines(plan, runs):
         parts.append(["Paired by seed:", "", *compared])
     if plan.by_site is not None:
-        parts.append(site_lines(plan.by_site, plan, found))
+        parts.append(site_lines(plan.by_site, plan, runs))
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _provenance(plan: ExperimentPlan, found: Sequence[FinishedRun], command: str) -> list[str]:
-    days = sorted({one.stamp.day for one in found})
-    commits = sorted({one.stamp.commit for one in found} - {""})
-    seeds = sorted({one.seed for one in found})
-    took = duration(sum(one.stamp.seconds for one in found))
+def _provenance(plan: ExperimentPlan, runs: Sequence[FinishedRun], command: str) -> list[str]:
+    days = sorted({one.stamp.day for one in runs})
+    commits = sorted({one.stamp.commit for one in runs} - {""})
+    seeds = sorted({one.seed for one in runs})
+    took = duration(sum(one.stamp.seconds for one in runs))
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     at = f" · commit {', '.join(commits)}" if commits else ""
     over = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    lines = [f"`{command}` · {when} · {took} in {len(found)} runs · {over}{at}"]
+    lines = [f"`{command}` · {when} · {took} in {len(runs)} runs · {over}{at}"]
     if len(seeds) > 1:
         lines += ["", f"Means over {len(seeds)} seeds, 95 % t intervals over them in brackets."]
-    return lines + _missing(plan, found, len(seeds))
+    return lines + _missing(plan, runs, len(seeds))
 
 
-def _missing(plan: ExperimentPlan, found: Sequence[FinishedRun], seeds: int) -> list[str]:
+def _missing(plan: ExperimentPlan, runs: Sequence[FinishedRun], seeds: int) -> list[str]:
     """Name the variants that were not run with every seed; a table must not hide it."""
-    counts = Counter(one.variant for one in found)
+    counts = Counter(one.variant for one in runs)
     fewer = [f"{name} {counts[name] or 'none'}" for name in plan.variants if counts[name] < seeds]
     return [f"Not finished, with fewer seeds: {', '.join(fewer)}."] if fewer else []
 

@@ -24,7 +24,7 @@ Values = Mapping[tuple[str, int], float]
 """(variant, seed) → one number."""
 
 
-def arms_table(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
+def arms_table(plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return the lines of a table: a row per variant and arm, a column per subset and metric."""
     heads = ["variant", "arm", *(_title(column) for column in plan.columns)]
     several = len(plan.variants) > 1
@@ -32,7 +32,7 @@ def arms_table(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
     for variant in plan.variants:
         for arm in plan.arms:
             cells = [
-                _cell(_values(found, ComparisonSide(variant=variant, arm=arm), column), column)
+                _cell(_values(runs, ComparisonSide(variant=variant, arm=arm), column), column)
                 for column in plan.columns
             ]
             if any(cells):
@@ -41,17 +41,17 @@ def arms_table(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
     return lines
 
 
-def comparison_lines(plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
+def comparison_lines(plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return a list item per comparison (and variant, where it names none)."""
     return [
         line
         for one in plan.comparisons
         for variant in _variants_of(one, plan)
-        if (line := _compared(one, variant, found))
+        if (line := _compared(one, variant, runs))
     ]
 
 
-def site_lines(by_site: SiteTable, plan: ExperimentPlan, found: Sequence[FinishedRun]) -> list[str]:
+def site_lines(by_site: SiteTable, plan: ExperimentPlan, runs: Sequence[FinishedRun]) -> list[str]:
     """Return who gains: per variant, sites by their size within each seed, smallest first.
 
     The last line of a variant is the mean over a seed's sites; all intervals are over the seeds.
@@ -61,7 +61,7 @@ def site_lines(by_site: SiteTable, plan: ExperimentPlan, found: Sequence[Finishe
     heads = ["variant", "sites", "people trained on", f"{what}: {metric}", "sites that gain"]
     lines = _header(heads)
     for variant in plan.variants:
-        ranked = [_gains(one, by_site) for one in of_variant(found, variant)]
+        ranked = [_gains(one, by_site) for one in of_variant(runs, variant)]
         for place in range(max(map(len, ranked), default=0)):
             same = [gains[place] for gains in ranked if place < len(gains)]
             by_seed = [gain for _, gain in same]
@@ -75,12 +75,12 @@ def site_lines(by_site: SiteTable, plan: ExperimentPlan, found: Sequence[Finishe
 
 def _gains(one: FinishedRun, by_site: SiteTable) -> list[tuple[int, float]]:
     """Return (people trained on, gain) of a run's sites, smallest first."""
-    found = []
+    gains = []
     for site in one.by_site:
         row = _find(site.rows, f"{by_site.of} - {by_site.to}", by_site.subset, by_site.metric)
         if row is not None and math.isfinite(row.value):
-            found.append((site.people, row.value))
-    return sorted(found)
+            gains.append((site.people, row.value))
+    return sorted(gains)
 
 
 def _gain_cells(same: Sequence[tuple[int, float]], by_seed: Sequence[float]) -> list[str]:
@@ -102,9 +102,9 @@ def _variants_of(one: ArmComparison, plan: ExperimentPlan) -> Iterable[str | Non
     return [None] if named else list(plan.variants)
 
 
-def _compared(one: ArmComparison, variant: str | None, found: Sequence[FinishedRun]) -> str:
+def _compared(one: ArmComparison, variant: str | None, runs: Sequence[FinishedRun]) -> str:
     of, to = (_in_variant(side, variant) for side in (one.of, one.to))
-    left, right = (_values(found, side, one) for side in (of, to))
+    left, right = (_values(runs, side, one) for side in (of, to))
     by_seed = {seed: value for (_, seed), value in right.items()}
     pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
     if not pairs or of == to:
@@ -132,9 +132,9 @@ def _name(side: ComparisonSide, beside: ComparisonSide | None = None) -> str:
     return f"{side.variant}: {arm_name(side.arm)}"
 
 
-def _values(found: Sequence[FinishedRun], side: ComparisonSide, what: MetricSelector) -> Values:
+def _values(runs: Sequence[FinishedRun], side: ComparisonSide, what: MetricSelector) -> Values:
     values = {}
-    for one in of_variant(found, side.variant or ""):
+    for one in of_variant(runs, side.variant or ""):
         row = _find(_rows_at(one, what.site), side.arm, what.subset, what.metric, what.task)
         if row is not None and math.isfinite(row.value):
             values[one.variant, one.seed] = row.value
@@ -144,7 +144,7 @@ def _values(found: Sequence[FinishedRun], side: ComparisonSide, what: MetricSele
 def _rows_at(one: FinishedRun, site: str | None) -> Sequence[MetricRow]:
     if site is None:
         return one.rows
-    return next((found.rows for found in one.by_site if found.site == site), ())
+    return next((site_rows.rows for site_rows in one.by_site if site_rows.site == site), ())
 
 
 def _find(
@@ -171,10 +171,10 @@ def _interval(
 
 
 def _written(
-    found: Sequence[float], n: int, *, signed: bool = False, digits: int = 3, unit: str = ""
+    numbers: Sequence[float], n: int, *, signed: bool = False, digits: int = 3, unit: str = ""
 ) -> str:
     """Return a mean of `n` values and, of several, its interval."""
-    mean, low, high = (number(x, signed=signed, digits=digits) for x in found)
+    mean, low, high = (number(x, signed=signed, digits=digits) for x in numbers)
     return f"{mean}{unit} [{low}, {high}]" if n > 1 else f"{mean}{unit}"
 
 

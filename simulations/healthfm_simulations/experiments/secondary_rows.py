@@ -11,7 +11,7 @@ from healthfm_core.evaluation import MetricRow
 
 
 def secondary_rows(folder: Path, task: str) -> list[MetricRow]:
-    """Return what a run says of groups and of spoilt wearing, where it was asked.
+    """Return a run's rows of groups of people and of corrupted wearing, where it has any.
 
     A group's subset is ``ancestry G1`` or ``sex F``, that of wearing ``wearing removed 0.5`` or
     ``wearing noised 0.5``. Withheld groups have no rows.
@@ -25,11 +25,11 @@ def secondary_rows(folder: Path, task: str) -> list[MetricRow]:
         for row in _table(folder / "subgroups.parquet")
         if not row["withheld"]
     ]
-    spoilt = [
+    corrupted = [
         _row(row, task, f"wearing {row['kind']} {row['share']:g}")
         for row in _table(folder / "corruption.parquet")
     ]
-    return groups + spoilt
+    return groups + corrupted
 
 
 def _table(path: Path) -> list[dict[str, Any]]:

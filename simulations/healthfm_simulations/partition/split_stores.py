@@ -1,4 +1,4 @@
-"""Dealing the people of one store to several sites."""
+"""The people of one store, divided among several sites."""
 
 from __future__ import annotations
 

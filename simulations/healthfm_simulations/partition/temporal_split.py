@@ -1,4 +1,4 @@
-"""The end of every record held out: what a site knew some months before each person's last event.
+"""Temporal hold-out: what a site knew some months before each person's last event.
 
 Trained on `early_store` and tested on the whole store, a model is asked about times that nobody's
 training record reached: not who is new, but what comes next.

@@ -20,7 +20,6 @@ def _plan(plan: SitePlan, config: CohortConfig, _rng: np.random.Generator) -> Si
             where="data.cohort.gap_sites",
             seen=f"no site is called {unknown[0]}",
             wanted=f"the sites are {plan.names[0]} to {plan.names[-1]}",
-            do="Correct the name",
         )
     scale = [config.gap_scale if name in config.gap_sites else 1.0 for name in plan.names]
     return replace(plan, gap_scale=np.array(scale))

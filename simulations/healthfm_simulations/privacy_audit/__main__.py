@@ -107,14 +107,14 @@ def attack(victim: AuditedSite, seed: int, shadows: int, persons: int) -> Attack
         ratio_auroc=by_ratio.auroc,
         ratio_caught=by_ratio.caught,
         epsilon_at_least=bound,
-        codes_auroc=codes_betrayed(victim, seed, persons),
+        codes_auroc=codes_revealed(victim, seed, persons),
         seconds=time.monotonic() - begun,
     )
 
 
-def codes_betrayed(victim: AuditedSite, seed: int, persons: int) -> float:
+def codes_revealed(victim: AuditedSite, seed: int, persons: int) -> float:
     """Return, as a mean over people, how well an update of one person tells their codes."""
-    train, found = victim.data.train, []
+    train, aurocs = victim.data.train, []
     asked = np.flatnonzero(np.diff(train.visit_offsets) >= 2)[:persons]
     for person in asked:
         moved = np.linalg.norm(victim.update_of_one(int(person), seed)[CODES], axis=1)
@@ -122,23 +122,23 @@ def codes_betrayed(victim: AuditedSite, seed: int, persons: int) -> float:
         last = train.visit_offsets[person + 1] - train.visit_offsets[person] - 1
         held = np.zeros(len(moved), np.bool_)
         held[train.code[items][train.visit[items] < last]] = True  # the last is only asked about
-        found.append(codes_told(moved[1:].astype(np.float64), held[1:]))
-    return float(np.mean(found))
+        aurocs.append(codes_told(moved[1:].astype(np.float64), held[1:]))
+    return float(np.mean(aurocs))
 
 
-def lines(findings: list[AttackResult]) -> list[str]:
+def lines(results: list[AttackResult]) -> list[str]:
     """Return the findings as a table in Markdown."""
     table = [
         "| ε promised | people | by loss: AUROC, caught | by ratio: AUROC, caught "
         "| ε at least | codes of one update: AUROC |",
         "|---|---|---|---|---|---|",
     ]
-    for found in findings:
-        promised = "no noise" if found.promised is None else f"{found.promised:.2f}"
+    for result in results:
+        promised = "no noise" if result.promised is None else f"{result.promised:.2f}"
         table.append(
-            f"| {promised} | {found.people} | {found.loss_auroc:.3f}, {found.loss_caught:.1%} "
-            f"| {found.ratio_auroc:.3f}, {found.ratio_caught:.1%} "
-            f"| {found.epsilon_at_least:.2f} | {found.codes_auroc:.3f} |"
+            f"| {promised} | {result.people} | {result.loss_auroc:.3f}, {result.loss_caught:.1%} "
+            f"| {result.ratio_auroc:.3f}, {result.ratio_caught:.1%} "
+            f"| {result.epsilon_at_least:.2f} | {result.codes_auroc:.3f} |"
         )
     return table
 
@@ -164,15 +164,15 @@ def _run(given: argparse.Namespace) -> int:
     ]
     with TemporaryDirectory() as folder:
         victim = largest_site(config, Path(folder) / "sites")
-        findings: list[AttackResult] = []
+        results: list[AttackResult] = []
         for way in ways:
-            its = replace(victim, privacy=way)
-            findings.append(attack(its, config.seed, given.shadows, given.persons))
-            print("\n".join(lines(findings)[-1:] if len(findings) > 1 else lines(findings)))
+            victim_with_noise = replace(victim, privacy=way)
+            results.append(attack(victim_with_noise, config.seed, given.shadows, given.persons))
+            print("\n".join(lines(results)[-1:] if len(results) > 1 else lines(results)))
     given.out.mkdir(parents=True, exist_ok=True)
-    told = {"overrides": given.overrides, "findings": [asdict(found) for found in findings]}
-    (given.out / "audit.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (given.out / "audit.md").write_text("\n".join(lines(findings)) + "\n", encoding="utf-8")
+    record = {"overrides": given.overrides, "findings": [asdict(result) for result in results]}
+    (given.out / "audit.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (given.out / "audit.md").write_text("\n".join(lines(results)) + "\n", encoding="utf-8")
     return 0
 
 

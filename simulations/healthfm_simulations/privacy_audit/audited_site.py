@@ -72,14 +72,14 @@ class AuditedSite:
         config = self.study.config.train
         first, *_ = every = passes_for(config)
         passes = [part for part in every if part.query == first.query]
-        found = np.full(self.data.train.n_subjects, np.nan)
+        loss = np.full(self.data.train.n_subjects, np.nan)
         batches = loader_for(self.data.train, self.study).in_order(batch_size=64, query=first.query)
         for batch in batches:
             masks = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 each = losses(model, batch.to(model.device), passes, config, masks).per_subject
-            found[batch.subject.numpy()] = each.cpu().numpy()
-        return found
+            loss[batch.subject.numpy()] = each.cpu().numpy()
+        return loss
 
     def update_of_one(self, person: int, seed: int) -> Float32Arrays:
         """Return the update of a single step made from one person, with the site's own noise."""
@@ -132,7 +132,7 @@ def people_of(sequences: Sequences, keep: Bool) -> Sequences:
     return replace(
         s,
         **{name: getattr(s, name)[who] for name in ("subject_id", "site", "birth_us")},
-        **{name: getattr(s, name)[who] for name in ("prs", "prs_mask")},
+        **{name: getattr(s, name)[who] for name in ("panel", "panel_mask")},
         **{
             name: getattr(s, name)[items]
             for name in (

@@ -70,7 +70,7 @@ def collect(
     sites: Sequence[SimulatedSite],
     config: RunConfig,
 ) -> ScoredQueries | None:
-    """Score every arm's models on the fold's test people, and the truth where it is known.
+    """Score every arm's models on the fold's test people; on a simulated cohort the oracle too.
 
     Returns:
         The answers of the first arm that has one model, for others to answer the same rows.
@@ -97,11 +97,11 @@ def _answers(
     inputs: str,
 ) -> dict[str, ScoredQueries]:
     """Return what each arm says of the test people; single sites' models of newcomers go apart."""
-    found = {}
-    for arm, models in ((arm, found.models) for arm, found in trained.items()):
-        given = trained[arm].given
-        if given is not None:
-            found[arm] = score(models[""], given(inputs), sites, config)
+    answers = {}
+    for arm, models in ((arm, answers.models) for arm, answers in trained.items()):
+        shown_fold = trained[arm].shown_fold
+        if shown_fold is not None:
+            answers[arm] = score(models[""], shown_fold(inputs), sites, config)
         elif arm == "local" and fold.tests_newcomers:
             for name, model in models.items():
                 if _can_read(model, inputs):
@@ -115,14 +115,14 @@ def _answers(
                 if site.name in models
             ]
             if own:
-                found[arm] = concatenate(own)
+                answers[arm] = concatenate(own)
         elif arm == "ensemble":
             together = score_ensemble(models, fold, sites, config, inputs)
             if together is not None:
-                found[arm] = together
+                answers[arm] = together
         elif models and _can_read(models[""], inputs):
-            found[arm] = score(models[""], fold, sites, config, inputs)
-    return found
+            answers[arm] = score(models[""], fold, sites, config, inputs)
+    return answers
 
 
 def _can_read(model: Model, inputs: str) -> bool:
@@ -138,11 +138,11 @@ def rows_of(collected: CollectedPredictions, config: RunConfig) -> list[MetricRo
             name: Predictions.concatenate(parts)
             for name, parts in collected.single.get(inputs, {}).items()
         }
-        found = _rows(predictions, config)
+        own_rows = _rows(predictions, config)
         if REFERENCE_SCORE in predictions:
-            found += _beside_reference(predictions, config)
-        found += _mean_rows([_rows({"local": part}, config) for part in singles.values()])
-        rows += found if inputs == EVERYTHING else [_named(row, inputs) for row in found]
+            own_rows += _beside_reference(predictions, config)
+        own_rows += _mean_rows([_rows({"local": part}, config) for part in singles.values()])
+        rows += own_rows if inputs == EVERYTHING else [_named(row, inputs) for row in own_rows]
     return rows + _gains(collected, config)
 
 
@@ -167,7 +167,10 @@ def _gains(collected: CollectedPredictions, config: RunConfig) -> list[MetricRow
 def _beside_reference(predictions: Mapping[str, Predictions], config: RunConfig) -> list[MetricRow]:
     """Return all arms' rows on the very people whom the data's own reference score speaks of."""
     scored = np.unique(predictions[REFERENCE_SCORE].subject)
-    same = {arm: found.where(np.isin(found.subject, scored)) for arm, found in predictions.items()}
+    same = {
+        arm: arm_predictions.where(np.isin(arm_predictions.subject, scored))
+        for arm, arm_predictions in predictions.items()
+    }
     return [replace(row, subset="with_reference") for row in _rows(same, config)]
 
 
@@ -230,7 +233,7 @@ def learned_half_lives(model: Model, config: RunConfig, folder: Path) -> HalfLiv
 
 
 def split_ceiling(rows: Sequence[MetricRow]) -> tuple[list[MetricRow], list[MetricRow]]:
-    """Return the arms' rows and the known truth's rows."""
+    """Return the arms' rows and the oracle's rows."""
     ceiling = [row for row in rows if row.arm == CEILING]
     return [row for row in rows if CEILING not in row.arm], ceiling
 
@@ -252,7 +255,11 @@ def context_of(
     notes: Sequence[str],
 ) -> ReportContext:
     """Return what the report shows beside the rows."""
-    predictions = {arm: found for arm, found in collected.of(EVERYTHING).items() if arm != CEILING}
+    predictions = {
+        arm: arm_predictions
+        for arm, arm_predictions in collected.of(EVERYTHING).items()
+        if arm != CEILING
+    }
     return ReportContext(
         task=config.evaluation.task,
         lead=lead,

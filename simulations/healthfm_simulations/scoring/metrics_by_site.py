@@ -47,7 +47,7 @@ def rows_by_site(
         sites: The sites, in the order of their index.
         config: Task, bootstraps and the threshold ``evaluation.k_subgroup``.
     """
-    found = []
+    sites_reported = []
     for index, site in enumerate(sites):
         here = {arm: p.where(p.site == index) for arm, p in predictions.items()}
         here = {arm: part for arm, part in here.items() if len(part)}
@@ -55,8 +55,10 @@ def rows_by_site(
         if rows:
             store = site.view()
             people = len(store.subjects("train"))
-            found.append(SiteRows(site.name, tuple(sorted(store.modalities)), people, rows))
-    return found
+            sites_reported.append(
+                SiteRows(site.name, tuple(sorted(store.modalities)), people, rows)
+            )
+    return sites_reported
 
 
 def _rows(here: Mapping[str, Predictions], config: RunConfig, site: str) -> tuple[MetricRow, ...]:
@@ -71,13 +73,13 @@ def _rows(here: Mapping[str, Predictions], config: RunConfig, site: str) -> tupl
         rng=numpy_generator(config.seed, "bootstrap", site),
         metrics=METRICS,
     )
-    told = (row for row in rows if not row.arm.endswith(f"{MINUS}ceiling"))
-    return tuple(row for row in told if row.n_subjects >= least)
+    reported = (row for row in rows if not row.arm.endswith(f"{MINUS}ceiling"))
+    return tuple(row for row in reported if row.n_subjects >= least)
 
 
-def write_by_site(folder: Path, found: Sequence[SiteRows]) -> None:
+def write_by_site(folder: Path, sites_reported: Sequence[SiteRows]) -> None:
     """Write ``by_site.json``; an undefined number is null."""
-    plain = [asdict(one) for one in found]
+    plain = [asdict(one) for one in sites_reported]
     for one in plain:
         for row in one["rows"]:
             row |= {k: None for k in ("value", "low", "high") if not np.isfinite(row[k])}

@@ -107,17 +107,17 @@ def answered_by_all(arms: Mapping[str, ScoredQueries]) -> dict[str, ScoredQuerie
     A model that reads more of a person keeps less of a long history, and so may lack the queries
     of the earliest visits that a model of fewer modalities still answers.
     """
-    keys = {arm: list(_query_keys(found)) for arm, found in arms.items()}
-    asked = {arm: set(found) for arm, found in keys.items()}
-    covered = {arm: {key[0] for key in found} for arm, found in asked.items()}
+    keys = {arm: list(_query_keys(answered)) for arm, answered in arms.items()}
+    asked = {arm: set(answered) for arm, answered in keys.items()}
+    covered = {arm: {key[0] for key in answered} for arm, answered in asked.items()}
     common = {
         key
         for key in set().union(*asked.values())
         if all(key in asked[arm] or key[0] not in covered[arm] for arm in arms)
     }
     return {
-        arm: _of_queries(found, np.array([key in common for key in keys[arm]], bool))
-        for arm, found in arms.items()
+        arm: _of_queries(answered, np.array([key in common for key in keys[arm]], bool))
+        for arm, answered in arms.items()
     }
 
 
@@ -160,26 +160,26 @@ def _score_site(
     batches = loader_for(sequences, model.study).in_order(
         batch_size=2 * config.train.batch_size, query="sep" if task is None else "label"
     )
-    found = answer(network, batches, NEXT_VISIT if task is None else "label")
-    subject_id = sequences.subject_id[found.subject]
-    order = np.lexsort((found.time_us, subject_id))
-    subject_id, found = subject_id[order], _take(found, order)
+    answers = answer(network, batches, NEXT_VISIT if task is None else "label")
+    subject_id = sequences.subject_id[answers.subject]
+    order = np.lexsort((answers.time_us, subject_id))
+    subject_id, answers = subject_id[order], _take(answers, order)
     key = np.searchsorted(store.subjects(fold.split), subject_id) + (np.int64(index) << 32)
     where = np.full(len(key), index, np.int32)
     if task is None:
         judged = judged_targets(model.study.vocabulary.targets, config)
         columns = np.flatnonzero(judged)
         names = tuple(model.study.vocabulary.targets[i] for i in columns)
-        outcome, repeats = found.target[:, columns], found.repeats[:, columns]
+        outcome, repeats = answers.target[:, columns], answers.repeats[:, columns]
     else:
         columns, names = np.arange(1), ("",)
-        outcome, repeats = found.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
-    predictions = Predictions.of_queries(key, where, found.score[:, columns], outcome, repeats)
-    scored = ScoredQueries(predictions, where, subject_id, found.time_us, names)
+        outcome, repeats = answers.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
+    predictions = Predictions.of_queries(key, where, answers.score[:, columns], outcome, repeats)
+    scored = ScoredQueries(predictions, where, subject_id, answers.time_us, names)
     if fold.late_days is None:
         return scored
     cuts = RecordCuts.of(SiteStore.open(site.path), fold.late_days)
-    return _of_queries(scored, ~cuts.is_early(subject_id, found.time_us))
+    return _of_queries(scored, ~cuts.is_early(subject_id, answers.time_us))
 
 
 def intercepts_of(model: Model, site: SimulatedSite) -> Intercepts | None:
@@ -220,7 +220,7 @@ def _take(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:
 def oracle_predictions_for(
     scored: ScoredQueries, sites: Sequence[SimulatedSite], information: OracleInformation
 ) -> Predictions:
-    """Return the known truth's own predictions on exactly the rows of `scored`.
+    """Return the oracle's predictions on exactly the rows of `scored`.
 
     Args:
         scored: A model's answers on the simulated cohort.

@@ -13,11 +13,11 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Return mean, lower and upper end of the 95 % t interval; a single value has no interval."""
     from scipy.stats import t
 
-    found = np.asarray(values, np.float64)
-    mean, n = float(found.mean()), len(found)
+    array = np.asarray(values, np.float64)
+    mean, n = float(array.mean()), len(array)
     if n < 2:
         return mean, float("nan"), float("nan")
-    half = float(t.ppf(0.975, n - 1) * found.std(ddof=1) / n**0.5)
+    half = float(t.ppf(0.975, n - 1) * array.std(ddof=1) / n**0.5)
     return mean, mean - half, mean + half
 
 

@@ -1,6 +1,6 @@
-"""What a run can be asked beyond its main task: risks at horizons, probes of its states, …
+"""Secondary evaluations: risks at horizons, probes of the states, groups of people, …
 
-Each is off unless ``evaluation`` asks for it, and works on the models that the arms trained.
+Each is off unless the group ``evaluation`` turns it on, and uses the models that the arms trained.
 """
 
 from healthfm_simulations.secondary.secondary_evaluations import (

@@ -67,29 +67,29 @@ def _at_site(present: ModelAtSite, config: RunConfig) -> Forecast:
     study = present.model.study
     columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
     batches = list(present.batches(config))
-    found: dict[Estimator, Float32] = {}
+    risks_by: dict[Estimator, Float32] = {}
     seconds: dict[Estimator, float] = {}
-    asked: Answers | None = None
+    answered: Answers | None = None
     for estimator in config.evaluation.estimators:
         started = time.perf_counter()
         if estimator == "sample":
-            found[estimator] = _by_sampling(present, batches, config)
+            risks_by[estimator] = _by_sampling(present, batches, config)
         else:
-            answers, found[estimator] = _in_closed_form(present, batches, config, estimator)
-            asked = asked or answers
+            answers, risks_by[estimator] = _in_closed_form(present, batches, config, estimator)
+            answered = answered or answers
         seconds[estimator] = time.perf_counter() - started
-    assert asked is not None, "the configuration has checked that a head answers"
-    order = np.lexsort((asked.time_us, asked.subject))
-    subject = asked.subject[order]
+    assert answered is not None, "the configuration has checked that a head answers"
+    order = np.lexsort((answered.time_us, answered.subject))
+    subject = answered.subject[order]
     followed = FollowedQueries(
         subject=present.key[subject],
         site=np.full(len(order), present.index, np.int32),
-        next_days=asked.event_days[order][:, columns],
-        followed_days=asked.exposure_days[order],
-        repeats=asked.repeats[order][:, columns],
-        died=_died(asked, study.vocabulary.targets)[order],
+        next_days=answered.event_days[order][:, columns],
+        followed_days=answered.exposure_days[order],
+        repeats=answered.repeats[order][:, columns],
+        died=_died(answered, study.vocabulary.targets)[order],
     )
-    risks = {e: values[:, order][:, :, columns] for e, values in found.items()}
+    risks = {e: values[:, order][:, :, columns] for e, values in risks_by.items()}
     return Forecast(followed, risks, seconds)
 
 
@@ -109,7 +109,7 @@ def _in_closed_form(
             answer(network, (batch.ahead(days) for batch in batches), "next_visit")
             for days in horizons
         ]
-        return answer(network, batches, "next_visit"), np.stack([found.score for found in each])
+        return answer(network, batches, "next_visit"), np.stack([answers.score for answers in each])
     answers = answer(network, batches, "time_to_event")
     logits = torch.from_numpy(answers.logit)[None]
     targets = study.vocabulary.targets
@@ -150,11 +150,13 @@ def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[
     """
     asked = _asked_of_all(forecasts)
     scores, cost = {}, {}
-    for arm, found in asked.items():
-        for estimator, risks in found.risks.items():
+    for arm, forecast in asked.items():
+        for estimator, risks in forecast.risks.items():
             name = arm if estimator == "hazard" else f"{arm} by {estimator}"
             scores[name] = risks
-            cost[name] = 1000 * found.seconds[estimator] / max(1, len(forecasts[arm].followed.site))
+            cost[name] = (
+                1000 * forecast.seconds[estimator] / max(1, len(forecasts[arm].followed.site))
+            )
     if not scores:
         return []
     evaluation = config.evaluation
@@ -187,9 +189,9 @@ def forecast_rows(forecasts: Mapping[str, Forecast], config: RunConfig) -> list[
 
 def _asked_of_all(forecasts: Mapping[str, Forecast]) -> dict[str, Forecast]:
     """Return each arm's forecasts at the queries that every arm was asked, in one order."""
-    keys = {arm: _keys(found.followed) for arm, found in forecasts.items()}
-    common = set.intersection(*(set(found) for found in keys.values()))
-    return {arm: _of(found, keys[arm], common) for arm, found in forecasts.items()}
+    keys = {arm: _keys(forecast.followed) for arm, forecast in forecasts.items()}
+    common = set.intersection(*(set(forecast) for forecast in keys.values()))
+    return {arm: _of(forecast, keys[arm], common) for arm, forecast in forecasts.items()}
 
 
 def _keys(followed: FollowedQueries) -> list[tuple[int, float]]:
@@ -199,15 +201,15 @@ def _keys(followed: FollowedQueries) -> list[tuple[int, float]]:
 
 
 def _of(
-    found: Forecast, keys: Sequence[tuple[int, float]], common: set[tuple[int, float]]
+    forecast: Forecast, keys: Sequence[tuple[int, float]], common: set[tuple[int, float]]
 ) -> Forecast:
     seen: dict[tuple[int, float], int] = {}
     for row, key in enumerate(keys):
         if key in common:
             seen.setdefault(key, row)
     rows = np.array([seen[key] for key in sorted(seen)], np.int64)
-    of = found.followed
+    of = forecast.followed
     names = ("subject", "site", "next_days", "followed_days", "repeats", "died")
     kept = FollowedQueries(**{name: getattr(of, name)[rows] for name in names})
-    risks = {estimator: values[:, rows] for estimator, values in found.risks.items()}
-    return replace(found, followed=kept, risks=risks)
+    risks = {estimator: values[:, rows] for estimator, values in forecast.risks.items()}
+    return replace(forecast, followed=kept, risks=risks)

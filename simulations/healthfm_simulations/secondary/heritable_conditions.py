@@ -33,7 +33,7 @@ def heritable_rows(
     Args:
         predictions: Arm → predictions of the next visit on the simulated cohort.
         targets: The vocabulary's.
-        sites: Folder of the cohort's stores, with the truth beside them.
+        sites: Folder of the cohort's stores, with the oracle's tables beside them.
         config: The run's configuration.
     """
     planted = _planted(targets, sites)[judged_targets(targets, config)]

@@ -1,4 +1,4 @@
-"""All that a run is asked beyond its main task, in one place."""
+"""The secondary evaluations of a run: all that is measured beyond its main task."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def evaluate_secondary(
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
     *,
-    given: Mapping[str, Mapping[str, Predictions]] | None = None,
+    by_inputs: Mapping[str, Mapping[str, Predictions]] | None = None,
 ) -> SecondaryEvaluations:
     """Ask every arm that has one model for all sites whatever the configuration asks.
 
@@ -81,36 +81,36 @@ def evaluate_secondary(
         fold: Whose people.
         sites: All sites of the run.
         config: The run's configuration.
-        given: Inputs → arm → predictions of the main task from these inputs alone.
+        by_inputs: Inputs → arm → predictions of the main task from these inputs alone.
     """
-    evaluation, found = config.evaluation, SecondaryEvaluations()
+    evaluation, results = config.evaluation, SecondaryEvaluations()
     if not models:
-        return found
+        return results
     vocabulary = next(iter(models.values())).study.vocabulary
     if evaluation.horizons_days:
         forecasts = {arm: forecast(m, fold, sites, config) for arm, m in models.items()}
-        found.horizons = forecast_rows(forecasts, config)
+        results.horizons = forecast_rows(forecasts, config)
     if evaluation.probes_days or evaluation.physiology:
         states = {arm: states_of(model, fold, sites, config) for arm, model in models.items()}
         probed = probes(states, config)
-        found.probes, found.probe_scores = probed.rows, probed.scores
+        results.probes, results.probe_scores = probed.rows, probed.scores
         if evaluation.physiology and vocabulary.wearable:
-            found.physiology = physiology(states, vocabulary.wearable.channels, config)
-        found.smoothness = _smoothness(models, found.probe_scores, fold, sites, config)
-    found.missing = _missing(models, given or {}, config)
+            results.physiology = physiology(states, vocabulary.wearable.channels, config)
+        results.smoothness = _smoothness(models, results.probe_scores, fold, sites, config)
+    results.missing = _missing(models, by_inputs or {}, config)
     if evaluation.half_lives:
-        found.half_lives = [row for arm, m in models.items() for row in _half_lives(arm, m)]
+        results.half_lives = [row for arm, m in models.items() for row in _half_lives(arm, m)]
     if evaluation.heritable:
         folder = sites[0].path.parent
-        found.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
+        results.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
     if evaluation.forgetting and "federated" in models:
-        found.forgetting = forgetting_rows(models["federated"], fold, sites, config)
+        results.forgetting = forgetting_rows(models["federated"], fold, sites, config)
     if evaluation.subgroups:
         arms = {arm: predictions[arm] for arm in models if arm in predictions}
-        found.subgroups = group_rows(arms, fold, sites, vocabulary, config)
+        results.subgroups = group_rows(arms, fold, sites, vocabulary, config)
     if evaluation.corruption:
-        found.corruption = _corruption(models, fold, sites, config)
-    return found
+        results.corruption = _corruption(models, fold, sites, config)
+    return results
 
 
 def _half_lives(arm: str, model: Model) -> Iterator[MetricRow]:
@@ -145,14 +145,14 @@ def _smoothness(
 
 def _missing(
     models: Mapping[str, Model],
-    given: Mapping[str, Mapping[str, Predictions]],
+    by_inputs: Mapping[str, Mapping[str, Predictions]],
     config: RunConfig,
 ) -> list[MatrixCell]:
-    """Return what the federated model loses when it is given less than it was trained on."""
+    """Return what the federated model loses when it gets fewer inputs than it was trained on."""
     arm = "federated" if "federated" in models else next(iter(models))
     trained = "+".join(m for m in modality_names() if m in models[arm].study.modalities)
     is_visit = config.evaluation.task == "next_visit"
-    cells = {(trained, inputs): told[arm] for inputs, told in given.items() if arm in told}
+    cells = {(trained, inputs): arms[arm] for inputs, arms in by_inputs.items() if arm in arms}
     return missing_matrix(
         cells,
         metric="average_precision" if is_visit else "auroc",
@@ -165,7 +165,7 @@ def _missing(
 def with_secondary(
     context: ReportContext, first: SecondaryEvaluations, rows: Sequence[MetricRow]
 ) -> ReportContext:
-    """Return what a report shows, with what was asked further.
+    """Return what a report shows, with the secondary evaluations.
 
     Args:
         context: What it shows already.
@@ -197,7 +197,7 @@ def _corruption(
     sites: tuple[SimulatedSite, ...],
     config: RunConfig,
 ) -> list[CorruptionRow]:
-    """Return each arm's score as its wearing is taken away, and as it is drowned in noise."""
+    """Return each arm's score as wearable readings are removed, and as noise is added to them."""
     is_visit = config.evaluation.task == "next_visit"
     how = partial(partial, _corrupted, config=config)
     curves = {

@@ -60,19 +60,19 @@ def states_of(
     """Return the states of training, tuning and test people, of all sites that hold them."""
     tested = {"test": (fold.test, fold.split)}
     trained = {"train": (fold.train, "train"), "tuning": (fold.train, "tuning")}
-    found = {}
+    by_split = {}
     for name, (where, split) in (trained | tested).items():
         parts = [
             _states(model_at_site(model, site, sites, config, split=split), config)
             for site in where
         ]
-        found[name] = VisitStates(
+        by_split[name] = VisitStates(
             **{
                 n: np.concatenate([getattr(p, n) for p in parts])
                 for n in VisitStates.__dataclass_fields__
             }
         )
-    return found
+    return by_split
 
 
 @torch.no_grad()
@@ -95,8 +95,8 @@ def _states(present: ModelAtSite, config: RunConfig) -> VisitStates:
                 batch.exposure_days[keep].numpy(),
             )
         )
-    found: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    x, subject, time_us, next_days, repeats, followed_days = found
+    columns_of_queries: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    x, subject, time_us, next_days, repeats, followed_days = columns_of_queries
     return VisitStates(
         x=x,
         subject=present.key[subject],
@@ -161,7 +161,9 @@ def probes(states: Mapping[str, Mapping[str, VisitStates]], config: RunConfig) -
 def _compared(
     predictions: Mapping[str, Predictions], task: str, config: RunConfig
 ) -> list[MetricRow]:
-    held = {arm: found for arm, found in predictions.items() if len(found)}
+    held = {
+        arm: arm_predictions for arm, arm_predictions in predictions.items() if len(arm_predictions)
+    }
     if not held:
         return []
     return metric_rows(
@@ -185,7 +187,7 @@ def _each_target(
         )
         if train.outcome.sum() < FEWEST_CASES:
             continue
-        found = linear_probe(
+        predictions = linear_probe(
             train,
             tuning,
             test,
@@ -196,8 +198,10 @@ def _each_target(
             replicates=1,
             strengths=STRENGTHS,
         ).predictions
-        columns = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        parts.append(Predictions(**columns | {"target": np.full(len(found), target, np.int32)}))
+        columns = {name: getattr(predictions, name) for name in predictions.__dataclass_fields__}
+        parts.append(
+            Predictions(**columns | {"target": np.full(len(predictions), target, np.int32)})
+        )
     return Predictions.concatenate(parts)
 
 

@@ -87,9 +87,9 @@ def _along(present: ModelAtSite, config: RunConfig) -> tuple[StateTrace, EventTi
         for b in batches
     ]
     width = present.model.study.config.model.width
-    found = np.concatenate([np.zeros((0, width), np.float32), *z])
+    vectors = np.concatenate([np.zeros((0, width), np.float32), *z])
     key = present.key
-    states = StateTrace(key[subject[order]], time[order] / US_PER_DAY, found)
+    states = StateTrace(key[subject[order]], time[order] / US_PER_DAY, vectors)
     return states, EventTimes(key[onset], when / US_PER_DAY)
 
 
@@ -100,8 +100,8 @@ def _onsets(people: Sequences) -> tuple[Int64, Int64]:
     visit = np.repeat(np.arange(len(owner)), np.diff(people.visit_target_offsets))
     most = int(people.visit_target.max(initial=0)) + 1
     _, first = np.unique(owner[visit] * most + people.visit_target, return_index=True)
-    found = np.unique(visit[first])
-    return owner[found], people.visit_time_us[found]
+    visits_of_onset = np.unique(visit[first])
+    return owner[visits_of_onset], people.visit_time_us[visits_of_onset]
 
 
 def _days(

@@ -64,13 +64,13 @@ def _of_site(
     people = tokenize([store], vocabulary, config.tokens, split=split)
     index = np.int64([s.name for s in sites].index(site.name))
     key = np.searchsorted(store.subjects(split), people.subject_id) + (index << 32)
-    labels = {name: _told(people, vocabulary, domains) for name, domains in DOMAINS.items()}
+    labels = {name: _static_codes(people, vocabulary, domains) for name, domains in DOMAINS.items()}
     labels["age"] = age_bands(_age_at_the_end(people))
     labels["site"] = np.full(len(key), site.name)
     return key.astype(np.int64), labels
 
 
-def _told(people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]) -> Text:
+def _static_codes(people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]) -> Text:
     """Return each subject's last static code of `domains`, without the domain; empty for none."""
     names = np.array(["", *vocabulary.codes], np.str_)
     first = vocabulary.n_codes - len(vocabulary.codes)
@@ -80,10 +80,10 @@ def _told(people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]) -
             of_code[first + i] = i + 1
     static = np.flatnonzero(people.kind == STATIC)
     owner = np.searchsorted(people.offsets, static, side="right") - 1
-    told = of_code[people.code[static]]
-    found = np.zeros(people.n_subjects, np.int64)
-    found[owner[told > 0]] = told[told > 0]
-    return np.array([name.partition("//")[2] for name in names[found]], np.str_)
+    named = of_code[people.code[static]]
+    last_code = np.zeros(people.n_subjects, np.int64)
+    last_code[owner[named > 0]] = named[named > 0]
+    return np.array([name.partition("//")[2] for name in names[last_code]], np.str_)
 
 
 def _age_at_the_end(people: Sequences) -> Float64:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config import TokensConfig
-from healthfm_core.federation.aggregation.per_code_mean import over_their_sites
+from healthfm_core.federation.aggregation.per_code_mean import per_code_mean
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from tests.tokens.small_store import Row, write
@@ -46,7 +46,7 @@ def test_a_rows_mean_becomes_that_of_the_sites_that_moved_it(tmp_path):
         own[site][lacking] = 0
     mean = sum(weights[site] * own[site] for site in weights) / 8.0
     other = rng.normal(size=(4, 4))
-    found = over_their_sites(
+    found = per_code_mean(
         {
             "encoders.ehr.code.weight": mean,
             "encoders.ehr.token.weight": mean[token],

@@ -13,7 +13,7 @@ from healthfm_core.config.compose import compose
 from healthfm_core.errors import ConfigError
 from healthfm_core.federation.aggregation.aggregator import Aggregator
 from healthfm_core.federation.aggregation.krum import nearest
-from healthfm_core.federation.aggregation.registry import methods
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.aggregation.trimmed_mean import without_extremes
 from healthfm_core.federation.update_checks import UpdateSchema
 

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.secure.bloom_table import Entries, Table, distinct, occupied
+from healthfm_core.federation.secure.bloom_table import (
+    Entries,
+    InvertibleBloomTable,
+    distinct,
+    occupied,
+)
 
 
 def keys(numbers) -> np.ndarray:
@@ -25,7 +30,7 @@ def read_back(sites, size: int, salt: int) -> Entries:
     One in a hundred cannot: two keys share all their cells.
     """
     for again in range(8):
-        table = Table.for_keys(size, 2, salt + again)
+        table = InvertibleBloomTable.for_keys(size, 2, salt + again)
         total = np.zeros(table.size, np.uint64)
         for i, mine in enumerate(sites, start=1):
             mine_keys = keys(mine)
@@ -56,7 +61,7 @@ def test_the_sum_of_tables_holds_every_key_once_with_its_sums(sites, salt) -> No
 def test_ten_thousand_keys_of_a_hundred_sites_come_back() -> None:
     rng = np.random.default_rng(0)
     every = rng.choice(2**40, 10_000, replace=False)
-    table = Table.for_keys(10_000, 1, 5)
+    table = InvertibleBloomTable.for_keys(10_000, 1, 5)
     total = np.zeros(table.size, np.uint64)
     for _ in range(100):
         mine = keys(rng.choice(every, 2000, replace=False))
@@ -68,7 +73,7 @@ def test_ten_thousand_keys_of_a_hundred_sites_come_back() -> None:
 
 @pytest.mark.parametrize("change", ["too full", "noise"])
 def test_what_cannot_be_read_back_is_refused_not_guessed(change: str) -> None:
-    table = Table.for_keys(10, 1, 5)
+    table = InvertibleBloomTable.for_keys(10, 1, 5)
     flat = table.fill(
         keys(range(500 if change == "too full" else 10)),
         np.ones((500, 1), np.uint64) if change == "too full" else np.ones((10, 1), np.uint64),

@@ -131,7 +131,7 @@ def test_keys_of_an_earlier_session_are_refused():
 
 
 @pytest.mark.parametrize("wrong", ["replayed", "another's", "changed", "missing"])
-def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
+def test_a_share_that_is_not_this_message_is_refused(wrong: str):
     before, session = started(), started(nonce="02")
     session.signers = before.signers
     session.server = secure.ServerSession(session.terms)
@@ -140,20 +140,20 @@ def test_a_share_that_is_not_this_letter_is_refused(wrong: str):
     before.shares()
     session.shares()
     box = session.server.mailboxes()["site-00"]
-    letters = dict(box.letters)
+    messages = dict(box.messages)
     match wrong:
         case "replayed":
-            letters["site-01"] = before.server.mailboxes()["site-00"].letters["site-01"]
+            messages["site-01"] = before.server.mailboxes()["site-00"].messages["site-01"]
         case "another's":
-            letters["site-01"] = session.server.mailboxes()["site-02"].letters["site-01"]
+            messages["site-01"] = session.server.mailboxes()["site-02"].messages["site-01"]
         case "changed":
-            letters["site-01"] = bytes([letters["site-01"][0] ^ 1]) + letters["site-01"][1:]
+            messages["site-01"] = bytes([messages["site-01"][0] ^ 1]) + messages["site-01"][1:]
         case "missing":
-            del letters["site-01"]
+            del messages["site-01"]
     arrays = random_values(["x"], np.random.default_rng(0))["x"]
     before_masking = {name: array.copy() for name, array in arrays.items()}
-    with pytest.raises(PrivacyError, match=r"HF-610.*letter of site site-01"):
-        secure.mask(session.sites["site-00"], replace(box, letters=letters), arrays)
+    with pytest.raises(PrivacyError, match=r"HF-610.*message of site site-01"):
+        secure.mask(session.sites["site-00"], replace(box, messages=messages), arrays)
     assert same(arrays, before_masking)
 
 
@@ -256,7 +256,7 @@ def test_terms_that_would_protect_nobody_are_refused(change):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '["a"]', '["a",{},"xy"]', "[1,2,3]"])
 def test_letters_that_cannot_be_read_are_refused(text: str):
-    for letter in (
+    for message in (
         secure.Terms,
         secure.KeyAdvert,
         secure.KeyBook,
@@ -266,4 +266,4 @@ def test_letters_that_cannot_be_read_are_refused(text: str):
         secure.UnmaskReply,
     ):
         with pytest.raises(PrivacyError, match="HF-610"):
-            letter.from_json(text)
+            message.from_json(text)

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from healthfm_server.transport.array_file import Mapped, OneByOne, digest_of, mapped, pieces
+from healthfm_server.transport.array_file import (
+    MappedArrays,
+    PagedArrays,
+    digest_of,
+    mapped,
+    pieces,
+)
 
 ARRAYS = {
     "backbone.w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -48,7 +54,7 @@ def test_a_mapped_checkpoint_is_the_same_to_the_bit_and_the_file_stays(tmp_path:
 
 def test_pages_that_were_let_go_come_again(tmp_path: Path) -> None:
     found = mapped(written(tmp_path))
-    found.let_go()
+    found.release()
     np.testing.assert_array_equal(found["backbone.w"], ARRAYS["backbone.w"])
 
 
@@ -69,14 +75,14 @@ def test_one_array_of_a_file_is_in_memory_at_a_time(tmp_path: Path) -> None:
         return 1024 * int(text.split("RssFile:")[1].split()[0])
 
     found = mapped(path)
-    each = OneByOne(found, found._file)
+    each = PagedArrays(found, found._file)
     before = resident_bytes()
     most = 0
     for name in each:
         assert each[name].sum() == int(name) * (1 << 20)
         most = max(most, resident_bytes() - before)
     assert most < 2 * (4 << 20)
-    assert isinstance(found, Mapped)
+    assert isinstance(found, MappedArrays)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "other"])

@@ -109,7 +109,7 @@ def test_a_site_that_forgets_its_session_cannot_be_asked_for_shares(tmp_path: Pa
     assert "another key than the one known" in rows[2]["set_aside"]["s2"]
 
 
-def letters_of(grid: Watching, kind: str) -> list[tuple[Message, Message]]:
+def messages_of(grid: Watching, kind: str) -> list[tuple[Message, Message]]:
     return [pair for pair in grid.seen if pair[0].metadata.message_type == kind]
 
 
@@ -119,7 +119,7 @@ def asked_again(grid: Watching, pair: tuple[Message, Message], text: str | None 
     meta = question.metadata
     content = question.content
     if text is not None:
-        content = RecordDict({protocol.LETTER: ConfigRecord({"json": text})})
+        content = RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
     grid.push_messages([Message(content, meta.dst_node_id, meta.message_type, group_id="9")])
     return next(iter(InProcessGrid.pull_messages(grid, [str(grid._sent)])))
 
@@ -129,12 +129,12 @@ def test_a_coordinator_that_asks_again_or_for_both_shares_is_refused(tmp_path: P
     grid = Watching(nodes, {(2, protocol.UNMASK, "3")})
     run(grid, tmp_path / "run", 4)
     names = ["s0", "s1", "s2", "s3"]
-    last = letters_of(grid, protocol.UNMASK)[-1]
+    last = messages_of(grid, protocol.UNMASK)[-1]
     other = secure.UnmaskRequest(tuple(names[:3]), ("s3",)).to_json()
     assert "HF-612" in asked_again(grid, last, other).error.reason
     assert "HF-612" in asked_again(grid, last).error.reason
     for kind in (protocol.KEYS, protocol.SHARES, protocol.TRAIN):
-        assert "HF-612" in asked_again(grid, letters_of(grid, kind)[-1]).error.reason
+        assert "HF-612" in asked_again(grid, messages_of(grid, kind)[-1]).error.reason
 
 
 def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path: Path) -> None:
@@ -144,8 +144,10 @@ def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path
     state = json.loads(str(grid._contexts[1].state["secure_aggregation"]["json"]))
     assert sorted(count for _, count in state["opened"].values()) == [1, 1]
     assert state["session"] == ""
-    asked = letters_of(grid, protocol.KEYS)[-1]
-    terms = secure.Terms.from_json(str(asked[0].content.config_records[protocol.LETTER]["json"]))
+    asked = messages_of(grid, protocol.KEYS)[-1]
+    terms = secure.Terms.from_json(
+        str(asked[0].content.config_records[protocol.SECURE_MESSAGE]["json"])
+    )
     for number, refused in ((2, True), (3, False), (4, False)):
         fresh = secure.Terms(**{**_fields(terms), "number": number, "nonce": f"{number:02}"})
         reply = asked_again(grid, asked, fresh.to_json())

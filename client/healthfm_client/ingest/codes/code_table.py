@@ -75,7 +75,7 @@ def _refuse_circles(known: CodeTable, path: Path) -> None:
                     where=path.name,
                     seen="a code is above itself",
                     wanted="steps that lead up and come to an end are wanted",
-                    do="Correct the table.",
+                    do="Correct the table",
                 )
             else:
                 trail.append((step, iter(known[step][1])))

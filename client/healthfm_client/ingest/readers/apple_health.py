@@ -143,7 +143,7 @@ def _records(file: Path) -> Records:
             where=file.name,
             seen="it declares entities",
             wanted="an export declares none",
-            do="Export it again from the Health app.",
+            do="Export it again from the Health app",
         )
 
     parser = expat.ParserCreate()

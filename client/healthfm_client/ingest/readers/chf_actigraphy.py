@@ -90,7 +90,6 @@ def _minutes(days: pa.Table, where: str) -> pa.Table:
             where=where,
             seen='column "day" holds other words than the days of the week',
             wanted=f"one of {', '.join(DAYS)} is wanted",
-            do="Check the source's export.",
         )
     weekday = np.select([names == day for day in DAYS], list(range(len(DAYS))))
     start = MONDAY_US + weekday.astype(np.int64) * DAY_US

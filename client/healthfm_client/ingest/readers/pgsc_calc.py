@@ -168,9 +168,7 @@ def _subjects(table: pa.Table, options: ScoreOptions, where: str) -> Int64:
 
 
 def _error(number: int, where: str, seen: str, wanted: str) -> IngestError:
-    return IngestError(
-        number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output."
-    )
+    return IngestError(number, where=where, seen=seen, wanted=wanted, do="Check pgsc_calc's output")
 
 
 def sniff(path: Path) -> bool:

@@ -82,7 +82,7 @@ def _wide(file: TableFile, site_column: str) -> pa.Table:
             where=file.path.name,
             seen="no column is named as a score",
             wanted="a column per score, with PGS in its name, is wanted",
-            do="Name the columns by the catalogue's ids, PGS000001 for one.",
+            do="Name the columns by the catalogue's ids, PGS000001 for one",
         )
     numbers = [*scores, *_of(_COMPONENT, file)]
     columns += [f"TRY_CAST({file.column(name)} AS DOUBLE) AS {name}" for name in numbers]

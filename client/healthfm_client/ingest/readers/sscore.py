@@ -70,7 +70,7 @@ def _refuse_texts(rows: pa.Table, column: str, file: Path) -> None:
             where=file.name,
             seen=f'column "{column}" holds no number',
             wanted="numbers are wanted",
-            do="Score the samples again.",
+            do="Score the samples again",
         )
 
 

@@ -103,7 +103,7 @@ def _person(file: Path, given: str | None) -> str:
             where="a file of accelerometer readings",
             seen="its name does not begin with a person's number and _",
             wanted="names as UK Biobank gives them are wanted: 1234567_90004_0_0.csv.gz",
-            do="Rename the file, or read it by itself with --person.",
+            do="Rename the file, or read it by itself with --person",
         )
     return given or str(eid[1] if eid else "")
 

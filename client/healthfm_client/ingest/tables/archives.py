@@ -76,7 +76,7 @@ def unpack(path: Path, folder: Path) -> Path:
             where=path.name,
             seen="the archive is cut off, damaged, encrypted or of another kind",
             wanted="a whole zip or tar file is wanted",
-            do="Copy it again, or unpack it yourself and name the folder.",
+            do="Copy it again, or unpack it yourself and name the folder",
         ) from error
     return folder
 
@@ -123,9 +123,5 @@ def _copy(source: IO[bytes], target: Path, most: int, path: Path) -> int:
 
 def _unsafe(path: Path, seen: str) -> IngestError:
     return IngestError(
-        310,
-        where=path.name,
-        seen=seen,
-        wanted="an archive as an export makes them is wanted",
-        do="Check where it comes from, or unpack it yourself and name the folder.",
+        310, where=path.name, seen=seen, wanted="an archive as an export makes them is wanted"
     )

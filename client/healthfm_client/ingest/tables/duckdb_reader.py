@@ -174,7 +174,6 @@ def refuse_expanding(file: Path, rows: int) -> None:
             where=file.name,
             seen=f"it has {rows:,} rows in {file.stat().st_size:,} bytes",
             wanted="rows that differ are wanted, which takes a byte or more each",
-            do="Check where the file comes from.",
         )
 
 
@@ -195,7 +194,6 @@ def expanded(raw: bytes, file: Path) -> bytes:
             where=file.name,
             seen=f"it unpacks to more than {EXPANDS_AT_MOST} times its size",
             wanted="a table compressed as tables are is wanted",
-            do="Check where the file comes from, or unpack it yourself.",
         )
     return text
 
@@ -255,7 +253,7 @@ class DuckDBReader:
                 where=file.name,
                 seen="a column is of a type that cannot be read as what it should be",
                 wanted="the types of the format's own definition are wanted",
-                do="Check the export's types.",
+                do="Check the export's types",
             ) from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise unreadable(file, "it is cut off, damaged or not in the encoding") from error
@@ -291,19 +289,12 @@ def want_columns(table: TableFile, names: Sequence[str]) -> None:
                 where=table.path.name,
                 seen=f'there is no column "{name}"',
                 wanted=f"{', '.join(names)} are wanted",
-                do="Check the source's export.",
             )
 
 
 def unreadable(file: Path, seen: str) -> IngestError:
     """Return the error for a file that cannot be read (HF-303)."""
-    return IngestError(
-        303,
-        where=file.name,
-        seen=seen,
-        wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
-        do="Export or copy the file again.",
-    )
+    return IngestError(303, where=file.name, seen=seen)
 
 
 def _quoted(text: str) -> str:

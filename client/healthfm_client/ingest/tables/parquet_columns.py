@@ -279,5 +279,5 @@ def matched(subject: Int64, known: Int64, column: pa.ChunkedArray, where: str) -
 
 def _error(number: int, where: str, seen: str, wanted: str) -> IngestError:
     return IngestError(
-        number, where=where, seen=seen, wanted=wanted, do="Check the source's export."
+        number, where=where, seen=seen, wanted=wanted, do="Check the source's export"
     )

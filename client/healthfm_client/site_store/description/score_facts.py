@@ -59,7 +59,7 @@ def read_panel(path: Path) -> tuple[str, ...]:
     if path.is_dir():
         from healthfm_core.trained import TrainedModel  # not above: it imports PyTorch
 
-        return TrainedModel.load(path).study.vocabulary.prs_panel
+        return TrainedModel.load(path).study.vocabulary.panel
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +68,7 @@ def read_panel(path: Path) -> tuple[str, ...]:
             where=path.name,
             seen="the panel cannot be read",
             wanted="a model's folder, or a text with a score's name on each line, is wanted",
-            do="Check the path.",
+            do="Check the path",
         ) from error
     names = tuple(dict.fromkeys(line.removeprefix(PRS_PREFIX) for line in lines))
     odd = [name for name in names if not re.fullmatch(r"[\w.-]{1,64}", name)]
@@ -78,6 +78,5 @@ def read_panel(path: Path) -> tuple[str, ...]:
             where=path.name,
             seen=f"{len(odd)} of {len(names)} lines are no score's name",
             wanted="names such as PGS000018 are wanted, one a line",
-            do="Correct the file.",
         )
     return names

@@ -24,7 +24,7 @@ def learning_curves(
     arms: Sequence[str],
 ) -> str:
     """Draw arm → metric → (rounds, values), one panel per metric."""
-    metrics = list(dict.fromkeys(metric for found in curves.values() for metric in found))
+    metrics = list(dict.fromkeys(metric for by_metric in curves.values() for metric in by_metric))
     shade = colours(arms)
     with mpl.rc_context(STYLE):
         columns = min(2, len(metrics))
@@ -33,9 +33,9 @@ def learning_curves(
         for axis, metric in zip(axes.ravel(), metrics, strict=False):
             axis.set_title(metric.replace("_", " "))
             axis.grid(axis="y")
-            for arm, found in curves.items():
-                if metric in found:
-                    rounds, values = found[metric]
+            for arm, by_metric in curves.items():
+                if metric in by_metric:
+                    rounds, values = by_metric[metric]
                     axis.plot(
                         rounds, values, color=shade[arm], marker="o", markersize=2.5, label=arm
                     )
@@ -48,7 +48,7 @@ def learning_curves(
 
 
 def reliability_diagram(
-    found: Mapping[str, Reliability], arms: Sequence[str], *, title: str, fewest: int
+    curves: Mapping[str, Reliability], arms: Sequence[str], *, title: str, fewest: int
 ) -> str:
     """Draw observed against predicted risk per decile, without bins of under `fewest` rows."""
     shade = colours(arms)
@@ -56,7 +56,7 @@ def reliability_diagram(
         figure, axes = new_figure(4.2, 3.6, 1, 1)
         axis = axes[0, 0]
         top = 1e-3
-        for arm, curve in found.items():
+        for arm, curve in curves.items():
             keep = curve.count >= fewest
             x, y = curve.predicted[keep], curve.observed[keep]
             top = max([top, *x.tolist(), *y.tolist()])

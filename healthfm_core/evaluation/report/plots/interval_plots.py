@@ -41,7 +41,7 @@ def interval_plot(
         zero: Draw a line at 0 (for differences).
         marks: Subset → places of dashed vertical lines, for example the ceilings.
     """
-    found = {(row.arm, row.subset): row for row in rows}
+    by_key = {(row.arm, row.subset): row for row in rows}
     shade = colours([arm.split(MINUS)[-1] for arm in arms] if zero else arms)
     with mpl.rc_context(STYLE):
         height = 0.75 + 0.24 * len(arms)
@@ -57,7 +57,7 @@ def interval_plot(
             for value in (marks or {}).get(subset, ()):
                 axis.axvline(value, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
             for place, arm in enumerate(arms):
-                row = found.get((arm, subset))
+                row = by_key.get((arm, subset))
                 if row is None or not np.isfinite(row.value):
                     continue
                 colour = shade[arm.split(MINUS)[-1] if zero else arm]

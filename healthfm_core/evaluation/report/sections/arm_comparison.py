@@ -28,7 +28,7 @@ from healthfm_core.evaluation.report.wording import (
 
 
 def main_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable:
-    """Discrimination of every arm and of the known truth, by subset."""
+    """Discrimination of every arm and of the oracle, by subset."""
     arms = arms_of(rows, context.reference)
     ceilings = list(dict.fromkeys(row.arm for row in context.ceiling))
     pairs = discrimination(context.task)
@@ -102,13 +102,13 @@ def shares(rows: Sequence[MetricRow], context: ReportContext) -> list[str]:
 def opening(rows: Sequence[MetricRow], context: ReportContext) -> str:
     """The result in one sentence."""
     metric, subset = headline(context.task)
-    found = {row.arm: row for row in rows if (row.metric, row.subset) == (metric, subset)}
-    own = found.get(context.reference)
+    by_arm = {row.arm: row for row in rows if (row.metric, row.subset) == (metric, subset)}
+    own = by_arm.get(context.reference)
     if own is None or not math.isfinite(own.value):
         return ""
     others = [
         f"{arm_name(row.arm)} {number(row.value)}"
-        for row in found.values()
+        for row in by_arm.values()
         if not row.is_difference and row.arm != context.reference and math.isfinite(row.value)
     ]
     text = (

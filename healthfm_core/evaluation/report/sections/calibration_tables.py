@@ -74,8 +74,8 @@ def observed_over_expected(
     for arm in arms:
         if arm in WITHOUT_FEATURES or not len(context.predictions.get(arm, ())):
             continue
-        found = reliability(context.predictions[arm].score, context.predictions[arm].outcome)
-        ratios = zip(found.count, found.observed_over_expected, strict=True)
+        curve = reliability(context.predictions[arm].score, context.predictions[arm].outcome)
+        ratios = zip(curve.count, curve.observed_over_expected, strict=True)
         shown = [number(float(r), digits=2) if n >= context.k_subgroup else "–" for n, r in ratios]
         lines.append((arm_name(arm), shown))
     return lines

@@ -1,4 +1,4 @@
-"""What happens within a horizon, and who has it sooner."""
+"""Tables of events within a horizon, and of the order of times to events."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def horizon_tables(context: ReportContext, palette: Sequence[str]) -> list[Repor
     """A table per metric, arms by horizon, of new onsets where there are any, else of all rows."""
     rows = [row for row in context.horizons if row.task != TIME_TO_EVENT]
     subset = "new_onset" if any(row.subset == "new_onset" for row in rows) else "overall"
-    found = {(r.arm, r.task, r.metric): r for r in rows if r.subset == subset}
-    days = [d for d in _days(rows) if any(horizon_task(d) == task for _, task, _ in found)]
+    by_key = {(r.arm, r.task, r.metric): r for r in rows if r.subset == subset}
+    days = [d for d in _days(rows) if any(horizon_task(d) == task for _, task, _ in by_key)]
     arms, columns = arms_of(rows, context.reference), tuple(span(d) for d in days)
     tables = []
     for metric in metrics_in("horizon"):
         lines = tuple(
             arm_line(
                 arm,
-                [cell(found.get((arm, horizon_task(d), metric))) for d in days],
+                [cell(by_key.get((arm, horizon_task(d), metric))) for d in days],
                 context.reference,
                 palette,
             )
             for arm in arms
         )
-        if any(name == metric for _, _, name in found):
+        if any(name == metric for _, _, name in by_key):
             groups = ((f"{metric_title(metric)}, {subset_name(subset)}", len(columns)),)
             tables.append(ReportTable(groups, columns, lines))
     return tables

@@ -1,4 +1,4 @@
-"""Modalities that are missing, and wearing that goes bad: figures."""
+"""Figures of missing modalities and of corrupted wearing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import spread
 from healthfm_core.evaluation.report.wording import NOTHING, inputs_name, number
 
-KINDS: Final = {"removed": "hours removed", "noised": "hours drowned in noise"}
+KINDS: Final = {"removed": "hours removed", "noised": "hours with noise added"}
 
 
 def matrix_figure(context: ReportContext) -> str:

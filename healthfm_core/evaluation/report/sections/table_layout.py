@@ -109,7 +109,7 @@ def grid(
     palette: Sequence[str] = (),
 ) -> ReportTable:
     """Lay out (subset, metric) `pairs` as columns, arms as lines."""
-    found = {(row.arm, row.subset, row.metric): row for row in rows}
+    by_key = {(row.arm, row.subset, row.metric): row for row in rows}
     groups: list[tuple[str, int]] = []
     for subset, _ in pairs:
         name = subset_name(subset)
@@ -120,7 +120,7 @@ def grid(
     lines = tuple(
         arm_line(
             arm,
-            [cell(found.get((arm, subset, metric))) for subset, metric in pairs],
+            [cell(by_key.get((arm, subset, metric))) for subset, metric in pairs],
             reference,
             palette,
             apart=arm in apart,

@@ -22,13 +22,13 @@ MOST_CURVES: Final = 4
 def curves_figure(context: ReportContext, arms: Sequence[str]) -> str:
     """Learning curves over rounds; empty where no arm has a number in two rounds."""
     curves = {arm: _series(records) for arm, records in context.history.items()}
-    names = list(dict.fromkeys(name for found in curves.values() for name in found))
+    names = list(dict.fromkeys(name for series in curves.values() for name in series))
     first = [name for name in CURVES_FIRST if name in names]
     losses = [name for name in names if name.startswith("loss")]
     chosen = (first + [name for name in losses if name not in first])[:MOST_CURVES]
     drawn = {
-        arm: {name: found[name] for name in chosen if name in found}
-        for arm, found in curves.items()
+        arm: {name: series[name] for name in chosen if name in series}
+        for arm, series in curves.items()
     }
     if not any(drawn.values()):
         return ""
@@ -39,26 +39,26 @@ def _series(
     records: Sequence[Mapping[str, object]],
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Turn a record per round into (rounds, values) by name; nested names lose their parents."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    by_name: dict[str, tuple[list[float], list[float]]] = {}
     for place, record in enumerate(records):
         flat = dict(_numbers(record))
         at = flat.pop("round", float(place + 1))
         for name, value in flat.items():
             if math.isfinite(value):
-                rounds, values = found.setdefault(name, ([], []))
+                rounds, values = by_name.setdefault(name, ([], []))
                 rounds.append(at)
                 values.append(value)
-    return {name: series for name, series in found.items() if len(series[0]) > 1}
+    return {name: points for name, points in by_name.items() if len(points[0]) > 1}
 
 
 def _numbers(record: Mapping[str, object]) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    numbers: list[tuple[str, float]] = []
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found += _numbers(value)
+            numbers += _numbers(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, float(value)))
-    return found
+            numbers.append((name, float(value)))
+    return numbers
 
 
 def half_life_figure(context: ReportContext) -> str:

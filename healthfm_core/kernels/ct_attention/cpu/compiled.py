@@ -46,14 +46,14 @@ def backward(
     """Return dq, dk, dv and, per subject, dλ and dw."""
     call = _Call(inputs, variant)
     call.results(_plain(out), lse)
-    found = call.gradients(_plain(d_out), inputs)
+    gradients = call.gradients(_plain(d_out), inputs)
     call.run("ct_attention_backward")
-    q, k, v, rates, weights = found
+    q, k, v, rates, weights = gradients
     dtype = inputs.q_BHQD.dtype
     return q.to(dtype), k.to(dtype), v.to(dtype), rates, weights
 
 
-_VARIANTS: Final[tuple[Variant, ...]] = ("logbias", "postmul", "logitmul")
+VARIANTS: Final[tuple[Variant, ...]] = ("logbias", "postmul", "logitmul")
 """``ct_variant`` of the header."""
 
 
@@ -98,7 +98,7 @@ class _Call:
         self.kept = [self.q, k, v, tq, tk, rates, weights, kv_end, n_static]
         b, h, n_queries, channels = self.q.shape
         a = self.arguments = _Arguments(b, h, n_queries, k.shape[2], channels, rates.shape[-1])
-        a.threads, a.variant = torch.get_num_threads(), _VARIANTS.index(variant)
+        a.threads, a.variant = torch.get_num_threads(), VARIANTS.index(variant)
         a.q, a.k, a.v = _View.of(self.q), _View.of(k), _View.of(v)
         a.tq_days, a.tk_days = tq.data_ptr(), tk.data_ptr()
         a.kv_end, a.n_static = kv_end.data_ptr(), n_static.data_ptr()
@@ -111,12 +111,12 @@ class _Call:
     def gradients(self, d_out: Tensor, x: Inputs) -> tuple[Tensor, ...]:
         dq, dk, dv = (empty_output(part, torch.float32) for part in (x.q_BHQD, x.k_BHTD, x.v_BHTD))
         d_rates, d_weights = (self.q.new_empty(x.rates_BHR.shape) for _ in range(2))
-        found = (dq, dk, dv, d_rates, d_weights)
-        self.kept += [d_out, *found]
+        gradients = (dq, dk, dv, d_rates, d_weights)
+        self.kept += [d_out, *gradients]
         a = self.arguments
         a.d_out, a.dq, a.dk, a.dv = map(_View.of, (d_out, dq, dk, dv))
         a.d_rate, a.d_weight = d_rates.data_ptr(), d_weights.data_ptr()
-        return found
+        return gradients
 
     def run(self, name: str) -> None:
         library = _library()

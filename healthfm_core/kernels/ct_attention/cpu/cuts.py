@@ -138,7 +138,7 @@ def _nearest(
     A query whose nearest key lies in the past has that key's own time as ``past``, so that the
     difference to an earlier key is rounded once however far both are.
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    cuts: list[tuple[Tensor, Tensor]] = []
     position = torch.arange(x.tk_days_BT.shape[1], device=x.tk_days_BT.device)
     for b in range(x.tq_days_BQ.shape[0]):
         tq, tk = x.tq_days_BQ[b], x.tk_days_BT[b]
@@ -159,11 +159,11 @@ def _nearest(
         here = (first > 0) & (ends > 0)
         gap = torch.minimum(tq - past, future - tq).masked_fill(here, 0)
         gap = torch.where(gap.isinf(), 0, gap)
-        found.append(
+        cuts.append(
             (
                 torch.where(tq - past <= gap, past, tq - gap),
                 torch.where(future - tq <= gap, future, tq + gap),
             )
         )
-    past, future = (torch.stack(list(part)) for part in zip(*found, strict=True))
+    past, future = (torch.stack(list(part)) for part in zip(*cuts, strict=True))
     return past, future

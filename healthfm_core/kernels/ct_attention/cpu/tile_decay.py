@@ -136,7 +136,7 @@ class _Exact:
 
     Attributes:
         keys: The run, counted from the tile's first key.
-        unseen: [b, 1, i, e] next to −∞ where a query does not see a key, else 0.
+        masked: [b, 1, i, e] next to −∞ where a query does not see a key, else 0.
         further: [b, 1, i, e] days beyond the nearest key's.
         delta: [b, 1, i, e] Δ in days.
         components: [b, H, R, i·e] c_r = e^(−(λ_r − λ0)Δ), in [0, 1].
@@ -144,7 +144,7 @@ class _Exact:
     """
 
     keys: slice
-    unseen: Tensor
+    masked: Tensor
     further: Tensor
     delta: Tensor
     components: Tensor
@@ -159,7 +159,7 @@ class _Exact:
     def take_off(self, logits: Tensor, slowest: Tensor, lse: Tensor | float) -> None:
         """Take λ0 times the days beyond the nearest key's, and LSE, off the run's logits."""
         own = logits[..., self.keys]
-        own.sub_(lse).addcmul_(self.further, slowest, value=-1).add_(self.unseen)
+        own.sub_(lse).addcmul_(self.further, slowest, value=-1).add_(self.masked)
 
     def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return Σ G c_r and Σ G c_r Δ, [b, H, R] each, for G [b, H, i, j]."""
@@ -252,9 +252,9 @@ def _exact(tile: Tile, run: Run, name: str, rows: Rows) -> _Exact:
         delta.masked_fill_(static, 0)
     position = torch.arange(j.start, j.stop, device=tq.device)
     lowest = torch.finfo(tq.dtype).min / 4
-    unseen = (position >= tile.sees[:, :, None]).to(tq.dtype).mul_(lowest)
-    delta, further, unseen = delta[:, None], further[:, None], unseen[:, None]
+    masked = (position >= tile.sees[:, :, None]).to(tq.dtype).mul_(lowest)
+    delta, further, masked = delta[:, None], further[:, None], masked[:, None]
     days, rate = delta.flatten(-2).unsqueeze(-2), rows.rate[tile.b]
     components = rows.scratch.take(name, *rate.shape[:3], days.shape[-1])
     torch.mul(days, rate, out=components).exp2_()
-    return _Exact(j, unseen, further, delta, components, rows.scratch)
+    return _Exact(j, masked, further, delta, components, rows.scratch)

@@ -130,6 +130,6 @@ def attend(
 
     live = end > 0
     sums = tl.where(live[:, None], sums / tl.where(live, total, 1.0)[:, None], 0.0)
-    found = tl.where(live, (peak + tl.log2(tl.where(live, total, 1.0))) / LOG2E, NEVER)
+    logsumexp = tl.where(live, (peak + tl.log2(tl.where(live, total, 1.0))) / LOG2E, NEVER)
     store_rows(out + b * out_b + h * out_h, i, n_queries, out_i, sums, D, DP)
-    tl.store(lse + bh.to(tl.int64) * n_queries + i, found, mask=is_i)
+    tl.store(lse + bh.to(tl.int64) * n_queries + i, logsumexp, mask=is_i)

@@ -81,7 +81,7 @@ def attend_backward_queries(
         apart = tl.maximum((t - anchor) * sign, 0.0)
         left = left_factors(apart, excess, weight, queries)
         origin = level + slow * tl.maximum((nearest - anchor) * sign, 0.0)
-        found = tl.zeros((BM, SLOTS), tl.float32)
+        by_slot = tl.zeros((BM, SLOTS), tl.float32)
         for n in range(near):
             j = statics + tl.load(listed + n) * BN + one
             t_keys = tl.load(tk + b * n_keys + j)
@@ -95,11 +95,11 @@ def attend_backward_queries(
             dp = tl.dot(d_rows, tl.trans(values), input_precision=PRECISION)
             _, ds, g = pieces(e, plain, kernel, dp, dot[:, None], VARIANT)
             if VARIANT != NONE:
-                found = tl.dot(g.to(right.dtype), right, found, input_precision=PRECISION)
+                by_slot = tl.dot(g.to(right.dtype), right, by_slot, input_precision=PRECISION)
             grad = tl.dot(ds.to(keys.dtype), keys, grad, input_precision=PRECISION)
-        found *= tl.exp2(-apart[:, None] * excess[None, :])
-        by_weight += tl.sum(found, 0)
-        by_rate += tl.sum(found * apart[:, None], 0)
+        by_slot *= tl.exp2(-apart[:, None] * excess[None, :])
+        by_weight += tl.sum(by_slot, 0)
+        by_rate += tl.sum(by_slot * apart[:, None], 0)
 
     listed = blocks + (at * 3 + EXACT) * n_k_blocks
     for n in range(tl.load(counts + at * 3 + EXACT)):

@@ -1,4 +1,4 @@
-"""What the Triton kernels of continuous-time attention have in common; passes.py calls them.
+"""What the Triton kernels of continuous-time attention have in common; launches.py calls them.
 
 The maths is in ../README.md. A program works on a block of queries (or of keys) of one subject and
 head and walks over the blocks of keys (or of queries) that planning.py lists for it, near ones
