@@ -61,7 +61,7 @@ def measure(shell: Shell, rounds: int, max_steps: int) -> dict[str, float]:
     shell.run("healthfm-server wait --study study timed")
     wall = time.monotonic() - begun
     order = RunOrder(shell.folder / "study" / "runs" / "timed")
-    walls, computed = walls_s(order, rounds), computing_s(shell, order.done().flower_run)
+    walls, computed = walls_s(order, rounds), computing_s(shell, order.status().flower_run)
     return {
         "round_s": statistics.median(walls.values()),
         "slowest_site_s": statistics.median(max(found) for found in computed.values()),

@@ -5,8 +5,8 @@
 First a whole round of `--goal-sites` sites, each with an update of its own, whose opened mean is
 compared with the plain weighted mean. Goal there: at most 2 s of a site's processor time and at
 most 1.1 times the bytes of the float32 update, in the ring of 32 bits. Then a table over numbers of
-sites, in which one site masks a whole update and the others' letters are real but their arrays
-short; a tenth of the sites leaves between letters and arrays, so the coordinator also takes out
+sites, in which one site masks a whole update and the others' messages are real but their arrays
+short; a tenth of the sites leaves between messages and arrays, so the coordinator also takes out
 masks of pairs. Times are of the process's own processor clock, one thread.
 """
 
@@ -62,7 +62,7 @@ def update_of(site: int, parameters: int) -> dict[str, Any]:
 
 
 class Bench:
-    """One session: every letter real, and the arrays of one site or of all.
+    """One session: every message real, and the arrays of one site or of all.
 
     Args:
         sites: How many.
@@ -84,7 +84,7 @@ class Bench:
         self.plan = codec(parameters, sites)
         self.exact = np.zeros(parameters if whole else 0)
 
-    def letters(self) -> None:
+    def messages(self) -> None:
         """Exchange keys and shares."""
         signers = {name: secure.SigningKey.generate() for name in self.names}
         for name, clock in self.clocks.items():
@@ -140,7 +140,7 @@ class Bench:
 
     def figures(self) -> dict[str, Any]:
         """Run the session and return what it cost."""
-        self.letters()
+        self.messages()
         self.arrays()
         sums = self.open()
         counted = [self.clocks[name] for name in (self.names if self.whole else self.names[:1])]

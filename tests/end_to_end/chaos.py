@@ -44,13 +44,13 @@ def inject(federation: Federation, name: str, number: int, rounds: int, chance: 
     at_round = chance.randrange(0, rounds - 1)
     rounds += FAULTS[name].longer
     order = _order(federation, f"{name}-{number}", rounds)
-    _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
+    _until(lambda: order.rounds_done() >= at_round and order.status().state == "running")
     time.sleep(chance.uniform(0.0, 4.0))
     before, hit = order.rounds_done(), time.monotonic()
     FAULTS[name].deed(federation)
-    _until(lambda: order.rounds_done() > before or order.done().state == "finished")
+    _until(lambda: order.rounds_done() > before or order.status().state == "finished")
     again_s = time.monotonic() - hit
-    _until(lambda: order.done().state in ("finished", "failed"))
+    _until(lambda: order.status().state in ("finished", "failed"))
     return _outcome(name, order, before, again_s, rounds)
 
 
@@ -58,17 +58,17 @@ def storm(federation: Federation, number: int, rounds: int, chance: random.Rando
     """Kill one process of each kind, in any order, at random moments from a random round on."""
     order, hit = _order(federation, f"storm-{number}", rounds), []
     begun, at_round = time.monotonic(), chance.randrange(0, rounds - 1)
-    _until(lambda: order.rounds_done() >= at_round and order.done().state == "running")
+    _until(lambda: order.rounds_done() >= at_round and order.status().state == "running")
     for name in chance.sample(sorted(KILLS), len(KILLS)):
         time.sleep(chance.uniform(0.0, 5.0))
-        if order.done().state == "finished":
+        if order.status().state == "finished":
             break
         try:
             of_any_site(name, chance)(federation)
             hit.append(f"{name} after round {order.rounds_done()}")
         except TimeoutError:
             break
-    _until(lambda: order.done().state in ("finished", "failed"))
+    _until(lambda: order.status().state in ("finished", "failed"))
     found = _outcome(STORM, order, 0, time.monotonic() - begun, rounds)
     return replace(found, hit=hit)
 
@@ -94,9 +94,9 @@ def _outcome(name: str, order: RunOrder, before: int, again_s: float, rounds: in
     return Outcome(
         fault=name,
         at_round=before,
-        finished=order.done().state == "finished",
+        finished=order.status().state == "finished",
         again_s=round(again_s, 1),
-        submissions=order.done().submissions,
+        submissions=order.status().submissions,
         missing=sorted(set(range(1, rounds + 1)) - complete),
         set_aside=[
             f"round {row['round']}: {site}: {reason[:120]}"

@@ -19,7 +19,7 @@ from tests.end_to_end.link import bad_link
 
 CLOCK = Path(__file__).with_name("clock.c")
 ROOM_BYTES = 256 * 1024
-STEWARD = """
+SECOND_RECONCILER = """
 import sys; from pathlib import Path
 from healthfm_server.deploy.reconciler import serve
 from healthfm_server.deploy.study_folder import StudyFolder
@@ -107,11 +107,11 @@ def wrong_clock(supervised: Supervision, seconds: float, ahead_s: int) -> None:
 
 def second_coordinator(federation, seconds: float) -> None:
     """Start a second reconciler for the study, and submit the run that goes on a second time."""
-    running = [o for o in RunOrder.all(federation.study.runs) if o.done().state == "running"]
+    running = [o for o in RunOrder.all(federation.study.runs) if o.status().state == "running"]
     if len(running) != 1:
         raise AssertionError("the run ended too soon for a second one: ask for more --rounds")
     order = running[0]
-    command = [sys.executable, "-c", STEWARD, str(federation.study.path.resolve())]
+    command = [sys.executable, "-c", SECOND_RECONCILER, str(federation.study.path.resolve())]
     second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if second.returncode == 0 or "HF-724" not in second.stderr:
         raise AssertionError(f"a second reconciler was let in: {second.stderr}")

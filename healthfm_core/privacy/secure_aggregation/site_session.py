@@ -239,7 +239,7 @@ def _seal_key(session: SiteSession, book: KeyBook, sender: str, receiver: str) -
         return keys.agree(
             bytes.fromhex(session.sealing),
             book.adverts[other].sealing_key,
-            purpose=canonical(["letter", sender, receiver]),
+            purpose=canonical(["message", sender, receiver]),
             session=book.terms.session,
         )
     except ValueError as error:

@@ -98,17 +98,17 @@ def test_two_sites_agree_and_purpose_and_session_part_their_secrets() -> None:
     a, b = keys.new_private(), keys.new_private()
     one = keys.agree(a, keys.public_of(b), purpose="mask", session=b"s")
     assert one == keys.agree(b, keys.public_of(a), purpose="mask", session=b"s")
-    assert one != keys.agree(b, keys.public_of(a), purpose="letter", session=b"s")
+    assert one != keys.agree(b, keys.public_of(a), purpose="message", session=b"s")
     assert one != keys.agree(b, keys.public_of(a), purpose="mask", session=b"t")
     with pytest.raises(ValueError, match="shared key"):
         keys.agree(a, bytes(32), purpose="mask", session=b"s")
 
 
 def test_messages_open_with_their_key_and_subject_only() -> None:
-    letter = keys.seal(KEY, b"text", b"about")
-    assert keys.open_seal(KEY, letter, b"about") == b"text"
-    assert keys.open_seal(KEY, letter, b"another") is None
-    assert keys.open_seal(bytes(32), letter, b"about") is None
+    message = keys.seal(KEY, b"text", b"about")
+    assert keys.open_seal(KEY, message, b"about") == b"text"
+    assert keys.open_seal(KEY, message, b"another") is None
+    assert keys.open_seal(bytes(32), message, b"about") is None
     assert keys.open_seal(KEY, b"", b"about") is None
 
 

@@ -256,7 +256,7 @@ def test_terms_that_would_protect_nobody_are_refused(change):
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '["a"]', '["a",{},"xy"]', "[1,2,3]"])
 def test_letters_that_cannot_be_read_are_refused(text: str):
-    for letter in (
+    for message in (
         secure.Terms,
         secure.KeyAdvert,
         secure.KeyBook,
@@ -266,4 +266,4 @@ def test_letters_that_cannot_be_read_are_refused(text: str):
         secure.UnmaskReply,
     ):
         with pytest.raises(PrivacyError, match="HF-610"):
-            letter.from_json(text)
+            message.from_json(text)
