@@ -178,12 +178,12 @@ class Explainer:
         self.asker = OcclusionModel(self.reading, columns, edges, horizon_days)
         self.names = CodeNames.of(vocabulary, store)
         self.lab_of = {int(vocabulary.look_up([c], {})[0][0]): g for g, c in enumerate(book.labs)}
-        panel = [f"PRS//{name}" for name in vocabulary.prs_panel]
+        panel = [f"PRS//{name}" for name in vocabulary.panel]
         self.place = [panel.index(name) for name in book.scores]
 
     def people(self, most: int) -> Found:
         """Explain so many of those who wear and have scores."""
-        held = np.flatnonzero(self.reading.people.prs_mask.any(1)).tolist()
+        held = np.flatnonzero(self.reading.people.panel_mask.any(1)).tolist()
         rows = ((subject, self._row(subject)) for subject in held)
         some = islice(((s, r) for s, r in rows if r is not None), most)
         found = [self._person(subject, *row) for subject, row in some]
@@ -207,7 +207,7 @@ class Explainer:
         found = self.asker.contributions(row, parts)
         change = np.array([[one.log_odds for one in target] for target in found]).T
         kind = np.array([part.kind for part in parts])
-        score = np.full((people.prs.shape[1], change.shape[1]), np.nan)
+        score = np.full((people.panel.shape[1], change.shape[1]), np.nan)
         score[[part.scores[0] for part in parts if part.kind == "score"]] = change[kind == "score"]
         who = int(people.subject_id[subject]) - FIRST_ID
         at = np.searchsorted(lives.person, who) + visit
@@ -218,7 +218,7 @@ class Explainer:
             latent=lives.latent[at],
             wearing=change[kind == "group"][0],
             score=score[self.place],
-            z=people.prs[subject].astype(np.float64)[self.place],
+            z=people.panel[subject].astype(np.float64)[self.place],
             lab=[self._lab(parts[i].items[0], change[i]) for i in np.flatnonzero(kind == "event")],
         )
 

@@ -60,8 +60,9 @@ def generate(subjects: int, events: int, rng: np.random.Generator) -> Sequences:
         wearable_row=np.where(worn, np.cumsum(worn) - 1, -1),
         wearable=rng.random((n_worn, WINDOWS, FEATURES), np.float32),
         wearable_mask=np.ones((n_worn, WINDOWS, FEATURES), np.bool_),
-        prs=rng.random((subjects, SCORES), np.float32),
-        prs_mask=np.ones((subjects, SCORES), np.bool_),
+        panel=rng.random((subjects, SCORES), np.float32),
+        panel_mask=np.ones((subjects, SCORES), np.bool_),
+        panel_names=tuple(f"PGS{i}" for i in range(SCORES)),
         visit_offsets=offsets_of(n_visits),
         visit_time_us=(np.arange(n_visits.sum()) - np.repeat(offsets_of(n_visits)[:-1], n_visits))
         * (30 * 24 * HOUR_US),
@@ -82,7 +83,7 @@ def clinic_only(sequences: Sequences) -> Sequences:
         sequences,
         **{name: getattr(sequences, name)[keep] for name in items},
         offsets=offsets_of(np.bincount(subject[keep], minlength=sequences.n_subjects)),
-        prs_mask=np.zeros_like(sequences.prs_mask),
+        panel_mask=np.zeros_like(sequences.panel_mask),
     )
 
 
@@ -114,10 +115,9 @@ def main() -> None:
             people,
             TokensConfig(),
             n_targets=TARGETS,
-            n_scores=SCORES,
             windows=WINDOWS,
             features=FEATURES,
-            n_prs_slots=4,
+            soft_tokens={"genomics": 4},
         )
         for query in ("sep", "now", "label"):
             rng = np.random.default_rng(1)

@@ -104,7 +104,7 @@ def model_of(config: RunConfig) -> HealthFM:
         codes=VOCABULARY,
         mask_token=2,
         targets=TARGETS,
-        scores=SCORES,
+        panel=tuple(f"PGS{i}" for i in range(SCORES)),
         windows=WINDOWS,
         features=FEATURES,
         pieces=len(config.train.horizons_days),
@@ -120,10 +120,9 @@ def batches_of(config: RunConfig, length: int, rows: int, device: str) -> dict[Q
         generate(rows, length + length // 4, np.random.default_rng(0)),
         config.tokens.model_copy(update={"max_len": length}),
         n_targets=TARGETS,
-        n_scores=SCORES,
         windows=WINDOWS,
         features=FEATURES,
-        n_prs_slots=config.model.prs_tokens,
+        soft_tokens={"genomics": config.model.prs_tokens},
     )
     rng = np.random.default_rng(1)
     found = {

@@ -281,7 +281,7 @@ class TrainedModel:
             f"| modalities | {', '.join(study.modalities)} |",
             f"| objectives | {', '.join(name for name, w in weights.items() if w > 0)} |",
             f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
-            f"{len(vocabulary.prs_panel)} scores; SHA-256 {vocabulary.hash} |",
+            f"{len(vocabulary.panel)} scores; SHA-256 {vocabulary.hash} |",
             f"| rounds | {self.round} of {study.config.federation.rounds} |",
             "| privacy | trained without differential privacy; no record is in this folder |",
             "",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from healthfm_core.config.base import Schema
+from healthfm_core.modalities.registry import specs
 
 Trainable = Literal["all", "adapters", "linear_logit", "heads"]
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
@@ -119,3 +120,10 @@ class TrainConfig(Schema):
     horizons_days: tuple[float, ...] = Field(
         (30.0, 90.0, 180.0, 365.0, 730.0), description="edges of the hazard's pieces"
     )
+
+    def modality_dropout(self) -> dict[str, float]:
+        """Return modality → how often a person's row is trained without it.
+
+        A modality without a setting of its own (`ModalitySpec.dropout_key`) is never left out.
+        """
+        return {spec.name: float(getattr(self, spec.dropout_key, 0.0)) for spec in specs()}

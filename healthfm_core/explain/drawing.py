@@ -34,7 +34,7 @@ _UNITS: Final = (
     (360.0, 30.4375, "month"),
     (np.inf, 365.25, "year"),
 )
-"""Spans under so many days are told in units of so many days."""
+"""Spans under so many days are shown in units of so many days."""
 
 
 def risk_figure(explanation: Explanation, target: TargetRisk, name: str) -> str:

@@ -20,7 +20,7 @@ LISTED: Final = 25
 LONGEST_LABEL: Final = 44
 """Letters of a name in the chart; the table has it whole."""
 _FINE_DAYS: Final = 60
-"""Records shorter than this are told by the hour."""
+"""Records shorter than this are shown by the hour."""
 _TEMPLATES: Final = ("healthfm_core.explain", "healthfm_core.evaluation.report")
 """The page's own, and the report's style, so that both look alike."""
 _NOT_SINGLE: Final = ("group", "visit")

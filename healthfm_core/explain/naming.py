@@ -43,7 +43,7 @@ class CodeNames:
                 *described.values(),
             ),
             described=described,
-            scores=tuple(f"polygenic score {name}" for name in vocabulary.prs_panel),
+            scores=tuple(f"polygenic score {name}" for name in vocabulary.panel),
             hours_per_token=device.token_s / 3600 if device else 0.0,
         )
 

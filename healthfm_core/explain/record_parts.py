@@ -56,7 +56,7 @@ def hidden_of(
         target_of_code: The target of each code index, -1 where it is none.
     """
     count = [len(part.items) for part in parts]
-    score = np.zeros((len(parts), people.prs.shape[1]), np.bool_)
+    score = np.zeros((len(parts), people.panel.shape[1]), np.bool_)
     for row, part in enumerate(parts):
         score[row, list(part.scores)] = True
     return HiddenItems(
@@ -96,12 +96,12 @@ def parts_of(people: Sequences, subject: int, stop: int, names: CodeNames) -> li
     item = np.arange(people.offsets[subject], stop)
     kind = people.kind[item]
     events, worn = item[kind == EVENT], item[kind == WEARABLE]
-    scores = np.flatnonzero(people.prs_mask[subject])
+    scores = np.flatnonzero(people.panel_mask[subject])
     fixed = [_static(people, at, names) for at in item[kind == STATIC].tolist()]
     if people.birth_us[subject] != UNKNOWN_TIME:
         fixed.append(RecordPart("age", "age", birth=True))
     own = [
-        RecordPart("score", names.score(p), names.z(people.prs[subject, p]), scores=(p,))
+        RecordPart("score", names.score(p), names.z(people.panel[subject, p]), scores=(p,))
         for p in scores.tolist()
     ]
     single = [_event(people, at, names) for at in events.tolist()]

@@ -68,7 +68,7 @@ def terms_of(study: Study) -> ContractTerms:
         config=raw,
         agreement=study.hash,
         vocabulary=hashlib.sha256(vocabulary.to_json().encode()).hexdigest(),
-        panel=vocabulary.prs_panel,
+        panel=vocabulary.panel,
         channels=() if vocabulary.wearable is None else tuple(vocabulary.wearable.channels),
         modalities=study.modalities,
         k_min=study.config.tokens.k_min,

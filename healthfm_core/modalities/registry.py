@@ -128,8 +128,10 @@ def columns_of(modality: str, columns: Sequence[str]) -> slice:
     return slice(own[0], own[-1] + 1) if own else slice(0, 0)
 
 
-def holders(modality: str, records: PersonRecords) -> Bool | None:
+def holders(modality: str | None, records: PersonRecords) -> Bool | None:
     """Return [S], whose data the modality can be learned from; None where it is everyone."""
+    if modality is None:
+        return None
     spec = find(modality)
     if spec.holders is not None:
         return spec.holders(records)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from healthfm_core.data.batch.batch import DAYS_PER_YEAR, Batch
 from healthfm_core.data.batch.sequences import EVENT
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.backbone import Block, gather
 from healthfm_core.models.encoders import EHREncoder
 from healthfm_core.models.gaps import GAP_BINS, gap_in
@@ -208,7 +209,7 @@ class _Past:
         now = self.t_days.gather(1, self.length[:, None] - 1) + gap[:, None]
         self.day = self.day + gap
         self.age_years = self.age_years + gap[:, None] / DAYS_PER_YEAR * (self.age_years > 0)
-        encoder = cast(EHREncoder, model.encoders["ehr"])
+        encoder = cast(EHREncoder, model.encoders[EHR])
         x = encoder.embed(token[:, None], code[:, None], value[:, None])
         x = x + backbone.kind(torch.full_like(token[:, None], EVENT))
         if backbone.has_time:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.models.backbone import Backbone, gather
-from healthfm_core.models.encoders import EHREncoder, GenomicsEncoder, WearableEncoder
+from healthfm_core.modalities.registry import modality_names
+from healthfm_core.models.backbone import Backbone
+from healthfm_core.models.encoders.modality_encoder import ModalityEncoder
+from healthfm_core.models.encoders.registry import encoder_factory
 from healthfm_core.models.heads import HeadSpec, RecurringHead
-from healthfm_core.models.linear_logit import causal_mean, causal_sum
 from healthfm_core.models.shape import ModelShape
 
 
@@ -29,7 +30,7 @@ class HealthFM(nn.Module):
     Args:
         config: Size and switches.
         shape: What the vocabulary fixes.
-        encoders: Modalities whose encoders exist, of ``ehr``, ``wearable``, ``genomics``.
+        encoders: Modalities whose encoders exist.
         heads: Name → head, of those that exist (`objectives.heads_for`).
 
     Attributes:
@@ -50,34 +51,10 @@ class HealthFM(nn.Module):
         wide = {name for name, spec in heads.items() if spec.adds_linear_logit}
         self.linear_logit_heads = frozenset(wide if config.linear_logit else ())
         self.encoders = nn.ModuleDict()
-        if "ehr" in encoders:
-            self.encoders["ehr"] = EHREncoder(
-                shape.tokens,
-                shape.codes,
-                config.width,
-                shape.spread,
-                config.code_scale,
-                bool(self.linear_logit_heads),
-            )
-        if "wearable" in encoders:
-            self.encoders["wearable"] = WearableEncoder(
-                shape.features,
-                shape.windows,
-                layers=config.wearable_layers,
-                inner=config.wearable_width,
-                heads=config.wearable_heads,
-                width=config.width,
-                dropout=config.dropout,
-                linear_logit=bool(self.linear_logit_heads),
-            )
-        if "genomics" in encoders:
-            self.encoders["genomics"] = GenomicsEncoder(
-                shape.scores,
-                config.prs_tokens,
-                config.prs_width,
-                config.width,
-                config.genomics_fusion,
-            )
+        for name in modality_names():
+            if name in encoders:
+                build = encoder_factory(name).build
+                self.encoders[name] = build(config, shape, bool(self.linear_logit_heads))
         self.backbone = Backbone(config)
         self.heads = nn.ModuleDict(
             {name: spec.build(shape, config.width) for name, spec in heads.items()}
@@ -95,22 +72,19 @@ class HealthFM(nn.Module):
         """Return what the encoders make of each position, 0 where none reads it."""
         embeddings = self.backbone.kind.weight
         x = embeddings.new_zeros(*batch.kind.shape, embeddings.shape[1])
-        if "ehr" in self.encoders:
-            x = x + self.encoders["ehr"](batch)
-        if "wearable" in self.encoders:
-            x = x + place(self.encoders["wearable"](batch), batch.wearable_slot)
-        if self._genomics and self._genomics.fusion == "soft_tokens":
-            x = x + place(self._genomics(batch), batch.prs_slot)
+        for encoder in self._encoders():
+            tokens = encoder.tokens(batch)
+            x = x if tokens is None else x + tokens
         return x
 
     def join(self, states_BQd: Float[Tensor, "B Q d"], batch: Batch) -> Float[Tensor, "B Q d"]:
-        """Return the states with what polygenic scores add to them late, if that is how they do."""
-        return self._genomics.join(states_BQd, batch) if self._genomics else states_BQd
+        """Return the states with what modalities add to them late, if some of them do."""
+        for encoder in self._encoders():
+            states_BQd = encoder.join(states_BQd, batch)
+        return states_BQd
 
-    @property
-    def _genomics(self) -> GenomicsEncoder | None:
-        held = "genomics" in self.encoders
-        return cast(GenomicsEncoder, self.encoders["genomics"]) if held else None
+    def _encoders(self) -> Iterator[ModalityEncoder]:
+        return (cast(ModalityEncoder, encoder) for encoder in self.encoders.values())
 
     def head(
         self, name: str, states_BQd: Float[Tensor, "B Q d"], batch: Batch, *conditioning: Tensor
@@ -138,14 +112,9 @@ class HealthFM(nn.Module):
     def linear_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
         """Return the linear part of a label's logit at the batch's queries."""
         total = batch.t_days.new_zeros(batch.query.shape)
-        if "ehr" in self.encoders:
-            codes = cast(EHREncoder, self.encoders["ehr"]).linear_terms(batch)
-            total = total + causal_sum(codes, batch)
-        if "wearable" in self.encoders:
-            worn = (
-                cast(WearableEncoder, self.encoders["wearable"]).linear_terms(batch).unsqueeze(-1)
-            )
-            total = total + causal_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
+        for encoder in self._encoders():
+            own = encoder.query_logit(batch)
+            total = total if own is None else total + own
         return total
 
     @property
@@ -165,8 +134,3 @@ class HealthFM(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(torch.from_numpy(np.asarray(arrays[name])))
-
-
-def place(vectors_BSd: Float[Tensor, "B S d"], slot_BT: Tensor) -> Float[Tensor, "B T d"]:
-    """Return each position's own vector, 0 where its slot is negative."""
-    return gather(vectors_BSd, slot_BT.clamp_min(0)) * (slot_BT >= 0).unsqueeze(-1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class ModelShape:
         codes: Number of codes.
         mask_token: Index of MASK in the fused vocabulary.
         targets: V, codes the next-visit and hazard heads predict.
-        scores: P, polygenic scores of the panel; 0 without genomics.
+        panel: Names of the panels' columns, P of them (`modalities.registry.columns_of`).
         windows: W, windows per wearable token; 0 without wearables.
         features: F, values per window; 0 without wearables.
         channels: Channels of the device, of F / channels samples each; 0 without wearables.
@@ -23,6 +24,7 @@ class ModelShape:
         target_rates: Share of visits in which each target occurs; the next-visit head starts
             there. Empty: from one rate for all.
         label_rate: Share of labels that are 1; the label head starts there. 0: not known.
+        soft_tokens: Modality → soft tokens of its panel, in the order in which they stand in a row.
         spread: K, numbers a token brings about its bin besides the value; 0 without bins.
     """
 
@@ -30,7 +32,7 @@ class ModelShape:
     codes: int
     mask_token: int
     targets: int
-    scores: int
+    panel: tuple[str, ...]
     windows: int
     features: int
     pieces: int
@@ -39,3 +41,10 @@ class ModelShape:
     channels: int = 0
     cross_horizons: int = 0
     spread: int = 0
+    soft_tokens: Mapping[str, int] = field(default_factory=dict)
+
+    def first_soft_token(self, modality: str) -> int:
+        """Return the index of the modality's first soft token among those of a row."""
+        names = list(self.soft_tokens)
+        before = names[: names.index(modality)] if modality in names else []
+        return sum(self.soft_tokens[name] for name in before)

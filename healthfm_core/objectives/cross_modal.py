@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.heads import HeadSpec, RecurringHead
 from healthfm_core.models.shape import ModelShape
 from healthfm_core.objectives.objective import Objective, PassOutputs
@@ -58,7 +60,7 @@ def _share(progress: float) -> float:
 
 def _input_dropout(config: TrainConfig) -> Mapping[str, float]:
     """Return that wearing is always shown, and the clinic more rarely than elsewhere."""
-    return {"drop_wearable": 0.0, "drop_ehr": config.cross_drop_ehr}
+    return {WEARABLES: 0.0, EHR: config.cross_drop_ehr}
 
 
 CROSS_MODAL: Final = Objective(
@@ -66,7 +68,7 @@ CROSS_MODAL: Final = Objective(
     head=HeadSpec(_head),
     loss=_loss,
     query="worn",
-    modality="wearable",
+    modality=WEARABLES,
     input_dropout=_input_dropout,
     share=_share,
 )

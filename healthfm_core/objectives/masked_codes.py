@@ -7,6 +7,7 @@ from typing import Final, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.heads import HeadSpec, output_layer
 from healthfm_core.models.shape import ModelShape
 from healthfm_core.objectives.input_masking import (
@@ -39,7 +40,7 @@ MASKED_CODES: Final = Objective(
     name="masked_codes",
     head=HeadSpec(_head),
     loss=_loss,
-    modality="ehr",
+    modality=EHR,
     weight_name="masked_reconstruction",
     positions=masked_positions,
     masks_inputs=True,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.heads import HeadSpec, output_layer
 from healthfm_core.models.shape import ModelShape
 from healthfm_core.objectives.input_masking import MaskedInputs, reconstruction_share
@@ -39,7 +40,7 @@ MASKED_WEARABLE: Final = Objective(
     name="masked_wearable",
     head=HeadSpec(_head),
     loss=_loss,
-    modality="wearable",
+    modality=WEARABLES,
     weight_name="masked_reconstruction",
     positions=worn_positions,
     masks_inputs=True,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.models.gaps import GAP_BINS, gap_bin
 from healthfm_core.models.heads import HeadSpec, start_small
 from healthfm_core.models.shape import ModelShape
@@ -108,7 +109,7 @@ NEXT_EVENT: Final = Objective(
     head=HeadSpec(_head),
     loss=_loss,
     query="sep",
-    modality="ehr",
+    modality=EHR,
     own_view=Batch.left_to_right,
     share=forecast_share,
 )

@@ -81,7 +81,7 @@ class Objective:
         masks_inputs: Whether inputs are masked in the pass it is trained in.
         own_view: The batch as it has to be read for this objective, in a pass of its own whose
             states at all positions it gets. None: it shares the pass of its rows.
-        input_dropout: What of the ordinary modality dropout is different for its rows.
+        input_dropout: Modality → dropout for its rows, where it is not the ordinary one.
         share: Share of its weight in the staged curriculum, by how far the run is (0 to 1).
     """
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.modalities.wearable import WEARABLES
 from healthfm_core.models.heads import HeadSpec, output_layer
 from healthfm_core.models.shape import ModelShape
 from healthfm_core.objectives.objective import Objective, PassOutputs
@@ -68,7 +69,7 @@ def _loss(seen: PassOutputs) -> Float[Tensor, " B"]:
     ahead, known = hours_ahead(t_days, worn_slots(batch), HOURS_AHEAD)
     predicted = seen.model.head("predictive_coding", seen.states, batch)
     with torch.no_grad():
-        latent = seen.model.encoders["wearable"](batch)
+        latent = seen.model.encoders[WEARABLES](batch)
     return predictive_coding_loss(predicted.reshape(*known.shape, -1), latent, ahead, known)
 
 
@@ -80,7 +81,7 @@ PREDICTIVE_CODING: Final = Objective(
     name="predictive_coding",
     head=HeadSpec(_head),
     loss=_loss,
-    modality="wearable",
+    modality=WEARABLES,
     positions=worn_positions,
     share=_share,
 )

@@ -9,13 +9,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from meds import birth_code, death_code
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
 from healthfm_core.data.batch.segments import offsets_of, run_starts
 from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.modalities.genomics import PRS_PREFIX
+from healthfm_core.modalities.registry import VITAL_CODES, is_panel_code
 
 US_PER_HOUR: Final = 3_600_000_000
 
@@ -85,9 +84,10 @@ def read_events(store: SiteStore, split: str | None, domains: Collection[str] = 
 def in_domains(code: str, domains: Collection[str]) -> bool:
     """Whether `code` is of one of `domains`: what stands before its first ``//``, or all of it.
 
-    Birth and death always are, and so are polygenic scores, which have a switch of their own.
+    Birth and death always are, and so are the values of panels (polygenic scores), which have a
+    switch of their own.
     """
-    return code.partition("//")[0] in {*domains, birth_code, death_code, PRS_PREFIX.rstrip("/")}
+    return code.partition("//")[0] in {*domains, *VITAL_CODES} or is_panel_code(code)
 
 
 def pool(parts: Sequence[Events]) -> Events:

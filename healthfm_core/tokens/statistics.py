@@ -1,8 +1,9 @@
 """Round 0 of a study: the counts, moments and sketches that a site lets out.
 
 Everything is a sum over subjects, so that sites' statistics add up in any order. What fewer than
-`k_min` subjects of the site have (a code, a score, a channel, a modality) is taken out here, at
-the site, before anything is sent. Not covered: differential privacy, which needs noise on top.
+`k_min` subjects of the site have (a code, a column of a panel, a channel, a modality) is taken out
+here, at the site, before anything is sent. Not covered: differential privacy, which needs noise on
+top.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ from healthfm_core.arrays import Float64, Int64, Integers
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
-from healthfm_core.modalities.genomics import PRS_PREFIX
-from healthfm_core.modalities.registry import modality_names
+from healthfm_core.modalities.registry import (
+    column_of,
+    is_panel_code,
+    modality_names,
+    modality_of,
+    specs,
+)
+from healthfm_core.modalities.spec import ModalitySpec
 from healthfm_core.tokens import values
 from healthfm_core.tokens.records import (
     Events,
@@ -55,15 +62,15 @@ class SiteStatistics:
     """Additive statistics of one site, or of several once merged.
 
     Attributes:
-        codes: C codes in order of name, without births and scores.
+        codes: C codes in order of name, without births and the values of panels.
         subjects: [C] int64, subjects who have the code.
         timed_subjects: [C] int64, subjects who have it with a time (0: it is static).
         visits: [C] int64, visits in which it occurs.
         reached: [C] int64, subjects with records at the sites that let the code out.
         all_visits: [1] int64, visits of whatever kind; 0 where the site has fewer subjects than k.
         sketch: one value per subject of each numeric code, over `codes`.
-        scores: P names of polygenic scores, without their ``PRS//``.
-        score_subjects: [P] int64, subjects who have the score.
+        panel: P names of the panels' columns (`modalities.registry.column_of`), by name.
+        panel_subjects: [P] int64, subjects who have a value of it.
         channels: K pairs (device, channel).
         channel_subjects: [K] int64, subjects with an observed sample.
         channel_sum: [K] float64, sum over subjects of the mean of their samples.
@@ -81,8 +88,8 @@ class SiteStatistics:
     reached: Int64
     all_visits: Int64
     sketch: Sketch
-    scores: tuple[str, ...]
-    score_subjects: Int64
+    panel: tuple[str, ...]
+    panel_subjects: Int64
     channels: tuple[tuple[str, str], ...]
     channel_subjects: Int64
     channel_sum: Float64
@@ -93,7 +100,7 @@ class SiteStatistics:
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return plain numeric arrays for the wire; names travel as UTF-8 bytes of JSON."""
-        names = {"codes": self.codes, "scores": self.scores, "channels": self.channels}
+        names = {"codes": self.codes, "panel": self.panel, "channels": self.channels}
         text = json.dumps(names, ensure_ascii=False, separators=(",", ":")).encode()
         return {
             "names": np.frombuffer(text, np.uint8).copy(),
@@ -114,7 +121,7 @@ class SiteStatistics:
             names = json.loads(np.asarray(arrays["names"], np.uint8).tobytes())
             found = cls(
                 codes=tuple(names["codes"]),
-                scores=tuple(names["scores"]),
+                panel=tuple(names["panel"]),
                 channels=tuple((device, channel) for device, channel in names["channels"]),
                 sketch=Sketch(
                     np.asarray(arrays["sketch_code"], np.int32),
@@ -135,7 +142,7 @@ _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "visits": np.int64,
     "reached": np.int64,
     "all_visits": np.int64,
-    "score_subjects": np.int64,
+    "panel_subjects": np.int64,
     "channel_subjects": np.int64,
     "channel_sum": np.float64,
     "channel_square": np.float64,
@@ -150,15 +157,15 @@ def _unfit(seen: str) -> ProtocolError:
         402,
         where="federated statistics",
         seen=seen,
-        wanted="arrays of one length per code, score and channel, finite and not negative",
+        wanted="arrays of one length per code, panel column and channel, finite and not negative",
     )
 
 
 def _check(found: SiteStatistics) -> None:
-    lengths = {"subjects": found.codes, "score": found.scores, "channel": found.channels}
+    lengths = {"subjects": found.codes, "panel": found.panel, "channel": found.channels}
     by_code = ("subjects", "timed_subjects", "visits", "reached")
     sizes = dict.fromkeys(by_code, len(lengths["subjects"]))
-    sizes |= {"score_subjects": len(found.scores), "modality_subjects": len(modality_names())}
+    sizes |= {"panel_subjects": len(found.panel), "modality_subjects": len(modality_names())}
     sizes |= {"all_visits": 1, "label_values": 2}
     for name in _ARRAYS:
         size = sizes.get(name, len(found.channels))
@@ -194,18 +201,21 @@ def site_statistics(
     k = config.k_min
     events = pool([read_events(store, split, config.domains) for store in stores])
     parents = {c: p for store in stores for c, p in read_parents(store).items()}
-    score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
+    of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     birth = np.array([code == birth_code for code in events.codes], np.bool_)
-    clinical = events.where(~(score | birth)[events.code])
-    genetic = events.where(score[events.code])
+    clinical = events.where(~(of_panel | birth)[events.code])
+    panels = events.where(of_panel[events.code])
     worn = total_moments([channel_moments(store, config.device, split) for store in stores])
-    people = [_distinct(clinical.subject), worn.n_subjects, _distinct(genetic.subject)]
+    people = [
+        worn.n_subjects if spec.form == "samples" else _subjects_of(spec, clinical, panels)
+        for spec in specs()
+    ]
     keep = np.flatnonzero(worn.subjects >= k)
-    scores, score_subjects = _score_counts(genetic, k)
+    panel, panel_subjects = _panel_counts(panels, k)
     return SiteStatistics(
         **_code_counts(clinical, config, parents),
-        scores=scores,
-        score_subjects=score_subjects,
+        panel=panel,
+        panel_subjects=panel_subjects,
         channels=tuple(worn.channels[i] for i in keep),
         channel_subjects=worn.subjects[keep],
         channel_sum=worn.sum[keep],
@@ -232,6 +242,14 @@ def _label_values(
     return counts if (people >= k).all() else np.zeros(2, np.int64)
 
 
+def _subjects_of(spec: ModalitySpec, clinical: Events, panels: Events) -> int:
+    """Count the subjects with an event of a modality; all but panels' are clinical."""
+    if spec.form != "panel":
+        return _distinct(clinical.subject)
+    own = np.array([modality_of(code) == spec.name for code in panels.codes], np.bool_)
+    return _distinct(panels.subject[own[panels.code]])
+
+
 def _distinct(keys: Int64) -> int:
     return len(np.unique(keys))
 
@@ -240,11 +258,11 @@ def _withheld(count: Int64, k: int) -> Int64:
     return np.where(count >= k, count, 0)
 
 
-def _score_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
+def _panel_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
     events = events.where(~np.isnan(events.value))
     subjects = _subjects_per(events.code, events.subject, len(events.codes))
-    names = sorted((events.codes[i], i) for i in np.flatnonzero(subjects >= k))
-    return tuple(n.removeprefix(PRS_PREFIX) for n, _ in names), subjects[[i for _, i in names]]
+    names = sorted((column_of(events.codes[i]), i) for i in np.flatnonzero(subjects >= k))
+    return tuple(name for name, _ in names), subjects[[i for _, i in names]]
 
 
 def _subjects_per(code: Integers, other: Int64, n_codes: int) -> Int64:
@@ -318,7 +336,7 @@ def _sketch(events: Events, place: Int64, k: int) -> Sketch:
 def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
     """Return the sum of sites' statistics over the union of their codes."""
     codes, maps = _union([s.codes for s in statistics])
-    scores, score_maps = _union([s.scores for s in statistics])
+    panel, panel_maps = _union([s.panel for s in statistics])
     channels, channel_maps = _union([s.channels for s in statistics])
 
     def total(name: str, where: Sequence[Int64], size: int, dtype: type[np.generic]) -> Any:
@@ -344,8 +362,8 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         reached=total("reached", maps, len(codes), np.int64),
         all_visits=total("all_visits", [np.arange(1)] * len(statistics), 1, np.int64),
         sketch=values.add(moved),
-        scores=scores,
-        score_subjects=total("score_subjects", score_maps, len(scores), np.int64),
+        panel=panel,
+        panel_subjects=total("panel_subjects", panel_maps, len(panel), np.int64),
         channels=channels,
         channel_subjects=total("channel_subjects", channel_maps, len(channels), np.int64),
         channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),

@@ -17,7 +17,7 @@ from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEAR
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.modalities.genomics import PRS_PREFIX
+from healthfm_core.modalities.registry import code_of_column, is_panel_code
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,
@@ -105,16 +105,16 @@ def _tokenize_store(
     task: str | None,
 ) -> Sequences:
     events = read_events(store, split, config.domains)
-    is_score = np.array([code.startswith(PRS_PREFIX) for code in events.codes], np.bool_)
+    of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
     clinical = _under_study_codes(
-        events.where(~(is_score | is_birth)[events.code]), vocabulary, read_parents(store)
+        events.where(~(of_panel | is_birth)[events.code]), vocabulary, read_parents(store)
     )
     labels = _labels(store, task, events.subjects)
     clinical = _in_bins(clinical, labels, config.bin_hours, spread=config.bin_spread)
     worn = _worn(store, vocabulary, split)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
-    prs, prs_mask = _scores(events.where(is_score[events.code]), vocabulary)
+    panel, panel_mask = _panel(events.where(of_panel[events.code]), vocabulary)
     return Sequences(
         subject_id=events.subjects,
         site=np.zeros(len(events.subjects), np.int32),
@@ -122,8 +122,8 @@ def _tokenize_store(
         **_items(clinical, worn, visits, vocabulary, len(events.subjects)),
         wearable=worn.value,
         wearable_mask=worn.observed,
-        prs=prs,
-        prs_mask=prs_mask,
+        panel=panel,
+        panel_mask=panel_mask,
         visit_offsets=visits.offsets,
         visit_time_us=visits.time_us,
         visit_target_offsets=visits.target_offsets,
@@ -131,6 +131,7 @@ def _tokenize_store(
         label_subject=labels.subject,
         label_time_us=labels.time_us,
         label_value=labels.value,
+        panel_names=vocabulary.panel,
     )
 
 
@@ -262,16 +263,17 @@ def _births(events: Events) -> Int64:
     return birth_us
 
 
-def _scores(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
-    place = {PRS_PREFIX + name: i for i, name in enumerate(vocabulary.prs_panel)}
+def _panel(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
+    """Return the values of the study's panels and where they are present, [S, P] each."""
+    place = {code_of_column(name): i for i, name in enumerate(vocabulary.panel)}
     column = np.array([place.get(code, -1) for code in events.codes], np.int64)[events.code]
     known = (column >= 0) & ~np.isnan(events.value)
-    shape = (len(events.subjects), len(vocabulary.prs_panel))
-    prs, mask = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    shape = (len(events.subjects), len(vocabulary.panel))
+    panel, mask = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     at = events.subject[known], column[known]
-    prs[at] = np.clip(events.value[known], -CLIP, CLIP)
+    panel[at] = np.clip(events.value[known], -CLIP, CLIP)
     mask[at] = True
-    return prs, mask
+    return panel, mask
 
 
 def _worn(store: SiteStore, vocabulary: Vocabulary, split: str | None) -> WearableTokens:
@@ -302,6 +304,9 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
     """
     columns: dict[str, Any] = {}
     for field in fields(Sequences):
+        if field.name == "panel_names":
+            columns[field.name] = parts[0].panel_names
+            continue
         arrays = [getattr(part, field.name) for part in parts]
         if field.name in _MOVED:
             before = offsets_of(np.array([_size(part, _MOVED[field.name]) for part in parts]))
@@ -351,7 +356,7 @@ def coverage(
     for store in stores:
         events = read_events(store, split, domains)
         _, how = vocabulary.look_up(events.codes, read_parents(store))
-        own = [code != birth_code and not code.startswith(PRS_PREFIX) for code in events.codes]
+        own = [code != birth_code and not is_panel_code(code) for code in events.codes]
         rows = np.bincount(events.code, minlength=len(events.codes))
         counts += np.bincount(how, rows * np.array(own, np.int64), minlength=4).astype(np.int64)
     if not counts.sum():

@@ -15,7 +15,7 @@ from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.modalities.ehr import EHR
-from healthfm_core.modalities.registry import modality_names
+from healthfm_core.modalities.registry import in_panel_order, modality_names
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics
@@ -26,6 +26,8 @@ UNKNOWN_TOKEN: Final = 1
 MASK_TOKEN: Final = 2
 _SPECIAL: Final = 3
 _PERCENTILES: Final = 99
+_PANEL_KEY: Final = "prs_panel"
+"""Key of `Vocabulary.panel` in its JSON, as release 0.1.0 named it: hashes stay what they were."""
 
 EXACT: Final = 0
 ANCESTOR: Final = 1
@@ -68,7 +70,8 @@ class Vocabulary:
         target_rates: Share of all visits in which each target occurs.
         onset_rates: Subjects who ever have each target, per visit of anyone.
         label_rate: Share of the task's labels that are 1; 0 where it is not known.
-        prs_panel: Names of the polygenic scores, in the order of the panel.
+        panel: Names of the columns of the panels (polygenic scores), those of one modality side
+            by side (`modalities.registry.column_of`).
         wearable: The study's device, None without one.
         reach: For each of `codes` the share of all subjects who are at a site that has it.
     """
@@ -81,7 +84,7 @@ class Vocabulary:
     target_rates: tuple[float, ...]
     onset_rates: tuple[float, ...]
     label_rate: float
-    prs_panel: tuple[str, ...]
+    panel: tuple[str, ...]
     wearable: WearableSpec | None
     reach: tuple[float, ...]
 
@@ -223,7 +226,9 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """Return the canonical JSON: keys in order, no spaces."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        fields = asdict(self)
+        fields[_PANEL_KEY] = fields.pop("panel")
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @cached_property
     def hash(self) -> str:
@@ -265,7 +270,7 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         target_rates=tuple(map(float, raw["target_rates"])),
         onset_rates=tuple(map(float, raw["onset_rates"])),
         label_rate=float(raw["label_rate"]),
-        prs_panel=tuple(raw["prs_panel"]),
+        panel=tuple(raw[_PANEL_KEY]),
         wearable=None if device is None else _read_device(device),
         reach=tuple(map(float, raw["reach"])),
     )
@@ -345,7 +350,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         target_rates=tuple(float(merged.visits[i]) / all_visits for i in targets),
         onset_rates=tuple(float(merged.timed_subjects[i]) / all_visits for i in targets),
         label_rate=float(merged.label_values[1] / max(1, merged.label_values.sum())),
-        prs_panel=merged.scores,
+        panel=in_panel_order(merged.panel),
         wearable=_wearable(merged, config),
         reach=tuple(min(1.0, float(merged.reached[i]) / everyone) for i in order),
     )

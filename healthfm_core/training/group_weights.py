@@ -8,15 +8,12 @@ import numpy as np
 
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.parameter_groups import modality_of
+from healthfm_core.modalities.registry import holders
 
 
 def group_weights(sequences: Sequences, groups: Iterable[str]) -> dict[str, float]:
     """Return, for each group, the number of training people whose data it can learn from."""
     labelled = len(np.unique(sequences.label_subject))
     everyone = float(labelled or sequences.n_subjects)
-    subject_of_item = np.repeat(np.arange(sequences.n_subjects), np.diff(sequences.offsets))
-    holders = {
-        "wearable": float(len(np.unique(subject_of_item[sequences.wearable_row >= 0]))),
-        "genomics": float(sequences.prs_mask.any(axis=1).sum()),
-    }
-    return {group: holders.get(modality_of(group) or "", everyone) for group in groups}
+    who = {group: holders(modality_of(group), sequences) for group in groups}
+    return {group: everyone if has is None else float(has.sum()) for group, has in who.items()}

@@ -93,13 +93,8 @@ def private_passes(config: TrainConfig, heads: Collection[str]) -> tuple[Forward
 
 
 def input_dropout(query: Query, config: TrainConfig) -> dict[str, float]:
-    """Return with which probability each modality of a row is dropped, as the loader takes it."""
-    dropped = {
-        "drop_wearable": config.drop_wearable,
-        "drop_genomics": config.drop_genomics,
-        "drop_ehr": config.drop_ehr,
-        "drop_events": config.drop_events,
-    }
+    """Return modality → probability with which it is dropped from a row."""
+    dropped = config.modality_dropout()
     for objective in OBJECTIVES:
         if objective.query == query and objective.input_dropout is not None:
             dropped |= objective.input_dropout(config)

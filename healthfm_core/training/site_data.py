@@ -15,6 +15,7 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
+from healthfm_core.models.encoders.registry import soft_tokens
 from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
@@ -76,7 +77,8 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
         codes=vocabulary.n_codes,
         mask_token=vocabulary.mask_token,
         targets=max(1, len(vocabulary.targets)),
-        scores=len(vocabulary.prs_panel),
+        panel=vocabulary.panel,
+        soft_tokens=soft_tokens(config.model),
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
         pieces=len(config.train.horizons_days),
@@ -118,10 +120,9 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
         sequences,
         study.config.tokens,
         n_targets=max(1, len(vocabulary.targets)),
-        n_scores=len(vocabulary.prs_panel),
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
-        n_prs_slots=study.config.model.prs_slots if vocabulary.prs_panel else 0,
+        soft_tokens=soft_tokens(study.config.model),
     )
 
 

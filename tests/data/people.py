@@ -91,8 +91,8 @@ def sequences_of(people: list[Person], gap: int = 0) -> Sequences:
         wearable_row=np.array(rows, np.int64),
         wearable=wearable.reshape(n_worn, WINDOWS, FEATURES),
         wearable_mask=np.ones((n_worn, WINDOWS, FEATURES), np.bool_),
-        prs=np.array([p.scores or (0, 0) for p in people], np.float32).reshape(-1, SCORES),
-        prs_mask=np.array([[p.scores is not None] * SCORES for p in people], np.bool_).reshape(
+        panel=np.array([p.scores or (0, 0) for p in people], np.float32).reshape(-1, SCORES),
+        panel_mask=np.array([[p.scores is not None] * SCORES for p in people], np.bool_).reshape(
             -1, SCORES
         ),
         visit_offsets=np.cumsum([0] + [len(own) for own in visits]),
@@ -102,4 +102,5 @@ def sequences_of(people: list[Person], gap: int = 0) -> Sequences:
         label_subject=np.array([label[0] for label in labels], np.int64),
         label_time_us=np.array([label[1] * HOUR_US for label in labels], np.int64),
         label_value=np.array([label[2] for label in labels], np.float32),
+        panel_names=tuple(f"PGS{i}" for i in range(SCORES)),
     )

@@ -39,10 +39,9 @@ def loader_of(people: list[Person], max_len: int = 64, sequences=None) -> BatchL
         sequences or sequences_of(people),
         TokensConfig(max_len=max_len),
         n_targets=TARGETS,
-        n_scores=SCORES,
         windows=WINDOWS,
         features=FEATURES,
-        n_prs_slots=2,
+        soft_tokens={"genomics": 2},
     )
 
 
@@ -99,8 +98,8 @@ def test_what_is_hidden_gives_the_batch_of_a_record_without_it(max_len):
 def test_a_hidden_score_and_a_hidden_birth_are_absent():
     loader = loader_of([BETH])
     _, batch = rows_and_batch(loader, hidden_of([], scores=(True, False), birth=True))
-    assert batch.prs_mask.tolist() == [[False, True]]
-    assert batch.prs.tolist() == [[0, -2]]
+    assert batch.panel_mask.tolist() == [[False, True]]
+    assert batch.panel.tolist() == [[0, -2]]
     assert (batch.age_years == 0).all()
     _, none = rows_and_batch(loader, hidden_of([], scores=(True, True)))
     _, wanted = rows_and_batch(loader_of([replace(BETH, scores=None)]))

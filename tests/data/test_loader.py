@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import BatchLoader
-from healthfm_core.data.batch.sequences import EVENT, NOW, PAD, PRS, SEP, STATIC, WEARABLE
+from healthfm_core.data.batch.sequences import EVENT, NOW, PAD, SEP, SOFT, STATIC, WEARABLE
 from tests.data.people import (
     FEATURES,
     HOUR_US,
-    SCORES,
     TARGETS,
     WINDOWS,
     Item,
@@ -37,10 +36,9 @@ def loader_of(people: list[Person], gap: int = 0, **cuts: int) -> BatchLoader:
         sequences_of(people, gap),
         config,
         n_targets=TARGETS,
-        n_scores=SCORES,
         windows=WINDOWS,
         features=FEATURES,
-        n_prs_slots=SLOTS,
+        soft_tokens={"genomics": SLOTS},
     )
 
 
@@ -61,16 +59,16 @@ ANNA = Person(
 
 def test_a_row_is_prs_slots_statics_history_and_queries():
     batch = one_batch([ANNA], "sep")
-    kinds = [PRS, PRS, STATIC, EVENT, EVENT, WEARABLE, EVENT, WEARABLE, SEP]
+    kinds = [SOFT, SOFT, STATIC, EVENT, EVENT, WEARABLE, EVENT, WEARABLE, SEP]
     assert batch.kind.tolist() == [kinds]
     assert batch.token.tolist() == [[0, 0, 3, 4, 10, 0, 5, 0, 0]]
     assert batch.has_value.tolist() == [[False] * 4 + [True] + [False] * 4]
     assert batch.quantile[0, 4].item() == pytest.approx(0.1)
     assert batch.n_static.tolist() == [3]
-    assert batch.prs_slot.tolist() == [[0, 1, -1, -1, -1, -1, -1, -1, -1]]
+    assert batch.soft_slot.tolist() == [[0, 1, -1, -1, -1, -1, -1, -1, -1]]
     assert batch.wearable_slot.tolist() == [[-1, -1, -1, -1, -1, 0, -1, 1, -1]]
-    assert batch.prs.tolist() == [[1.5, -2.0]]
-    assert batch.prs_mask.all()
+    assert batch.panel.tolist() == [[1.5, -2.0]]
+    assert batch.panel_mask.all()
     assert batch.wearable[0, 1].flatten().tolist() == [7, 8, 9, 10, 11, 12]
 
 
@@ -199,17 +197,18 @@ def test_a_study_without_wearables_or_scores_has_boxes_of_one():
         sequences_of([Person(events=((0, 4, 0), (1, 4, 0)))]),
         wearable=np.empty((0, 1, 1), np.float32),
         wearable_mask=np.empty((0, 1, 1), np.bool_),
-        prs=np.empty((1, 0), np.float32),
-        prs_mask=np.empty((1, 0), np.bool_),
+        panel=np.empty((1, 0), np.float32),
+        panel_mask=np.empty((1, 0), np.bool_),
+        panel_names=(),
     )
     loader = BatchLoader(
-        sequences, TokensConfig(), n_targets=4, n_scores=0, windows=0, features=0, n_prs_slots=0
+        sequences, TokensConfig(), n_targets=4, windows=0, features=0, soft_tokens={"genomics": 0}
     )
     (batch,) = loader.in_order(batch_size=4, query="sep")
     assert batch.wearable.shape == (1, 1, 1, 1)
-    assert batch.prs.shape == (1, 1)
+    assert batch.panel.shape == (1, 1)
     assert not batch.wearable_mask.any()
-    assert not batch.prs_mask.any()
+    assert not batch.panel_mask.any()
 
 
 def without(person: Person, modality: str) -> Person:
@@ -220,9 +219,9 @@ def without(person: Person, modality: str) -> Person:
 @pytest.mark.parametrize("modality", ["wearable", "genomics"])
 def test_dropped_is_exactly_like_absent(modality):
     people = [ANNA, replace(ANNA, worn=()), replace(ANNA, scores=None)]
-    chance = {f"drop_{modality}": 1.0}
+    chance = {modality: 1.0}
     dropped = list(
-        loader_of(people).epoch(np.random.default_rng(0), batch_size=1, query="sep", **chance)
+        loader_of(people).epoch(np.random.default_rng(0), batch_size=1, query="sep", dropout=chance)
     )
     lacking = loader_of([without(person, modality) for person in people])
     absent = list(lacking.in_order(batch_size=1, query="sep"))
@@ -233,11 +232,11 @@ def test_dropped_is_exactly_like_absent(modality):
 def test_the_clinic_is_dropped_only_where_something_remains():
     people = [ANNA, replace(ANNA, worn=(), scores=None)]
     for batch in loader_of(people).epoch(
-        np.random.default_rng(0), batch_size=1, query="sep", drop_ehr=1.0
+        np.random.default_rng(0), batch_size=1, query="sep", dropout={"ehr": 1.0}
     ):
         kinds = batch.kind.tolist()[0]
         if batch.subject[0] == 0:
-            assert kinds == [PRS, PRS, WEARABLE, WEARABLE, SEP]
+            assert kinds == [SOFT, SOFT, WEARABLE, WEARABLE, SEP]
             assert batch.kv_end.tolist() == [[2, 2, 3, 4, 2]]  # no wearing before SEP's visit ended
         else:
             assert kinds == [STATIC, EVENT, EVENT, EVENT, SEP]
@@ -259,7 +258,7 @@ def test_a_label_row_without_the_clinic_is_that_of_a_subject_who_has_none():
 def test_inputs_restrict_what_is_shown_and_not_what_is_asked():
     full = one_batch([ANNA], "sep")
     (shown,) = loader_of([ANNA]).in_order(batch_size=1, query="sep", inputs={"genomics"})
-    assert shown.kind.tolist() == [[PRS, PRS, SEP]]
+    assert shown.kind.tolist() == [[SOFT, SOFT, SEP]]
     assert shown.t_days.tolist() == [[0, 0, 0]]
     assert not shown.age_years.any()
     assert torch.equal(shown.target, full.target)
@@ -356,7 +355,7 @@ def check_history(batch: Batch, row: int, person: Person, items: list[Item]) -> 
     slots = SLOTS if person.scores else 0
     n = slots + len(items)
     static = slots + sum(item.kind == STATIC for item in items)
-    assert batch.kind[row, :n].tolist() == [PRS] * slots + [item.kind for item in items]
+    assert batch.kind[row, :n].tolist() == [SOFT] * slots + [item.kind for item in items]
     assert batch.token[row, :n].tolist() == [0] * slots + [item.token for item in items]
     assert batch.n_static[row] == static
     for at, item in enumerate(items, start=slots):
@@ -449,7 +448,7 @@ def test_label_rows_hold_the_past_and_nothing_else(people, gap):
             items = kept_items(person, gap, hour, TokensConfig(max_len=64))
             slots = SLOTS if person.scores else 0
             n = slots + len(items)
-            assert batch.kind[row, : n + 1].tolist() == [PRS] * slots + [
+            assert batch.kind[row, : n + 1].tolist() == [SOFT] * slots + [
                 item.kind for item in items
             ] + [NOW]
             assert (batch.kind[row, n + 1 :] == PAD).all()

@@ -97,9 +97,9 @@ def test_every_modality_is_there_when_nothing_is_withheld(everything):
 
 def test_a_score_is_a_static_row_clipped_to_six(everything):
     rows = SiteStore.open(everything, modalities=["genomics"]).events()
-    prs = rows.filter(pa.compute.equal(rows["code"], "PRS//PGS000018"))
-    assert prs["time"].to_pylist() == [None]
-    assert prs["numeric_value"].to_pylist() == [6.0]
+    panel = rows.filter(pa.compute.equal(rows["code"], "PRS//PGS000018"))
+    assert panel["time"].to_pylist() == [None]
+    assert panel["numeric_value"].to_pylist() == [6.0]
 
 
 @pytest.mark.parametrize(

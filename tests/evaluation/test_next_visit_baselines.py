@@ -48,8 +48,8 @@ def records(people: list[list[tuple[int, list[int]]]], static: int = 9) -> Seque
         wearable_row=np.full(n, -1, np.int64),
         wearable=np.zeros((0, 1, 1), np.float32),
         wearable_mask=np.zeros((0, 1, 1), np.bool_),
-        prs=np.zeros((n_people, 1), np.float32),
-        prs_mask=np.zeros((n_people, 1), np.bool_),
+        panel=np.zeros((n_people, 1), np.float32),
+        panel_mask=np.zeros((n_people, 1), np.bool_),
         visit_offsets=np.r_[0, np.cumsum([len(visits) for visits in people])].astype(np.int64),
         visit_time_us=np.array([day * DAY for visits in people for day, _ in visits], np.int64),
         visit_target_offsets=np.r_[0, np.cumsum([len(codes) for codes in flat])].astype(np.int64),
@@ -57,6 +57,7 @@ def records(people: list[list[tuple[int, list[int]]]], static: int = 9) -> Seque
         label_subject=np.zeros(0, np.int64),
         label_time_us=np.zeros(0, np.int64),
         label_value=np.zeros(0, np.float32),
+        panel_names=("PGS1",),
     )
 
 

@@ -156,7 +156,7 @@ HEADINGS = (
     "From 30 days to five years",
     "What the states hold",
     "Groups of people",
-    "Missing and spoilt inputs",
+    "Missing and corrupted inputs",
 )
 
 

@@ -21,7 +21,7 @@ VOCABULARY = Vocabulary(
     target_rates=(0.1,),
     onset_rates=(0.1,),
     label_rate=0.2,
-    prs_panel=("height",),
+    panel=("height",),
     wearable=None,
     reach=(1.0, 0.4),
 )

@@ -112,9 +112,9 @@ def test_rows_do_not_touch():
 
 def test_scores_of_a_subject_without_any_are_not_read():
     model, batch = tiny_model(), tiny_batch()
-    prs = batch.prs.clone()
-    prs[1] = 5.0
-    torch.testing.assert_close(model(replace(batch, prs=prs))[1], model(batch)[1])
+    panel = batch.panel.clone()
+    panel[1] = 5.0
+    torch.testing.assert_close(model(replace(batch, panel=panel))[1], model(batch)[1])
 
 
 @pytest.mark.parametrize("encoders", [EVERY, ("ehr",), ("ehr", "wearable"), ("wearable",)])

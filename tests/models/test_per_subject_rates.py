@@ -20,7 +20,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, WEARABLE
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from healthfm_core.models.backbone import Block
 from healthfm_core.objectives.next_visit import next_visit_loss
@@ -50,7 +50,7 @@ def people(lengths: tuple[int, ...], dtype: torch.dtype) -> Batch:
     b, t = len(lengths), max(lengths)
     length, position = torch.tensor(lengths)[:, None], torch.arange(t).expand(b, t)
     kind = torch.full((b, t), EVENT).masked_fill(position == length - 1, NOW)
-    kind[:, 0], kind[:, 1] = PRS, WEARABLE
+    kind[:, 0], kind[:, 1] = SOFT, WEARABLE
     kind = kind.masked_fill(position >= length, 0)
     is_event, is_timed = kind == EVENT, (position > 0) & (kind > 0)
     days_ago = torch.rand(b, t, generator=g).mul(3000).masked_fill(~is_timed, 0.0)
@@ -67,11 +67,11 @@ def people(lengths: tuple[int, ...], dtype: torch.dtype) -> Batch:
         kv_end=((position + 1).minimum(length - 1) * (kind > 0)).int(),
         n_static=torch.ones(b, dtype=torch.int32),
         wearable_slot=torch.where(kind == WEARABLE, 0, -1),
-        prs_slot=torch.where(kind == PRS, 0, -1),
+        soft_slot=torch.where(kind == SOFT, 0, -1),
         wearable=torch.randn(b, 1, 2, 2, generator=g),
         wearable_mask=torch.ones(b, 1, 2, 2, dtype=torch.bool),
-        prs=torch.randn(b, 3, generator=g),
-        prs_mask=torch.ones(b, 3, dtype=torch.bool),
+        panel=torch.randn(b, 3, generator=g),
+        panel_mask=torch.ones(b, 3, dtype=torch.bool),
         query=position,
         query_mask=kind > 0,
         query_time_us=torch.zeros(b, t, dtype=torch.int64),

@@ -10,12 +10,19 @@ from torch import Tensor
 
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, STATIC, WEARABLE
+from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, STATIC, WEARABLE
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.objectives import head_specs
 
 SHAPE = ModelShape(
-    tokens=9, codes=5, mask_token=2, targets=2, scores=3, windows=2, features=2, pieces=2
+    tokens=9,
+    codes=5,
+    mask_token=2,
+    targets=2,
+    panel=("PGS0", "PGS1", "PGS2"),
+    windows=2,
+    features=2,
+    pieces=2,
 )
 CONFIG = ModelConfig(
     name="test",
@@ -48,7 +55,7 @@ def tiny_model(
 def tiny_batch(**changes: Tensor) -> Batch:
     """Row 0: PRS slot, static, two events, a worn hour, NOW. Row 1: static, event, NOW, padding."""
     kind = torch.tensor(
-        [[PRS, STATIC, EVENT, EVENT, WEARABLE, NOW], [STATIC, EVENT, EVENT, NOW, 0, 0]]
+        [[SOFT, STATIC, EVENT, EVENT, WEARABLE, NOW], [STATIC, EVENT, EVENT, NOW, 0, 0]]
     )
     g = torch.Generator().manual_seed(1)
     fields: dict[str, Tensor] = {
@@ -66,11 +73,11 @@ def tiny_batch(**changes: Tensor) -> Batch:
         "kv_end": torch.tensor([[2, 2, 3, 4, 5, 5], [1, 2, 3, 3, 0, 0]], dtype=torch.int32),
         "n_static": torch.tensor([2, 1], dtype=torch.int32),
         "wearable_slot": torch.tensor([[-1, -1, -1, -1, 0, -1], [-1] * 6]),
-        "prs_slot": torch.tensor([[0, -1, -1, -1, -1, -1], [-1] * 6]),
+        "soft_slot": torch.tensor([[0, -1, -1, -1, -1, -1], [-1] * 6]),
         "wearable": torch.randn(2, 1, 2, 2, generator=g),
         "wearable_mask": torch.tensor([[[[True, True], [True, False]]], [[[False] * 2] * 2]]),
-        "prs": torch.randn(2, 3, generator=g),
-        "prs_mask": torch.tensor([[True, True, False], [False] * 3]),
+        "panel": torch.randn(2, 3, generator=g),
+        "panel_mask": torch.tensor([[True, True, False], [False] * 3]),
         "query": torch.tensor([[5], [3]]),
         "query_mask": torch.ones(2, 1, dtype=torch.bool),
         "query_time_us": torch.zeros(2, 1, dtype=torch.int64),

@@ -16,7 +16,7 @@ from torch import nn
 
 from healthfm_core.config import ObjectivesConfig, TrainConfig
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.data.batch.sequences import EVENT, NOW, PRS, WEARABLE
+from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, WEARABLE
 from healthfm_core.models import HealthFM
 from healthfm_core.objectives import OBJECTIVES, head_specs
 from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
@@ -48,15 +48,15 @@ def people() -> Batch:
     """Three people: everything, no wearable, no scores; rows of 6, 4 and 5 positions."""
     kind = torch.tensor(
         [
-            [PRS, EVENT, EVENT, WEARABLE, WEARABLE, NOW],
-            [PRS, EVENT, EVENT, NOW, 0, 0],
+            [SOFT, EVENT, EVENT, WEARABLE, WEARABLE, NOW],
+            [SOFT, EVENT, EVENT, NOW, 0, 0],
             [EVENT, WEARABLE, EVENT, EVENT, NOW, 0],
         ]
     )
     b, t = kind.shape
     g = torch.Generator().manual_seed(7)
     event, real = kind == EVENT, kind > 0
-    statics = (kind[:, 0] == PRS).int()
+    statics = (kind[:, 0] == SOFT).int()
     position = torch.arange(t).expand(b, t)
     timed = real & (position >= statics[:, None])
     hours = position / 24.0 * timed
@@ -74,11 +74,11 @@ def people() -> Batch:
         kv_end=((position + 1).minimum(real.sum(1, keepdim=True) - 1) * real).int(),
         n_static=statics,
         wearable_slot=wearable_slot,
-        prs_slot=torch.where(kind == PRS, 0, -1),
+        soft_slot=torch.where(kind == SOFT, 0, -1),
         wearable=torch.randn(b, 2, 2, 2, generator=g),
         wearable_mask=worn[:, :, None, None].expand(b, 2, 2, 2),
-        prs=torch.randn(b, 3, generator=g),
-        prs_mask=(kind[:, :1] == PRS).expand(b, 3),
+        panel=torch.randn(b, 3, generator=g),
+        panel_mask=(kind[:, :1] == SOFT).expand(b, 3),
         query=(real.sum(1, keepdim=True) - 1),
         query_mask=torch.ones(b, 1, dtype=torch.bool),
         query_time_us=torch.zeros(b, 1, dtype=torch.int64),

@@ -47,7 +47,7 @@ def test_some_of_the_people_are_read_as_they_were_among_all(victim):
     among_all, alone = rows(train), rows(some)
     assert alone.keys() == among_all.keys() & set(some.subject_id.tolist())
     for person, batch in alone.items():
-        for name in ("kind", "token", "t_days", "target", "repeats", "wearable", "prs"):
+        for name in ("kind", "token", "t_days", "target", "repeats", "wearable", "panel"):
             assert torch.equal(getattr(batch, name), getattr(among_all[person], name)), name
 
 

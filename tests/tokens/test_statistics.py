@@ -43,8 +43,8 @@ def test_codes_of_fewer_than_k_subjects_stay_at_the_site(tmp_path):
     assert found.timed_subjects.tolist() == [2, 3, 0]
     assert found.visits.tolist() == [4, 4, 0]
     assert found.reached.tolist() == [3, 3, 3]
-    assert found.scores == ("PGS1",)
-    assert found.score_subjects.tolist() == [3]
+    assert found.panel == ("PGS1",)
+    assert found.panel_subjects.tolist() == [3]
     assert found.modality_subjects.tolist() == [3, 0, 3]
     text = b"".join(array.tobytes() for array in found.to_arrays().values())
     assert b"DX//B" not in text
@@ -182,7 +182,7 @@ def test_codes_of_other_domains_take_no_part(tmp_path):
     config = TokensConfig(k_min=2, domains=("DX",))
     found = site_statistics([store], config)
     assert found.codes == ("DX//A",)
-    assert found.scores == ("PGS1",)
+    assert found.panel == ("PGS1",)
     vocabulary = build_vocabulary(merge([found]), config)
     people = tokenize([store], vocabulary, config, split=None)
     unknown = vocabulary.look_up(["DX//B"], {})[0][0]

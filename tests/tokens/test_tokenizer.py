@@ -83,9 +83,9 @@ def test_a_store_becomes_sequences(tmp_path):
     assert vocabulary.targets == ("DX//B", "DX//A")
     assert found.visit_target_offsets.tolist() == [0, 1, 1, 3, 4]
     assert found.visit_target.tolist() == [1, 0, 1, 0]
-    assert vocabulary.prs_panel == ("PGS1", "PGS2")
-    assert found.prs.tolist() == [[1.5, 0], [0, -6]]
-    assert found.prs_mask.tolist() == [[True, False], [False, True]]
+    assert vocabulary.panel == ("PGS1", "PGS2")
+    assert found.panel.tolist() == [[1.5, 0], [0, -6]]
+    assert found.panel_mask.tolist() == [[True, False], [False, True]]
     assert found.label_subject.tolist() == [0, 0, 1]
     assert (found.label_time_us / HOUR_US).tolist() == [20, 40, 3]
     assert found.label_value.tolist() == [1, 0, 0]
@@ -255,7 +255,7 @@ def test_a_view_without_a_modality_is_as_if_the_site_never_had_it(tmp_path):
     only = SiteStore.open(store.path, modalities=("wearable",))
     found = tokenize([only], vocabulary, WORN_CONFIG, split=None, task="death")
     assert set(found.kind.tolist()) == {WEARABLE}
-    assert not found.prs_mask.any()
+    assert not found.panel_mask.any()
     assert found.visit_offsets.tolist() == [0, 0, 0]
     assert found.birth_us[0] == UNKNOWN_TIME
     assert len(found.label_subject) == 3
@@ -283,7 +283,8 @@ def test_stores_follow_one_another_and_keep_their_site(tmp_path):
     assert np.array_equal(found.label_subject[-3:] - 3, alone.label_subject)
     assert found.visit_offsets[-1] == len(found.visit_time_us)
     assert found.visit_target_offsets[-1] == len(found.visit_target)
-    assert all(getattr(found, field.name).flags.c_contiguous for field in fields(Sequences))
+    columns = (np.asarray(getattr(found, field.name)) for field in fields(Sequences))
+    assert all(column.flags.c_contiguous for column in columns)
 
 
 def test_a_split_holds_its_people_only_and_an_empty_one_is_empty(tmp_path):
@@ -295,7 +296,9 @@ def test_a_split_holds_its_people_only_and_an_empty_one_is_empty(tmp_path):
     assert found.label_value.tolist() == [0]
     empty = tokenize([store], vocabulary, WORN_CONFIG, split="held_out", task="death")
     assert empty.n_subjects == 0
-    loader = BatchLoader(empty, ONE, n_targets=2, n_scores=2, windows=2, features=6, n_prs_slots=1)
+    loader = BatchLoader(
+        empty, ONE, n_targets=2, windows=2, features=6, soft_tokens={"genomics": 1}
+    )
     for query in ("sep", "now", "label"):
         assert loader.n_rows(query) == 0
         assert list(loader.in_order(batch_size=2, query=query)) == []
@@ -323,7 +326,7 @@ def test_the_same_record_gives_the_same_sequences_and_dtypes(tmp_path):
 
 def assert_same(one: Sequences, other: Sequences) -> None:
     for field in fields(Sequences):
-        a, b = getattr(one, field.name), getattr(other, field.name)
+        a, b = (np.asarray(getattr(part, field.name)) for part in (one, other))
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 

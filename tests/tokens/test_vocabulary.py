@@ -40,8 +40,8 @@ def statistics() -> SiteStatistics:
                 values.sketch(np.zeros(900, np.int64), np.repeat([40.0, 50.0, 60.0], 300)),
             ]
         ),
-        scores=("PGS1", "PGS2"),
-        score_subjects=np.array([5, 5]),
+        panel=("PGS1", "PGS2"),
+        panel_subjects=np.array([5, 5]),
         channels=(("band", "hr"), ("wrist", "hr"), ("wrist", "steps")),
         channel_subjects=np.array([3, 4, 2]),
         channel_sum=np.array([3.0, 400.0, 8.0]),

@@ -94,7 +94,7 @@ def test_a_group_weighs_what_its_modality_has_people(world):
     data = SiteData.load([store], study)
     weights = train_round(parameters, data, study, order(parameters)).weights
     assert weights["backbone"] == data.train.n_subjects
-    assert weights["genomics"] == data.train.prs_mask.any(1).sum()
+    assert weights["genomics"] == data.train.panel_mask.any(1).sum()
     assert 0 < weights["wearable"] <= weights["backbone"]
 
 

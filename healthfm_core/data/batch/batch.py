@@ -17,7 +17,7 @@ DAYS_PER_YEAR: Final = 365.25
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of T tokens: ``[PRS slots | statics | history by time | queries | padding]``.
+    """B rows of T tokens: ``[soft tokens | statics | history by time | queries | padding]``.
 
     A row holds one subject. Queries (SEP, NOW) stand behind the history, so nothing ever attends
     to them or to padding: a token sees the row's positions ``0 … kv_end - 1`` and no others. For a
@@ -36,13 +36,13 @@ class Batch:
         gap_days: days since the previous history item, ≥ 0.
         age_years: age at the token's time; 0 where birth is unknown or the token is static.
         kv_end: see above.
-        n_static: leading positions without a time (PRS slots and statics): Δ to them is 0.
+        n_static: leading positions without a time (soft tokens and statics): Δ to them is 0.
         wearable_slot: index into S of the wearable token at this position, -1 elsewhere.
-        prs_slot: index of the soft token at this position, -1 elsewhere.
+        soft_slot: index of the soft token at this position, -1 elsewhere.
         wearable: S ≥ 1 wearable tokens of W windows of F values; 0 where not observed or padded.
         wearable_mask: where observed.
-        prs: P ≥ 1 scores.
-        prs_mask: where present (all false when the modality was dropped or is absent).
+        panel: P ≥ 1 values of the panels, those of one modality side by side.
+        panel_mask: where present (all false where the modality was dropped or is absent).
         query: positions of the Q queries of the row, 0 where there is none.
         query_mask: where there is one.
         query_time_us: the query's own time.
@@ -66,11 +66,11 @@ class Batch:
     kv_end: Int32[Tensor, "B T"]
     n_static: Int32[Tensor, " B"]
     wearable_slot: Int64[Tensor, "B T"]
-    prs_slot: Int64[Tensor, "B T"]
+    soft_slot: Int64[Tensor, "B T"]
     wearable: Float32[Tensor, "B S W F"]
     wearable_mask: Bool[Tensor, "B S W F"]
-    prs: Float32[Tensor, "B P"]
-    prs_mask: Bool[Tensor, "B P"]
+    panel: Float32[Tensor, "B P"]
+    panel_mask: Bool[Tensor, "B P"]
     query: Int64[Tensor, "B Q"]
     query_mask: Bool[Tensor, "B Q"]
     query_time_us: Int64[Tensor, "B Q"]

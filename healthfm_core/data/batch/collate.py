@@ -22,8 +22,8 @@ from healthfm_core.data.batch.segments import offsets_of, ranges, run_ends, run_
 from healthfm_core.data.batch.sequences import (
     EVENT,
     NOW,
-    PRS,
     SEP,
+    SOFT,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
@@ -78,10 +78,11 @@ def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> di
     arrays["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
     arrays["spread"][at] = spread[placed.item]
     arrays["spread"] = arrays["spread"].reshape(*shape, spread.shape[1])
-    slot = np.arange(shape[1])
-    is_slot = slot < placed.slots[:, None]
-    arrays["kind"][is_slot] = PRS
-    arrays["prs_slot"] = np.where(is_slot, slot, -1)
+    row, slot = np.nonzero(placed.soft_tokens)
+    position = (np.cumsum(placed.soft_tokens, axis=1) - 1)[row, slot]
+    arrays["kind"][row, position] = SOFT
+    arrays["soft_slot"] = np.full(shape, -1, np.int64)
+    arrays["soft_slot"][row, position] = slot
     return arrays
 
 
@@ -166,17 +167,17 @@ def _modalities(
     observed[row, slot] = sequences.wearable_mask[source]
     wearable_slot = np.full(shape, -1, np.int64)
     wearable_slot[row, placed.position[worn]] = slot
-    prs = np.zeros((len(rows), sizes.scores), np.float32)
-    prs_mask = np.zeros((len(rows), sizes.scores), np.bool_)
-    held = drops.scores(sequences.prs_mask[rows.subject])
-    prs_mask[:, : held.shape[1]] = held
-    prs[:, : held.shape[1]] = np.where(held, sequences.prs[rows.subject], 0)
+    panel = np.zeros((len(rows), sizes.panel), np.float32)
+    panel_mask = np.zeros((len(rows), sizes.panel), np.bool_)
+    held = drops.panel_left(sequences, rows.subject)
+    panel_mask[:, : held.shape[1]] = held
+    panel[:, : held.shape[1]] = np.where(held, sequences.panel[rows.subject], 0)
     return {
         "wearable": wearable,
         "wearable_mask": observed,
         "wearable_slot": wearable_slot,
-        "prs": prs,
-        "prs_mask": prs_mask,
+        "panel": panel,
+        "panel_mask": panel_mask,
         "n_static": placed.statics.astype(np.int32),
         "subject": rows.subject.copy(),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -16,11 +17,15 @@ from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.row_plan import Drops, Record, RowPlan, Sizes, place_items
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import holders, modality_names
+from healthfm_core.modalities.wearable import WEARABLES
 
 Query = Literal["sep", "now", "label", "worn"]
 QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn")
 """All kinds of row, in the order in which a training step reads them."""
 
+NO_DROPOUT: Final[Mapping[str, float]] = MappingProxyType({})
 _POOL: Final = 32
 """Batches whose rows are sorted by length together."""
 
@@ -44,13 +49,12 @@ class BatchLoader:
 
     Args:
         sequences: The subjects.
-        tokens: Cuts: `max_len` (of PRS slots, statics and history), `max_queries`,
+        tokens: Cuts: `max_len` (of soft tokens, statics and history), `max_queries`,
             `max_wearable_tokens`.
         n_targets: V, at least 1.
-        n_scores: P; 0 without genomics.
         windows: W; 0 without wearables.
         features: F; 0 without wearables.
-        n_prs_slots: Soft tokens of a subject with scores; 0 without genomics.
+        soft_tokens: Modality → soft tokens in the row of a subject with a value of its panel.
     """
 
     def __init__(
@@ -59,10 +63,9 @@ class BatchLoader:
         tokens: TokensConfig,
         *,
         n_targets: int,
-        n_scores: int,
         windows: int,
         features: int,
-        n_prs_slots: int,
+        soft_tokens: Mapping[str, int],
     ) -> None:
         self.sequences = sequences
         self._record = Record(sequences)
@@ -70,13 +73,15 @@ class BatchLoader:
         self._sizes = Sizes(
             max_len=tokens.max_len,
             max_wearable=tokens.max_wearable_tokens,
-            prs_slots=n_prs_slots,
+            soft_tokens=soft_tokens,
             targets=max(1, n_targets),
-            scores=max(1, n_scores),
+            panel=max(1, len(sequences.panel_names)),
             windows=max(1, windows),
             features=max(1, features),
         )
-        self._has_scores: Bool = np.asarray(sequences.prs_mask.any(1), np.bool_)
+        self._has_panel = {
+            name: np.asarray(holders(name, sequences), np.bool_) for name in modality_names("panel")
+        }
         self._first_visit = self._first_in_window()
         self._worn_items = np.flatnonzero(sequences.kind == WEARABLE)
         worn = np.diff(self._record.worn_before[sequences.offsets]) > 0
@@ -98,9 +103,7 @@ class BatchLoader:
         *,
         batch_size: int,
         query: Query,
-        drop_wearable: float = 0.0,
-        drop_genomics: float = 0.0,
-        drop_ehr: float = 0.0,
+        dropout: Mapping[str, float] = NO_DROPOUT,
         drop_events: float = 0.0,
     ) -> Iterator[Batch]:
         """Yield every row once, shuffled, in batches of rows of like length.
@@ -112,16 +115,14 @@ class BatchLoader:
             rng: Decides everything; the same state gives the same batches.
             batch_size: Rows of a batch; the last ones may be smaller.
             query: What is asked.
-            drop_wearable: Probability, per row, that its wearable tokens are hidden.
-            drop_genomics: The same of its scores.
-            drop_ehr: The same of its events, statics and age.
+            dropout: Modality → probability, per row, that all of it is hidden (of the clinic the
+                age too); 0 for one that is not named.
             drop_events: Probability, per clinical event, that it is hidden.
         """
         rows = self._rows(query, rng)
-        chances = (drop_ehr, drop_wearable, drop_genomics, drop_events)
         for picked in self._shuffled(rows, batch_size, rng):
             chosen = rows.take(picked)
-            yield self._batch(chosen, self._dropped(chosen, chances, rng), query, rng)
+            yield self._batch(chosen, self._dropped(chosen, dropout, drop_events, rng), query, rng)
 
     def sampled(
         self,
@@ -130,9 +131,7 @@ class BatchLoader:
         *,
         batch_size: int,
         query: Query,
-        drop_wearable: float = 0.0,
-        drop_genomics: float = 0.0,
-        drop_ehr: float = 0.0,
+        dropout: Mapping[str, float] = NO_DROPOUT,
         drop_events: float = 0.0,
     ) -> Iterator[Batch]:
         """Yield one row of each subject who is drawn and has any, the shortest first.
@@ -144,9 +143,7 @@ class BatchLoader:
             drawn: [N] the subjects.
             batch_size: Rows of a batch, at most.
             query: What is asked.
-            drop_wearable: See `epoch`.
-            drop_genomics: See `epoch`.
-            drop_ehr: See `epoch`.
+            dropout: See `epoch`.
             drop_events: See `epoch`.
         """
         rows = self._rows(query, rng)
@@ -155,10 +152,9 @@ class BatchLoader:
         _, first = np.unique(rows.subject[order], return_index=True)
         picked = order[first]
         picked = picked[np.argsort(self._lengths(rows)[picked], kind="stable")]
-        chances = (drop_ehr, drop_wearable, drop_genomics, drop_events)
         for low in range(0, len(picked), batch_size):
             chosen = rows.take(picked[low : low + batch_size])
-            yield self._batch(chosen, self._dropped(chosen, chances, rng), query, rng)
+            yield self._batch(chosen, self._dropped(chosen, dropout, drop_events, rng), query, rng)
 
     def in_order(
         self, *, batch_size: int, query: Query, inputs: Collection[str] | None = None
@@ -168,16 +164,14 @@ class BatchLoader:
         Args:
             batch_size: Rows of a batch.
             query: What is asked.
-            inputs: Modalities (ehr, wearable, genomics) that are shown; None is all.
+            inputs: Modalities that are shown; None is all.
         """
         rows = self._rows(query, None)
-        shown = {"ehr", "wearable", "genomics"} if inputs is None else set(inputs)
+        shown = set(modality_names() if inputs is None else inputs)
         for low in range(0, len(rows), batch_size):
             chosen = rows.take(np.arange(low, min(low + batch_size, len(rows))))
-            ehr, wearable, genomics = (
-                np.full(len(chosen), name not in shown) for name in ("ehr", "wearable", "genomics")
-            )
-            yield self._batch(chosen, Drops(ehr, wearable, genomics), query, None)
+            hidden = {name: np.full(len(chosen), name not in shown) for name in modality_names()}
+            yield self._batch(chosen, Drops(hidden), query, None)
 
     def after_visits(self, subject: int) -> RowPlan:
         """Return a row per visit of a subject, which ends with the visit and asks there.
@@ -316,22 +310,29 @@ class BatchLoader:
         return np.minimum(history, self._sizes.max_len) + np.diff(rows.query_offsets)
 
     def _dropped(
-        self, rows: RowPlan, chances: tuple[float, float, float, float], rng: np.random.Generator
+        self,
+        rows: RowPlan,
+        dropout: Mapping[str, float],
+        drop_events: float,
+        rng: np.random.Generator,
     ) -> Drops:
-        """Return what is hidden of each row, by the chances of ehr, wearable, genomics, an event.
+        """Return what is hidden of each row, by the chances of each modality and of an event.
 
         A draw that would leave a row nothing hides nothing of it.
         """
         held = self._held(rows)
-        dropped = rng.random(held.shape) < np.array(chances[:3])
+        names = modality_names()
+        dropped = rng.random(held.shape) < np.array([dropout.get(name, 0.0) for name in names])
         dropped &= (held & ~dropped).any(1, keepdims=True)
-        return Drops(dropped[:, 0], dropped[:, 1], dropped[:, 2], chances[3])
+        return Drops(dict(zip(names, dropped.T, strict=True)), drop_events)
 
     def _held(self, rows: RowPlan) -> Bool:
-        """Return [R, 3] which modalities a row has: ehr, wearable, genomics."""
+        """Return [R, M] which modalities a row has, in their order."""
         low = self.sequences.offsets[rows.subject]
         worn = self._record.worn_before[rows.stop] - self._record.worn_before[low]
-        return np.stack([rows.stop - low > worn, worn > 0, self._has_scores[rows.subject]], 1)
+        held = {EHR: rows.stop - low > worn, WEARABLES: worn > 0}
+        held |= {name: has[rows.subject] for name, has in self._has_panel.items()}
+        return np.stack([held[name] for name in modality_names()], 1)
 
     def _shuffled(
         self, rows: RowPlan, batch_size: int, rng: np.random.Generator
@@ -348,4 +349,4 @@ class BatchLoader:
 def _nothing(rows: int, single: HiddenItems | None = None) -> Drops:
     """Return that no modality is dropped from so many rows."""
     none = np.zeros(rows, np.bool_)
-    return Drops(none, none, none, single=single)
+    return Drops(dict.fromkeys(modality_names(), none), single=single)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from healthfm_core.data.batch.sequences import (
     WEARABLE,
     Sequences,
 )
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.modalities.registry import columns_of, modality_names
+from healthfm_core.modalities.wearable import WEARABLES
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,20 @@ class Sizes:
     """What a batch is padded and cut to.
 
     Attributes:
-        max_len: Most PRS slots, statics and history items of a row together.
+        max_len: Most soft tokens, statics and history items of a row together.
         max_wearable: Most wearable tokens of a row.
-        prs_slots: Soft tokens of a subject with polygenic scores.
+        soft_tokens: Modality → soft tokens in the row of a subject who has a value of its panel.
         targets: V.
-        scores: P of the batch, at least 1.
+        panel: P of the batch, at least 1.
         windows: W, at least 1.
         features: F, at least 1.
     """
 
     max_len: int
     max_wearable: int
-    prs_slots: int
+    soft_tokens: Mapping[str, int]
     targets: int
-    scores: int
+    panel: int
     windows: int
     features: int
 
@@ -90,26 +94,29 @@ class Drops:
     """What is hidden of each row, as if the subject never had it.
 
     Attributes:
-        ehr, wearable, genomics: [R] the modality; the birth is the clinic's.
+        modality: Modality → [R] rows from which it is hidden; the birth is part of the clinical
+            records.
         event: probability of each clinical event.
         single: single things.
     """
 
-    ehr: Bool
-    wearable: Bool
-    genomics: Bool
+    modality: Mapping[str, Bool]
     event: float = 0.0
     single: HiddenItems | None = None
 
-    def scores(self, prs_mask: Bool) -> Bool:
-        """Return which of the scores [R, P] are left."""
-        left = prs_mask & ~self.genomics[:, None]
+    def panel_left(self, sequences: Sequences, subject: Int64) -> Bool:
+        """Return which of the panels' values [R, P] of each row's subject are left."""
+        left = sequences.panel_mask[subject]
+        for name in modality_names("panel"):
+            columns = columns_of(name, sequences.panel_names)
+            left[:, columns] &= ~self.modality[name][:, None]
         return left if self.single is None else left & ~self.single.score
 
     @property
     def birth(self) -> Bool:
         """[R] rows whose birth is hidden."""
-        return self.ehr if self.single is None else self.ehr | self.single.birth
+        clinic = self.modality[EHR]
+        return clinic if self.single is None else clinic | self.single.birth
 
 
 class Record:
@@ -167,8 +174,8 @@ class ItemPlacement:
     """Where each kept item of each row goes.
 
     Attributes:
-        slots: [R] leading PRS slots.
-        statics: [R] leading positions without a time, PRS slots included.
+        soft_tokens: [R, G] which of the study's soft tokens a row has; they lead the row.
+        statics: [R] leading positions without a time, soft tokens included.
         length: [R] positions before the queries.
         item: [K] kept items, row by row.
         row: [K] their rows.
@@ -176,7 +183,7 @@ class ItemPlacement:
         query_end: [.] for each query, positions that hold what it may know.
     """
 
-    slots: Int64
+    soft_tokens: Bool
     statics: Int64
     length: Int64
     item: Int64
@@ -195,8 +202,8 @@ def place_items(
     row = np.repeat(np.arange(len(rows)), size)
     item = ranges(low, size)
     kind = record.sequences.kind[item]
-    has_scores = np.any(drops.scores(record.sequences.prs_mask[rows.subject]), axis=1)
-    slots = sizes.prs_slots * has_scores.astype(np.int64)
+    soft_tokens = _soft_tokens(record.sequences, rows, drops, sizes)
+    slots = soft_tokens.sum(axis=1, dtype=np.int64)
     keep = _not_dropped(row, kind, slots, drops, rng)
     if drops.single is not None:
         keep &= drops.single.shown(low, size)
@@ -215,7 +222,7 @@ def place_items(
     query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
     query_at = start[query_row] + rows.known_stop - low[query_row]
     return ItemPlacement(
-        slots=slots,
+        soft_tokens=soft_tokens,
         statics=statics,
         length=before[start[1:]] + base,
         item=item[kept],
@@ -223,6 +230,16 @@ def place_items(
         position=before[kept] + base[row[kept]],
         query_end=before[query_at] + base[query_row],
     )
+
+
+def _soft_tokens(sequences: Sequences, rows: RowPlan, drops: Drops, sizes: Sizes) -> Bool:
+    """Return [R, G] which soft tokens the rows have: all of a panel's where a value of it is."""
+    left = drops.panel_left(sequences, rows.subject)
+    tokens = [np.zeros((len(rows), 0), np.bool_)]
+    for name in modality_names("panel"):
+        has_value = left[:, columns_of(name, sequences.panel_names)].any(axis=1, keepdims=True)
+        tokens.append(np.repeat(has_value, sizes.soft_tokens.get(name, 0), axis=1))
+    return np.concatenate(tokens, axis=1)
 
 
 def _not_dropped(
@@ -233,9 +250,9 @@ def _not_dropped(
     rng: np.random.Generator | None,
 ) -> Bool:
     allowed = np.ones((len(slots), KINDS), np.bool_)
-    allowed[drops.ehr, STATIC] = False
-    allowed[drops.ehr, EVENT] = False
-    allowed[drops.wearable, WEARABLE] = False
+    allowed[drops.modality[EHR], STATIC] = False
+    allowed[drops.modality[EHR], EVENT] = False
+    allowed[drops.modality[WEARABLES], WEARABLE] = False
     keep = allowed[row, kind]
     if drops.event > 0 and rng is not None:
         fewer = keep & ~((kind == EVENT) & (rng.random(len(kind)) < drops.event))

@@ -13,7 +13,7 @@ PAD: Final = 0
 STATIC: Final = 1
 EVENT: Final = 2
 WEARABLE: Final = 3
-PRS: Final = 4
+SOFT: Final = 4
 SEP: Final = 5
 NOW: Final = 6
 KINDS: Final = 7
@@ -52,8 +52,9 @@ class Sequences:
         wearable_row: [N] int64 into `wearable`, -1 for other kinds.
         wearable: [H, W, F] float32, standardised by the study's moments, 0 where not observed.
         wearable_mask: [H, W, F] bool, true where observed.
-        prs: [S, P] float32 ancestry-normalised z, clipped to ±6, 0 where absent.
-        prs_mask: [S, P] bool.
+        panel: [S, P] float32 values of the panels (polygenic scores), in standard deviations from
+            the mean, clipped to ±6, 0 where absent.
+        panel_mask: [S, P] bool, where present.
         visit_offsets: [S + 1] int64 into visits.
         visit_time_us: [U] int64, start of the visit.
         visit_target_offsets: [U + 1] int64 into `visit_target`.
@@ -61,6 +62,8 @@ class Sequences:
         label_subject: [L] int64, index of the subject (0 … S-1).
         label_time_us: [L] int64, prediction time: what is later than it may not be used.
         label_value: [L] float32, 0 or 1.
+        panel_names: P names of the panels' columns, which tell whose each one is
+            (`modalities.registry.columns_of`).
     """
 
     subject_id: Int64
@@ -78,8 +81,8 @@ class Sequences:
     wearable_row: Int64
     wearable: Float32
     wearable_mask: Bool
-    prs: Float32
-    prs_mask: Bool
+    panel: Float32
+    panel_mask: Bool
     visit_offsets: Int64
     visit_time_us: Int64
     visit_target_offsets: Int64
@@ -87,6 +90,7 @@ class Sequences:
     label_subject: Int64
     label_time_us: Int64
     label_value: Float32
+    panel_names: tuple[str, ...]
 
     @property
     def n_subjects(self) -> int:

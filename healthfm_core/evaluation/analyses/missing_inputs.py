@@ -1,4 +1,4 @@
-"""What is lost without a modality, and as wearing is lost or drowned in noise bit by bit."""
+"""What is lost without a modality, and as wearing is removed or gets noisy step by step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CorruptionRow:
 
     Attributes:
         arm: Whose predictions.
-        kind: Whether hours of wearing were taken away or drowned in noise.
+        kind: Whether hours of wearing were removed or had noise added.
         share: Of the hours, 0 … 1.
         metric: A key of `resampling.METRICS`.
         value: Point estimate; NaN where not defined.

@@ -39,7 +39,7 @@ class SurvivalTimes:
         time_days: [n] float64, until the event or the end of observation.
         event: [n] bool, whether it ended in the event; whoever is censored at a time was without
             the event up to and at that time.
-        score: [n], higher for those expected to have it sooner.
+        score: [n], higher for those expected to have the event earlier.
     """
 
     subject: Int64

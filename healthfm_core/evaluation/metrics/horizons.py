@@ -101,7 +101,7 @@ def survival_of(
 
     Args:
         followed: The queries.
-        score: Higher for sooner.
+        score: Higher for an earlier event.
         target: Which column.
         subset: All queries, those of people who had the code before, or of those who had not.
     """
@@ -178,7 +178,7 @@ def time_to_event_rows(
 
     Args:
         followed: The queries, the same for every arm.
-        scores: Arm → a score, higher for sooner; the risk at the longest horizon will do.
+        scores: Arm → a score, higher for an earlier event; the risk at the longest horizon will do.
         bootstraps: Number of replicates.
         rng: Where the draws come from.
         reference: The arm the others are held against.

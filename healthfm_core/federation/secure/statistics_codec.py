@@ -1,10 +1,11 @@
 """Statistics of round 0 as sums that hide which site has which code.
 
-Codes, scores and channels are known at the sites only. A first session counts the distinct keys of
-all sites, a second adds up tables of them (`bloom_table`) in which the names themselves are sums:
-a name of 48 bytes a chunk, times the number of sites that have it. What comes out is what
-`tokens.statistics.merge` makes of the sites' statistics in the clear. The sites' k-threshold is
-theirs as before: a code that fewer than k of a site's subjects have is not in its table.
+Codes, columns of panels and channels are known at the sites only. A first session counts the
+distinct keys of all sites, a second adds up tables of them (`bloom_table`) in which the names
+themselves are sums: a name of 48 bytes a chunk, times the number of sites that have it. What comes
+out is what `tokens.statistics.merge` makes of the sites' statistics in the clear. The sites'
+k-threshold is theirs as before: a code that fewer than k of a site's subjects have is not in its
+table.
 """
 
 from __future__ import annotations
@@ -125,11 +126,11 @@ def mark_sizes() -> dict[str, tuple[int, str]]:
 
 
 def _names(found: SiteStatistics) -> Iterator[tuple[str, list[int]]]:
-    """Yield the text that names each code, score and channel, and its counts."""
+    """Yield the text that names each code, panel column and channel, and its counts."""
     for i, code in enumerate(found.codes):
         yield _text("code", code), [int(getattr(found, name)[i]) for name in _BY_CODE]
-    for i, score in enumerate(found.scores):
-        yield _text("score", score), [int(found.score_subjects[i])]
+    for i, column in enumerate(found.panel):
+        yield _text("panel", column), [int(found.panel_subjects[i])]
     for i, channel in enumerate(found.channels):
         sums = (found.channel_sum[i], found.channel_square[i])
         limbs = [limb for value in sums for limb in _limbs(float(value))]
@@ -234,7 +235,7 @@ def _assemble(
     modality_subjects: Int64,
 ) -> SiteStatistics:
     codes = sorted((n for n in named if n.parts[0] == "code"), key=lambda n: n.parts[1])
-    scores = sorted((n for n in named if n.parts[0] == "score"), key=lambda n: n.parts[1])
+    panel = sorted((n for n in named if n.parts[0] == "panel"), key=lambda n: n.parts[1])
     channels = _channels([n for n in named if n.parts[0] == "channel"])
     by_code = {
         name: np.array([int(n.sums[i]) for n in codes], np.int64) for i, name in enumerate(_BY_CODE)
@@ -244,8 +245,8 @@ def _assemble(
         **by_code,
         all_visits=all_visits,
         sketch=_read_sketch(sketch, [n.parts[1] for n in codes]),
-        scores=tuple(n.parts[1] for n in scores),
-        score_subjects=np.array([int(n.sums[0]) for n in scores], np.int64),
+        panel=tuple(n.parts[1] for n in panel),
+        panel_subjects=np.array([int(n.sums[0]) for n in panel], np.int64),
         channels=tuple(channels),
         channel_subjects=np.array([found[0] for found in channels.values()], np.int64),
         channel_sum=np.array([found[1] for found in channels.values()], np.float64),

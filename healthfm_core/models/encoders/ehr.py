@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final, cast
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
-from healthfm_core.models.linear_logit import zero_slopes
+from healthfm_core.modalities.ehr import EHR
+from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder
+from healthfm_core.models.linear_logit import causal_sum, zero_slopes
+from healthfm_core.models.shape import ModelShape
 
 
-class EHREncoder(nn.Module):
+class EHREncoder(ModalityEncoder):
     """Embeds a code, its value's decile, and where inside the distribution the value lies.
 
     The vector is E_token[code⊕decile] + E_code[code] + quantile · E_slope[code]. The fused token
@@ -69,6 +75,14 @@ class EHREncoder(nn.Module):
         shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
         return self.token(token) * _present(token) + shared * _present(code)
 
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return one vector per position, 0 where the position is not a code."""
+        return cast(Tensor, self(batch))
+
+    def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the sum over the codes that a query may see."""
+        return causal_sum(self.linear_terms(batch), batch)
+
     def linear_terms(self, batch: Batch) -> Float[Tensor, "B T"]:
         """Return what each code adds to the label's linear logit, linear in its values."""
         slopes = self.linear_logit(batch.code)
@@ -80,3 +94,17 @@ class EHREncoder(nn.Module):
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
     """Return 0 for padding: `padding_idx` hides its gradient from autograd, not from Opacus."""
     return (index_BT > 0).to(torch.float32).unsqueeze(-1)
+
+
+def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> EHREncoder:
+    return EHREncoder(
+        shape.tokens,
+        shape.codes,
+        config.width,
+        shape.spread,
+        config.code_scale,
+        linear_logit,
+    )
+
+
+FACTORY: Final = EncoderFactory(EHR, _build)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.modalities.genomics import GENOMICS
+from healthfm_core.modalities.registry import columns_of
+from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
+from healthfm_core.models.shape import ModelShape
 
 Fusion = Literal["soft_tokens", "cross_attention", "late"]
 
 
-class GenomicsEncoder(nn.Module):
+class GenomicsEncoder(ModalityEncoder):
     """RMSNorm-MLP from P standardised scores and their presence to n soft tokens.
 
     The tokens stand in the row, before everything with a time. Two other ways to join them to the
@@ -21,7 +26,8 @@ class GenomicsEncoder(nn.Module):
     attention (``cross_attention``), or the tokens' mean is added to them (``late``).
 
     Args:
-        n_scores: P, the panel's length.
+        columns: The panel's columns in a batch, P of them.
+        first_slot: Index of the first of its soft tokens in a batch's `soft_slot`.
         n_tokens: Soft tokens per subject.
         hidden: Width of the hidden layer.
         width: d.
@@ -30,28 +36,37 @@ class GenomicsEncoder(nn.Module):
 
     def __init__(
         self,
-        n_scores: int,
+        columns: slice,
+        first_slot: int,
         n_tokens: int,
         hidden: int,
         width: int,
         fusion: Fusion = "soft_tokens",
     ) -> None:
         super().__init__()
+        self.columns = columns
+        self.first_slot = first_slot
         self.n_tokens = n_tokens
         self.fusion = fusion
         if fusion == "cross_attention":
             self.ask = nn.Linear(width, width)
             self.answer = nn.Linear(width, width)
-        self.inwards = nn.Linear(2 * n_scores, hidden)
+        self.inwards = nn.Linear(2 * (columns.stop - columns.start), hidden)
         self.norm = nn.RMSNorm(hidden)
         self.outwards = nn.Linear(hidden, n_tokens * width)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B n d"]:
         """Return the soft tokens; of a subject without scores they are not read."""
-        present = batch.prs_mask.to(batch.prs.dtype)
-        h = self.inwards(torch.cat([batch.prs * present, present], dim=-1))
+        present = batch.panel_mask[:, self.columns].to(batch.panel.dtype)
+        h = self.inwards(torch.cat([batch.panel[:, self.columns] * present, present], dim=-1))
         h = nn.functional.gelu(self.norm(h.to(self.norm.weight.dtype)))
         return self.outwards(h).unflatten(-1, (self.n_tokens, -1))
+
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"] | None:
+        """Return the soft tokens at their positions, if that is how the scores are joined."""
+        if self.fusion != "soft_tokens":
+            return None
+        return place(self(batch), batch.soft_slot - self.first_slot)
 
     def join(self, states_BQd: Float[Tensor, "B Q d"], batch: Batch) -> Float[Tensor, "B Q d"]:
         """Return the states with what the scores add to them; soft tokens have done so already."""
@@ -63,4 +78,22 @@ class GenomicsEncoder(nn.Module):
         else:
             fit = self.ask(states_BQd) @ tokens.transpose(1, 2) * tokens.shape[-1] ** -0.5
             read = self.answer(fit.softmax(-1) @ tokens)
-        return states_BQd + read * batch.prs_mask.any(1)[:, None, None]
+        return states_BQd + read * batch.panel_mask[:, self.columns].any(1)[:, None, None]
+
+
+def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> GenomicsEncoder:
+    return GenomicsEncoder(
+        columns_of(GENOMICS, shape.panel),
+        shape.first_soft_token(GENOMICS),
+        config.prs_tokens,
+        config.prs_width,
+        config.width,
+        config.genomics_fusion,
+    )
+
+
+def _soft_tokens(config: ModelConfig) -> int:
+    return config.prs_slots
+
+
+FACTORY: Final = EncoderFactory(GENOMICS, _build, _soft_tokens)

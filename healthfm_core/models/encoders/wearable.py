@@ -8,14 +8,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.modalities.wearable import WEARABLES
+from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.layers import FeedForward
+from healthfm_core.models.linear_logit import causal_mean
+from healthfm_core.models.shape import ModelShape
 
 _FAR: Final = 3.0
 """Standard deviations from the mean beyond which a value says no more by itself."""
 
 
-class WearableEncoder(nn.Module):
+class WearableEncoder(ModalityEncoder):
     """Patch-linear windows, pre-norm layers that never leave their hour, mean over the windows.
 
     Each value travels with its mask; a missing value is never imputed. The subject stays the
@@ -64,19 +69,28 @@ class WearableEncoder(nn.Module):
         b, s, w, _ = batch.wearable.shape
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         x = self.patch(torch.cat([batch.wearable * mask, mask], dim=-1).flatten(1, 2))
-        place = torch.arange(w, device=x.device).repeat(b, s)
-        x = x + self.place(place)
+        window = torch.arange(w, device=x.device).repeat(b, s)
+        x = x + self.place(window)
         worn = batch.wearable_mask.any(-1)
         for layer in self.layers:
             x = layer(x, worn)
         x = self.norm(x).unflatten(1, (s, w))
         return self.outwards(_over_windows(x, worn))
 
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
+        """Return each worn hour's vector at its position."""
+        return place(self(batch), batch.wearable_slot)
+
+    def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
+        """Return the mean over the worn hours that a query may see."""
+        worn = self.linear_terms(batch).unsqueeze(-1)
+        return causal_mean(place(worn, batch.wearable_slot).squeeze(-1), batch)
+
     def linear_terms(self, batch: Batch) -> Float[Tensor, "B S"]:
         """Return what each worn hour adds to the label's linear logit: its values, what was worn.
 
-        In a row without any code it says something else: much of what wearing tells alone, of age
-        say, the clinic tells better, and one set of weights would be a compromise.
+        In a row without any code it says something else: much of what wearing says alone, of age
+        for example, the clinic says better, and one set of weights would be a compromise.
         """
         mask = batch.wearable_mask.to(batch.wearable.dtype)
         value = batch.wearable.clamp(-_FAR, _FAR) * mask
@@ -134,3 +148,19 @@ class _DenseLayer(nn.Module):
     ) -> Float[Tensor, "B SW d"]:
         """Return the layer's output."""
         return x + self.ffn(self.norm_ffn(x))
+
+
+def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> WearableEncoder:
+    return WearableEncoder(
+        shape.features,
+        shape.windows,
+        layers=config.wearable_layers,
+        inner=config.wearable_width,
+        heads=config.wearable_heads,
+        width=config.width,
+        dropout=config.dropout,
+        linear_logit=linear_logit,
+    )
+
+
+FACTORY: Final = EncoderFactory(WEARABLES, _build)

@@ -77,7 +77,8 @@ class ClippedGradients:
             drawn,
             batch_size=self._rows_at_once,
             query=part.query,
-            **input_dropout(part.query, self._config),
+            dropout=input_dropout(part.query, self._config),
+            drop_events=self._config.drop_events,
         ):
             rows = batch.to(self._model.device)
             batch_losses = losses(self._model, rows, (part,), self._config, self._masks)

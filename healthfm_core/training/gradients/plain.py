@@ -114,4 +114,10 @@ def _endless(
 ) -> Iterator[Batch]:
     dropout = input_dropout(query, config)
     while True:
-        yield from loader.epoch(rng, batch_size=config.batch_size, query=query, **dropout)
+        yield from loader.epoch(
+            rng,
+            batch_size=config.batch_size,
+            query=query,
+            dropout=dropout,
+            drop_events=config.drop_events,
+        )

@@ -60,7 +60,7 @@ def imputed_fold(
     Raises:
         ConfigError: HF-103 where the study has polygenic scores or no label.
     """
-    if vocabulary.prs_panel or config.label_task is None:
+    if vocabulary.panel or config.label_task is None:
         raise ConfigError(
             103,
             where="simulation.arms",

@@ -25,11 +25,11 @@ def secondary_rows(folder: Path, task: str) -> list[MetricRow]:
         for row in _table(folder / "subgroups.parquet")
         if not row["withheld"]
     ]
-    spoilt = [
+    corrupted = [
         _row(row, task, f"wearing {row['kind']} {row['share']:g}")
         for row in _table(folder / "corruption.parquet")
     ]
-    return groups + spoilt
+    return groups + corrupted
 
 
 def _table(path: Path) -> list[dict[str, Any]]:

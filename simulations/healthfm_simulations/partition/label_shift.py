@@ -38,7 +38,7 @@ def shared_rate_offsets(
 def shifted_assignment(group: Int64, n_sites: int, alpha: float, rng: np.random.Generator) -> Int32:
     """Return each person's site such that the mix of `group` differs between the sites.
 
-    Each group is dealt to the sites by its own Dirichlet(`alpha`) shares (Hsu et al. 2019): a small
+    Each group is divided by its own Dirichlet(`alpha`) shares (Hsu et al. 2019): a small
     `alpha` gives sites that hold one group almost alone. A site may end up with nobody.
 
     Args:

@@ -132,7 +132,7 @@ def people_of(sequences: Sequences, keep: Bool) -> Sequences:
     return replace(
         s,
         **{name: getattr(s, name)[who] for name in ("subject_id", "site", "birth_us")},
-        **{name: getattr(s, name)[who] for name in ("prs", "prs_mask")},
+        **{name: getattr(s, name)[who] for name in ("panel", "panel_mask")},
         **{
             name: getattr(s, name)[items]
             for name in (

@@ -73,8 +73,8 @@ def _rows(here: Mapping[str, Predictions], config: RunConfig, site: str) -> tupl
         rng=numpy_generator(config.seed, "bootstrap", site),
         metrics=METRICS,
     )
-    told = (row for row in rows if not row.arm.endswith(f"{MINUS}ceiling"))
-    return tuple(row for row in told if row.n_subjects >= least)
+    reported = (row for row in rows if not row.arm.endswith(f"{MINUS}ceiling"))
+    return tuple(row for row in reported if row.n_subjects >= least)
 
 
 def write_by_site(folder: Path, sites_reported: Sequence[SiteRows]) -> None:

@@ -141,14 +141,14 @@ def test_a_code_of_one_site_and_names_of_every_kind_and_length_come_back(
     odd = replace(
         sites[0],
         codes=("Ä//" + "x" * 300, *sorted(sites[0].codes[1:])),
-        scores=("",),
-        score_subjects=np.array([7]),
+        panel=("",),
+        panel_subjects=np.array([7]),
     )
     order = np.argsort(np.array(odd.codes))
     odd = replace(odd, codes=tuple(odd.codes[i] for i in order))
     found = federated([odd, sites[1], sites[2]])
     assert "Ä//" + "x" * 300 in found.codes
-    assert "" in found.scores
+    assert "" in found.panel
 
 
 def test_sums_of_something_else_are_refused(sites: list[SiteStatistics]) -> None:

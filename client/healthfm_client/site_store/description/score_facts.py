@@ -59,7 +59,7 @@ def read_panel(path: Path) -> tuple[str, ...]:
     if path.is_dir():
         from healthfm_core.trained import TrainedModel  # not above: it imports PyTorch
 
-        return TrainedModel.load(path).study.vocabulary.prs_panel
+        return TrainedModel.load(path).study.vocabulary.panel
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
