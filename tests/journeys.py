@@ -4,8 +4,9 @@
     python -m tests.journeys --list   # and every function, in the order of its first call
     python -m tests.journeys --page   # docs/journeys.md
 
-A function of the product counts once, where it is first called. What is counted: functions, the
-files they are in, and returns: how often the list comes back to a file that it had left.
+A function of the product counts once, where it is first called, unless a module is being loaded.
+What is counted: functions, the files they are in, how many of them call another one, and returns:
+how often the list comes back to a file that it had left.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Journey:
     title: str
     functions: list[Function] = field(default_factory=list)
     _seen: set[CodeType] = field(default_factory=set)
+    _callers: set[CodeType] = field(default_factory=set)
+    _codes: list[CodeType] = field(default_factory=list)
     _ended: bool = False
 
     @contextlib.contextmanager
@@ -87,6 +90,11 @@ class Journey:
         self._ended = True
 
     @property
+    def callers(self) -> int:
+        """How many of them call another one: the others are where the work ends."""
+        return sum(code in self._callers for code in self._codes)
+
+    @property
     def files(self) -> list[str]:
         """Files in the order in which they are first come to."""
         return list(dict.fromkeys(function.file for function in self.functions))
@@ -100,20 +108,46 @@ class Journey:
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event != "call" or self._ended or code in self._seen:
+        if event != "call" or self._ended or not _is_function(code):
+            return
+        caller = _above(frame)
+        if caller is not None:
+            self._callers.add(caller.f_code)
+        if code in self._seen or _is_importing(frame):
             return
         self._seen.add(code)
-        body = not code.co_flags & inspect.CO_OPTIMIZED  # of a class or a module: it is loaded
-        if code.co_filename.startswith(PRODUCT) and not body and code.co_name[0] != "<":
-            file = str(Path(code.co_filename).relative_to(ROOT))
-            self.functions.append(Function(file, code.co_qualname, _depth(frame)))
+        file = str(Path(code.co_filename).relative_to(ROOT))
+        self.functions.append(Function(file, code.co_qualname, _depth(frame)))
+        self._codes.append(code)
+
+
+def _is_function(code: CodeType) -> bool:
+    """Whether it is a function of the product: no comprehension, no body of a class or module."""
+    is_body = not code.co_flags & inspect.CO_OPTIMIZED
+    return code.co_filename.startswith(PRODUCT) and not is_body and code.co_name[0] != "<"
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether it is called while a module is loaded."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(PRODUCT):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _above(frame: FrameType) -> FrameType | None:
+    """Return the nearest function of the product that it was called through."""
+    above = frame.f_back
+    while above is not None and not _is_function(above.f_code):
+        above = above.f_back
+    return above
 
 
 def _depth(frame: FrameType) -> int:
-    above, depth = frame.f_back, 0
+    depth, above = 0, _above(frame)
     while above is not None:
-        depth += above.f_code.co_filename.startswith(PRODUCT)
-        above = above.f_back
+        depth, above = depth + 1, _above(above)
     return depth
 
 
@@ -198,10 +232,11 @@ def write_omop(folder: Path) -> None:
 
 
 def figures(journey: Journey) -> str:
-    """Return the three counts as words."""
+    """Return the counts as words."""
     return (
-        f"{len(journey.functions)} functions in {len(journey.files)} files, "
-        f"{journey.returns} returns to a file that was left"
+        f"{len(journey.functions)} functions in {len(journey.files)} files, {journey.callers} of "
+        f"them call others; {journey.returns} returns to a file that was left; deepest call "
+        f"{max(function.depth for function in journey.functions) + 1} functions"
     )
 
 

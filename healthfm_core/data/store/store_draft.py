@@ -85,8 +85,9 @@ class StoreDraft:
         subject = ids(events)
         subjects = _distinct(subject)
         split = _split_of(self._split_table(subjects))
+        place = np.searchsorted(subjects, subject)
         for name in SPLIT_NAMES:
-            rows = (split == name)[np.searchsorted(subjects, subject)]
+            rows = (split == name)[place]
             write_shards(
                 events.filter(pa.array(rows, pa.bool_())),
                 self.folder / DATA / name,
@@ -107,8 +108,9 @@ class StoreDraft:
         if texts:
             events = _with_texts(events)
         split = _split_of(self._split_table(subjects))
+        place = np.searchsorted(subjects, subject)
         for name in np.unique(split):
-            rows = (split == name)[np.searchsorted(subjects, subject)]
+            rows = (split == name)[place]
             table = events if rows.all() else events.filter(pa.array(rows))
             _write_group(table, self.folder / DATA / name / f"{self._groups}.parquet")
         self._groups += 1
