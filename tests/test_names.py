@@ -115,3 +115,25 @@ def test_every_name_of_the_glossary_is_in_the_code():
 def test_no_word_that_was_renamed_is_an_identifier_again():
     used = identifiers()
     assert {word: sorted(used[word]) for word in sorted(RENAMED_AWAY) if used.get(word)} == {}
+
+
+NAMES_A_MODALITY = {
+    "healthfm_core/modalities/ehr.py",
+    "healthfm_core/modalities/wearable.py",
+    "healthfm_core/modalities/genomics.py",
+    "healthfm_core/data/store/store_files.py",  # the folder a store keeps samples in
+    "healthfm_core/data/batch/collate.py",  # a field of the batch
+    "healthfm_core/tokens/tokenizer.py",  # a column of the rows
+    "healthfm_core/tokens/vocabulary.py",  # a key of vocabularies on disk
+}
+"""A modality's name stands in its spec; elsewhere only where data on disk or in memory has it."""
+
+
+def test_a_modality_is_named_by_its_spec_alone():
+    naming = {
+        path
+        for path, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in ("ehr", "wearable", "genomics")
+    }
+    assert naming == NAMES_A_MODALITY

@@ -1,4 +1,4 @@
-"""What a coordinator is told while a run goes wrong in a way its losses do not show."""
+"""Alarms for a coordinator: a run that goes wrong in a way its losses do not show."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not rows:
         return []
-    found = [dict(row.get("metrics", {})) for row in rows]
-    return [*_kernels(found[-1]), *_collapsed(found)]
+    history = [dict(row.get("metrics", {})) for row in rows]
+    return [*_kernels(history[-1]), *_collapsed(history)]
 
 
 def kind_of(sentence: str) -> str:
@@ -59,8 +59,8 @@ def _kernels(metrics: Mapping[str, float]) -> Iterator[str]:
             )
 
 
-def _collapsed(found: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    recent = [_shares(metrics) for metrics in found[-PATIENCE:]]
+def _collapsed(history: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    recent = [_shares(metrics) for metrics in history[-PATIENCE:]]
     if len(recent) < PATIENCE:
         return
     for modality in modality_names():

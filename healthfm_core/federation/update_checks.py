@@ -56,12 +56,12 @@ class UpdateSchema:
 
     def shaped(self, group: str, flat: Float64) -> dict[str, Float64]:
         """Return one group's numbers, side by side in `flat`, in its parameters' shapes."""
-        found, start = {}, 0
+        shaped, start = {}, 0
         for name in self.groups[group]:
             size = math.prod(self.shapes[name])
-            found[name] = flat[start : start + size].reshape(self.shapes[name])
+            shaped[name] = flat[start : start + size].reshape(self.shapes[name])
             start += size
-        return found
+        return shaped
 
 
 def check_update(

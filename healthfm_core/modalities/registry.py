@@ -30,8 +30,8 @@ def _registry() -> dict[str, ModalitySpec]:
     modules = (
         importlib.import_module(f"{_PACKAGE}.{file.name}") for file in pkgutil.iter_modules(folder)
     )
-    found = [module.SPEC for module in modules if hasattr(module, "SPEC")]
-    return {spec.name: spec for spec in found}
+    specs_found = [module.SPEC for module in modules if hasattr(module, "SPEC")]
+    return {spec.name: spec for spec in specs_found}
 
 
 def register(spec: ModalitySpec) -> None:

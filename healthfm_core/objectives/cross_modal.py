@@ -1,4 +1,4 @@
-"""What the clinic will find, told while the device is worn (arXiv 2601.12227), one way only."""
+"""Clinical events predicted while the device is worn (arXiv 2601.12227), in that direction only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masked codes, told from what is left (arXiv 2601.12227)."""
+"""Masked codes, predicted from the rest of the row (arXiv 2601.12227)."""
 
 from __future__ import annotations
 

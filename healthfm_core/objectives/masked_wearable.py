@@ -1,4 +1,4 @@
-"""Masked windows of the wearable, told from what is left (LSM-2, arXiv 2506.05321)."""
+"""Masked windows of the wearable, predicted from the rest (LSM-2, arXiv 2506.05321)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wearing of the hours to come, told from the state at an hour (arXiv 2601.12227)."""
+"""The wearable's next hours, predicted from the state at an hour (arXiv 2601.12227)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ PRV_MECHANISMS_AT_MOST: Final = 12
 """Different mechanisms PRV composes; each takes about a second, RDP answers for more."""
 
 LEAST_EPSILON: Final = 1e-3
-"""No ε under this is told apart from it."""
+"""Smaller ε are not resolved."""
 
 MEANINGLESS_EPSILON: Final = 200.0
 """From here on the Rényi bound is good enough: nothing is protected."""
@@ -119,11 +119,11 @@ def _least(low: float, high: float, target: float, cost: Callable[[float], float
         share = math.log(target / at_low) / math.log(at_high / at_low)
         guess = low * (high / low) ** share
         guess = min(max(guess, 1.004 * low), high / 1.004)
-        found = cost(guess)
-        if found > target:
-            low, at_low = guess, found
+        price = cost(guess)
+        if price > target:
+            low, at_low = guess, price
         else:
-            high, at_high = guess, found
+            high, at_high = guess, price
     return high
 
 
@@ -133,10 +133,10 @@ def _rdp_of_a_step(
 ) -> Float64:
     from opacus.accountants.analysis import rdp as renyi
 
-    found = renyi.compute_rdp(
+    rdp = renyi.compute_rdp(
         q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)
     )
-    return np.asarray(found, np.float64)
+    return np.asarray(rdp, np.float64)
 
 
 def _by_rdp(
@@ -147,8 +147,8 @@ def _by_rdp(
         costs = [_rdp_of_a_step(p.noise_multiplier, p.sample_rate, orders) * p.steps for p in parts]
     total = np.sum(costs, axis=0)
     at = np.array(orders)
-    found = total - (np.log(delta) + np.log(at)) / (at - 1) + np.log1p(-1 / at)
-    return max(LEAST_EPSILON, float(np.nanmin(found)))
+    epsilons = total - (np.log(delta) + np.log(at)) / (at - 1) + np.log1p(-1 / at)
+    return max(LEAST_EPSILON, float(np.nanmin(epsilons)))
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""What an attack says of a model: how well members are told, and the least ε that explains it.
+"""What an attack says of a model: how well it recognises members, and the least ε that explains it.
 
 An attacker has one score per person, larger for those it takes to have been trained on. The bound
 needs one training run in which every person was in or out by a fair coin of their own (Steinke,
@@ -23,7 +23,7 @@ SHARES_GUESSED: Final = (0.05, 0.1, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Membership:
-    """How well members are told from others.
+    """How well members are distinguished from others.
 
     Attributes:
         auroc: Chance that a member's score is above another's; 0.5 is chance.
@@ -63,10 +63,10 @@ def likelihood_ratios(loss: Float64, shadow_loss: Float64, shadow_member: Bool) 
     around = shadow_loss - np.where(shadow_member, inside, outside)
     spread_in = _spread(around[shadow_member])
     spread_out = _spread(around[~shadow_member])
-    found = stats.norm.logpdf(loss, inside, spread_in) - stats.norm.logpdf(
+    log_ratio = stats.norm.logpdf(loss, inside, spread_in) - stats.norm.logpdf(
         loss, outside, spread_out
     )
-    return np.asarray(found, np.float64)
+    return np.asarray(log_ratio, np.float64)
 
 
 def _spread(around: Float64) -> float:

@@ -47,7 +47,7 @@ class ClippedSum:
             trained must not require a gradient.
         norms: Group → norm it is clipped to.
         group_of: Parameter name → its group.
-        grad_sample: How gradients are told apart; ``ghost`` takes one group only.
+        grad_sample: How per-person gradients are found; ``ghost`` takes one group only.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class ClippedSum:
                 the losses without a hook having seen it: either breaks what is promised.
         """
         with _quiet():
-            found, lost = self._add(losses_B)
-        for p, total in found.items():
+            clipped_sums, lost = self._add(losses_B)
+        for p, total in clipped_sums.items():
             self._sums[p] = self._sums[p] + total if p in self._sums else total
         return lost
 
@@ -119,10 +119,10 @@ class ClippedSum:
             return {}, lost
         self._hooks.disable_hooks()
         (share,) = shares.values()
-        found = self._gradients((share * losses_B).sum())
+        clipped_sums = self._gradients((share * losses_B).sum())
         self._hooks.enable_hooks()
-        self._check(found, norms)
-        return found, lost
+        self._check(clipped_sums, norms)
+        return clipped_sums, lost
 
     def _add_hooks(self, losses_B: Tensor) -> tuple[Parameters, Tensor]:
         reached = self._gradients(losses_B.sum())
@@ -147,23 +147,23 @@ class ClippedSum:
                     "people: the unit of privacy would not be the person"
                 )
             squares[self._groups[p]] = squares[self._groups[p]] + norm_B.detach().square()
-        found = {group: square.sqrt() for group, square in squares.items()}
-        finite = torch.stack([norm.isfinite() for norm in found.values()]).all(0)
+        norm_of_group = {group: square.sqrt() for group, square in squares.items()}
+        finite = torch.stack([norm.isfinite() for norm in norm_of_group.values()]).all(0)
         lost = ~(finite & losses_B.detach().isfinite())
         return {
             group: (self._norms[group] / (norm * MARGIN)).clamp(max=1)
-            for group, norm in found.items()
+            for group, norm in norm_of_group.items()
         }, lost
 
     def _check(self, reached: Parameters, seen: Parameters) -> None:
         for p in reached.keys() ^ seen.keys():
             raise RuntimeError(
-                f"{self._names[p]} moves the losses without its gradients being told apart"
+                f"{self._names[p]} moves the losses, and its per-person gradients are not known"
             )
 
     def _gradients(self, loss: Tensor) -> Parameters:
-        found = torch.autograd.grad(loss, list(self._names), allow_unused=True)
-        return {p: g for p, g in zip(self._names, found, strict=True) if g is not None}
+        gradients = torch.autograd.grad(loss, list(self._names), allow_unused=True)
+        return {p: g for p, g in zip(self._names, gradients, strict=True) if g is not None}
 
     def _first_pass(self) -> list[nn.Parameter]:
         """Return parameters whose gradients lead through every layer, and cost little themselves.
@@ -179,14 +179,14 @@ class ClippedSum:
 
     def _collect(self, attribute: str) -> Parameters:
         """Take what the hooks left on the parameters, and all they keep for a next pass."""
-        found = {p: getattr(p, attribute, None) for p in self._names}
+        samples = {p: getattr(p, attribute, None) for p in self._names}
         for p in self._names:
             setattr(p, attribute, None)
             p._forward_counter = 0  # type: ignore[attr-defined]
         for module in self._model.modules():
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)
-        return {p: sample for p, sample in found.items() if sample is not None}
+        return {p: sample for p, sample in samples.items() if sample is not None}
 
 
 @contextmanager

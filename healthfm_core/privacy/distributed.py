@@ -65,8 +65,8 @@ def epsilon_of(rho: float, delta: float) -> float:
         return 0.0
     best = math.sqrt(math.log(1 / delta) / rho) + 1
     orders = 1 + (best - 1) * np.geomspace(1e-2, 1e2, 20_001)
-    found = orders * rho + np.log(1 / (orders * delta)) / (orders - 1) + np.log1p(-1 / orders)
-    return max(0.0, float(found.min()))
+    epsilons = orders * rho + np.log(1 / (orders * delta)) / (orders - 1) + np.log1p(-1 / orders)
+    return max(0.0, float(epsilons.min()))
 
 
 def noise_for(epsilon: float, delta: float, rounds: int) -> float:

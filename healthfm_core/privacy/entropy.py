@@ -67,14 +67,14 @@ class Entropy:
 
     def normal(self, count: int) -> Float[Tensor, " n"]:
         """Return `count` standard normals, float64."""
-        found = torch.empty(count, dtype=torch.float64)
+        normals = torch.empty(count, dtype=torch.float64)
         pairs = min(_BLOCK, -(-count // 2))
         cipher, zeros = self._cipher(), bytes(16 * pairs)
         for low in range(0, count, 2 * pairs):
             words = np.frombuffer(cipher.update(zeros), np.uint64).reshape(2, pairs)
             block = _normals(words)
-            found[low : low + len(block)] = block[: count - low]
-        return found
+            normals[low : low + len(block)] = block[: count - low]
+        return normals
 
     def _cipher(self) -> CipherContext:
         return Cipher(AES(self._source(32)), CTR(bytes(16))).encryptor()

@@ -156,10 +156,14 @@ class Ledger:
 
     def _close(self, event: Event, reserve: int, steps: int | None) -> None:
         with self._locked() as (file, entries):
-            found = [e for e in entries if e.reserve == reserve]
-            if not found or found[0].event != "reserve" or event in {e.event for e in found}:
+            of_reservation = [e for e in entries if e.reserve == reserve]
+            if (
+                not of_reservation
+                or of_reservation[0].event != "reserve"
+                or event in {e.event for e in of_reservation}
+            ):
                 raise damaged_ledger(self.path, f"a {event} of no open reservation")
-            opened = found[0]
+            opened = of_reservation[0]
             reserved = opened.mechanism
             taken = reserved.steps if steps is None else steps
             if not 0 <= taken <= reserved.steps:
@@ -240,11 +244,11 @@ def check_limits(
 
 def spent_mechanisms(entries: Sequence[LedgerEntry], study: str | None = None) -> list[Mechanism]:
     """Return what was spent, or reserved and not closed; of one study, or of all."""
-    found: dict[int, Mechanism] = {}
+    mechanism_of: dict[int, Mechanism] = {}
     for entry in entries:
         if study in (None, entry.study) and entry.event in ("reserve", "spend"):
-            found[entry.reserve] = entry.mechanism
-    return list(found.values())
+            mechanism_of[entry.reserve] = entry.mechanism
+    return list(mechanism_of.values())
 
 
 def parse_ledger(data: bytes, path: Path) -> tuple[LedgerEntry, ...]:
@@ -254,15 +258,15 @@ def parse_ledger(data: bytes, path: Path) -> tuple[LedgerEntry, ...]:
         PrivacyError: A line is not what it was (HF-602).
     """
     lines = data.split(b"\n")[:-1]
-    found: list[LedgerEntry] = []
+    parsed: list[LedgerEntry] = []
     before = FIRST
     for number, line in enumerate(lines):
         entry = _entry(line, path, number)
         if entry.number != number or entry.hash != _hash(before, entry.body()):
             raise damaged_ledger(path, f"line {number + 1} is not what was written")
-        found.append(entry)
+        parsed.append(entry)
         before = entry.hash
-    return tuple(found)
+    return tuple(parsed)
 
 
 def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:

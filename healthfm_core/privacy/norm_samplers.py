@@ -35,12 +35,12 @@ def linear_norms(
     g = backprops.flatten(1, -2) if backprops.dim() > 2 else backprops[:, None]
     wide = torch.promote_types(g.dtype, torch.float32)
     a, g = a.to(wide), g.to(wide)
-    found: dict[Tensor, Tensor] = {}
+    norms: dict[Tensor, Tensor] = {}
     if layer.weight.requires_grad:
-        found[layer.weight] = _weight_norms(a, g)
+        norms[layer.weight] = _weight_norms(a, g)
     if layer.bias is not None and layer.bias.requires_grad:
-        found[layer.bias] = g.sum(1).norm(2, dim=1)
-    return found
+        norms[layer.bias] = g.sum(1).norm(2, dim=1)
+    return norms
 
 
 def _weight_norms(a_BTd: Tensor, g_BTp: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class SiteStatistics:
         """
         try:
             names = json.loads(np.asarray(arrays["names"], np.uint8).tobytes())
-            found = cls(
+            statistics = cls(
                 codes=tuple(names["codes"]),
                 panel=tuple(names["panel"]),
                 channels=tuple((device, channel) for device, channel in names["channels"]),
@@ -132,8 +132,8 @@ class SiteStatistics:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _unfit(f"statistics that cannot be read ({type(error).__name__})") from error
-        _check(found)
-        return found
+        _check(statistics)
+        return statistics
 
 
 _ARRAYS: Final[dict[str, type[np.generic]]] = {
@@ -161,23 +161,27 @@ def _unfit(seen: str) -> ProtocolError:
     )
 
 
-def _check(found: SiteStatistics) -> None:
-    lengths = {"subjects": found.codes, "panel": found.panel, "channel": found.channels}
+def _check(statistics: SiteStatistics) -> None:
+    lengths = {
+        "subjects": statistics.codes,
+        "panel": statistics.panel,
+        "channel": statistics.channels,
+    }
     by_code = ("subjects", "timed_subjects", "visits", "reached")
     sizes = dict.fromkeys(by_code, len(lengths["subjects"]))
-    sizes |= {"panel_subjects": len(found.panel), "modality_subjects": len(modality_names())}
+    sizes |= {"panel_subjects": len(statistics.panel), "modality_subjects": len(modality_names())}
     sizes |= {"all_visits": 1, "label_values": 2}
     for name in _ARRAYS:
-        size = sizes.get(name, len(found.channels))
-        array = getattr(found, name)
+        size = sizes.get(name, len(statistics.channels))
+        array = getattr(statistics, name)
         if array.shape != (size,) or not np.isfinite(array).all():
             raise _unfit(f"{name} has shape {array.shape}, or a value that is not finite")
         if name != "channel_sum" and (array < 0).any():
             raise _unfit(f"{name} has a negative count")
-    code, bucket, count = found.sketch.code, found.sketch.bucket, found.sketch.count
+    code, bucket, count = statistics.sketch.code, statistics.sketch.bucket, statistics.sketch.count
     if not len(code) == len(bucket) == len(count) or (count < 0).any():
         raise _unfit("the sketch's arrays differ in length, or a count is negative")
-    if len(code) and (code.min() < 0 or code.max() >= len(found.codes)):
+    if len(code) and (code.min() < 0 or code.max() >= len(statistics.codes)):
         raise _unfit("the sketch has a code without a name")
 
 
@@ -328,9 +332,9 @@ def _sketch(events: Events, place: Int64, k: int) -> Sketch:
     rows = values.one_per_subject(
         events.subjects[events.subject], events.code.astype(np.int64), code_key
     )
-    found = values.sketch(place[events.code[rows]], events.value[rows])
-    merged = values.merge_small(found, k)
-    return values.spread(merged, values.stands_alone(merged, found, k))
+    sketch = values.sketch(place[events.code[rows]], events.value[rows])
+    merged = values.merge_small(sketch, k)
+    return values.spread(merged, values.stands_alone(merged, sketch, k))
 
 
 def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:

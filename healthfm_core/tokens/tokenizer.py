@@ -151,7 +151,7 @@ def _in_bins(events: _Clinical, labels: _Labels, bin_hours: float, *, spread: bo
     Bins are counted from 1970, in whole microseconds, and end at every prediction time: a token
     that stood later would be hidden with all that was known by then. With `spread` each event gets
     the columns of `sequences.SPREAD`, a value alone in its bin its own, and events without a value
-    collapse too, since their number is told.
+    collapse too, since the token says how many there were.
     """
     if spread:
         alone = np.where(events.static & np.isnan(events.value), 0.0, 1.0)

@@ -161,8 +161,8 @@ class Vocabulary:
         Returns:
             ([n] code index, [n] `EXACT`, `ANCESTOR`, `DOMAIN` or `UNKNOWN`).
         """
-        found = [self._find(code, parents) for code in codes]
-        both = np.array(found, np.int64).reshape(len(found), 2)
+        pairs = [self._find(code, parents) for code in codes]
+        both = np.array(pairs, np.int64).reshape(len(pairs), 2)
         return both[:, 0].copy(), both[:, 1].copy()
 
     def _find(self, code: str, parents: Mapping[str, str]) -> tuple[int, int]:
@@ -205,12 +205,12 @@ class Vocabulary:
         asinh((value − m) / s), with m and s mean and standard deviation of the code's percentiles.
         Unlike a quantile it tells how far out a value of the last hundredth lies.
         """
-        found = np.zeros(len(code), np.float32)
+        scaled = np.zeros(len(code), np.float32)
         rows = np.flatnonzero((self._grid_row[code] >= 0) & np.isfinite(value))
         at = self._grid_row[code[rows]]
         mean, sd = self._moments
-        found[rows] = np.arcsinh((value[rows] - mean[at]) / sd[at])
-        return found
+        scaled[rows] = np.arcsinh((value[rows] - mean[at]) / sd[at])
+        return scaled
 
     @cached_property
     def _moments(self) -> tuple[Float64, Float64]:

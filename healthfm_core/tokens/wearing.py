@@ -207,9 +207,9 @@ def wearable_tokens(store: SiteStore, spec: WearableSpec, split: str | None) -> 
     if table is None or not table.num_rows:
         return _laid_out(np.empty(0, np.int64), np.empty(0, np.int64), (), spec)
     subjects = np.asarray(store.subjects(split), np.int64)
-    found, row = _channels(table)
+    channels, row = _channels(table)
     index = {channel: i for i, channel in enumerate(spec.channels)}
-    channel_row = np.array([index.get(channel, -1) for channel in found], np.int64)[row]
+    channel_row = np.array([index.get(channel, -1) for channel in channels], np.int64)[row]
     every = np.unique(
         np.concatenate(
             [np.unique(_token_keys(s, spec)) for s in _chunks(table, subjects, channel_row)]

@@ -19,7 +19,7 @@ class PrivacyPlan:
     """How a site's rounds of a study are private.
 
     Attributes:
-        config: Norms, and how gradients are told apart.
+        config: Clipping norms, and how per-person gradients are found.
         mechanism: Noise, sampling rate and steps of one round.
         rounds: How many the study has.
     """

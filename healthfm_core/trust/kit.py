@@ -174,13 +174,13 @@ def install_kit(
         data: The kit file.
         folder: The site's folder of what it got from the study.
         keys: The site's own; the kit must be for them.
-        root_fingerprint: What the administrator was told. None only where a kit is there already:
-            then the new root must be the known one, or one that it vouches for.
+        root_fingerprint: What the coordinator gave the administrator. None only where a kit is
+            there already: then the new root must be the known one, or one that it vouches for.
         now: The time, for tests.
 
     Raises:
         TrustError: As `read_kit`; or the kit is for other keys (HF-808), or its root is not the
-            one that was told or known (HF-809).
+            one that was given or known (HF-809).
     """
     kit = read_kit(data, now=now)
     if kit.certificate.public_key() != keys.tls.public_key():

@@ -121,7 +121,7 @@ def read_request(data: bytes, where: str = "request") -> EnrolmentRequest:
         csr = x509.load_pem_x509_csr(files["tls.csr"])
         keys = _keys(csr, files)
         request = _request(about, keys, files["node.pub"])
-        named = [str(found.value) for found in csr.subject]
+        named = [str(attribute.value) for attribute in csr.subject]
         holds = csr.is_signature_valid and named == [request.site]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_one(where) from error

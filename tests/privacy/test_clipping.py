@@ -272,7 +272,7 @@ def test_a_parameter_that_no_hook_saw_is_refused(mode):
     model = Loose().train()
     names = {name: TOGETHER for name, _ in model.named_parameters()}
     clipped = ClippedSum(model, {TOGETHER: 1.0}, names, mode)
-    with pytest.raises(RuntimeError, match="without its gradients being told apart"):
+    with pytest.raises(RuntimeError, match="its per-person gradients are not known"):
         clipped.add(model(torch.ones(3, 2)))
 
 

@@ -30,17 +30,17 @@ def run(given: Namespace) -> int:
     """Describe each store."""
     panel = None if given.panel is None else read_panel(given.panel)
     stores = [SiteStore.open(path) for path in stores_below(given.store)]
-    found = [describe(store, max(given.k, 1), panel) for store in stores]
+    descriptions = [describe(store, max(given.k, 1), panel) for store in stores]
     if given.html is not None:
-        write_page(given.html, page(found))
+        write_page(given.html, page(descriptions))
     if given.json:
-        say(json.dumps(found, indent=2, ensure_ascii=False))
+        say(json.dumps(descriptions, indent=2, ensure_ascii=False))
     else:
-        say("\n\n".join(as_text(one) for one in found))
+        say("\n\n".join(as_text(one) for one in descriptions))
     return 0
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(description: dict[str, Any]) -> str:
     """Return a description as lines; what is withheld says so."""
 
     def shown(count: object) -> str:
@@ -52,25 +52,27 @@ def as_text(found: dict[str, Any]) -> str:
 
     def row(name: str, facts: dict[str, Any]) -> str:
         plain = {key: value for key, value in facts.items() if not isinstance(value, list | dict)}
-        told = (f"{key.replace('_', ' ')} {shown(v)}" for key, v in plain.items())
-        return f"  {name:<28}" + "  ".join(told)
+        facts_text = (f"{key.replace('_', ' ')} {shown(v)}" for key, v in plain.items())
+        return f"  {name:<28}" + "  ".join(facts_text)
 
-    years = found["years"]
-    people = found["subjects"]
-    told = f"fewer than {found['withheld_under']}" if people is None else shown(people)
-    lines = [f"{found['name']}: {told} subjects"]
-    lines.append(row("splits", found["splits"]))
-    lines += [row(name, facts) for name, facts in found["modalities"].items()]
+    years = description["years"]
+    people = description["subjects"]
+    count = f"fewer than {description['withheld_under']}" if people is None else shown(people)
+    lines = [f"{description['name']}: {count} subjects"]
+    lines.append(row("splits", description["splits"]))
+    lines += [row(name, facts) for name, facts in description["modalities"].items()]
     lines.append(f"  {'years':<28}{f'{years[0]} to {years[1]}' if years else 'withheld'}")
-    lines.append(row("codes", found["codes"]))
-    lines += [f"    {name:<40} {shown(n)}" for name, n in found["codes"]["most_common"].items()]
-    for name, units in found["units_apart"].items():
+    lines.append(row("codes", description["codes"]))
+    lines += [
+        f"    {name:<40} {shown(n)}" for name, n in description["codes"]["most_common"].items()
+    ]
+    for name, units in description["units_apart"].items():
         lines.append(f"  {'in units that do not meet':<28}{name}: {', '.join(units)}")
-    if found["scores"]["scores"]:
-        lines.append(row("polygenic scores", found["scores"]))
-    lines += [row(f"label {task}", facts) for task, facts in found["labels"].items()]
-    if found["rejected"]:
-        lines.append(row("set aside", found["rejected"]))
+    if description["scores"]["scores"]:
+        lines.append(row("polygenic scores", description["scores"]))
+    lines += [row(f"label {task}", facts) for task, facts in description["labels"].items()]
+    if description["rejected"]:
+        lines.append(row("set aside", description["rejected"]))
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ def run(given: Namespace) -> int:
     from healthfm_core.trained import TrainedModel
 
     check_stays(given.out)
-    found = explain(
+    explanation = explain(
         TrainedModel.load(given.model),
         SiteStore.open(given.store),
         given.subject,
@@ -56,7 +56,7 @@ def run(given: Namespace) -> int:
         horizon_days=given.horizon,
         at_us=given.at,
     )
-    write_private(given.out, explanation_html(found))
+    write_private(given.out, explanation_html(explanation))
     say(f"{given.out}: about one person; only you can read it, and it stays at this site")
     return 0
 

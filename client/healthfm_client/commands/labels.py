@@ -35,8 +35,8 @@ def run(given: Namespace) -> int:
     task = _task(given.name or given.definition.stem)
     definition = Definition(given.definition, given.predicates)
     stores = [SiteStore.open(path) for path in stores_below(given.store)]
-    found = [definition.labels(store) for store in stores]
-    for store, one in zip(stores, found, strict=True):
+    extracted_by_store = [definition.labels(store) for store in stores]
+    for store, one in zip(stores, extracted_by_store, strict=True):
         add_labels(store.path, task, one.labels, overwrite=given.overwrite)
         for line in _said(one):
             say(f"{store.name}, {task}: {line}")
@@ -56,23 +56,23 @@ def _task(name: str) -> str:
     )
 
 
-def _said(found: Extracted) -> list[str]:
-    counts = label_counts(found.labels, THRESHOLD)
+def _said(extracted: Extracted) -> list[str]:
+    counts = label_counts(extracted.labels, THRESHOLD)
     shown = {key: "withheld" if n is None else f"{n:,}" for key, n in counts.items()}
     lines = [f"labels {shown['labels']}, positive {shown['positive']}"]
-    if found.waived:
+    if extracted.waived:
         lines.append(
-            f"{_few(found.waived)} are of people who died before anything could come after the "
+            f"{_few(extracted.waived)} are of people who died before anything could come after the "
             "window; the definition's wish for it was waived for them"
         )
-    if found.after_death:
-        lines.append(f"{_few(found.after_death)} predictions at or after a death were left out")
-    if found.unfollowed:
+    if extracted.after_death:
+        lines.append(f"{_few(extracted.after_death)} predictions at or after a death were left out")
+    if extracted.unfollowed:
         lines.append(
-            f'{_few(found.unfollowed)} answers "no" are of people whose record ends inside the '
+            f'{_few(extracted.unfollowed)} answers "no" are of people whose record ends inside the '
             "window; a window after it that wants an event leaves them out"
         )
-    nowhere = sorted(name for name, times in found.occurrences.items() if not times)
+    nowhere = sorted(name for name, times in extracted.occurrences.items() if not times)
     return lines + [f'predicate "{name}" fits no event here' for name in nowhere]
 
 

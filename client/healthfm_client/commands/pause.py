@@ -14,7 +14,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(given: Namespace) -> int:
-    """Pause; the coordinator is told so when it asks (HF-505)."""
+    """Pause; the coordinator gets HF-505 when it asks."""
     site_of(given).set_state("paused")
     say("Paused: every request is refused until healthfm-client resume.")
     return 0

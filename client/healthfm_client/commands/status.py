@@ -27,11 +27,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Say it."""
-    found = status(SiteHome(given.site))
+    facts = status(SiteHome(given.site))
     if given.json:
-        say(json.dumps(found, indent=2))
+        say(json.dumps(facts, indent=2))
     else:
-        for name, value in found.items():
+        for name, value in facts.items():
             say(f"{name.replace('_', ' '):<20} {_shown(value)}")
     return 0
 

@@ -17,7 +17,7 @@ from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_
 from healthfm_core.trust.site_keys import SiteKeys
 
 LATE_DAYS: Final = 7
-"""A certificate that has not renewed itself for so long is told of."""
+"""How long a certificate may go without renewing itself before the doctor reports it."""
 
 
 def enrolment(home: SiteHome) -> Iterator[DoctorFinding]:

@@ -83,7 +83,7 @@ class NodeSettings:
         key: Flower's node key.
         secret: What the worker proves it knows.
         port: On loopback, where the worker finds the node.
-        config: What the app is told of the site.
+        config: The site's settings for the app.
         stopped: Takes the number of a run that was stopped, so that computing for it ends.
     """
 

@@ -1,4 +1,4 @@
-"""The site's two processes under their supervisor, and what they are told."""
+"""The site's two processes under their supervisor, and their settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_units(site: SiteFolder) -> Iterator[Path]:
 
 
 def node_config(site: SiteFolder) -> dict[str, str | int | float | bool]:
-    """Return what the app is told of the site."""
+    """Return the site's settings for the app."""
     stores = [
         {"path": str(path), "modalities": choice.modalities and list(choice.modalities)}
         for choice in site.settings().stores

@@ -147,12 +147,12 @@ class Masking:
 
     def _refuse_strangers(self, book: secure.KeyBook) -> None:
         for name in sorted(book.adverts.keys() - {self._site}):
-            found = _fingerprint(book.adverts[name].signing_key)
-            if not fingerprint.same(self._peers.get(name, ""), found):
+            signer = _fingerprint(book.adverts[name].signing_key)
+            if not fingerprint.same(self._peers.get(name, ""), signer):
                 raise PrivacyError(
                     610,
                     where="site policy, peers",
-                    seen=f"site {name!r} signs with {found}, "
+                    seen=f"site {name!r} signs with {signer}, "
                     + ("the list has another key" if name in self._peers else "it is not listed"),
                     wanted="every site of a sum is on this site's list of peers, with its key",
                     do="Compare the fingerprint with that site by telephone, then list it",

@@ -17,7 +17,7 @@ from healthfm_core.arrays import Arrays, Float32
 from healthfm_core.federation.update_checks import UpdateSchema
 
 LEAST_SITES: Final = 3
-"""Of two updates none can be told to be the Byzantine one."""
+"""Of two updates nobody can say which is the Byzantine one."""
 
 _BLOCK: Final = 1 << 14
 

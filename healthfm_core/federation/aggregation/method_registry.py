@@ -21,5 +21,5 @@ def methods() -> Mapping[str, AggregationMethod]:
         importlib.import_module(f"{aggregation.__name__}.{module.name}")
         for module in pkgutil.iter_modules(aggregation.__path__)
     ]
-    found = [method for module in modules for method in getattr(module, "METHODS", ())]
-    return {method.name: method for method in found}
+    methods = [method for module in modules for method in getattr(module, "METHODS", ())]
+    return {method.name: method for method in methods}

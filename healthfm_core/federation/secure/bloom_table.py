@@ -94,13 +94,13 @@ class InvertibleBloomTable:
             ProtocolError: The table is too full, or no sum of tables of this layout (HF-402).
         """
         table = flat.reshape(_PARTS * self.cells, _HEAD + self.words).copy()
-        found: list[UInt64] = []
+        peeled: list[UInt64] = []
         while len(alone := self._alone(table)):
-            found.append(alone)
+            peeled.append(alone)
             self._take_out(table, alone)
         if table.any():
             raise _too_full()
-        rows = np.concatenate(found) if found else table[:0]
+        rows = np.concatenate(peeled) if peeled else table[:0]
         key = rows[:, 2:_HEAD] // rows[:, :1]
         order = np.lexsort(key.T[::-1])
         return Entries(key[order], rows[order, 0], rows[order, _HEAD:])

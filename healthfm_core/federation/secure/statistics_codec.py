@@ -81,18 +81,24 @@ class StatisticsLayout:
             TOTALS: (totals, "uint64"),
         }
 
-    def encode(self, found: SiteStatistics, modalities: Collection[str]) -> dict[str, UInt64]:
+    def encode(self, statistics: SiteStatistics, modalities: Collection[str]) -> dict[str, UInt64]:
         """Return the arrays of one site, not masked yet.
 
         Args:
-            found: Its statistics.
+            statistics: Its statistics.
             modalities: What it takes part with.
         """
         here = [int(name in modalities) for name in modality_names()]
-        totals = [1, *found.all_visits, *found.label_values, *found.modality_subjects, *here]
+        totals = [
+            1,
+            *statistics.all_visits,
+            *statistics.label_values,
+            *statistics.modality_subjects,
+            *here,
+        ]
         return {
-            CODES: self.codes.fill(*_entries_of(_names(found))),
-            SKETCH: self.sketch.fill(*_sketch_entries(found)),
+            CODES: self.codes.fill(*_entries_of(_names(statistics))),
+            SKETCH: self.sketch.fill(*_sketch_entries(statistics)),
             TOTALS: np.array(totals, np.uint64),
         }
 
@@ -108,15 +114,15 @@ class StatisticsLayout:
         n = len(names)
         holders = {name: int(k) for name, k in zip(names, totals[3 + n :], strict=True)}
         sketch = self.sketch.entries(sums[SKETCH])
-        found = _assemble(named, sketch, totals[:1], totals[1:3], totals[3 : 3 + n])
-        return found, holders, sites
+        merged = _assemble(named, sketch, totals[:1], totals[1:3], totals[3 : 3 + n])
+        return merged, holders, sites
 
 
-def marks(found: SiteStatistics, salt: int) -> dict[str, UInt32]:
+def marks(statistics: SiteStatistics, salt: int) -> dict[str, UInt32]:
     """Return one site's arrays of the first session: where its keys fall."""
     return {
-        CODES: occupied(_entries_of(_names(found))[0], BINS, salt),
-        SKETCH: occupied(_sketch_entries(found)[0], BINS, salt),
+        CODES: occupied(_entries_of(_names(statistics))[0], BINS, salt),
+        SKETCH: occupied(_sketch_entries(statistics)[0], BINS, salt),
     }
 
 
@@ -125,17 +131,17 @@ def mark_sizes() -> dict[str, tuple[int, str]]:
     return {CODES: (BINS, "uint32"), SKETCH: (BINS, "uint32")}
 
 
-def _names(found: SiteStatistics) -> Iterator[tuple[str, list[int]]]:
+def _names(statistics: SiteStatistics) -> Iterator[tuple[str, list[int]]]:
     """Yield the text that names each code, panel column and channel, and its counts."""
-    for i, code in enumerate(found.codes):
-        yield _text("code", code), [int(getattr(found, name)[i]) for name in _BY_CODE]
-    for i, column in enumerate(found.panel):
-        yield _text("panel", column), [int(found.panel_subjects[i])]
-    for i, channel in enumerate(found.channels):
-        sums = (found.channel_sum[i], found.channel_square[i])
+    for i, code in enumerate(statistics.codes):
+        yield _text("code", code), [int(getattr(statistics, name)[i]) for name in _BY_CODE]
+    for i, column in enumerate(statistics.panel):
+        yield _text("panel", column), [int(statistics.panel_subjects[i])]
+    for i, channel in enumerate(statistics.channels):
+        sums = (statistics.channel_sum[i], statistics.channel_square[i])
         limbs = [limb for value in sums for limb in _limbs(float(value))]
-        name = _text("channel", *channel, float(found.channel_hz[i]))
-        yield name, [int(found.channel_subjects[i]), *limbs]
+        name = _text("channel", *channel, float(statistics.channel_hz[i]))
+        yield name, [int(statistics.channel_subjects[i]), *limbs]
 
 
 def _text(*parts: str | float) -> str:
@@ -177,11 +183,11 @@ def _name_words(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:12], "big")
 
 
-def _sketch_entries(found: SiteStatistics) -> tuple[UInt64, UInt64]:
-    names = _words([[*_name_words(_text("code", code))] for code in found.codes], 2)
-    bucket = (found.sketch.bucket.astype(np.int64) + _BUCKET_SHIFT).astype(np.uint64)
-    key = np.concatenate([names[found.sketch.code], bucket[:, None]], axis=1)
-    return key, found.sketch.count.astype(np.uint64)[:, None]
+def _sketch_entries(statistics: SiteStatistics) -> tuple[UInt64, UInt64]:
+    names = _words([[*_name_words(_text("code", code))] for code in statistics.codes], 2)
+    bucket = (statistics.sketch.bucket.astype(np.int64) + _BUCKET_SHIFT).astype(np.uint64)
+    key = np.concatenate([names[statistics.sketch.code], bucket[:, None]], axis=1)
+    return key, statistics.sketch.count.astype(np.uint64)[:, None]
 
 
 @dataclass(frozen=True)
@@ -248,10 +254,10 @@ def _assemble(
         panel=tuple(n.parts[1] for n in panel),
         panel_subjects=np.array([int(n.sums[0]) for n in panel], np.int64),
         channels=tuple(channels),
-        channel_subjects=np.array([found[0] for found in channels.values()], np.int64),
-        channel_sum=np.array([found[1] for found in channels.values()], np.float64),
-        channel_square=np.array([found[2] for found in channels.values()], np.float64),
-        channel_hz=np.array([found[3] for found in channels.values()], np.float64),
+        channel_subjects=np.array([sums[0] for sums in channels.values()], np.int64),
+        channel_sum=np.array([sums[1] for sums in channels.values()], np.float64),
+        channel_square=np.array([sums[2] for sums in channels.values()], np.float64),
+        channel_hz=np.array([sums[3] for sums in channels.values()], np.float64),
         modality_subjects=modality_subjects,
         label_values=label_values,
     )
@@ -259,17 +265,17 @@ def _assemble(
 
 def _channels(named: list[_Named]) -> dict[tuple[str, str], tuple[int, float, float, float]]:
     """Return channel → subjects, sum, sum of squares, highest rate; rates have entries apart."""
-    found: dict[tuple[str, str], tuple[int, float, float, float]] = {}
+    sums_by_channel: dict[tuple[str, str], tuple[int, float, float, float]] = {}
     for n in named:
         _, device, channel, hz = n.parts
-        before = found.get((device, channel), (0, 0.0, 0.0, 0.0))
-        found[device, channel] = (
+        before = sums_by_channel.get((device, channel), (0, 0.0, 0.0, 0.0))
+        sums_by_channel[device, channel] = (
             before[0] + int(n.sums[0]),
             before[1] + _from_limbs(n.sums[1 : 1 + _LIMBS], n.sites),
             before[2] + _from_limbs(n.sums[1 + _LIMBS :], n.sites),
             max(before[3], float(hz)),
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(sums_by_channel.items()))
 
 
 def _read_sketch(entries: Entries, codes: list[str]) -> Sketch:

@@ -32,7 +32,7 @@ class ClippedSumGradient:
         model: The site's, without intercepts; what is trained of it requires gradients.
         loader: Rows of the people it trains on.
         config: Training settings; its objectives make one pass.
-        privacy: The norm, and how gradients are told apart.
+        privacy: The clipping norm, and how per-person gradients are found.
         entropy: The operating system's where not given.
     """
 

@@ -25,7 +25,7 @@ class ClippedGradients:
         model: What is trained of it requires gradients.
         loader: Rows of the people.
         config: Training settings of the round.
-        privacy: Norms, and how gradients are told apart.
+        privacy: Clipping norms, and how per-person gradients are found.
         entropy: Masks and what is dropped are drawn from it.
     """
 

@@ -51,10 +51,10 @@ def read(record: ArrayRecord) -> Arrays:
     for array in record.values():
         if array.stype != wire.BUNDLE:
             raise ValueError("an array travels in another layout than ours")
-        found = wire.unbundle(array.data)
-        if found.keys() & views.keys():
+        arrays = wire.unbundle(array.data)
+        if arrays.keys() & views.keys():
             raise ValueError("an array is in it twice")
-        views |= found
+        views |= arrays
         if isinstance(array.data, memoryview) and isinstance(array.data.obj, mmap.mmap):
             files.add(array.data.obj)
     return PagedArrays(views, files.pop()) if len(files) == 1 else views

@@ -114,7 +114,7 @@ class Exchange:
 
 def run_was_stopped() -> RunError:
     """Return the error of a run that was stopped from outside (HF-705)."""
-    return RunError(705, where="round loop", seen="the run was told to stop")
+    return RunError(705, where="round loop", seen="the run was stopped")
 
 
 def too_few(where: str, asked: int, answered: int, reasons: Mapping[str, str]) -> ProtocolError:

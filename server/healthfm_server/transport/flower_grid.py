@@ -64,8 +64,8 @@ def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]
             yield from grid.pull_messages([one])
         return
     client = grid._runtime_client
-    found = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
-    for known, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+    pulled = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+    for known, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
         yield _fetched(grid, client, known, tree.object_id, folder)
         gc.collect()  # messages lie in circles of references: each would hold a model till later
 

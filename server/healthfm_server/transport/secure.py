@@ -110,15 +110,15 @@ class SecureTransport:
         return self._masked.begin(terms, names, done, set_aside)
 
 
-def _collected(current: OpenRound, found: RoundSum, rho: float | None) -> Collected:
+def _collected(current: OpenRound, opened: RoundSum, rho: float | None) -> Collected:
     answered = len(current.metrics)
     return Collected(
-        results=SummedUpdates(found.means),
+        results=SummedUpdates(opened.means),
         tallies={
-            group: GroupTally(answered, weight, {"clipped_sites": found.clipped.get(group)})
-            for group, weight in found.weights.items()
+            group: GroupTally(answered, weight, {"clipped_sites": opened.clipped.get(group)})
+            for group, weight in opened.weights.items()
         },
-        metrics=found.metrics,
+        metrics=opened.metrics,
         site_metrics={},
         rho=rho,
     )

@@ -76,10 +76,10 @@ class SecureStatistics:
             "codes": layout.codes.cells,
             "sketch": layout.sketch.cells,
         }
-        found, holders, answered = layout.decode(
+        statistics, holders, answered = layout.decode(
             self._session(sites, ask, number + 1, layout.sizes(), order, salt)
         )
-        return found, self._modalities(holders, answered)
+        return statistics, self._modalities(holders, answered)
 
     def _modalities(self, holders: Mapping[str, int], sites: int) -> tuple[str, ...]:
         """Return the study's modalities as `agree_on_modalities` would of the sites' own lists."""

@@ -76,8 +76,8 @@ def main() -> None:
     days, latent = lives(half_life, rng)
     noise = rng.standard_normal(latent.shape)
     for variance in VARIANCES:
-        found = best_half_life(days, latent, latent + np.sqrt(variance) * noise)
-        sys.stdout.write(f"variance {variance:4}: {found:.0f} days\n")
+        half_life = best_half_life(days, latent, latent + np.sqrt(variance) * noise)
+        sys.stdout.write(f"variance {variance:4}: {half_life:.0f} days\n")
 
 
 if __name__ == "__main__":

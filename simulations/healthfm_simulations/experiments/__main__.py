@@ -83,10 +83,10 @@ def _run(folder: Path, options: argparse.Namespace, out: Path, console: Console)
     count = plan.seeds if options.seeds is None else max(1, options.seeds)
     seeds = range(plan.first_seed, plan.first_seed + count)
     if options.finished:
-        found = experiment_runs.finished(plan, out, seeds)
+        variant_runs = experiment_runs.finished(plan, out, seeds)
     else:
-        found = experiment_runs.run_all(plan, out, seeds, console)
-    text = readme_results.results(plan, found, _command(folder, plan, count))
+        variant_runs = experiment_runs.run_all(plan, out, seeds, console)
+    text = readme_results.results(plan, variant_runs, _command(folder, plan, count))
     console.print(text, markup=False, soft_wrap=True)
     if count >= plan.seeds:
         readme_results.write_results(folder / README, plan, text)

@@ -158,7 +158,7 @@ def read_plan(folder: Path) -> ExperimentPlan:
     """
     path = folder / PLAN_FILE
     if not path.is_file():
-        known = ", ".join(sorted(found.name for found in catalogue())) or "none here"
+        known = ", ".join(sorted(experiment.name for experiment in catalogue())) or "none here"
         raise ConfigError(
             104,
             where=str(folder),

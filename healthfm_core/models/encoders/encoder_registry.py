@@ -24,8 +24,8 @@ def _factories() -> dict[str, EncoderFactory]:
     modules = (
         importlib.import_module(f"{_PACKAGE}.{file.name}") for file in pkgutil.iter_modules(folder)
     )
-    found = [module.FACTORY for module in modules if hasattr(module, "FACTORY")]
-    return {factory.modality: factory for factory in found}
+    factories = [module.FACTORY for module in modules if hasattr(module, "FACTORY")]
+    return {factory.modality: factory for factory in factories}
 
 
 def register_encoder(factory: EncoderFactory) -> None:
