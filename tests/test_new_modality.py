@@ -17,12 +17,12 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.modalities import registry
 from healthfm_core.modalities.spec import ModalitySpec
+from healthfm_core.models.encoders.encoder_registry import register_encoder, unregister_encoder
 from healthfm_core.models.encoders.modality_encoder import (
     EncoderFactory,
     ModalityEncoder,
     place,
 )
-from healthfm_core.models.encoders.registry import register_encoder, unregister_encoder
 from healthfm_core.models.shape import ModelShape
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests.tokens.small_store import Row, write

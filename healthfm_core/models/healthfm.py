@@ -15,8 +15,8 @@ from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.models.backbone import Backbone
+from healthfm_core.models.encoders.encoder_registry import encoder_factory
 from healthfm_core.models.encoders.modality_encoder import ModalityEncoder
-from healthfm_core.models.encoders.registry import encoder_factory
 from healthfm_core.models.heads import HeadSpec, RecurringHead
 from healthfm_core.models.shape import ModelShape
 

@@ -15,7 +15,7 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
-from healthfm_core.models.encoders.registry import soft_tokens
+from healthfm_core.models.encoders.encoder_registry import soft_tokens
 from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
