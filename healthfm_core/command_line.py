@@ -71,7 +71,8 @@ def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str =
 
     Args:
         parser: The program's, or that of a group of commands.
-        commands: A package; a package inside it is a group of commands.
+        commands: A package; a package inside it is a group of commands, and its docstring says
+            after the colon what they are for.
         first_word: What was typed first.
     """
     modules = {m.name.replace("_", "-"): m for m in pkgutil.iter_modules(commands.__path__)}
@@ -79,7 +80,8 @@ def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str =
     for word in [first_word] if first_word in modules else modules:
         module = import_module(f"{commands.__name__}.{modules[word].name}")
         if modules[word].ispkg:
-            add_commands(chosen.add_parser(word, help=f"see: {parser.prog} {word} --help"), module)
+            help_ = (module.__doc__ or "").partition(": ")[2].strip().removesuffix(".")
+            add_commands(chosen.add_parser(word, help=help_, description=f"{help_}."), module)
         elif isinstance(command := vars(module).get("COMMAND"), Command):
             its = chosen.add_parser(word, help=command.help, description=command.help)
             command.arguments(its)

@@ -1,1 +1,1 @@
-"""``healthfm-server site``: who may take part."""
+"""``healthfm-server site``: admit a site, sign its keys, list or revoke sites."""

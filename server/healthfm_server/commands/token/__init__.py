@@ -1,1 +1,1 @@
-"""``healthfm-server token``: who may ask the study's public port what."""
+"""``healthfm-server token``: make, list and revoke the tokens that commands show to the gateway."""
