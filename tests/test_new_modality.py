@@ -15,6 +15,7 @@ from healthfm_core.config.compose import compose
 from healthfm_core.config.run import RunConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import ConfigError
 from healthfm_core.modalities import registry
 from healthfm_core.modalities.spec import ModalitySpec
 from healthfm_core.models.encoders.encoder_registry import register_encoder, unregister_encoder
@@ -24,6 +25,7 @@ from healthfm_core.models.encoders.modality_encoder import (
     place,
 )
 from healthfm_core.models.shape import ModelShape
+from healthfm_core.training import initial_parameters
 from healthfm_simulations.engine import NodeSpec, run_federation
 from tests.tokens.small_store import Row, write
 
@@ -117,4 +119,12 @@ def test_one_round_trains_its_encoder_where_a_site_has_it(
     row = result.history[0]
     assert row["groups"][NOTES]["sites"] == 1
     assert row["groups"]["genomics"]["sites"] == 2
-    assert result.parameters["encoders.notes.inwards.weight"].shape == (64, 2)
+    weight = "encoders.notes.inwards.weight"
+    assert result.parameters[weight].shape == (64, 2)
+    assert not np.array_equal(result.parameters[weight], initial_parameters(result.study)[weight])
+
+
+def test_a_modality_that_nobody_knows_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"HF-102.*'genomics' or 'notes'") as refusal:
+        compose(["data.cycle_modalities=[[ehr,imaging]]"])
+    assert "imaging" in str(refusal.value)
