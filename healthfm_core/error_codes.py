@@ -183,7 +183,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     406: ErrorCode(
         "no site has the data the study needs",
         wanted="a model needs at least one encoder",
-        do="Use aggregation=modality, or leave out the sites that lack the modality",
+        do="Use federation.aggregation.groups=modality, or leave out the sites that lack the modality",
     ),
     407: ErrorCode("a site failed unexpectedly"),
     408: ErrorCode(
@@ -330,7 +330,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     720: ErrorCode(
         "there is no study in the folder",
-        wanted="the folder that healthfm-server init made",
+        wanted="the folder that healthfm-server init made is wanted",
         do="Name it with --study, or go there",
     ),
     721: ErrorCode("a process of the study did not start or stop"),
@@ -450,7 +450,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     830: ErrorCode(
         "the site has no kit",
-        wanted="the kit that the coordinator sent back for its request",
+        wanted="the kit that the coordinator sent back is needed",
         do="Give it once: healthfm-client join --kit FILE --root FINGERPRINT",
     ),
 }
