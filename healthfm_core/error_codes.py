@@ -183,7 +183,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     406: ErrorCode(
         "no site has the data the study needs",
         wanted="a model needs at least one encoder",
-        do="Use federation.aggregation.groups=modality, or leave out the sites that lack the modality",
+        do="Use federation.aggregation.groups=modality, or leave out sites without the modality",
     ),
     407: ErrorCode("a site failed unexpectedly"),
     408: ErrorCode(
