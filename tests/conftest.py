@@ -10,6 +10,7 @@ os.environ.update(
     FLWR_DISABLE_UPDATE_CHECK="1",
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1",
     RAY_USAGE_STATS_ENABLED="0",
+    RAY_worker_niceness="0",  # Ray gives its workers 15, with which a busy machine starves them
     MPLBACKEND="Agg",
 )
 
