@@ -36,6 +36,15 @@ class TokensConfig(Schema):
         description="a bin's token also tells its lowest, highest, first and last value, and how "
         "many there were; codes without values fall into bins too",
     )
-    wearable_token_s: float = Field(3600.0, gt=0, description="wearing pooled into one token")
-    wearable_window_s: float = Field(900.0, gt=0, description="one window of the wearable encoder")
+    wearable_token_s: float | None = Field(
+        None,
+        gt=0,
+        description="wearing pooled into one token; None: an hour, of a slower device one sample",
+    )
+    wearable_window_s: float | None = Field(
+        None,
+        gt=0,
+        description="one window of the wearable encoder, at most a token; None: a quarter of an "
+        "hour, of a slower device one sample",
+    )
     device: str | None = Field(None, description="device folder of the stores; None: the first")

@@ -19,7 +19,7 @@ from healthfm_core.modalities.registry import in_panel_order, modality_names
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_core.tokens.wearing import WearableSpec
+from healthfm_core.tokens.wearing import WearableSpec, wearing_spans
 
 PAD_TOKEN: Final = 0
 UNKNOWN_TOKEN: Final = 1
@@ -322,6 +322,9 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
     The `max_codes` codes most subjects have enter. A code is numeric where a site let out values
     of it. A target is a code without values that occurs at a time and is not a wearable summary;
     the `max_targets` most frequent are kept.
+
+    Raises:
+        ConfigError: The study's device is too slow for the window or token asked for (HF-103).
     """
     order = sorted(range(len(merged.codes)), key=lambda i: (-merged.subjects[i], merged.codes[i]))
     order = order[: config.max_codes]
@@ -370,7 +373,7 @@ def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | No
     mean = merged.channel_sum[at] / subjects
     sd = np.sqrt(np.maximum(merged.channel_square[at] / subjects - mean**2, 0))
     hz = float(merged.channel_hz[at].max())
-    token_s = max(config.wearable_token_s, 1 / hz)
+    token_s, window_s = wearing_spans(device, hz, config)
     return WearableSpec(
         device=device,
         channels=tuple(merged.channels[i][1] for i in at),
@@ -378,5 +381,5 @@ def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | No
         sd=tuple(np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0).tolist()),
         hz=hz,
         token_s=token_s,
-        window_s=min(max(config.wearable_window_s, 1 / hz), token_s),
+        window_s=window_s,
     )
