@@ -62,8 +62,8 @@ class EvaluationConfig(Schema):
     )
     physiology: bool = Field(
         False,
-        description="ridge probes of each channel's mean over the last day worn, which the model has "
-        "read itself: what states keep of their input; and smoothness beside one",
+        description="ridge probes of each channel's mean over the last day worn, which the model "
+        "has read itself: what states keep of their input; and smoothness beside one",
     )
     corruption: tuple[float, ...] = Field(
         (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"
