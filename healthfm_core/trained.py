@@ -33,7 +33,7 @@ from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import answer
-from healthfm_core.objectives.time_to_event import risk
+from healthfm_core.objectives.time_to_event import check_horizon, risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_core.training.site_data import loaded_model, loader_for, model_for
@@ -213,15 +213,7 @@ class TrainedModel:
                 wanted="a model trained with train.objectives.time_to_event",
                 do="Train with train=multitask, or use `embed` with a model of your own on top",
             )
-        last = max(self.study.config.train.horizons_days)
-        if not 0 < horizon_days <= last:
-            raise RunError(
-                708,
-                where=where,
-                seen=f"a horizon of {horizon_days:g} days is asked for",
-                wanted=f"the model knows hazards from now to {last:g} days",
-                do="Ask within them, or train with longer train.horizons_days",
-            )
+        check_horizon(horizon_days, self.study.config.train.horizons_days, where=where)
 
     def read(self, store: SiteStore) -> StoreReading:
         """Return the store, or view of one, as this model reads it.

@@ -68,9 +68,11 @@ def compose(
         raise _unreadable(folder, error) from error
     renamed.RUN.refuse(values)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise _refusal(error) from None
+    config.check_horizons()
+    return config
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -61,7 +61,9 @@ class EvaluationConfig(Schema):
         (), description="training rows of each class for few-shot probes, e.g. [1,2,4,8]; () none"
     )
     physiology: bool = Field(
-        False, description="ridge probes of the wearing's own quantities, and smoothness beside one"
+        False,
+        description="ridge probes of each channel's mean over the last day worn, which the model "
+        "has read itself: what states keep of their input; and smoothness beside one",
     )
     corruption: tuple[float, ...] = Field(
         (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"

@@ -15,6 +15,7 @@ from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.config.train import TrainConfig
+from healthfm_core.errors import ConfigError
 
 
 class RunConfig(Schema):
@@ -72,6 +73,29 @@ class RunConfig(Schema):
         if conflict is not None:
             raise ValueError(conflict)
         return self
+
+    def check_horizons(self) -> None:
+        """Check that the hazards reach every horizon they are asked for.
+
+        Where a run is begun, not where a stored one is read: what an older release wrote stays
+        readable, and `objectives.time_to_event.risk` refuses the horizon itself.
+
+        Raises:
+            ConfigError: They end before it (HF-103).
+        """
+        evaluation, edges = self.evaluation, self.train.horizons_days
+        asked = evaluation.horizons_days if "hazard" in evaluation.estimators else ()
+        furthest = max(asked, default=0.0)
+        if furthest <= edges[-1]:
+            return
+        reaching = ",".join(f"{edge:g}" for edge in (*edges, furthest))
+        raise ConfigError(
+            103,
+            where="evaluation.horizons_days",
+            seen=f"risks within {furthest:g} days of hazards that end at {edges[-1]:g}",
+            wanted="the last of train.horizons_days reaches the furthest horizon",
+            do=f"Write train.horizons_days=[{reaching}]",
+        )
 
     @property
     def label_task(self) -> str | None:

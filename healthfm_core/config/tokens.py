@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
+
+
+class CodeCondition(Schema):
+    """What an event has to be: one of some codes, its value beyond a limit where one is given."""
+
+    codes: tuple[str, ...] = Field(min_length=1, description="the site's own codes")
+    descendants: bool = Field(
+        True, description="codes below them, by the stores' metadata/codes.parquet, count as well"
+    )
+    above: float | None = Field(None, description="the value is above it, in the code's unit")
+    below: float | None = Field(None, description="the value is below it, in the code's unit")
+
+    @model_validator(mode="after")
+    def _some_value_fits(self) -> Self:
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            raise ValueError("no value is above `above` and below `below`")
+        return self
+
+
+ConceptSets = dict[str, tuple[CodeCondition, ...]]
+"""Name → conditions, of which one suffices."""
 
 
 class TokensConfig(Schema):
@@ -20,6 +43,11 @@ class TokensConfig(Schema):
     max_len: int = Field(256, ge=8, description="most recent tokens kept of a subject, statics too")
     max_codes: int = Field(8192, ge=1)
     max_targets: int = Field(256, ge=1, description="most frequent codes next_visit predicts")
+    concept_sets: ConceptSets = Field(
+        default_factory=dict,
+        description="targets by name, each a list of conditions of which one suffices, e.g. "
+        "hyperkalaemia: [{codes: [LAB//K], above: 5.5}]; they are targets whatever max_targets",
+    )
     max_queries: int = Field(16, ge=1, description="SEP and NOW tokens per row, the latest kept")
     max_wearable_tokens: int = Field(168, ge=1, description="latest wearing tokens kept")
     visit_gap_hours: float = Field(
@@ -36,6 +64,15 @@ class TokensConfig(Schema):
         description="a bin's token also tells its lowest, highest, first and last value, and how "
         "many there were; codes without values fall into bins too",
     )
-    wearable_token_s: float = Field(3600.0, gt=0, description="wearing pooled into one token")
-    wearable_window_s: float = Field(900.0, gt=0, description="one window of the wearable encoder")
+    wearable_token_s: float | None = Field(
+        None,
+        gt=0,
+        description="wearing pooled into one token; None: an hour, of a slower device one sample",
+    )
+    wearable_window_s: float | None = Field(
+        None,
+        gt=0,
+        description="one window of the wearable encoder, at most a token; None: a quarter of an "
+        "hour, of a slower device one sample",
+    )
     device: str | None = Field(None, description="device folder of the stores; None: the first")

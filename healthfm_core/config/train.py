@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
 from healthfm_core.modalities.registry import specs
@@ -118,8 +119,17 @@ class TrainConfig(Schema):
     drop_ehr: float = Field(0.0, ge=0, le=1, description="modality dropout per subject")
     drop_events: float = Field(0.0, ge=0, lt=1, description="share of clinical tokens dropped")
     horizons_days: tuple[float, ...] = Field(
-        (30.0, 90.0, 180.0, 365.0, 730.0), description="edges of the hazard's pieces"
+        (30.0, 90.0, 180.0, 365.0, 730.0),
+        min_length=1,
+        description="ends of the hazard's pieces; no risk is known beyond the last",
     )
+
+    @model_validator(mode="after")
+    def _edges_ascend(self) -> Self:
+        edges = (0.0, *self.horizons_days)
+        if any(later <= earlier for earlier, later in pairwise(edges)):
+            raise ValueError("horizons_days are days ahead, each further than the one before")
+        return self
 
     def modality_dropout(self) -> dict[str, float]:
         """Return modality → how often a person's row is trained without it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.errors import RunError
 from healthfm_core.models.heads import HeadSpec, RecurringHead
 from healthfm_core.models.shape import ModelShape
 from healthfm_core.objectives.objective import Objective, PassOutputs, forecast_share
@@ -53,6 +53,28 @@ def time_to_event_loss(
     return (loss * batch.query_mask.unsqueeze(-1)).sum((1, 2)) / asked
 
 
+def check_horizon(horizon_days: float, edges_days: Sequence[float], *, where: str) -> None:
+    """Check that the hazard's pieces reach a horizon.
+
+    Args:
+        horizon_days: How far to look.
+        edges_days: Ends of the pieces.
+        where: Who asks, for the sentence.
+
+    Raises:
+        RunError: They end before it, or it is not ahead (HF-708).
+    """
+    last = max(edges_days)
+    if not 0 < horizon_days <= last:
+        raise RunError(
+            708,
+            where=where,
+            seen=f"a horizon of {horizon_days:g} days is asked for",
+            wanted=f"the model knows hazards from now to {last:g} days",
+            do="Ask within them, or train with a further edge in train.horizons_days",
+        )
+
+
 def risk(
     logits_BQV: Float[Tensor, "B Q VK"],
     edges_days: Sequence[float],
@@ -68,12 +90,16 @@ def risk(
 
     Args:
         logits_BQV: Log hazards per year, K pieces of each of V targets.
-        edges_days: Ends of the pieces; none is at risk after the last.
+        edges_days: Ends of the pieces.
         horizon_days: How far to look.
         death: Which target is death; None where the study has none.
+
+    Raises:
+        RunError: No hazard is known so far ahead (HF-708).
     """
+    check_horizon(horizon_days, edges_days, where="a risk by hazards")
     z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
-    years = piece_exposure(z.new_full(z.shape[:-1], min(horizon_days, math.inf)), edges_days)
+    years = piece_exposure(z.new_full(z.shape[:-1], horizon_days), edges_days)
     hazard = z.exp()
     if death is None:
         return -torch.expm1(-(hazard * years).sum(-1))

@@ -120,12 +120,17 @@ def pool(parts: Sequence[Events]) -> Events:
 
 def read_parents(store: SiteStore) -> dict[str, str]:
     """Return each code's first parent, from the store's ``metadata/codes.parquet`` if any."""
+    return {code: above[0] for code, above in read_all_parents(store).items()}
+
+
+def read_all_parents(store: SiteStore) -> dict[str, list[str]]:
+    """Return each code's parents, from the store's ``metadata/codes.parquet`` if any."""
     path = store.path / "metadata" / "codes.parquet"
     if not path.is_file() or "parent_codes" not in pq.read_schema(path).names:
         return {}
     table = pq.read_table(path, columns=["code", "parent_codes"])
     codes, parents = table.column("code").to_pylist(), table.column("parent_codes").to_pylist()
-    return {code: above[0] for code, above in zip(codes, parents, strict=True) if above}
+    return {code: above for code, above in zip(codes, parents, strict=True) if above}
 
 
 def visit_starts(subject: Int64, time_us: Int64, gap_hours: float) -> Bool:

@@ -31,10 +31,10 @@ from healthfm_core.modalities.registry import (
 )
 from healthfm_core.modalities.spec import ModalitySpec
 from healthfm_core.tokens import values
+from healthfm_core.tokens.concept_sets import study_events
 from healthfm_core.tokens.records import (
     Events,
     pool,
-    read_events,
     read_parents,
     visit_starts,
 )
@@ -203,7 +203,7 @@ def site_statistics(
         task: Label table whose labels are counted too; a store without it has none.
     """
     k = config.k_min
-    events = pool([read_events(store, split, config.domains) for store in stores])
+    events = pool([study_events(store, split, config) for store in stores])
     parents = {c: p for store in stores for c, p in read_parents(store).items()}
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     birth = np.array([code == birth_code for code in events.codes], np.bool_)

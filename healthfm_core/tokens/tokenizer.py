@@ -18,6 +18,7 @@ from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.modalities.registry import code_of_column, is_panel_code
+from healthfm_core.tokens.concept_sets import study_events
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,
@@ -104,7 +105,7 @@ def _tokenize_store(
     split: str | None,
     task: str | None,
 ) -> Sequences:
-    events = read_events(store, split, config.domains)
+    events = study_events(store, split, config)
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
     clinical = _under_study_codes(

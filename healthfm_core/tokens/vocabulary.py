@@ -13,13 +13,14 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import ConfigError, ProtocolError
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import in_panel_order, modality_names
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
+from healthfm_core.tokens.concept_sets import concept_code
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_core.tokens.wearing import WearableSpec
+from healthfm_core.tokens.wearing import WearableSpec, wearing_spans
 
 PAD_TOKEN: Final = 0
 UNKNOWN_TOKEN: Final = 1
@@ -321,10 +322,15 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
 
     The `max_codes` codes most subjects have enter. A code is numeric where a site let out values
     of it. A target is a code without values that occurs at a time and is not a wearable summary;
-    the `max_targets` most frequent are kept.
+    the `max_targets` most frequent are kept. Concept sets are kept whatever their frequency.
+
+    Raises:
+        ConfigError: A concept set occurs in too few people (HF-106), or the study's device is too
+            slow for the window or token asked for (HF-103).
     """
     order = sorted(range(len(merged.codes)), key=lambda i: (-merged.subjects[i], merged.codes[i]))
-    order = order[: config.max_codes]
+    asked = _asked_for(merged, config)
+    order = _foremost(order, asked, config.max_codes)
     numeric = np.zeros(len(merged.codes), np.bool_)
     numeric[merged.sketch.code] = True
     codes = tuple(merged.codes[i] for i in order)
@@ -338,7 +344,8 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         if not numeric[i]
         and merged.timed_subjects[i] > 0
         and not merged.codes[i].startswith(WEARABLE_PREFIX)
-    ][: config.max_targets]
+    ]
+    targets = _foremost(targets, asked, config.max_targets)
     all_visits = max(1, int(merged.all_visits.sum()))
     everyone = max(1, int(merged.modality_subjects[modality_names().index(EHR)]))
     return Vocabulary(
@@ -356,6 +363,31 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
     )
 
 
+def _asked_for(merged: SiteStatistics, config: TokensConfig) -> set[int]:
+    """Return where the concept sets' codes stand."""
+    place = {code: i for i, code in enumerate(merged.codes)}
+    asked = set()
+    for name in config.concept_sets:
+        at = place.get(concept_code(name), -1)
+        if at < 0 or not merged.timed_subjects[at]:
+            raise ConfigError(
+                106,
+                where=f"tokens.concept_sets.{name}",
+                seen="no site has enough people in whose records it occurs",
+                wanted=f"at least tokens.k_min={config.k_min} people of one site",
+                do="Correct its codes and limits; `healthfm-client describe` names a store's codes",
+            )
+        asked.add(at)
+    return asked
+
+
+def _foremost(order: list[int], asked: set[int], most: int) -> list[int]:
+    """Return those asked for and the first of the others, `most` together, in the same order."""
+    others = [i for i in order if i not in asked][: max(0, most - len(asked))]
+    kept = asked.union(others)
+    return [i for i in order if i in kept]
+
+
 def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | None:
     """Return the device most subjects wear (the configured one if any), None without samples."""
     worn: dict[str, int] = {}
@@ -370,7 +402,7 @@ def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | No
     mean = merged.channel_sum[at] / subjects
     sd = np.sqrt(np.maximum(merged.channel_square[at] / subjects - mean**2, 0))
     hz = float(merged.channel_hz[at].max())
-    token_s = max(config.wearable_token_s, 1 / hz)
+    token_s, window_s = wearing_spans(device, hz, config)
     return WearableSpec(
         device=device,
         channels=tuple(merged.channels[i][1] for i in at),
@@ -378,5 +410,5 @@ def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | No
         sd=tuple(np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0).tolist()),
         hz=hz,
         token_s=token_s,
-        window_s=min(max(config.wearable_window_s, 1 / hz), token_s),
+        window_s=window_s,
     )

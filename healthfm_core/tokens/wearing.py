@@ -11,12 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
+from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.segments import offsets_of, ranges
 from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import ConfigError
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
 _TOKENS: Final = 1 << 40
+_TOKEN_S: Final = 3600.0
+_WINDOW_S: Final = 900.0
+"""What a token and a window hold where a study does not say."""
+_TOLERANCE: Final = 1e-6
+"""Of a device's period, which travels as its inverse."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,42 @@ class WearableTokens:
     end_us: Int64
     value: Float32
     observed: Bool
+
+
+def wearing_spans(device: str, hz: float, config: TokensConfig) -> tuple[float, float]:
+    """Return the seconds of a token and of a window: those asked for, or what suits the device.
+
+    Args:
+        device: Its name, for the sentence.
+        hz: Its samples per second.
+        config: What is asked for.
+
+    Raises:
+        ConfigError: A window or a token would hold no sample, or a window more than a token
+            (HF-103).
+    """
+    period_s = 1 / hz
+    token_s, window_s = config.wearable_token_s, config.wearable_window_s
+    for name, span_s in (("wearable_token_s", token_s), ("wearable_window_s", window_s)):
+        if span_s is not None and span_s < period_s * (1 - _TOLERANCE):
+            raise ConfigError(
+                103,
+                where=f"tokens.{name}={span_s:g}",
+                seen=f'device "{device}" gives one sample every {period_s:g} s',
+                wanted="at least one sample in each",
+                do=f"Write tokens.{name}={period_s:g} or more, or leave it out",
+            )
+    token_s = max(_TOKEN_S, period_s, window_s or 0.0) if token_s is None else token_s
+    window_s = min(max(_WINDOW_S, period_s), token_s) if window_s is None else window_s
+    if window_s > token_s:
+        raise ConfigError(
+            103,
+            where=f"tokens.wearable_window_s={window_s:g}",
+            seen=f"a token is {token_s:g} s",
+            wanted="a window is at most a token",
+            do=f"Write tokens.wearable_token_s={window_s:g} or more, or a shorter window",
+        )
+    return token_s, window_s
 
 
 def device_of(store: SiteStore, device: str | None) -> str | None:

@@ -169,6 +169,9 @@ def test_a_whole_section_can_be_given():
         ("data.source=mimic", 102, "'physionet2012'"),
         ("simulation.arms=[fed]", 102, "simulation.arms.0"),
         ("model.heads=3", 103, "width must be a multiple of heads"),
+        ("train.horizons_days=[90,30]", 103, "each further than the one before"),
+        ("train.horizons_days=[0,30]", 103, "each further than the one before"),
+        ("train.horizons_days=[]", 102, "at least 1"),
         ("model=tinny", 104, "demo, paper, small, tiny"),
         ("data=", 104, "cohort"),
         ("train=../model/tiny", 104, "multitask"),
@@ -179,6 +182,22 @@ def test_a_wrong_override_is_one_sentence_with_a_code(override, number, tells):
     assert error.number == number
     assert tells in str(error)
     assert "\n" not in str(error)
+
+
+def test_a_forecast_beyond_the_last_edge_is_refused_before_anything_is_trained():
+    asked = ["train.objectives.time_to_event=1", "evaluation.horizons_days=[365,1825]"]
+    error = refusal(*asked)
+    assert error.number == 103
+    assert error.do == "Write train.horizons_days=[30,90,180,365,730,1825]"
+    edges = "train.horizons_days=[30,90,180,365,730,1825]"
+    assert compose([*asked, edges]).train.horizons_days[-1] == 1825
+    sampled = ["train.objectives.next_event=1", "evaluation.horizon_queries=one_per_person"]
+    compose([*asked[1:], *sampled, "evaluation.estimators=[sample,query]"])
+
+
+def test_the_packaged_forecasts_reach_their_five_years():
+    config = compose(["evaluation=forecasts"])
+    assert config.train.horizons_days[-1] >= max(config.evaluation.horizons_days) == 1825
 
 
 def test_a_broken_file_is_named(tmp_path):

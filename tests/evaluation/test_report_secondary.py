@@ -201,6 +201,11 @@ def test_probes_show_their_draws_and_all_labels_their_interval(page, context):
     assert f"{whole.low:.3f} to {whole.high:.3f}".replace("0.", ".") in words
 
 
+def test_a_channel_of_the_last_day_is_called_the_input_that_it_is(page):
+    assert "the last day of wearing before a visit, which the model itself has read" in page
+    assert "no physiology beyond it" in page
+
+
 def test_smoothness_stands_beside_its_probe(page):
     assert "step in a day leap at an event probe: AUROC, heart failure" in plain(page)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from healthfm_core.data.batch.sequences import EVENT, NOW
+from healthfm_core.errors import RunError
 from healthfm_core.models.gaps import GAP_BINS, GAP_EDGES_DAYS, gap_bin, gap_in
 from healthfm_core.objectives.cross_modal import cross_modal_loss
 from healthfm_core.objectives.input_masking import mask_inputs
@@ -130,7 +131,20 @@ def test_a_target_occurs_only_to_who_is_alive():
     torch.testing.assert_close(found, torch.tensor([[expected]]))
 
 
-@pytest.mark.parametrize("horizon", [100.0, 500.0, 5000.0])
+@pytest.mark.parametrize("horizon", [0.0, -1.0, 730.5, 1825.0, math.nan])
+def test_a_risk_beyond_the_last_edge_is_refused_not_given_as_that_of_the_edge(horizon):
+    with pytest.raises(RunError, match=r"HF-708.*from now to 730 days"):
+        risk(torch.zeros(1, 1, 2), (365.0, 730.0), horizon)
+
+
+def test_a_further_edge_gives_the_further_risk():
+    logits = torch.full((1, 1, 2), math.log(0.1))
+    years = 365.25 * torch.tensor([2.0, 5.0])
+    within = [float(risk(logits, years.tolist(), days)) for days in years.tolist()]
+    assert within == pytest.approx([1 - math.exp(-0.2), 1 - math.exp(-0.5)])
+
+
+@pytest.mark.parametrize("horizon", [100.0, 500.0, 730.0])
 def test_death_that_never_comes_takes_nothing_away(horizon):
     z = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0))
     z[:, :, 1] = -60.0

@@ -122,6 +122,13 @@ def test_wearing_before_a_query_is_the_mean_of_its_last_day(run):
     assert any(states.worn[row, 0] == pytest.approx(e, abs=1e-5) for e in expected)
 
 
+def test_a_probe_of_the_last_day_says_that_the_model_has_read_it(further):
+    assert further.physiology
+    assert {row.task.partition(", ")[2] for row in further.physiology} == {
+        "mean of the last day (an input)"
+    }
+
+
 def test_smoothness_stands_beside_a_probe(further):
     (row,) = further.smoothness
     assert row.step > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import ConfigError, ProtocolError
 from healthfm_core.tokens import values
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import (
@@ -127,6 +127,29 @@ def test_a_device_slower_than_a_token_makes_a_token_per_sample():
     assert spec is not None
     assert spec.token_s == pytest.approx(86400)
     assert (spec.windows, spec.samples) == (1, 1)
+
+
+@pytest.mark.parametrize("asked", [{"wearable_window_s": 30.0}, {"wearable_token_s": 600.0}])
+def test_a_device_too_slow_for_what_is_asked_is_refused_by_name(asked):
+    given = replace(statistics(), channel_hz=np.full(3, 1 / 900))
+    ((name, span_s),) = asked.items()
+    with pytest.raises(ConfigError) as caught:
+        build_vocabulary(given, TokensConfig(**asked))
+    assert str(caught.value) == (
+        f'ConfigError[HF-103]: tokens.{name}={span_s:g}: device "wrist" gives one sample every '
+        f"900 s; at least one sample in each. Write tokens.{name}=900 or more, or leave it out"
+    )
+    spec = build_vocabulary(given, TokensConfig(**{name: 900.0})).wearable
+    assert spec is not None
+    assert spec.window_s == 900.0
+
+
+def test_a_window_longer_than_a_token_is_refused():
+    with pytest.raises(ConfigError, match=r"HF-103.*a token is 600 s"):
+        build_vocabulary(statistics(), TokensConfig(wearable_token_s=600, wearable_window_s=900))
+    spec = build_vocabulary(statistics(), TokensConfig(wearable_window_s=7200)).wearable
+    assert spec is not None
+    assert (spec.token_s, spec.window_s) == (7200, 7200)
 
 
 def test_json_brings_the_same_vocabulary_and_hash(vocabulary):

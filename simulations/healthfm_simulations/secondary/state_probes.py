@@ -1,4 +1,4 @@
-"""What a model's frozen states hold: linear probes of events, ridge probes of physiology."""
+"""What frozen states hold: linear probes of events, ridge probes of the wearing they have read."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ STRENGTHS: Final = (1e-6, 1e-4, 1e-2, 1.0, 1e2)
 """Of the C that `evaluation.probe` can try: enough for 64 to 128 states and thousands of rows."""
 FEWEST_CASES: Final = 10
 """A target with fewer training cases has no probe."""
+OF_LAST_DAY: Final = ", mean of the last day (an input)"
+"""Behind a channel's name, in the rows of `physiology`."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,10 @@ def _embedded(states: VisitStates, days: float, targets: Int64) -> ProbeData:
 def physiology(
     states: Mapping[str, Mapping[str, VisitStates]], channels: Sequence[str], config: RunConfig
 ) -> list[MetricRow]:
-    """Return ridge probes of each channel's mean over the last day worn, for every arm."""
+    """Return ridge probes of each channel's mean over the last day worn, for every arm.
+
+    The model has read that day: the rows say what a state keeps of its input, and are called so.
+    """
     return [
         row
         for arm, of in states.items()
@@ -238,7 +243,7 @@ def physiology(
         for row in ridge_probe(
             *(_measured(of[name], place) for name in ("train", "tuning", "test")),
             arm=arm,
-            target=channel,
+            target=f"{channel}{OF_LAST_DAY}",
             bootstraps=config.evaluation.bootstraps,
             rng=numpy_generator(config.seed, "bootstrap"),
         )
