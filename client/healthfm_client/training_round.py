@@ -70,12 +70,6 @@ class TrainingRound:
         control = _control(node, known.study, order, received)
         return cls(order, known.study, known.data, parameters, control, wanted)
 
-    def drift(self) -> DriftCorrection | None:
-        """Return what every local step adds to its direction."""
-        if self.control is None:
-            return None
-        return DriftCorrection(self.control.correction(self.parameters))
-
 
 def _control(
     node: SiteNode, study: Study, order: RoundOrder, received: Mapping[str, Float32]
@@ -116,16 +110,16 @@ def train_one_round(
     budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
 
     reservation = budget.reserve(current.order.round)
-    result = work.train_round(
-        current.parameters, data, study, current.order, budget.plan, current.drift()
-    )
+    parameters, control = current.parameters, current.control
+    drift = None if control is None else DriftCorrection(control.correction(parameters))
+    result = work.train_round(parameters, data, study, current.order, budget.plan, drift)
     budget.commit(reservation)
 
     permitted_result = egress_filter.permitted_result(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
-    if current.control is not None:
-        permitted_result = current.control.finish(permitted_result)
+    if control is not None:
+        permitted_result = control.finish(permitted_result)
     return reply.records(permitted_result)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from healthfm_core.arrays import Arrays, Float64
 from healthfm_core.federation.parameter_groups import group_names
@@ -150,12 +149,10 @@ def update_norm(update: Arrays, names: Collection[str]) -> float:
     One pass over each array, so that a finite result also shows that every value is finite.
     `einsum` and not `dot`: it starts no threads, which cost more than they bring here.
     """
+    squares = []
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = math.fsum(_square(update[name]) for name in names)
-    return math.sqrt(squares)
-
-
-def _square(array: npt.NDArray[Any]) -> float:
-    flat = array.reshape(-1)
-    square = float(np.einsum("i,i", flat, flat))
-    return square if math.isfinite(square) else math.inf
+        for name in names:
+            flat = update[name].reshape(-1)
+            square = float(np.einsum("i,i", flat, flat))
+            squares.append(square if math.isfinite(square) else math.inf)
+    return math.sqrt(math.fsum(squares))
