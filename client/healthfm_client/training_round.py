@@ -67,21 +67,20 @@ class TrainingRound:
         wanted = ("*",) if contract is None else contract.terms.metrics
         received = parameters_of(arrays)
         parameters = {name: array for name, array in received.items() if "/" not in name}
-        control = _control(node, known.study, order, received)
+        control = None
+        federation = known.study.config.federation
+        algorithm = methods()[federation.aggregation.method].control_variates
+        if algorithm is not None:
+            prefix, folder = (
+                f"{algorithm.slot}/",
+                node.state_folder() / algorithm.slot / known.study.hash,
+            )
+            server = {
+                n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)
+            }
+            keep = federation.keep_checkpoints
+            control = ControlState(folder, algorithm, server, order.round, keep)
         return cls(order, known.study, known.data, parameters, control, wanted)
-
-
-def _control(
-    node: SiteNode, study: Study, order: RoundOrder, received: Mapping[str, Float32]
-) -> ControlState | None:
-    federation = study.config.federation
-    algorithm = methods()[federation.aggregation.method].control_variates
-    if algorithm is None:
-        return None
-    prefix = f"{algorithm.slot}/"
-    server = {n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)}
-    folder = node.state_folder() / algorithm.slot / study.hash
-    return ControlState(folder, algorithm, server, order.round, federation.keep_checkpoints)
 
 
 class RoundReply(Protocol):

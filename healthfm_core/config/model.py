@@ -72,11 +72,6 @@ class ModelConfig(Schema):
         """What the attention's implementations are asked for."""
         return "none" if self.attention in _PLAIN else cast(AttentionVariant, self.attention)
 
-    @property
-    def prs_slots(self) -> int:
-        """Positions of a row that a subject's polygenic scores take."""
-        return self.prs_tokens if self.genomics_fusion == "soft_tokens" else 0
-
     @model_validator(mode="after")
     def _the_shape_fits(self) -> Self:
         first, last = self.start_half_lives

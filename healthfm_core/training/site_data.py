@@ -12,7 +12,6 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.encoder_registry import soft_tokens
@@ -47,7 +46,8 @@ class SiteData:
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
         task = study.config.label_task
-        views = [_view(store, study) for store in stores]
+        wanted = frozenset(study.modalities)
+        views = [SiteStore.open(s.path, modalities=wanted & s.modalities) for s in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
             for split in ("train", "tuning", "held_out")
@@ -62,11 +62,6 @@ class SiteData:
             modalities=held,
             intercepts=site_intercepts(train, study),
         )
-
-
-def _view(store: SiteStore, study: Study) -> SiteStore:
-    wanted = study_modalities(study) & store.modalities
-    return SiteStore.open(store.path, modalities=wanted)
 
 
 def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
@@ -95,7 +90,7 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
 
     Which numbers it starts from depends on the study's seed alone.
     """
-    wanted = study_modalities(study)
+    wanted = frozenset(study.modalities)
     held = wanted if modalities is None else wanted & modalities
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(study.config.seed, "initial"))

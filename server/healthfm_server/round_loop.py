@@ -74,7 +74,10 @@ class RoundLoop:
         current = OpenRound(number, rounds, asked, self.store, self.listener)
         self.orders.prepare_again(sampled)
         collected = self.transport.collect(current, state, schema)
-        self._require_quorum(current)
+        n_asked, answered = len(asked), len(current.metrics)
+        if answered < _quorum(n_asked, self.study.config.federation.quorum):
+            self.store.note("quorum missed", round=number, asked=n_asked, answered=answered)
+            raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
         row = history_row(current, collected, groups, self.study)
         state = self.store.save(self._step(state, means, groups), row)
@@ -87,12 +90,6 @@ class RoundLoop:
         count = max(1, math.ceil(self.study.config.federation.fraction * len(names)))
         order = numpy_generator(self.study.config.seed, "sample", number).permutation(len(names))
         return tuple(sorted(names[i] for i in order[:count]))
-
-    def _require_quorum(self, current: OpenRound) -> None:
-        asked, answered = len(current.asked), len(current.metrics)
-        if answered < _quorum(asked, self.study.config.federation.quorum):
-            self.store.note("quorum missed", round=current.number, asked=asked, answered=answered)
-            raise too_few(f"round {current.number}", asked, answered, current.rejected)
 
     def _aggregate(
         self, current: OpenRound, collected: Collected, schema: UpdateSchema

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -189,7 +189,16 @@ class StoreDraft:
             StoreError: HF-201 to HF-211.
         """
         check_store(self.folder, rows=not self._groups)
-        text = json.dumps(self._marker(scores), indent=2, sort_keys=True)
+        devices = [f"{WEARABLE_FOLDER}/{device}" for device in sorted(self._devices)]
+        marker = {
+            "dataset_name": self.name,
+            "etl_name": "healthfm",
+            "etl_version": _version("healthfm"),
+            "meds_version": _version("meds"),
+            "additional_value_modality_columns": devices,
+            OWN_KEY: {"rejected": self._rejected.counts, "scores": scores or None},
+        }
+        text = json.dumps(marker, indent=2, sort_keys=True)
         (self.folder / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
 
     def _note(self, subjects: Int64, codes: list[str]) -> None:
@@ -212,17 +221,6 @@ class StoreDraft:
         rest = split_table(others, assign(others, key=DEFAULT_KEY))
         table = pa.concat_tables([given, rest]).sort_by("subject_id")
         return table.filter(pc.is_in(table["subject_id"], pa.array(subjects)))
-
-    def _marker(self, scores: str) -> dict[str, Any]:
-        devices = [f"{WEARABLE_FOLDER}/{device}" for device in sorted(self._devices)]
-        return {
-            "dataset_name": self.name,
-            "etl_name": "healthfm",
-            "etl_version": _version("healthfm"),
-            "meds_version": _version("meds"),
-            "additional_value_modality_columns": devices,
-            OWN_KEY: {"rejected": self._rejected.counts, "scores": scores or None},
-        }
 
 
 def _distinct(subject: Int64) -> Int64:

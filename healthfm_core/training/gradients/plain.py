@@ -57,10 +57,11 @@ class PlainGradient:
 
     def compute(self) -> None:
         """Leave the gradient of the next batch of each kind of row on the parameters."""
+        device, half = self._model.device, self._config.precision == "bfloat16"
         for query, batches in self._batches.items():
-            batch = next(batches).to(self._model.device)
+            batch = next(batches).to(device)
             passes = [part for part in self._passes if part.query == query]
-            with _precision(self._model.device, self._config):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 batch_losses = losses(self._model, batch, passes, self._config, self._masks)
             (batch_losses.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
             for name, mean in batch_losses.means.items():
@@ -95,11 +96,6 @@ class PlainGradient:
 
     def _clip(self, model: nn.Module) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), self._config.clip_norm)
-
-
-def _precision(device: torch.device, config: TrainConfig) -> torch.autocast:
-    half = config.precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def _steps(loader: BatchLoader, config: TrainConfig) -> int:
