@@ -20,7 +20,7 @@ from healthfm_core.models import HealthFM
 from healthfm_core.objectives.input_masking import MaskedInputs, mask_inputs
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.training import PrivacyPlan, SiteData, initial_parameters, train_round
-from healthfm_core.training.passes import losses, passes_for
+from healthfm_core.training.passes import input_dropout, losses, passes_for
 from healthfm_simulations.cohort import generate, write_sites
 from tests.models.tiny import tiny_batch, tiny_model
 from tests.training.test_loop import SETTINGS, study_of
@@ -199,7 +199,7 @@ def test_modality_dropout_hides_the_modality_from_the_network(
 
 
 def test_by_default_wearables_and_scores_are_dropped_from_every_second_row():
-    assert TrainConfig().modality_dropout() == {"ehr": 0.0, "wearable": 0.5, "genomics": 0.5}
+    assert input_dropout("sep", TrainConfig()) == {"ehr": 0.0, "wearable": 0.5, "genomics": 0.5}
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
