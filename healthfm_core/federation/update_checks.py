@@ -88,8 +88,7 @@ def check_update(
     """
     return (
         _check_weights(weights, asked, n_subjects)
-        or _check_names(update, weights, schema)
-        or _check_arrays(update, schema)
+        or _check_arrays(update, weights, schema)
         or _check_norms(update, weights, schema)
     )
 
@@ -109,16 +108,14 @@ def _check_weights(
     return None
 
 
-def _check_names(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
+def _check_arrays(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
     wanted = {name for group in weights for name in schema.groups[group]}
     missing = sorted(wanted - update.keys())
     if missing:
         return f"{len(missing)} parameters are missing, the first is {missing[0]}"
     extra = len(update.keys() - wanted)
-    return f"{extra} parameters belong to no group it moves" if extra else None
-
-
-def _check_arrays(update: Arrays, schema: UpdateSchema) -> str | None:
+    if extra:
+        return f"{extra} parameters belong to no group it moves"
     for name in sorted(update):
         array = update[name]
         if array.dtype != np.float32:

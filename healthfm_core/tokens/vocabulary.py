@@ -90,11 +90,6 @@ class Vocabulary:
     reach: tuple[float, ...]
 
     @property
-    def mask_token(self) -> int:
-        """The token that hides another one in masked reconstruction."""
-        return MASK_TOKEN
-
-    @property
     def n_codes(self) -> int:
         """Number of code indices, special ones included."""
         return _SPECIAL + len(self.domains) + len(self.codes)

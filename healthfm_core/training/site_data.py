@@ -18,7 +18,7 @@ from healthfm_core.models.encoders.encoder_registry import soft_tokens
 from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
-from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_core.tokens.vocabulary import MASK_TOKEN, Vocabulary
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
 
 
@@ -70,7 +70,7 @@ def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
     return ModelShape(
         tokens=vocabulary.n_tokens,
         codes=vocabulary.n_codes,
-        mask_token=vocabulary.mask_token,
+        mask_token=MASK_TOKEN,
         targets=max(1, len(vocabulary.targets)),
         panel=vocabulary.panel,
         soft_tokens=soft_tokens(config.model),

@@ -49,7 +49,10 @@ class PlainGradient:
         }
         self._passes = passes_for(config, tuple(self._batches))
         self._totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=model.device))
-        self.steps = _steps(loader, config)
+        rows = max(loader.n_rows(query) for query in queries_for(config))
+        steps = math.ceil(rows * config.local_epochs / config.batch_size)
+        # 0 where the site has no row to train on
+        self.steps = steps if config.max_steps is None else min(steps, config.max_steps)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW over what is trained."""
@@ -96,13 +99,6 @@ class PlainGradient:
 
     def _clip(self, model: nn.Module) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), self._config.clip_norm)
-
-
-def _steps(loader: BatchLoader, config: TrainConfig) -> int:
-    """Return local steps of a round; 0 where the site has no row to train on."""
-    rows = max(loader.n_rows(query) for query in queries_for(config))
-    steps = math.ceil(rows * config.local_epochs / config.batch_size)
-    return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
 def _endless(
