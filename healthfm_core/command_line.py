@@ -88,11 +88,5 @@ def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str =
             its.set_defaults(command=command)
 
 
-def say(text: str) -> None:
-    """Write a line to stdout: a command's answer, as against what went wrong."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)

@@ -29,7 +29,6 @@ from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
-from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import answer
@@ -228,7 +227,7 @@ class TrainedModel:
                 Path(f"study {self.study.run_id}"),
                 "the parameters are not those that this release's model has",
             )
-        view = store.narrowed(modalities=study_modalities(self.study))
+        view = store.narrowed(modalities=frozenset(self.study.modalities))
         people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
         model = loaded_model(self.parameters, self.study, view.modalities)
         return StoreReading(

@@ -5,8 +5,10 @@
     python -m tests.journeys --page   # docs/journeys.md
 
 A function of the product counts once, where it is first called, unless a module is being loaded.
-What is counted: functions, the files they are in, how many of them call another one, and returns:
-how often the list comes back to a file that it had left.
+What is counted: functions, the files they are in, how many of them call another one, returns (how
+often the list comes back to a file that it had left), and re-entrances: a function of a file is
+called by another file while a function of its own file waits for that one. Each goes through an
+interface that has a name, or `tests/test_journeys.py` fails.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ PRODUCT = tuple(
     str(ROOT / name) + "/" for name in ("healthfm_core", "server", "client", "simulations")
 )
 PERSONS = 60
+INTERFACES = {
+    "InProcessGrid": "`Grid`, by which Flower's engines are exchanged",
+    "run_federation.<locals>.hear": "`ProgressListener`, a callback",
+}
+"""Class or function that is come back to → the interface that it is called by."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,16 @@ class Journey:
     Attributes:
         title: What was followed.
         functions: In the order of their first calls.
+        reentrances: Function that its own file's caller waits for → who waits, then who calls.
     """
 
     title: str
     functions: list[Function] = field(default_factory=list)
+    reentrances: dict[Function, list[Function]] = field(default_factory=dict)
     _seen: set[CodeType] = field(default_factory=set)
     _callers: set[CodeType] = field(default_factory=set)
     _codes: list[CodeType] = field(default_factory=list)
+    _reentered: set[CodeType] = field(default_factory=set)
     _ended: bool = False
 
     @contextlib.contextmanager
@@ -113,18 +123,33 @@ class Journey:
         caller = _above(frame)
         if caller is not None:
             self._callers.add(caller.f_code)
+            self._note_reentrance(frame, caller)
         if code in self._seen or _is_importing(frame):
             return
         self._seen.add(code)
-        file = str(Path(code.co_filename).relative_to(ROOT))
-        self.functions.append(Function(file, code.co_qualname, _depth(frame)))
+        self.functions.append(_named(frame))
         self._codes.append(code)
+
+    def _note_reentrance(self, frame: FrameType, caller: FrameType) -> None:
+        file, above = frame.f_code.co_filename, caller
+        if caller.f_code.co_filename == file or frame.f_code in self._reentered:
+            return
+        while (waits := _above(above)) is not None and waits.f_code.co_filename != file:
+            above = waits
+        if waits is not None and not _is_importing(frame):
+            self._reentered.add(frame.f_code)
+            self.reentrances[_named(frame)] = [_named(waits), _named(caller)]
 
 
 def _is_function(code: CodeType) -> bool:
     """Whether it is a function of the product: no comprehension, no body of a class or module."""
     is_body = not code.co_flags & inspect.CO_OPTIMIZED
     return code.co_filename.startswith(PRODUCT) and not is_body and code.co_name[0] != "<"
+
+
+def _named(frame: FrameType) -> Function:
+    file = str(Path(frame.f_code.co_filename).relative_to(ROOT))
+    return Function(file, frame.f_code.co_qualname, _depth(frame))
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -235,7 +260,8 @@ def figures(journey: Journey) -> str:
     """Return the counts as words."""
     return (
         f"{len(journey.functions)} functions in {len(journey.files)} files, {journey.callers} of "
-        f"them call others; {journey.returns} returns to a file that was left; deepest call "
+        f"them call others; {journey.returns} returns to a file that was left; "
+        f"{len(journey.reentrances)} re-entrances; deepest call "
         f"{max(function.depth for function in journey.functions) + 1} functions"
     )
 
@@ -250,16 +276,34 @@ def listed(journey: Journey) -> Iterator[str]:
         yield f"  {function.name}"
 
 
+def reentered(journey: Journey) -> Iterator[str]:
+    """Yield a line for each re-entrance: the function, who waits, who calls, and the interface."""
+    for function, (waits, caller) in journey.reentrances.items():
+        by = interface_of(function) or "no named interface"
+        yield (
+            f"- `{function.name}` of {function.file}, in which `{waits.name}` waits, is called by "
+            f"`{caller.name}` of {caller.file}: {by}."
+        )
+
+
+def interface_of(function: Function) -> str | None:
+    """Return the interface that a function is come back to by; None where it has no name."""
+    return INTERFACES.get(function.name) or INTERFACES.get(function.name.partition(".")[0])
+
+
 def page(journeys: list[Journey]) -> str:
     """Return docs/journeys.md."""
     parts = [
         "# Journeys\n\nMade by `python -m tests.journeys --page > docs/journeys.md`: every "
         "function of the product that the work goes through, once, where it is first called, "
-        "under its file.\n"
+        "under its file. A return: the list comes back to a file that it had left. A re-entrance: "
+        "a file is called while one of its own functions waits for the caller.\n"
     ]
     for journey in journeys:
         body = "\n".join(listed(journey)).strip()
-        parts.append(f"\n## {journey.title}\n\n{figures(journey)}.\n\n```\n{body}\n```\n")
+        again = "\n".join(reentered(journey)) or "It is nowhere re-entered."
+        parts.append(f"\n## {journey.title}\n\n{figures(journey)}.\n\n{again}\n")
+        parts.append(f"\n```\n{body}\n```\n")
     return "".join(parts)
 
 
@@ -286,7 +330,7 @@ def main() -> None:
     for journey in journeys:
         sys.stdout.write(f"{journey.title}: {figures(journey)}\n")
         if asked.list:
-            sys.stdout.write("\n".join(listed(journey)) + "\n\n")
+            sys.stdout.write("\n".join((*reentered(journey), *listed(journey))) + "\n\n")
 
 
 if __name__ == "__main__":

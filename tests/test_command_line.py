@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from healthfm_core import command_line
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 
 PAUSE = """
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 from healthfm_core.errors import RunError
 
 def arguments(parser):

@@ -11,6 +11,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +37,15 @@ from healthfm_core.federation.protocol import Study
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class SiteHandlers:
-    """The handlers; state lives in Flower's context and in the process's cache, not here."""
+    """The handlers; state lives in Flower's context and in the process's cache, not here.
 
-    def __init__(self, work: LocalWork) -> None:
-        self._work = work
+    Attributes:
+        work: What a site does with its people's records.
+    """
+
+    work: LocalWork
 
     def statistics(self, message: Message, context: Context) -> Message:
         """Answer with what the vocabulary is built from."""
@@ -52,7 +57,7 @@ class SiteHandlers:
 
     def train(self, message: Message, context: Context) -> Message:
         """Train one round and answer with the update of the groups the site holds."""
-        return _answer(message, context, self._train)
+        return _answer(message, context, partial(train_one_round, self.work))
 
     def keys(self, message: Message, context: Context) -> Message:
         """Begin a session of secure aggregation and answer with signed keys."""
@@ -77,17 +82,17 @@ class SiteHandlers:
         tokens = node.policy.raise_threshold(tokens)
         if not order.get("secure"):
             record = self._site_record(node)
-            arrays = self._work.statistics(node.stores, tokens, task or None)
+            arrays = self.work.statistics(node.stores, tokens, task or None)
             return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
         hidden = self._site_record(node, hide=bool(order["hide"]))
         if order.get("step") is None:
             return RecordDict({protocol.SITE: hidden})
-        modalities, _ = self._work.describe(node.stores)
+        modalities, _ = self.work.describe(node.stores)
         masked = statistics_arrays(
             order,
             modalities,
             (node.stores, tokens.model_dump_json(), task),
-            lambda: self._work.statistics(node.stores, tokens, task or None),
+            lambda: self.work.statistics(node.stores, tokens, task or None),
         )
         secure_message = message.content.config_records[protocol.SECURE_MESSAGE]
         Masking(node.name, context, node.policy.peers).mask(str(secure_message["json"]), masked)
@@ -102,11 +107,11 @@ class SiteHandlers:
         secure = study.config.federation.aggregation.secure
         hide = secure.enabled and secure.hide_modalities
         record = self._site_record(node, hide=hide)
-        data = prepared_study.load(self._work, node, study).data
-        budget = StudyBudget.of(self._work, node.policy.privacy, context, study, data)
+        data = prepared_study.load(self.work, node, study).data
+        budget = StudyBudget.of(self.work, node.policy.privacy, context, study, data)
         budget.check_whole_study()
         prepared_study.remember(context, study, text, contract)
-        coverage = self._work.coverage(node.stores, study)
+        coverage = self.work.coverage(node.stores, study)
         wanted = ("*",) if contract is None else contract.terms.metrics
         metrics = node.policy.metrics_to_send(coverage, wanted)
         if hide:  # a site without clinical events has no coverage, which would tell
@@ -114,11 +119,8 @@ class SiteHandlers:
             metrics = {}
         return RecordDict({protocol.SITE: record, protocol.METRICS: MetricRecord(dict(metrics))})
 
-    def _train(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
-        return train_one_round(self._work, message, node, context)
-
     def _site_record(self, node: SiteNode, *, hide: bool = False) -> ConfigRecord:
-        modalities, n_subjects = self._work.describe(node.stores)
+        modalities, n_subjects = self.work.describe(node.stores)
         node.policy.check_cohort(n_subjects)
         return ConfigRecord(
             {

@@ -67,27 +67,20 @@ class TrainingRound:
         wanted = ("*",) if contract is None else contract.terms.metrics
         received = parameters_of(arrays)
         parameters = {name: array for name, array in received.items() if "/" not in name}
-        control = _control(node, known.study, order, received)
+        control = None
+        federation = known.study.config.federation
+        algorithm = methods()[federation.aggregation.method].control_variates
+        if algorithm is not None:
+            prefix, folder = (
+                f"{algorithm.slot}/",
+                node.state_folder() / algorithm.slot / known.study.hash,
+            )
+            server = {
+                n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)
+            }
+            keep = federation.keep_checkpoints
+            control = ControlState(folder, algorithm, server, order.round, keep)
         return cls(order, known.study, known.data, parameters, control, wanted)
-
-    def drift(self) -> DriftCorrection | None:
-        """Return what every local step adds to its direction."""
-        if self.control is None:
-            return None
-        return DriftCorrection(self.control.correction(self.parameters))
-
-
-def _control(
-    node: SiteNode, study: Study, order: RoundOrder, received: Mapping[str, Float32]
-) -> ControlState | None:
-    federation = study.config.federation
-    algorithm = methods()[federation.aggregation.method].control_variates
-    if algorithm is None:
-        return None
-    prefix = f"{algorithm.slot}/"
-    server = {n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)}
-    folder = node.state_folder() / algorithm.slot / study.hash
-    return ControlState(folder, algorithm, server, order.round, federation.keep_checkpoints)
 
 
 class RoundReply(Protocol):
@@ -116,16 +109,16 @@ def train_one_round(
     budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
 
     reservation = budget.reserve(current.order.round)
-    result = work.train_round(
-        current.parameters, data, study, current.order, budget.plan, current.drift()
-    )
+    parameters, control = current.parameters, current.control
+    drift = None if control is None else DriftCorrection(control.correction(parameters))
+    result = work.train_round(parameters, data, study, current.order, budget.plan, drift)
     budget.commit(reservation)
 
     permitted_result = egress_filter.permitted_result(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
-    if current.control is not None:
-        permitted_result = current.control.finish(permitted_result)
+    if control is not None:
+        permitted_result = control.finish(permitted_result)
     return reply.records(permitted_result)
 
 

@@ -78,16 +78,12 @@ class EvaluationConfig(Schema):
     subgroups: bool = Field(False, description="metrics by sex, age band, ancestry and site")
 
     @model_validator(mode="after")
-    def _sampling_fits(self) -> Self:
+    def _the_parts_fit(self) -> Self:
         if "sample" in self.estimators:
             if self.horizon_queries != "one_per_person":
                 raise ValueError("estimator sample goes with horizon_queries=one_per_person")
             if self.estimators == ("sample",):
                 raise ValueError("estimator sample is scored beside hazard or query: name one too")
-        return self
-
-    @model_validator(mode="after")
-    def _protocol_fits(self) -> Self:
         if self.test_sites and self.protocol != "held_out_sites":
             raise ValueError("test_sites names the sites of protocol=held_out_sites")
         further = (self.horizons_days, self.probes_days, self.corruption)

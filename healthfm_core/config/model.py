@@ -72,20 +72,11 @@ class ModelConfig(Schema):
         """What the attention's implementations are asked for."""
         return "none" if self.attention in _PLAIN else cast(AttentionVariant, self.attention)
 
-    @property
-    def prs_slots(self) -> int:
-        """Positions of a row that a subject's polygenic scores take."""
-        return self.prs_tokens if self.genomics_fusion == "soft_tokens" else 0
-
     @model_validator(mode="after")
-    def _half_lives_lie_in_range(self) -> Self:
+    def _the_shape_fits(self) -> Self:
         first, last = self.start_half_lives
         if not 1 / 24 <= first < last <= 20 * 365.25:
             raise ValueError("start_half_lives lie between 1/24 and 7305 days, the shorter first")
-        return self
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
         if self.width % self.heads or self.wearable_width % self.wearable_heads:
             raise ValueError("width must be a multiple of heads")
         return self

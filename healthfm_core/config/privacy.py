@@ -59,10 +59,6 @@ class PrivacyConfig(Schema):
         missing = self.mechanism.missing(self)
         if missing is not None:
             raise ValueError(missing)
-        return self
-
-    @model_validator(mode="after")
-    def _groups_are_clipped_with_hooks(self) -> Self:
         if self.group_norms and self.grad_sample != "hooks":
             raise ValueError("privacy.group_norms needs privacy.grad_sample=hooks")
         if any(norm <= 0 for norm in self.group_norms.values()):

@@ -59,7 +59,10 @@ class Renames:
         """Return what an older release wrote under the names of this one."""
         upgraded: dict[str, Any] = {}
         for path, value in _leaves(values):
-            *sections, name = self._moved(self._renamed(path), value)
+            new = self._renamed(path)
+            key = ".".join(new)
+            moved = self.values.get(f"{key}={value}", key).split("=", 1)[0]
+            *sections, name = new if moved == key else moved.split(".")
             section = upgraded
             for part in sections:
                 section = section.setdefault(part, {})
@@ -72,11 +75,6 @@ class Renames:
             if new is not None:
                 return (*new.split("."), *path[n:])
         return path
-
-    def _moved(self, path: Path, value: Any) -> Path:
-        key = ".".join(path)
-        new = self.values.get(f"{key}={value}", key).split("=", 1)[0]
-        return path if new == key else tuple(new.split("."))
 
     def _value(self, key: str, value: Any) -> Any:
         if isinstance(value, list):
@@ -138,12 +136,11 @@ PARAMETERS: Final[Mapping[str, str]] = {
 
 def upgraded_parameters(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """Return a model's parameters under the names that they have in this release."""
-    return {_parameter(name): parameter for name, parameter in parameters.items()}
-
-
-def _parameter(name: str) -> str:
-    old = max((o for o in PARAMETERS if name.startswith(o)), key=len, default="")
-    return PARAMETERS[old] + name.removeprefix(old) if old else name
+    upgraded = {}
+    for name, parameter in parameters.items():
+        old = max((o for o in PARAMETERS if name.startswith(o)), key=len, default="")
+        upgraded[PARAMETERS.get(old, "") + name.removeprefix(old)] = parameter
+    return upgraded
 
 
 def _leaves(values: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -63,16 +63,12 @@ class RunConfig(Schema):
         return self
 
     @model_validator(mode="after")
-    def _clipping_is_exact(self) -> Self:
+    def _the_mechanism_fits(self) -> Self:
         if self.privacy.mechanism.is_private and self.train.precision != "float32":
             raise ValueError(
                 f"privacy.mode={self.privacy.mode} needs train.precision=float32: half precision "
                 "would not hold the norm a gradient is clipped to"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_is_against_the_mechanism(self) -> Self:
         conflict = self.privacy.mechanism.conflict(self)
         if conflict is not None:
             raise ValueError(conflict)

@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
-from healthfm_core.modalities.registry import specs
 
 Trainable = Literal["all", "adapters", "linear_logit", "heads"]
 RepeatWeighting = Literal["symmetric", "positives", "focal", "none"]
@@ -130,10 +129,3 @@ class TrainConfig(Schema):
         if any(later <= earlier for earlier, later in pairwise(edges)):
             raise ValueError("horizons_days are days ahead, each further than the one before")
         return self
-
-    def modality_dropout(self) -> dict[str, float]:
-        """Return modality → how often a person's row is trained without it.
-
-        A modality without a setting of its own (`ModalitySpec.dropout_key`) is never left out.
-        """
-        return {spec.name: float(getattr(self, spec.dropout_key, 0.0)) for spec in specs()}

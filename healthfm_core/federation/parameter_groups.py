@@ -13,7 +13,6 @@ from typing import Final, Literal
 
 from healthfm_core.config.train import Trainable
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.protocol import Study
 from healthfm_core.modalities.registry import modality_names
 
 BACKBONE: Final = "backbone"
@@ -104,8 +103,3 @@ def agree_on_modalities(
             do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
     return tuple(sorted(agreed))
-
-
-def study_modalities(study: Study) -> frozenset[str]:
-    """Return the modalities whose encoders the study's model has."""
-    return frozenset(study.modalities)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from healthfm_core.arrays import Arrays, Float64
 from healthfm_core.federation.parameter_groups import group_names
@@ -89,8 +88,7 @@ def check_update(
     """
     return (
         _check_weights(weights, asked, n_subjects)
-        or _check_names(update, weights, schema)
-        or _check_arrays(update, schema)
+        or _check_arrays(update, weights, schema)
         or _check_norms(update, weights, schema)
     )
 
@@ -110,16 +108,14 @@ def _check_weights(
     return None
 
 
-def _check_names(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
+def _check_arrays(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchema) -> str | None:
     wanted = {name for group in weights for name in schema.groups[group]}
     missing = sorted(wanted - update.keys())
     if missing:
         return f"{len(missing)} parameters are missing, the first is {missing[0]}"
     extra = len(update.keys() - wanted)
-    return f"{extra} parameters belong to no group it moves" if extra else None
-
-
-def _check_arrays(update: Arrays, schema: UpdateSchema) -> str | None:
+    if extra:
+        return f"{extra} parameters belong to no group it moves"
     for name in sorted(update):
         array = update[name]
         if array.dtype != np.float32:
@@ -150,12 +146,10 @@ def update_norm(update: Arrays, names: Collection[str]) -> float:
     One pass over each array, so that a finite result also shows that every value is finite.
     `einsum` and not `dot`: it starts no threads, which cost more than they bring here.
     """
+    squares = []
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = math.fsum(_square(update[name]) for name in names)
-    return math.sqrt(squares)
-
-
-def _square(array: npt.NDArray[Any]) -> float:
-    flat = array.reshape(-1)
-    square = float(np.einsum("i,i", flat, flat))
-    return square if math.isfinite(square) else math.inf
+        for name in names:
+            flat = update[name].reshape(-1)
+            square = float(np.einsum("i,i", flat, flat))
+            squares.append(square if math.isfinite(square) else math.inf)
+    return math.sqrt(math.fsum(squares))

@@ -188,8 +188,5 @@ class Backbone(nn.Module):
 
     def embed(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what goes into the first block: the encoders' vectors, kinds and times."""
-        return self.dropout(self.at_times(x + self.kind(batch.kind), batch))
-
-    def at_times(self, x: Float[Tensor, "B T d"], batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return `x` with its times added, unless the attention alone is to tell them apart."""
-        return x + self.time(batch) if self.has_time else x
+        x = x + self.kind(batch.kind)
+        return self.dropout(x + self.time(batch) if self.has_time else x)

@@ -116,10 +116,13 @@ def _tokenize_store(
     worn = _worn(store, vocabulary, split)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
     panel, panel_mask = _panel(events.where(of_panel[events.code]), vocabulary)
+    births = events.where(is_birth[events.code] & ~events.static)
+    birth_us = np.full(len(events.subjects), UNKNOWN_TIME, np.int64)
+    birth_us[births.subject] = births.time_us
     return Sequences(
         subject_id=events.subjects,
         site=np.zeros(len(events.subjects), np.int32),
-        birth_us=_births(events.where(is_birth[events.code] & ~events.static)),
+        birth_us=birth_us,
         **_items(clinical, worn, visits, vocabulary, len(events.subjects)),
         wearable=worn.value,
         wearable_mask=worn.observed,
@@ -258,12 +261,6 @@ def _spread(events: _Clinical, vocabulary: Vocabulary) -> Float32:
     return np.stack([*places, often], axis=1).astype(np.float32)
 
 
-def _births(events: Events) -> Int64:
-    birth_us = np.full(len(events.subjects), UNKNOWN_TIME, np.int64)
-    birth_us[events.subject] = events.time_us
-    return birth_us
-
-
 def _panel(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
     """Return the values of the study's panels and where they are present, [S, P] each."""
     place = {code_of_column(name): i for i, name in enumerate(vocabulary.panel)}
@@ -310,7 +307,9 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
             continue
         arrays = [getattr(part, field.name) for part in parts]
         if field.name in _MOVED:
-            before = offsets_of(np.array([_size(part, _MOVED[field.name]) for part in parts]))
+            before = offsets_of(
+                np.array([len(getattr(part, _MOVED[field.name])) for part in parts])
+            )
             arrays = [
                 np.where(array < 0, array, array + shift)
                 for array, shift in zip(arrays, before[:-1], strict=True)
@@ -329,10 +328,6 @@ _MOVED = {
     "label_subject": "subject_id",
 }
 """Columns that index another column, and which."""
-
-
-def _size(part: Sequences, name: str) -> int:
-    return len(getattr(part, name))
 
 
 def coverage(

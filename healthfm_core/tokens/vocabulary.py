@@ -90,11 +90,6 @@ class Vocabulary:
     reach: tuple[float, ...]
 
     @property
-    def mask_token(self) -> int:
-        """The token that hides another one in masked reconstruction."""
-        return MASK_TOKEN
-
-    @property
     def n_codes(self) -> int:
         """Number of code indices, special ones included."""
         return _SPECIAL + len(self.domains) + len(self.codes)
@@ -194,7 +189,10 @@ class Vocabulary:
         token = self.first_token[code].copy()
         quantile = np.zeros(len(code), np.float32)
         rows = np.flatnonzero((self._grid_row[code] >= 0) & np.isfinite(value))
-        share = _mid_rank(self._grid, self._grid_row[code[rows]], values.bucket_of(value[rows]))
+        grid, at, bucket = self._grid, self._grid_row[code[rows]], values.bucket_of(value[rows])
+        below = _count(grid, at, bucket, inclusive=False)
+        up_to = _count(grid, at, bucket, inclusive=True)
+        share = (below + up_to + 1) / 2 / (_PERCENTILES + 1)  # never 0 or 1
         bin_ = np.minimum((share * self.value_bins).astype(np.int32), self.value_bins - 1)
         token[rows] += 1 + bin_
         quantile[rows] = 2 * share - 1
@@ -287,13 +285,6 @@ def _read_device(raw: dict[str, Any]) -> WearableSpec:
         token_s=float(raw["token_s"]),
         window_s=float(raw["window_s"]),
     )
-
-
-def _mid_rank(grid: Int32, row: Int64, bucket: Int32) -> Float64:
-    """Return the share of values below, plus half of the ties; resolution 1/100, never 0 or 1."""
-    below = _count(grid, row, bucket, inclusive=False)
-    up_to = _count(grid, row, bucket, inclusive=True)
-    return (below + up_to + 1) / 2 / (_PERCENTILES + 1)
 
 
 def _count(grid: Int32, row: Int64, bucket: Int32, *, inclusive: bool) -> Int64:

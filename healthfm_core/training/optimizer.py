@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ RATE_MULTIPLE: Final = "rate_multiple"
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
-    half_lives = [m.log_rate.weight for m in model.modules() if _is_decay(m)]
+    half_lives = [m.log_rate.weight for m in model.modules() if isinstance(m, DecayRates)]
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
@@ -54,7 +54,3 @@ def set_learning_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:
     """Set the rate of an optimiser's groups of parameters, each at its own multiple."""
     for options in groups:
         options["lr"] = rate * options[RATE_MULTIPLE]
-
-
-def _is_decay(module: nn.Module) -> TypeGuard[DecayRates]:
-    return isinstance(module, DecayRates)

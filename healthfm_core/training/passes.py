@@ -12,6 +12,7 @@ from torch import Tensor
 from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.loader import QUERIES, Query
+from healthfm_core.modalities.registry import specs
 from healthfm_core.models import HealthFM
 from healthfm_core.objectives import OBJECTIVES, Objective, PassOutputs, trained
 from healthfm_core.objectives.input_masking import MaskedInputs, mask_inputs, masked_positions
@@ -93,8 +94,11 @@ def private_passes(config: TrainConfig, heads: Collection[str]) -> tuple[Forward
 
 
 def input_dropout(query: Query, config: TrainConfig) -> dict[str, float]:
-    """Return modality → probability with which it is dropped from a row."""
-    dropped = config.modality_dropout()
+    """Return modality → probability with which it is dropped from a row.
+
+    A modality without a setting of its own (`ModalitySpec.dropout_key`) is never left out.
+    """
+    dropped = {spec.name: float(getattr(config, spec.dropout_key, 0.0)) for spec in specs()}
     for objective in OBJECTIVES:
         if objective.query == query and objective.input_dropout is not None:
             dropped |= objective.input_dropout(config)

@@ -12,14 +12,13 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.federation.parameter_groups import study_modalities
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.encoder_registry import soft_tokens
 from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
 from healthfm_core.tokens.tokenizer import concatenate, tokenize
-from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_core.tokens.vocabulary import MASK_TOKEN, Vocabulary
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
 
 
@@ -47,7 +46,8 @@ class SiteData:
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
         task = study.config.label_task
-        views = [_view(store, study) for store in stores]
+        wanted = frozenset(study.modalities)
+        views = [SiteStore.open(s.path, modalities=wanted & s.modalities) for s in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
             for split in ("train", "tuning", "held_out")
@@ -64,18 +64,13 @@ class SiteData:
         )
 
 
-def _view(store: SiteStore, study: Study) -> SiteStore:
-    wanted = study_modalities(study) & store.modalities
-    return SiteStore.open(store.path, modalities=wanted)
-
-
 def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:
     """Return the sizes that the vocabulary and the configuration fix."""
     wearable = vocabulary.wearable
     return ModelShape(
         tokens=vocabulary.n_tokens,
         codes=vocabulary.n_codes,
-        mask_token=vocabulary.mask_token,
+        mask_token=MASK_TOKEN,
         targets=max(1, len(vocabulary.targets)),
         panel=vocabulary.panel,
         soft_tokens=soft_tokens(config.model),
@@ -95,7 +90,7 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
 
     Which numbers it starts from depends on the study's seed alone.
     """
-    wanted = study_modalities(study)
+    wanted = frozenset(study.modalities)
     held = wanted if modalities is None else wanted & modalities
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(study.config.seed, "initial"))

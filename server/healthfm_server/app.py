@@ -92,19 +92,16 @@ def make_app(
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         request = RunRequest.of(context)
+        begin = RunStore.resume if request.resume else RunStore.create
         try:
-            run(grid, request)
+            store = begin(request.folder, request.config)
+            with store.held():
+                run_rounds(grid, request, store)
         except HealthFMError as error:
             if request.folder.is_dir() and error.number != RUN_IS_LOCKED:
                 with suppress(RunError):  # the disk is full: the error itself says so
                     note_failure(request.folder, error)
             raise
-
-    def run(grid: Grid, request: RunRequest) -> None:
-        open_store = RunStore.resume if request.resume else RunStore.create
-        store = open_store(request.folder, request.config)
-        with store.held():
-            run_rounds(grid, request, store)
 
     def run_rounds(grid: Grid, request: RunRequest, store: RunStore) -> None:
         nodes = wait_for_nodes(

@@ -10,7 +10,6 @@ from typing import Any
 from healthfm_core.federation.alarms import alarms, kind_of
 from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.distributed import epsilon_of
-from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.transport.interface import Collected, OpenRound
 
 
@@ -18,7 +17,7 @@ def history_row(
     current: OpenRound, collected: Collected, groups: Mapping[str, Any], study: Study
 ) -> dict[str, Any]:
     """Return the row of a round, with its alarms, which are put on record where they are new."""
-    row = {
+    row: dict[str, Any] = {
         "round": current.number,
         "seconds": round(time.monotonic() - current.started, 3),
         "asked": sorted(current.asked),
@@ -33,7 +32,11 @@ def history_row(
     before = current.store.history()
     if collected.rho is not None:
         row["privacy"] = _spent(before, collected.rho, study)
-    row["alarms"] = _alarms(before, row, current.store)
+    row["alarms"] = alarms([*before, row])
+    known = {kind_of(old) for old in (before[-1].get("alarms", []) if before else [])}
+    for sentence in row["alarms"]:
+        if kind_of(sentence) not in known:
+            current.store.note("alarm", round=current.number, reason=sentence)
     return row
 
 
@@ -49,12 +52,3 @@ def _spent(before: list[dict[str, Any]], rho: float, study: Study) -> dict[str, 
     delta = privacy.delta if shared else secure.delta
     unit = "subject" if shared else secure.unit
     return {"rho": rho, "epsilon": epsilon_of(rho, delta), "delta": delta, "unit": unit}
-
-
-def _alarms(before: list[dict[str, Any]], row: dict[str, Any], store: RunStore) -> list[str]:
-    sentences = alarms([*before, row])
-    known = {kind_of(old) for old in (before[-1].get("alarms", []) if before else [])}
-    for sentence in sentences:
-        if kind_of(sentence) not in known:
-            store.note("alarm", round=row["round"], reason=sentence)
-    return sentences

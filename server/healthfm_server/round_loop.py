@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from healthfm_core.arrays import ArrayDict
@@ -29,10 +30,11 @@ from healthfm_server.transport.interface import Collected, OpenRound, Transport
 from healthfm_server.transport.orders import Orders
 
 
+@dataclass(frozen=True)
 class RoundLoop:
     """Federated averaging (McMahan et al. 2017), each parameter group over the sites that hold it.
 
-    Args:
+    Attributes:
         study: What the sites agreed on.
         sites: Participating sites by name.
         method: The aggregation algorithm.
@@ -42,24 +44,13 @@ class RoundLoop:
         listener: Hears of every reply and every round.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        sites: Mapping[str, RegisteredSite],
-        method: AggregationMethod,
-        transport: Transport,
-        orders: Orders,
-        store: RunStore,
-        listener: ProgressListener = ignore_progress,
-    ) -> None:
-        self._study = study
-        self._config = study.config.federation
-        self._sites = sites
-        self._method = method
-        self._transport = transport
-        self._orders = orders
-        self._store = store
-        self._listener = listener
+    study: Study
+    sites: Mapping[str, RegisteredSite]
+    method: AggregationMethod
+    transport: Transport
+    orders: Orders
+    store: RunStore
+    listener: ProgressListener = ignore_progress
 
     def run(self, state: ServerState) -> ServerState:
         """Run the rounds that are left after `state`; each ends with a checkpoint.
@@ -67,43 +58,38 @@ class RoundLoop:
         Raises:
             ProtocolError: Too few sites answered in a round (HF-403).
         """
-        while state.round < self._config.rounds:
+        while state.round < self.study.config.federation.rounds:
             state = self.round(state)
         return state
 
     def round(self, state: ServerState) -> ServerState:
         """Run one round and return the state after it, which is on disk by then."""
-        aggregation = self._config.aggregation
+        aggregation = self.study.config.federation.aggregation
         schema = UpdateSchema.of(
-            state.parameters, aggregation.max_update_norm, self._method.slots(aggregation)
+            state.parameters, aggregation.max_update_norm, self.method.slots(aggregation)
         )
-        sampled = self.sample(state.round + 1)
-        current = self._open(state.round + 1, sampled, schema)
-        self._orders.prepare_again(sampled)
-        collected = self._transport.collect(current, state, schema)
-        self._require_quorum(current)
+        number, rounds = state.round + 1, self.study.config.federation.rounds
+        sampled = self.sample(number)
+        asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
+        current = OpenRound(number, rounds, asked, self.store, self.listener)
+        self.orders.prepare_again(sampled)
+        collected = self.transport.collect(current, state, schema)
+        n_asked, answered = len(asked), len(current.metrics)
+        if answered < _quorum(n_asked, self.study.config.federation.quorum):
+            self.store.note("quorum missed", round=number, asked=n_asked, answered=answered)
+            raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
-        row = history_row(current, collected, groups, self._study)
-        state = self._store.save(self._step(state, means, groups), row)
+        row = history_row(current, collected, groups, self.study)
+        state = self.store.save(self._step(state, means, groups), row)
         current.close(row["metrics"])
         return state
 
     def sample(self, number: int) -> tuple[str, ...]:
         """Return the sites of round `number`, sorted: the same for the same seed and round."""
-        names = sorted(self._sites)
-        count = max(1, math.ceil(self._config.fraction * len(names)))
-        order = numpy_generator(self._study.config.seed, "sample", number).permutation(len(names))
+        names = sorted(self.sites)
+        count = max(1, math.ceil(self.study.config.federation.fraction * len(names)))
+        order = numpy_generator(self.study.config.seed, "sample", number).permutation(len(names))
         return tuple(sorted(names[i] for i in order[:count]))
-
-    def _open(self, number: int, sampled: tuple[str, ...], schema: UpdateSchema) -> OpenRound:
-        asked = {name: self._transport.groups(self._sites[name], schema) for name in sampled}
-        return OpenRound(number, self._config.rounds, asked, self._store, self._listener)
-
-    def _require_quorum(self, current: OpenRound) -> None:
-        asked, answered = len(current.asked), len(current.metrics)
-        if answered < _quorum(asked, self._config.quorum):
-            self._store.note("quorum missed", round=current.number, asked=asked, answered=answered)
-            raise too_few(f"round {current.number}", asked, answered, current.rejected)
 
     def _aggregate(
         self, current: OpenRound, collected: Collected, schema: UpdateSchema
@@ -113,8 +99,11 @@ class RoundLoop:
         groups: dict[str, dict[str, Any]] = {}
         for group in schema.groups:
             tally = collected.tallies.get(group)
-            if tally is None or not self._may_move(group, tally.sites, current, collected):
-                self._note_kept(group, 0 if tally is None else tally.sites, current)
+            answered = 0 if tally is None else tally.sites
+            holders = sum(group in asked for asked in current.asked.values())
+            enough = answered >= _quorum(holders, self.study.config.federation.quorum)
+            if tally is None or not enough or not collected.results.has_enough_sites(group):
+                self._note_kept(group, answered, holders, current)
                 continue
             mean = collected.results.result(group)
             norm = update_norm(mean, [name for name in mean if "/" not in name])
@@ -124,26 +113,21 @@ class RoundLoop:
             del mean
         return means, groups
 
-    def _may_move(
-        self, group: str, answered: int, current: OpenRound, collected: Collected
-    ) -> bool:
-        enough = answered >= _quorum(_holders(group, current), self._config.quorum)
-        return enough and collected.results.has_enough_sites(group)
-
-    def _note_kept(self, group: str, answered: int, current: OpenRound) -> None:
-        if holders := _holders(group, current):
+    def _note_kept(self, group: str, answered: int, holders: int, current: OpenRound) -> None:
+        if holders:
             reason = f"{answered} of {holders} sites moved it" if answered else "no site moved it"
-            self._store.note("group kept", round=current.number, group=group, reason=reason)
+            self.store.note("group kept", round=current.number, group=group, reason=reason)
 
     def _step(
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
     ) -> ServerState:
         """Return the state after one step along the means, which are used up."""
+        aggregation = self.study.config.federation.aggregation
         control = self._control_variates(state, means, groups)
-        if self._config.aggregation.code_rows == "their_sites":
-            means |= per_code_mean(means, self._study.vocabulary)
+        if aggregation.code_rows == "their_sites":
+            means |= per_code_mean(means, self.study.vocabulary)
         parameters, optimizer = apply_means(
-            state.parameters, state.optimizer, means, self._config.aggregation.server_optimizer
+            state.parameters, state.optimizer, means, aggregation.server_optimizer
         )
         return ServerState(state.round + 1, parameters, optimizer, control)
 
@@ -151,7 +135,7 @@ class RoundLoop:
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
     ) -> Mapping[str, Any]:
         """Return the algorithm's state after the round; its means are taken out of `means`."""
-        kept = self._method.control_variates
+        kept = self.method.control_variates
         if kept is None:
             return state.control_variates
         prefix = f"{kept.slot}/"
@@ -166,13 +150,9 @@ class RoundLoop:
         self, changes: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, float]:
         """Return, for each parameter, the share of the sites that hold it that moved it."""
-        held = [groups_held(site.modalities, groups) for site in self._sites.values()]
+        held = [groups_held(site.modalities, groups) for site in self.sites.values()]
         share = {g: row["sites"] / sum(g in own for own in held) for g, row in groups.items()}
         return {name: share[group_of(name)] for name in changes}
-
-
-def _holders(group: str, current: OpenRound) -> int:
-    return sum(group in groups for groups in current.asked.values())
 
 
 def _quorum(sites: int, share: float) -> int:

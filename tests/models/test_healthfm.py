@@ -234,6 +234,15 @@ def test_without_time_features_the_attention_alone_tells_times_apart():
     assert not any(name.startswith("backbone.time") for name, _ in model.named_parameters())
 
 
+@pytest.mark.parametrize("time_features", [True, False])
+def test_a_query_further_ahead_has_another_state(time_features):
+    model, batch = tiny_model(time_features=time_features), tiny_batch()
+    now, month, year = (model(b, b.query) for b in (batch, batch.ahead(30.0), batch.ahead(365.0)))
+    gap = (year - month).abs().max()
+    assert gap > 1e-3
+    assert not torch.allclose(now, month, atol=1e-3)
+
+
 def test_a_half_life_that_left_its_range_is_brought_back_and_can_move_again():
     model = tiny_model()
     rate = model.backbone.blocks[0].decay.log_rate.weight

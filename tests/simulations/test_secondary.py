@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from healthfm_core.config.compose import compose
+from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import WEARABLE
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.cross_validation import cross_validation_folds
@@ -79,6 +80,17 @@ def test_every_estimator_answers_the_same_queries_and_a_longer_horizon_is_no_les
         near, far = found.risks[estimator]
         assert (near <= far + 1e-6).all()
     assert set(found.seconds) == {"hazard", "query", "sample"}
+
+
+def test_a_query_at_a_horizon_is_asked_on_its_last_day(run, monkeypatch):
+    config, sites, fold, model = run
+    near, far = forecast(model, fold, sites, config).risks["query"]
+    assert np.abs(near - far).mean() > 1e-4
+    ahead = Batch.ahead
+    monkeypatch.setattr(Batch, "ahead", lambda batch, days: ahead(batch, {90: 7.0}.get(days, days)))
+    week, same = forecast(model, fold, sites, config).risks["query"]
+    assert np.abs(near - week).mean() > 1e-4
+    np.testing.assert_allclose(far, same)
 
 
 def test_rows_have_every_horizon_and_estimator_with_what_it_costs(further):

@@ -16,6 +16,7 @@ from healthfm_core.tokens.vocabulary import (
     ANCESTOR,
     DOMAIN,
     EXACT,
+    MASK_TOKEN,
     UNKNOWN,
     Vocabulary,
     build_vocabulary,
@@ -63,7 +64,7 @@ def test_tokens_are_specials_then_domains_then_codes_by_frequency(vocabulary):
     assert vocabulary.n_codes == 3 + 4 + 7
     assert vocabulary.n_tokens == 3 + 4 + 7 + 2 * 5
     assert vocabulary.first_token.tolist() == [*range(8), 13, 19, 20, 21, 22, 23]
-    assert vocabulary.mask_token == 2
+    assert MASK_TOKEN == 2
 
 
 def test_targets_are_timed_codes_without_values_by_frequency(vocabulary):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 from healthfm_client.site_store.description.description_page import page, write_page
 from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.description.score_facts import read_panel
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

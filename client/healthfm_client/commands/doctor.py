@@ -10,7 +10,8 @@ from healthfm_client.commands import takes_site
 from healthfm_client.doctor import connectivity, site_files
 from healthfm_client.doctor.findings import DoctorFinding, findings_of
 from healthfm_client.site.site_home import SiteHome
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

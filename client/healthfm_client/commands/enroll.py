@@ -8,10 +8,11 @@ from pathlib import Path
 from healthfm_client.commands import takes_site
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import EXAMPLE
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.errors import ConfigError
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import modality_names
+from healthfm_core.stdout import say
 from healthfm_core.trust import files
 from healthfm_core.trust.kit import Kit, install_kit
 from healthfm_core.trust.request import make_request, read_request

@@ -11,8 +11,9 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from healthfm_client.site.private_file import check_stays, write_private
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

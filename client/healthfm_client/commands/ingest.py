@@ -15,8 +15,9 @@ from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
 from healthfm_client.progress_bar import progress_bar
 from healthfm_client.site_store.description.facts import describe
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.stdout import say
 
 SHOWN = 12
 """Stores that get a line of their own."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from healthfm_client.runtime.site_supervision import node_config, supervision, write_units
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.stdout import say
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import check_valid_now
 from healthfm_core.trust.kit import install_kit

@@ -9,12 +9,13 @@ from typing import Final
 
 from healthfm_client.site_store.aces_labels import Definition, Extracted
 from healthfm_client.site_store.description.facts import label_counts
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.data.store.store_writer import add_labels
 from healthfm_core.errors import ConfigError
+from healthfm_core.stdout import say
 
 THRESHOLD: Final = 20
 """Counts under it are not printed."""

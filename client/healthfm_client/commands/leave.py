@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 
 from healthfm_client.commands import site_of, takes_site
 from healthfm_client.runtime.site_supervision import supervision
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

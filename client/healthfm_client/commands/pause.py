@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from healthfm_client.commands import site_of, takes_site
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 
 
 def arguments(parser: ArgumentParser) -> None:

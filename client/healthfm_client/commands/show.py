@@ -17,11 +17,12 @@ import pyarrow as pa
 from meds import birth_code, death_code
 
 from healthfm_client.site.private_file import check_stays, write_private
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import CODES_FILE, read_parquet
 from healthfm_core.modalities.genomics import PRS_PREFIX
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
+from healthfm_core.stdout import say
 
 YEAR_DAYS: Final = 365.25
 _LARGER: Final = {"mg/dL": "g/dL", "10*9/L": "10*12/L"}

@@ -13,7 +13,8 @@ from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site.working_hours import is_working_time
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.site_keys import SiteKeys

@@ -107,7 +107,8 @@ def ingest(
                 folder = draft if site.name is None else draft / site.name
                 write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
                 names.append(site.name)
-            _refuse_none(names, out)
+            if not names:
+                raise IngestError(306, where=out.name, seen="the source gives no site")
             publish(draft, out)
         for folder in work_folders(out):
             shutil.rmtree(folder, ignore_errors=True)
@@ -269,9 +270,3 @@ def _refuse_second(site: Site, names: list[str | None]) -> None:
             wanted="names are wanted that differ in their letters and digits",
             do="Rename the sites in the source",
         )
-
-
-def _refuse_none(names: list[str | None], out: Path) -> None:
-    """Raise HF-306 where a source gave no site."""
-    if not names:
-        raise IngestError(306, where=out.name, seen="the source gives no site")

@@ -30,20 +30,15 @@ def order_of(subject: Int64, time: Int64) -> Int64:
         time: [N] in µs, `STATIC_TIME` first of all.
     """
     order = _by_time(time)
-    rank = _ranks(subject)
-    for shift in range(0, int(rank.max(initial=0)).bit_length(), _DIGIT):
-        digit = (rank[order] >> shift).astype(np.uint16)
-        order = order[np.argsort(digit, kind="stable")]
-    return order
-
-
-def _ranks(subject: Int64) -> Int64:
-    """Return each row's subject as its place among the distinct ones."""
     encoded = pa.array(subject).dictionary_encode()
     distinct = encoded.dictionary.to_numpy()
     place = np.empty(len(distinct), np.int64)
     place[np.argsort(distinct)] = np.arange(len(distinct))
-    return place[encoded.indices.to_numpy()]
+    rank = place[encoded.indices.to_numpy()]
+    for shift in range(0, int(rank.max(initial=0)).bit_length(), _DIGIT):
+        digit = (rank[order] >> shift).astype(np.uint16)
+        order = order[np.argsort(digit, kind="stable")]
+    return order
 
 
 def _by_time(time: Int64) -> Int64:

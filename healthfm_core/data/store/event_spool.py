@@ -72,7 +72,12 @@ class CodeNumbers:
 
     def _chunk(self, chunk: pa.DictionaryArray, where: str) -> Int32:
         names = chunk.dictionary.to_pylist()
-        numbers = np.array([-1 if name is None else self._number(name) for name in names] + [-1])
+        for name in names:
+            if name is not None and name not in self._at:
+                self._at[name] = len(self.names)
+                self.names.append(name)
+                self._characters += len(name)
+        numbers = np.array([-1 if name is None else self._at[name] for name in names] + [-1])
         if len(self.names) > CODES_AT_MOST or self._characters > CODE_CHARACTERS_AT_MOST:
             raise IngestError(
                 309,
@@ -81,13 +86,6 @@ class CodeNumbers:
             )
         index = chunk.indices if not chunk.null_count else chunk.indices.fill_null(len(names))
         return np.asarray(numbers.astype(np.int32)[index.to_numpy(zero_copy_only=False)])
-
-    def _number(self, name: str) -> int:
-        at = self._at.setdefault(name, len(self._at))
-        if at == len(self.names):
-            self.names.append(name)
-            self._characters += len(name)
-        return at
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,10 @@ class EventSpool:
 
     def take(self, cells: range) -> pa.Table:
         """Return the events of a group, in the order they came, codes as a dictionary."""
-        tables = [table for file in self._files(cells) for table in _of(file, cells)]
+        tables = []
+        for file, its_cells in self._files(cells):
+            whole = cells.start <= its_cells.start and its_cells.stop <= cells.stop
+            tables += [rows if whole else by_cell(rows).of(cells) for rows in read_rows(file)]
         tables += [waiting.of(cells) for waiting in self._waiting]
         if not tables:
             return EVENTS.empty_table().drop_columns(["text_value"])
@@ -247,10 +248,10 @@ class EventSpool:
         """Return the files with some of the cells, and which cells each has."""
         width = 1 << (CELL_BITS - self._file_bits)
         first, last = cells.start // width, (cells.stop - 1) // width
-        return [(self._file(n), range(n * width, (n + 1) * width)) for n in range(first, last + 1)]
-
-    def _file(self, number: int) -> Path:
-        return self._folder / f"{number}{_SUFFIX}"
+        return [
+            (self._folder / f"{n}{_SUFFIX}", range(n * width, (n + 1) * width))
+            for n in range(first, last + 1)
+        ]
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -286,14 +287,6 @@ def _bits(amount: int, each: int) -> int:
     while bits < CELL_BITS and amount > each << bits:
         bits += 1
     return bits
-
-
-def _of(file: tuple[Path, range], wanted: range) -> Iterator[pa.Table]:
-    """Yield a file's rows, those of the wanted cells where it has others."""
-    path, cells = file
-    whole = wanted.start <= cells.start and cells.stop <= wanted.stop
-    for table in read_rows(path):
-        yield table if whole else by_cell(table).of(wanted)
 
 
 def write_journal(folder: Path, facts: Mapping[str, Any]) -> None:

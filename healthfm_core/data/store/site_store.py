@@ -137,7 +137,9 @@ class SiteStore:
                 tables.append(self._visible(conform_coded(rows, where)))
         if not tables:
             return EVENTS.empty_table()
-        return _plain(sort_events(pa.concat_tables(tables, promote_options="permissive")))
+        table = sort_events(pa.concat_tables(tables, promote_options="permissive"))
+        at, plain = table.column_names.index("code"), table["code"].cast(pa.string())
+        return table.set_column(at, EVENTS.field("code"), plain).cast(EVENTS)
 
     def wearable(self, device: str | None = None, split: str | None = None) -> pa.Table:
         """Return the samples of one device by subject and start, in the types of `WEARABLE`.
@@ -287,11 +289,6 @@ def conform_coded(rows: pa.Table, where: str) -> pa.Table:
     if not pa.types.is_dictionary(codes.type):
         return table
     return table.set_column(table.column_names.index("code"), "code", codes)
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    at = table.column_names.index("code")
-    return table.set_column(at, EVENTS.field("code"), table["code"].cast(pa.string())).cast(EVENTS)
 
 
 def _by_subject(table: pa.Table) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +82,8 @@ class StoreDraft:
         """Write all events, which are sorted by subject and time, to the files of their splits."""
         if not events["text_value"].drop_null().length():
             events = events.drop_columns(["text_value"])
-        subject = ids(events)
-        subjects = _distinct(subject)
-        split = _split_of(self._split_table(subjects))
-        place = np.searchsorted(subjects, subject)
+        split, place = self._splits_of(ids(events))
+        self._codes.update(events["code"].unique().to_pylist())
         for name in SPLIT_NAMES:
             rows = (split == name)[place]
             write_shards(
@@ -93,7 +91,6 @@ class StoreDraft:
                 self.folder / DATA / name,
                 EVENTS_PER_FILE,
             )
-        self._note(subjects, events["code"].unique().to_pylist())
 
     def write_group(self, events: pa.Table, *, texts: bool) -> None:
         """Write every event of some subjects, sorted, to a file in each of their splits.
@@ -102,13 +99,10 @@ class StoreDraft:
             events: Codes are a dictionary of those that occur.
             texts: Whether any event of the store has a text: all files have the column, or none.
         """
-        subject = ids(events)
-        subjects = _distinct(subject)
-        self._note(subjects, coded(events["code"])[1])
+        split, place = self._splits_of(ids(events))
+        self._codes.update(coded(events["code"])[1])
         if texts:
             events = _with_texts(events)
-        split = _split_of(self._split_table(subjects))
-        place = np.searchsorted(subjects, subject)
         for name in np.unique(split):
             rows = (split == name)[place]
             table = events if rows.all() else events.filter(pa.array(rows))
@@ -189,12 +183,30 @@ class StoreDraft:
             StoreError: HF-201 to HF-211.
         """
         check_store(self.folder, rows=not self._groups)
-        text = json.dumps(self._marker(scores), indent=2, sort_keys=True)
+        devices = [f"{WEARABLE_FOLDER}/{device}" for device in sorted(self._devices)]
+        marker = {
+            "dataset_name": self.name,
+            "etl_name": "healthfm",
+            "etl_version": _version("healthfm"),
+            "meds_version": _version("meds"),
+            "additional_value_modality_columns": devices,
+            OWN_KEY: {"rejected": self._rejected.counts, "scores": scores or None},
+        }
+        text = json.dumps(marker, indent=2, sort_keys=True)
         (self.folder / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
 
-    def _note(self, subjects: Int64, codes: list[str]) -> None:
+    def _splits_of(self, subject: Int64) -> tuple[npt.NDArray[np.object_], Int64]:
+        """Note the subjects of rows in order of subjects.
+
+        Returns:
+            ([S] the split of each, [N] which of them each row is of).
+        """
+        subjects = subject
+        if len(subject):
+            subjects = subject[np.append(True, subject[1:] != subject[:-1])]
         self._subjects.append(subjects)
-        self._codes.update(codes)
+        split = np.asarray(self._split_table(subjects)["split"].to_pylist(), dtype=object)
+        return split, np.searchsorted(subjects, subject)
 
     def _split_table(self, subjects: Int64) -> pa.Table:
         given = self._given_splits
@@ -212,26 +224,6 @@ class StoreDraft:
         rest = split_table(others, assign(others, key=DEFAULT_KEY))
         table = pa.concat_tables([given, rest]).sort_by("subject_id")
         return table.filter(pc.is_in(table["subject_id"], pa.array(subjects)))
-
-    def _marker(self, scores: str) -> dict[str, Any]:
-        devices = [f"{WEARABLE_FOLDER}/{device}" for device in sorted(self._devices)]
-        return {
-            "dataset_name": self.name,
-            "etl_name": "healthfm",
-            "etl_version": _version("healthfm"),
-            "meds_version": _version("meds"),
-            "additional_value_modality_columns": devices,
-            OWN_KEY: {"rejected": self._rejected.counts, "scores": scores or None},
-        }
-
-
-def _distinct(subject: Int64) -> Int64:
-    """Return each subject of rows in order of subjects once."""
-    return subject[np.append(True, subject[1:] != subject[:-1])] if len(subject) else subject
-
-
-def _split_of(table: pa.Table) -> npt.NDArray[np.object_]:
-    return np.asarray(table["split"].to_pylist(), dtype=object)
 
 
 def _with_texts(events: pa.Table) -> pa.Table:

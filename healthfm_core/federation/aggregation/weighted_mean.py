@@ -58,10 +58,13 @@ class WeightedMean:
                 self._sums[group] = {name: np.zeros(shapes[name]) for name in names}
             for name in names:
                 total = self._sums[group][name].reshape(-1)
-                shift = _shift(self._schema.norm_bound(name), self._max_weight)
-                self._add(total, update[name].reshape(-1), float(weight), shift)
+                bound = self._schema.norm_bound(name)
+                self._add(total, update[name].reshape(-1), float(weight), bound)
 
-    def _add(self, total: Float64, values: npt.NDArray[Any], weight: float, shift: float) -> None:
+    def _add(self, total: Float64, values: npt.NDArray[Any], weight: float, bound: float) -> None:
+        """Add weight·values, each term rounded by M to what every partial sum can hold."""
+        most = 2.0 * max(bound, 1e-30) * max(self._max_weight, 1.0)
+        shift = 1.5 * 2.0 ** math.ceil(math.log2(most))
         for start in range(0, values.size, _BLOCK):
             part = values[start : start + _BLOCK]
             block = self._block[: part.size]
@@ -85,12 +88,6 @@ class WeightedMean:
         for total in means.values():
             total /= weight
         return means
-
-
-def _shift(max_norm: float, max_weight: float) -> float:
-    """Return M, by which a term is rounded to what every partial sum can hold."""
-    bound = 2.0 * max(max_norm, 1e-30) * max(max_weight, 1.0)
-    return 1.5 * 2.0 ** math.ceil(math.log2(bound))
 
 
 def mean_metrics(

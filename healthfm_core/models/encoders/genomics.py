@@ -93,7 +93,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> Genomi
 
 
 def _soft_tokens(config: ModelConfig) -> int:
-    return config.prs_slots
+    return config.prs_tokens if config.genomics_fusion == "soft_tokens" else 0
 
 
 FACTORY: Final = EncoderFactory(GENOMICS, _build, _soft_tokens)

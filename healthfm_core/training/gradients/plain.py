@@ -49,7 +49,10 @@ class PlainGradient:
         }
         self._passes = passes_for(config, tuple(self._batches))
         self._totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=model.device))
-        self.steps = _steps(loader, config)
+        rows = max(loader.n_rows(query) for query in queries_for(config))
+        steps = math.ceil(rows * config.local_epochs / config.batch_size)
+        # 0 where the site has no row to train on
+        self.steps = steps if config.max_steps is None else min(steps, config.max_steps)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW over what is trained."""
@@ -57,10 +60,11 @@ class PlainGradient:
 
     def compute(self) -> None:
         """Leave the gradient of the next batch of each kind of row on the parameters."""
+        device, half = self._model.device, self._config.precision == "bfloat16"
         for query, batches in self._batches.items():
-            batch = next(batches).to(self._model.device)
+            batch = next(batches).to(device)
             passes = [part for part in self._passes if part.query == query]
-            with _precision(self._model.device, self._config):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 batch_losses = losses(self._model, batch, passes, self._config, self._masks)
             (batch_losses.per_subject.sum() / batch.size).backward()  # type: ignore[no-untyped-call]
             for name, mean in batch_losses.means.items():
@@ -95,18 +99,6 @@ class PlainGradient:
 
     def _clip(self, model: nn.Module) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), self._config.clip_norm)
-
-
-def _precision(device: torch.device, config: TrainConfig) -> torch.autocast:
-    half = config.precision == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
-
-
-def _steps(loader: BatchLoader, config: TrainConfig) -> int:
-    """Return local steps of a round; 0 where the site has no row to train on."""
-    rows = max(loader.n_rows(query) for query in queries_for(config))
-    steps = math.ceil(rows * config.local_epochs / config.batch_size)
-    return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
 def _endless(

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_core.command_line import say
+from healthfm_core.stdout import say
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 

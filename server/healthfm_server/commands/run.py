@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.config.compose import compose
+from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.commands.wait import wait_for
 from healthfm_server.deploy.run_orders import RunOrder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.deploy.study_status import status_lines, study_status
 from healthfm_server.deploy.study_supervision import supervision

@@ -6,8 +6,9 @@ import time
 from argparse import Namespace
 from typing import Final
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.errors import RunError
+from healthfm_core.stdout import say
 from healthfm_server.commands import run_of, takes_run
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_status import run_status

@@ -42,21 +42,21 @@ class ServerState:
     control_variates: Mapping[str, Float32] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Checkpoints:
     """A run's folder of checkpoints.
 
-    Args:
+    Attributes:
         folder: Where they are.
         keep: How many are kept, the latest.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder = folder
-        self._keep = keep
+    folder: Path
+    keep: int
 
     def rounds(self) -> list[int]:
         """Return the rounds whose checkpoint is complete, ascending; 0 is the initial model."""
-        matches = (_MARKER.fullmatch(path.name) for path in self._folder.glob("round-*.json"))
+        matches = (_MARKER.fullmatch(path.name) for path in self.folder.glob("round-*.json"))
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, state: ServerState) -> ServerState:
@@ -72,14 +72,14 @@ class Checkpoints:
         if state.control_variates:
             files[f"{stem}.control.safetensors"] = state.control_variates
         digests = {
-            name: replace_file(self._folder / name, array_file.pieces(arrays))
+            name: replace_file(self.folder / name, array_file.pieces(arrays))
             for name, arrays in files.items()
         }
         marker = json.dumps({"round": state.round, "sha256": digests}, indent=1)
-        replace_file(self._folder / f"{stem}.json", [marker.encode()])
-        for old in self.rounds()[: -self._keep]:
+        replace_file(self.folder / f"{stem}.json", [marker.encode()])
+        for old in self.rounds()[: -self.keep]:
             self._remove(old)
-        views = {name: array_file.mapped(self._folder / name) for name in files}
+        views = {name: array_file.mapped(self.folder / name) for name in files}
         return _state(state.round, views)
 
     def load(self, round_: int | None = None) -> ServerState | None:
@@ -95,12 +95,12 @@ class Checkpoints:
         if wanted not in rounds:
             raise RunError(
                 701,
-                where=str(self._folder),
+                where=str(self.folder),
                 seen=f"no checkpoint of round {wanted}",
                 wanted=f"kept are {', '.join(map(str, rounds)) or 'none'}",
                 do="Name one of those rounds",
             )
-        marker = self._folder / f"round-{wanted:04d}.json"
+        marker = self.folder / f"round-{wanted:04d}.json"
         try:
             digests = json.loads(marker.read_text("utf-8"))["sha256"]
             files = {name: self._verified(name, digest) for name, digest in digests.items()}
@@ -115,7 +115,7 @@ class Checkpoints:
                 self._remove(later)
 
     def _verified(self, name: str, digest: str) -> array_file.MappedArrays:
-        path = self._folder / Path(name).name
+        path = self.folder / Path(name).name
         try:
             same = array_file.digest_of(path) == digest
         except OSError as error:
@@ -129,7 +129,7 @@ class Checkpoints:
 
     def _remove(self, round_: int) -> None:
         for suffix in _SUFFIXES:
-            (self._folder / f"round-{round_:04d}{suffix}").unlink(missing_ok=True)
+            (self.folder / f"round-{round_:04d}{suffix}").unlink(missing_ok=True)
 
 
 def _state(round_: int, files: Mapping[str, array_file.MappedArrays]) -> ServerState:

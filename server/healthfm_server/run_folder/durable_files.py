@@ -58,8 +58,10 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         RunError: The disk does not take it (HF-725).
     """
     with writing(path), path.open("a+b") as file:
-        if file.tell() and not _ends_line(path):
-            file.write(b"\n")
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
         file.write(json.dumps(row).encode() + b"\n")
 
 
@@ -72,9 +74,3 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return rows
-
-
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

@@ -11,14 +11,7 @@ from typing import Final, Self
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import TrustError
-from healthfm_core.federation.contracting import (
-    SIGNATURE,
-    sign_order,
-    terms_before,
-    terms_of,
-    to_fields,
-)
-from healthfm_core.federation.protocol import Study
+from healthfm_core.federation.contracting import SIGNATURE, sign_order, to_fields
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import ContractTerms, StudySigner
 from healthfm_core.trust.site_registry import REGISTRY_FILE, Registry
@@ -54,13 +47,17 @@ class ContractSigner:
         signer = StudySigner.load(study, folder / AUTHORITY / "signer.key")
         return cls(signer, Registry(folder / REGISTRY_FILE))
 
-    def before(self, run: str, config: RunConfig) -> dict[str, str]:
-        """Return the contract's fields for asking for statistics; none in a simulation."""
-        return self._sign(terms_before(run, config), config)
+    def sign(self, terms: ContractTerms, config: RunConfig) -> dict[str, str]:
+        """Return the fields of a new contract, for a message; none in a simulation.
 
-    def to_take_part(self, study: Study) -> dict[str, str]:
-        """Return the contract's fields for preparing; each call makes a new contract."""
-        return self._sign(terms_of(study), study.config)
+        Args:
+            terms: What it says.
+            config: Says how long it lasts.
+        """
+        if self.signer is None:
+            return {}
+        lasts = timedelta(days=config.federation.contract_days)
+        return to_fields(self.signer.sign(terms, lasts))
 
     def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
         """Return the record of a training order with its signature; as it is in a simulation.
@@ -94,9 +91,3 @@ class ContractSigner:
         if known.node_id != site.node_id:
             raise not_its_node(site.name, "a node that is registered for another site")
         return site
-
-    def _sign(self, terms: ContractTerms, config: RunConfig) -> dict[str, str]:
-        if self.signer is None:
-            return {}
-        lasts = timedelta(days=config.federation.contract_days)
-        return to_fields(self.signer.sign(terms, lasts))

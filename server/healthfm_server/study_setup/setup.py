@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
+from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
@@ -26,6 +27,8 @@ from healthfm_server.transport.secure_statistics import SecureStatistics
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 60.0
 """Pauses before a site that waits for a person's approval is asked again; each doubles."""
+WAITS_FOR_APPROVAL: Final = 503
+"""Code of a site at which a person has not approved the run yet."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class StudySetup:
         run = self.store.run_id()
 
         def ask() -> ConfigRecord:
-            return ConfigRecord({**_question(config), **self.signer.before(run, config)})
+            contract = self.signer.sign(terms_before(run, config), config)
+            return ConfigRecord({**_question(config), **contract})
 
         if config.federation.aggregation.secure.enabled:
             return self._secure_study(nodes, config, ask)
@@ -127,7 +131,8 @@ class StudySetup:
             return site.name
 
         def ask() -> ConfigRecord:
-            return ConfigRecord({"study": study.to_json(), **self.signer.to_take_part(study)})
+            contract = self.signer.sign(terms_of(study), study.config)
+            return ConfigRecord({"study": study.to_json(), **contract})
 
         self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
         return self._register(prepared)
@@ -179,7 +184,8 @@ class StudySetup:
             left_s = max(until - time.monotonic(), 0.0)
             timeouts = Timeouts(left_s, self.timeouts.ttl_s)
             for reply in self.exchange(contents, kind, phase, timeouts):
-                if _waits(reply) and time.monotonic() + pause_s < until:
+                waits = reply.has_error() and reply.error.code == WAITS_FOR_APPROVAL
+                if waits and time.monotonic() + pause_s < until:
                     waiting.append(reply.metadata.src_node_id)
                 else:
                     yield reply
@@ -218,7 +224,3 @@ def _question(config: RunConfig) -> dict[str, str | int]:
     }
     masked = {"secure": 1, "hide": int(secure.hide_modalities)} if secure.enabled else {}
     return {**plain, **masked}
-
-
-def _waits(reply: Message) -> bool:
-    return reply.has_error() and reply.error.code == 503

@@ -112,14 +112,14 @@ def mapped(path: Path) -> MappedArrays:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = json.loads(data[_LENGTH_BYTES:start])
-    return MappedArrays({name: _view(data, start, header[name]) for name in names}, data)
-
-
-def _view(data: mmap.mmap, start: int, about: Mapping[str, Any]) -> Float32:
-    if about["dtype"] != _TYPE:
-        raise ValueError("an array in it is not float32")
-    offset, shape = start + about["data_offsets"][0], about["shape"]
-    return np.frombuffer(data, np.float32, math.prod(shape), offset).reshape(shape)
+    views = {}
+    for name in names:
+        if header[name]["dtype"] != _TYPE:
+            raise ValueError("an array in it is not float32")
+        offset, shape = start + header[name]["data_offsets"][0], header[name]["shape"]
+        flat = np.frombuffer(data, np.float32, math.prod(shape), offset)
+        views[name] = flat.reshape(shape)
+    return MappedArrays(views, data)
 
 
 class ReplyFile(AbstractContextManager["ReplyFile"]):

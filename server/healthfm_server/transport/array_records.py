@@ -19,7 +19,8 @@ def to_arrays(parameters: Mapping[str, Float32]) -> dict[str, Array]:
     groups: dict[str, Float32Arrays] = {}
     for name, array in parameters.items():
         groups.setdefault(_group_of(name), {})[name] = array
-    return {group: _array(wire.bundle(arrays)) for group, arrays in sorted(groups.items())}
+    bundles = {group: wire.bundle(arrays) for group, arrays in sorted(groups.items())}
+    return {g: Array("|u1", (len(data),), wire.BUNDLE, data) for g, data in bundles.items()}
 
 
 def digests_of(arrays: Mapping[str, Array]) -> dict[str, str]:
@@ -63,7 +64,3 @@ def read(record: ArrayRecord) -> Arrays:
 def _group_of(name: str) -> str:
     """Return the group of a parameter, or of state that travels beside it (``slot/parameter``)."""
     return group_of(name.rpartition("/")[2])
-
-
-def _array(data: bytes) -> Array:
-    return Array("|u1", (len(data),), wire.BUNDLE, data)

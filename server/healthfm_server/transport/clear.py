@@ -49,10 +49,11 @@ class _Inbox:
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class ClearTransport:
     """Sends orders and takes updates as they are.
 
-    Args:
+    Attributes:
         sites: Participating sites by name.
         exchange: Sends and receives.
         timeouts: Deadline and life of messages.
@@ -61,21 +62,12 @@ class ClearTransport:
         config: Its settings.
     """
 
-    def __init__(
-        self,
-        sites: Mapping[str, RegisteredSite],
-        exchange: Exchange,
-        timeouts: Timeouts,
-        orders: Orders,
-        method: AggregationMethod,
-        config: AggregationConfig,
-    ) -> None:
-        self._sites = sites
-        self._exchange = exchange
-        self._timeouts = timeouts
-        self._orders = orders
-        self._method = method
-        self._config = config
+    sites: Mapping[str, RegisteredSite]
+    exchange: Exchange
+    timeouts: Timeouts
+    orders: Orders
+    method: AggregationMethod
+    config: AggregationConfig
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return the groups that `site` holds."""
@@ -83,15 +75,19 @@ class ClearTransport:
 
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Send every site its order, and add each update the moment it arrives."""
-        max_weight = float(sum(self._sites[name].n_subjects for name in current.asked))
-        inbox = _Inbox(self._method.aggregator(schema, self._config, max_weight))
-        busy = self._exchange.busy()
-        asked = [n for n in current.asked if self._is_free(n, busy)]
-        for reply in self._exchange(
+        max_weight = float(sum(self.sites[name].n_subjects for name in current.asked))
+        inbox = _Inbox(self.method.aggregator(schema, self.config, max_weight))
+        busy = self.exchange.busy()
+        asked = [
+            name
+            for name in current.asked
+            if self.sites[name].node_id not in busy and name not in self.orders.unprepared
+        ]
+        for reply in self.exchange(
             self._contents(current, asked, state, schema),
             protocol.TRAIN,
             str(current.number),
-            self._timeouts,
+            self.timeouts,
         ):
             self._take(reply, current, schema, inbox)
             del reply
@@ -100,13 +96,12 @@ class ClearTransport:
             current.reject(site, late, replied=False)
         return self._collected(current, inbox)
 
-    def _is_free(self, site: str, busy: set[int]) -> bool:
-        return self._sites[site].node_id not in busy and self._orders.is_prepared(site)
-
     def _contents(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
     ) -> dict[int, RecordDict]:
-        arrays = to_arrays({**state.parameters, **_in_slots(self._method, state)})
+        kept = self.method.control_variates
+        beside = {} if kept is None else put_in_slot(kept.slot, state.control_variates)
+        arrays = to_arrays({**state.parameters, **beside})
         if isinstance(state.parameters, MappedArrays):
             state.parameters.release()
         digests = digests_of(arrays)
@@ -114,7 +109,7 @@ class ClearTransport:
         for name in asked:
             groups = current.asked[name]
             names = (name for group in groups for name in schema.groups[group])
-            contents[self._sites[name].node_id] = self._orders.to_train(
+            contents[self.sites[name].node_id] = self.orders.to_train(
                 current, name, record_of(arrays, names), digests
             )
         return contents
@@ -122,7 +117,7 @@ class ClearTransport:
     def _take(
         self, reply: Message, current: OpenRound, schema: UpdateSchema, inbox: _Inbox
     ) -> None:
-        nodes = {self._sites[name].node_id: name for name in current.asked}
+        nodes = {self.sites[name].node_id: name for name in current.asked}
         site = nodes.get(reply.metadata.src_node_id)
         if site is None:
             current.store.note("reply of an unknown node dropped", round=current.number)
@@ -140,13 +135,13 @@ class ClearTransport:
         """Add a reply's update to the aggregator and return its metrics."""
         if reply.has_error():
             if reply.error.code in _NEEDS_THE_STUDY:
-                self._orders.lost_study(site)
+                self.orders.unprepared.add(site)
             raise _RejectedReplyError(
                 reply.error.reason or f"the node failed with code {reply.error.code}"
             )
         try:
             records = reply.content
-            check_sender(records.config_records[protocol.SITE], self._sites[site])
+            check_sender(records.config_records[protocol.SITE], self.sites[site])
             update = read(records.array_records[protocol.ARRAYS])
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
             metrics = {m: _number(v) for m, v in records.metric_records[protocol.METRICS].items()}
@@ -159,7 +154,7 @@ class ClearTransport:
             weights,
             schema,
             asked=current.asked[site],
-            n_subjects=self._sites[site].n_subjects,
+            n_subjects=self.sites[site].n_subjects,
         )
         if reason is not None:
             raise _RejectedReplyError(reason)
@@ -173,7 +168,7 @@ class ClearTransport:
             for group, weight in weights.items():
                 moved.setdefault(group, []).append(weight)
         subjects = {
-            site: inbox.weights[site].get(BACKBONE) or float(self._sites[site].n_subjects)
+            site: inbox.weights[site].get(BACKBONE) or float(self.sites[site].n_subjects)
             for site in current.metrics
         }
         return Collected(
@@ -186,11 +181,6 @@ class ClearTransport:
 
 class _RejectedReplyError(Exception):
     """A reply that cannot be used; the text says why."""
-
-
-def _in_slots(method: AggregationMethod, state: ServerState) -> dict[str, Any]:
-    kept = method.control_variates
-    return {} if kept is None else put_in_slot(kept.slot, state.control_variates)
 
 
 def _number(value: Any) -> float:

@@ -42,21 +42,18 @@ class OpenRound:
     def accept(self, site: str, metrics: dict[str, float]) -> None:
         """Count a site's update in."""
         self.metrics[site] = metrics
-        self._report(site)
+        self.listener(self._event("site", site, {}))
 
     def reject(self, site: str, reason: str, *, replied: bool = True) -> None:
         """Leave a site out of the round, with the reason on record."""
         self.rejected[site] = reason
         self.store.note("set aside", round=self.number, site=site, reason=reason)
         if replied:
-            self._report(site)
+            self.listener(self._event("site", site, {}))
 
     def close(self, metrics: Mapping[str, float]) -> None:
         """Tell whoever watches that the round is over and on disk."""
         self.listener(self._event("round", "", metrics))
-
-    def _report(self, site: str) -> None:
-        self.listener(self._event("site", site, {}))
 
     def _event(self, phase: Any, site: str, metrics: Mapping[str, float]) -> ProgressEvent:
         return ProgressEvent(

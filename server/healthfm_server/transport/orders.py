@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from healthfm_core.federation import protocol
+from healthfm_core.federation.contracting import terms_of
 from healthfm_core.federation.protocol import RoundOrder, Study
 from healthfm_core.seeding import seed_for
 from healthfm_server.study_setup.contract_signer import ContractSigner
@@ -15,31 +17,26 @@ from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import OpenRound
 
 
+@dataclass(frozen=True)
 class Orders:
     """Writes the orders of a study's rounds, signed in a deployment.
 
-    Args:
+    Attributes:
         study: What the sites agreed on.
         sites: Participating sites by name.
         exchange: Sends and receives.
         timeouts: Deadline and life of messages.
         signer: Signs; does nothing in a simulation.
+        unprepared: Sites that need the study again, and with it a new contract, as a restarted
+            node does.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        sites: Mapping[str, RegisteredSite],
-        exchange: Exchange,
-        timeouts: Timeouts,
-        signer: ContractSigner,
-    ) -> None:
-        self._study = study
-        self._sites = sites
-        self._exchange = exchange
-        self._timeouts = timeouts
-        self._signer = signer
-        self._unprepared: set[str] = set()
+    study: Study
+    sites: Mapping[str, RegisteredSite]
+    exchange: Exchange
+    timeouts: Timeouts
+    signer: ContractSigner
+    unprepared: set[str] = field(default_factory=set)
 
     def to_train(
         self, current: OpenRound, site: str, arrays: ArrayRecord, digests: Mapping[str, str]
@@ -52,41 +49,30 @@ class Orders:
             arrays: What goes with it.
             digests: SHA-256 of each piece of all arrays, in hex.
         """
-        federation = self._study.config.federation
+        federation = self.study.config.federation
         every = federation.evaluate_every
         order = RoundOrder(
             round=current.number,
             rounds=federation.rounds,
             groups=current.asked[site],
             evaluate=every > 0 and (current.number - 1) % every == 0,
-            seed=seed_for(self._study.config.seed, "round", current.number, site),
+            seed=seed_for(self.study.config.seed, "round", current.number, site),
         )
-        fields = {"json": order.to_json(), "study": self._study.hash}
+        fields = {"json": order.to_json(), "study": self.study.hash}
         sent = {piece: digests[piece] for piece in arrays}
-        record = ConfigRecord(dict(self._signer.to_train(fields, sent)))
+        record = ConfigRecord(dict(self.signer.to_train(fields, sent)))
         return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
 
-    def lost_study(self, site: str) -> None:
-        """Remember that a site needs the study again, and with it a new contract."""
-        self._unprepared.add(site)
-
-    def is_prepared(self, site: str) -> bool:
-        """Return whether a site has the study, as far as is known."""
-        return site not in self._unprepared
-
     def prepare_again(self, sampled: tuple[str, ...]) -> None:
-        """Send the study to those of `sampled` that lost it, as a restarted node does."""
-        busy = self._exchange.busy()
-        nodes = {
-            self._sites[name].node_id: name for name in sorted(self._unprepared & set(sampled))
-        }
+        """Send the study to those of `sampled` that lost it."""
+        busy = self.exchange.busy()
+        nodes = {self.sites[name].node_id: name for name in sorted(self.unprepared & set(sampled))}
         asked = [node for node in nodes if node not in busy]
         if not asked:
             return
-        order = ConfigRecord(
-            {"study": self._study.to_json(), **self._signer.to_take_part(self._study)}
-        )
+        contract = self.signer.sign(terms_of(self.study), self.study.config)
+        order = ConfigRecord({"study": self.study.to_json(), **contract})
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
-        for reply in self._exchange(contents, protocol.PREPARE, "prepare", self._timeouts):
+        for reply in self.exchange(contents, protocol.PREPARE, "prepare", self.timeouts):
             if reply.has_content() and reply.metadata.src_node_id in nodes:
-                self._unprepared.discard(nodes[reply.metadata.src_node_id])
+                self.unprepared.discard(nodes[reply.metadata.src_node_id])

@@ -104,7 +104,7 @@ class SecureTransport:
 
         def set_aside(site: str, reason: str) -> None:
             if "HF-404" in reason:
-                self._orders.lost_study(site)
+                self._orders.unprepared.add(site)
             current.reject(site, reason)
 
         return self._masked.begin(terms, names, done, set_aside)

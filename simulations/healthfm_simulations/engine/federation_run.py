@@ -16,7 +16,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
-from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener, ignore_progress
+from healthfm_server.run_folder.run_progress import ProgressEvent
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_simulations.engine import inprocess
@@ -89,11 +89,21 @@ def run_federation(
         ProtocolError: Too few sites answered (HF-403) or none has what the model needs (HF-406).
     """
     _check_names(nodes)
-    nodes = [replace(node, state=folder / "sites" / _folder_name(node.name)) for node in nodes]
+    hashes = [hashlib.sha256(node.name.encode()).hexdigest() for node in nodes]  # fit any disk
+    nodes = [
+        replace(node, state=folder / "sites" / name[:16])
+        for node, name in zip(nodes, hashes, strict=True)
+    ]
     apps = apps or core_apps()
     stop = threading.Event()
-    listener = _stopping(stop, until, progress or ignore_progress)
-    server = make_server_app(apps.server, listener, stop.is_set)
+
+    def hear(event: ProgressEvent) -> None:
+        if progress is not None:
+            progress(event)
+        if event.phase == "round" and event.round == until:
+            stop.set()
+
+    server = make_server_app(apps.server, hear, stop.is_set)
     client = make_client_app(apps.client)
     run_config: dict[str, str | int | float | bool] = {
         "config": config.model_dump_json(),
@@ -123,17 +133,6 @@ def rounds_done(folder: Path) -> int:
     return max(RunStore(folder, keep=1).checkpoints.rounds(), default=0)
 
 
-def _stopping(
-    stop: threading.Event, until: int | None, listener: ProgressListener
-) -> ProgressListener:
-    def hear(event: ProgressEvent) -> None:
-        listener(event)
-        if event.phase == "round" and event.round == until:
-            stop.set()
-
-    return hear
-
-
 def core_apps() -> Apps:
     """Return the real work of server and site."""
     from healthfm_client.core_local_work import CoreLocalWork as ClientWork
@@ -148,11 +147,6 @@ def _result(folder: Path, config: RunConfig) -> FederationResult:
     if study is None or state is None:
         raise _interrupted(folder)
     return FederationResult(state.parameters, study, store.history())
-
-
-def _folder_name(site: str) -> str:
-    """Return a folder's name for a site, whatever characters its own has."""
-    return hashlib.sha256(site.encode()).hexdigest()[:16]
 
 
 def _check_names(nodes: Sequence[NodeSpec]) -> None:

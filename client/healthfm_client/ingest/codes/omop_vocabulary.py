@@ -61,7 +61,8 @@ class Concepts:
         """
         parents = {name: [base] for name in names if (base := bare(name)) != name}
         wanted = sorted({bare(name) for name in names})
-        ids = self._ids_of(wanted)
+        found = pc.index_in(self._names, pa.array(wanted, pa.string())).is_valid()
+        ids = self._ids[np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)]
         above = self._above(ids)
         known = np.unique(np.concatenate([ids, *above]))
         for child, parent in zip(*above, strict=True):
@@ -79,10 +80,6 @@ class Concepts:
             },
             schema=CODES,
         )
-
-    def _ids_of(self, names: Sequence[str]) -> Int64:
-        at = pc.index_in(self._names, pa.array(list(names), pa.string()))
-        return self._ids[np.asarray(at.is_valid().to_numpy(zero_copy_only=False), np.bool_)]
 
     def _above(self, ids: Int64) -> tuple[Int64, Int64]:
         """Return (child, parent) of every step from `ids` upwards."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
 from healthfm_core.errors import TrustError
+from healthfm_core.stdout import say
 from healthfm_core.trust import files, fingerprint
 from healthfm_core.trust.kit import make_kit
 from healthfm_core.trust.request import EnrolmentRequest, read_request

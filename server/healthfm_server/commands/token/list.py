@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from healthfm_core.command_line import Command, say
+from healthfm_core.command_line import Command
+from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 
 
