@@ -173,6 +173,10 @@ class BatchLoader:
             hidden = {name: np.full(len(chosen), name not in shown) for name in modality_names()}
             yield self._batch(chosen, Drops(hidden), query, None)
 
+    def plan(self, query: Query) -> RowPlan:
+        """Return the rows that ask `query`, as `in_order` reads them and, for ``sep``, an epoch."""
+        return self._rows(query, None)
+
     def after_visits(self, subject: int) -> RowPlan:
         """Return a row per visit of a subject, which ends with the visit and asks there.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from healthfm_core.arrays import Bool, Float32, Int64
+from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.sequences import STATIC, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.evaluation.predictions import Predictions
 
@@ -52,6 +53,12 @@ def queries_of(sequences: Sequences, n_targets: int, *, latest: int | None = Non
     if latest is not None:
         keep &= sequences.visit_offsets[subject + 1] - np.arange(len(subject)) <= latest
     return _ask(sequences, n_targets, np.flatnonzero(keep))
+
+
+def queries_of_rows(sequences: Sequences, n_targets: int, rows: RowPlan) -> VisitQueries:
+    """Ask what a model's rows ask: every visit that one of their queries is about."""
+    subject = np.repeat(rows.subject, np.diff(rows.query_offsets))
+    return _ask(sequences, n_targets, sequences.visit_offsets[subject] + rows.next_visit)
 
 
 def queries_at(

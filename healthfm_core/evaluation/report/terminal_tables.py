@@ -23,7 +23,7 @@ from healthfm_core.evaluation.report.wording import (
 
 TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
 BASELINES = ("logistic_regression", "gradient_boosting")
-"""Baselines of a label task: simpler models of the same inputs as the reference."""
+"""Simpler models that read the same inputs on the same rows, pooled over the sites."""
 Columns = Sequence[tuple[str, ReportMetric]]
 """(subset, metric) of each column of a table."""
 
@@ -122,8 +122,8 @@ def task_tables(rows: Sequence[MetricRow]) -> list[Table]:
 def contrasts(rows: Sequence[MetricRow], *, reference: str = "federated") -> list[str]:
     """Return a line per paired difference that a run is made for, by the headline metric.
 
-    The reference against every other trained arm and, at a label, against the baselines given the
-    same inputs; and what each input adds to the others in it.
+    The reference against every other trained arm and against the baselines given the same inputs;
+    and what each input adds to the others in it.
     """
     if not rows:
         return []
@@ -144,11 +144,11 @@ def _contrast(row: MetricRow, reference: str, subset: str) -> str:
     name, metric = arm_name(row.arm), metric_title(row.metric)
     if first != reference:
         return ""
-    if other in TRAINED and row.subset == subset:
+    if other in (*TRAINED, *BASELINES) and row.subset == subset:
         return f"{name}: {metric}" + ("" if subset == "overall" else f" on {SUBSET_NAMES[subset]}")
     if other in BASELINES and MINUS not in row.subset and "/" not in row.subset:
-        same = row.subset == subset
-        return f"{name}: {metric}" + ("" if same else f" given {subset_name(row.subset)}")
+        given = row.subset not in SUBSET_NAMES
+        return f"{name}: {metric} given {subset_name(row.subset)}" if given else ""
     if not other and MINUS in row.subset:
         return f"{name}, {subset_name(row.subset)}: {metric}"
     return ""

@@ -16,14 +16,17 @@ from healthfm_core.evaluation.baselines import label_baselines
 from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_baselines, queries_at
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_simulations.arms.fair_baselines import (
+    GRADIENT_BOOSTING,
+    LOGISTIC_REGRESSION,
+    fair_baselines,
+)
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, ScoredQueries
 from healthfm_simulations.sites import SimulatedSite
 
 REFERENCE_SCORE: Final = "reference_score"
 """Extra column of a label table: an established score's own prediction, null where it has none."""
-LOGISTIC_REGRESSION: Final = "logistic_regression"
-GRADIENT_BOOSTING: Final = "gradient_boosting"
 
 
 def reference_predictions(
@@ -77,10 +80,11 @@ def _next_visit(
     scores = next_visit_baselines(train, test, n_targets, queries)
     judged = np.zeros(n_targets, np.bool_)
     judged[columns] = True
-    return {
+    counted = {
         arm: replace(scored.predictions, score=prediction.score[judged[prediction.target]])
         for arm, prediction in scores.items()
     }
+    return counted | fair_baselines(config, fold, sites, vocabulary, scored)
 
 
 def _on_summaries(
