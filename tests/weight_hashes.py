@@ -30,7 +30,7 @@ from healthfm_core.privacy import discrete_gaussian, entropy
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.sites import REAL_DATA, prepare_sites
 
-_ATTENTION_ALONE: Final = ("model=attention_alone", "train.local_epochs=0.4")
+_ATTENTION_ALONE: Final = ("train=attention_alone", "train.local_epochs=0.4")
 """What the default cohort was trained with up to 0.2.0."""
 FULL: Final[Mapping[str, tuple[str, ...]]] = {
     "default": _ATTENTION_ALONE,
@@ -69,7 +69,7 @@ SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     "krum": (*_SMALL, "federation=krum"),
     "adam": (*_SMALL, "federation=adam"),
     "scaffold": (*_SMALL, "federation=scaffold"),
-    "prox": (*_SMALL, "train=prox"),
+    "prox": (*_SMALL, "train.fedprox_mu=0.01"),
     "shared": (*_SMALL, "federation.aggregation.groups=shared"),
     "their_sites": (*_SMALL, "federation.aggregation.code_rows=their_sites"),
     "fusion": (*_SMALL, "model.genomics_fusion=late", "model.sum_pooling=true"),
