@@ -33,7 +33,7 @@ SETTINGS: Final = """
 [tool.mutmut]
 source_paths = ["healthfm_core"]
 only_mutate = {only_mutate}
-do_not_mutate_patterns = [{sentences!r}]
+do_not_mutate_patterns = ['{sentences}']
 also_copy = ["configs", "README.md"]
 pytest_add_cli_args = ["-n0", "-m", "not slow and not realdata and not deployment and not gpu"]
 pytest_add_cli_args_test_selection = {tests}

@@ -18,6 +18,7 @@ def test_the_copy_has_the_settings_of_one_module_and_of_one_folder(tmp_path):
         copy = mutants.copied(tmp_path / name, f"healthfm_core/{name}", ["tests/models"])
         settings = tomllib.loads((copy / "pyproject.toml").read_text("utf-8"))["tool"]["mutmut"]
         assert settings["only_mutate"] == [f"healthfm_core/{pattern}"]
+        assert settings["do_not_mutate_patterns"] == [mutants.SENTENCES]
         assert settings["pytest_add_cli_args_test_selection"] == ["tests/models"]
         assert (copy / "tests" / "conftest.py").is_file()
 

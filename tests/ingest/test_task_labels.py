@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -52,17 +53,22 @@ def task(folder: Path, text: str = TASK, **changes: object) -> Path:
 
 def cohort(folder: Path, records: dict[int, dict[float, str]]) -> SiteStore:
     """A store of subject → day → code."""
-    found = [(who, day, code) for who, days in records.items() for day, code in days.items()]
+    found = [(who, day, code, None) for who, days in records.items() for day, code in days.items()]
+    return store_of(folder, found)
+
+
+def store_of(folder: Path, found: Sequence[tuple[int, float, str, float | None]]) -> SiteStore:
+    """A store of (subject, day, code, value or None)."""
     writer = StoreWriter(folder, dataset_name="a")
     writer.add_events(
         pa.table(
             {
-                "subject_id": pa.array([who for who, _, _ in found], pa.int64()),
+                "subject_id": pa.array([row[0] for row in found], pa.int64()),
                 "time": pa.array(
-                    [DAY0 + timedelta(days=day) for _, day, _ in found], pa.timestamp("us")
+                    [DAY0 + timedelta(days=row[1]) for row in found], pa.timestamp("us")
                 ),
-                "code": pa.array([code for _, _, code in found]),
-                "numeric_value": pa.nulls(len(found), pa.float32()),
+                "code": pa.array([row[2] for row in found]),
+                "numeric_value": pa.array([row[3] for row in found], pa.float32()),
             }
         )
     )
@@ -109,6 +115,32 @@ def test_of_another_outcome_the_dead_are_known_too(tmp_path):
         (6, 1.0, True),
         (6, 1.1, True),
     ]
+
+
+def test_a_label_is_defined_by_several_codes_or_by_a_value_beyond_a_limit(tmp_path):
+    text = TASK.replace(
+        "  lab: {{code: LAB}}\n",
+        "  lab: {{code: {{any: [LAB//K, LAB//K2]}}, value_min: 5.5, value_min_inclusive: false}}\n"
+        "  dx: {{code: {{any: [DX//E875, DX//E876]}}}}\n"
+        "  high: {{expr: 'or(lab, dx)'}}\n",
+    )
+    events = [
+        *((who, 0, "Visit//IP", None) for who in range(1, 6)),
+        *((who, 200, "END", None) for who in range(1, 6)),
+        (1, 5, "LAB//K", 5.5),
+        (2, 5, "LAB//K2", 5.6),
+        (3, 5, "DX//E876", None),
+        (4, 5, "DX//A", 9.0),
+        (5, 50, "LAB//K", 9.0),
+    ]
+    found = Definition(task(tmp_path, text, label="high")).labels(store_of(tmp_path / "s", events))
+    assert {row[0]: row[2] for row in answers(found.labels)} == {
+        1: False,
+        2: True,
+        3: True,
+        4: False,
+        5: False,
+    }
 
 
 def test_a_death_after_the_window_is_no_reason_to_waive_a_wish_for_what_comes_at_once(tmp_path):

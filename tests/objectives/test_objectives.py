@@ -129,12 +129,19 @@ def test_a_target_occurs_only_to_who_is_alive():
     both = rate + death
     expected = [rate / both * (1 - math.exp(-2 * both)), 1 - math.exp(-2 * death)]
     torch.testing.assert_close(found, torch.tensor([[expected]]))
+    turned = risk(z.view(1, 1, 2, 2).flip(2).flatten(2), (365.25, 3 * 365.25), 2 * 365.25, death=0)
+    torch.testing.assert_close(turned.flip(-1), found)
 
 
 @pytest.mark.parametrize("horizon", [0.0, -1.0, 730.5, 1825.0, math.nan])
 def test_a_risk_beyond_the_last_edge_is_refused_not_given_as_that_of_the_edge(horizon):
     with pytest.raises(RunError, match=r"HF-708.*from now to 730 days"):
         risk(torch.zeros(1, 1, 2), (365.0, 730.0), horizon)
+
+
+def test_a_horizon_of_hours_is_within_the_edges():
+    found = risk(torch.full((1, 1, 1), math.log(0.3)), (30.0,), 0.5)
+    torch.testing.assert_close(found, torch.full((1, 1, 1), 1 - math.exp(-0.3 * 0.5 / 365.25)))
 
 
 def test_a_further_edge_gives_the_further_risk():
