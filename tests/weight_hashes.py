@@ -30,20 +30,24 @@ from healthfm_core.privacy import discrete_gaussian, entropy
 from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.sites import REAL_DATA, prepare_sites
 
+_ATTENTION_ALONE: Final = ("train=attention_alone", "train.local_epochs=0.4")
+"""What the default cohort was trained with up to 0.2.0."""
 FULL: Final[Mapping[str, tuple[str, ...]]] = {
-    "default": (),
-    "dp": ("privacy=dp",),
-    "secure": ("federation=secure",),
-    "distributed": ("privacy=distributed",),
+    "default": _ATTENTION_ALONE,
+    "dp": (*_ATTENTION_ALONE, "privacy=dp"),
+    "secure": (*_ATTENTION_ALONE, "federation=secure"),
+    "distributed": (*_ATTENTION_ALONE, "privacy=distributed"),
+    "memory": (),
 }
 """What the whole default cohort is trained with, two rounds each."""
 
-_SMALL: Final = (
+_SIZE: Final = (
     "data.cohort.subjects=320",
     "tokens.k_min=5",
     "train.max_steps=6",
     "data.cohort.label_shift=1.0",
 )
+_SMALL: Final = (*_ATTENTION_ALONE, *_SIZE)
 _OBJECTIVES: Final = (
     "train.objectives.next_visit=1.0",
     "train.objectives.time_to_event=0.5",
@@ -53,7 +57,9 @@ _OBJECTIVES: Final = (
     "train.objectives.cross_modal=0.3",
 )
 SMALL: Final[Mapping[str, tuple[str, ...]]] = {
-    **{name: (*_SMALL, *given) for name, given in FULL.items()},
+    **{name: (*_SIZE, *given) for name, given in FULL.items()},
+    "memory_dp": (*_SIZE, "privacy=dp"),
+    "memory_secure": (*_SIZE, "federation=secure"),
     "objectives": (*_SMALL, *_OBJECTIVES, "train.curriculum=staged"),
     "objectives_dp": (*_SMALL, *_OBJECTIVES, "privacy=dp"),
     "objectives_secure": (*_SMALL, *_OBJECTIVES, "federation=secure"),
@@ -63,7 +69,7 @@ SMALL: Final[Mapping[str, tuple[str, ...]]] = {
     "krum": (*_SMALL, "federation=krum"),
     "adam": (*_SMALL, "federation=adam"),
     "scaffold": (*_SMALL, "federation=scaffold"),
-    "prox": (*_SMALL, "train=prox"),
+    "prox": (*_SMALL, "train.fedprox_mu=0.01"),
     "shared": (*_SMALL, "federation.aggregation.groups=shared"),
     "their_sites": (*_SMALL, "federation.aggregation.code_rows=their_sites"),
     "fusion": (*_SMALL, "model.genomics_fusion=late", "model.sum_pooling=true"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from healthfm_core.config.base import Schema
 
@@ -42,6 +42,22 @@ class ModelConfig(Schema):
         False,
         description="a label's logit also has a linear part, the sum of a weight per code and "
         "per worn hour: a regression inside the network",
+    )
+    memory: bool = Field(
+        False,
+        description="a query's state also reads each modality's own means that fade with the days "
+        "(models.decaying_memory), and the scores as they are",
+    )
+    memory_width: int = Field(16, ge=1, description="numbers that a memory keeps of a token")
+    memory_recency_days: tuple[PositiveFloat, ...] = Field(
+        (1.0, 30.0, 1000.0),
+        min_length=1,
+        description="half-lives a memory starts with of how a token weighs beside the latest",
+    )
+    memory_fade_days: tuple[PositiveFloat, ...] = Field(
+        (30.0, 1000.0),
+        min_length=1,
+        description="half-lives it starts with of what a token says; each pair is a mean",
     )
     code_scale: float = Field(
         1.0,

@@ -65,6 +65,12 @@ class TrainConfig(Schema):
     lr_half_lives: float = Field(
         1.0, gt=0, description="rate of the kernel's log half-lives, as a multiple of lr"
     )
+    lr_memory: float = Field(
+        1.0,
+        gt=0,
+        description="rate of model.memory's own parameters and of the heads that read it, as a "
+        "multiple of lr: few numbers, which may learn fast where the network must learn slowly",
+    )
     lr_linear: float = Field(
         1.0, gt=0, description="rate of model.linear_logit's slopes, as a multiple of lr"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -70,6 +71,13 @@ class DecayRates(nn.Module):
 @torch.no_grad()
 def clamp_half_lives(model: nn.Module) -> None:
     """Bring every half-life back into its range: beyond it there is no gradient to come back by."""
+    for log_rate in log_rates_of(model):
+        log_rate.clamp_(*LOG_RATES)
+
+
+def log_rates_of(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the log rates of all that decays: the attention's, and the memories'."""
     for module in model.modules():
-        if isinstance(module, DecayRates):
-            module.log_rate.weight.clamp_(*LOG_RATES)
+        log_rate = getattr(module, "log_rate", None)
+        if isinstance(log_rate, PerSubjectParameter):
+            yield log_rate.weight

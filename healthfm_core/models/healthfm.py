@@ -14,7 +14,7 @@ from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.registry import modality_names
-from healthfm_core.models.backbone import Backbone
+from healthfm_core.models.backbone import Backbone, gather
 from healthfm_core.models.encoders.encoder_registry import encoder_factory
 from healthfm_core.models.encoders.modality_encoder import ModalityEncoder
 from healthfm_core.models.heads import HeadSpec, RecurringHead
@@ -66,7 +66,22 @@ class HealthFM(nn.Module):
     ) -> Float[Tensor, "B Q d"]:
         """Return the backbone's states at the positions `at_BQ` of each row, or at all of them."""
         states = cast(Tensor, self.backbone(self.encode(batch), batch, at_BQ))
-        return self.join(states, batch)
+        return self.join(states, batch) + self.recall(batch, at_BQ)
+
+    def recall(
+        self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
+    ) -> Float[Tensor, "B Q d"] | float:
+        """Return what the modalities' memories add to the states: at the queries, 0 elsewhere."""
+        read = [part for part in (e.recall(batch) for e in self._encoders()) if part is not None]
+        if not read:
+            return 0.0
+        recalled = sum(read[1:], read[0]) * batch.query_mask.unsqueeze(-1)
+        if at_BQ is batch.query:
+            return recalled
+        at = batch.query.unsqueeze(-1).expand_as(recalled)
+        everywhere = recalled.new_zeros(*batch.kind.shape, recalled.shape[-1])
+        everywhere = everywhere.scatter_add(1, at, recalled)
+        return everywhere if at_BQ is None else gather(everywhere, at_BQ)
 
     def encode(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what the encoders make of each position, 0 where none reads it."""

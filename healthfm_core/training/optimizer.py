@@ -11,9 +11,11 @@ from torch import nn
 from healthfm_core.config import TrainConfig
 from healthfm_core.config.train import Trainable
 from healthfm_core.federation.parameter_groups import is_trainable
-from healthfm_core.models.decay import DecayRates
+from healthfm_core.models.decay import log_rates_of
 
 EPS: Final = 1e-8
+MEMORIES: Final = (".memory", ".remembered")
+"""Ends of the names of the modules that memories consist of (`models.decaying_memory`)."""
 RATE_MULTIPLE: Final = "rate_multiple"
 """Option of the optimiser's groups: their learning rate as a multiple of the round's."""
 
@@ -21,12 +23,15 @@ RATE_MULTIPLE: Final = "rate_multiple"
 def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW; only matrices of linear maps decay, not embeddings, norms, biases or rates."""
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
-    half_lives = [m.log_rate.weight for m in model.modules() if isinstance(m, DecayRates)]
+    half_lives = {id(log_rate) for log_rate in log_rates_of(model)}
+    quick = tuple(n for n, _ in model.named_modules() if n.endswith(MEMORIES))
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             is_matrix = isinstance(module, nn.Linear) and name == "weight"
             multiple, eps = 1.0, EPS
-            if any(parameter is half_life for half_life in half_lives):
+            if path.startswith(("heads.", *quick)):
+                multiple = config.lr_memory
+            elif id(parameter) in half_lives:
                 multiple = config.lr_half_lives
             elif path.endswith(".linear_logit"):
                 multiple, eps = config.lr_linear, config.eps_linear

@@ -42,7 +42,6 @@ class SiteData:
     def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
         """Tokenise the stores' training and tuning people.
 
-        Where whole sites are held out for testing, a training site's own held-out people train.
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
         task = study.config.label_task
@@ -52,9 +51,8 @@ class SiteData:
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
             for split in ("train", "tuning", "held_out")
         }
-        train = by_split["train"]
-        if study.config.evaluation.protocol != "held_out":
-            train = concatenate([train, by_split["held_out"]])
+        parts = [by_split[split] for split in training_splits(study.config)]
+        train = concatenate(parts) if len(parts) > 1 else parts[0]
         held = frozenset[str]().union(*(view.modalities for view in views))
         return cls(
             train,
@@ -62,6 +60,14 @@ class SiteData:
             modalities=held,
             intercepts=site_intercepts(train, study),
         )
+
+
+def training_splits(config: RunConfig) -> tuple[str, ...]:
+    """Return the splits of a training site whose people train.
+
+    Where whole sites are held out for testing, its own held-out people train too.
+    """
+    return ("train",) if config.evaluation.protocol == "held_out" else ("train", "held_out")
 
 
 def shape_of(vocabulary: Vocabulary, config: RunConfig) -> ModelShape:

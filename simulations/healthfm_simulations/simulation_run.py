@@ -217,8 +217,10 @@ def _run_fold(
     scored = collect(replicate.collected, trained, fold, replicate.sites, config)
     if vocabulary is not None and scored is not None:
         baselines = reference_predictions(config, fold, replicate.sites, vocabulary, scored)
-        for (inputs, name), predictions in baselines.items():
+        for (inputs, name), predictions in baselines.by_arm.items():
             replicate.collected.add(inputs, name, predictions)
+        for note in baselines.notes:
+            _note(replicate, note)
     one_model = {
         arm: of.models[""]
         for arm, of in trained.items()

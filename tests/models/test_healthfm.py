@@ -134,7 +134,7 @@ def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_ghost_norms_equal_a_loop_over_subjects():
-    model, batch = tiny_model(spread=2, sum_pooling=True), spread_batch()
+    model, batch = tiny_model(spread=2, sum_pooling=True, memory=True), spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = GradSampleModuleFastGradientClipping(

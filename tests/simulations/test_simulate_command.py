@@ -51,6 +51,10 @@ def test_metrics_are_rows_of_the_four_arms_in_three_columns(finished):
     assert all(keys <= set(row) for row in rows)
     arms = {row["arm"] for row in rows}
     assert {"federated", "fedavg", "local", "centralised", "ceiling", "linear"} <= arms
+    pooled, federated = {"logistic_regression", "gradient_boosting"}, {"federated_regression"}
+    assert pooled | federated | {"local_regression", "local_boosting", "reachable"} <= arms
+    for baseline in pooled:
+        assert f"federated - {baseline}" in arms
     assert {row["subset"] for row in rows} == {"overall", "repeat", "new_onset"}
     for row in rows:
         if row["arm"] == "federated" and row["metric"] == "auroc":

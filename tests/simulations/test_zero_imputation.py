@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from healthfm_core.config.compose import compose
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.errors import ConfigError
 from healthfm_core.tokens.statistics import site_statistics
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import build_vocabulary
+from healthfm_simulations.__main__ import main
 from healthfm_simulations.arms.zero_imputation import imputed_fold, write_imputed
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.sites import SimulatedSite
+from tests.simulations.test_simulate_command import SMALL
 from tests.tokens.small_store import Row, Worn, write
 
 ROWS: list[Row] = [
@@ -83,8 +86,67 @@ def test_a_test_person_is_given_the_inputs_asked_for_and_zeros_for_the_rest(site
     assert trained.wearable().num_rows == 4
 
 
-def test_a_study_without_a_label_is_refused(site, tmp_path):
-    here, vocabulary = site
+@pytest.fixture
+def visited(tmp_path):
+    """Two people with two visits each; one has a score and wears a device, the other neither."""
+    rows: list[Row] = [
+        row
+        for s in range(2)
+        for row in (
+            (s, -9000.0, "MEDS_BIRTH", None),
+            (s, 30.0, "LAB//K", 1.0),
+            (s, 31.0, "DX//A", None),
+            (s, 30.0 + 48, "DX//A", None),
+        )
+    ]
+    rows += [(0, None, "PRS//PGS1", 1.5), (0, None, "PRS//PGS2", -0.5)]
+    store = write(tmp_path / "v", rows, worn=[(0, 24.0, "steps", 1 / 3600, [10.0, 12.0])])
+    config = compose(["tokens.k_min=1"])
+    vocabulary = build_vocabulary(site_statistics([store], config.tokens, task=None), config.tokens)
+    return store, vocabulary, config
+
+
+def test_without_a_label_who_lacks_scores_and_wearing_gets_averages_before_each_visit(
+    visited, tmp_path
+):
+    store, vocabulary, config = visited
+    write_imputed(store, vocabulary, tmp_path / "copy", at_visits=True)
+    found = tokenize(
+        [SiteStore.open(tmp_path / "copy")], vocabulary, config.tokens, split=None, task=None
+    )
+    assert found.panel.tolist() == [[1.5, -0.5], [0.0, 0.0]]
+    assert found.panel_mask.all()
+    begin, end = found.offsets[1:3]
+    worn = found.wearable_row[begin:end]
+    rows = worn[worn >= 0]
+    assert len(rows) == 2  # one before each day with a visit
+    first_of_token = found.wearable[rows][..., 0]
+    assert first_of_token == pytest.approx(0, abs=1e-5)
+    assert found.wearable_mask[rows].any(axis=(1, 2)).all()
+    ends = found.time_us[begin:end][worn >= 0]
+    assert (ends / 3_600_000_000).tolist() == [30, 78]  # hours: not after the day's first event
+    had = tokenize([store], vocabulary, config.tokens, split=None, task=None)
+    kept = found.wearable_row[: found.offsets[1]] >= 0
+    assert kept.sum() == (had.wearable_row[: had.offsets[1]] >= 0).sum()
+
+
+def test_a_fold_of_next_visits_is_imputed_for_training_and_for_the_inputs_asked_for(
+    visited, tmp_path
+):
+    store, vocabulary, config = visited
+    here = SimulatedSite("v", store.path, None)
     fold = CrossValidationFold("fold-0", (here,), (here,), None)
-    with pytest.raises(ConfigError, match="HF-103"):
-        imputed_fold(fold, vocabulary, compose([]), tmp_path / "copies", None)
+    trained = imputed_fold(fold, vocabulary, config, tmp_path / "copies", None).train[0].view()
+    assert trained.modalities == {"ehr", "wearable", "genomics"}
+    given = imputed_fold(fold, vocabulary, config, tmp_path / "copies", "ehr").test[0].view()
+    found = tokenize([given], vocabulary, config.tokens, split=None, task=None)
+    assert not found.panel.any()
+    assert found.panel_mask.all()
+
+
+def test_an_imputed_arm_of_next_visits_answers_the_queries_of_the_others(tmp_path):
+    folder = tmp_path / "out"
+    given = [*SMALL, "rounds=1", "simulation.arms=[federated,imputed]", f"out={folder}"]
+    assert main(given) == 0
+    rows = json.loads((folder / "metrics.json").read_text())
+    assert "federated - imputed" in {row["arm"] for row in rows}

@@ -18,7 +18,8 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 BY_TOKEN: Final = "encoders.ehr.token.weight"
 BY_CODE: Final = tuple(
-    f"encoders.ehr.{table}.weight" for table in ("code", "slope", "spread", "linear_logit")
+    f"encoders.ehr.{table}.weight"
+    for table in ("code", "slope", "spread", "linear_logit", "remembered")
 )
 
 

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.ehr import EHR
+from healthfm_core.models.decaying_memory import DecayingMemory, memory_for
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder
 from healthfm_core.models.linear_logit import causal_sum, zero_slopes
 from healthfm_core.models.shape import ModelShape
+
+REMEMBERED_SCALE: Final = 0.3
+"""Size of the codes' vectors in the memory at the start."""
 
 
 class EHREncoder(ModalityEncoder):
@@ -32,6 +36,7 @@ class EHREncoder(ModalityEncoder):
         code_scale: Size of the code and token vectors at the start.
         linear_logit: Whether each code also has weights in the label's linear logit
             (`models.linear_logit`).
+        memory: Reads, at each query, vectors that the codes have for it alone; None: there is none.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class EHREncoder(ModalityEncoder):
         spread: int = 0,
         code_scale: float = 1.0,
         linear_logit: bool = False,
+        memory: DecayingMemory | None = None,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -56,6 +62,10 @@ class EHREncoder(ModalityEncoder):
             nn.init.normal_(self.spread.weight, std=(spread * width) ** -0.5)
         if linear_logit:
             self.linear_logit = zero_slopes(n_codes, 2 + spread)
+        self.memory = memory
+        if memory is not None:
+            self.remembered = nn.Embedding(n_codes, (2 + spread) * memory.value.in_features)
+            nn.init.normal_(self.remembered.weight, std=REMEMBERED_SCALE * code_scale)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -86,9 +96,21 @@ class EHREncoder(ModalityEncoder):
     def linear_terms(self, batch: Batch) -> Float[Tensor, "B T"]:
         """Return what each code adds to the label's linear logit, linear in its values."""
         slopes = self.linear_logit(batch.code)
-        value = (batch.quantile * batch.has_value).unsqueeze(-1)
-        numbers = torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
-        return (slopes * numbers).sum(-1) * _present(batch.code).squeeze(-1)
+        return (slopes * _numbers(batch)).sum(-1) * _present(batch.code).squeeze(-1)
+
+    def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what the memory of the codes adds to the queries' states."""
+        if self.memory is None:
+            return None
+        numbers = _numbers(batch).unsqueeze(-1)
+        vectors = self.remembered(batch.code).unflatten(-1, (numbers.shape[-2], -1))
+        return cast(Tensor, self.memory((vectors * numbers).sum(-2), batch.code > 0, batch))
+
+
+def _numbers(batch: Batch) -> Float[Tensor, "B T n"]:
+    """Return what each code says: that it is there, its value, and the numbers about its bin."""
+    value = (batch.quantile * batch.has_value).unsqueeze(-1)
+    return torch.cat([torch.ones_like(value), value, batch.spread], dim=-1)
 
 
 def _present(index_BT: Int64[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:
@@ -104,6 +126,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> EHREnc
         shape.spread,
         config.code_scale,
         linear_logit,
+        memory_for(config, config.memory_width) if config.memory else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from healthfm_core.modalities.genomics import GENOMICS
 from healthfm_core.modalities.registry import columns_of
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.shape import ModelShape
+
+REMEMBERED_SCALE: Final = 0.05
+"""Size at the start of the linear map that the memory of the scores is."""
 
 Fusion = Literal["soft_tokens", "cross_attention", "late"]
 
@@ -32,6 +35,7 @@ class GenomicsEncoder(ModalityEncoder):
         hidden: Width of the hidden layer.
         width: d.
         fusion: How they join the record.
+        memory: Whether the scores also add to the queries' states as they are: they do not fade.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class GenomicsEncoder(ModalityEncoder):
         hidden: int,
         width: int,
         fusion: Fusion = "soft_tokens",
+        memory: bool = False,
     ) -> None:
         super().__init__()
         self.columns = columns
@@ -54,13 +59,27 @@ class GenomicsEncoder(ModalityEncoder):
         self.inwards = nn.Linear(2 * (columns.stop - columns.start), hidden)
         self.norm = nn.RMSNorm(hidden)
         self.outwards = nn.Linear(hidden, n_tokens * width)
+        self.remembered = nn.Linear(self.inwards.in_features, width, bias=False) if memory else None
+        if self.remembered is not None:
+            nn.init.normal_(self.remembered.weight, std=REMEMBERED_SCALE)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B n d"]:
         """Return the soft tokens; of a subject without scores they are not read."""
-        present = batch.panel_mask[:, self.columns].to(batch.panel.dtype)
-        h = self.inwards(torch.cat([batch.panel[:, self.columns] * present, present], dim=-1))
+        h = self.inwards(self._scores(batch))
         h = nn.functional.gelu(self.norm(h.to(self.norm.weight.dtype)))
         return self.outwards(h).unflatten(-1, (self.n_tokens, -1))
+
+    def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what the scores, as they are, add to the queries' states."""
+        if self.remembered is None:
+            return None
+        each = self.remembered(self._scores(batch)).unsqueeze(1)
+        return cast(Tensor, each).expand(-1, batch.query.shape[1], -1)
+
+    def _scores(self, batch: Batch) -> Float[Tensor, "B n"]:
+        """Return the scores, 0 where absent, and which are present."""
+        present = batch.panel_mask[:, self.columns].to(batch.panel.dtype)
+        return torch.cat([batch.panel[:, self.columns] * present, present], dim=-1)
 
     def tokens(self, batch: Batch) -> Float[Tensor, "B T d"] | None:
         """Return the soft tokens at their positions, if that is how the scores are joined."""
@@ -89,6 +108,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> Genomi
         config.prs_width,
         config.width,
         config.genomics_fusion,
+        config.memory,
     )
 
 

@@ -25,6 +25,10 @@ class ModalityEncoder(nn.Module):
         """Return the backbone's states with what the modality adds to them late."""
         return states_BQd
 
+    def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what its memory adds to the states of the batch's queries; None: it has none."""
+        return None
+
     def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"] | None:
         """Return what its values add to a label's logit, linearly, at the batch's queries."""
         return None

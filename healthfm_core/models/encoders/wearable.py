@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.wearable import WEARABLES
+from healthfm_core.models.decaying_memory import DecayingMemory, memory_for
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.layers import FeedForward
 from healthfm_core.models.linear_logit import causal_mean
@@ -36,6 +37,7 @@ class WearableEncoder(ModalityEncoder):
         dropout: Dropout of the feed-forward networks.
         linear_logit: Whether wearing also has weights in the label's linear logit
             (`models.linear_logit`).
+        memory: Reads, at each query, the hours' mean values; None: there is none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class WearableEncoder(ModalityEncoder):
         width: int,
         dropout: float,
         linear_logit: bool = False,
+        memory: DecayingMemory | None = None,
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -63,6 +66,7 @@ class WearableEncoder(ModalityEncoder):
         if linear_logit:
             self.linear_logit = nn.Linear(2 * features, 2, bias=False)
             nn.init.zeros_(self.linear_logit.weight)
+        self.memory = memory
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
         """Return one vector per wearable token of the batch."""
@@ -92,12 +96,23 @@ class WearableEncoder(ModalityEncoder):
         In a row without any code it says something else: much of what wearing says alone, of age
         for example, the clinic says better, and one set of weights would be a compromise.
         """
-        mask = batch.wearable_mask.to(batch.wearable.dtype)
-        value = batch.wearable.clamp(-_FAR, _FAR) * mask
-        numbers = _over_windows(torch.cat([value, mask], -1), mask.any(-1))
-        beside_codes, alone = self.linear_logit(numbers).unbind(-1)
+        beside_codes, alone = self.linear_logit(_hourly_means(batch)).unbind(-1)
         has_codes = (batch.code > 0).any(1, keepdim=True)
         return torch.where(has_codes, beside_codes, alone)
+
+    def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what the memory of the worn hours adds to the queries' states."""
+        if self.memory is None:
+            return None
+        slot = batch.wearable_slot
+        return cast(Tensor, self.memory(place(_hourly_means(batch), slot), slot >= 0, batch))
+
+
+def _hourly_means(batch: Batch) -> Float[Tensor, "B S n"]:
+    """Return each hour's mean values, none of them far out, and the shares that were observed."""
+    mask = batch.wearable_mask.to(batch.wearable.dtype)
+    value = batch.wearable.clamp(-_FAR, _FAR) * mask
+    return _over_windows(torch.cat([value, mask], -1), mask.any(-1))
 
 
 def _over_windows(
@@ -160,6 +175,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> Wearab
         width=config.width,
         dropout=config.dropout,
         linear_logit=linear_logit,
+        memory=memory_for(config, 2 * shape.features) if config.memory else None,
     )
 
 

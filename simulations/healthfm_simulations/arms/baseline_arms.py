@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,14 +12,14 @@ from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
-from healthfm_core.evaluation.baselines import label_baselines
 from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_baselines, queries_at
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_simulations.arms.fair_baselines import (
-    GRADIENT_BOOSTING,
-    LOGISTIC_REGRESSION,
-    fair_baselines,
+from healthfm_simulations.arms.fair_baselines import FoldFeatures, fair_baselines
+from healthfm_simulations.arms.fair_label_baselines import (
+    FoldSummaries,
+    fitted_on,
+    label_predictions,
 )
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import EVERYTHING, NEXT_VISIT, ScoredQueries
@@ -29,14 +29,27 @@ REFERENCE_SCORE: Final = "reference_score"
 """Extra column of a label table: an established score's own prediction, null where it has none."""
 
 
+@dataclass(frozen=True)
+class ReferencePredictions:
+    """What the baselines say.
+
+    Attributes:
+        by_arm: (inputs, arm) → predictions for the fold's test people.
+        notes: Plain sentences on what they were fitted on.
+    """
+
+    by_arm: dict[tuple[str, str], Predictions]
+    notes: tuple[str, ...] = ()
+
+
 def reference_predictions(
     config: RunConfig,
     fold: CrossValidationFold,
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
     scored: ScoredQueries,
-) -> dict[tuple[str, str], Predictions]:
-    """Return (inputs, arm) → predictions of the baselines for the fold's test people.
+) -> ReferencePredictions:
+    """Return the baselines' predictions for the fold's test people.
 
     Args:
         config: The run's configuration.
@@ -47,14 +60,22 @@ def reference_predictions(
     """
     if config.evaluation.task == NEXT_VISIT:
         by_arm = _next_visit(config, fold, sites, vocabulary, scored)
-        return {(EVERYTHING, arm): predictions for arm, predictions in by_arm.items()}
-    beside = {
-        (inputs, arm): predictions
-        for inputs in (EVERYTHING, *config.evaluation.inputs)
-        for arm, predictions in _on_summaries(config, fold, sites, inputs).items()
-    }
+        fitted = FoldFeatures.of(config, fold, vocabulary)
+        by_arm |= fair_baselines(config, fold, sites, vocabulary, scored, fitted=fitted)
+        visits = {(EVERYTHING, arm): predictions for arm, predictions in by_arm.items()}
+        return ReferencePredictions(visits, (fitted.fitted_on(fold),))
+    found: dict[tuple[str, str], Predictions] = {}
+    notes = []
+    for inputs in (EVERYTHING, *config.evaluation.inputs):
+        read = FoldSummaries.of(config, fold, inputs)
+        answers = label_predictions(config, fold, read, pooled_only=inputs != EVERYTHING)
+        for arm, predictions in answers.items():
+            found[inputs, arm] = _in_place(predictions, fold, sites, read.test_stores)
+        if inputs == EVERYTHING:
+            notes.append(fitted_on(config, fold, read.train))
     given_by_data = given_scores(config, fold, sites)
-    return beside | {(EVERYTHING, arm): predictions for arm, predictions in given_by_data.items()}
+    found |= {(EVERYTHING, arm): predictions for arm, predictions in given_by_data.items()}
+    return ReferencePredictions(found, tuple(notes))
 
 
 def _next_visit(
@@ -80,31 +101,9 @@ def _next_visit(
     scores = next_visit_baselines(train, test, n_targets, queries)
     judged = np.zeros(n_targets, np.bool_)
     judged[columns] = True
-    counted = {
+    return {
         arm: replace(scored.predictions, score=prediction.score[judged[prediction.target]])
         for arm, prediction in scores.items()
-    }
-    return counted | fair_baselines(config, fold, sites, vocabulary, scored)
-
-
-def _on_summaries(
-    config: RunConfig, fold: CrossValidationFold, sites: Sequence[SimulatedSite], inputs: str
-) -> dict[str, Predictions]:
-    """Return logistic regression and boosted trees fitted on all training sites' people, pooled."""
-    task, device = config.evaluation.task, config.tokens.device
-    split = "train" if fold.split is not None else None
-    train = [_given(site, inputs) for site in fold.train]
-    test = [_given(site, inputs) for site in fold.test]
-    what = label_baselines.choose(train, split=split, device=device)
-    known = label_baselines.summarise(train, task, what, split=split)
-    asked = label_baselines.summarise(test, task, what, split=fold.split)
-    models = {
-        LOGISTIC_REGRESSION: label_baselines.fit(known),
-        GRADIENT_BOOSTING: label_baselines.fit_trees(known, seed=config.seed),
-    }
-    return {
-        arm: _in_place(label_baselines.predict(model, asked), fold, sites, test)
-        for arm, model in models.items()
     }
 
 
@@ -131,12 +130,6 @@ def _in_place(
 def _take(predictions: Predictions, rows: Int64) -> Predictions:
     columns = predictions.__dataclass_fields__
     return Predictions(**{name: getattr(predictions, name)[rows] for name in columns})
-
-
-def _given(site: SimulatedSite, inputs: str) -> SiteStore:
-    if inputs == EVERYTHING:
-        return SiteStore.open(site.path)
-    return SiteStore.open(site.path, modalities=inputs.split("+"))
 
 
 def given_scores(

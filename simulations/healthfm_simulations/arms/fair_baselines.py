@@ -90,6 +90,15 @@ class FoldFeatures:
     train: VisitFeatures
     tuning: VisitFeatures
 
+    def fitted_on(self, fold: CrossValidationFold) -> str:
+        """Return a sentence that says on what the baselines of a fold are fitted."""
+        queries, people = self.train.queries, len(np.unique(self.train.queries.subject))
+        events = int(queries.outcome[:, self.train.judged].sum())
+        return (
+            f"{fold.name}: the baselines are fitted on the {len(queries.subject):,} queries of "
+            f"{people:,} people that the network trains on, {events:,} events among them."
+        )
+
     @classmethod
     def of(
         cls, config: RunConfig, fold: CrossValidationFold, vocabulary: Vocabulary
@@ -162,9 +171,20 @@ def fair_baselines(
     sites: Sequence[SimulatedSite],
     vocabulary: Vocabulary,
     scored: ScoredQueries,
+    *,
+    fitted: FoldFeatures | None = None,
 ) -> dict[str, Predictions]:
-    """Return each baseline's predictions on the rows of `scored`; see the module."""
-    fitted = FoldFeatures.of(config, fold, vocabulary)
+    """Return each baseline's predictions on the rows of `scored`; see the module.
+
+    Args:
+        config: The run's configuration.
+        fold: Whose training and test people.
+        sites: All sites of the run, whose positions are the sites' indices.
+        vocabulary: The vocabulary that all arms use.
+        scored: An arm's answers, for the baselines to answer.
+        fitted: The fold's rows; None reads them.
+    """
+    fitted = fitted or FoldFeatures.of(config, fold, vocabulary)
     test = fitted.test(fold, sites, scored)
     train, tuning = fitted.train.rows(), fitted.tuning.rows()
     at_sites = [fitted.train.rows(fitted.train.site == i) for i in range(len(fold.train))]

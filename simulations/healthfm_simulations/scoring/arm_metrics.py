@@ -21,6 +21,7 @@ from healthfm_simulations.arms.arm_training import TrainedArm
 from healthfm_simulations.arms.baseline_arms import REFERENCE_SCORE
 from healthfm_simulations.arms.ensemble import score_ensemble
 from healthfm_simulations.cohort import half_lives as true_half_lives
+from healthfm_simulations.cohort.oracle_predictions import OracleInformation
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import (
     EVERYTHING,
@@ -35,6 +36,10 @@ from healthfm_simulations.scoring.model_scores import (
 from healthfm_simulations.sites import SimulatedSite
 
 CEILING: Final = "ceiling"
+REACHABLE: Final = "reachable"
+"""What the readings that the sites hold tell of the latents, by the filter: `Oracle.filtered`."""
+ORACLES: Final[dict[str, OracleInformation]] = {REACHABLE: "filtered", CEILING: "present"}
+"""Rows of the simulated cohort that are no arm's, and what the oracle knows in each."""
 
 
 @dataclass
@@ -83,8 +88,9 @@ def collect(
         first = first or next(iter(answers.values()), None)
         is_visit = config.data.source == "cohort" and config.label_task is None
         if is_visit and inputs == EVERYTHING and "federated" in answers:
-            truth = oracle_predictions_for(answers["federated"], sites, "present")
-            collected.add(inputs, CEILING, truth)
+            for name, information in ORACLES.items():
+                truth = oracle_predictions_for(answers["federated"], sites, information)
+                collected.add(inputs, name, truth)
     return first
 
 
@@ -234,8 +240,8 @@ def learned_half_lives(model: Model, config: RunConfig, folder: Path) -> HalfLiv
 
 def split_ceiling(rows: Sequence[MetricRow]) -> tuple[list[MetricRow], list[MetricRow]]:
     """Return the arms' rows and the oracle's rows."""
-    ceiling = [row for row in rows if row.arm == CEILING]
-    return [row for row in rows if CEILING not in row.arm], ceiling
+    ceiling = [row for row in rows if row.arm in ORACLES]
+    return [row for row in rows if not set(row.arm.split(MINUS)) & set(ORACLES)], ceiling
 
 
 def context_of(
@@ -258,7 +264,7 @@ def context_of(
     predictions = {
         arm: arm_predictions
         for arm, arm_predictions in collected.of(EVERYTHING).items()
-        if arm != CEILING
+        if arm not in ORACLES
     }
     return ReportContext(
         task=config.evaluation.task,

@@ -14,6 +14,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.metrics.metric_rows import MINUS
 from healthfm_core.seeding import numpy_generator
+from healthfm_simulations.scoring.arm_metrics import ORACLES
 from healthfm_simulations.sites import SimulatedSite
 
 BY_SITE_FILE: Final = "by_site.json"
@@ -73,7 +74,8 @@ def _rows(here: Mapping[str, Predictions], config: RunConfig, site: str) -> tupl
         rng=numpy_generator(config.seed, "bootstrap", site),
         metrics=METRICS,
     )
-    reported = (row for row in rows if not row.arm.endswith(f"{MINUS}ceiling"))
+    oracles = tuple(f"{MINUS}{name}" for name in ORACLES)
+    reported = (row for row in rows if not row.arm.endswith(oracles))
     return tuple(row for row in reported if row.n_subjects >= least)
 
 
