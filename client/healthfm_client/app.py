@@ -47,32 +47,9 @@ class SiteHandlers:
 
     work: LocalWork
 
-    def statistics(self, message: Message, context: Context) -> Message:
+    def statistics(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
         """Answer with what the vocabulary is built from."""
-        return _answer(message, context, self._statistics)
-
-    def prepare(self, message: Message, context: Context) -> Message:
-        """Take the study, tokenise for it, and answer with coverage."""
-        return _answer(message, context, self._prepare)
-
-    def train(self, message: Message, context: Context) -> Message:
-        """Train one round and answer with the update of the groups the site holds."""
-        return _answer(message, context, partial(train_one_round, self.work))
-
-    def keys(self, message: Message, context: Context) -> Message:
-        """Begin a session of secure aggregation and answer with signed keys."""
-        return _answer(message, context, partial(_letter, Masking.keys))
-
-    def shares(self, message: Message, context: Context) -> Message:
-        """Answer everybody's keys with sealed shares."""
-        return _answer(message, context, partial(_letter, Masking.shares))
-
-    def unmask(self, message: Message, context: Context) -> Message:
-        """Give the shares that open the sum, and end the session."""
-        return _answer(message, context, partial(_letter, Masking.unmask))
-
-    def _statistics(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
-        order = _order(message)
+        order = message.content.config_records[protocol.ORDER]
         protocol.check_version(int(str(order["version"])), where="coordinator")
         tokens = TokensConfig.model_validate_json(str(order["tokens"]))
         task = str(order["task"])
@@ -98,10 +75,12 @@ class SiteHandlers:
         Masking(node.name, context, node.policy.peers).mask(str(secure_message["json"]), masked)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
-    def _prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
-        text = str(_order(message)["study"])
+    def prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
+        """Take the study, tokenise for it, and answer with coverage."""
+        order = message.content.config_records[protocol.ORDER]
+        text = str(order["study"])
         study = Study.from_json(text)
-        contract = node.accept_contract(_order(message))
+        contract = node.accept_contract(order)
         if contract is not None:
             contracting.check_study(contract, study)
         secure = study.config.federation.aggregation.secure
@@ -141,14 +120,10 @@ def _letter(
     return RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": answer})})
 
 
-def _order(message: Message) -> ConfigRecord:
-    return message.content.config_records[protocol.ORDER]
-
-
 Handler = Callable[[Message, SiteNode, Context], RecordDict]
 
 
-def _answer(message: Message, context: Context, handler: Handler) -> Message:
+def _answer(handler: Handler, message: Message, context: Context) -> Message:
     """Return the reply to a message, which is in the egress log by then."""
     kind = message.metadata.message_type
     try:
@@ -161,7 +136,7 @@ def _answer(message: Message, context: Context, handler: Handler) -> Message:
         _log.error("a request failed with %s\n%s", type(error).__name__, _where(error))
         reason = f"HF-407: the site failed with {type(error).__name__}; its own log says where"
         reply = Message(Error(407, reason), reply_to=message)
-    return _on_record(reply, message, context)
+    return _on_record(reply, message, context) if HOME_KEY in context.node_config else reply
 
 
 def _where(error: Exception) -> str:
@@ -171,8 +146,6 @@ def _where(error: Exception) -> str:
 
 def _on_record(reply: Message, message: Message, context: Context) -> Message:
     """Return `reply` once the log of an enrolled site has it; without that nothing leaves."""
-    if HOME_KEY not in context.node_config:
-        return reply
     metadata = message.metadata
     try:
         log = SiteHome(Path(str(context.node_config[HOME_KEY]))).log()
@@ -191,12 +164,12 @@ def _refused(message: Message, error: HealthFMError) -> Message:
 def make_app(work: LocalWork) -> ClientApp:
     """Return the site's app over `work`."""
     site, app = SiteHandlers(work), ClientApp()
-    app.query("statistics")(site.statistics)
-    app.query("prepare")(site.prepare)
-    app.query("keys")(site.keys)
-    app.query("shares")(site.shares)
-    app.query("unmask")(site.unmask)
-    app.train()(site.train)
+    app.query("statistics")(partial(_answer, site.statistics))
+    app.query("prepare")(partial(_answer, site.prepare))
+    app.query("keys")(partial(_answer, partial(_letter, Masking.keys)))
+    app.query("shares")(partial(_answer, partial(_letter, Masking.shares)))
+    app.query("unmask")(partial(_answer, partial(_letter, Masking.unmask)))
+    app.train()(partial(_answer, partial(train_one_round, work)))
     return app
 
 

@@ -59,7 +59,10 @@ def train_round(
     model = loaded_model(
         parameters, study, data.modalities, data.intercepts if privacy is None else None
     )
-    metrics = _metrics_before(model, data, study, order, privacy)
+    metrics: dict[str, float] = {}
+    if order.evaluate and (privacy is None or privacy.config.tuning_metrics):
+        tuning = loader_for(data.tuning, study)
+        metrics = tuning_metrics(model, tuning, study) | contexts(model, tuning)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
     freeze(model, config.trainable)
@@ -107,13 +110,3 @@ def take_steps(
         clamp_half_lives(model)
         learning_rate_sum += rate
     return learning_rate_sum
-
-
-def _metrics_before(
-    model: HealthFM, data: SiteData, study: Study, order: RoundOrder, privacy: PrivacyPlan | None
-) -> dict[str, float]:
-    """Return how the received weights do on the tuning people, if the round wants it known."""
-    if not order.evaluate or (privacy is not None and not privacy.config.tuning_metrics):
-        return {}
-    loader = loader_for(data.tuning, study)
-    return tuning_metrics(model, loader, study) | contexts(model, loader)

@@ -26,9 +26,11 @@ from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.study_setup.setup import StudySetup
+from healthfm_server.transport.clear import ClearTransport
 from healthfm_server.transport.exchange import Exchange, Timeouts
+from healthfm_server.transport.interface import Transport
 from healthfm_server.transport.orders import Orders
-from healthfm_server.transport.transports import transport_for
+from healthfm_server.transport.secure import SecureTransport
 
 RUN_IS_LOCKED: Final = 724
 """Another process works on the run: this one must not mark it as failed."""
@@ -137,9 +139,14 @@ def make_round_loop(
     signer: ContractSigner | None = None,
 ) -> RoundLoop:
     """Return the round loop with the algorithm and the transport that the study asks for."""
-    method = methods()[study.config.federation.aggregation.method]
+    config = study.config.federation.aggregation
+    method = methods()[config.method]
     orders = Orders(study, sites, exchange, timeouts, signer or ContractSigner())
-    transport = transport_for(study, sites, exchange, timeouts, orders, method)
+    transport: Transport = (
+        SecureTransport(study, sites, exchange, timeouts, orders)
+        if config.secure.enabled
+        else ClearTransport(sites, exchange, timeouts, orders, method, config)
+    )
     return RoundLoop(study, sites, method, transport, orders, store, listener)
 
 

@@ -217,9 +217,10 @@ def _write_stream(
     rows_written = 0
     for group in sorted_and_cleaned(spool, stream):
         draft.write_group(group.events, texts=spool.has_text)
+        rows_written += group.events.num_rows
         for reason, rows in group.rejected.items():
             draft.write_rejected(reason, rows)
-        rows_written += group.rows
+            rows_written += rows.num_rows
         show_progress("writing", rows_written, spool.rows)
     draft.close()
     if not keep:

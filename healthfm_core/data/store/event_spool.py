@@ -121,6 +121,7 @@ class EventSpool:
         has_text: Whether an event has a text.
         book: The codes.
         texts: Code → what it means, where the source says so.
+        done: The parts of the source that were committed.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class EventSpool:
         self._rejected: list[RejectedRows] = []
         self._rejected_rows = 0
         self._rows = np.zeros(1 << CELL_BITS, np.int64)
-        self._done: list[str] = []
+        self.done: set[str] = set()
         self.has_text = False
         self.book = CodeNumbers()
         self.texts: dict[str, str] = {}
@@ -148,11 +149,6 @@ class EventSpool:
     def rows(self) -> int:
         """How many events there are."""
         return int(self._rows.sum())
-
-    @property
-    def done(self) -> frozenset[str]:
-        """The parts of the source that were committed."""
-        return frozenset(self._done)
 
     def add(self, table: pa.Table) -> None:
         """Add events: subject_id, time, code, numeric_value and, where there is any, text_value.
@@ -202,9 +198,9 @@ class EventSpool:
         """Put everything on disk and note that `part` is whole: a later `resume` skips it."""
         self._flush()
         self._flush_rejected()
-        self._done.append(part)
+        self.done.add(part)
         facts = {
-            "done": self._done,
+            "done": sorted(self.done),
             "codes": self.book.names,
             "texts": self.texts,
             "rows": self._rows.tolist(),
@@ -273,7 +269,7 @@ class EventSpool:
         self._rejected, self._rejected_rows = [], 0
 
     def _take_up(self, journal_facts: dict[str, Any]) -> None:
-        self._done = list(journal_facts["done"])
+        self.done = set(journal_facts["done"])
         self._rows = np.array(journal_facts["rows"], np.int64)
         self._bytes, self._file_bits = int(journal_facts["bytes"]), int(journal_facts["file_bits"])
         self.has_text = bool(journal_facts["has_text"])

@@ -32,11 +32,6 @@ class CleanedGroup:
     events: pa.Table
     rejected: Mapping[str, pa.Table]
 
-    @property
-    def rows(self) -> int:
-        """How many events there were."""
-        return self.events.num_rows + sum(table.num_rows for table in self.rejected.values())
-
 
 def read_into(spool: EventSpool, stream: EventStream, *, keep: bool) -> Iterator[int]:
     """Read every part of a source into a spool; yield how many rows are read, about.

@@ -90,28 +90,6 @@ class WeightedMean:
         return means
 
 
-def mean_metrics(
-    metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
-) -> dict[str, float]:
-    """Return each metric's mean over the sites that report it, weighted, in the sites' order.
-
-    Args:
-        metrics: Site → metric → value; values that are not finite are left out.
-        weights: Site → training subjects.
-    """
-    terms: dict[str, list[tuple[float, float]]] = {}
-    for site in sorted(metrics):
-        for name, value in metrics[site].items():
-            if math.isfinite(value):
-                terms.setdefault(name, []).append((weights.get(site, 0.0), value))
-    means = {}
-    for name in sorted(terms):
-        total = math.fsum(w for w, _ in terms[name])
-        if total > 0:
-            means[name] = math.fsum(w * v for w, v in terms[name]) / total
-    return means
-
-
 METHODS: Final = (
     AggregationMethod("weighted_mean", lambda schema, _, most: WeightedMean(schema, most)),
 )

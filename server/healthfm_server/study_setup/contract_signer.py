@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -47,17 +47,17 @@ class ContractSigner:
         signer = StudySigner.load(study, folder / AUTHORITY / "signer.key")
         return cls(signer, Registry(folder / REGISTRY_FILE))
 
-    def sign(self, terms: ContractTerms, config: RunConfig) -> dict[str, str]:
+    def sign(self, terms: Callable[[], ContractTerms], config: RunConfig) -> dict[str, str]:
         """Return the fields of a new contract, for a message; none in a simulation.
 
         Args:
-            terms: What it says.
+            terms: Gives what it says.
             config: Says how long it lasts.
         """
         if self.signer is None:
             return {}
         lasts = timedelta(days=config.federation.contract_days)
-        return to_fields(self.signer.sign(terms, lasts))
+        return to_fields(self.signer.sign(terms(), lasts))
 
     def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
         """Return the record of a training order with its signature; as it is in a simulation.

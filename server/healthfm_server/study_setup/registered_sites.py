@@ -9,7 +9,7 @@ from typing import Any
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
-from healthfm_core.modalities.registry import unknown_names
+from healthfm_core.modalities.registry import modality_names
 
 _MOST_SUBJECTS = 2**40
 
@@ -49,7 +49,7 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
         raise _unfit(f"node {node_id}", "a site name that is empty, too long or not printable")
     if str(record.get("node")) != str(node_id):
         raise not_its_node(name, "a reply that names another node than it comes from")
-    if unknown_names(modalities):
+    if not modalities <= set(modality_names()):
         raise _unfit(f"site {name}", "a modality that does not exist")
     if not 0 < n_subjects < _MOST_SUBJECTS:
         raise _unfit(f"site {name}", "no training subject, or an impossible number of them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -61,7 +62,7 @@ class StudySetup:
         run = self.store.run_id()
 
         def ask() -> ConfigRecord:
-            contract = self.signer.sign(terms_before(run, config), config)
+            contract = self.signer.sign(partial(terms_before, run, config), config)
             return ConfigRecord({**_question(config), **contract})
 
         if config.federation.aggregation.secure.enabled:
@@ -131,7 +132,7 @@ class StudySetup:
             return site.name
 
         def ask() -> ConfigRecord:
-            contract = self.signer.sign(terms_of(study), study.config)
+            contract = self.signer.sign(partial(terms_of, study), study.config)
             return ConfigRecord({"study": study.to_json(), **contract})
 
         self._ask(nodes, protocol.PREPARE, ask, take, "prepare", study.config)
@@ -189,9 +190,10 @@ class StudySetup:
                     waiting.append(reply.metadata.src_node_id)
                 else:
                     yield reply
-            if waiting and pause_s == FIRST_PAUSE_S:
-                self.store.note("waits for approval", phase=phase, nodes=len(waiting))
-            self.exchange.rest(pause_s if waiting else 0.0)
+            if waiting:
+                if pause_s == FIRST_PAUSE_S:
+                    self.store.note("waits for approval", phase=phase, nodes=len(waiting))
+                self.exchange.rest(pause_s)
             nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _register(self, answered: list[RegisteredSite]) -> dict[str, RegisteredSite]:

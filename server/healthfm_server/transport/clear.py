@@ -21,7 +21,6 @@ from healthfm_core.federation.aggregation.aggregator import (
     Aggregator,
     put_in_slot,
 )
-from healthfm_core.federation.aggregation.weighted_mean import mean_metrics
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -181,6 +180,28 @@ class ClearTransport:
 
 class _RejectedReplyError(Exception):
     """A reply that cannot be used; the text says why."""
+
+
+def mean_metrics(
+    metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Return each metric's mean over the sites that report it, weighted, in the sites' order.
+
+    Args:
+        metrics: Site → metric → value; values that are not finite are left out.
+        weights: Site → training subjects.
+    """
+    terms: dict[str, list[tuple[float, float]]] = {}
+    for site in sorted(metrics):
+        for name, value in metrics[site].items():
+            if math.isfinite(value):
+                terms.setdefault(name, []).append((weights.get(site, 0.0), value))
+    means = {}
+    for name in sorted(terms):
+        total = math.fsum(w for w, _ in terms[name])
+        if total > 0:
+            means[name] = math.fsum(w * v for w, v in terms[name]) / total
+    return means
 
 
 def _number(value: Any) -> float:

@@ -108,7 +108,7 @@ class Exchange:
         for reply in replies(self._grid, list(self._pending), self._folder):
             pending = self._pending.pop(reply.metadata.reply_to_message_id, None)
             if pending is not None:
-                yield of_node(reply, pending[0])
+                yield of_node(reply, pending[0]) if reply.has_error() else reply
             del reply
 
 

@@ -71,8 +71,8 @@ def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]
 
 
 def of_node(reply: Message, node: int) -> Message:
-    """Return a reply; one that the SuperLink makes for a node it lost becomes that node's."""
-    if reply.has_error() and reply.metadata.src_node_id == SUPERLINK_NODE_ID:
+    """Return an error; one that the SuperLink makes for a node it lost becomes that node's."""
+    if reply.metadata.src_node_id == SUPERLINK_NODE_ID:
         reply.metadata.__dict__["_src_node_id"] = node
     return reply
 

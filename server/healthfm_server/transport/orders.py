@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -70,7 +71,7 @@ class Orders:
         asked = [node for node in nodes if node not in busy]
         if not asked:
             return
-        contract = self.signer.sign(terms_of(self.study), self.study.config)
+        contract = self.signer.sign(partial(terms_of, self.study), self.study.config)
         order = ConfigRecord({"study": self.study.to_json(), **contract})
         contents = {node: RecordDict({protocol.ORDER: order}) for node in asked}
         for reply in self.exchange(contents, protocol.PREPARE, "prepare", self.timeouts):

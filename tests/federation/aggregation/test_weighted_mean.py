@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.federation.aggregation.weighted_mean import WeightedMean, mean_metrics
+from healthfm_core.federation.aggregation.weighted_mean import WeightedMean
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_server.transport.clear import mean_metrics
 
 SHAPES = {"backbone.w": (3,), "encoders.wearable.w": (2, 2), "encoders.wearable.b": ()}
 NAMES = {"backbone": ("backbone.w",), "wearable": ("encoders.wearable.b", "encoders.wearable.w")}

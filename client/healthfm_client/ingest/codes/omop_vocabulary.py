@@ -115,20 +115,22 @@ class Concepts:
     def _read(self, table: str, columns: Sequence[str], where: str = "TRUE") -> pa.Table:
         """Return columns of all files of a table, ids as integers; rows without one left out."""
         reader, tables = DuckDBReader(), []
+        ids = [
+            name
+            for name in columns
+            if "concept_id" in name and name.endswith(("_id", "_id_1", "_id_2"))
+        ]
         for path in files_of(self._folder, table):
             file = TableFile(path, self._encoding)
             want_columns(file, columns)
-            chosen = ", ".join(
-                f"TRY_CAST({file.column(name)} AS {'BIGINT' if _is_id(name) else 'VARCHAR'})"
-                f" AS {name}"
-                for name in columns
-            )
+            casts = (f"{file.cast(n, 'BIGINT' if n in ids else 'VARCHAR')} AS {n}" for n in columns)
+            chosen = ", ".join(casts)
             condition = where.format(**{name: file.column(name) for name in columns})
             some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
             tables.append(
                 reader.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
             )
-        kinds = pa.schema([(n, pa.int64() if _is_id(n) else pa.string()) for n in columns])
+        kinds = pa.schema([(n, pa.int64() if n in ids else pa.string()) for n in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]
         return pa.concat_tables(tables) if tables else kinds.empty_table()
 
@@ -136,10 +138,6 @@ class Concepts:
 def bare(name: str) -> str:
     """Return a code without its unit or answer: its first two parts."""
     return SEPARATOR.join(name.split(SEPARATOR)[:2])
-
-
-def _is_id(name: str) -> bool:
-    return name.endswith(("_id", "_id_1", "_id_2")) and "concept_id" in name
 
 
 def _numbers(table: pa.Table, name: str) -> Int64:

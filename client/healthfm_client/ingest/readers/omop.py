@@ -120,7 +120,7 @@ def _people(folder: Path, encoding: str) -> Int64:
         want_columns(file, ["person_id", "year_of_birth"])
         check_gzip(path)
         rows = DuckDBReader().table(
-            f"SELECT {_integer(file, 'person_id')} AS p FROM {file.source()}", path
+            f"SELECT {file.cast('person_id', 'BIGINT')} AS p FROM {file.source()}", path
         )
         people.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
     return np.unique(np.concatenate(people))
@@ -148,18 +148,18 @@ def _part(file: TableFile, tables: Tables) -> SourcePart:
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     about, concept = table.subject, f"{table.subject}_concept_id"
     columns = {
-        "subject_id": _integer(file, "person_id"),
+        "subject_id": file.cast("person_id", "BIGINT"),
         "time": _time(file, table.start),
-        "concept": _integer(file, concept),
-        "source": f"CASE WHEN coalesce({_integer(file, concept)}, 0) = 0 "
-        f"THEN TRY_CAST({file.column(f'{about}_source_value')} AS VARCHAR) END",
+        "concept": file.cast(concept, "BIGINT"),
+        "source": f"CASE WHEN coalesce({file.cast(concept, 'BIGINT')}, 0) = 0 "
+        f"THEN {file.cast(f'{about}_source_value', 'VARCHAR')} END",
     }
     if table.values:
         columns |= {
-            "value": f"TRY_CAST({file.column('value_as_number')} AS DOUBLE)",
-            "unit": _integer(file, "unit_concept_id"),
-            "unit_text": f"TRY_CAST({file.column('unit_source_value')} AS VARCHAR)",
-            "answer": _integer(file, "value_as_concept_id"),
+            "value": file.cast("value_as_number", "DOUBLE"),
+            "unit": file.cast("unit_concept_id", "BIGINT"),
+            "unit_text": file.cast("unit_source_value", "VARCHAR"),
+            "answer": file.cast("value_as_concept_id", "BIGINT"),
         }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -199,10 +199,10 @@ def _name(
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
     start, end = _time(file, "visit_start"), _time(file, "visit_end")
     columns = {
-        "subject_id": _integer(file, "person_id"),
+        "subject_id": file.cast("person_id", "BIGINT"),
         "time": start,
         "end": end,
-        "concept": _integer(file, "visit_concept_id"),
+        "concept": file.cast("visit_concept_id", "BIGINT"),
     }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -228,14 +228,16 @@ def _visit_codes(cdm: Cdm, rows: pa.Table, suffix: str = "") -> CodedRows:
 
 
 def _births(cdm: Cdm, file: TableFile) -> Tables:
-    year, month, day = (_integer(file, f"{unit}_of_birth") for unit in ("year", "month", "day"))
+    year, month, day = (
+        file.cast(f"{unit}_of_birth", "BIGINT") for unit in ("year", "month", "day")
+    )
     date = f"{year}, coalesce({month}, 1), coalesce({day}, 1)"
     made = f"TRY_CAST(printf('%04d-%02d-%02d', {date}) AS TIMESTAMP)"
     columns = {
-        "subject_id": _integer(file, "person_id"),
-        "time": f"coalesce({_stamp(file, 'birth_datetime')}, {made})",
-        **{name: _integer(file, f"{name}_concept_id") for name in STATIC},
-        **{f"{n}_text": f"TRY_CAST({file.column(f'{n}_source_value')} AS VARCHAR)" for n in STATIC},
+        "subject_id": file.cast("person_id", "BIGINT"),
+        "time": f"coalesce({file.cast('birth_datetime', 'TIMESTAMP')}, {made})",
+        **{name: file.cast(f"{name}_concept_id", "BIGINT") for name in STATIC},
+        **{f"{n}_text": file.cast(f"{n}_source_value", "VARCHAR") for n in STATIC},
     }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -259,7 +261,7 @@ def _static_name(
 
 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:
-    columns = {"subject_id": _integer(file, "person_id"), "time": _time(file, "death")}
+    columns = {"subject_id": file.cast("person_id", "BIGINT"), "time": _time(file, "death")}
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
             yield rows
@@ -311,17 +313,10 @@ def _events(rows: pa.Table, codes: CodedRows, numbers: pa.ChunkedArray | None = 
     )
 
 
-def _integer(file: TableFile, name: str) -> str:
-    return f"TRY_CAST({file.column(name)} AS BIGINT)"
-
-
-def _stamp(file: TableFile, name: str) -> str:
-    return f"TRY_CAST({file.column(name)} AS TIMESTAMP)"
-
-
 def _time(file: TableFile, start: str) -> str:
     """Return ``<start>_datetime``, or where it is empty ``<start>_date``, as SQL."""
-    return f"coalesce({_stamp(file, f'{start}_datetime')}, {_stamp(file, f'{start}_date')})"
+    exact, day = (file.cast(f"{start}_{end}", "TIMESTAMP") for end in ("datetime", "date"))
+    return f"coalesce({exact}, {day})"
 
 
 def folder_of(path: Path) -> Path:

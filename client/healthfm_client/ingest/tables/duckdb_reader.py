@@ -111,6 +111,10 @@ class TableFile:
         names = self._names if self.is_parquet else self._unique
         return '"' + names[self.columns.index(name)].replace('"', '""') + '"'
 
+    def cast(self, name: str, kind: str) -> str:
+        """Return a column as SQL of a type; a cell that cannot be read as one is NULL."""
+        return f"TRY_CAST({self.column(name)} AS {kind})"
+
     @cached_property
     def _names(self) -> list[str]:
         if self.is_parquet:
