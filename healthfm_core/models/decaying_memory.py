@@ -37,7 +37,8 @@ class DecayingMemory(nn.Module):
     j it may see, with Δ_j = t − t_j, v_j a linear map of the token's numbers and
     W_j = 2^(−(Δ_j − min Δ) / recency_h): which readings count beside the latest, and how fast what
     they say wears off, are told apart. Beside the means the state reads log(1 + Σ W) and the same
-    mean of 1. Recencies, fades and the prior counts n_h are learned.
+    mean of 1. Recencies, fades and the prior counts n_h are learned. Without any token it adds
+    exactly nothing, as if the modality were not there.
 
     Args:
         numbers: f, numbers of a token.
@@ -62,9 +63,8 @@ class DecayingMemory(nn.Module):
         self.value = nn.Linear(numbers, width)
         self.log_rate = PerSubjectParameter(rates)
         self.log_prior = PerSubjectParameter(torch.full((len(heads),), math.log(PRIOR_TOKENS)))
-        self.out = nn.Linear(len(heads) * (width + 2), out)
+        self.out = nn.Linear(len(heads) * (width + 2), out, bias=False)
         nn.init.normal_(self.out.weight, std=START_SCALE * (len(heads) * width) ** -0.5)
-        nn.init.zeros_(self.out.bias)
 
     def forward(
         self, numbers_BTf: Float[Tensor, "B T f"], holds_BT: Bool[Tensor, "B T"], batch: Batch

@@ -76,8 +76,14 @@ def test_a_query_reads_nothing_behind_what_it_may_see_and_nothing_of_others():
 
 def test_without_a_token_a_memory_says_nothing():
     batch = tiny_batch()
-    says = read(batch, NUMBER, torch.zeros_like(batch.code, dtype=torch.bool))
+    memory = DecayingMemory(1, 2, 3, recency_days=(RECENCY, 1.0), fade_days=(FADE,))
+    with torch.no_grad():
+        for parameter in memory.parameters():
+            parameter.normal_()
+    none = torch.zeros_like(batch.code, dtype=torch.bool)
+    says = memory(NUMBER.unsqueeze(-1), none, batch)
     assert torch.equal(says, torch.zeros_like(says))
+    assert (memory(NUMBER.unsqueeze(-1), batch.code > 0, batch) != 0).any()
 
 
 @pytest.mark.parametrize("name", ["ehr", "wearable", "genomics"])
