@@ -1,7 +1,7 @@
 """Logistic regression and boosted trees on numbers that sum up a history.
 
 One regression for each target, all fitted at once by L-BFGS. Its loss is a sum over sites, and so
-is the loss's gradient: fitted over sites it needs no more than their sums, one exchange for each
+is the loss's gradient: fitted over sites it needs no more than their sums, about one for each
 step, and is the same regression. How strong its penalty is, and how many trees are grown, is
 chosen on tuning people.
 """
