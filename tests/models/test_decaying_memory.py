@@ -119,6 +119,19 @@ def test_states_hold_what_is_remembered_at_queries_alone():
     assert (recalled != 0).any()
 
 
+def test_a_place_without_a_query_remembers_nothing():
+    """Rows with fewer queries are padded with position 0, where another token stands."""
+    model, batch = tiny_model(memory=True).eval(), tiny_batch()
+    of_queries = ("query", "query_mask", "query_time_us", "target", "repeats")
+    of_queries += ("event_days", "exposure_days", "label")
+    each = {name: getattr(batch, name) for name in of_queries}
+    padded = replace(
+        batch, **{name: torch.cat([x, torch.zeros_like(x)], 1) for name, x in each.items()}
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(model(padded), model(batch))
+
+
 def test_half_lives_of_memories_are_held_in_their_range_too():
     model = tiny_model(memory=True)
     log_rate = model.encoders["ehr"].memory.log_rate.weight

@@ -22,6 +22,18 @@ def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
     assert sorted({round(value, 9) for value in names.values()}) == [1e-3, 1e-2]
 
 
+def test_memories_and_heads_learn_at_their_multiple_and_nothing_else():
+    model = tiny_model(memory=True)
+    optimizer = optimizer_for(model, TrainConfig(lr_memory=30.0, lr_half_lives=10.0))
+    set_learning_rate(optimizer.param_groups, 1e-3)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == sum(len(group["params"]) for group in optimizer.param_groups)
+    fast = {n for n, p in model.named_parameters() if rate[id(p)] == pytest.approx(3e-2)}
+    parts = ("heads.", "encoders.ehr.memory.", "encoders.ehr.remembered.")
+    parts += ("encoders.wearable.memory.", "encoders.genomics.remembered.")
+    assert fast == {n for n, _ in model.named_parameters() if n.startswith(parts)}
+
+
 def test_the_weights_of_the_linear_logit_learn_at_a_multiple_too():
     model = tiny_model(heads=("label",), linear_logit=True)
     optimizer = optimizer_for(model, TrainConfig(lr_linear=3.0, weight_decay=0.05))
