@@ -1,4 +1,4 @@
-"""A federation that stops early, or ends with its best round's model: to the bit, after any kill."""
+"""A federation that stops early, or ends with its best round's model: the same after any kill."""
 
 from __future__ import annotations
 
