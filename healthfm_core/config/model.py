@@ -59,6 +59,9 @@ class ModelConfig(Schema):
         min_length=1,
         description="half-lives it starts with of what a token says; each pair is a mean",
     )
+    memory_decay: bool = Field(
+        True, description="memories weigh by time; without, plain means of all there is (ablation)"
+    )
     code_scale: float = Field(
         1.0,
         gt=0,

@@ -217,7 +217,7 @@ def _run_fold(
         replicate.history.setdefault(arm, trained[arm].history)
         console.print(f"  {name}: {trained[arm].seconds:.0f} s")
     scored = collect(replicate.collected, trained, fold, replicate.sites, config)
-    if vocabulary is not None and scored is not None:
+    if config.simulation.baselines and vocabulary is not None and scored is not None:
         baselines = reference_predictions(config, fold, replicate.sites, vocabulary, scored)
         for (inputs, name), predictions in baselines.by_arm.items():
             replicate.collected.add(inputs, name, predictions)

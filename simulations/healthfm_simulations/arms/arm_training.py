@@ -4,7 +4,8 @@
 all sites share and leaves the rest out of the model; ``local`` trains one model per site;
 ``ensemble`` trains nothing and asks all the local models; ``centralised`` trains one model on all
 records in one place, which no hospital would allow; ``imputed`` is plain FedAvg of the whole model
-where zeros stand for what a site lacks (see `imputed`). All arms use the vocabulary that the sites
+where zeros stand for what a site lacks (see `imputed`); ``twin`` is ``federated`` again from
+another seed, with other initial weights and batches. All arms use the vocabulary that the sites
 agree on together, so that only the training differs.
 """
 
@@ -40,6 +41,9 @@ from healthfm_simulations.sites import SimulatedSite
 
 ALONE: Final[tuple[Arm, ...]] = ("local", "ensemble", "centralised")
 """Arms whose federations have one member."""
+
+TWIN_SEED: Final = 1000
+"""What the twin's seed is above the run's."""
 
 Listener = Callable[[str, float], None]
 """Is called with a run's name and with the share of it that is done, in [0, 1]."""
@@ -135,7 +139,8 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
     aggregation = config.federation.aggregation.model_copy(update=changes)
     federation = config.federation.model_copy(update={"aggregation": aggregation})
     if arm != "centralised":
-        return config.model_copy(update={"federation": federation})
+        seed = config.seed + TWIN_SEED if arm == "twin" else config.seed
+        return config.model_copy(update={"federation": federation, "seed": seed})
     train = {
         name: getattr(budget, name)
         for name in ("local_epochs", "batch_size", "lr")
