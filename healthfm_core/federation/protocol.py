@@ -182,6 +182,8 @@ class RoundOrder:
         groups: groups whose parameters come with the order and whose updates may go back.
         evaluate: whether to score the incoming weights on the tuning split first.
         seed: seed of all the site's randomness in this round.
+        train: whether to train at all. After the last round of a run that chooses among its rounds
+            the sites score the last model and send zeros.
     """
 
     round: int
@@ -189,10 +191,14 @@ class RoundOrder:
     groups: tuple[str, ...]
     evaluate: bool
     seed: int
+    train: bool = True
 
     def to_json(self) -> str:
-        """Return the order as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the order as JSON; that it trains is not said, as earlier releases read it."""
+        said = asdict(self)
+        if self.train:
+            del said["train"]
+        return json.dumps(said, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
-from healthfm_core.arrays import Float32
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import TrainConfig
 from healthfm_core.federation.parameter_groups import group_of, is_trainable
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.training.curriculum import in_round
+from healthfm_core.training.divergence import refuse_divergence
 from healthfm_core.training.gradients import LocalGradient, local_gradient
 from healthfm_core.training.gradients.corrections import (
     DriftCorrection,
@@ -49,6 +51,9 @@ def train_round(
         privacy: Noise and sampling of differentially private training; None trains without.
         drift: Added to the direction of every step: SCAFFOLD's control variates.
 
+    Raises:
+        RunError: Training diverged (HF-726).
+
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
         weight (training people who hold the modality), metrics of the round, and the sum of its
@@ -60,9 +65,12 @@ def train_round(
         parameters, study, data.modalities, data.intercepts if privacy is None else None
     )
     metrics: dict[str, float] = {}
+    weights = group_weights(data.train, order.groups)
     if order.evaluate and (privacy is None or privacy.config.tuning_metrics):
         tuning = loader_for(data.tuning, study)
         metrics = tuning_metrics(model, tuning, study) | contexts(model, tuning)
+    if not order.train:
+        return RoundResult(_no_change(model, order), weights, metrics)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
     for name, parameter in model.named_parameters():
@@ -73,8 +81,17 @@ def train_round(
     update = {n: a for n, a in gradient.update(start).items() if group_of(n) in order.groups}
     metrics |= gradient.metrics(update)
     gradient.close()
-    weights = group_weights(data.train, order.groups)
+    refuse_divergence(order.round, update, metrics)
     return RoundResult(update, weights, metrics, learning_rate_sum)
+
+
+def _no_change(model: HealthFM, order: RoundOrder) -> Float32Arrays:
+    """Return zeros for the ordered groups, from a site that only scored the model."""
+    return {
+        name: np.zeros(tuple(parameter.shape), np.float32)
+        for name, parameter in model.named_parameters()
+        if group_of(name) in order.groups
+    }
 
 
 def take_steps(

@@ -40,18 +40,18 @@ class SiteData:
 
     @classmethod
     def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
-        """Tokenise the stores' training and tuning people.
+        """Tokenise the stores' training and tuning people, and nobody who is held out for testing.
 
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
-        training, task = training_splits(study.config), study.config.label_task
+        splits, task = training_splits(study.config), study.config.label_task
         wanted = frozenset(study.modalities)
         views = [SiteStore.open(s.path, modalities=wanted & s.modalities) for s in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
-            for split in (*training, "tuning")
+            for split in (*splits, "tuning")
         }
-        parts = [by_split[split] for split in training]
+        parts = [by_split[split] for split in splits]
         train = concatenate(parts) if len(parts) > 1 else parts[0]
         held = frozenset[str]().union(*(view.modalities for view in views))
         return cls(

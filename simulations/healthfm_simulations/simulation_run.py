@@ -209,6 +209,8 @@ def _run_fold(
         bar.finish(units)
         if vocabulary is None and trained[arm].models:
             vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
+        for choice in trained[arm].choices:
+            _note(replicate, f"{fold.name}, {choice}.")
         if trained[arm].note:
             _note(replicate, f"{trained[arm].note}.")
         replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds

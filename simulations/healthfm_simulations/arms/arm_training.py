@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class TrainedArm:
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
+        choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
     """
 
@@ -67,6 +68,7 @@ class TrainedArm:
     seconds: float = 0.0
     note: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
+    choices: list[str] = field(default_factory=list)
 
 
 class FixedVocabularySetup(CoreModelSetup):
@@ -114,14 +116,13 @@ def train_arm(
         except ProtocolError as error:
             if error.number != 406:
                 raise
-            trained = TrainedArm(
-                trained.models, trained.history, note=f"{arm} {name}: {error.seen}"
-            )
+            trained = replace(trained, note=f"{arm} {name}: {error.seen}")
             continue
         trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         trained.history.extend(result.history if not trained.history else [])
-    seconds = time.monotonic() - started
-    return TrainedArm(trained.models, trained.history, seconds, trained.note)
+        if result.choice is not None and not name:
+            trained.choices.append(f"{arm}: {result.choice.sentence()}")
+    return replace(trained, seconds=time.monotonic() - started)
 
 
 def config_of(arm: Arm, config: RunConfig) -> RunConfig:
