@@ -10,6 +10,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 
 from healthfm_core.config import ModelConfig
+from healthfm_core.config.model import PLAIN_ATTENTION, AttentionVariant
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import KINDS
 from healthfm_core.kernels.ct_attention import ct_attention
@@ -24,7 +25,8 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.variant = config.attention_variant
+        plain = config.attention in PLAIN_ATTENTION
+        self.variant = "none" if plain else cast(AttentionVariant, config.attention)
         self.rotary = config.attention == "rope_days"
         self.norm_attention = nn.RMSNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)

@@ -9,7 +9,7 @@ import torch
 
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import TrainConfig
-from healthfm_core.federation.parameter_groups import group_of
+from healthfm_core.federation.parameter_groups import group_of, is_trainable
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
@@ -22,7 +22,7 @@ from healthfm_core.training.gradients.corrections import (
     ProximalCorrection,
 )
 from healthfm_core.training.group_weights import group_weights
-from healthfm_core.training.optimizer import freeze, set_learning_rate
+from healthfm_core.training.optimizer import set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
@@ -73,7 +73,8 @@ def train_round(
         return RoundResult(_no_change(model, order), weights, metrics)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
-    freeze(model, config.trainable)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_trainable(name, config.trainable))
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         gradient = local_gradient(model, loader_for(data.train, study), config, order, privacy)
         learning_rate_sum = take_steps(model, gradient, config, order, proximal, drift)

@@ -97,8 +97,8 @@ def test_code_scale_shrinks_what_codes_start_from_and_nothing_else():
 
 def test_the_spread_is_read_where_there_is_a_code():
     model, batch = tiny_model(("ehr",), spread=2), spread_batch()
-    before = model.encoders["ehr"](batch)
-    after = model.encoders["ehr"](replace(batch, spread=batch.spread + 1))
+    before = model.encoders["ehr"].tokens(batch)
+    after = model.encoders["ehr"].tokens(replace(batch, spread=batch.spread + 1))
     moved = (before != after).any(-1)
     assert torch.equal(moved, batch.code > 0)
 

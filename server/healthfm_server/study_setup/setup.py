@@ -59,10 +59,9 @@ class StudySetup:
             ProtocolError: Too few sites answered (HF-403), or nobody has what the model needs
                 (HF-406).
         """
-        run = self.store.run_id()
 
         def ask() -> ConfigRecord:
-            contract = self.signer.sign(partial(terms_before, run, config), config)
+            contract = self.signer.sign(lambda: terms_before(self.store.run_id(), config), config)
             return ConfigRecord({**_question(config), **contract})
 
         if config.federation.aggregation.secure.enabled:
