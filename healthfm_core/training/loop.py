@@ -65,11 +65,11 @@ def train_round(
         parameters, study, data.modalities, data.intercepts if privacy is None else None
     )
     metrics: dict[str, float] = {}
-    weights = group_weights(data.train, order.groups)
     if order.evaluate and (privacy is None or privacy.config.tuning_metrics):
         tuning = loader_for(data.tuning, study)
         metrics = tuning_metrics(model, tuning, study) | contexts(model, tuning)
     if not order.train:
+        weights = group_weights(data.train, order.groups)
         return RoundResult(_no_change(model, order), weights, metrics)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
@@ -82,6 +82,7 @@ def train_round(
     metrics |= gradient.metrics(update)
     gradient.close()
     refuse_divergence(order.round, update, metrics)
+    weights = group_weights(data.train, order.groups)
     return RoundResult(update, weights, metrics, learning_rate_sum)
 
 
