@@ -33,15 +33,6 @@ class EarlyStoppingConfig(Schema):
         True, description="whether the run ends with the best round's model or the last one's"
     )
 
-    @model_validator(mode="after")
-    def _patience_has_a_metric(self) -> Self:
-        if self.patience is not None and self.monitor is None:
-            raise ValueError(
-                "federation.early_stopping.patience counts rounds by a metric: name it with "
-                "federation.early_stopping.monitor, for example tuning_auroc"
-            )
-        return self
-
 
 class FederationConfig(Schema):
     """The round loop."""
@@ -68,7 +59,13 @@ class FederationConfig(Schema):
 
     @model_validator(mode="after")
     def _what_is_monitored_is_asked_for(self) -> Self:
-        if self.early_stopping.monitor is not None and self.evaluate_every == 0:
+        early = self.early_stopping
+        if early.patience is not None and early.monitor is None:
+            raise ValueError(
+                "federation.early_stopping.patience counts rounds by a metric: name it with "
+                "federation.early_stopping.monitor, for example tuning_auroc"
+            )
+        if early.monitor is not None and self.evaluate_every == 0:
             raise ValueError(
                 "federation.early_stopping.monitor needs federation.evaluate_every of 1 or more: "
                 "without it no site scores a round"

@@ -69,7 +69,8 @@ class RunConfig(Schema):
                 f"privacy.mode={self.privacy.mode} needs train.precision=float32: half precision "
                 "would not hold the norm a gradient is clipped to"
             )
-        conflict = self.privacy.mechanism.conflict(self)
+        mechanism = self.privacy.mechanism
+        conflict = mechanism.conflict and mechanism.conflict(self)
         if conflict is not None:
             raise ValueError(conflict)
         return self

@@ -64,9 +64,9 @@ def _kernels(metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def _collapsed(history: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    recent = [_shares(metrics) for metrics in history[-PATIENCE:]]
-    if len(recent) < PATIENCE:
+    if len(history) < PATIENCE:
         return
+    recent = [_shares(metrics) for metrics in history[-PATIENCE:]]
     for modality in modality_names():
         if all(modality in shares and shares[modality] < LEAST_SHARE for shares in recent):
             yield (

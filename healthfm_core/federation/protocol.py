@@ -33,10 +33,11 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, VERSION})
-"""Versions whose studies mean the same: a run of one goes on, a model of one can be used."""
+READABLE: Final = frozenset({1, 2, 3, VERSION})
+"""Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
+before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
 STATISTICS: Final = "query.statistics"
 PREPARE: Final = "query.prepare"
@@ -128,10 +129,13 @@ class Study:
         if version not in READABLE:
             check_version(version, where="study")
         try:
+            config = raw["config"]
+            if version != VERSION:
+                config = renamed.RUN.upgrade(config)
             return cls(
                 version=version,
                 run_id=str(raw["run_id"]),
-                config=RunConfig.model_validate(renamed.RUN.upgrade(raw["config"])),
+                config=RunConfig.model_validate(config),
                 vocabulary=Vocabulary.from_json(json.dumps(raw["vocabulary"])),
                 modalities=tuple(map(str, raw["modalities"])),
             )

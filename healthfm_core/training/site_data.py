@@ -44,10 +44,9 @@ class SiteData:
 
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
-        task = study.config.label_task
+        splits, task = training_splits(study.config), study.config.label_task
         wanted = frozenset(study.modalities)
         views = [SiteStore.open(s.path, modalities=wanted & s.modalities) for s in stores]
-        splits = training_splits(study.config)
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
             for split in (*splits, "tuning")
@@ -99,11 +98,12 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
     """
     wanted = frozenset(study.modalities)
     held = wanted if modalities is None else wanted & modalities
+    shape = shape_of(study.vocabulary, study.config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(study.config.seed, "initial"))
         return HealthFM(
             study.config.model,
-            shape_of(study.vocabulary, study.config),
+            shape,
             encoders=held,
             heads=heads_for(study.config.train.objectives, held),
         )

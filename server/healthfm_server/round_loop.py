@@ -69,9 +69,13 @@ class RoundLoop:
             ProtocolError: Too few sites answered in a round (HF-403).
             RunError: Training diverged (HF-726).
         """
-        while state.round < self.study.config.federation.rounds and not self._has_stopped():
+        federation = self.study.config.federation
+        early = federation.early_stopping
+        while state.round < federation.rounds:
+            if early.patience is not None and self._has_stopped():
+                break
             state = self.round(state)
-        if self.study.config.federation.early_stopping.monitor is not None:
+        if early.monitor is not None:
             self._choose(state)
         return state
 
@@ -92,24 +96,23 @@ class RoundLoop:
         row = history_row(current, collected, groups, self.study)
         after = self._step(state, means, groups)
         _refuse_divergence(after)
-        state = self.store.save(after, row, keep=self._best_so_far(row))
+        early = self.study.config.federation.early_stopping
+        best = self._best_so_far(row) if early.monitor is not None and early.restore_best else None
+        state = self.store.save(after, row, keep=best)
         current.close(row["metrics"])
         return state
 
     def _best_so_far(self, row: Mapping[str, Any]) -> int | None:
         """Return the best round's number, whose checkpoint is not to be removed."""
         config = self.study.config.federation.early_stopping
-        if config.monitor is None or not config.restore_best:
-            return None
-        scores = scores_of([*self.store.history(), row], config.monitor)
+        scores = scores_of([*self.store.history(), row], str(config.monitor))
         return best_round(scores, config.min_delta)
 
     def _has_stopped(self) -> bool:
         """Return whether the rounds so far have run out of patience."""
         config = self.study.config.federation.early_stopping
-        if config.monitor is None or config.patience is None:
-            return False
-        return is_out_of_patience(scores_of(self.store.history(), config.monitor), config)
+        scores = scores_of(self.store.history(), str(config.monitor))
+        return is_out_of_patience(scores, config)
 
     def _choose(self, state: ServerState) -> None:
         """Write which round's model the run ends with, unless that is written already."""
