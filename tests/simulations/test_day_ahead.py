@@ -68,7 +68,8 @@ def test_values_before_and_after_noon_of_the_second_day_are_summarised_by_their_
     cell, value = np.array([0, 0, 0, 3]), np.array([2.0, 4.0, 9.0, 1.0])
     found = script.summaries(cell, value, np.array([True, True, False, True]), 2, 2)
     assert found[0, 0].tolist() == [3.0, 2.0, 4.0, 2.0, 4.0, 2.0]
-    assert np.isnan(found[0, 1, :-1]).all() and found[0, 1, -1] == 0
+    assert np.isnan(found[0, 1, :-1]).all()
+    assert found[0, 1, -1] == 0
     assert found[1, 1].tolist() == [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
