@@ -60,6 +60,7 @@ def test_pretraining_reads_no_deaths(script, monkeypatch):
     monkeypatch.setattr(script, "BATCH", 4)
     stays, train = stays_of(script, np.random.default_rng(2)), np.ones(40, bool)
     first = script.states(stays, train, 0)
+    assert np.isfinite(first).all()
     stays.died[:] = ~stays.died
     assert np.array_equal(first, script.states(stays, train, 0))
 

@@ -178,7 +178,7 @@ class DayAhead:
         """Return the mean squared error of what the second day has."""
         said = self.network.out(self.network.state(self.inputs[rows]))
         known = self.known[rows]
-        return ((said - self.target[rows]) ** 2 * known).sum() / known.sum()
+        return ((said - self.target[rows]) ** 2 * known).sum() / known.sum().clamp_min(1)
 
 
 class Hidden:
@@ -206,7 +206,7 @@ class Hidden:
         said = self.network.out(self.network.state(self.seen(rows, hidden)))
         asked = (hidden * (1 - self.missing[rows])).repeat_interleave(NUMBERS, 1)
         error = (said - self.values[rows].clamp(-3, 3)) ** 2
-        return (error * asked).sum() / asked.sum()
+        return (error * asked).sum() / asked.sum().clamp_min(1)
 
 
 def pretrain(task: DayAhead | Hidden, sites: list[np.ndarray], seed: int) -> np.ndarray:
