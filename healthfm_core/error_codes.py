@@ -349,6 +349,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="room on the disk, and the right to write there",
         do="Make room; the run continues from its last complete round",
     ),
+    726: ErrorCode(
+        "training diverged",
+        wanted="finite losses and weights",
+        do="Lower train.lr (train.lr_memory and train.lr_linear multiply it), or train.clip_norm",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",

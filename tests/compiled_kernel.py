@@ -32,5 +32,5 @@ def use_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], No
 
 
 def forget() -> None:
-    compiled._library.cache_clear()
+    compiled._loaded.cache_clear()
     compiled.why_absent.cache_clear()

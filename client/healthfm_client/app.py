@@ -56,14 +56,13 @@ class SiteHandlers:
         contract = node.accept_contract(order)
         if contract is not None:
             contracting.check_statistics(contract, tokens, task)
+        record = self._site_record(node, hide=bool(order.get("hide")))
         tokens = node.policy.raise_threshold(tokens)
         if not order.get("secure"):
-            record = self._site_record(node)
             arrays = self.work.statistics(node.stores, tokens, task or None)
             return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
-        hidden = self._site_record(node, hide=bool(order["hide"]))
         if order.get("step") is None:
-            return RecordDict({protocol.SITE: hidden})
+            return RecordDict({protocol.SITE: record})
         modalities, _ = self.work.describe(node.stores)
         masked = statistics_arrays(
             order,

@@ -101,6 +101,7 @@ def train_one_round(
     Raises:
         PrivacyError: The round would cost more than the site permits (HF-601), or the ledger is
             damaged or cannot be written (HF-602, HF-603); nothing was read of anybody.
+        RunError: Training diverged (HF-726); its update stays here.
     """
     received = TrainingRound.received(work, message, node, context)
     study, data = received.study, received.data
@@ -108,9 +109,14 @@ def train_one_round(
     current = reply.to_train(received)
     budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
 
-    reservation = budget.reserve(current.order.round)
+    is_training = current.order.train
+    reservation = budget.reserve(current.order.round) if is_training else None
     parameters, control = current.parameters, current.control
-    drift = None if control is None else DriftCorrection(control.correction(parameters))
+    drift = (
+        None
+        if control is None or not is_training
+        else DriftCorrection(control.correction(parameters))
+    )
     result = work.train_round(parameters, data, study, current.order, budget.plan, drift)
     budget.commit(reservation)
 
@@ -118,7 +124,8 @@ def train_one_round(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
     if control is not None:
-        permitted_result = control.finish(permitted_result)
+        finish = control.finish if is_training else control.unchanged
+        permitted_result = finish(permitted_result)
     return reply.records(permitted_result)
 
 

@@ -75,6 +75,11 @@ class EvaluationConfig(Schema):
         False,
         description="in the simulated cohort, new onsets of conditions with and without genetics",
     )
+    state_alignment: bool = Field(
+        False,
+        description="how alike the arms' states of the same people are: linear CKA, and R² of a "
+        "linear map from one to the other",
+    )
     subgroups: bool = Field(False, description="metrics by sex, age band, ancestry and site")
 
     @model_validator(mode="after")
@@ -89,8 +94,10 @@ class EvaluationConfig(Schema):
         further = (self.horizons_days, self.probes_days, self.corruption)
         if self.protocol == "leave_sites_out" and (any(further) or self.physiology):
             raise ValueError("horizons, probes and corruption go with one fold: protocol=held_out")
-        if self.subgroups and self.protocol == "leave_sites_out":
-            raise ValueError("subgroups go with one fold: protocol=held_out")
+        if (self.subgroups or self.state_alignment) and self.protocol == "leave_sites_out":
+            raise ValueError("subgroups and state_alignment go with one fold: protocol=held_out")
+        if self.state_alignment and self.task != NEXT_VISIT_TASK:
+            raise ValueError("state_alignment asks at next visits: task=next_visit goes with it")
         if self.protocol == "late" and self.task != NEXT_VISIT_TASK:
             raise ValueError("protocol=late asks about next visits: task=next_visit goes with it")
         if self.protocol == "late" and (self.horizons_days or self.probes_days or self.physiology):

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.config.base import Schema
+
+TuningMetric = Literal[
+    "tuning_auroc",
+    "tuning_average_precision",
+    "tuning_auroc_new_onset",
+    "tuning_average_precision_new_onset",
+]
+
+
+class EarlyStoppingConfig(Schema):
+    """Which round's model a run ends with, chosen by the federated mean of a tuning metric."""
+
+    monitor: TuningMetric | None = Field(
+        None, description="what is compared, larger is better; None: the last round's model, always"
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="scored rounds without a gain after which the run stops; None: all rounds",
+    )
+    min_delta: float = Field(0.0, ge=0, description="a gain is more than this")
+    restore_best: bool = Field(
+        True, description="whether the run ends with the best round's model or the last one's"
+    )
 
 
 class FederationConfig(Schema):
@@ -27,5 +53,21 @@ class FederationConfig(Schema):
         30.0, gt=0, le=366, description="how long a site may be asked for work under one contract"
     )
     evaluate_every: int = Field(1, ge=0, description="tuning metrics each n rounds; 0: never")
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     keep_checkpoints: int = Field(3, ge=1)
     aggregation: AggregationConfig = AggregationConfig()
+
+    @model_validator(mode="after")
+    def _what_is_monitored_is_asked_for(self) -> Self:
+        early = self.early_stopping
+        if early.patience is not None and early.monitor is None:
+            raise ValueError(
+                "federation.early_stopping.patience counts rounds by a metric: name it with "
+                "federation.early_stopping.monitor, for example tuning_auroc"
+            )
+        if early.monitor is not None and self.evaluate_every == 0:
+            raise ValueError(
+                "federation.early_stopping.monitor needs federation.evaluate_every of 1 or more: "
+                "without it no site scores a round"
+            )
+        return self

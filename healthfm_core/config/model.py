@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self, cast
+from typing import Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -12,7 +12,7 @@ Attention = Literal["logbias", "postmul", "logitmul", "rope_days", "sinusoid"]
 AttentionVariant = Literal["logbias", "postmul", "logitmul", "none"]
 """What the attention's implementations tell apart (`healthfm_core.kernels.ct_attention`)."""
 
-_PLAIN: Final = ("rope_days", "sinusoid")
+PLAIN_ATTENTION: Final = ("rope_days", "sinusoid")
 """Ablations that tell times apart at the input: their attention is plain."""
 
 
@@ -59,6 +59,16 @@ class ModelConfig(Schema):
         min_length=1,
         description="half-lives it starts with of what a token says; each pair is a mean",
     )
+    memory_decay: bool = Field(
+        True, description="memories weigh by time; without, plain means of all there is (ablation)"
+    )
+    layer_scale: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="start of a learned scale, a number per channel, on what the attention blocks "
+        "say at a query (LayerScale); a query's own age and gap then add to its state directly",
+    )
     code_scale: float = Field(
         1.0,
         gt=0,
@@ -82,11 +92,6 @@ class ModelConfig(Schema):
         description="polygenic scores as tokens of the row, read by the states that are asked "
         "for, or added to them",
     )
-
-    @property
-    def attention_variant(self) -> AttentionVariant:
-        """What the attention's implementations are asked for."""
-        return "none" if self.attention in _PLAIN else cast(AttentionVariant, self.attention)
 
     @model_validator(mode="after")
     def _the_shape_fits(self) -> Self:

@@ -56,7 +56,7 @@ class PrivacyConfig(Schema):
 
     @model_validator(mode="after")
     def _the_mechanism_has_what_it_takes(self) -> Self:
-        missing = self.mechanism.missing(self)
+        missing = self.mechanism.missing and self.mechanism.missing(self)
         if missing is not None:
             raise ValueError(missing)
         if self.group_norms and self.grad_sample != "hooks":

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from healthfm_core.config.run import RunConfig
 
 
-def _takes_anything(config: PrivacyConfig | RunConfig) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class PrivacyMechanism:
     """What a run's parts have to know of a mechanism.
@@ -39,8 +35,8 @@ class PrivacyMechanism:
     name: str
     per_site_noise: bool = False
     noise_in_sum: bool = False
-    missing: Callable[[PrivacyConfig], str | None] = _takes_anything
-    conflict: Callable[[RunConfig], str | None] = _takes_anything
+    missing: Callable[[PrivacyConfig], str | None] | None = None
+    conflict: Callable[[RunConfig], str | None] | None = None
 
     @property
     def is_private(self) -> bool:

@@ -69,9 +69,34 @@ class RunConfig(Schema):
                 f"privacy.mode={self.privacy.mode} needs train.precision=float32: half precision "
                 "would not hold the norm a gradient is clipped to"
             )
-        conflict = self.privacy.mechanism.conflict(self)
+        mechanism = self.privacy.mechanism
+        conflict = mechanism.conflict and mechanism.conflict(self)
         if conflict is not None:
             raise ValueError(conflict)
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_monitored_leaves_the_sites(self) -> Self:
+        monitor = self.federation.early_stopping.monitor
+        if monitor is None:
+            return self
+        where = "federation.early_stopping.monitor"
+        secure = self.federation.aggregation.secure
+        if self.privacy.mechanism.noise_in_sum or (secure.enabled and secure.epsilon is not None):
+            raise ValueError(
+                f"{where} needs tuning metrics, and a sum with shared noise carries none: "
+                "leave it out, or use privacy.mode=dp with privacy.tuning_metrics=true"
+            )
+        if self.privacy.mechanism.is_private and not self.privacy.tuning_metrics:
+            raise ValueError(
+                f"{where} needs tuning metrics, which stay at a private site: leave it out, or "
+                "set privacy.tuning_metrics=true, which tells more than ε covers"
+            )
+        if self.label_task is not None and monitor.endswith("_new_onset"):
+            raise ValueError(f"{where}={monitor} is of next visits, and this run has a label")
+        head = "next_visit" if self.label_task is None else "label"
+        if getattr(self.train.objectives, head) == 0:
+            raise ValueError(f"{where} scores the head {head}: train.objectives.{head} is 0")
         return self
 
     def check_horizons(self) -> None:

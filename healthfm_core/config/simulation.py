@@ -8,7 +8,7 @@ from pydantic import Field
 
 from healthfm_core.config.base import Schema
 
-Arm = Literal["federated", "fedavg", "local", "ensemble", "centralised", "imputed"]
+Arm = Literal["federated", "fedavg", "local", "ensemble", "centralised", "imputed", "twin"]
 
 
 class CentralisedConfig(Schema):
@@ -35,6 +35,9 @@ class SimulationConfig(Schema):
         1, ge=1, description="torch threads of a training process; small models gain by none more"
     )
     arms: tuple[Arm, ...] = ("federated", "fedavg", "local", "centralised")
+    baselines: bool = Field(
+        True, description="whether simpler models of the same inputs are fitted beside the arms"
+    )
     centralised: CentralisedConfig = CentralisedConfig()
     joins: dict[str, int] = Field(
         default_factory=dict,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from healthfm_core.federation.update_checks import is_divergence
 from healthfm_core.modalities.registry import modality_names
 
 SHORT_DAYS: Final = 7.0
@@ -26,13 +27,16 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     last week only) or all long (it sees no time at all), and a modality whose encoder gets next to
     none of the gradient for some rounds, so that the others learn without it.
 
+    A third: sites whose training went out of bounds, which the others' mean does not show.
+
     Args:
-        rows: Rows of a run's history, in order; each has the round's mean ``metrics``.
+        rows: Rows of a run's history, in order; each has the round's mean ``metrics``, and in
+            ``set_aside`` why a site's update was not taken.
     """
     if not rows:
         return []
     history = [dict(row.get("metrics", {})) for row in rows]
-    return [*_kernels(history[-1]), *_collapsed(history)]
+    return [*_kernels(history[-1]), *_collapsed(history), *_diverging(rows[-1])]
 
 
 def kind_of(sentence: str) -> str:
@@ -60,9 +64,9 @@ def _kernels(metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def _collapsed(history: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    recent = [_shares(metrics) for metrics in history[-PATIENCE:]]
-    if len(recent) < PATIENCE:
+    if len(history) < PATIENCE:
         return
+    recent = [_shares(metrics) for metrics in history[-PATIENCE:]]
     for modality in modality_names():
         if all(modality in shares and shares[modality] < LEAST_SHARE for shares in recent):
             yield (
@@ -70,6 +74,17 @@ def _collapsed(history: Sequence[Mapping[str, float]]) -> Iterator[str]:
                 f"encoders' gradient for {PATIENCE} rounds: the model learns without it, "
                 f"{100 * recent[-1][modality]:.1f} % now."
             )
+
+
+def _diverging(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence where some sites' updates were not finite or too large to be taken."""
+    reasons = row.get("set_aside", {}).values()
+    out_of_bounds = sorted(reason for reason in reasons if is_divergence(reason))
+    if out_of_bounds:
+        yield (
+            "Training diverges at some sites, whose updates are left out (lower train.lr): "
+            f"{len(out_of_bounds)} of {len(row['asked'])} now."
+        )
 
 
 def _shares(metrics: Mapping[str, float]) -> dict[str, float]:

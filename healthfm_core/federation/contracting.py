@@ -132,7 +132,8 @@ def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
     terms = contract.terms
     if terms.agreement != study or order.rounds != terms.rounds:
         raise altered("an order of another study than the contract's")
-    if not 1 <= order.round <= terms.rounds:
+    last = terms.rounds if order.train else terms.rounds + 1  # the last model is scored after it
+    if not 1 <= order.round <= last:
         raise altered("an order of a round that the contract does not have")
 
 

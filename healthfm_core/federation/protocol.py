@@ -33,10 +33,11 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, VERSION})
-"""Versions whose studies mean the same: a run of one goes on, a model of one can be used."""
+READABLE: Final = frozenset({1, 2, 3, VERSION})
+"""Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
+before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
 STATISTICS: Final = "query.statistics"
 PREPARE: Final = "query.prepare"
@@ -128,10 +129,13 @@ class Study:
         if version not in READABLE:
             check_version(version, where="study")
         try:
+            config = raw["config"]
+            if version != VERSION:
+                config = renamed.RUN.upgrade(config)
             return cls(
                 version=version,
                 run_id=str(raw["run_id"]),
-                config=RunConfig.model_validate(renamed.RUN.upgrade(raw["config"])),
+                config=RunConfig.model_validate(config),
                 vocabulary=Vocabulary.from_json(json.dumps(raw["vocabulary"])),
                 modalities=tuple(map(str, raw["modalities"])),
             )
@@ -178,6 +182,8 @@ class RoundOrder:
         groups: groups whose parameters come with the order and whose updates may go back.
         evaluate: whether to score the incoming weights on the tuning split first.
         seed: seed of all the site's randomness in this round.
+        train: whether to train at all. After the last round of a run that chooses among its rounds
+            the sites score the last model and send zeros.
     """
 
     round: int
@@ -185,10 +191,14 @@ class RoundOrder:
     groups: tuple[str, ...]
     evaluate: bool
     seed: int
+    train: bool = True
 
     def to_json(self) -> str:
-        """Return the order as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the order as JSON; that it trains is not said, as earlier releases read it."""
+        said = asdict(self)
+        if self.train:
+            del said["train"]
+        return json.dumps(said, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -140,6 +140,15 @@ def _check_norms(update: Arrays, weights: Mapping[str, Any], schema: UpdateSchem
     return None
 
 
+def is_divergence(reason: str) -> bool:
+    """Return whether a reply was rejected because the site's training went out of bounds.
+
+    Args:
+        reason: Why it was, as `check_update` or the site itself (HF-726) says.
+    """
+    return any(sign in reason for sign in ("HF-726", "not finite", "the norm of"))
+
+
 def update_norm(update: Arrays, names: Collection[str]) -> float:
     """Return the L2 norm over `names`; infinite when a value is not finite or a square overflows.
 

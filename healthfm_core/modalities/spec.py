@@ -75,11 +75,6 @@ class ModalitySpec:
     holders: Callable[[PersonRecords], Bool] | None = None
     short_columns: bool = False
 
-    @property
-    def dropout_key(self) -> str:
-        """The setting of ``train`` that says how often training hides it from a person's row."""
-        return f"drop_{self.name}"
-
 
 def subjects_with_items(records: PersonRecords, is_item: Bool) -> Bool:
     """Return [S] which people have one of the items that `is_item` [N] marks."""

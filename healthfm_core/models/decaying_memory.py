@@ -46,6 +46,7 @@ class DecayingMemory(nn.Module):
         out: d, width of a state.
         recency_days: Half-lives of W at the start.
         fade_days: Half-lives of the fading at the start; every pair of the two is a head.
+        decays: Without, W_j = 1 and nothing fades: plain means, blind to time (an ablation).
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class DecayingMemory(nn.Module):
         *,
         recency_days: tuple[float, ...],
         fade_days: tuple[float, ...],
+        decays: bool = True,
     ) -> None:
         super().__init__()
         heads = [(recency, fade) for recency in recency_days for fade in fade_days]
         rates = (math.log(2) / torch.tensor(heads)).log()
         self.value = nn.Linear(numbers, width)
-        self.log_rate = PerSubjectParameter(rates)
+        self.log_rate = PerSubjectParameter(rates) if decays else None
         self.log_prior = PerSubjectParameter(torch.full((len(heads),), math.log(PRIOR_TOKENS)))
         self.out = nn.Linear(len(heads) * (width + 2), out, bias=False)
         nn.init.normal_(self.out.weight, std=START_SCALE * (len(heads) * width) ** -0.5)
@@ -77,7 +79,7 @@ class DecayingMemory(nn.Module):
             batch: The rows; no query reads behind its `kv_end`.
         """
         days, seen = _ages(batch, holds_BT)
-        recency, fade = self.log_rate(batch.t_days[:, 0]).clamp(*LOG_RATES).exp().unbind(-1)
+        recency, fade = self._rates(batch.t_days[:, 0])
         latest = days.masked_fill(~seen, math.inf).amin(-1, keepdim=True)
         behind = torch.where(seen, days - latest, 0.0).unsqueeze(-1)
         weight = torch.exp(-behind * recency[:, None, None]) * seen.unsqueeze(-1)
@@ -88,6 +90,16 @@ class DecayingMemory(nn.Module):
         says = torch.cat([mean.flatten(2), count.log1p(), faded.sum(2) / total], -1)
         return self.out(says)
 
+    def _rates(
+        self, subject_B: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
+        """Return λ per day of each head's recency and of its fading; 0 where nothing decays."""
+        if self.log_rate is None:
+            none = torch.zeros_like(self.log_prior(subject_B))
+            return none, none
+        recency, fade = self.log_rate(subject_B).clamp(*LOG_RATES).exp().unbind(-1)
+        return recency, fade
+
 
 def memory_for(config: ModelConfig, numbers: int) -> DecayingMemory:
     """Return a memory of tokens of so many numbers, as the configuration has them."""
@@ -97,6 +109,7 @@ def memory_for(config: ModelConfig, numbers: int) -> DecayingMemory:
         config.width,
         recency_days=config.memory_recency_days,
         fade_days=config.memory_fade_days,
+        decays=config.memory_decay,
     )
 
 

@@ -71,8 +71,8 @@ def answer(model: HealthFM, batches: Iterable[Batch], head: str) -> Answers:
             )
         )
     model.train(was_training)
-    outputs = model.heads[head].out_features
     if not parts:
+        outputs = model.heads[head].out_features
         targets = model.shape.targets
         empty = np.zeros((0, targets), np.float32)
         none = np.zeros(0, np.int64)

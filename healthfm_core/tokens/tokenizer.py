@@ -108,9 +108,12 @@ def _tokenize_store(
     events = study_events(store, split, config)
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
-    clinical = _under_study_codes(
-        events.where(~(of_panel | is_birth)[events.code]), vocabulary, read_parents(store)
-    )
+    own = events.where(~(of_panel | is_birth)[events.code])
+    index, how = vocabulary.look_up(events.codes, read_parents(store))
+    # a value counts only under the code it was recorded by
+    value = np.where(how[own.code] == EXACT, own.value, np.nan)
+    none = np.zeros((len(value), 0))
+    clinical = _Clinical(own.subject, own.time_us, own.static, index[own.code], value, none)
     labels = _labels(store, task, events.subjects)
     clinical = _in_bins(clinical, labels, config.bin_hours, spread=config.bin_spread)
     worn = _worn(store, vocabulary, split)
@@ -137,16 +140,6 @@ def _tokenize_store(
         label_value=labels.value,
         panel_names=vocabulary.panel,
     )
-
-
-def _under_study_codes(
-    events: Events, vocabulary: Vocabulary, parents: dict[str, str]
-) -> _Clinical:
-    """Name events by the study's codes; a value counts only under the code it was recorded by."""
-    index, how = vocabulary.look_up(events.codes, parents)
-    value = np.where(how[events.code] == EXACT, events.value, np.nan)
-    none = np.zeros((len(value), 0))
-    return _Clinical(events.subject, events.time_us, events.static, index[events.code], value, none)
 
 
 def _in_bins(events: _Clinical, labels: _Labels, bin_hours: float, *, spread: bool) -> _Clinical:

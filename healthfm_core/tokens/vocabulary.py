@@ -130,10 +130,6 @@ class Vocabulary:
         return {code: first + i for i, code in enumerate(self.codes)}
 
     @cached_property
-    def _domain_index(self) -> dict[str, int]:
-        return {domain: _SPECIAL + i for i, domain in enumerate(self.domains)}
-
-    @cached_property
     def _grid(self) -> Int32:
         rows = list(self.percentiles.values())
         return np.array(rows, np.int32).reshape(len(rows), _PERCENTILES)
@@ -171,8 +167,8 @@ class Vocabulary:
             seen.add(above)
             above = parents.get(above)
         domain = domain_of(code)
-        if domain in self._domain_index:
-            return self._domain_index[domain], DOMAIN
+        if domain in self.domains:
+            return _SPECIAL + self.domains.index(domain), DOMAIN
         return UNKNOWN_TOKEN, UNKNOWN
 
     def place(self, code: Int64, value: Float64) -> tuple[Int32, Float32]:

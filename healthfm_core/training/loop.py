@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
-from healthfm_core.arrays import Float32
+from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import TrainConfig
-from healthfm_core.federation.parameter_groups import group_of
+from healthfm_core.federation.parameter_groups import group_of, is_trainable
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.decay import clamp_half_lives
 from healthfm_core.training.curriculum import in_round
+from healthfm_core.training.divergence import refuse_divergence
 from healthfm_core.training.gradients import LocalGradient, local_gradient
 from healthfm_core.training.gradients.corrections import (
     DriftCorrection,
@@ -20,7 +22,7 @@ from healthfm_core.training.gradients.corrections import (
     ProximalCorrection,
 )
 from healthfm_core.training.group_weights import group_weights
-from healthfm_core.training.optimizer import freeze, set_learning_rate
+from healthfm_core.training.optimizer import set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
 from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
@@ -49,6 +51,9 @@ def train_round(
         privacy: Noise and sampling of differentially private training; None trains without.
         drift: Added to the direction of every step: SCAFFOLD's control variates.
 
+    Raises:
+        RunError: Training diverged (HF-726).
+
     Returns:
         The update (local minus global) of every parameter of the ordered groups, each group's
         weight (training people who hold the modality), metrics of the round, and the sum of its
@@ -63,17 +68,31 @@ def train_round(
     if order.evaluate and (privacy is None or privacy.config.tuning_metrics):
         tuning = loader_for(data.tuning, study)
         metrics = tuning_metrics(model, tuning, study) | contexts(model, tuning)
+    if not order.train:
+        weights = group_weights(data.train, order.groups)
+        return RoundResult(_no_change(model, order), weights, metrics)
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     proximal = [ProximalCorrection(start, config.fedprox_mu)] if config.fedprox_mu > 0 else []
-    freeze(model, config.trainable)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_trainable(name, config.trainable))
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         gradient = local_gradient(model, loader_for(data.train, study), config, order, privacy)
         learning_rate_sum = take_steps(model, gradient, config, order, proximal, drift)
     update = {n: a for n, a in gradient.update(start).items() if group_of(n) in order.groups}
     metrics |= gradient.metrics(update)
     gradient.close()
+    refuse_divergence(order.round, update, metrics)
     weights = group_weights(data.train, order.groups)
     return RoundResult(update, weights, metrics, learning_rate_sum)
+
+
+def _no_change(model: HealthFM, order: RoundOrder) -> Float32Arrays:
+    """Return zeros for the ordered groups, from a site that only scored the model."""
+    return {
+        name: np.zeros(tuple(parameter.shape), np.float32)
+        for name, parameter in model.named_parameters()
+        if group_of(name) in order.groups
+    }
 
 
 def take_steps(

@@ -1,4 +1,4 @@
-"""The optimiser of a site's steps, and what of the model it may move."""
+"""The optimiser of a site's steps, and at which multiple of the rate a parameter learns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from healthfm_core.config import TrainConfig
-from healthfm_core.config.train import Trainable
-from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.models.decay import log_rates_of
 
 EPS: Final = 1e-8
-MEMORIES: Final = (".memory", ".remembered")
-"""Ends of the names of the modules that memories consist of (`models.decaying_memory`)."""
+MEMORIES: Final = (".memory", ".remembered", ".query_time")
+"""Ends of the names of the modules that add to a query's state beside the attention blocks."""
 RATE_MULTIPLE: Final = "rate_multiple"
 """Option of the optimiser's groups: their learning rate as a multiple of the round's."""
 
@@ -47,12 +45,6 @@ def optimizer_for(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=config.betas,
         fused=True,
     )
-
-
-def freeze(model: nn.Module, trainable: Trainable) -> None:
-    """Train only the parts that `trainable` names, and the heads."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_trainable(name, trainable))
 
 
 def set_learning_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:

@@ -96,9 +96,9 @@ def private_passes(config: TrainConfig, heads: Collection[str]) -> tuple[Forward
 def input_dropout(query: Query, config: TrainConfig) -> dict[str, float]:
     """Return modality → probability with which it is dropped from a row.
 
-    A modality without a setting of its own (`ModalitySpec.dropout_key`) is never left out.
+    A modality without a setting of its own (``train.drop_<name>``) is never left out.
     """
-    dropped = {spec.name: float(getattr(config, spec.dropout_key, 0.0)) for spec in specs()}
+    dropped = {spec.name: float(getattr(config, f"drop_{spec.name}", 0.0)) for spec in specs()}
     for objective in OBJECTIVES:
         if objective.query == query and objective.input_dropout is not None:
             dropped |= objective.input_dropout(config)

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import Answers, answer
@@ -27,6 +28,9 @@ def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[s
         model: The site's, with the weights it received.
         loader: Rows of the tuning people.
         study: Contract of the run.
+
+    Raises:
+        RunError: The model gives answers that are not finite (HF-726).
     """
     is_label = study.config.label_task is not None
     head = "label" if is_label else "next_visit"
@@ -36,6 +40,13 @@ def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[s
         batch_size=2 * study.config.train.batch_size, query="label" if is_label else "sep"
     )
     answers = answer(model, batches, head)
+    if not np.isfinite(answers.logit).all():
+        raise RunError(
+            726,
+            where="the tuning people",
+            seen="the model as it came gives answers that are not finite",
+            wanted="a model with finite answers",
+        )
     metrics = {"tuning_subjects": float(len(np.unique(answers.subject)))}
     for name, (logit, outcome) in _subsets(answers, is_label).items():
         if 0 < outcome.sum() < len(outcome):

@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from healthfm_core.arrays import ArrayDict
+from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.aggregator import AggregationMethod
 from healthfm_core.federation.aggregation.per_code_mean import per_code_mean
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
+from healthfm_core.federation.early_stopping import (
+    best_round,
+    chosen_round,
+    is_out_of_patience,
+    scores_of,
+)
 from healthfm_core.federation.parameter_groups import group_of, groups_held
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.update_checks import UpdateSchema, update_norm
@@ -55,19 +62,26 @@ class RoundLoop:
     def run(self, state: ServerState) -> ServerState:
         """Run the rounds that are left after `state`; each ends with a checkpoint.
 
+        Returns:
+            The last round's state, whichever round's model the run ends with (`RunStore.result`).
+
         Raises:
             ProtocolError: Too few sites answered in a round (HF-403).
+            RunError: Training diverged (HF-726).
         """
-        while state.round < self.study.config.federation.rounds:
+        federation = self.study.config.federation
+        early = federation.early_stopping
+        while state.round < federation.rounds:
+            if early.patience is not None and self._has_stopped():
+                break
             state = self.round(state)
+        if early.monitor is not None:
+            self._choose(state)
         return state
 
     def round(self, state: ServerState) -> ServerState:
         """Run one round and return the state after it, which is on disk by then."""
-        aggregation = self.study.config.federation.aggregation
-        schema = UpdateSchema.of(
-            state.parameters, aggregation.max_update_norm, self.method.slots(aggregation)
-        )
+        schema = self._schema(state)
         number, rounds = state.round + 1, self.study.config.federation.rounds
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
@@ -80,9 +94,54 @@ class RoundLoop:
             raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
         row = history_row(current, collected, groups, self.study)
-        state = self.store.save(self._step(state, means, groups), row)
+        after = self._step(state, means, groups)
+        _refuse_divergence(after)
+        early = self.study.config.federation.early_stopping
+        best = self._best_so_far(row) if early.monitor is not None and early.restore_best else None
+        state = self.store.save(after, row, keep=best)
         current.close(row["metrics"])
         return state
+
+    def _best_so_far(self, row: Mapping[str, Any]) -> int | None:
+        """Return the best round's number, whose checkpoint is not to be removed."""
+        config = self.study.config.federation.early_stopping
+        scores = scores_of([*self.store.history(), row], str(config.monitor))
+        return best_round(scores, config.min_delta)
+
+    def _has_stopped(self) -> bool:
+        """Return whether the rounds so far have run out of patience."""
+        config = self.study.config.federation.early_stopping
+        scores = scores_of(self.store.history(), str(config.monitor))
+        return is_out_of_patience(scores, config)
+
+    def _choose(self, state: ServerState) -> None:
+        """Write which round's model the run ends with, unless that is written already."""
+        federation = self.study.config.federation
+        config = federation.early_stopping
+        if config.monitor is None or self.store.choice() is not None:
+            return
+        scores = scores_of(self.store.history(), config.monitor)
+        if state.round == federation.rounds and scores:
+            scores |= self._score_of_last(state, config.monitor)
+        choice = chosen_round(scores, config, trained=state.round, rounds=federation.rounds)
+        self.store.save_choice(choice)
+        self.store.note("round chosen", round=choice.round, reason=choice.sentence())
+
+    def _score_of_last(self, state: ServerState, monitor: str) -> dict[int, float]:
+        """Ask the sites to score the model after the last round; nobody trains."""
+        number, rounds = state.round + 1, self.study.config.federation.rounds
+        schema = self._schema(state)
+        sampled = self.sample(number)
+        asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
+        self.orders.prepare_again(sampled)
+        scoring = OpenRound(number, rounds, asked, self.store, ignore_progress, train=False)
+        metrics = self.transport.collect(scoring, state, schema).metrics
+        return {state.round: metrics[monitor]} if monitor in metrics else {}
+
+    def _schema(self, state: ServerState) -> UpdateSchema:
+        aggregation = self.study.config.federation.aggregation
+        slots = self.method.slots(aggregation)
+        return UpdateSchema.of(state.parameters, aggregation.max_update_norm, slots)
 
     def sample(self, number: int) -> tuple[str, ...]:
         """Return the sites of round `number`, sorted: the same for the same seed and round."""
@@ -153,6 +212,17 @@ class RoundLoop:
         held = [groups_held(site.modalities, groups) for site in self.sites.values()]
         share = {g: row["sites"] / sum(g in own for own in held) for g, row in groups.items()}
         return {name: share[group_of(name)] for name in changes}
+
+
+def _refuse_divergence(state: ServerState) -> None:
+    """Refuse weights that are not finite before they are written.
+
+    Raises:
+        RunError: HF-726.
+    """
+    for name in sorted(state.parameters):
+        if not math.isfinite(update_norm(state.parameters, [name])):
+            raise RunError(726, where=f"round {state.round}", seen=f"{name} is not finite")
 
 
 def _quorum(sites: int, share: float) -> int:

@@ -209,13 +209,15 @@ def _run_fold(
         bar.finish(units)
         if vocabulary is None and trained[arm].models:
             vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
+        for choice in trained[arm].choices:
+            _note(replicate, f"{fold.name}, {choice}.")
         if trained[arm].note:
             _note(replicate, f"{trained[arm].note}.")
         replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds
         replicate.history.setdefault(arm, trained[arm].history)
         console.print(f"  {name}: {trained[arm].seconds:.0f} s")
     scored = collect(replicate.collected, trained, fold, replicate.sites, config)
-    if vocabulary is not None and scored is not None:
+    if config.simulation.baselines and vocabulary is not None and scored is not None:
         baselines = reference_predictions(config, fold, replicate.sites, vocabulary, scored)
         for (inputs, name), predictions in baselines.by_arm.items():
             replicate.collected.add(inputs, name, predictions)

@@ -9,7 +9,7 @@ import pytest
 
 from healthfm_core.config import RunConfig
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.protocol import VERSION, RoundOrder, Study, for_the_wire
+from healthfm_core.federation.protocol import READABLE, VERSION, RoundOrder, Study, for_the_wire
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -47,7 +47,7 @@ def test_another_version_is_refused_before_anything_else_is_read() -> None:
         Study.from_json(json.dumps({"version": VERSION + 1, "news": True}))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", sorted(READABLE - {VERSION}))
 def test_a_study_of_a_version_before_is_still_read(version: int) -> None:
     config = {"federation": {"aggregation": "shared", "robust": {"name": "krum"}}}
     before = json.loads(_study().to_json()) | {"version": version, "config": config}
@@ -55,6 +55,13 @@ def test_a_study_of_a_version_before_is_still_read(version: int) -> None:
     assert study.version == version
     assert study.config.federation.aggregation.groups == "shared"
     assert study.config.federation.aggregation.method == "krum"
+
+
+def test_a_study_of_this_version_has_no_old_names() -> None:
+    now = json.loads(_study().to_json()) | {"config": {"model": {"sums": True}}}
+    with pytest.raises(ProtocolError, match="HF-404"):
+        Study.from_json(json.dumps(now))
+    assert Study.from_json(json.dumps(now | {"version": VERSION - 1})).config.model.sum_pooling
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 1, "config": {"lr": 1}}', "null"])

@@ -59,6 +59,46 @@ def test_what_was_read_long_ago_counts_for_less():
     torch.testing.assert_close(late[1], soon[1])
 
 
+def test_without_decay_a_memory_is_a_plain_mean_that_no_time_changes():
+    batch = tiny_batch()
+    memory = DecayingMemory(1, 1, 3, recency_days=(RECENCY,), fade_days=(FADE,), decays=False)
+    with torch.no_grad():
+        memory.value.weight.fill_(1.0)
+        memory.value.bias.zero_()
+        memory.out.weight.copy_(torch.eye(3))
+        says = memory(NUMBER.unsqueeze(-1), batch.code > 0, batch)[:, 0]
+        # Row 0 reads a static of 5 and events of 1 and 3, 401 and 31 days before.
+        total = 3 + PRIOR_TOKENS
+        expected = torch.tensor([(5.0 + 1.0 + 3.0) / total, math.log1p(3), 3 / total])
+        torch.testing.assert_close(says[0], expected)
+        earlier = replace(batch, t_days=batch.t_days * 7)
+        assert torch.equal(memory(NUMBER.unsqueeze(-1), batch.code > 0, earlier)[:, 0], says)
+    assert not [name for name, _ in memory.named_parameters() if "log_rate" in name]
+    with_and_without = [
+        sum(p.numel() for p in tiny_model(memory=True, memory_decay=d).parameters())
+        for d in (True, False)
+    ]
+    assert (
+        with_and_without[0] - with_and_without[1] == 2 * 2 * 6
+    )  # two memories, six pairs of rates
+
+
+def test_nothing_of_time_is_left_with_every_switch_off():
+    """What `simulations/experiments/continuous_time` calls no time at all."""
+    off = {"memory_decay": False, "time_features": False, "attention": "sinusoid"}
+    batch = tiny_batch()
+    earlier = replace(batch, t_days=batch.t_days * 7, gap_days=batch.gap_days * 3)
+
+    def differs(**changes: object) -> bool:
+        model = tiny_model(memory=True, **changes).eval()
+        with torch.no_grad():
+            return not torch.equal(model(batch, batch.query), model(earlier, batch.query))
+
+    assert not differs(**off)
+    for name in off:
+        assert differs(**{key: value for key, value in off.items() if key != name}), name
+
+
 def test_a_query_reads_nothing_behind_what_it_may_see_and_nothing_of_others():
     batch = tiny_batch()
     holds = batch.code > 0

@@ -96,16 +96,16 @@ def _ingested(given: Namespace, out: Path) -> list[Path]:
 
 
 def _report(stores: list[SiteStore]) -> None:
-    for store in stores[:SHOWN]:
-        facts = f"{_count(len(store.subjects()))} subjects, {', '.join(sorted(store.modalities))}"
-        say(f"{store.path}: {facts}")
-    if len(stores) > SHOWN:
-        say(f"… and {len(stores) - SHOWN} more")
+    people = [len(store.subjects()) for store in stores]
+    held = [", ".join(sorted(store.modalities)) for store in stores[:SHOWN]]
     rejected: Counter[str] = Counter()
     for store in stores:
         rejected.update(store.rejected)
-    people = sum(len(store.subjects()) for store in stores)
-    say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(people)} subjects")
+    for store, subjects, modalities in zip(stores, people, held, strict=False):
+        say(f"{store.path}: {_count(subjects)} subjects, {modalities}")
+    if len(stores) > SHOWN:
+        say(f"… and {len(stores) - SHOWN} more")
+    say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(sum(people))} subjects")
     if rejected:
         reasons = ", ".join(f"{_count(n)} {reason}" for reason, n in sorted(rejected.items()))
         say(f"set aside in rejected/: {reasons}")

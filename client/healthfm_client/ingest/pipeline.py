@@ -88,28 +88,30 @@ def ingest(
         StoreError: HF-2xx, where what was read would not be a sound store.
     """
     path, out = Path(path), Path(out)
-    with output_lock(out) as locked, scratch_folder(out) as scratch:
+    with output_lock(out) as locked:
         for notice in remove_leftovers(out) if locked else []:
             notify(notice)
         if not resume and work_folders(out):
             notify("What an interrupted ingest had read is still there; with --resume it is used.")
         preset = options.pop("preset", None) if source == "event_table" else None
-        raw = unpack(path, scratch) if is_archive(path) else path
-        reader = find(str(preset or source), raw)
-        parsed = parse_options(reader, options)
-        work = _work_folder(path, out, parsed) if resume else None
-        codes = None if parsed.codes is None else read_codes(parsed.codes)
-        refuse_existing(out, overwrite)
-        with draft_beside(out) as draft:
-            names: list[str | None] = []
-            for site, site_work in read_sites(reader, raw, parsed, draft, work, show_progress):
-                _refuse_second(site, names)
-                folder = draft if site.name is None else draft / site.name
-                write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
-                names.append(site.name)
-            if not names:
-                raise IngestError(306, where=out.name, seen="the source gives no site")
-            publish(draft, out)
+        with scratch_folder(out) as scratch:
+            raw = unpack(path, scratch) if is_archive(path) else path
+            reader = find(str(preset or source), raw)
+            parsed = parse_options(reader, options)
+            work = _work_folder(path, out, parsed) if resume else None
+            codes = None if parsed.codes is None else read_codes(parsed.codes)
+            refuse_existing(out, overwrite)
+            with draft_beside(out) as draft:
+                names: list[str | None] = []
+                for site, site_work in read_sites(reader, raw, parsed, draft, work, show_progress):
+                    if site.name in names:
+                        raise _second(site.name)
+                    folder = draft if site.name is None else draft / site.name
+                    write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
+                    names.append(site.name)
+                if not names:
+                    raise IngestError(306, where=out.name, seen="the source gives no site")
+                publish(draft, out)
         for folder in work_folders(out):
             shutil.rmtree(folder, ignore_errors=True)
     return [out] if names == [None] else [out / name for name in sorted(filter(None, names))]
@@ -261,13 +263,11 @@ def _work_folder(path: Path, out: Path, options: ReaderOptions) -> Path:
     return work
 
 
-def _refuse_second(site: Site, names: list[str | None]) -> None:
-    """Raise HF-304 where a site of that name is written already."""
-    if site.name in names:
-        raise IngestError(
-            304,
-            where=str(site.name),
-            seen="two sites of the source take this folder name",
-            wanted="names are wanted that differ in their letters and digits",
-            do="Rename the sites in the source",
-        )
+def _second(name: str | None) -> IngestError:
+    return IngestError(
+        304,
+        where=str(name),
+        seen="two sites of the source take this folder name",
+        wanted="names are wanted that differ in their letters and digits",
+        do="Rename the sites in the source",
+    )

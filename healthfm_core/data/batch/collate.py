@@ -51,13 +51,17 @@ def collate(
     """
     placed = place_items(record, rows, drops, sizes, rng)
     n_queries = np.diff(rows.query_offsets)
+    row, index = np.repeat(np.arange(len(rows)), n_queries), _index_in_row(rows.query_offsets)
+    position = placed.length[row] + index
     shape = (len(rows), int((placed.length + n_queries).max()))
-    arrays = _tokens(record, placed, shape) | _times(record, rows, placed, drops, shape)
+    arrays = _tokens(record, placed, shape)
+    arrays |= _times(record, rows, placed, drops, (row, position), shape)
     arrays |= _modalities(record, rows, placed, drops, sizes, shape)
     arrays |= _queries(record, rows, placed, sizes, query_kind)
     if drops.single is not None:
         arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
-    _place_queries(arrays, rows, placed, query_kind)
+    arrays["kind"][row, position] = query_kind
+    arrays["query"][row, index] = position
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
@@ -87,7 +91,12 @@ def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> di
 
 
 def _times(
-    record: Record, rows: RowPlan, placed: ItemPlacement, drops: Drops, shape: tuple[int, int]
+    record: Record,
+    rows: RowPlan,
+    placed: ItemPlacement,
+    drops: Drops,
+    queries: tuple[Int64, Int64],
+    shape: tuple[int, int],
 ) -> dict[str, Any]:
     """Fill times and visibility of what comes before the queries, then of the queries."""
     sequences = record.sequences
@@ -95,19 +104,18 @@ def _times(
     item, row, position = (a[history] for a in (placed.item, placed.row, placed.position))
     time = sequences.time_us[item]
     ends = np.cumsum(np.bincount(row, minlength=len(rows)))
-    query_row = np.repeat(np.arange(len(rows)), np.diff(rows.query_offsets))
-    query_at = placed.length[query_row] + _index_in_row(rows.query_offsets)
+    query_row, query_at = queries
     anchor = rows.time_us[rows.query_offsets[:-1]].copy()
     some = placed.length > placed.statics
     anchor[some] = time[ends[some] - 1]
     gaps = _gaps(rows, placed, row, time, query_row)
+    ends_at = np.concatenate([_visible_to(record, item, row, position, time), placed.query_end])
     owner = np.concatenate([row, query_row])
     at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
     birth = sequences.birth_us[rows.subject]
     born = (birth != UNKNOWN_TIME) & ~drops.birth
     age = (when - np.where(born, birth, 0)[owner]) * born[owner]
-    ends_at = np.concatenate([_visible_to(record, item, row, position, time), placed.query_end])
     kv_end = np.where(np.arange(shape[1]) < placed.statics[:, None], placed.statics[:, None], 0)
     kv_end.reshape(-1)[at] = ends_at
     arrays: dict[str, Any] = {"kv_end": kv_end.astype(np.int32)}
@@ -181,18 +189,6 @@ def _modalities(
         "n_static": placed.statics.astype(np.int32),
         "subject": rows.subject.copy(),
     }
-
-
-def _place_queries(
-    arrays: dict[str, Any], rows: RowPlan, placed: ItemPlacement, query_kind: int
-) -> None:
-    """Write where the queries stand."""
-    count = np.diff(rows.query_offsets)
-    row = np.repeat(np.arange(len(rows)), count)
-    index = _index_in_row(rows.query_offsets)
-    position = placed.length[row] + index
-    arrays["kind"][row, position] = query_kind
-    arrays["query"][row, index] = position
 
 
 def _queries(

@@ -324,19 +324,15 @@ class BatchLoader:
 
         A draw that would leave a row nothing hides nothing of it.
         """
-        held = self._held(rows)
+        low = self.sequences.offsets[rows.subject]
+        worn = self._record.worn_before[rows.stop] - self._record.worn_before[low]
+        holds = {EHR: rows.stop - low > worn, WEARABLES: worn > 0}
+        holds |= {name: has[rows.subject] for name, has in self._has_panel.items()}
         names = modality_names()
+        held = np.stack([holds[name] for name in names], 1)
         dropped = rng.random(held.shape) < np.array([dropout.get(name, 0.0) for name in names])
         dropped &= (held & ~dropped).any(1, keepdims=True)
         return Drops(dict(zip(names, dropped.T, strict=True)), drop_events)
-
-    def _held(self, rows: RowPlan) -> Bool:
-        """Return [R, M] which modalities a row has, in their order."""
-        low = self.sequences.offsets[rows.subject]
-        worn = self._record.worn_before[rows.stop] - self._record.worn_before[low]
-        held = {EHR: rows.stop - low > worn, WEARABLES: worn > 0}
-        held |= {name: has[rows.subject] for name, has in self._has_panel.items()}
-        return np.stack([held[name] for name in modality_names()], 1)
 
     def _shuffled(
         self, rows: RowPlan, batch_size: int, rng: np.random.Generator

@@ -43,6 +43,9 @@ SAMPLES_PER_FILE: Final = 50_000_000
 _DIFFERENCES: Final = ("subject_id", "time")
 """Columns that are written as differences; sorted as they are, that is small and quick."""
 
+_version: Final = cache(version)
+"""A package's version, which takes longer to look up than a small store to write."""
+
 Splits: TypeAlias = Mapping[int, str] | pa.Table | None
 """Subject → train | tuning | held_out, or MEDS's table; a subject that is not named, or everyone
 where it is None, goes by keyed hash of the id 70/15/15."""
@@ -256,12 +259,6 @@ def _with_ancestors(names: list[str], described: pa.Table) -> set[str]:
         new = {parent for code in new for parent in above.get(code, ())} - ancestors
         ancestors |= new
     return ancestors
-
-
-@cache
-def _version(package: str) -> str:
-    """Return a package's version, which takes longer to look up than a small store to write."""
-    return version(package)
 
 
 def _nothing_usable(name: str) -> IngestError:

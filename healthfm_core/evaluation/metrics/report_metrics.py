@@ -237,6 +237,7 @@ _ENTRIES: Final = (
     ReportMetric("uno_c", "Uno’s C", "higher", tables=("concordance",)),
     ReportMetric("rmse", "RMSE", "lower", has_subsets=False),
     ReportMetric("r2", "R²", "higher", secondary_columns=("overall",), has_subsets=False),
+    ReportMetric("cka", "linear CKA", "neither", short="CKA"),
     ReportMetric(
         "ms_per_query",
         "milliseconds per query",

@@ -21,7 +21,7 @@ from healthfm_core.evaluation.report.wording import (
     subset_name,
 )
 
-TRAINED = ("fedavg", "imputed", "local", "ensemble", "centralised")
+TRAINED = ("twin", "fedavg", "imputed", "local", "ensemble", "centralised")
 BASELINES = ("logistic_regression", "gradient_boosting")
 """Simpler models that read the same inputs on the same rows, pooled over the sites."""
 Columns = Sequence[tuple[str, ReportMetric]]

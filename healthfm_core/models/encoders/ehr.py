@@ -67,7 +67,7 @@ class EHREncoder(ModalityEncoder):
             self.remembered = nn.Embedding(n_codes, (2 + spread) * memory.value.in_features)
             nn.init.normal_(self.remembered.weight, std=REMEMBERED_SCALE * code_scale)
 
-    def forward(self, batch: Batch) -> Float[Tensor, "B T d"]:
+    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
         vectors = self.embed(batch.token, batch.code, batch.quantile * batch.has_value)
         if not batch.spread.shape[-1]:
@@ -84,10 +84,6 @@ class EHREncoder(ModalityEncoder):
         """Return the vectors of tokens with their codes and quantiles, 0 for those without."""
         shared = self.code(code) + self.slope(code) * value.unsqueeze(-1)
         return self.token(token) * _present(token) + shared * _present(code)
-
-    def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
-        """Return one vector per position, 0 where the position is not a code."""
-        return cast(Tensor, self(batch))
 
     def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"]:
         """Return the sum over the codes that a query may see."""

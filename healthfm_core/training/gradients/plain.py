@@ -42,15 +42,15 @@ class PlainGradient:
         torch.manual_seed(seed_for(order.seed, "dropout", order.round))
         self._model, self._config = model, config
         self._masks = torch_generator(order.seed, "masks", order.round)
+        rows = {query: loader.n_rows(query) for query in queries_for(config)}
         self._batches = {
             query: _endless(loader, query, config, numpy_generator(order.seed, query, order.round))
-            for query in queries_for(config)
-            if loader.n_rows(query)
+            for query, n_rows in rows.items()
+            if n_rows
         }
         self._passes = passes_for(config, tuple(self._batches))
         self._totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=model.device))
-        rows = max(loader.n_rows(query) for query in queries_for(config))
-        steps = math.ceil(rows * config.local_epochs / config.batch_size)
+        steps = math.ceil(max(rows.values()) * config.local_epochs / config.batch_size)
         # 0 where the site has no row to train on
         self.steps = steps if config.max_steps is None else min(steps, config.max_steps)
 

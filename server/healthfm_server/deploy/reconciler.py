@@ -30,7 +30,7 @@ LOOK_S: Final = 1.0
 RETRY_PAUSES_S: Final = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Pauses before a run that made no progress is submitted again; the last one repeats."""
 
-NOT_RETRIED: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 712})
+NOT_RETRIED: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707, 712, 726})
 """Errors that a retry does not cure: a person has to act."""
 
 CRL_S: Final = 24 * 3600.0
@@ -106,7 +106,7 @@ class RunReconciler:
     def _reconcile(self, order: RunOrder, status: RunStatus, now: float) -> RunStatus:
         if status.state == "finished":
             return status
-        if order.rounds_done() >= order.config().federation.rounds:
+        if order.is_complete():
             return replace(status, state="finished", reason="")
         flower = self._control.run(status.flower_run) if status.flower_run else None
         live = flower is not None and flower.status != ENDED

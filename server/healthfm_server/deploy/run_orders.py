@@ -148,6 +148,13 @@ class RunOrder:
         """Return how many rounds have a complete checkpoint."""
         return max(RunStore(self.folder, keep=1).checkpoints.rounds(), default=0)
 
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do: all rounds, and the choice among them where one is due."""
+        federation = self.config().federation
+        if federation.early_stopping.monitor is not None:
+            return RunStore(self.folder, keep=1).choice() is not None
+        return self.rounds_done() >= federation.rounds
+
     def failure(self) -> tuple[int, str] | None:
         """Return number and sentence of the error the last submission ended with, if with one."""
         path = self.folder / "failure.json"

@@ -24,7 +24,7 @@ def study_status(study: StudyFolder) -> dict[str, Any]:
 def run_status(order: RunOrder) -> dict[str, Any]:
     """Return what a run is doing."""
     status, store = order.status(), RunStore(order.folder, keep=1)
-    history = store.history()
+    history, choice = store.history(), store.choice()
     last = history[-1] if history else {}
     return {
         "run": order.name,
@@ -34,6 +34,7 @@ def run_status(order: RunOrder) -> dict[str, Any]:
         "rounds": order.config().federation.rounds,
         "submissions": status.submissions,
         "reason": status.reason,
+        "chosen_round": "" if choice is None else choice.sentence(),
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
         "metrics": last.get("metrics", {}),
@@ -69,6 +70,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  last round: {', '.join(run['answered'])} answered"
         for site, reason in run["set_aside"].items():
             yield f"  set aside: {site}: {reason}"
+        if run["chosen_round"]:
+            yield f"  {run['chosen_round']}"
         if run["reason"]:
             yield f"  {run['reason']}"
 

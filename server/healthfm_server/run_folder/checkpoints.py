@@ -59,8 +59,12 @@ class Checkpoints:
         matches = (_MARKER.fullmatch(path.name) for path in self.folder.glob("round-*.json"))
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, state: ServerState) -> ServerState:
+    def save(self, state: ServerState, best: int | None = None) -> ServerState:
         """Write the checkpoint of a completed round, and remove those that are too many.
+
+        Args:
+            state: After the round.
+            best: A round whose checkpoint stays besides the latest.
 
         Returns:
             The same state, its arrays now views into the files.
@@ -78,7 +82,8 @@ class Checkpoints:
         marker = json.dumps({"round": state.round, "sha256": digests}, indent=1)
         replace_file(self.folder / f"{stem}.json", [marker.encode()])
         for old in self.rounds()[: -self.keep]:
-            self._remove(old)
+            if old != best:
+                self._remove(old)
         views = {name: array_file.mapped(self.folder / name) for name in files}
         return _state(state.round, views)
 

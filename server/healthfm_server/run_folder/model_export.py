@@ -10,14 +10,15 @@ from healthfm_server.run_folder.run_store import RunStore
 
 
 def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
-    """Write the model after `round_` (None: the last) to `folder`; return that round.
+    """Write the model after `round_` (None: the one it ended with) to `folder`; return that round.
 
     Raises:
         RunError: There is no such run or round (HF-701), a checkpoint is damaged (HF-703), or
             there is something at `folder` already (HF-704).
     """
     store = RunStore.open(run)
-    study, state = store.study(), store.checkpoints.load(round_)
+    study = store.study()
+    state = store.result() if round_ is None else store.checkpoints.load(round_)
     if study is None or state is None:
         raise RunError(
             701,

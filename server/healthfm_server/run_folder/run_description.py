@@ -27,6 +27,9 @@ def describe_run(folder: Path) -> Iterator[str]:
     yield from _sites(events)
     for row in store.history():
         yield _round(row)
+    choice = store.choice()
+    if choice is not None:
+        yield choice.sentence()
     yield from _events(events)
 
 
@@ -47,7 +50,7 @@ def _round(row: Mapping[str, Any]) -> str:
 
 def _events(events: list[dict[str, Any]]) -> Iterator[str]:
     for event in events:
-        if event["event"] == "prepared":
+        if event["event"] in ("prepared", "round chosen"):  # said already
             continue
         what = event.get("site") or event.get("group") or ""
         when = f"round {event['round']}" if "round" in event else event.get("phase", "")

@@ -1,7 +1,8 @@
 """The run folder: every file is written whole or not at all, so that any kill leaves a run.
 
 ``study.json`` is the study that the sites agreed on, ``config.json`` what the run was made with,
-``checkpoints/`` the model after each round, ``history.jsonl`` has a row per round, ``events.log``
+``chosen-round.json`` which round's model it ended with where one was chosen, ``checkpoints/`` the
+model after each round, ``history.jsonl`` has a row per round, ``events.log``
 a row for whatever was set aside and why.
 """
 
@@ -11,19 +12,24 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from healthfm_core.config.renamed import RUN
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
+from healthfm_core.federation.early_stopping import RoundChoice
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_server.run_folder.checkpoints import Checkpoints, ServerState, damaged
 from healthfm_server.run_folder.durable_files import append_row, read_rows, replace_file
 from healthfm_server.run_folder.file_lock import held
+
+CHOICE_FILE: Final = "chosen-round.json"
+"""Which round's model a run ended with, where it was to choose one (`early_stopping`)."""
 
 
 class RunStore:
@@ -129,18 +135,57 @@ class RunStore:
         path = self.folder / "study.json"
         return Study.from_json(path.read_text("utf-8")) if path.is_file() else None
 
-    def save(self, state: ServerState, row: Mapping[str, Any] | None = None) -> ServerState:
+    def save(
+        self, state: ServerState, row: Mapping[str, Any] | None = None, keep: int | None = None
+    ) -> ServerState:
         """Write the checkpoint of a completed round and its row of history.
+
+        Args:
+            state: After the round.
+            row: Of the round.
+            keep: A round whose checkpoint is not to be removed.
 
         Returns:
             The same state, its arrays now views into the files.
         """
         if row is not None:
             append_row(self.folder / "history.jsonl", row)
-        return self.checkpoints.save(state)
+        return self.checkpoints.save(state, keep)
+
+    def save_choice(self, choice: RoundChoice) -> None:
+        """Write which round's model the run ended with."""
+        replace_file(self.folder / CHOICE_FILE, [json.dumps(asdict(choice), indent=1).encode()])
+
+    def choice(self) -> RoundChoice | None:
+        """Return which round's model the run ended with; None where it is the last one's.
+
+        Raises:
+            RunError: The file is damaged (HF-703).
+        """
+        path = self.folder / CHOICE_FILE
+        if not path.is_file():
+            return None
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+            scores = {int(number): float(value) for number, value in raw["scores"].items()}
+            return RoundChoice(**{**raw, "scores": scores})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(path, "it is not a choice of a round") from error
+
+    def result(self) -> ServerState | None:
+        """Return the state that the run ended with: the chosen round's, else the last one's.
+
+        Raises:
+            RunError: A file is damaged (HF-703).
+        """
+        choice = self.choice()
+        return self.checkpoints.load(None if choice is None else choice.round)
 
     def forget_after(self, round_: int) -> None:
-        """Remove history and checkpoints of rounds after `round_`."""
+        """Remove history and checkpoints of rounds after `round_`, and a choice that was later."""
+        choice = self.choice()
+        if choice is not None and choice.trained > round_:
+            (self.folder / CHOICE_FILE).unlink()
         rows = [row for row in self.history() if row["round"] <= round_]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         replace_file(self.folder / "history.jsonl", [text.encode()])

@@ -56,24 +56,6 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
     return RegisteredSite(name, node_id, modalities, n_subjects)
 
 
-def register(
-    answered: list[RegisteredSite],
-) -> tuple[dict[str, RegisteredSite], list[RegisteredSite]]:
-    """Return the sites by name, sorted, and those whose name another node has already.
-
-    Of several nodes with one name the lowest node number is kept: two nodes may be one site's
-    store served twice, and its people must not count twice.
-    """
-    sites: dict[str, RegisteredSite] = {}
-    doubles = []
-    for site in sorted(answered, key=lambda s: (s.name, s.node_id)):
-        if site.name in sites:
-            doubles.append(site)
-        else:
-            sites[site.name] = site
-    return sites, doubles
-
-
 def check_sender(record: Mapping[str, Any], site: RegisteredSite) -> None:
     """Refuse a reply to an order that says it is another site's or another node's.
 

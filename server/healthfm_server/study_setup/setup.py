@@ -20,7 +20,7 @@ from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, Progre
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
-from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site, register
+from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
 from healthfm_server.transport.secure_statistics import SecureStatistics
@@ -59,10 +59,9 @@ class StudySetup:
             ProtocolError: Too few sites answered (HF-403), or nobody has what the model needs
                 (HF-406).
         """
-        run = self.store.run_id()
 
         def ask() -> ConfigRecord:
-            contract = self.signer.sign(partial(terms_before, run, config), config)
+            contract = self.signer.sign(lambda: terms_before(self.store.run_id(), config), config)
             return ConfigRecord({**_question(config), **contract})
 
         if config.federation.aggregation.secure.enabled:
@@ -197,9 +196,17 @@ class StudySetup:
             nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _register(self, answered: list[RegisteredSite]) -> dict[str, RegisteredSite]:
-        sites, doubles = register(answered)
-        for site in doubles:
-            self.store.note("set aside", site=site.name, reason="another node has its name")
+        """Return the sites by name, sorted; one whose name another node has already is set aside.
+
+        Of several nodes with one name the lowest node number is kept: two nodes may be one site's
+        store served twice, and its people must not count twice.
+        """
+        sites: dict[str, RegisteredSite] = {}
+        for site in sorted(answered, key=lambda s: (s.name, s.node_id)):
+            if site.name in sites:
+                self.store.note("set aside", site=site.name, reason="another node has its name")
+            else:
+                sites[site.name] = site
         return sites
 
     def _site_of(self, reply: Message) -> RegisteredSite:

@@ -155,6 +155,10 @@ class ClearTransport:
             asked=current.asked[site],
             n_subjects=self.sites[site].n_subjects,
         )
+        losses = [name for name in sorted(metrics) if name.startswith("loss_")]
+        lost = next((name for name in losses if not math.isfinite(metrics[name])), None)
+        if reason is None and lost is not None:
+            reason = f"{lost[:80]} is not finite"
         if reason is not None:
             raise _RejectedReplyError(reason)
         inbox.aggregator.add(site, update, weights)

@@ -12,6 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from healthfm_core.errors import ProtocolError, RunError
+from healthfm_core.federation.update_checks import is_divergence
 from healthfm_server.transport.flower_grid import of_node, replies
 
 POLL_S: Final = 0.1
@@ -117,9 +118,24 @@ def run_was_stopped() -> RunError:
     return RunError(705, where="round loop", seen="the run was stopped")
 
 
-def too_few(where: str, asked: int, answered: int, reasons: Mapping[str, str]) -> ProtocolError:
-    """Return the error for an exchange that missed its quorum (HF-403)."""
+def too_few(
+    where: str, asked: int, answered: int, reasons: Mapping[str, str]
+) -> ProtocolError | RunError:
+    """Return the error for an exchange that missed its quorum.
+
+    Returns:
+        HF-726 where training went out of bounds at most of the sites it lacks; else HF-403.
+    """
     examples = sorted(set(reasons.values()))[:3]
+    diverged = sorted(reason for reason in reasons.values() if is_divergence(reason))
+    if 2 * len(diverged) > asked - answered:
+        return RunError(
+            726,
+            where=where,
+            seen=f"training went out of bounds at {len(diverged)} of {asked} sites "
+            f"({diverged[0][:200]})",
+            wanted="finite losses, and updates within federation.aggregation.max_update_norm",
+        )
     because = f" ({'; '.join(examples)})" if examples else ""
     return ProtocolError(
         403,

@@ -25,6 +25,7 @@ class OpenRound:
         asked: RegisteredSite → groups it was asked for.
         store: Takes the events.
         listener: Hears of every reply.
+        train: Whether the sites train; without it they score the model and send zeros.
         started: When it began, on the monotonic clock.
         metrics: RegisteredSite whose update was taken → its metrics.
         rejected: RegisteredSite whose update was not → why.
@@ -35,6 +36,7 @@ class OpenRound:
     asked: Mapping[str, tuple[str, ...]]
     store: RunStore
     listener: ProgressListener
+    train: bool = True
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)

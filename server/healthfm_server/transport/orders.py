@@ -56,8 +56,9 @@ class Orders:
             round=current.number,
             rounds=federation.rounds,
             groups=current.asked[site],
-            evaluate=every > 0 and (current.number - 1) % every == 0,
+            evaluate=not current.train or (every > 0 and (current.number - 1) % every == 0),
             seed=seed_for(self.study.config.seed, "round", current.number, site),
+            train=current.train,
         )
         fields = {"json": order.to_json(), "study": self.study.hash}
         sent = {piece: digests[piece] for piece in arrays}

@@ -4,7 +4,8 @@
 all sites share and leaves the rest out of the model; ``local`` trains one model per site;
 ``ensemble`` trains nothing and asks all the local models; ``centralised`` trains one model on all
 records in one place, which no hospital would allow; ``imputed`` is plain FedAvg of the whole model
-where zeros stand for what a site lacks (see `imputed`). All arms use the vocabulary that the sites
+where zeros stand for what a site lacks (see `imputed`); ``twin`` is ``federated`` again from
+another seed, with other initial weights and batches. All arms use the vocabulary that the sites
 agree on together, so that only the training differs.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,9 @@ from healthfm_simulations.sites import SimulatedSite
 ALONE: Final[tuple[Arm, ...]] = ("local", "ensemble", "centralised")
 """Arms whose federations have one member."""
 
+TWIN_SEED: Final = 1000
+"""What the twin's seed is above the run's."""
+
 Listener = Callable[[str, float], None]
 """Is called with a run's name and with the share of it that is done, in [0, 1]."""
 
@@ -55,6 +59,7 @@ class TrainedArm:
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
+        choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
     """
 
@@ -63,6 +68,7 @@ class TrainedArm:
     seconds: float = 0.0
     note: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
+    choices: list[str] = field(default_factory=list)
 
 
 class FixedVocabularySetup(CoreModelSetup):
@@ -110,14 +116,13 @@ def train_arm(
         except ProtocolError as error:
             if error.number != 406:
                 raise
-            trained = TrainedArm(
-                trained.models, trained.history, note=f"{arm} {name}: {error.seen}"
-            )
+            trained = replace(trained, note=f"{arm} {name}: {error.seen}")
             continue
         trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         trained.history.extend(result.history if not trained.history else [])
-    seconds = time.monotonic() - started
-    return TrainedArm(trained.models, trained.history, seconds, trained.note)
+        if result.choice is not None and not name:
+            trained.choices.append(f"{arm}: {result.choice.sentence()}")
+    return replace(trained, seconds=time.monotonic() - started)
 
 
 def config_of(arm: Arm, config: RunConfig) -> RunConfig:
@@ -134,7 +139,8 @@ def config_of(arm: Arm, config: RunConfig) -> RunConfig:
     aggregation = config.federation.aggregation.model_copy(update=changes)
     federation = config.federation.model_copy(update={"aggregation": aggregation})
     if arm != "centralised":
-        return config.model_copy(update={"federation": federation})
+        seed = config.seed + TWIN_SEED if arm == "twin" else config.seed
+        return config.model_copy(update={"federation": federation, "seed": seed})
     train = {
         name: getattr(budget, name)
         for name in ("local_epochs", "batch_size", "lr")

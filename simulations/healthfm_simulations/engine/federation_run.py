@@ -14,6 +14,7 @@ from healthfm_client.local_work import LocalWork
 from healthfm_core.arrays import Float32
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.federation.early_stopping import RoundChoice
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
 from healthfm_server.run_folder.run_progress import ProgressEvent
@@ -49,14 +50,16 @@ class FederationResult:
     """A finished run.
 
     Attributes:
-        parameters: The final global model, float32.
+        parameters: The final global model, float32: the last round's, or the one chosen.
         study: Its contract.
         history: A row per round (see `healthfm_server.round_loop`).
+        choice: Which round's model it is, where the run was to choose.
     """
 
     parameters: Mapping[str, Float32]
     study: Study
     history: list[dict[str, Any]]
+    choice: RoundChoice | None = None
 
 
 def run_federation(
@@ -97,10 +100,12 @@ def run_federation(
     apps = apps or core_apps()
     stop = threading.Event()
 
+    until = config.federation.rounds if until is None else until
+
     def hear(event: ProgressEvent) -> None:
         if progress is not None:
             progress(event)
-        if event.phase == "round" and event.round == until:
+        if event.phase == "round" and event.round == until < config.federation.rounds:
             stop.set()
 
     server = make_server_app(apps.server, hear, stop.is_set)
@@ -143,10 +148,10 @@ def core_apps() -> Apps:
 
 def _result(folder: Path, config: RunConfig) -> FederationResult:
     store = RunStore(folder, config.federation.keep_checkpoints)
-    study, state = store.study(), store.checkpoints.load()
+    study, state, choice = store.study(), store.result(), store.choice()
     if study is None or state is None:
         raise _interrupted(folder)
-    return FederationResult(state.parameters, study, store.history())
+    return FederationResult(state.parameters, study, store.history(), choice)
 
 
 def _check_names(nodes: Sequence[NodeSpec]) -> None:

@@ -29,6 +29,7 @@ from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.scoring.model_scores import Model, score
+from healthfm_simulations.secondary.arm_alignment import alignment_rows
 from healthfm_simulations.secondary.forecasts import forecast, forecast_rows
 from healthfm_simulations.secondary.forgetting import forgetting_rows
 from healthfm_simulations.secondary.heritable_conditions import heritable_rows
@@ -52,6 +53,7 @@ class SecondaryEvaluations:
     heritable: list[MetricRow] = field(default_factory=list)
     smoothness: list[SmoothnessRow] = field(default_factory=list)
     forgetting: list[MetricRow] = field(default_factory=list)
+    alignment: list[MetricRow] = field(default_factory=list)
     missing: list[MatrixCell] = field(default_factory=list)
     subgroups: list[SubgroupRow] = field(default_factory=list)
     corruption: list[CorruptionRow] = field(default_factory=list)
@@ -60,7 +62,7 @@ class SecondaryEvaluations:
     def rows(self) -> list[MetricRow]:
         """All rows that go into ``metrics.json`` beside those of the main task."""
         aside = (self.horizons, self.probe_scores, self.physiology)
-        figures = (self.half_lives, self.heritable, self.forgetting)
+        figures = (self.half_lives, self.heritable, self.forgetting, self.alignment)
         return [row for part in (*aside, *figures) for row in part]
 
 
@@ -105,6 +107,8 @@ def evaluate_secondary(
         results.heritable = heritable_rows(predictions, vocabulary.targets, folder, config)
     if evaluation.forgetting and "federated" in models:
         results.forgetting = forgetting_rows(models["federated"], fold, sites, config)
+    if evaluation.state_alignment:
+        results.alignment = alignment_rows(models, fold, sites, config)
     if evaluation.subgroups:
         arms = {arm: predictions[arm] for arm in models if arm in predictions}
         results.subgroups = group_rows(arms, fold, sites, vocabulary, config)
@@ -182,7 +186,9 @@ def with_secondary(
         horizons=of_all_seeds(first.horizons),
         probe_scores=of_all_seeds(first.probe_scores),
         physiology=of_all_seeds(first.physiology),
-        figures=of_all_seeds([*first.half_lives, *first.heritable, *first.forgetting]),
+        figures=of_all_seeds(
+            [*first.half_lives, *first.heritable, *first.forgetting, *first.alignment]
+        ),
         probes=first.probes,
         smoothness=first.smoothness,
         missing=first.missing,

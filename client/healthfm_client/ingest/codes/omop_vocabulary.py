@@ -67,7 +67,10 @@ class Concepts:
         known = np.unique(np.concatenate([ids, *above]))
         for child, parent in zip(*above, strict=True):
             parents.setdefault(self.code(int(child)), []).append(self.code(int(parent)))
-        described = self._descriptions(known)
+        table = self._read("concept", ("concept_id", "concept_name"))
+        rows = table.filter(pc.is_in(table["concept_id"], pa.array(known)))
+        pairs = zip(_numbers(rows, "concept_id"), rows["concept_name"].to_pylist(), strict=True)
+        described = {self.code(int(at)): tidy(name) for at, name in pairs if name}
         codes = sorted({*names, *described, *(p for of in parents.values() for p in of)})
         return pa.table(
             {
@@ -105,12 +108,6 @@ class Concepts:
         child, parent = (_numbers(table, name) for name in columns[:2])
         known = np.isin(child, self._ids) & np.isin(parent, self._ids) & (child != parent)
         return child[known], parent[known]
-
-    def _descriptions(self, ids: Int64) -> dict[str, str]:
-        table = self._read("concept", ("concept_id", "concept_name"))
-        rows = table.filter(pc.is_in(table["concept_id"], pa.array(ids)))
-        pairs = zip(_numbers(rows, "concept_id"), rows["concept_name"].to_pylist(), strict=True)
-        return {self.code(int(at)): tidy(name) for at, name in pairs if name}
 
     def _read(self, table: str, columns: Sequence[str], where: str = "TRUE") -> pa.Table:
         """Return columns of all files of a table, ids as integers; rows without one left out."""

@@ -19,7 +19,7 @@ LIBRARY: Final = Path(__file__).with_name("_ct_attention.so")
 
 def instructions() -> str | None:
     """Return the instruction set in use (``avx512``, ``avx2``, ``generic``), None if absent."""
-    library = _library()
+    library = None if why_absent() else _loaded()
     return library.ct_attention_instructions().decode() if library else None
 
 
@@ -119,7 +119,7 @@ class _Call:
         return gradients
 
     def run(self, name: str) -> None:
-        library = _library()
+        library = _loaded()
         assert library is not None, "ask `instructions` before calling"
         if getattr(library, name)(ctypes.byref(self.arguments)):
             raise MemoryError("the attention's buffers do not fit into memory")
@@ -129,11 +129,6 @@ def _plain(x: Tensor) -> Tensor:
     """Return `x` in float32 with its channels side by side."""
     x = x.float()
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    return None if why_absent() else _loaded()
 
 
 @cache
@@ -150,6 +145,7 @@ def why_absent() -> str | None:
     return None
 
 
+@cache
 def _loaded() -> ctypes.CDLL | None:
     """Return the library, None where its arguments are not the ones that are passed here."""
     library = ctypes.CDLL(str(LIBRARY))
