@@ -62,6 +62,13 @@ class ModelConfig(Schema):
     memory_decay: bool = Field(
         True, description="memories weigh by time; without, plain means of all there is (ablation)"
     )
+    layer_scale: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="start of a learned scale, a number per channel, on what the attention blocks "
+        "say at a query (LayerScale); a query's own age and gap then add to its state directly",
+    )
     code_scale: float = Field(
         1.0,
         gt=0,

@@ -15,8 +15,13 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import KINDS
 from healthfm_core.kernels.ct_attention import ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
-from healthfm_core.models.layers import Adapter, FeedForward
+from healthfm_core.models.layers import Adapter, FeedForward, PerSubjectParameter
 from healthfm_core.models.time_features import TimeFeatures, has_time
+
+GAP_HALF_LIVES_DAYS: Final = (30.0, 365.0)
+"""How fast two of the numbers that a query's gap is told by wear off."""
+QUERY_TIME_SCALE: Final = 0.1
+"""Size at the start of the linear map of a query's age and gap."""
 
 
 class Block(nn.Module):
@@ -166,6 +171,14 @@ class Backbone(nn.Module):
                 block = cast(Block, module)
                 for layer in (block.out, block.ffn.down):
                     layer.weight.mul_((2 * config.layers) ** -0.5)
+        self.has_layer_scale = config.layer_scale is not None
+        if config.layer_scale is not None:
+            start = torch.full((config.width,), config.layer_scale)
+            self.layer_scale = PerSubjectParameter(start)
+        self.has_query_time = config.layer_scale is not None and config.time_features
+        if self.has_query_time:
+            self.query_time = nn.Linear(2 + len(GAP_HALF_LIVES_DAYS), config.width, bias=False)
+            nn.init.normal_(self.query_time.weight, std=QUERY_TIME_SCALE)
 
     def forward(
         self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
@@ -179,7 +192,31 @@ class Backbone(nn.Module):
         *early, last = self.blocks
         for block in early:
             x = block(x, batch)
-        return self.norm(last(x, batch, at_BQ) + pooled)
+        states = self.norm(last(x, batch, at_BQ) + pooled)
+        return self.scale_queries(states, batch, at_BQ) if self.has_layer_scale else states
+
+    def scale_queries(
+        self, states: Float[Tensor, "B Q d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None
+    ) -> Float[Tensor, "B Q d"]:
+        """Return the states with those of queries scaled channel by channel; others are kept.
+
+        Blocks that learn codes by heart before the memories have found what lasts make a small
+        site's answers worse; from a small share they can grow (LayerScale, Touvron et al. 2021).
+        """
+        asked = torch.zeros_like(batch.t_days).scatter_add(
+            1, batch.query, batch.query_mask.to(batch.t_days.dtype)
+        )
+        asked = (asked if at_BQ is None else asked.gather(1, at_BQ)).unsqueeze(-1) > 0
+        scale = self.layer_scale(batch.t_days[:, 0]).unsqueeze(1)
+        return torch.where(asked, states * scale, states)
+
+    def query_terms(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what a query's own age and gap add to its state, if they are read at all."""
+        if not self.has_query_time:
+            return None
+        age, gap = batch.age_years.gather(1, batch.query), batch.gap_days.gather(1, batch.query)
+        fresh = [torch.exp2(-gap / days) for days in GAP_HALF_LIVES_DAYS]
+        return cast(Tensor, self.query_time(torch.stack([age / 50, gap.log1p() / 5, *fresh], -1)))
 
     def pooled_sums(
         self, x: Float[Tensor, "B T d"], batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None

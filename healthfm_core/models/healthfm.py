@@ -71,8 +71,9 @@ class HealthFM(nn.Module):
     def recall(
         self, batch: Batch, at_BQ: Int64[Tensor, "B Q"] | None = None
     ) -> Float[Tensor, "B Q d"] | float:
-        """Return what the modalities' memories add to the states: at the queries, 0 elsewhere."""
-        read = [part for part in (e.recall(batch) for e in self._encoders()) if part is not None]
+        """Return what memories and a query's own time add to states: at queries, 0 elsewhere."""
+        parts = [self.backbone.query_terms(batch), *(e.recall(batch) for e in self._encoders())]
+        read = [part for part in parts if part is not None]
         if not read:
             return 0.0
         recalled = sum(read[1:], read[0]) * batch.query_mask.unsqueeze(-1)

@@ -12,8 +12,8 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.models.decay import log_rates_of
 
 EPS: Final = 1e-8
-MEMORIES: Final = (".memory", ".remembered")
-"""Ends of the names of the modules that memories consist of (`models.decaying_memory`)."""
+MEMORIES: Final = (".memory", ".remembered", ".query_time")
+"""Ends of the names of the modules that add to a query's state beside the attention blocks."""
 RATE_MULTIPLE: Final = "rate_multiple"
 """Option of the optimiser's groups: their learning rate as a multiple of the round's."""
 

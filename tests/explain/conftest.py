@@ -42,6 +42,7 @@ SETTINGS = [
     "train.lr_memory=1",
     "train.drop_events=0",
     "model.memory=false",
+    "model.layer_scale=null",
     "train.warmup_rounds=0",
     "train.batch_size=10",
     "train.local_epochs=16",

@@ -134,7 +134,8 @@ def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_ghost_norms_equal_a_loop_over_subjects():
-    model, batch = tiny_model(spread=2, sum_pooling=True, memory=True), spread_batch()
+    model = tiny_model(spread=2, sum_pooling=True, memory=True, layer_scale=0.1)
+    batch = spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()
     wrapped = GradSampleModuleFastGradientClipping(
