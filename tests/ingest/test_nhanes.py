@@ -41,13 +41,16 @@ def test_five_year_death_is_297_of_the_2978(stores):
     assert (labels.num_rows, pc.sum(labels["boolean_value"]).as_py()) == (2978, 297)
 
 
-def test_five_year_death_of_every_adult_followed(stores, subjects):
+@pytest.mark.parametrize(
+    ("task", "months"), [("five_year_death_all", 60), ("nine_year_death_all", 108)]
+)
+def test_death_of_every_adult_followed_so_long(stores, subjects, task, months):
     counted = duckdb.sql(
-        "select count(*), sum((mortstat_2015 = 1 and permth_exm_2015 <= 60)::int)::int "
+        f"select count(*), sum((mortstat_2015 = 1 and permth_exm_2015 <= {months})::int)::int "
         f"from {subjects} where eligstat_2015 = 1 and permth_exm_2015 is not null "
-        "and (permth_exm_2015 >= 60 or mortstat_2015 = 1)"
+        f"and (permth_exm_2015 >= {months} or mortstat_2015 = 1)"
     ).fetchall()[0]
-    labels = pa.concat_tables(store.labels("five_year_death_all") for store in stores)
+    labels = pa.concat_tables(store.labels(task) for store in stores)
     assert (labels.num_rows, pc.sum(labels["boolean_value"]).as_py()) == counted
 
 

@@ -1,6 +1,6 @@
 """What the decay is worth when it counts visits instead of days.
 
-    python simulations/experiments/continuous_time/visits_as_steps.py [--seeds 5] [--out DIR]
+    python simulations/experiments/continuous_time/visits_as_steps.py [--seeds 3] [--out DIR]
 
 Runs the variant `decay alone` of this experiment again on rows whose visits all stand `STEP_DAYS`
 apart, worn hours at their visit's: what is recent is known, how long ago it was is not. Prints the
@@ -67,7 +67,7 @@ def scores(folder: Path) -> list[float]:
 def main() -> None:
     """Run every seed and print both sides and their differences."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/experiments/continuous_time"))
     options = parser.parse_args()
     plan = read_plan(Path(__file__).parent)
