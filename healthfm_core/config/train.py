@@ -52,6 +52,14 @@ class TrainConfig(Schema):
     label_task: str | None = Field(
         None, description="label table to train on; None is the evaluation's task"
     )
+    label_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of each site's training people whose labels are used, drawn by the "
+        "run's seed; a smaller share is part of a larger one. The baselines have the same labels. "
+        "What a network starts from, the study's rate of the label, is of all of them",
+    )
     trainable: Trainable = Field(
         "all",
         description="what is trained beside the heads; all but the first leave the rest of the "

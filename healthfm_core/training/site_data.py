@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.splits import keeps_label
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.encoder_registry import soft_tokens
@@ -53,6 +54,7 @@ class SiteData:
         }
         parts = [by_split[split] for split in splits]
         train = concatenate(parts) if len(parts) > 1 else parts[0]
+        train = _with_shared_labels(train, study.config)
         held = frozenset[str]().union(*(view.modalities for view in views))
         return cls(
             train,
@@ -60,6 +62,20 @@ class SiteData:
             modalities=held,
             intercepts=site_intercepts(train, study),
         )
+
+
+def _with_shared_labels(train: Sequences, config: RunConfig) -> Sequences:
+    """Return the training people with the labels of `train.label_share` of them."""
+    if config.train.label_share == 1:
+        return train
+    labelled = train.subject_id[train.label_subject]
+    kept = keeps_label(labelled, share=config.train.label_share, seed=config.seed)
+    return replace(
+        train,
+        label_subject=train.label_subject[kept],
+        label_time_us=train.label_time_us[kept],
+        label_value=train.label_value[kept],
+    )
 
 
 def training_splits(config: RunConfig) -> tuple[str, ...]:

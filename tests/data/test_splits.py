@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from healthfm_core.data.store.splits import assign, keyed_uniform, split_table
+from healthfm_core.data.store.splits import assign, keeps_label, keyed_uniform, split_table
 
 
 def test_nobody_moves_when_others_come_or_go():
@@ -34,3 +34,13 @@ def test_the_partition_is_the_same_for_ever():
 def test_the_table_is_sorted_by_subject():
     table = split_table(np.array([3, 1]), np.array(["train", "tuning"]))
     assert table.to_pydict() == {"subject_id": [1, 3], "split": ["tuning", "train"]}
+
+
+def test_a_smaller_share_of_labels_is_part_of_a_larger_one_and_another_seed_draws_others():
+    subjects = np.arange(20_000)
+    few = keeps_label(subjects, share=0.05, seed=3)
+    more = keeps_label(subjects, share=0.25, seed=3)
+    assert (few <= more).all()
+    np.testing.assert_allclose([few.mean(), more.mean()], [0.05, 0.25], atol=0.01)
+    assert keeps_label(subjects, share=1.0, seed=3).all()
+    assert (few & keeps_label(subjects, share=0.05, seed=4)).mean() < 0.01

@@ -60,6 +60,22 @@ def test_they_are_fitted_on_the_very_labels_that_the_network_trains_on(sites, pr
     )
 
 
+def test_a_share_of_the_labels_is_the_same_share_for_network_and_baselines(sites):
+    found = {}
+    for share in (0.5, 0.2):
+        config = compose([*LABEL, f"train.label_share={share}"])
+        (fold,) = cross_validation_folds(config, sites)
+        read = FoldSummaries.of(config, fold, EVERYTHING)
+        pairs = zip(read.train.site.tolist(), read.train.subject.tolist(), strict=True)
+        found[share] = sorted(pairs)
+        assert found[share] == trained_labels(config, fold)
+        test = len(FoldSummaries.of(compose(LABEL), fold, EVERYTHING).test.subject)
+        assert len(read.test.subject) == test
+    everyone = trained_labels(compose(LABEL), cross_validation_folds(compose(LABEL), sites)[0])
+    assert 0 < len(found[0.2]) < len(found[0.5]) < len(everyone)
+    assert set(found[0.2]) < set(found[0.5]) < set(everyone)
+
+
 def test_all_of_them_answer_the_same_test_people_and_the_sites_are_read(sites):
     config = compose([*LABEL, "rounds=60"])  # a step of the sums each
     (fold,) = cross_validation_folds(config, sites)

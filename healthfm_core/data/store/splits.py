@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from healthfm_core.arrays import Float64, Int64, Text, UInt64
+from healthfm_core.arrays import Bool, Float64, Int64, Text, UInt64
 from healthfm_core.data.store.schemas import HELD_OUT, TRAIN, TUNING
 
 DEFAULT_SHARES: Final[Mapping[str, float]] = {TRAIN: 0.70, TUNING: 0.15, HELD_OUT: 0.15}
@@ -50,6 +50,14 @@ def assign(
     edges = np.cumsum(list(shares.values()))
     chosen = np.searchsorted(edges / edges[-1], keyed_uniform(subject_id, key), side="right")
     return names[np.minimum(chosen, len(names) - 1)]
+
+
+def keeps_label(subject_id: Int64, *, share: float, seed: int) -> Bool:
+    """Return [S] whose labels are used where only a `share` of the training people have any.
+
+    Whoever is among a share is among every larger one of the same seed.
+    """
+    return keyed_uniform(subject_id, f"labels/{seed}") < share
 
 
 def split_table(subject_id: Int64, split: Text) -> pa.Table:

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from healthfm_core.arrays import Bool, Float32, Float64, Integers
 from healthfm_core.config import RunConfig
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.splits import keeps_label
 from healthfm_core.evaluation import Predictions
 from healthfm_core.evaluation.baselines import label_baselines
 from healthfm_core.evaluation.baselines.feature_models import (
@@ -164,7 +165,8 @@ def _trained_on(config: RunConfig, summaries: Summaries, stores: Sequence[SiteSt
     for i, store in enumerate(stores):
         for split in training_splits(config):
             chosen |= (summaries.site == i) & np.isin(summaries.subject, store.subjects(split))
-    return chosen
+    share, seed = config.train.label_share, config.seed
+    return chosen & keeps_label(summaries.subject, share=share, seed=seed)
 
 
 def _given(site: SimulatedSite, inputs: str) -> SiteStore:
