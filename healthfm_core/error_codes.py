@@ -49,6 +49,10 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="it is there, and this user may read and write it",
         do="Check the path and who owns it",
     ),
+    108: ErrorCode(
+        "an optional package that is needed is not installed",
+        wanted="the extra that brings it",
+    ),
     # 2xx site store
     201: ErrorCode(
         "a column is missing",
@@ -353,6 +357,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         "training diverged",
         wanted="finite losses and weights",
         do="Lower train.lr (train.lr_memory and train.lr_linear multiply it), or train.clip_norm",
+    ),
+    727: ErrorCode(
+        "no site reported the metric that is searched by",
+        wanted="tuning people with and without the outcome at one site at least",
+        do="Choose another metric, or sites with more tuning people",
     ),
     # 8xx trust
     801: ErrorCode(

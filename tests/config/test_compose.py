@@ -7,7 +7,8 @@ from healthfm_core.config import ModelConfig, RunConfig
 from healthfm_core.config.compose import GROUPS, compose, options, packaged_configs, to_yaml
 from healthfm_core.errors import ConfigError
 
-FILES = sorted(packaged_configs().glob("*/*.yaml"))
+FILES = sorted(f for f in packaged_configs().glob("*/*.yaml") if f.parent.name != "tune")
+"""The groups' files; those of tune/ are plans of searches (tests/simulations/test_tune.py)."""
 
 
 def refusal(*overrides: str) -> ConfigError:
