@@ -24,7 +24,7 @@ from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.reader_registry import find
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
-from healthfm_client.ingest.tables.archives import is_archive, scratch_folder, unpack
+from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
 from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_existing
 from healthfm_core.data.store.event_spool import EventSpool
 from healthfm_core.data.store.event_stream import EventStream
@@ -95,7 +95,8 @@ def ingest(
             notify("What an interrupted ingest had read is still there; with --resume it is used.")
         preset = options.pop("preset", None) if source == "event_table" else None
         with scratch_folder(out) as scratch:
-            raw = unpack(path, scratch) if is_archive(path) else path
+            is_archive = path.is_file() and path.name.lower().endswith(SUFFIXES)
+            raw = unpack(path, scratch) if is_archive else path
             reader = find(str(preset or source), raw)
             parsed = parse_options(reader, options)
             work = _work_folder(path, out, parsed) if resume else None

@@ -217,7 +217,7 @@ class BatchLoader:
             return self._sep_rows()
         if query == "worn":
             return self._worn_rows(rng)
-        return self._every_now() if rng is None else self._one_now(rng)
+        return self._now_rows(rng)
 
     def _label_rows(self) -> RowPlan:
         sequences = self.sequences
@@ -251,14 +251,12 @@ class BatchLoader:
         first = np.minimum(self._first_visit[subject], n_visits[subject] - 2)
         return self._visit_rows(subject, first, n_visits[subject] - 1, to_next=True)
 
-    def _every_now(self) -> RowPlan:
+    def _now_rows(self, rng: np.random.Generator | None) -> RowPlan:
+        """Return a row per subject with a history: every visit asks, or one that `rng` draws."""
         n_visits = np.diff(self.sequences.visit_offsets)
         subject = np.flatnonzero(self._record.end_us != UNKNOWN_TIME)
-        return self._visit_rows(subject, self._first_visit[subject], n_visits[subject])
-
-    def _one_now(self, rng: np.random.Generator) -> RowPlan:
-        n_visits = np.diff(self.sequences.visit_offsets)
-        subject = np.flatnonzero(self._record.end_us != UNKNOWN_TIME)
+        if rng is None:
+            return self._visit_rows(subject, self._first_visit[subject], n_visits[subject])
         choices = np.maximum(n_visits[subject] - 1, 1)
         picked = (rng.random(len(subject)) * choices).astype(np.int64)
         rows = self._visit_rows(subject, picked, np.minimum(picked + 1, n_visits[subject]))

@@ -246,18 +246,13 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
         yield _events(rows, one_code(birth_code, rows.num_rows))
         for name in STATIC:
             distinct = DistinctRows.of(rows[name], rows[f"{name}_text"])
-            named = [_static_name(cdm.concepts, name, *values) for values in distinct.values]
+            named = [
+                CodeAndUnit(_GENDERS[c]) if c in _GENDERS else _name(cdm.concepts, name, c, text)
+                for c, text in distinct.values
+            ]
             timeless = rows.set_column(1, "time", pa.nulls(rows.num_rows, pa.timestamp("us")))
             static = _events(timeless, distinct.coded(named))
             yield static.filter(static["code"].is_valid())
-
-
-def _static_name(
-    concepts: Concepts, about: str, concept: int | None, text: str | None
-) -> CodeAndUnit:
-    if concept:
-        return CodeAndUnit(_GENDERS.get(concept) or concepts.code(concept))
-    return CodeAndUnit(joined(f"{about.upper()}_SOURCE", text) if text else None)
 
 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:

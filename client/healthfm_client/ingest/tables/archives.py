@@ -21,6 +21,7 @@ from healthfm_core.data.store.event_spool import refuse_full_disk
 from healthfm_core.errors import IngestError
 
 SUFFIXES: Final = (".zip", ".tgz", ".tar.gz", ".tar")
+"""What the names of archives end with, in lower case."""
 EXPANDS_AT_MOST: Final = 200
 MEMBERS_AT_MOST: Final = 200_000
 _LEAST_BYTES: Final = 64 * 1024**2
@@ -38,11 +39,6 @@ _BROKEN: Final = (
 )
 
 Member = tuple[str, IO[bytes]]
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is an archive by its name."""
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
 @contextmanager
