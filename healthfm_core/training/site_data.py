@@ -54,7 +54,8 @@ class SiteData:
         }
         parts = [by_split[split] for split in splits]
         train = concatenate(parts) if len(parts) > 1 else parts[0]
-        train = _with_shared_labels(train, study.config)
+        if study.config.train.label_share < 1:
+            train = _with_shared_labels(train, study.config)
         held = frozenset[str]().union(*(view.modalities for view in views))
         return cls(
             train,
@@ -66,8 +67,6 @@ class SiteData:
 
 def _with_shared_labels(train: Sequences, config: RunConfig) -> Sequences:
     """Return the training people with the labels of `train.label_share` of them."""
-    if config.train.label_share == 1:
-        return train
     labelled = train.subject_id[train.label_subject]
     kept = keeps_label(labelled, share=config.train.label_share, seed=config.seed)
     return replace(
