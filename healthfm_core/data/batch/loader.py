@@ -213,11 +213,14 @@ class BatchLoader:
     def _rows(self, query: Query, rng: np.random.Generator | None) -> RowPlan:
         if query == "label":
             return self._label_rows()
-        if query == "sep":
-            return self._sep_rows()
         if query == "worn":
             return self._worn_rows(rng)
-        return self._now_rows(rng)
+        if query == "now":
+            return self._now_rows(rng)
+        n_visits = np.diff(self.sequences.visit_offsets)
+        subject = np.flatnonzero(n_visits >= 2)
+        first = np.minimum(self._first_visit[subject], n_visits[subject] - 2)
+        return self._visit_rows(subject, first, n_visits[subject] - 1, to_next=True)
 
     def _label_rows(self) -> RowPlan:
         sequences = self.sequences
@@ -244,12 +247,6 @@ class BatchLoader:
         ended = search(record.visit_end_us, low, high, time, "right") - low
         each = np.arange(len(subject) + 1)
         return RowPlan(subject, stop, each, time, stop, ended, begun, label)
-
-    def _sep_rows(self) -> RowPlan:
-        n_visits = np.diff(self.sequences.visit_offsets)
-        subject = np.flatnonzero(n_visits >= 2)
-        first = np.minimum(self._first_visit[subject], n_visits[subject] - 2)
-        return self._visit_rows(subject, first, n_visits[subject] - 1, to_next=True)
 
     def _now_rows(self, rng: np.random.Generator | None) -> RowPlan:
         """Return a row per subject with a history: every visit asks, or one that `rng` draws."""
