@@ -44,6 +44,8 @@ def run(given: Namespace) -> int:
     if given.kit is not None:
         data = files.read(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
+    if closed := site.close_to_others():
+        say(f"{closed} files and folders of the site could be read by others: closed")
     kit = site.kit()
     check_valid_now(kit.certificate, where="certificate")
     if given.store:

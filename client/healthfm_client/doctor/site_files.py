@@ -15,6 +15,7 @@ from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.owner_only import closing_command, open_to_others
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -70,10 +71,27 @@ def policy(home: SiteHome) -> Iterator[DoctorFinding]:
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield DoctorFinding(
-            "policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}"
+            "policy", "warn", "others may change site.yaml", f"chmod 600 {home.policy}"
         )
     if home.state() != "open":
         yield DoctorFinding("state", "warn", home.state(), "healthfm-client resume, to go on")
+
+
+def modes(home: SiteHome) -> Iterator[DoctorFinding]:
+    """Yield which of the site's folder and stores other accounts of this machine may look into.
+
+    Raises:
+        ConfigError: ``join.yaml`` cannot be used (HF-102).
+    """
+    stores = home.settings().stores if home.settings_file.is_file() else ()
+    found = False
+    for folder in dict.fromkeys((home.path.resolve(), *(choice.path for choice in stores))):
+        if paths := list(open_to_others(folder)):
+            found = True
+            seen = f"{len(paths)} files and folders of {folder} are open to other accounts"
+            yield DoctorFinding("modes", "warn", seen, closing_command(folder))
+    if not found:
+        yield passed("modes", "the site's folder and stores are their owner's alone")
 
 
 def data(home: SiteHome) -> Iterator[DoctorFinding]:

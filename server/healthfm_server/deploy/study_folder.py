@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from healthfm_core.config.base import Schema
 from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.owner_only import close_to_others
 from healthfm_core.trust import files
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
@@ -29,6 +30,11 @@ LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
 LOCAL: Final = "this-machine"
 """Name of the token by which the commands on the coordinator's own machine control runs."""
+OWN: Final = (
+    *("authority", "server", "sites.json*", "tokens.json*", "secret", "superlink.db*", "runs"),
+    *("requests", "renewals", "audit*", "process", "reconciler.lock", SETTINGS),
+)
+"""What this software makes in a study folder; a coordinator may keep other things there."""
 
 
 class StudySettings(Schema):
@@ -113,6 +119,15 @@ class StudyFolder:
             return cls(path, StudySettings.model_validate(yaml.safe_load(file.read_text("utf-8"))))
         except (yaml.YAMLError, ValidationError) as error:
             raise _unusable(file, error) from error
+
+    def close_to_others(self) -> int:
+        """Take others' rights from the study's own files; return how many had some.
+
+        Raises:
+            PermissionError: One is another account's.
+        """
+        own = (path for name in OWN for path in self.path.glob(name))
+        return sum(close_to_others(path) for path in own)
 
     def authority(self) -> Authority:
         """Return the study's certificate authority."""
