@@ -133,7 +133,7 @@ class OwnRoutes:
             return token
         details = {
             "from": request.client.host if request.client else "",
-            "path": request.url.path[:200],
+            "path": request.scope["path"][:200],
             "reason": "no token" if not given else "wrong token" if not token else "wrong role",
             "token": token.name if token else "",
         }
