@@ -103,6 +103,12 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Ingest the source again",
     ),
     211: ErrorCode("polygenic scores are not normalised"),
+    212: ErrorCode(
+        "two stores of a site contradict each other about one person",
+        wanted="one id is one person in all stores of a site, who counts once",
+        do="Ingest the second store again: with --splits-of the first, or, if its ids are of other "
+        "people, with --subjects or --key; or join with one of the two",
+    ),
     # 3xx ingest
     301: ErrorCode(
         "the input does not exist",

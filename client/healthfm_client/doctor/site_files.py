@@ -11,6 +11,8 @@ from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site_store.description.facts import describe
+from healthfm_client.site_store.shared_people import of_shared_people
+from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.owner_only import closing_command, open_to_others
@@ -97,21 +99,24 @@ def data(home: SiteHome) -> Iterator[DoctorFinding]:
 
     Raises:
         ConfigError: ``join.yaml`` or the policy cannot be used (HF-1xx).
-        StoreError: A store cannot be used (HF-2xx).
+        StoreError: A store cannot be used, or two contradict each other about a person (HF-2xx).
         PolicyError: The policy permits nothing of it (HF-501), or too few people (HF-501).
     """
     rules = SitePolicy.read(home.policy)
-    held, people = set[str](), 0
+    held, stores = set[str](), list[SiteStore]()
     for choice in home.settings().stores:
         allowed = rules.permitted(choice.modalities)
         for path in stores_below(choice.path):
             store = SiteStore.open(path, modalities=allowed)
-            people += len(store.subjects())
+            stores.append(store)
             held |= {modality.partition("/")[0] for modality in store.modalities}
             yield from _of_store(store, path.name, rules.k_min)
     for modality in [name for name in rules.modalities if name not in held]:
         yield DoctorFinding(modality, "warn", "no data", "ingest some, if this site has any")
-    rules.check_cohort(people)
+    shared = of_shared_people(stores, rules.k_min)
+    if shared:
+        yield passed("people", shared)
+    rules.check_cohort(sum(len(store.subjects()) for store in join_stores(stores)))
 
 
 def _of_store(store: SiteStore, name: str, k: int) -> Iterator[DoctorFinding]:

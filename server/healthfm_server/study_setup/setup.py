@@ -16,6 +16,7 @@ from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
@@ -70,7 +71,9 @@ class StudySetup:
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
-            answers[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
+            arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
+            SiteStatistics.from_arrays(arrays)  # one that cannot be read is this site's fault alone
+            answers[site.node_id] = site, arrays
             return site.name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
