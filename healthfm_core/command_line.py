@@ -18,6 +18,7 @@ from types import FrameType, ModuleType
 from typing import Final
 
 from healthfm_core.console import exit_code
+from healthfm_core.owner_only import owner_only
 
 TERMINATED: Final = 143
 """Exit code after SIGTERM."""
@@ -48,6 +49,8 @@ def main(
 ) -> int:
     """Run one command and return the exit code; a termination leaves nothing half-written.
 
+    What the command writes is for its owner alone.
+
     Args:
         commands: The package of the program's commands.
         program: The program's name, for its help.
@@ -61,7 +64,8 @@ def main(
     command: Command = arguments.command
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return exit_code(lambda: command.run(arguments))
+        with owner_only():
+            return exit_code(lambda: command.run(arguments))
     finally:
         signal.signal(signal.SIGTERM, before)
 

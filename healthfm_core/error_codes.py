@@ -103,6 +103,12 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Ingest the source again",
     ),
     211: ErrorCode("polygenic scores are not normalised"),
+    212: ErrorCode(
+        "two stores of a site contradict each other about one person",
+        wanted="one id is one person in all stores of a site, who counts once",
+        do="Ingest the second store again: with --splits-of the first, or, if its ids are of other "
+        "people, with --subjects or --key; or join with one of the two",
+    ),
     # 3xx ingest
     301: ErrorCode(
         "the input does not exist",
@@ -468,7 +474,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="each name has one token at most",
     ),
     822: ErrorCode(
-        "a record of what left the site was changed",
+        "a record of what left a site, or of what was done to a study, was changed",
         wanted="every line as it was written, none missing",
         do="Keep the file as it is, and find out with your security office who changed it",
     ),

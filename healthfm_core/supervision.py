@@ -33,6 +33,7 @@ logfile_backups = 3
 pidfile = {folder}/supervisord.pid
 childlogdir = {folder}
 directory = {here}
+umask = 077
 environment = {environment}
 
 [unix_http_server]
@@ -75,6 +76,7 @@ ExecStart={command} -n -c {config}
 Restart=always
 RestartSec=2
 KillMode=control-group
+UMask=0077
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full

@@ -10,6 +10,7 @@ from healthfm_core import training
 from healthfm_core.arrays import ArrayDict, Float32
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.store.joined_stores import StoreView, join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.tokens.statistics import site_statistics
@@ -20,10 +21,11 @@ class CoreLocalWork:
     """`LocalWork` as a site really does it."""
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
-        """Return the modalities the stores hold and their number of subjects.
+        """Return the modalities the stores hold and their number of subjects, each counted once.
 
         Raises:
-            StoreError: A store is missing, half-written or not MEDS (HF-2xx).
+            StoreError: A store is missing, half-written or not MEDS, or two contradict each other
+                about a person (HF-2xx).
         """
         opened = _open(stores)
         held = frozenset[str]().union(*(store.modalities for store in opened))
@@ -60,5 +62,14 @@ class CoreLocalWork:
         return training.plan_privacy(data.train, study, config)
 
 
-def _open(stores: Sequence[StoreSpec]) -> list[SiteStore]:
-    return [SiteStore.open(spec.path, modalities=spec.modalities) for spec in stores]
+def _open(stores: Sequence[StoreSpec]) -> list[StoreView]:
+    """Open the stores so that nobody is in two of them.
+
+    Raises:
+        StoreError: A store cannot be used, or two contradict each other about a person (HF-2xx).
+    """
+    by_ids: dict[str, list[SiteStore]] = {}
+    for spec in stores:
+        store = SiteStore.open(spec.path, modalities=spec.modalities)
+        by_ids.setdefault(spec.ids, []).append(store)
+    return [view for same_ids in by_ids.values() for view in join_stores(same_ids)]

@@ -17,17 +17,25 @@ from healthfm_core.training import DriftCorrection, PrivacyPlan
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """One store of the site and what of it may be used; hashable, so that it can key a cache."""
+    """One store of the site and what of it may be used; hashable, so that it can key a cache.
+
+    Attributes:
+        path: Its folder.
+        modalities: What of it may be used.
+        ids: Stores of one word mean the same person by the same id. A real site's all do; a
+            simulation that puts several hospitals' records in one place has a word for each.
+    """
 
     path: Path
     modalities: tuple[Modality, ...]
+    ids: str = ""
 
 
 class LocalWork(Protocol):
     """What the app needs done; `CoreLocalWork` does it, a test may do it with three numbers."""
 
     def describe(self, stores: Sequence[StoreSpec]) -> tuple[frozenset[str], int]:
-        """Return the modalities the stores hold and their number of training subjects."""
+        """Return the modalities the stores hold and their number of subjects, each counted once."""
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None

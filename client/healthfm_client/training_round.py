@@ -128,8 +128,7 @@ def train_one_round(
         result, node.policy, groups=current.order.groups, metrics=received.metrics_wanted
     )
     if control is not None:
-        finish = control.finish if is_training else control.unchanged
-        permitted_result = finish(permitted_result)
+        permitted_result = control.finish(permitted_result)
     return reply.records(permitted_result)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from healthfm_core.arrays import Bool
 from healthfm_core.config.tokens import CodeCondition, ConceptSets, TokensConfig
 from healthfm_core.data.batch.segments import run_starts
-from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.tokens.records import Events, in_domains, read_all_parents, read_events
+from healthfm_core.data.store.joined_stores import StoreView
+from healthfm_core.tokens.records import Events, in_domains, read_events
 
 CONCEPT_PREFIX: Final = "CONCEPT//"
 
@@ -26,7 +26,7 @@ def concept_code(name: str) -> str:
     return CONCEPT_PREFIX + name
 
 
-def study_events(store: SiteStore, split: str | None, config: TokensConfig) -> Events:
+def study_events(store: StoreView, split: str | None, config: TokensConfig) -> Events:
     """Return what a study reads of a store: the events of its domains, and its concept sets'.
 
     A set's own codes need not be of the study's domains.
@@ -38,7 +38,7 @@ def study_events(store: SiteStore, split: str | None, config: TokensConfig) -> E
     """
     if not config.concept_sets:
         return read_events(store, split, config.domains)
-    events = with_concepts(read_events(store, split), config.concept_sets, read_all_parents(store))
+    events = with_concepts(read_events(store, split), config.concept_sets, store.parents())
     wanted = [
         not config.domains or code.startswith(CONCEPT_PREFIX) or in_domains(code, config.domains)
         for code in events.codes

@@ -8,12 +8,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
 from healthfm_core.data.batch.segments import offsets_of, run_starts
 from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
-from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.modalities.registry import VITAL_CODES, is_panel_code
 
 US_PER_HOUR: Final = 3_600_000_000
@@ -54,7 +53,7 @@ class Events:
         )
 
 
-def read_events(store: SiteStore, split: str | None, domains: Collection[str] = ()) -> Events:
+def read_events(store: StoreView, split: str | None, domains: Collection[str] = ()) -> Events:
     """Return the events of a split of a store (None: of all); a null code is left out.
 
     Args:
@@ -118,19 +117,9 @@ def pool(parts: Sequence[Events]) -> Events:
     )
 
 
-def read_parents(store: SiteStore) -> dict[str, str]:
+def read_parents(store: StoreView) -> dict[str, str]:
     """Return each code's first parent, from the store's ``metadata/codes.parquet`` if any."""
-    return {code: above[0] for code, above in read_all_parents(store).items()}
-
-
-def read_all_parents(store: SiteStore) -> dict[str, list[str]]:
-    """Return each code's parents, from the store's ``metadata/codes.parquet`` if any."""
-    path = store.path / "metadata" / "codes.parquet"
-    if not path.is_file() or "parent_codes" not in pq.read_schema(path).names:
-        return {}
-    table = pq.read_table(path, columns=["code", "parent_codes"])
-    codes, parents = table.column("code").to_pylist(), table.column("parent_codes").to_pylist()
-    return {code: above for code, above in zip(codes, parents, strict=True) if above}
+    return {code: above[0] for code, above in store.parents().items()}
 
 
 def visit_starts(subject: Int64, time_us: Int64, gap_hours: float) -> Bool:

@@ -20,7 +20,7 @@ from meds import birth_code
 
 from healthfm_core.arrays import Float64, Int64, Integers
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.errors import ProtocolError
 from healthfm_core.modalities.registry import (
     column_of,
@@ -130,7 +130,14 @@ class SiteStatistics:
                 ),
                 **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise _unfit(f"statistics that cannot be read ({type(error).__name__})") from error
         _check(statistics)
         return statistics
@@ -186,7 +193,7 @@ def _check(statistics: SiteStatistics) -> None:
 
 
 def site_statistics(
-    stores: Sequence[SiteStore],
+    stores: Sequence[StoreView],
     config: TokensConfig,
     split: str | None = "train",
     task: str | None = None,
@@ -197,7 +204,7 @@ def site_statistics(
     upwards, so that an ancestor that stands for rare codes can enter the vocabulary.
 
     Args:
-        stores: The site's stores.
+        stores: The site's stores, of which no two share a person (`join_stores`).
         config: Thresholds, gaps and devices.
         split: Whose records count; None is everyone.
         task: Label table whose labels are counted too; a store without it has none.
@@ -231,7 +238,7 @@ def site_statistics(
 
 
 def _label_values(
-    stores: Sequence[SiteStore], task: str | None, split: str | None, k: int
+    stores: Sequence[StoreView], task: str | None, split: str | None, k: int
 ) -> Int64:
     counts, people = np.zeros(2, np.int64), np.zeros(2, np.int64)
     for store in stores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,17 @@ from meds import birth_code
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.segments import offsets_of, run_starts, search
-from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import (
+    COUNT_SCALE,
+    EVENT,
+    STATIC,
+    UNKNOWN_TIME,
+    WEARABLE,
+    Sequences,
+)
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
-from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.modalities.registry import code_of_column, is_panel_code
 from healthfm_core.tokens.concept_sets import study_events
 from healthfm_core.tokens.records import (
@@ -28,9 +35,6 @@ from healthfm_core.tokens.records import (
 )
 from healthfm_core.tokens.vocabulary import ANCESTOR, DOMAIN, EXACT, UNKNOWN, Vocabulary
 from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
-
-COUNT_SCALE: Final = 4.0
-"""log(1 + values of a bin) over this is about 1 at fifty of them."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Visits:
 
 
 def tokenize(
-    stores: Sequence[SiteStore],
+    stores: Sequence[StoreView],
     vocabulary: Vocabulary,
     config: TokensConfig,
     *,
@@ -79,7 +83,8 @@ def tokenize(
     """Return the sequences of every subject of a split, store by store.
 
     Args:
-        stores: The site's stores; `Sequences.site` is the index here.
+        stores: The site's stores, of which no two share a person (`join_stores`), or those of
+            several sites; `Sequences.site` is the index here.
         vocabulary: The study's.
         config: How visits, bins and wearables are cut.
         split: train, tuning or held_out; None is all three.
@@ -99,7 +104,7 @@ def tokenize(
 
 
 def _tokenize_store(
-    store: SiteStore,
+    store: StoreView,
     vocabulary: Vocabulary,
     config: TokensConfig,
     split: str | None,
@@ -267,7 +272,7 @@ def _panel(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
     return panel, mask
 
 
-def _worn(store: SiteStore, vocabulary: Vocabulary, split: str | None) -> WearableTokens:
+def _worn(store: StoreView, vocabulary: Vocabulary, split: str | None) -> WearableTokens:
     if vocabulary.wearable is not None:
         return wearable_tokens(store, vocabulary.wearable, split)
     none = np.empty(0, np.int64)
@@ -275,7 +280,7 @@ def _worn(store: SiteStore, vocabulary: Vocabulary, split: str | None) -> Wearab
     return WearableTokens(none, none, np.empty(shape, np.float32), np.empty(shape, np.bool_))
 
 
-def _labels(store: SiteStore, task: str | None, subjects: Int64) -> _Labels:
+def _labels(store: StoreView, task: str | None, subjects: Int64) -> _Labels:
     if task is None or task not in store.tasks:
         return _Labels(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     table = store.labels(task)
@@ -324,7 +329,7 @@ _MOVED = {
 
 
 def coverage(
-    stores: Sequence[SiteStore],
+    stores: Sequence[StoreView],
     vocabulary: Vocabulary,
     split: str | None = "train",
     domains: Collection[str] = (),

@@ -14,7 +14,7 @@ from healthfm_core.arrays import Bool, Float32, Float64, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.segments import offsets_of, ranges
 from healthfm_core.data.store.events import coded, ids, times_us
-from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.errors import ConfigError
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
@@ -136,14 +136,14 @@ def wearing_spans(device: str, hz: float, config: TokensConfig) -> tuple[float, 
     return token_s, window_s
 
 
-def device_of(store: SiteStore, device: str | None) -> str | None:
+def device_of(store: StoreView, device: str | None) -> str | None:
     """Return the device to read: the one asked for if the store has it, its first for None."""
     if device is not None:
         return device if device in store.devices else None
     return store.devices[0] if store.devices else None
 
 
-def channel_moments(store: SiteStore, device: str | None, split: str | None) -> ChannelMoments:
+def channel_moments(store: StoreView, device: str | None, split: str | None) -> ChannelMoments:
     """Return the moments of every channel of a device in one store."""
     name = device_of(store, device)
     if name is None:
@@ -238,7 +238,7 @@ def _samples(table: pa.Table, subjects: Int64, channel_row: Int64) -> _Samples:
     )
 
 
-def wearable_tokens(store: SiteStore, spec: WearableSpec, split: str | None) -> WearableTokens:
+def wearable_tokens(store: StoreView, spec: WearableSpec, split: str | None) -> WearableTokens:
     """Return the store's recordings as tokens of `spec.token_s`, aligned to the epoch.
 
     A sample goes to the token, window and slot its own time falls into; of two samples in one slot

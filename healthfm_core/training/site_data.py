@@ -11,7 +11,7 @@ from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
-from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.data.store.splits import keeps_label
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
@@ -40,14 +40,15 @@ class SiteData:
     intercepts: Intercepts
 
     @classmethod
-    def load(cls, stores: Sequence[SiteStore], study: Study) -> SiteData:
+    def load(cls, stores: Sequence[StoreView], study: Study) -> SiteData:
         """Tokenise the stores' training and tuning people, and nobody who is held out for testing.
 
+        No two of the stores share a person (`join_stores`).
         What the study's model has no encoder for is left aside, as if the site did not hold it.
         """
         splits, task = training_splits(study.config), study.config.label_task
         wanted = frozenset(study.modalities)
-        views = [SiteStore.open(s.path, modalities=wanted & s.modalities) for s in stores]
+        views = [s.narrowed(modalities=wanted & s.modalities) for s in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
             for split in (*splits, "tuning")
@@ -140,6 +141,7 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
         soft_tokens=soft_tokens(study.config.model),
+        forecast_hours=study.config.train.forecast_hours,
     )
 
 

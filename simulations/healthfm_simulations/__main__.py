@@ -12,6 +12,7 @@ from rich.console import Console
 from healthfm_core.config.compose import compose, options
 from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
+from healthfm_core.owner_only import owner_only
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     stopped = "Stopped. To go on from the last finished round: resume=true and out= its folder."
-    return exit_code(lambda: _run(given, console), stopped=stopped)
+    with owner_only():
+        return exit_code(lambda: _run(given, console), stopped=stopped)
 
 
 def _run(given: list[str], console: Console) -> int:

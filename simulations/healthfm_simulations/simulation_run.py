@@ -44,6 +44,7 @@ from healthfm_simulations.scoring.arm_metrics import (
 )
 from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
 from healthfm_simulations.scoring.model_scores import EVERYTHING
+from healthfm_simulations.scoring.scoring_ledger import note_scoring
 from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
@@ -161,6 +162,7 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     with RunProgressBar(console, _units(replicate)) as bar:
         for fold in replicate.folds:
             _run_fold(replicate, fold, folder, bar, console)
+    _note(replicate, note_scoring(config, replicate.folds, out))
     replicate.rows = rows_of(replicate.collected, config)
     write_by_site(folder, rows_by_site(replicate.collected.of(EVERYTHING), sites, config))
     return replicate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 
 import flwr.supercore.corestate.in_memory_corestate as tasks_module
 import flwr.supercore.heartbeat as heartbeat_module
@@ -23,7 +24,7 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StartRunResponse,
 )
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
@@ -36,6 +37,7 @@ from healthfm_server.deploy.flower_superlink import (
     register_node,
     superlink_app,
 )
+from healthfm_server.deploy.gateway import CALLS, PASSED_ON
 from tests.deploy.serving import PATIENCE_S, free_port, served
 
 PROTOBUF = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
@@ -180,3 +182,27 @@ def test_a_run_that_is_not_over_is_found_by_its_folder(link):
         assert control.live("/runs/a") is None
     finally:
         control.close()
+
+
+def test_a_node_calls_what_the_gateway_lets_through_and_two_that_its_kit_does_for_it():
+    source = inspect.getsource(connection_module.FleetHttpClient)
+    calls = set(re.findall(r'"/v1/fleet/([^"]+)"', source))
+    assert calls - {"register-node", "unregister-node"} == set(CALLS)
+
+
+def test_the_headers_of_a_node_are_let_through(link):
+    key = generate_private_key(SECP384R1())
+    seen = []
+    interceptors = [
+        connection_module.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        connection_module.NodeAuthHttpInterceptor(key, key.public_key()),
+    ]
+    client = connection_module.FleetHttpClient("http://127.0.0.1:9", interceptors=interceptors)
+
+    def keep(request):
+        seen.extend(request.headers)
+        return httpx.Response(200, content=ActivateNodeResponse().SerializeToString())
+
+    client._client = httpx.Client(transport=httpx.MockTransport(keep))
+    client.ActivateNode(ActivateNodeRequest(public_key=b"x"))
+    assert set(seen) - PASSED_ON == {"host", "connection", "user-agent"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import ssl
 
 import httpx
@@ -26,7 +27,8 @@ from tests.deploy.serving import PATIENCE_S, free_port, served
 async def upstream(request):
     """Stand in for the SuperLink: answer with what arrived."""
     body = await request.body()
-    seen = {"x-seen": str(len(body)), "x-authorization": request.headers.get("authorization", "-")}
+    seen = {"x-seen": str(len(body)), "x-path": request.scope["raw_path"].decode()}
+    seen["x-names"] = " ".join(sorted(request.headers))
     return Response(b"answer " + body[:10], headers=seen)
 
 
@@ -131,15 +133,117 @@ def test_without_a_certificate_nothing_of_flowers_is_reached(study):
         "/v1/fleet/../control/start-run",
         "/v1/fleet/%2e%2e/control/start-run",
         "/v1/fleet//control/start-run",
+        "/v1/fleet/..",
+        "/v1/fleet/%2e%2e",
+        "/v1/fleet/..%2fcontrol%2fstart-run",
+        "/v1/fleet/..%5ccontrol",
+        "/v1/fleet/pull-messages%00",
+        "/v1/fleet/pull%2dmessages",
+        "/v1/fleet/pull-messages/",
+        "/v1/fleet/register-node",
+        "/v1/fleet/anything",
+        "/v1/healthfm/runs/a%00b/stop",
+        "/v1/healthfm/runs/%2e%2e/stop",
+        "/v1/healthfm/runs/%ff/stop",
+        "/%",
         "/docs",
         "/openapi.json",
         "/",
     ],
 )
 def test_a_path_that_is_not_published_does_not_exist_even_for_a_site(study, site, path):
-    answer = site.call(path)
-    assert answer.status_code == 404
+    key = b"flwr-public-key: " + site.header()
+    line = f"POST {path} HTTP/1.1".encode()
+    assert raw(study, site, line, b"host: x", key, b"content-length: 0")[0] == 404
     assert last(study)["event"] == "path refused"
+
+
+def raw(study, site, *lines, body=b""):
+    """Send these lines as they are, over the site's TLS; return status and head of the answer."""
+    context = ssl.create_default_context(cafile=study.server / "trust.pem")
+    if site is not None:
+        context.load_cert_chain(site.certificate, site.key_file)
+    address = ("127.0.0.1", study.settings.port)
+    with (
+        socket.create_connection(address, timeout=PATIENCE_S) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        secure.sendall(b"\r\n".join([*lines, b"connection: close", b"", b""]) + body)
+        answer = b""
+        while piece := secure.recv(65536):
+            answer += piece
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head + b"\r\n\r\n" + rest
+
+
+PULL = b"POST /v1/fleet/pull-messages HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"x/v1/control/start-run?",
+        b"127.0.0.1:9/v1/control/list-nodes#",
+        b"[",
+        b"a@b:c",
+        b"\xff",
+    ],
+)
+def test_a_host_header_leads_nowhere_else(study, site, host):
+    status, answer = raw(
+        study,
+        site,
+        PULL,
+        b"host: " + host,
+        b"flwr-public-key: " + site.header(),
+        b"content-length: 0",
+    )
+    assert (status, b"x-path: /v1/fleet/pull-messages" in answer) in ((200, True), (400, False))
+    assert raw(study, None, b"POST /v1/control/x HTTP/1.1", b"host: " + host)[0] in (404, 400)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"content-length: 3", b"transfer-encoding: chunked"],
+        [b"transfer-encoding: chunked", b"content-length: 30"],
+        [b"content-length: 0", b"transfer-encoding: chunked"],
+    ],
+)
+def test_two_lengths_of_one_body_are_refused(study, site, lines):
+    key = b"flwr-public-key: " + site.header()
+    status, _ = raw(study, site, PULL, b"host: x", key, *lines, body=b"3\r\nabc\r\n0\r\n\r\n")
+    assert status == 400
+    assert last(study)["reason"] == "two lengths"
+
+
+@pytest.mark.parametrize("given", [b"Bearer \xff\xfe", b"Bearer", b"Bearer a b", b"\xe9 x"])
+def test_a_token_that_is_no_text_is_a_wrong_one(study, given):
+    lines = [b"GET /v1/healthfm/status HTTP/1.1", b"host: x", b"authorization: " + given]
+    assert raw(study, None, *lines)[0] == 401
+
+
+def test_the_superlink_learns_nothing_that_a_caller_may_invent(study, site):
+    invented = {
+        "x-forwarded-for": "10.0.0.1",
+        "x-forwarded-proto": "http",
+        "forwarded": "for=10.0.0.1",
+        "x-real-ip": "10.0.0.1",
+        "authorization": "Bearer stolen",
+        "cookie": "a=b",
+    }
+    flowers = {
+        NODE_KEY_HEADER: site.header().decode(),
+        "flwr-signature": "s",
+        "flwr-timestamp": "t",
+        "flwr-component-name": "SuperNode",
+        "content-type": "application/protobuf",
+    }
+    with site.client() as client:
+        answer = client.post("/v1/fleet/pull-messages", content=b"x", headers=invented | flowers)
+    names = set(answer.headers["x-names"].split())
+    assert names >= set(flowers)
+    assert not names & set(invented)
 
 
 def test_another_sites_node_key_is_refused(study, site, tmp_path):
@@ -168,9 +272,13 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
     site = Site(study, tmp_path, "bad")
     with site.client() as client:
         headers = {NODE_KEY_HEADER: site.header()}
-        assert client.post("/v1/fleet/x", content=b"", headers=headers).status_code == 200
+        assert (
+            client.post("/v1/fleet/pull-messages", content=b"", headers=headers).status_code == 200
+        )
         study.sites.revoke("bad")
-        assert client.post("/v1/fleet/x", content=b"", headers=headers).status_code == 401
+        assert (
+            client.post("/v1/fleet/pull-messages", content=b"", headers=headers).status_code == 401
+        )
     assert last(study)["reason"] == "revoked site"
     authority = study.authority()
     authority.revoke("bad")

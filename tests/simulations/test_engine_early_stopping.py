@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_core.arrays import Float32
+from healthfm_core.config import PrivacyConfig
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.privacy.ledger import Ledger
 from healthfm_server.run_folder.model_export import export_model
 from healthfm_server.run_folder.run_description import describe_run
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_simulations.engine import Apps, FederationResult, run_federation
+from healthfm_simulations.engine import Apps, FederationResult, NodeSpec, run_federation
 from tests import three_numbers as small
 
 METRIC = "tuning_auroc"
@@ -44,7 +47,7 @@ class ScoringWork(small.ClientWork):
         metrics = {**result.metrics, METRIC: score} if order.evaluate else dict(result.metrics)
         if not order.train:
             zeros = {name: np.zeros_like(array) for name, array in result.update.items()}
-            return replace(result, update=zeros, metrics=metrics)
+            return replace(result, update=zeros, metrics=metrics, learning_rate_sum=0.0)
         return replace(result, metrics=metrics)
 
 
@@ -182,3 +185,21 @@ def test_sites_that_report_no_such_metric_leave_the_last_round(tmp_path: Path) -
     result = run_federation(config, nodes, tmp_path / "run", apps=small.apps())
     assert result.choice is not None
     assert (result.choice.round, result.choice.value) == (3, None)
+
+
+def test_scoring_the_last_model_costs_no_privacy_and_is_not_in_the_site_s_ledger(
+    tmp_path: Path,
+) -> None:
+    private = {"mode": "dp", "noise_multiplier": 4.0, "tuning_metrics": True}
+    plain = small.config(rounds=3, early_stopping={"monitor": METRIC, "restore_best": False})
+    config = plain.model_copy(update={"privacy": PrivacyConfig.model_validate(private)})
+    a, b, c = small.three_sites(tmp_path / "sites")
+    file = tmp_path / "a.yaml"
+    rules = {"epsilon_max": 500.0, "ledger": "a.jsonl"}
+    file.write_text(yaml.safe_dump({"privacy": rules}))
+    nodes = [NodeSpec(a.name, a.stores, file), b, c]
+    result = run_federation(config, nodes, tmp_path / "run", apps=APPS)
+    assert result.choice is not None
+    assert sorted(result.choice.scores) == [0, 1, 2, 3]
+    events = [entry.event for entry in Ledger(tmp_path / "a.jsonl").entries()]
+    assert events == ["reserve", "spend", "commit"] * 3

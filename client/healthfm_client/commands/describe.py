@@ -10,6 +10,7 @@ from typing import Any
 from healthfm_client.site_store.description.description_page import page, write_page
 from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.description.score_facts import read_panel
+from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
@@ -37,7 +38,9 @@ def run(given: Namespace) -> int:
     if given.json:
         say(json.dumps(descriptions, indent=2, ensure_ascii=False))
     else:
-        say("\n\n".join(as_text(one) for one in descriptions))
+        parts = [as_text(one) for one in descriptions]
+        shared = of_shared_people(stores, max(given.k, 1))
+        say("\n\n".join([*parts, shared] if shared else parts))
     return 0
 
 

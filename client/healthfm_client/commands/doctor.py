@@ -47,6 +47,7 @@ def examine(home: SiteHome) -> Iterator[DoctorFinding]:
     yield from findings_of("enrolment", lambda: site_files.enrolment(home))
     yield from findings_of("log", lambda: site_files.log(home))
     yield from findings_of("policy", lambda: site_files.policy(home))
+    yield from findings_of("modes", lambda: site_files.modes(home))
     yield from findings_of("data", lambda: site_files.data(home))
     yield from findings_of("connection", lambda: connectivity.look(home))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from healthfm_client.runtime.site_supervision import node_config, supervision, write_units
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
+from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.stdout import say
 from healthfm_core.trust import files
@@ -41,10 +44,12 @@ def run(given: Namespace) -> int:
     if given.kit is not None:
         data = files.read(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
+    if closed := site.close_to_others():
+        say(f"{closed} files and folders of the site could be read by others: closed")
     kit = site.kit()
     check_valid_now(kit.certificate, where="certificate")
-    for path in given.store or ():
-        stores_below(path)
+    if given.store:
+        _say_shared([path for folder in given.store for path in stores_below(folder)])
     _remember(site, given)
     site.tls()
     node_config(site)
@@ -59,6 +64,17 @@ def run(given: Namespace) -> int:
         supervisor.stop()
     supervisor.start()
     return 0
+
+
+def _say_shared(paths: Sequence[Path]) -> None:
+    """Say how many people are in more than one store.
+
+    Raises:
+        StoreError: A store cannot be used, or two contradict each other about a person (HF-2xx).
+    """
+    sentence = of_shared_people([SiteStore.open(path) for path in paths])
+    if sentence:
+        say(sentence)
 
 
 def _remember(site: SiteFolder, given: Namespace) -> None:

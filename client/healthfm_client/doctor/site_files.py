@@ -11,8 +11,11 @@ from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site_store.description.facts import describe
+from healthfm_client.site_store.shared_people import of_shared_people
+from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.owner_only import closing_command, open_to_others
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -68,10 +71,27 @@ def policy(home: SiteHome) -> Iterator[DoctorFinding]:
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield DoctorFinding(
-            "policy", "warn", "others may change site.yaml", f"chmod 644 {home.policy}"
+            "policy", "warn", "others may change site.yaml", f"chmod 600 {home.policy}"
         )
     if home.state() != "open":
         yield DoctorFinding("state", "warn", home.state(), "healthfm-client resume, to go on")
+
+
+def modes(home: SiteHome) -> Iterator[DoctorFinding]:
+    """Yield which of the site's folder and stores other accounts of this machine may look into.
+
+    Raises:
+        ConfigError: ``join.yaml`` cannot be used (HF-102).
+    """
+    stores = home.settings().stores if home.settings_file.is_file() else ()
+    found = False
+    for folder in dict.fromkeys((home.path.resolve(), *(choice.path for choice in stores))):
+        if paths := list(open_to_others(folder)):
+            found = True
+            seen = f"{len(paths)} files and folders of {folder} are open to other accounts"
+            yield DoctorFinding("modes", "warn", seen, closing_command(folder))
+    if not found:
+        yield passed("modes", "the site's folder and stores are their owner's alone")
 
 
 def data(home: SiteHome) -> Iterator[DoctorFinding]:
@@ -79,21 +99,24 @@ def data(home: SiteHome) -> Iterator[DoctorFinding]:
 
     Raises:
         ConfigError: ``join.yaml`` or the policy cannot be used (HF-1xx).
-        StoreError: A store cannot be used (HF-2xx).
+        StoreError: A store cannot be used, or two contradict each other about a person (HF-2xx).
         PolicyError: The policy permits nothing of it (HF-501), or too few people (HF-501).
     """
     rules = SitePolicy.read(home.policy)
-    held, people = set[str](), 0
+    held, stores = set[str](), list[SiteStore]()
     for choice in home.settings().stores:
         allowed = rules.permitted(choice.modalities)
         for path in stores_below(choice.path):
             store = SiteStore.open(path, modalities=allowed)
-            people += len(store.subjects())
+            stores.append(store)
             held |= {modality.partition("/")[0] for modality in store.modalities}
             yield from _of_store(store, path.name, rules.k_min)
     for modality in [name for name in rules.modalities if name not in held]:
         yield DoctorFinding(modality, "warn", "no data", "ingest some, if this site has any")
-    rules.check_cohort(people)
+    shared = of_shared_people(stores, rules.k_min)
+    if shared:
+        yield passed("people", shared)
+    rules.check_cohort(sum(len(store.subjects()) for store in join_stores(stores)))
 
 
 def _of_store(store: SiteStore, name: str, k: int) -> Iterator[DoctorFinding]:

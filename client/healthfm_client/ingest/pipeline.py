@@ -6,10 +6,12 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -28,11 +30,12 @@ from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unp
 from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_existing
 from healthfm_core.data.store.event_spool import EventSpool
 from healthfm_core.data.store.event_stream import EventStream
-from healthfm_core.data.store.events import sort_events
+from healthfm_core.data.store.events import ids, sort_events
 from healthfm_core.data.store.genetics import score_events
-from healthfm_core.data.store.schemas import EVENTS, WEARABLE, conform
+from healthfm_core.data.store.integrity import read_splits
+from healthfm_core.data.store.schemas import EVENTS, SPLITS, WEARABLE, conform
 from healthfm_core.data.store.store_draft import StoreDraft
-from healthfm_core.data.store.store_files import WEARABLE_FOLDER
+from healthfm_core.data.store.store_files import SPLITS_FILE, WEARABLE_FOLDER
 from healthfm_core.data.store.stream_stages import read_into, sorted_and_cleaned
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import ConfigError, IngestError
@@ -101,6 +104,7 @@ def ingest(
             parsed = parse_options(reader, options)
             work = _work_folder(path, out, parsed) if resume else None
             codes = None if parsed.codes is None else read_codes(parsed.codes)
+            splits = None if parsed.splits_of is None else read_splits(parsed.splits_of)
             refuse_existing(out, overwrite)
             with draft_beside(out) as draft:
                 names: list[str | None] = []
@@ -108,6 +112,7 @@ def ingest(
                     if site.name in names:
                         raise _second(site.name)
                     folder = draft if site.name is None else draft / site.name
+                    site = replace(site, splits=_before(splits, site.splits))
                     write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
                     names.append(site.name)
                 if not names:
@@ -151,6 +156,14 @@ def read_sites(
             yield site, None
         if work is None:
             piles.remove()
+
+
+def _before(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
+    """Return two tables of splits as one; whoever is in both keeps the split of the first."""
+    if first is None or second is None:
+        return second if first is None else first
+    own = conform(second, SPLITS, SPLITS_FILE)
+    return pa.concat_tables([first, own.filter(pa.array(~np.isin(ids(own), ids(first))))])
 
 
 def write_site(

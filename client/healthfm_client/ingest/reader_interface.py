@@ -24,6 +24,9 @@ class ReaderOptions(Schema):
     key: Path | None = Field(
         None, description="file of the site's key, made if absent: ids become keyed hashes"
     )
+    splits_of: Path | None = Field(
+        None, description="a store whose people keep the split that they have there"
+    )
     codes: Path | None = Field(
         None, description="what is above a code: table of code and parent, or MEDS's codes.parquet"
     )

@@ -17,6 +17,7 @@ from typing import Final
 from healthfm_client.runtime.site_supervision import node_config
 from healthfm_client.site.site_folder import SiteFolder, address_of
 from healthfm_core.federation.environment import keep_quiet
+from healthfm_core.owner_only import owner_only
 from healthfm_core.supervision import die_with_supervisor
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -91,7 +92,8 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     site = SiteFolder(given.site)
     die_with_supervisor(site.process)
-    PROCESSES[given.process](site)
+    with owner_only():
+        PROCESSES[given.process](site)
     raise SystemExit(1)
 
 

@@ -66,12 +66,6 @@ class ControlState:
         sent = put_in_slot(self.algorithm.slot, changes)
         return replace(result, update={**result.update, **sent})
 
-    def unchanged(self, result: RoundResult) -> RoundResult:
-        """Return `result` with zeros beside the update: nobody trained, and the state stays."""
-        zeros = {name: np.zeros_like(value) for name, value in result.update.items()}
-        sent = put_in_slot(self.algorithm.slot, zeros)
-        return replace(result, update={**result.update, **sent})
-
     def _rounds(self) -> list[int]:
         matches = (_FILE.fullmatch(path.name) for path in self.folder.glob("round-*"))
         return sorted(int(match[1]) for match in matches if match)

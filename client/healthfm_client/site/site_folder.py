@@ -19,11 +19,17 @@ from pydantic import Field, ValidationError
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.errors import ConfigError, TrustError
+from healthfm_core.owner_only import close_to_others
 from healthfm_core.trust import files
 from healthfm_core.trust.kit import Kit, installed, write_for_tls
 from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 
 SETTINGS: Final = "join.yaml"
+OWN: Final = (
+    *("keys", "study", "state", "process", "site.yaml", SETTINGS),
+    *("enrolment.json", "request.zip", "egress.log", "egress.head"),
+)
+"""What this software makes in a site's folder; an administrator may keep other things there."""
 
 
 class StoreChoice(Schema):
@@ -62,6 +68,14 @@ class SiteFolder:
         self.settings_file = path / SETTINGS
         self.process = path / "process"
         self.stopped = self.process / "stopped"
+
+    def close_to_others(self) -> int:
+        """Take others' rights from the site's own files; return how many had some.
+
+        Raises:
+            PermissionError: One is another account's.
+        """
+        return sum(close_to_others(self.path / name) for name in OWN)
 
     def kit(self) -> Kit:
         """Return the kit the site got from the study.

@@ -151,7 +151,7 @@ class SiteNode:
 
 def _permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
     return tuple(
-        StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")))
+        StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")), raw.get("ids", ""))
         for raw in json.loads(text)
     )
 

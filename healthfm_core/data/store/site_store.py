@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.events import coded, ids, sort_events
+from healthfm_core.data.store.events import coded, ids, sort_events, times_us
 from healthfm_core.data.store.integrity import check_schemas, check_store, read_splits
 from healthfm_core.data.store.schemas import (
     EVENTS,
@@ -22,6 +23,7 @@ from healthfm_core.data.store.schemas import (
     conform,
 )
 from healthfm_core.data.store.store_files import (
+    CODES_FILE,
     DATA,
     LABELS_FOLDER,
     OWN_KEY,
@@ -189,6 +191,32 @@ class SiteStore:
         if split is not None:
             table = table.filter(pc.equal(table["split"], split))
         return ids(table)
+
+    def parents(self) -> dict[str, list[str]]:
+        """Return each code's parents, from ``metadata/codes.parquet`` if any."""
+        path = self.path / CODES_FILE
+        if not path.is_file() or "parent_codes" not in pq.read_schema(path).names:
+            return {}
+        table = pq.read_table(path, columns=["code", "parent_codes"])
+        codes, parents = table["code"].to_pylist(), table["parent_codes"].to_pylist()
+        return {code: above for code, above in zip(codes, parents, strict=True) if above}
+
+    def first_times(self, code: str) -> tuple[Int64, Int64]:
+        """Return who has a code with a time, ascending, and each one's first time in µs.
+
+        Whatever the view may show: two stores must agree on a birth that a study does not read.
+        """
+        columns, times = ["subject_id", "time", "code"], [np.zeros((2, 0), np.int64)]
+        for file in in_order(self.path / DATA):
+            where = file.relative_to(self.path).as_posix()
+            rows = self._own(read_parquet(file, where, columns, ("code",)))
+            rows = rows.filter(pc.equal(rows["code"].cast(pa.string()), code))
+            rows = rows.filter(pc.is_valid(rows["time"]))
+            times.append(np.stack([ids(rows), times_us(rows)]))
+        subject, time = np.concatenate(times, axis=1)
+        order = np.lexsort((time, subject))
+        subject, first = np.unique(subject[order], return_index=True)
+        return subject, time[order][first]
 
     def check(self) -> None:
         """Check every row.

@@ -19,6 +19,8 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Start the study's processes and say when they answer."""
     study = study_of(given)
+    if closed := study.close_to_others():
+        say(f"{closed} files and folders of the study could be read by others: closed")
     if given.foreground:
         supervision(study).become()
     supervision(study).start()

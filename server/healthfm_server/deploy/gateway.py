@@ -11,7 +11,9 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -24,33 +26,40 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_registry import AdmittedSite
-from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.audit_log import WINDOW_S, AuditLog
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
+from healthfm_server.deploy.study_status import CONNECTED
 
 FOLLOW_S: Final = 1.0
 """Seconds between two looks at certificate and revocation list."""
 NODE_KEY_HEADER: Final = "flwr-public-key"
-_DROPPED: Final = {
-    "host",
-    "connection",
-    "keep-alive",
-    "transfer-encoding",
-    "te",
-    "trailer",
-    "upgrade",
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-}
+FLEET: Final = "/v1/fleet/"
+Answer = Callable[[Request], Awaitable[Response]]
+CALLS: Final = (
+    *("activate-node", "deactivate-node", "send-node-heartbeat", "get-run", "get-fab"),
+    *("pull-messages", "push-messages", "push-object", "pull-object", "confirm-message-received"),
+)
+"""The calls of a Flower node that knows its key; it registers by its kit, never by a call."""
+PASSED_ON: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "content-encoding", "content-length", "content-type"),
+        *(NODE_KEY_HEADER, "flwr-signature", "flwr-timestamp"),
+        *("flwr-package-name", "flwr-package-version", "flwr-component-name"),
+    }
+)
+"""Headers of a call that the SuperLink needs; whatever else a caller invents stays here."""
+_DROPPED: Final = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
 
 
 class TooLargeError(Exception):
@@ -73,6 +82,7 @@ class Fleet:
         self._most_bytes = study.settings.most_body_mb * 1024 * 1024
         self._sites: dict[str, AdmittedSite] = {}
         self._stamp = 0
+        self._noted: dict[tuple[str, str], float] = {}
 
     async def __call__(self, request: Request) -> Response:
         """Answer one call."""
@@ -88,6 +98,8 @@ class Fleet:
             return self._refuse(request, peer, 413, "body too large")
         except httpx.TransportError:
             return Response("the coordinator is starting", 503, {"retry-after": "2"})
+        except ClientDisconnect:
+            return Response("the body was cut short", 400)
 
     def _why_not(self, peer: Peer | None, request: Request) -> str | None:
         if peer is None:
@@ -110,18 +122,28 @@ class Fleet:
         return self._sites
 
     async def _forward(self, request: Request, peer: Peer) -> Response:
-        headers = [(k, v) for k, v in request.headers.raw if k.decode().lower() not in _DROPPED]
+        headers = [(k, v) for k, v in request.headers.items() if k in PASSED_ON]
+        path = request.scope["path"]
         passed = self._client.build_request(
-            request.method, request.url.path, headers=headers, content=self._limited(request)
+            "POST", path, headers=headers, content=self._limited(request)
         )
         answer = await self._client.send(passed, stream=True)
-        if request.url.path.endswith("/activate-node"):
-            event = "site connected" if answer.is_success else "site refused by Flower"
-            self._log.note(event, _who(request, peer) | {"status": answer.status_code})
+        if path == FLEET + "activate-node":
+            event = CONNECTED if answer.is_success else "site refused by Flower"
+            self._note_now_and_then(event, peer.name, _who(request, peer), answer.status_code)
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose)
         )
+
+    def _note_now_and_then(
+        self, event: str, site: str, details: dict[str, str], status: int
+    ) -> None:
+        """Note an event of a site's unless it was noted just now: its node may call without end."""
+        now = time.monotonic()
+        if now - self._noted.get((event, site), -math.inf) >= WINDOW_S:
+            self._noted[event, site] = now
+            self._log.note(event, details | {"status": str(status)})
 
     async def _limited(self, request: Request) -> AsyncIterator[bytes]:
         seen = 0
@@ -132,7 +154,7 @@ class Fleet:
             yield piece
 
     def _refuse(self, request: Request, peer: Peer | None, status: int, reason: str) -> Response:
-        details = _who(request, peer) | {"path": request.url.path[:200], "reason": reason}
+        details = _who(request, peer) | {"path": request.scope["path"][:200], "reason": reason}
         self._log.note_refusal("call refused", details)
         return Response(reason, status)
 
@@ -146,24 +168,62 @@ def make_gateway(study: StudyFolder, log: AuditLog) -> Starlette:
         limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
     )
 
-    async def unpublished(request: Request, error: Exception) -> Response:
-        details = _who(request, request.scope.get(PEER)) | {"path": request.url.path[:200]}
-        log.note_refusal("path refused", details)
-        return Response("there is nothing here", 404)
+    def refuse(request: Request, event: str, reason: str, status: int) -> Response:
+        path = request.scope["raw_path"][:200].decode("ascii", "replace")
+        details = _who(request, request.scope.get(PEER)) | {"path": path, "reason": reason}
+        log.note_refusal(event, details)
+        return Response(reason, status)
+
+    async def unpublished(request: Request, error: Exception | None = None) -> Response:
+        return refuse(request, "path refused", "there is nothing here", 404)
+
+    async def ambiguous(request: Request) -> Response:
+        return refuse(request, "call refused", "two lengths", 400)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with client:
             yield
 
-    return Starlette(
+    fleet = Fleet(study, log, client)
+    app = Starlette(
         routes=[
-            Route("/v1/fleet/{call}", Fleet(study, log, client).__call__, methods=["POST"]),
+            *(Route(FLEET + call, fleet.__call__, methods=["POST"]) for call in CALLS),
             *OwnRoutes(study, log).routes(),
         ],
+        middleware=[Middleware(_OneReading, unpublished=unpublished, ambiguous=ambiguous)],
         exception_handlers={404: unpublished, 405: unpublished, HealthFMError: _explained},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it would answer with an address of the caller's choice
+    return app
+
+
+class _OneReading:
+    """Lets only requests through that can be read in one way, here and behind the gateway.
+
+    A path has to be as it stands on the wire, with nothing encoded, and a body has one length.
+    """
+
+    def __init__(self, app: ASGIApp, unpublished: Answer, ambiguous: Answer) -> None:
+        self._app = app
+        self._unpublished = unpublished
+        self._ambiguous = ambiguous
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            names = [name for name, _ in scope["headers"]]
+            answer: Answer | None = None
+            if scope["raw_path"] != scope["path"].encode() or "/." in scope["path"]:
+                answer = self._unpublished
+            elif b"transfer-encoding" in names and b"content-length" in names:
+                answer = self._ambiguous
+            if answer is not None:
+                response = await answer(Request(scope, receive))
+                response.headers["connection"] = "close"
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _explained(request: Request, error: Exception) -> Response:
@@ -187,7 +247,7 @@ def _same_key(header: str, site: AdmittedSite) -> bool:
 
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
-    log = study.audit("gateway")
+    log = study.background_audit("gateway")
     context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     settings = study.settings
     config = uvicorn.Config(
@@ -200,12 +260,16 @@ def serve(study: StudyFolder) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_keep_alive=75,
     )
     config.load()
     config.ssl = context
-    asyncio.run(_serve(uvicorn.Server(config), context))
+    try:
+        asyncio.run(_serve(uvicorn.Server(config), context))
+    finally:
+        log.close()
 
 
 async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:

@@ -18,17 +18,23 @@ from pydantic import Field, ValidationError
 
 from healthfm_core.config.base import Schema
 from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.owner_only import close_to_others
 from healthfm_core.trust import files
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
 from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import AccessTokens
-from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.audit_log import AuditLog, BackgroundAuditLog
 
 LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
 LOCAL: Final = "this-machine"
 """Name of the token by which the commands on the coordinator's own machine control runs."""
+OWN: Final = (
+    *("authority", "server", "sites.json*", "tokens.json*", "secret", "superlink.db*", "runs"),
+    *("requests", "renewals", "audit*", "process", "reconciler.lock", SETTINGS),
+)
+"""What this software makes in a study folder; a coordinator may keep other things there."""
 
 
 class StudySettings(Schema):
@@ -114,6 +120,15 @@ class StudyFolder:
         except (yaml.YAMLError, ValidationError) as error:
             raise _unusable(file, error) from error
 
+    def close_to_others(self) -> int:
+        """Take others' rights from the study's own files; return how many had some.
+
+        Raises:
+            PermissionError: One is another account's.
+        """
+        own = (path for name in OWN for path in self.path.glob(name))
+        return sum(close_to_others(path) for path in own)
+
     def authority(self) -> Authority:
         """Return the study's certificate authority."""
         return Authority(self.path / "authority")
@@ -121,6 +136,10 @@ class StudyFolder:
     def audit(self, process: str) -> AuditLog:
         """Return the audit log, for `process` to write."""
         return AuditLog(self.path / "audit.log", process)
+
+    def background_audit(self, process: str) -> BackgroundAuditLog:
+        """Return the audit log, for the event loop of `process` to write."""
+        return BackgroundAuditLog(self.path / "audit.log", process)
 
     def control_token(self) -> str:
         """Return the token by which this machine's own commands control runs."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.console import exit_code
+from healthfm_core.owner_only import owner_only
 from healthfm_core.supervision import die_with_supervisor
 from healthfm_server.deploy.study_folder import StudyFolder
 
@@ -31,7 +32,8 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     die_with_supervisor(StudyFolder.open(given.study).process)
     module = import_module(f"healthfm_server.deploy.{given.process}")
-    raise SystemExit(exit_code(lambda: module.serve(StudyFolder.open(given.study)) or 1))
+    with owner_only():
+        raise SystemExit(exit_code(lambda: module.serve(StudyFolder.open(given.study)) or 1))
 
 
 if __name__ == "__main__":

@@ -27,4 +27,6 @@ def serve(study: StudyFolder) -> None:
     app = superlink_app(
         SuperLinkSettings(study.database, study.superexec_secret.read_bytes(), port, account, note)
     )
-    uvicorn.run(app, host=LOOPBACK, port=port, access_log=False, log_level="warning")
+    uvicorn.run(
+        app, host=LOOPBACK, port=port, access_log=False, log_level="warning", proxy_headers=False
+    )

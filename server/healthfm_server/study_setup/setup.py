@@ -18,6 +18,7 @@ from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.trust.contract import ContractTerms
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
@@ -77,7 +78,9 @@ class StudySetup:
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
-            answers[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
+            arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
+            SiteStatistics.from_arrays(arrays)  # one that cannot be read is this site's fault alone
+            answers[site.node_id] = site, arrays
             return site.name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)

@@ -166,7 +166,7 @@ def federations(
         return {site.name: [([_node(site)], rounds)] for site in fold.train}
     if arm == "centralised":
         stores = tuple((site.path, site.modalities) for site in fold.train)
-        return {"": [([NodeSpec("pooled", stores)], rounds)]}
+        return {"": [([NodeSpec("pooled", stores, pooled=True)], rounds)]}
     return {
         "": [
             ([_node(site) for site in stage.sites], stage.last)

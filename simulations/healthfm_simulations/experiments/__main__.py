@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from healthfm_core.console import exit_code
+from healthfm_core.owner_only import owner_only
 from healthfm_simulations.experiments.experiment_plan import (
     ExperimentPlan,
     catalogue,
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not (options.experiment or options.cheap):
         return _list()
     stopped = "Stopped. The same command goes on from the last finished round."
-    return exit_code(lambda: _run_all(options), stopped=stopped)
+    with owner_only():
+        return exit_code(lambda: _run_all(options), stopped=stopped)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from healthfm_core.config import PrivacyConfig, RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.console import exit_code
 from healthfm_core.federation.protocol import VERSION, Study, for_the_wire
+from healthfm_core.owner_only import owner_only
 from healthfm_core.privacy.audit import (
     codes_told,
     epsilon_lower_bound,
@@ -152,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--persons", type=int, default=20, help="whose codes are read off updates")
     parser.add_argument("--out", type=Path, default=Path("runs") / "audit")
     given = parser.parse_intermixed_args(arguments)
-    return exit_code(lambda: _run(given), stopped="Stopped; nothing was written.")
+    with owner_only():
+        return exit_code(lambda: _run(given), stopped="Stopped; nothing was written.")
 
 
 def _run(given: argparse.Namespace) -> int:

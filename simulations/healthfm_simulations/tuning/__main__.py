@@ -16,6 +16,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose, to_yaml
 from healthfm_core.console import exit_code
 from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.owner_only import owner_only
 from healthfm_simulations.tuning.tune_plan import TunePlan, read_tune_plan
 
 SEARCH_FILE: Final = "search.yaml"
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     given = sys.argv[1:] if arguments is None else arguments
     stopped = "Stopped. The same command goes on from the last finished round."
-    return exit_code(lambda: _run(options, list(given)), stopped=stopped)
+    with owner_only():
+        return exit_code(lambda: _run(options, list(given)), stopped=stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
