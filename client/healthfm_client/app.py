@@ -58,8 +58,8 @@ class SiteHandlers:
         contract = node.accept_contract(order)
         wanted = contracting.SumsWanted(bool(order.get("secure")), bool(order.get("hide")))
         if contract is not None:
-            node.check_question(order)
             wanted = contracting.check_statistics(contract, tokens, task)
+            node.check_question(order)
         record = self._site_record(node, hide=wanted.hide)
         tokens = node.policy.raise_threshold(tokens)
         if not wanted.secure:
