@@ -12,9 +12,9 @@ message       to the site                            back
 ============  =====================================  ============================================
 
 The last three are secure aggregation's, around a `TRAIN` or `STATISTICS` whose arrays are masked.
-In a deployment the first two orders carry a signed contract besides, a training order the signature
-of itself and of the parameters with it (`contracting`). An error reply carries a code of
-`healthfm_core.error_codes.CODES` and its one sentence.
+In a deployment the first two orders carry a signed contract besides; a training order says whose it
+is, has a nonce and a time, and is signed together with the parameters (`contracting`). An error
+reply carries a code of `healthfm_core.error_codes.CODES` and its one sentence.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
