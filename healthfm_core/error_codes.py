@@ -464,7 +464,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="each name has one token at most",
     ),
     822: ErrorCode(
-        "a record of what left the site was changed",
+        "a record of what left a site, or of what was done to a study, was changed",
         wanted="every line as it was written, none missing",
         do="Keep the file as it is, and find out with your security office who changed it",
     ),

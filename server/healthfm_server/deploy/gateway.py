@@ -11,6 +11,8 @@ import asyncio
 import base64
 import binascii
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -33,10 +35,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_registry import AdmittedSite
-from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.audit_log import WINDOW_S, AuditLog
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
+from healthfm_server.deploy.study_status import CONNECTED
 
 FOLLOW_S: Final = 1.0
 """Seconds between two looks at certificate and revocation list."""
@@ -79,6 +82,7 @@ class Fleet:
         self._most_bytes = study.settings.most_body_mb * 1024 * 1024
         self._sites: dict[str, AdmittedSite] = {}
         self._stamp = 0
+        self._noted: dict[tuple[str, str], float] = {}
 
     async def __call__(self, request: Request) -> Response:
         """Answer one call."""
@@ -125,12 +129,21 @@ class Fleet:
         )
         answer = await self._client.send(passed, stream=True)
         if path == FLEET + "activate-node":
-            event = "site connected" if answer.is_success else "site refused by Flower"
-            self._log.note(event, _who(request, peer) | {"status": answer.status_code})
+            event = CONNECTED if answer.is_success else "site refused by Flower"
+            self._note_now_and_then(event, peer.name, _who(request, peer), answer.status_code)
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose)
         )
+
+    def _note_now_and_then(
+        self, event: str, site: str, details: dict[str, str], status: int
+    ) -> None:
+        """Note an event of a site's unless it was noted just now: its node may call without end."""
+        now = time.monotonic()
+        if now - self._noted.get((event, site), -math.inf) >= WINDOW_S:
+            self._noted[event, site] = now
+            self._log.note(event, details | {"status": str(status)})
 
     async def _limited(self, request: Request) -> AsyncIterator[bytes]:
         seen = 0
@@ -234,7 +247,7 @@ def _same_key(header: str, site: AdmittedSite) -> bool:
 
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
-    log = study.audit("gateway")
+    log = study.background_audit("gateway")
     context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     settings = study.settings
     config = uvicorn.Config(
@@ -253,7 +266,10 @@ def serve(study: StudyFolder) -> None:
     )
     config.load()
     config.ssl = context
-    asyncio.run(_serve(uvicorn.Server(config), context))
+    try:
+        asyncio.run(_serve(uvicorn.Server(config), context))
+    finally:
+        log.close()
 
 
 async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:
