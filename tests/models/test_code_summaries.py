@@ -69,7 +69,7 @@ def test_a_code_without_a_token_says_nothing():
 
 def test_people_without_any_token_say_nothing():
     none = torch.zeros(2, 0)
-    spread = torch.zeros(2, 0, len(SPREAD))
+    spread = torch.zeros(2, 0, NUMBERS - 1)
     assert not summaries_of(none.long(), spread, none.bool(), 3).any()
 
 
