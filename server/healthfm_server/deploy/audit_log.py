@@ -90,6 +90,10 @@ class AuditLog:
         if rows:
             self._write([self._row(*row) for row in rows])
 
+    def close(self) -> None:
+        """Write what is counted."""
+        self.note_counts(time.monotonic() + WINDOW_S)
+
     def rows(self, event: str = "", newest: int | None = None) -> list[dict[str, Any]]:
         """Return the events; a last line cut short by a kill is left out.
 
@@ -180,7 +184,7 @@ class BackgroundAuditLog(AuditLog):
 
     def close(self) -> None:
         """Write what is counted and what waits, and end the thread."""
-        self.note_counts(time.monotonic() + WINDOW_S)
+        super().close()
         self._waiting.put(None)
         self._thread.join()
 
