@@ -51,7 +51,7 @@ KINDS: Final = (
     protocol.UNMASK,
 )
 SECURE: Final = {"aggregation": {"secure": {"enabled": True, "message_timeout_s": 30.0}}}
-MAY_CHANGE: Final = ("egress.log", "egress.head", "contracts", "nonces")
+MAY_CHANGE: Final = ("egress.log", "egress.head", "contracts", "nonces", "orders")
 """Files and folders of a site that a message may write to: what left, and what was used up."""
 NESTED: Final = "[" * 100_000
 UNFORESEEN: Final = "HF-407"
