@@ -284,6 +284,16 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="finite values within federation.aggregation.secure.clip",
         do="See this site's log of the round; the coordinator can declare another clip",
     ),
+    614: ErrorCode(
+        "a sum would be of other sites than an earlier sum of the same numbers",
+        wanted="the same sites: the difference of two such sums is what the sites sent that differ",
+        do="Wait until exactly those sites are there; a round goes on without this sum",
+    ),
+    615: ErrorCode(
+        "the site's record of the sums it helped to open cannot be used",
+        wanted="every sum is on record at the site before it is opened",
+        do="Put the last good copy of the file back, or its disk right; nothing was opened",
+    ),
     # 7xx runs
     701: ErrorCode(
         "there is no run to resume",
@@ -467,6 +477,23 @@ CODES: Final[dict[int, ErrorCode]] = {
         "a record of what left a site, or of what was done to a study, was changed",
         wanted="every line as it was written, none missing",
         do="Keep the file as it is, and find out with your security office who changed it",
+    ),
+    823: ErrorCode(
+        "an order is for another site",
+        wanted="each site takes its own orders alone",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
+    ),
+    824: ErrorCode(
+        "an order was given before",
+        wanted="each order is taken once, so that what it costs is paid once",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
+    ),
+    825: ErrorCode(
+        "an order came too late",
+        wanted="an order that the coordinator still waits for, by this site's clock",
+        do="Set both clocks right; the next round brings a new order",
     ),
     830: ErrorCode(
         "the site has no kit",

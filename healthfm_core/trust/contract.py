@@ -66,8 +66,22 @@ class ContractTerms:
     @property
     def sums_only(self) -> bool:
         """Whether the coordinator sees sums over sites and no site's own part."""
-        secure = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
-        return bool(secure.get("enabled", False))
+        return bool(self._secure.get("enabled", False))
+
+    @property
+    def min_sites(self) -> int:
+        """Fewest sites whose sum is opened; 1 where nothing is summed."""
+        return int(self._secure.get("min_sites", 1))
+
+    @property
+    def noise_is_shared(self) -> bool:
+        """Whether a site relies on the other sites' noise."""
+        return self.privacy.get("mode") == "distributed" or self._secure.get("epsilon") is not None
+
+    @property
+    def _secure(self) -> Mapping[str, Any]:
+        found = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def config_hash(self) -> str:
@@ -99,8 +113,8 @@ class Contract:
             "format": FORMAT,
             "study": self.study,
             "terms": {**asdict(self.terms), "config_hash": self.terms.config_hash},
-            "issued": f"{self.issued:{_TIME}}",
-            "expires": f"{self.expires:{_TIME}}",
+            "issued": write_time(self.issued),
+            "expires": write_time(self.expires),
             "nonce": self.nonce,
         }
         return signed.canonical(raw).decode()
@@ -120,8 +134,8 @@ class Contract:
             contract = cls(
                 study=raw["study"],
                 terms=ContractTerms(**{**terms, **lists}),
-                issued=_time(raw["issued"]),
-                expires=_time(raw["expires"]),
+                issued=read_time(raw["issued"]),
+                expires=read_time(raw["expires"]),
                 nonce=raw["nonce"],
             )
             as_written = contract.to_json() == text and is_nonce(contract.nonce)
@@ -248,7 +262,17 @@ def altered(seen: str) -> TrustError:
     return refusal(814, seen)
 
 
-def _time(text: str) -> datetime:
+def write_time(time: datetime) -> str:
+    """Return a time in UTC as what is signed writes it, to the second."""
+    return f"{time:{_TIME}}"
+
+
+def read_time(text: str) -> datetime:
+    """Return the time that `write_time` wrote.
+
+    Raises:
+        ValueError: It did not write this.
+    """
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text):
         raise ValueError("no time")
     return datetime.fromisoformat(text)
