@@ -210,6 +210,14 @@ def test_the_superlink_learns_nothing_that_a_caller_may_invent(study, site):
     assert not names & set(invented)
 
 
+def test_a_node_that_activates_without_end_is_one_line_a_minute(study, tmp_path):
+    site = Site(study, tmp_path, "restless")
+    for _ in range(5):
+        assert site.call("/v1/fleet/activate-node").status_code == 200
+    rows = study.audit("test").rows("site connected")
+    assert [row["site"] for row in rows].count("restless") == 1
+
+
 def test_another_sites_node_key_is_refused(study, site, tmp_path):
     other = Site(study, tmp_path, "other")
     assert site.call(key=other.header()).status_code == 401
