@@ -255,7 +255,7 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
     authority = study.authority()
     authority.revoke("bad")
     study.publish(authority)
-    assert gateway.follow()
+    gateway.follow()  # unless it has done so by itself
     with pytest.raises(httpx.TransportError):
         site.call()
     assert last(study) | {"reason": "certificate revoked"} == last(study)
@@ -263,7 +263,7 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
 
 def test_a_new_server_certificate_is_taken_up_without_a_restart(study, gateway, site):
     study.issue_server(study.authority(), ["127.0.0.1", "new.example"])
-    assert gateway.follow()
+    gateway.follow()  # unless it has done so by itself
     with site.client() as client, client.stream("GET", "/v1/healthfm/hello") as answer:
         shown = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
     assert ("DNS", "new.example") in shown["subjectAltName"]
