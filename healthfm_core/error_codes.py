@@ -284,6 +284,16 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="finite values within federation.aggregation.secure.clip",
         do="See this site's log of the round; the coordinator can declare another clip",
     ),
+    614: ErrorCode(
+        "a sum would be of other sites than an earlier sum of the same numbers",
+        wanted="the same sites: the difference of two such sums is what the sites sent that differ",
+        do="Wait until exactly those sites are there; a round goes on without this sum",
+    ),
+    615: ErrorCode(
+        "the site's record of the sums it helped to open cannot be used",
+        wanted="every sum is on record at the site before it is opened",
+        do="Put the last good copy of the file back, or its disk right; nothing was opened",
+    ),
     # 7xx runs
     701: ErrorCode(
         "there is no run to resume",
@@ -464,7 +474,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="each name has one token at most",
     ),
     822: ErrorCode(
-        "a record of what left the site was changed",
+        "a record of what left a site, or of what was done to a study, was changed",
         wanted="every line as it was written, none missing",
         do="Keep the file as it is, and find out with your security office who changed it",
     ),

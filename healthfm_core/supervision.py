@@ -77,6 +77,7 @@ Restart=always
 RestartSec=2
 KillMode=control-group
 UMask=0077
+LimitNOFILE=65536
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full

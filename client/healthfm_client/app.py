@@ -26,6 +26,7 @@ from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_node import HOME_KEY, SiteNode
 from healthfm_client.training_round import train_one_round
+from healthfm_client.transport import sum_messages
 from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import to_record
@@ -33,6 +34,7 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.protocol import Study
+from healthfm_core.federation.secure.contracted_sums import STATISTICS, agreement_of
 
 _log = logging.getLogger(__name__)
 
@@ -54,15 +56,22 @@ class SiteHandlers:
         tokens = TokensConfig.model_validate_json(str(order["tokens"]))
         task = str(order["task"])
         contract = node.accept_contract(order)
+        wanted = contracting.SumsWanted(bool(order.get("secure")), bool(order.get("hide")))
         if contract is not None:
-            contracting.check_statistics(contract, tokens, task)
-        record = self._site_record(node, hide=bool(order.get("hide")))
+            wanted = contracting.check_statistics(contract, tokens, task)
+            node.check_question(order)
+        record = self._site_record(node, hide=wanted.hide)
         tokens = node.policy.raise_threshold(tokens)
-        if not order.get("secure"):
+        if not wanted.secure:
             arrays = self.work.statistics(node.stores, tokens, task or None)
             return RecordDict({protocol.SITE: record, protocol.ARRAYS: to_record(arrays)})
         if order.get("step") is None:
+            sum_messages.remember_contract(context, contract)
             return RecordDict({protocol.SITE: record})
+        masking = Masking.of(node, context)
+        secure_message = sum_messages.received(message, node, masking)
+        agreed = str(order["study"]) if contract is None else agreement_of(contract.terms)
+        masking.check_sum(STATISTICS, agreed, int(str(order["number"])))
         modalities, _ = self.work.describe(node.stores)
         masked = statistics_arrays(
             order,
@@ -70,8 +79,8 @@ class SiteHandlers:
             (node.stores, tokens.model_dump_json(), task),
             lambda: self.work.statistics(node.stores, tokens, task or None),
         )
-        secure_message = message.content.config_records[protocol.SECURE_MESSAGE]
-        Masking(node.name, context, node.policy.peers).mask(str(secure_message["json"]), masked)
+        capacity = int(str(secure_message["capacity"]))
+        masking.mask(str(secure_message["json"]), masked, capacity=capacity)
         return RecordDict({protocol.ARRAYS: to_record(masked)})
 
     def prepare(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
@@ -111,12 +120,19 @@ class SiteHandlers:
         )
 
 
+def _begin_sum(message: Message, node: SiteNode, context: Context) -> RecordDict:
+    return _said(Masking.of(node, context).keys(sum_messages.begun(message, node, context)))
+
+
 def _letter(
     step: Callable[[Masking, str], str], message: Message, node: SiteNode, context: Context
 ) -> RecordDict:
-    text = str(message.content.config_records[protocol.SECURE_MESSAGE]["json"])
-    answer = step(Masking(node.name, context, node.policy.peers), text)
-    return RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": answer})})
+    masking = Masking.of(node, context)
+    return _said(step(masking, str(sum_messages.received(message, node, masking)["json"])))
+
+
+def _said(text: str) -> RecordDict:
+    return RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
 
 
 Handler = Callable[[Message, SiteNode, Context], RecordDict]
@@ -165,7 +181,7 @@ def make_app(work: LocalWork) -> ClientApp:
     site, app = SiteHandlers(work), ClientApp()
     app.query("statistics")(partial(_answer, site.statistics))
     app.query("prepare")(partial(_answer, site.prepare))
-    app.query("keys")(partial(_answer, partial(_letter, Masking.keys)))
+    app.query("keys")(partial(_answer, _begin_sum))
     app.query("shares")(partial(_answer, partial(_letter, Masking.shares)))
     app.query("unmask")(partial(_answer, partial(_letter, Masking.unmask)))
     app.train()(partial(_answer, partial(train_one_round, work)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
+import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from healthfm_client.egress import egress_filter
@@ -14,6 +16,7 @@ from healthfm_client.prepared_study import agreed_contract, prepared
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.control_variates import ControlState
 from healthfm_client.site.site_node import SiteNode
+from healthfm_client.transport import sum_messages
 from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import parameters_of, to_record
 from healthfm_core.arrays import Float32
@@ -22,6 +25,7 @@ from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.federation.secure.codecs import codec_for
+from healthfm_core.federation.secure.contracted_sums import ROUND
 from healthfm_core.federation.secure.update_codec import UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_core.training import DriftCorrection
@@ -133,13 +137,45 @@ def _reply(
 ) -> RoundReply:
     if not received.study.config.federation.aggregation.secure.enabled:
         return ClearReply(node)
-    record = message.content.config_records[protocol.SECURE_MESSAGE]
-    masking = Masking(node.name, context, node.policy.peers)
+    masking = Masking.of(node, context)
+    record = sum_messages.received(message, node, masking)
+    masking.check_sum(ROUND, received.study.hash, received.order.round)
     most = received.study.config.federation.aggregation.max_update_norm
     schema = UpdateSchema.of(received.parameters, most)
-    codec = codec_for(received.study, schema, masking.book, int(str(record["capacity"])))
+    capacity = int(str(record["capacity"]))
+    codec = codec_for(received.study, schema, masking.book, capacity)
     modalities, n_subjects = work.describe(node.stores)
-    return MaskedReply(masking, str(record["json"]), codec, modalities, n_subjects)
+    inputs = inputs_of(received.order, received.parameters)
+    mailbox = MaskingOrder(str(record["json"]), capacity, inputs)
+    return MaskedReply(masking, mailbox, codec, modalities, n_subjects)
+
+
+def inputs_of(order: RoundOrder, parameters: Mapping[str, Float32]) -> tuple[str, ...]:
+    """Return hashes of what an update and its scores follow from, beside the site's records.
+
+    Training follows from parameters and seed, the scores of a model from its parameters alone.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(parameters.items()):
+        digest.update(f"{name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    model = digest.hexdigest()
+    trained = hashlib.sha256(f"{model} {order.seed}".encode()).hexdigest()
+    return (f"trained {trained}",) * order.train + (f"scored {model}",) * order.evaluate
+
+
+@dataclass(frozen=True)
+class MaskingOrder:
+    """What comes with an order for a masked update.
+
+    Attributes:
+        letters: The other sites' sealed shares, as JSON.
+        capacity: Training subjects of all sites.
+        inputs: From `inputs_of`.
+    """
+
+    letters: str
+    capacity: int
+    inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -176,14 +212,14 @@ class MaskedReply:
 
     Attributes:
         masking: This site's session.
-        mailbox: The other sites' sealed shares.
+        mailbox: What came with the order.
         codec: How the update stands in the ring.
         modalities: What the site holds.
         n_subjects: Its training subjects.
     """
 
     masking: Masking
-    mailbox: str
+    mailbox: MaskingOrder
     codec: UpdateCodec
     modalities: frozenset[str]
     n_subjects: int
@@ -198,5 +234,6 @@ class MaskedReply:
         """Return the masked arrays, and nothing beside them."""
         metric_weight = result.weights.get(BACKBONE, float(self.n_subjects))
         arrays = self.codec.encode(result.update, result.weights, result.metrics, metric_weight)
-        self.masking.mask(self.mailbox, arrays)
+        box = self.mailbox
+        self.masking.mask(box.letters, arrays, capacity=box.capacity, inputs=box.inputs)
         return RecordDict({protocol.ARRAYS: to_record(arrays)})

@@ -62,6 +62,13 @@ class ModelConfig(Schema):
     memory_decay: bool = Field(
         True, description="memories weigh by time; without, plain means of all there is (ablation)"
     )
+    summary_hours: float | None = Field(
+        None,
+        gt=0,
+        description="a query's state also reads a network over what each code says in so many "
+        "last hours, all codes together (models.code_summaries); None: there is none",
+    )
+    summary_width: int = Field(128, ge=1, description="width of that network's first layer")
     layer_scale: float | None = Field(
         None,
         ge=0,

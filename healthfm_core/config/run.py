@@ -63,6 +63,17 @@ class RunConfig(Schema):
         return self
 
     @model_validator(mode="after")
+    def _summaries_have_numbers(self) -> Self:
+        asks = {
+            "model.summary_hours": self.model.summary_hours is not None,
+            "train.objectives.value_forecast": self.train.objectives.value_forecast > 0,
+        }
+        for key, is_asked in asks.items():
+            if is_asked and not self.tokens.bin_spread:
+                raise ValueError(f"{key} reads what bins tell: tokens.bin_spread=true goes with it")
+        return self
+
+    @model_validator(mode="after")
     def _the_mechanism_fits(self) -> Self:
         if self.privacy.mechanism.is_private and self.train.precision != "float32":
             raise ValueError(

@@ -34,6 +34,7 @@ class ObjectivesConfig(Schema):
     predictive_coding: float = _weight(0.0, "the wearing of the hours to come", asks=False)
     cross_modal: float = _weight(0.0, "the clinic to come, asked while worn", asks=True)
     label: float = _weight(0.0, "binary label of the task at NOW", asks=True)
+    value_forecast: float = _weight(0.0, "each code's values in the hours to come", asks=True)
 
     @classmethod
     def asking(cls) -> tuple[str, ...]:
@@ -119,6 +120,12 @@ class TrainConfig(Schema):
         "recurs or not; on recurrences alone; focal loss instead; not at all",
     )
     repeat_decay: float = Field(0.5, ge=0, description="δ: e^(−δ·n) on a code seen in n visits")
+    forecast_hours: float = Field(
+        24.0,
+        gt=0,
+        description="how far value_forecast looks ahead; it asks so long before a record's end, or "
+        "earlier",
+    )
     mask_fraction: float = Field(0.15, gt=0, lt=1, description="of codes, in reconstruction")
     mask_wearable: float = Field(0.3, gt=0, lt=1, description="of wearing, in reconstruction")
     cross_horizons_days: tuple[float, ...] = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -36,6 +37,8 @@ CONTRACT: Final = "contract"
 SIGNATURE: Final = "signature"
 SIGNER: Final = "signer"
 """Keys of the order record under which a contract travels; absent in a simulation."""
+ORDER_SIGNATURE: Final = "order_signature"
+"""Key of a statistics order's own signature, beside its contract's."""
 
 
 def terms_before(run: str, config: RunConfig) -> ContractTerms:
@@ -94,8 +97,21 @@ def from_fields(record: Mapping[str, Any]) -> SignedContract | None:
     return SignedContract(*(str(record.get(key, "")) for key in (CONTRACT, SIGNATURE, SIGNER)))
 
 
-def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> None:
-    """Refuse a request for statistics that is not the contract's.
+@dataclass(frozen=True)
+class SumsWanted:
+    """How statistics are to be sent.
+
+    Attributes:
+        secure: As masked sums.
+        hide: Without saying which modalities a site has.
+    """
+
+    secure: bool
+    hide: bool
+
+
+def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> SumsWanted:
+    """Refuse a request for statistics that is not the contract's, and return how they are sent.
 
     Raises:
         TrustError: It asks for something else (HF-814).
@@ -104,6 +120,28 @@ def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> Non
     same = (config.tokens, config.label_task or "") == (tokens, task)
     if contract.terms.step != "statistics" or not same:
         raise altered("a request for other statistics than the contract says")
+    secure = config.federation.aggregation.secure
+    return SumsWanted(secure.enabled, secure.enabled and secure.hide_modalities)
+
+
+def sign_statistics(signer: StudySigner, record: Mapping[str, Any]) -> str:
+    """Return the signature of a statistics order, its contract's nonce in it."""
+    return signed.sign(signer.key, _statistics_text(record))
+
+
+def check_statistics_signature(record: Mapping[str, Any], key: Ed25519PublicKey) -> None:
+    """Refuse a statistics order that the study's signer did not sign.
+
+    Raises:
+        TrustError: It did not (HF-814).
+    """
+    if not signed.verified(key, _statistics_text(record), str(record.get(ORDER_SIGNATURE, ""))):
+        raise altered("a request for statistics that the study's signer did not sign")
+
+
+def _statistics_text(record: Mapping[str, Any]) -> bytes:
+    said = {name: value for name, value in record.items() if name != ORDER_SIGNATURE}
+    return signed.canonical({"a statistics order": said})
 
 
 def check_study(contract: Contract, study: Study) -> None:

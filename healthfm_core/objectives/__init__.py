@@ -19,6 +19,7 @@ from healthfm_core.objectives.next_visit import NEXT_VISIT
 from healthfm_core.objectives.objective import Objective, PassOutputs
 from healthfm_core.objectives.predictive_coding import PREDICTIVE_CODING
 from healthfm_core.objectives.time_to_event import TIME_TO_EVENT, risk
+from healthfm_core.objectives.value_forecast import VALUE_FORECAST
 
 __all__ = ["OBJECTIVES", "Objective", "PassOutputs", "head_specs", "heads_for", "risk", "trained"]
 
@@ -31,6 +32,7 @@ OBJECTIVES: Final[tuple[Objective, ...]] = (
     NEXT_EVENT,
     PREDICTIVE_CODING,
     CROSS_MODAL,
+    VALUE_FORECAST,
 )
 """All objectives, in the order in which their heads are built: which random numbers a head starts
 from depends on it. A new one goes to the end."""

@@ -130,7 +130,14 @@ class SiteStatistics:
                 ),
                 **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise _unfit(f"statistics that cannot be read ({type(error).__name__})") from error
         _check(statistics)
         return statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,14 @@ from meds import birth_code
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.segments import offsets_of, run_starts, search
-from healthfm_core.data.batch.sequences import EVENT, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import (
+    COUNT_SCALE,
+    EVENT,
+    STATIC,
+    UNKNOWN_TIME,
+    WEARABLE,
+    Sequences,
+)
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
 from healthfm_core.data.store.joined_stores import StoreView
@@ -28,9 +35,6 @@ from healthfm_core.tokens.records import (
 )
 from healthfm_core.tokens.vocabulary import ANCESTOR, DOMAIN, EXACT, UNKNOWN, Vocabulary
 from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
-
-COUNT_SCALE: Final = 4.0
-"""log(1 + values of a bin) over this is about 1 at fifty of them."""
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
         windows=wearable.windows if wearable else 0,
         features=wearable.features if wearable else 0,
         soft_tokens=soft_tokens(study.config.model),
+        forecast_hours=study.config.train.forecast_hours,
     )
 
 

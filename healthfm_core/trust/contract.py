@@ -66,8 +66,22 @@ class ContractTerms:
     @property
     def sums_only(self) -> bool:
         """Whether the coordinator sees sums over sites and no site's own part."""
-        secure = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
-        return bool(secure.get("enabled", False))
+        return bool(self._secure.get("enabled", False))
+
+    @property
+    def min_sites(self) -> int:
+        """Fewest sites whose sum is opened; 1 where nothing is summed."""
+        return int(self._secure.get("min_sites", 1))
+
+    @property
+    def noise_is_shared(self) -> bool:
+        """Whether a site relies on the other sites' noise."""
+        return self.privacy.get("mode") == "distributed" or self._secure.get("epsilon") is not None
+
+    @property
+    def _secure(self) -> Mapping[str, Any]:
+        found = self.config.get("federation", {}).get("aggregation", {}).get("secure", {})
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def config_hash(self) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -224,8 +225,9 @@ def test_more_memory_than_is_lent_is_refused_to_the_process() -> None:
 
 def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
     private = {"mode": "dp", "epsilon": 3.0}
-    secure = {"federation": {"aggregation": {"secure": {"enabled": True}}}}
-    policy = SitePolicy(privacy_floor=("differential_privacy", "secure_aggregation"))
+    secure = {"federation": {"aggregation": {"secure": {"enabled": True, "min_sites": 3}}}}
+    floor = ("differential_privacy", "secure_aggregation")
+    policy = SitePolicy(privacy_floor=floor, peers={"b": "AB" * 32})
     policy.check_terms(terms(privacy=private, config=secure))
     for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):
         with pytest.raises(PolicyError, match="privacy_floor"):
@@ -319,3 +321,32 @@ def test_the_kinds_of_message_are_those_that_are_documented() -> None:
         protocol.SHARES,
         protocol.UNMASK,
     }
+
+
+MASKED = {"enabled": True, "min_sites": 3}
+SUMS = {"federation": {"aggregation": {"secure": MASKED}}}
+NOISED = {"federation": {"aggregation": {"secure": {**MASKED, "epsilon": 3.0}}}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [
+        (SitePolicy(), {"privacy": {"mode": "distributed"}, "config": SUMS}),
+        (SitePolicy(), {"privacy": {}, "config": NOISED}),
+        (SitePolicy(privacy_floor=("secure_aggregation",)), {"privacy": {}, "config": SUMS}),
+    ],
+)
+def test_no_site_relies_on_others_noise_or_masks_without_a_list_of_them(
+    policy: SitePolicy, asked: dict[str, Any]
+) -> None:
+    """Invented sites would share the noise and add none, and surround the one that is left."""
+    with pytest.raises(PolicyError, match=r"HF-501.*policy, peers"):
+        policy.check_terms(terms(**asked))
+    listed = policy.model_copy(update={"peers": {"b": "AB" * 32}})
+    listed.check_terms(terms(**asked))
+
+
+def test_no_run_sums_fewer_sites_than_the_site_wants() -> None:
+    policy = SitePolicy.model_validate({"sums": {"min_sites": 4}})
+    with pytest.raises(PolicyError, match=r"HF-501.*sums.min_sites.*3 sites"):
+        policy.check_terms(terms(privacy={}, config=SUMS))

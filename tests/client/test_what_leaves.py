@@ -50,7 +50,7 @@ CONFIG = RunConfig.model_validate(
 MASKED = {protocol.KEYS, protocol.SHARES, protocol.UNMASK}
 """Messages of secure aggregation, which this run does without."""
 SENT = {
-    protocol.STATISTICS: {"version", "tokens", "task"},
+    protocol.STATISTICS: {"version", "tokens", "task", contracting.ORDER_SIGNATURE},
     protocol.PREPARE: {"study"},
     protocol.TRAIN: {"json", "study", contracting.SIGNATURE},
 }

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 import ssl
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
 from healthfm_core.federation import protocol
 from healthfm_core.trust.authority import Authority
-from healthfm_core.trust.kit import make_kit, read_kit, write_for_tls
 from healthfm_core.trust.request import make_request, read_request
-from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
-from healthfm_server.deploy.gateway import NODE_KEY_HEADER, make_gateway
-from healthfm_server.deploy.gateway_tls import GatewayTLSContext
+from healthfm_core.trust.site_keys import SiteKeys
+from healthfm_server.deploy.gateway import NODE_KEY_HEADER
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from tests.deploy.serving import PATIENCE_S, free_port, served
+from tests.deploy.serving import (
+    PATIENCE_S,
+    Site,
+    anonymous,
+    free_port,
+    gateway_served,
+    served,
+)
 
 
 async def upstream(request):
@@ -49,51 +52,12 @@ def study(tmp_path_factory):
 def gateway(study):
     """The gateway and the stand-in behind it."""
     log = study.audit("gateway")
-    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
     behind = Starlette(routes=[Route("/v1/{rest:path}", upstream, methods=["POST"])])
     with (
         served(behind, study.settings.superlink_port),
-        served(make_gateway(study, log), study.settings.port, context),
+        gateway_served(study, log) as (context, _),
     ):
         yield context
-
-
-class Site:
-    """A site with keys and a kit, as `site sign` makes one."""
-
-    def __init__(self, study, folder, name, authority=None, admitted=True):
-        self.keys = SiteKeys.create(folder / "keys")
-        self.study = study
-        request = read_request(make_request(self.keys, name, study.settings.url, ["ehr"]))
-        if admitted:
-            study.sites.admit(request, node_id=abs(hash(name)))
-        authority = authority or study.authority()
-        kit = read_kit(make_kit(authority, request, url=study.settings.url, node_id=1))
-        self.roots, self.certificate = write_for_tls(kit, folder)
-        self.key_file = folder / "keys" / TLS_KEY
-
-    def header(self):
-        key = self.keys.node.public_key()
-        return base64.b64encode(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-
-    def call(self, path="/v1/fleet/pull-messages", body=b"x", key=None):
-        with self.client() as client:
-            return client.post(path, content=body, headers={NODE_KEY_HEADER: key or self.header()})
-
-    def client(self):
-        roots = self.study.server / "trust.pem"
-        context = ssl.create_default_context(cafile=roots)
-        context.load_cert_chain(self.certificate, self.key_file)
-        return httpx.Client(
-            base_url=self.study.settings.url, verify=context, trust_env=False, timeout=PATIENCE_S
-        )
-
-
-def anonymous(study):
-    context = ssl.create_default_context(cafile=study.server / "trust.pem")
-    return httpx.Client(
-        base_url=study.settings.url, verify=context, trust_env=False, timeout=PATIENCE_S
-    )
 
 
 def last(study):

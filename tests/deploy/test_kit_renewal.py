@@ -15,11 +15,9 @@ from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
-from healthfm_server.deploy.gateway import make_gateway
-from healthfm_server.deploy.gateway_tls import GatewayTLSContext
 from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from tests.deploy.serving import PATIENCE_S, free_port, served
+from tests.deploy.serving import PATIENCE_S, free_port, gateway_served
 
 
 @pytest.fixture
@@ -29,8 +27,7 @@ def study(tmp_path):
         study="demo", hosts=("127.0.0.1",), port=free_port(), superlink_port=free_port()
     )
     study = StudyFolder.create(tmp_path / "study", settings)
-    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem")
-    with served(make_gateway(study, study.audit("gateway")), settings.port, context):
+    with gateway_served(study, study.audit("gateway")):
         yield study
 
 

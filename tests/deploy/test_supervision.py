@@ -115,6 +115,7 @@ def test_the_socket_of_a_deep_folder_is_short_enough_to_be_bound(tmp_path):
 def test_the_unit_starts_the_supervisor_again_whenever_it_ends(supervision):
     text = supervision.unit("healthfm-site", "HealthFM at the site north")
     assert "Restart=always" in text
+    assert "LimitNOFILE=65536" in text
     assert f" -n -c {supervision.config}" in text
 
 

@@ -86,6 +86,9 @@ def tiny_batch(**changes: Tensor) -> Batch:
         "event_days": torch.full((2, 1, 2), torch.inf),
         "exposure_days": torch.ones(2, 1),
         "label": torch.tensor([[1.0], [0.0]]),
+        "later_code": torch.zeros(2, 0, dtype=torch.int64),
+        "later_spread": torch.zeros(2, 0, changes.get("spread", torch.zeros(1, 0)).shape[-1]),
+        "later_has_value": torch.zeros(2, 0, dtype=torch.bool),
         "subject": torch.tensor([0, 1]),
     }
     return Batch(**{**fields, **changes})

@@ -33,6 +33,7 @@ ALL_OBJECTIVES = TrainConfig(
         predictive_coding=0.4,
         cross_modal=0.6,
         label=0.8,
+        value_forecast=0.9,
     ),
     horizons_days=(365.0, 730.0),
 )
@@ -69,6 +70,7 @@ def people() -> Batch:
         code=torch.randint(1, 5, (b, t), generator=g) * event,
         quantile=torch.rand(b, t, generator=g) * event,
         has_value=event,
+        spread=torch.rand(b, t, 6, generator=g) * event.unsqueeze(-1),
         t_days=hours,
         gap_days=torch.full((b, t), 1 / 24) * timed,
         age_years=40.0 * timed,
@@ -88,6 +90,9 @@ def people() -> Batch:
         event_days=torch.tensor([[[20.0, torch.inf]], [[torch.inf, 400.0]], [[5.0, 80.0]]]),
         exposure_days=torch.full((b, 1), 900.0),
         label=torch.tensor([[1.0], [0.0], [1.0]]),
+        later_code=torch.tensor([[1, 2, 2], [4, 0, 0], [3, 1, 0]]),
+        later_spread=torch.rand(b, 3, 6, generator=g),
+        later_has_value=torch.tensor([[True, True, False], [True] + [False] * 2, [False] * 3]),
         subject=torch.arange(b),
     )
 
@@ -99,8 +104,9 @@ def only(batch: Batch, row: int) -> Batch:
 def model_of(mix):
     heads = head_specs([o.name for o in OBJECTIVES if o.modality in (None, *mix)])
     torch.manual_seed(0)
-    shape = replace(SHAPE, cross_horizons=2, channels=1)
-    model = HealthFM(CONFIG, shape, encoders=mix, heads=heads).train()
+    shape = replace(SHAPE, cross_horizons=2, channels=1, spread=6)
+    config = CONFIG.model_copy(update={"summary_hours": 2.0, "summary_width": 4})
+    model = HealthFM(config, shape, encoders=mix, heads=heads).train()
     with torch.no_grad():  # heads start near 0; here everything has to matter
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))

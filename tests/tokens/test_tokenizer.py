@@ -10,6 +10,7 @@ import pytest
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import (
+    COUNT_SCALE,
     EVENT,
     STATIC,
     UNKNOWN_TIME,
@@ -18,7 +19,7 @@ from healthfm_core.data.batch.sequences import (
 )
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.tokens.statistics import site_statistics
-from healthfm_core.tokens.tokenizer import COUNT_SCALE, coverage, tokenize
+from healthfm_core.tokens.tokenizer import coverage, tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from tests.tokens.small_store import HOUR_US, Row, write
 

@@ -129,6 +129,15 @@ class SiteNode:
             self.home.approvals().check(contract, words, now)
         return contract
 
+    def check_question(self, order: Mapping[str, Any]) -> None:
+        """Refuse a statistics order that the study's signer did not sign.
+
+        Raises:
+            TrustError: It did not (HF-814).
+        """
+        if self.kit is not None:
+            contracting.check_statistics_signature(order, self.kit.signer_key)
+
     def check_signature(self, order: Mapping[str, Any], arrays: ArrayRecord) -> None:
         """Refuse a training order, or parameters with it, that the study's signer did not sign.
 

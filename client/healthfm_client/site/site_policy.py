@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.computer_limits import ComputerLimits
+from healthfm_client.site.sum_rules import SumRules
 from healthfm_client.site.working_hours import WorkingHours, Zone, is_working_time
 from healthfm_core.config import renamed
 from healthfm_core.config.base import Schema
@@ -70,8 +71,10 @@ class SitePolicy(Schema):
     peers: dict[str, Fingerprint] = Field(
         {},
         description="the sites whose parts may be added up with this one's, by the fingerprint of "
-        "their signing key; none named: each site's key is believed when it is first seen",
+        "their signing key; none named: each site's key is believed when it is first seen, and "
+        "neither shared noise nor the privacy floor 'secure_aggregation' can be relied on",
     )
+    sums: SumRules = Field(SumRules(), description="what a sum over sites must be")
     privacy_floor: tuple[Literal["differential_privacy", "secure_aggregation"], ...] = Field(
         (),
         description="what a run's contract must promise: 'differential_privacy': noise that hides "
@@ -171,6 +174,11 @@ class SitePolicy(Schema):
             raise _refusal("privacy_floor", "a run without noise per person")
         if "secure_aggregation" in self.privacy_floor and not terms.sums_only:
             raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")
+        if terms.sums_only and terms.min_sites < self.sums.min_sites:
+            raise _refusal("sums.min_sites", f"a run whose sums {terms.min_sites} sites open")
+        relied_on = "secure_aggregation" in self.privacy_floor or terms.noise_is_shared
+        if terms.sums_only and relied_on and not self.peers:
+            raise _refusal("peers", "no list of sites: invented ones would add no noise, hide none")
 
     def metrics_to_send(
         self, metrics: Mapping[str, float], wanted: Collection[str] = ("*",)

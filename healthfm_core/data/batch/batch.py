@@ -51,6 +51,11 @@ class Batch:
         event_days: for each target, days from the query to v's next occurrence, +inf if none.
         exposure_days: days from the query to the end of the record, ≥ 0.
         label: the task's label at the query, NaN where there is none.
+        later_code: for an ``early`` row the codes of L tokens of the hours after its query, by
+            time, 0 where there is none; L is 0 in other rows. What the row forecasts: no encoder
+            reads it.
+        later_spread: their numbers, as `spread`.
+        later_has_value: whether they have values.
         subject: index of the row's subject in the `Sequences` it came from.
     """
 
@@ -79,6 +84,9 @@ class Batch:
     event_days: Float32[Tensor, "B Q V"]
     exposure_days: Float32[Tensor, "B Q"]
     label: Float32[Tensor, "B Q"]
+    later_code: Int64[Tensor, "B L"]
+    later_spread: Float32[Tensor, "B L K"]
+    later_has_value: Bool[Tensor, "B L"]
     subject: Int64[Tensor, " B"]
 
     @property

@@ -37,6 +37,7 @@ def collate(
     sizes: Sizes,
     *,
     query_kind: int,
+    later_us: int = 0,
     rng: np.random.Generator | None = None,
 ) -> Batch:
     """Return the batch of `rows`; see `Batch` for what each array means.
@@ -47,6 +48,7 @@ def collate(
         drops: What to hide.
         sizes: Cuts and padded sizes.
         query_kind: SEP or NOW.
+        later_us: How long after a row's one query the later tokens go on; 0: there are none.
         rng: Draws the dropped events.
     """
     placed = place_items(record, rows, drops, sizes, rng)
@@ -58,6 +60,7 @@ def collate(
     arrays |= _times(record, rows, placed, drops, (row, position), shape)
     arrays |= _modalities(record, rows, placed, drops, sizes, shape)
     arrays |= _queries(record, rows, placed, sizes, query_kind)
+    arrays |= _later(record, rows, later_us)
     if drops.single is not None:
         arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
     arrays["kind"][row, position] = query_kind
@@ -221,3 +224,22 @@ def _queries(
         exposure = np.maximum(days(left[:, None] - query_time), 0)
         answers["exposure_days"] = np.where(mask, exposure, 0).astype(np.float32)
     return answers
+
+
+def _later(record: Record, rows: RowPlan, later_us: int) -> dict[str, Any]:
+    """Fill the clinical tokens of the hours after each row's query, whatever is hidden of it."""
+    sequences, count = record.sequences, np.zeros(len(rows), np.int64)
+    if later_us:
+        time = rows.time_us[rows.query_offsets[:-1]]
+        count = record.history_before(rows.subject, time + later_us) - rows.stop
+    item, row = ranges(rows.stop, count), np.repeat(np.arange(len(rows)), count)
+    clinical = sequences.kind[item] == EVENT
+    item, row = item[clinical], row[clinical]
+    count = np.bincount(row, minlength=len(rows))
+    at = row, _index_in_row(offsets_of(count))
+    box, numbers = (len(rows), int(count.max())), sequences.spread.shape[1]
+    code, has_value = np.zeros(box, np.int64), np.zeros(box, np.bool_)
+    spread = np.zeros((*box, numbers), np.float32)
+    code[at], has_value[at] = sequences.code[item], sequences.has_value[item]
+    spread[at] = sequences.spread[item]
+    return {"later_code": code, "later_spread": spread, "later_has_value": has_value}

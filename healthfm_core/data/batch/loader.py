@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -16,16 +17,25 @@ from healthfm_core.data.batch.collate import collate
 from healthfm_core.data.batch.hiding import HiddenItems
 from healthfm_core.data.batch.row_plan import Drops, Record, RowPlan, Sizes, place_items
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
-from healthfm_core.data.batch.sequences import NOW, SEP, STATIC, UNKNOWN_TIME, WEARABLE, Sequences
+from healthfm_core.data.batch.sequences import (
+    EVENT,
+    NOW,
+    SEP,
+    STATIC,
+    UNKNOWN_TIME,
+    WEARABLE,
+    Sequences,
+)
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import holders, modality_names
 from healthfm_core.modalities.wearable import WEARABLES
 
-Query = Literal["sep", "now", "label", "worn"]
-QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn")
+Query = Literal["sep", "now", "label", "worn", "early"]
+QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn", "early")
 """All kinds of row, in the order in which a training step reads them."""
 
 NO_DROPOUT: Final[Mapping[str, float]] = MappingProxyType({})
+_HOUR_US: Final = 3_600_000_000
 _POOL: Final = 32
 """Batches whose rows are sorted by length together."""
 
@@ -33,7 +43,7 @@ _POOL: Final = 32
 class BatchLoader:
     """Makes batches of one site's subjects.
 
-    Three questions can be asked of a record:
+    Five questions can be asked of a record:
 
     - ``sep``: after each visit but the last, at the time of the next one, what occurs in it. A row
       is a subject with two visits or more; the latest `max_queries` visits of the window ask.
@@ -44,17 +54,21 @@ class BatchLoader:
       that time is in it.
     - ``worn``: when each target occurs next, asked at a worn hour. A row is a subject who wears a
       device and has visits; it ends at one worn hour, a random one in training, else the last.
+    - ``early``: what is written down in the hours to come. A row is a subject whose record goes on
+      for so many hours after the end of some bin (`tokens.bin_hours`, else an hour) that holds a
+      clinical event; it ends there, in training at the bin of a random event, else at the last.
 
     Which visits ask depends on the record alone, never on what was dropped from it.
 
     Args:
         sequences: The subjects.
         tokens: Cuts: `max_len` (of soft tokens, statics and history), `max_queries`,
-            `max_wearable_tokens`.
+            `max_wearable_tokens`; bins.
         n_targets: V, at least 1.
         windows: W; 0 without wearables.
         features: F; 0 without wearables.
         soft_tokens: Modality → soft tokens in the row of a subject with a value of its panel.
+        forecast_hours: How long a record goes on after an ``early`` row.
     """
 
     def __init__(
@@ -66,8 +80,11 @@ class BatchLoader:
         windows: int,
         features: int,
         soft_tokens: Mapping[str, int],
+        forecast_hours: float = 24.0,
     ) -> None:
         self.sequences = sequences
+        self._bin_us = round((tokens.bin_hours or 1.0) * _HOUR_US)
+        self._forecast_us = round(forecast_hours * _HOUR_US)
         self._record = Record(sequences)
         self._max_queries = tokens.max_queries
         self._sizes = Sizes(
@@ -95,6 +112,8 @@ class BatchLoader:
             return int((np.diff(self.sequences.visit_offsets) >= 2).sum())
         if query == "worn":
             return len(self._wearers)
+        if query == "early":
+            return len(self._early_bins[0])
         return int((self._record.end_us != UNKNOWN_TIME).sum())
 
     def epoch(
@@ -208,13 +227,18 @@ class BatchLoader:
         self, rows: RowPlan, drops: Drops, query: Query, rng: np.random.Generator | None
     ) -> Batch:
         kind = SEP if query == "sep" else NOW
-        return collate(self._record, rows, drops, self._sizes, query_kind=kind, rng=rng)
+        later_us = self._forecast_us if query == "early" else 0
+        return collate(
+            self._record, rows, drops, self._sizes, query_kind=kind, later_us=later_us, rng=rng
+        )
 
     def _rows(self, query: Query, rng: np.random.Generator | None) -> RowPlan:
         if query == "label":
             return self._label_rows()
         if query == "worn":
             return self._worn_rows(rng)
+        if query == "early":
+            return self._early_rows(rng)
         if query == "now":
             return self._now_rows(rng)
         n_visits = np.diff(self.sequences.visit_offsets)
@@ -237,6 +261,25 @@ class BatchLoader:
         hour = low + np.minimum((drawn * count).astype(np.int64), count - 1)
         time = sequences.time_us[self._worn_items[hour]]
         return self._rows_at(self._wearers, time, np.full(len(time), np.nan, np.float32))
+
+    @cached_property
+    def _early_bins(self) -> tuple[Int64, Int64, Int64]:
+        """Subjects with an ``early`` row; how many events each has to end at; their bins' ends."""
+        sequences, record = self.sequences, self._record
+        event = np.flatnonzero(sequences.kind == EVENT)
+        subject = np.searchsorted(sequences.offsets, event, side="right") - 1
+        stop_us = (sequences.time_us[event] // self._bin_us + 1) * self._bin_us
+        end_us = -(-record.end_us[subject] // self._bin_us) * self._bin_us
+        chosen = stop_us + self._forecast_us <= end_us
+        subjects, count = np.unique(subject[chosen], return_counts=True)
+        return subjects, count.astype(np.int64), stop_us[chosen]
+
+    def _early_rows(self, rng: np.random.Generator | None) -> RowPlan:
+        subject, count, stop_us = self._early_bins
+        drawn = np.ones(len(subject)) if rng is None else rng.random(len(subject))
+        at = np.minimum((drawn * count).astype(np.int64), count - 1)
+        time = stop_us[offsets_of(count)[:-1] + at]
+        return self._rows_at(subject, time, np.full(len(time), np.nan, np.float32))
 
     def _rows_at(self, subject: Int64, time: Int64, label: Float32) -> RowPlan:
         """Return a row per subject and time that holds what is not later, and asks there."""

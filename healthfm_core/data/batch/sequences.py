@@ -22,6 +22,9 @@ KINDS: Final = 7
 SPREAD: Final = ("mean", "lowest", "highest", "first", "last", "count")
 """What a token tells of the values it stands for, besides the quantile of their mean."""
 
+COUNT_SCALE: Final = 4.0
+"""The count is log(1 + n) over this: about 1 at fifty values."""
+
 UNKNOWN_TIME: Final = np.iinfo(np.int64).min
 """Stands for a missing birth."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.modalities.ehr import EHR
+from healthfm_core.models.code_summaries import SummaryNetwork, summary_network_for
 from healthfm_core.models.decaying_memory import DecayingMemory, memory_for
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder
 from healthfm_core.models.linear_logit import causal_sum, zero_slopes
@@ -37,6 +38,7 @@ class EHREncoder(ModalityEncoder):
         linear_logit: Whether each code also has weights in the label's linear logit
             (`models.linear_logit`).
         memory: Reads, at each query, vectors that the codes have for it alone; None: there is none.
+        summary: Reads, at each query, all codes' latest numbers together; None: there is none.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class EHREncoder(ModalityEncoder):
         code_scale: float = 1.0,
         linear_logit: bool = False,
         memory: DecayingMemory | None = None,
+        summary: SummaryNetwork | None = None,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(n_tokens, width)
@@ -66,6 +69,7 @@ class EHREncoder(ModalityEncoder):
         if memory is not None:
             self.remembered = nn.Embedding(n_codes, (2 + spread) * memory.value.in_features)
             nn.init.normal_(self.remembered.weight, std=REMEMBERED_SCALE * code_scale)
+        self.summary = summary
 
     def tokens(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return one vector per position, 0 where the position is not a code."""
@@ -95,12 +99,17 @@ class EHREncoder(ModalityEncoder):
         return (slopes * _numbers(batch)).sum(-1) * _present(batch.code).squeeze(-1)
 
     def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
-        """Return what the memory of the codes adds to the queries' states."""
-        if self.memory is None:
-            return None
+        """Return what the memory of the codes and their summaries add to the queries' states."""
+        recalled = None if self.memory is None else self._remember(batch, self.memory)
+        if self.summary is None:
+            return recalled
+        said = cast(Tensor, self.summary(batch))
+        return said if recalled is None else recalled + said
+
+    def _remember(self, batch: Batch, memory: DecayingMemory) -> Float[Tensor, "B Q d"]:
         numbers = _numbers(batch).unsqueeze(-1)
         vectors = self.remembered(batch.code).unflatten(-1, (numbers.shape[-2], -1))
-        return cast(Tensor, self.memory((vectors * numbers).sum(-2), batch.code > 0, batch))
+        return cast(Tensor, memory((vectors * numbers).sum(-2), batch.code > 0, batch))
 
 
 def _numbers(batch: Batch) -> Float[Tensor, "B T n"]:
@@ -123,6 +132,7 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> EHREnc
         config.code_scale,
         linear_logit,
         memory_for(config, config.memory_width) if config.memory else None,
+        summary_network_for(config, shape),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -153,6 +153,31 @@ class ServerSession:
         self._asked = True
         dropped = tuple(sorted(set(self._senders) - set(self._folded)))
         return UnmaskRequest(self.survivors, dropped)
+
+    def to_state(self) -> tuple[dict[str, Any], Mapping[str, Ring]]:
+        """Return the session once its inputs are in: what fits JSON, and the sums still masked."""
+        sealed = {site: shares.to_json() for site, shares in self._sealed.items()}
+        said = {"book": self.book.to_json(), "sealed": sealed}
+        return {**said, "senders": list(self._senders), "folded": self._folded}, self._sums
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], sums: Mapping[str, Ring], known: Mapping[str, bytes]
+    ) -> Self:
+        """Return the session that `to_state` described, before it asked for shares.
+
+        Args:
+            state: From `to_state`.
+            sums: Likewise; they are opened in place.
+            known: Site → signing key under which it is known.
+        """
+        book = KeyBook.from_json(str(state["book"]))
+        session = cls(book.terms, known)
+        session._book, session._adverts = book, dict(book.adverts)
+        session._sealed = {s: SealedShares.from_json(t) for s, t in state["sealed"].items()}
+        session._senders, session._folded = tuple(state["senders"]), list(state["folded"])
+        session._sums = dict(sums)
+        return session
 
     def take_reply(self, site: str, reply: UnmaskReply) -> None:
         """Take the shares a site gives.

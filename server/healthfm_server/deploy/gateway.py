@@ -11,6 +11,8 @@ import asyncio
 import base64
 import binascii
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -33,10 +36,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from healthfm_core.errors import HealthFMError
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_registry import AdmittedSite
-from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.audit_log import WINDOW_S, AuditLog
+from healthfm_server.deploy.caller_limits import CallerLimits, Pace
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
+from healthfm_server.deploy.public_port import PublicPort, raise_descriptors
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
+from healthfm_server.deploy.study_status import CONNECTED
 
 FOLLOW_S: Final = 1.0
 """Seconds between two looks at certificate and revocation list."""
@@ -70,15 +76,21 @@ class Fleet:
         study: Whose sites may call.
         log: The audit log.
         client: Speaks to the SuperLink.
+        limits: How fast a site may call.
     """
 
-    def __init__(self, study: StudyFolder, log: AuditLog, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, study: StudyFolder, log: AuditLog, client: httpx.AsyncClient, limits: CallerLimits
+    ) -> None:
         self._study = study
         self._log = log
-        self._client = client
+        self.client = client
+        self._limits = limits
+        self._paces: dict[str, Pace] = {}
         self._most_bytes = study.settings.most_body_mb * 1024 * 1024
         self._sites: dict[str, AdmittedSite] = {}
         self._stamp = 0
+        self._noted: dict[tuple[str, str], float] = {}
 
     async def __call__(self, request: Request) -> Response:
         """Answer one call."""
@@ -86,6 +98,9 @@ class Fleet:
         reason = self._why_not(peer, request)
         if peer is None or reason is not None:
             return self._refuse(request, peer, 401, reason or "no certificate")
+        wait_s = self._pace_of(peer.name).wait_s(time.monotonic())
+        if wait_s > 0.0:
+            await asyncio.sleep(wait_s)
         try:
             if int(request.headers.get("content-length", 0)) > self._most_bytes:
                 raise TooLargeError
@@ -109,6 +124,16 @@ class Fleet:
             return "another site's node key"
         return None
 
+    def admits(self, peer: Peer) -> bool:
+        """Return whether a certificate's holder is a site that may call."""
+        site = self._registered().get(peer.name)
+        return site is not None and not site.revoked
+
+    def _pace_of(self, site: str) -> Pace:
+        limits, now = self._limits, time.monotonic()
+        made = Pace(limits.site_calls_per_s, float(limits.site_burst), now)
+        return self._paces.setdefault(site, made)
+
     def _registered(self) -> dict[str, AdmittedSite]:
         """Return the sites, read again when their file has changed: a revocation works at once."""
         path = self._study.sites.path
@@ -120,17 +145,26 @@ class Fleet:
     async def _forward(self, request: Request, peer: Peer) -> Response:
         headers = [(k, v) for k, v in request.headers.items() if k in PASSED_ON]
         path = request.scope["path"]
-        passed = self._client.build_request(
+        passed = self.client.build_request(
             "POST", path, headers=headers, content=self._limited(request)
         )
-        answer = await self._client.send(passed, stream=True)
+        answer = await self.client.send(passed, stream=True)
         if path == FLEET + "activate-node":
-            event = "site connected" if answer.is_success else "site refused by Flower"
-            self._log.note(event, _who(request, peer) | {"status": answer.status_code})
+            event = CONNECTED if answer.is_success else "site refused by Flower"
+            self._note_now_and_then(event, peer.name, _who(request, peer), answer.status_code)
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose)
         )
+
+    def _note_now_and_then(
+        self, event: str, site: str, details: dict[str, str], status: int
+    ) -> None:
+        """Note an event of a site's unless it was noted just now: its node may call without end."""
+        now = time.monotonic()
+        if now - self._noted.get((event, site), -math.inf) >= WINDOW_S:
+            self._noted[event, site] = now
+            self._log.note(event, details | {"status": str(status)})
 
     async def _limited(self, request: Request) -> AsyncIterator[bytes]:
         seen = 0
@@ -146,14 +180,19 @@ class Fleet:
         return Response(reason, status)
 
 
-def make_gateway(study: StudyFolder, log: AuditLog) -> Starlette:
-    """Return the application of the public port."""
-    client = httpx.AsyncClient(
+def superlink_client(study: StudyFolder, limits: CallerLimits) -> httpx.AsyncClient:
+    """Return what speaks to the SuperLink on loopback."""
+    most = min(1000, limits.unknown)  # both are open files of this process
+    return httpx.AsyncClient(
         base_url=f"http://{LOOPBACK}:{study.settings.superlink_port}",
         trust_env=False,
         timeout=httpx.Timeout(60.0, connect=2.0),
-        limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+        limits=httpx.Limits(max_connections=most, max_keepalive_connections=100),
     )
+
+
+def make_gateway(study: StudyFolder, log: AuditLog, fleet: Fleet) -> Starlette:
+    """Return the application of the public port."""
 
     def refuse(request: Request, event: str, reason: str, status: int) -> Response:
         path = request.scope["raw_path"][:200].decode("ascii", "replace")
@@ -169,10 +208,10 @@ def make_gateway(study: StudyFolder, log: AuditLog) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with client:
+        async with fleet.client:
             yield
+        await run_in_threadpool(log.close)
 
-    fleet = Fleet(study, log, client)
     app = Starlette(
         routes=[
             *(Route(FLEET + call, fleet.__call__, methods=["POST"]) for call in CALLS),
@@ -234,13 +273,32 @@ def _same_key(header: str, site: AdmittedSite) -> bool:
 
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
-    log = study.audit("gateway")
-    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem", log)
-    settings = study.settings
+    log = study.background_audit("gateway")
+    limits = CallerLimits().within(raise_descriptors())
+    asyncio.run(serve_port(study, log, limits))
+
+
+async def serve_port(
+    study: StudyFolder,
+    log: AuditLog,
+    limits: CallerLimits,
+    started: Callable[[uvicorn.Server, GatewayTLSContext, PublicPort], None] | None = None,
+) -> None:
+    """Serve the public port until the server is told to end.
+
+    Args:
+        study: Whose port it is.
+        log: The audit log.
+        limits: How many callers, how fast.
+        started: Is told when the port takes connections.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    context = GatewayTLSContext.of(study.server / "identity.pem", study.server / "trust.pem")
+    fleet = Fleet(study, log, superlink_client(study, limits), limits)
     config = uvicorn.Config(
-        make_gateway(study, log),
-        host=settings.bind,
-        port=settings.port,
+        make_gateway(study, log, fleet),
         http=PeerProtocol,
         loop="asyncio",
         ws="none",
@@ -251,17 +309,25 @@ def serve(study: StudyFolder) -> None:
         h11_max_incomplete_event_size=32 * 1024,
         timeout_keep_alive=75,
     )
-    config.load()
-    config.ssl = context
-    asyncio.run(_serve(uvicorn.Server(config), context))
-
-
-async def _serve(server: uvicorn.Server, context: GatewayTLSContext) -> None:
-    follower = asyncio.create_task(_follow(context))
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    port = PublicPort(server, context, log, limits, fleet.admits)
+    beside = [asyncio.create_task(_follow(context)), asyncio.create_task(port.sweep())]
     try:
-        await server.serve()
+        for row in study.audit("gateway").rows(CONNECTED, newest=2):
+            port.remember(row["from"], row["at"])
+        port.listen(study.settings.bind, study.settings.port)
+        if started is not None:
+            started(server, context, port)
+        await serving
     finally:
-        follower.cancel()
+        server.should_exit = True
+        port.close()
+        for task in beside:
+            task.cancel()
+        await serving
 
 
 async def _follow(context: GatewayTLSContext) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -75,7 +76,9 @@ class OwnRoutes:
     async def status(self, request: Request) -> Response:
         """Answer what `healthfm-server status` prints."""
         token = self._token(request, "look")
-        return token if isinstance(token, Response) else JSONResponse(study_status(self._study))
+        if isinstance(token, Response):
+            return token
+        return JSONResponse(await run_in_threadpool(study_status, self._study))
 
     async def order(self, request: Request) -> Response:
         """Pause, resume or stop a run."""
@@ -86,7 +89,7 @@ class OwnRoutes:
         if action not in ACTIONS:
             return Response("an action is pause, resume or stop", 404)
         order = RunOrder.find(self._study.runs, request.path_params["name"])
-        order.want(ACTIONS[action])
+        await run_in_threadpool(order.want, ACTIONS[action])
         self._log.note(f"run {action}", {"run": order.name, "by": token.name})
         return JSONResponse({"run": order.name, "wanted": order.wanted})
 

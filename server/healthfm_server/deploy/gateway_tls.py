@@ -1,20 +1,30 @@
-"""TLS at the gateway: it tells the application who calls, and the audit log who was refused."""
+"""TLS and HTTP at the gateway: who calls, by the certificate, and who is too slow."""
 
 from __future__ import annotations
 
 import ssl
 from asyncio import Transport
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from starlette.types import Receive, Scope, Send
+import h11
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from healthfm_server.deploy.audit_log import AuditLog
 
 PEER: Final = "healthfm.peer"
 """Key of the ASGI scope under which a `Peer` stands; absent where no certificate was shown."""
+FIRST_S: Final = 10.0
+"""From a stranger's handshake to the first byte of a request."""
+HEAD_S: Final = 20.0
+"""From the first byte of a request to the end of its head."""
+BODY_S: Final = 60.0
+BODY_BYTES: Final = 16 * 1024
+"""What of a body has to come within `BODY_S`: 273 bytes a second, a tenth of a modem's."""
+BUFFER_BYTES: Final = 64 * 1024
+ANSWER_S: Final = 900.0
+"""Within which at least something of an answer has to be taken; buffers of a thin line are deep."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +56,11 @@ class GatewayTLSContext(ssl.SSLContext):
     _now: ssl.SSLContext
 
     @classmethod
-    def of(cls, identity: Path, trust: Path, log: AuditLog | None = None) -> GatewayTLSContext:
-        """Return a context over the server's key with chain, and the roots with their lists.
-
-        Each handshake that fails because of the other side's certificate is noted in `log`.
-        """
+    def of(cls, identity: Path, trust: Path) -> GatewayTLSContext:
+        """Return a context over the server's key with chain, and the roots with their lists."""
         context = cls(ssl.PROTOCOL_TLS_SERVER)
         context._files = identity, trust
         context._seen = 0, 0
-        if log is not None:
-            context.sslobject_class = _audited(log)
         context.follow()
         return context
 
@@ -69,7 +74,6 @@ class GatewayTLSContext(ssl.SSLContext):
         fresh.verify_mode = ssl.CERT_OPTIONAL
         fresh.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         fresh.set_alpn_protocols(["http/1.1"])
-        fresh.sslobject_class = self.sslobject_class
         fresh.load_cert_chain(self._files[0])
         fresh.load_verify_locations(self._files[1])
         self._now = fresh
@@ -81,27 +85,113 @@ class GatewayTLSContext(ssl.SSLContext):
         return self._now.wrap_bio(*args, **options)
 
 
-def _audited(log: AuditLog) -> type[ssl.SSLObject]:
-    class Audited(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except ssl.SSLCertVerificationError as error:
-                log.note_refusal("handshake refused", {"reason": error.verify_message})
-                raise
-
-    return Audited
-
-
 class PeerProtocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it, with the other side's certificate in the ASGI scope."""
+    """HTTP/1.1 as uvicorn speaks it, with the other side's certificate in the ASGI scope.
+
+    Attributes:
+        known: Whether the other side is an admitted site: its connection outlives an error.
+        when_made: Is told the certificate's holder, None where there was no certificate.
+        when_lost: Is told that the connection has ended.
+    """
+
+    known = False
+    when_made: Callable[[Peer | None], None] | None = None
+    when_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Note the certificate of the connection."""
         peer = peer_of(transport.get_extra_info("peercert") or {})
-        if peer is not None:
-            self.app = _with_peer(self.app, peer)
+        self.app = self._with_peer(self.app, peer)
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        self._made_s = self._taken_s = self.loop.time()
+        self._head_s: float | None = None
+        self._received = self._unsent = 0
+        self._window = self._made_s, 0
+        if self.when_made is not None:
+            self.when_made(peer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say so."""
+        super().connection_lost(exc)
+        if self.when_lost is not None:
+            self.when_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Note when a head begins and how much of a body has come."""
+        before = self.cycle
+        if self._head_s is None:
+            self._head_s = self.loop.time()
+        self._received += len(data)
+        super().data_received(data)
+        if self.cycle is not before or self.conn.their_state is h11.SEND_BODY:
+            self._head_s = None
+
+    def resume_writing(self) -> None:
+        """Note that something of an answer was taken."""
+        super().resume_writing()
+        self._taken_s = self.loop.time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, once its last answer is on its way."""
+        if self.transport.get_write_buffer_size():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
+    def overdue(self, now_s: float) -> str | None:
+        """Return why the other side is too slow, None where it is not; asked every second."""
+        if self._answer_stands_still(now_s):
+            return "answer not read"
+        if self._body_crawls(now_s):
+            return "body too slow"
+        if self.cycle is not None and not self.cycle.response_complete:
+            return None
+        if self._head_s is not None:
+            return "head too slow" if now_s - self._head_s > HEAD_S else None
+        patience_s = self.timeout_keep_alive if self.known else FIRST_S
+        asked = self.cycle is not None
+        return None if asked or now_s - self._made_s <= patience_s else "nothing asked"
+
+    def _answer_stands_still(self, now_s: float) -> bool:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent:
+            self._taken_s = now_s
+        self._unsent = unsent
+        return now_s - self._taken_s > ANSWER_S
+
+    def _body_crawls(self, now_s: float) -> bool:
+        from_s, before = self._window
+        if self.conn.their_state is not h11.SEND_BODY or self.flow.read_paused:
+            self._window = now_s, self._received  # no body, or it is the SuperLink that is slow
+            return False
+        if now_s - from_s < BODY_S:
+            return False
+        self._window = now_s, self._received
+        return self._received - before < BODY_BYTES
+
+    def _with_peer(self, app: Any, peer: Peer | None) -> Any:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            if peer is not None:
+                scope[PEER] = peer
+
+            async def answer(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    if status in (401, 403) or (status >= 400 and not self.known):
+                        headers = [*message.get("headers", ()), (b"connection", b"close")]
+                        message = {**message, "headers": headers}
+                await send(message)
+
+            await app(scope, receive, answer)
+
+        return call
 
 
 def peer_of(certificate: dict[str, Any]) -> Peer | None:
@@ -109,11 +199,3 @@ def peer_of(certificate: dict[str, Any]) -> Peer | None:
     names = {key: value for part in certificate.get("subject", ()) for key, value in part}
     name = names.get("commonName")
     return Peer(name, certificate["serialNumber"]) if name else None
-
-
-def _with_peer(app: Any, peer: Peer) -> Any:
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[PEER] = peer
-        await app(scope, receive, send)
-
-    return call

@@ -24,7 +24,7 @@ from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
 from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import AccessTokens
-from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.audit_log import AuditLog, BackgroundAuditLog
 
 LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
@@ -136,6 +136,10 @@ class StudyFolder:
     def audit(self, process: str) -> AuditLog:
         """Return the audit log, for `process` to write."""
         return AuditLog(self.path / "audit.log", process)
+
+    def background_audit(self, process: str) -> BackgroundAuditLog:
+        """Return the audit log, for the event loop of `process` to write."""
+        return BackgroundAuditLog(self.path / "audit.log", process)
 
     def control_token(self) -> str:
         """Return the token by which this machine's own commands control runs."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.run_store import RunStore
 
+CONNECTED: Final = "site connected"
+LOOKED_AT: Final = 8
+"""Files of the audit log, 16 MiB each, that are looked through for a site's last connection."""
+
 
 def study_status(study: StudyFolder) -> dict[str, Any]:
     """Return sites and runs of a study as plain values; the same for every reader."""
+    seen = last_connections(study.audit("status"))
     return {
         "study": study.settings.study,
         "url": study.settings.url,
-        "sites": [_site(study, name) for name in sorted(study.sites.sites())],
+        "sites": [_site(study, name, seen) for name in sorted(study.sites.sites())],
         "runs": [run_status(order) for order in RunOrder.all(study.runs)],
     }
 
@@ -41,20 +46,19 @@ def run_status(order: RunOrder) -> dict[str, Any]:
     }
 
 
-def _site(study: StudyFolder, name: str) -> dict[str, Any]:
+def _site(study: StudyFolder, name: str, seen: Mapping[str, str]) -> dict[str, Any]:
     site = study.sites.site(name)
-    seen = last_connections(study.audit("status")).get(name, "")
     return {
         "site": name,
         "state": "revoked" if site.revoked else "admitted",
         "modalities": list(site.modalities),
-        "last_connected": seen,
+        "last_connected": seen.get(name, ""),
     }
 
 
 def last_connections(log: AuditLog) -> dict[str, str]:
-    """Return when each site's node last connected, by the audit log."""
-    return {row["site"]: row["at"] for row in log.rows() if row["event"] == "site connected"}
+    """Return when each site's node last connected, by the newest files of the audit log."""
+    return {row["site"]: row["at"] for row in log.rows(CONNECTED, newest=LOOKED_AT)}
 
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:

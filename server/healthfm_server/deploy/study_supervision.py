@@ -18,7 +18,7 @@ from healthfm_server.deploy.study_process import PROCESSES
 START_TIMEOUT_S: Final = 90.0
 
 _CONTAINER: Final = """# podman build -f Containerfile -t healthfm-server .   (beside the wheel)
-# podman run -v ./study:/study:Z -p {port}:{port} healthfm-server
+# podman run --ulimit nofile=65536 -v ./study:/study:Z -p {port}:{port} healthfm-server
 FROM docker.io/library/python:3.11-slim
 COPY *.whl constraints.txt /wheels/
 RUN pip install --no-cache-dir -c /wheels/constraints.txt /wheels/*.whl && useradd healthfm

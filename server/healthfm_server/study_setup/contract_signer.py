@@ -7,11 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import TrustError
-from healthfm_core.federation.contracting import SIGNATURE, sign_order, to_fields
+from healthfm_core.federation.contracting import (
+    ORDER_SIGNATURE,
+    SIGNATURE,
+    sign_order,
+    sign_statistics,
+    to_fields,
+)
+from healthfm_core.federation.secure.contracted_sums import sign_message
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import ContractTerms, StudySigner
 from healthfm_core.trust.site_registry import REGISTRY_FILE, Registry
@@ -58,6 +65,24 @@ class ContractSigner:
             return {}
         lasts = timedelta(days=config.federation.contract_days)
         return to_fields(self.signer.sign(terms(), lasts))
+
+    def to_ask(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of a statistics order with its signature; as it is in a simulation."""
+        if self.signer is None:
+            return record
+        return {**record, ORDER_SIGNATURE: sign_statistics(self.signer, record)}
+
+    def of_sum(self, site: str, kind: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of a message of a sum with its signature; as it is in a simulation.
+
+        Args:
+            site: Whom it is for.
+            kind: The message's name.
+            record: What it says.
+        """
+        if self.signer is None:
+            return record
+        return {**record, SIGNATURE: sign_message(self.signer, site, kind, record)}
 
     def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
         """Return the record of a training order with its signature; as it is in a simulation.

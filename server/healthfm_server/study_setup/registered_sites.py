@@ -42,7 +42,7 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
         name, version = str(record["site"]), int(record["version"])
         modalities = frozenset(map(str, json.loads(str(record["modalities"]))))
         n_subjects = int(record["subjects"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _unfit(f"node {node_id}", "a site record that cannot be read") from error
     protocol.check_version(version, where=f"site {name[:64]}")
     if not name.isprintable() or not 0 < len(name) <= 64:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -16,6 +17,9 @@ from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.statistics import SiteStatistics
+from healthfm_core.trust.contract import ContractTerms
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
@@ -23,6 +27,7 @@ from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
+from healthfm_server.transport.secure_session import secure_exchange
 from healthfm_server.transport.secure_statistics import SecureStatistics
 
 FIRST_PAUSE_S: Final = 2.0
@@ -60,17 +65,22 @@ class StudySetup:
                 (HF-406).
         """
 
-        def ask() -> ConfigRecord:
-            contract = self.signer.sign(lambda: terms_before(self.store.run_id(), config), config)
-            return ConfigRecord({**_question(config), **contract})
+        def terms() -> ContractTerms:
+            return terms_before(self.store.run_id(), config)
+
+        def ask(more: Mapping[str, Any] = MappingProxyType({})) -> ConfigRecord:
+            contract = self.signer.sign(terms, config)
+            return ConfigRecord(self.signer.to_ask({**_question(config), **more, **contract}))
 
         if config.federation.aggregation.secure.enabled:
-            return self._secure_study(nodes, config, ask)
+            return self._secure_study(nodes, config, ask, agreement_of(terms()))
         answers: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
 
         def take(reply: Message) -> str:
             site = self._site_of(reply)
-            answers[site.node_id] = site, dict(read(reply.content.array_records[protocol.ARRAYS]))
+            arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
+            SiteStatistics.from_arrays(arrays)  # one that cannot be read is this site's fault alone
+            answers[site.node_id] = site, arrays
             return site.name
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
@@ -82,7 +92,7 @@ class StudySetup:
         return self._write(arrays, modalities, config)
 
     def _secure_study(
-        self, nodes: list[int], config: RunConfig, ask: Callable[[], ConfigRecord]
+        self, nodes: list[int], config: RunConfig, ask: Callable[..., ConfigRecord], agreement: str
     ) -> Study:
         answered: list[RegisteredSite] = []
 
@@ -92,7 +102,8 @@ class StudySetup:
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register(answered)
-        masked = SecureStatistics(self.exchange, self.store, self.timeouts, config)
+        exchange = secure_exchange(self.exchange, self.timeouts, config, self.signer)
+        masked = SecureStatistics(exchange, self.store, config, agreement)
         merged, modalities = masked.sum(sites, ask)
         return self._write([dict(merged.to_arrays())], modalities, config)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from flwr.app import Message, RecordDict
@@ -21,6 +22,7 @@ from healthfm_core.federation.aggregation.aggregator import (
     Aggregator,
     put_in_slot,
 )
+from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -33,6 +35,11 @@ from healthfm_server.transport.orders import Orders
 
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""
+MOST_METRICS: Final = 1000
+LONGEST_NAME: Final = 200
+"""Characters of a metric's name."""
+LARGEST_METRIC: Final = 1e100
+"""A sum of these over all people of all sites is a number still."""
 
 
 @dataclass
@@ -143,7 +150,7 @@ class ClearTransport:
             check_sender(records.config_records[protocol.SITE], self.sites[site])
             update = read(records.array_records[protocol.ARRAYS])
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
-            metrics = {m: _number(v) for m, v in records.metric_records[protocol.METRICS].items()}
+            metrics = _metrics(records.metric_records[protocol.METRICS])
         except TrustError as error:
             raise _RejectedReplyError(str(error)) from error
         except (KeyError, ValueError, TypeError) as error:
@@ -192,13 +199,14 @@ def mean_metrics(
     """Return each metric's mean over the sites that report it, weighted, in the sites' order.
 
     Args:
-        metrics: Site → metric → value; values that are not finite are left out.
+        metrics: Site → metric → value; those that are not finite, or that no mean could hold, are
+            left out.
         weights: Site → training subjects.
     """
     terms: dict[str, list[tuple[float, float]]] = {}
     for site in sorted(metrics):
         for name, value in metrics[site].items():
-            if math.isfinite(value):
+            if abs(value) < LARGEST_METRIC:
                 terms.setdefault(name, []).append((weights.get(site, 0.0), value))
     means = {}
     for name in sorted(terms):
@@ -206,6 +214,15 @@ def mean_metrics(
         if total > 0:
             means[name] = math.fsum(w * v for w, v in terms[name]) / total
     return means
+
+
+def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a reply that anybody asked for; a site may send what it likes."""
+    wanted = (m for m in record if any(fnmatchcase(m, pattern) for pattern in METRICS_WANTED))
+    metrics = {m: _number(record[m]) for m in wanted if len(m) <= LONGEST_NAME}
+    if len(metrics) > MOST_METRICS:
+        raise ValueError(f"{len(metrics)} metrics, of {MOST_METRICS} at most")
+    return metrics
 
 
 def _number(value: Any) -> float:

@@ -40,7 +40,13 @@ class Orders:
     unprepared: set[str] = field(default_factory=set)
 
     def to_train(
-        self, current: OpenRound, site: str, arrays: ArrayRecord, digests: Mapping[str, str]
+        self,
+        current: OpenRound,
+        site: str,
+        arrays: ArrayRecord,
+        digests: Mapping[str, str],
+        *,
+        score: bool = True,
     ) -> RecordDict:
         """Return the records of one site's order.
 
@@ -49,6 +55,7 @@ class Orders:
             site: Whose order.
             arrays: What goes with it.
             digests: SHA-256 of each piece of all arrays, in hex.
+            score: Whether the sites may be asked for scores of the model at all.
         """
         federation = self.study.config.federation
         every = federation.evaluate_every
@@ -56,7 +63,8 @@ class Orders:
             round=current.number,
             rounds=federation.rounds,
             groups=current.asked[site],
-            evaluate=not current.train or (every > 0 and (current.number - 1) % every == 0),
+            evaluate=not current.train
+            or (score and every > 0 and (current.number - 1) % every == 0),
             seed=seed_for(self.study.config.seed, "round", current.number, site),
             train=current.train,
         )

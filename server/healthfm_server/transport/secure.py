@@ -7,22 +7,28 @@ modality a site has. Weights, metrics and whether an update was shortened come o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from flwr.app import Message, RecordDict
 
 from healthfm_core.arrays import Float64
+from healthfm_core.errors import PrivacyError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.codecs import codec_for
-from healthfm_core.federation.secure.update_codec import RoundSum
+from healthfm_core.federation.secure.contracted_sums import ROUND
+from healthfm_core.federation.secure.update_codec import RoundSum, UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
+from healthfm_server.transport.kept_sum import KeptSum
 from healthfm_server.transport.orders import Orders
-from healthfm_server.transport.secure_session import SecureExchange, SummingSession
+from healthfm_server.transport.secure_session import SummingSession, secure_exchange
+
+_OF_OTHER_SITES: Final = 614
 
 
 class SummedUpdates:
@@ -66,10 +72,8 @@ class SecureTransport:
         self._study = study
         self._sites = sites
         self._orders = orders
-        federation = study.config.federation
-        secure = federation.aggregation.secure
-        factor = timeouts.deadline_s / federation.deadline_s
-        self._masked = SecureExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
+        self._closed: set[int] = set()
+        self._masked = secure_exchange(exchange, timeouts, study.config, orders.signer)
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return all groups: what a site is asked for tells nothing about it."""
@@ -78,9 +82,16 @@ class SecureTransport:
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Open the sum of the round's updates.
 
+        A sum that was asked for and not opened when the coordinator was stopped is opened first.
+        Where the sites opened a sum of the same numbers with others before, the round brings
+        nothing: what they would send again could be subtracted.
+
         Raises:
             PrivacyError: Too few sites took part (HF-611), or their shares do not open it (HF-610).
         """
+        kept = self._kept(current, schema)
+        if kept is not None:
+            return kept
         summing = self._begin(current)
         book = self._masked.agree(summing)
         capacity = sum(self._sites[name].n_subjects for name in book.adverts)
@@ -88,16 +99,52 @@ class SecureTransport:
         summing.server.sizes(codec.sizes())
         arrays = to_arrays(state.parameters)
         record, digests = record_of(arrays, state.parameters), digests_of(arrays)
+        score = current.number - 1 not in self._closed
 
         def contents(site: str) -> RecordDict:
-            return self._orders.to_train(current, site, record, digests)
+            return self._orders.to_train(current, site, record, digests, score=score)
 
-        sums = self._masked.sum(summing, protocol.TRAIN, contents, {"capacity": capacity})
+        def keep() -> None:
+            KeptSum(summing.server, capacity).save(current.store.folder)
+
+        try:
+            more = {"capacity": capacity}
+            sums = self._masked.sum(summing, protocol.TRAIN, contents, more, keep)
+        except PrivacyError as error:
+            if error.number != _OF_OTHER_SITES:
+                raise
+            return self._without_update(current, codec, error)
         return _collected(current, codec.decode(sums), codec.rho)
+
+    def _kept(self, current: OpenRound, schema: UpdateSchema) -> Collected | None:
+        """Return the sum that the coordinator had asked for when it was stopped, if it opens."""
+        folder, known = current.store.folder, self._masked.known
+        kept = KeptSum.load(folder, self._study.hash, current.number, known)
+        if kept is None:
+            return None
+        names = {self._sites[name].node_id: name for name in current.asked}
+        summing = SummingSession(names, kept.server, lambda *_: None, lambda *_: None)
+        codec = codec_for(self._study, schema, kept.server.book, kept.capacity)
+        try:
+            opened = codec.decode(self._masked.open(summing))
+        except PrivacyError as error:
+            current.store.note("sum not opened", round=current.number, reason=str(error))
+            return None
+        for site in kept.server.survivors:
+            current.accept(site, {})
+        return _collected(current, opened, codec.rho)
+
+    def _without_update(
+        self, current: OpenRound, codec: UpdateCodec, error: PrivacyError
+    ) -> Collected:
+        """Close a round that no sum may be opened of; its noise counts as if one had been."""
+        self._closed.add(current.number)
+        current.store.note("round without an update", round=current.number, reason=str(error))
+        return _collected(current, RoundSum({}, {}, {}, {}), codec.rho)
 
     def _begin(self, current: OpenRound) -> SummingSession:
         names = {self._sites[name].node_id: name for name in current.asked}
-        terms = self._masked.terms(self._study.hash, "round", current.number)
+        terms = self._masked.terms(self._study.hash, ROUND, current.number)
 
         def done(site: str, reply: Message) -> None:
             current.accept(site, {})

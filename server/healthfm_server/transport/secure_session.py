@@ -11,16 +11,22 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from healthfm_core.config.run import RunConfig
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
-from healthfm_core.errors import HealthFMError
+from healthfm_core.errors import HealthFMError, PrivacyError
 from healthfm_core.federation import protocol
+from healthfm_core.federation.secure.contracted_sums import SESSION, session_terms
 from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
+from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts
+
+_OF_OTHER_SITES: Final = "HF-614"
 
 
 @dataclass
@@ -32,6 +38,8 @@ class SummingSession:
         server: The session.
         done: Hears of each site whose masked arrays are in the sum.
         set_aside: Hears of each site that is not, and why.
+        gone: The sites that are not.
+        refusals: What sites refused with, at whichever exchange.
     """
 
     names: Mapping[int, str]
@@ -39,6 +47,34 @@ class SummingSession:
     done: Callable[[str, Message], None]
     set_aside: Callable[[str, str], None]
     gone: set[str] = field(default_factory=set)
+    refusals: list[str] = field(default_factory=list)
+
+    def because(self, error: PrivacyError) -> PrivacyError:
+        """Return why a sum was not opened: what the sites refuse for, else `error`."""
+        found = next((text for text in self.refusals if _OF_OTHER_SITES in text), None)
+        if found is None:
+            return error
+        return PrivacyError(
+            614,
+            where=f"{self.server.terms.purpose} {self.server.terms.number}",
+            seen=f"sites that refuse it ({found[:300]})",
+        )
+
+
+def secure_exchange(
+    exchange: Exchange, timeouts: Timeouts, config: RunConfig, signer: ContractSigner
+) -> SecureExchange:
+    """Return what runs the sessions of a run.
+
+    Args:
+        exchange: Sends and receives.
+        timeouts: Of the exchange that carries the arrays.
+        config: The run's.
+        signer: Signs the messages.
+    """
+    secure, factor = config.federation.aggregation.secure, config.federation.deadline_s
+    message_timeout_s = secure.message_timeout_s * timeouts.deadline_s / factor
+    return SecureExchange(exchange, timeouts, secure, message_timeout_s, signer)
 
 
 class SecureExchange:
@@ -49,6 +85,7 @@ class SecureExchange:
         timeouts: Of the exchange that carries the arrays.
         config: Thresholds.
         message_timeout_s: How long the other three wait for sites.
+        signer: Signs the messages; does nothing in a simulation.
     """
 
     def __init__(
@@ -57,7 +94,9 @@ class SecureExchange:
         timeouts: Timeouts,
         config: SecureAggregationConfig,
         message_timeout_s: float,
+        signer: ContractSigner,
     ) -> None:
+        self._signer = signer
         self._exchange = exchange
         self._timeouts = timeouts
         self._config = config
@@ -66,18 +105,12 @@ class SecureExchange:
 
     def terms(self, study: str, purpose: str, number: int) -> secure.Terms:
         """Return terms of a new session; the nonce makes it unlike every other."""
-        config = self._config
-        return secure.Terms(
-            study=study,
-            purpose=purpose,
-            number=number,
-            nonce=secrets.token_hex(16),
-            threshold=config.threshold,
-            min_sites=config.min_sites,
-            degree=config.degree,
-            colluding_fraction=config.colluding_fraction,
-            dropout_fraction=config.dropout_fraction,
-        )
+        return session_terms(self._config, study, purpose, number, secrets.token_hex(16))
+
+    @property
+    def known(self) -> Mapping[str, bytes]:
+        """Site → signing key that it had in an earlier session."""
+        return self._known
 
     def begin(
         self,
@@ -114,6 +147,7 @@ class SecureExchange:
         kind: str,
         contents: Callable[[str], RecordDict],
         more: Mapping[str, str | int],
+        keep: Callable[[], None] = lambda: None,
     ) -> dict[str, Ring]:
         """Return the opened sums of the masked arrays that `kind` brings back.
 
@@ -122,10 +156,26 @@ class SecureExchange:
             kind: The message that carries the arrays.
             contents: Site → its records, without the secure-aggregation message.
             more: What every message says beside the mailbox.
+            keep: Called once the inputs are in, before any site is asked to open their sum.
 
         Raises:
-            PrivacyError: Too few sites are left (HF-611), or the shares do not open it (HF-610).
+            PrivacyError: Too few sites are left (HF-611), the shares do not open it (HF-610), or
+                sites opened a sum of the same numbers with others (HF-614).
         """
+        try:
+            self._add_up(summing, kind, contents, more)
+            keep()
+            return self.open(summing)
+        except PrivacyError as error:
+            raise summing.because(error) from error
+
+    def _add_up(
+        self,
+        summing: SummingSession,
+        kind: str,
+        contents: Callable[[str], RecordDict],
+        more: Mapping[str, str | int],
+    ) -> None:
         nodes = {site: node for node, site in summing.names.items()}
         book = summing.server.book
         messages = {nodes[site]: book.to_json() for site in book.adverts}
@@ -135,10 +185,10 @@ class SecureExchange:
         orders = {}
         for site, mailbox in summing.server.mailboxes().items():
             records = contents(site)
-            records[protocol.SECURE_MESSAGE] = ConfigRecord({"json": mailbox.to_json(), **more})
+            record = self._record(summing, site, kind, {"json": mailbox.to_json(), **more})
+            records[protocol.SECURE_MESSAGE] = record
             orders[nodes[site]] = records
         self._take_arrays(summing, kind, orders)
-        return self._open(summing, nodes)
 
     def _take_arrays(
         self, summing: SummingSession, kind: str, orders: Mapping[int, RecordDict]
@@ -154,9 +204,15 @@ class SecureExchange:
             if summing.names[node] not in summing.server.survivors:
                 self._drop(summing, summing.names[node], "it did not answer in time")
 
-    def _open(self, summing: SummingSession, nodes: Mapping[str, int]) -> dict[str, Ring]:
+    def open(self, summing: SummingSession) -> dict[str, Ring]:
+        """Return the sums, opened by those of their sites that are still there.
+
+        Raises:
+            PrivacyError: Too few are (HF-611), or their shares do not open it (HF-610).
+        """
         request = summing.server.request()
-        messages = {nodes[site]: request.to_json() for site in request.survivors}
+        text, asked = request.to_json(), set(request.survivors)
+        messages = {node: text for node, site in summing.names.items() if site in asked}
         for site, text in self._ask(summing, protocol.UNMASK, messages, final=True):
             with self._setting_aside(summing, site, final=True):
                 summing.server.take_reply(site, secure.UnmaskReply.from_json(text))
@@ -172,7 +228,13 @@ class SecureExchange:
     ) -> Iterator[tuple[str, str]]:
         """Send messages and yield (site, answer); note who gives none."""
         contents = {
-            node: RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
+            node: RecordDict(
+                {
+                    protocol.SECURE_MESSAGE: self._record(
+                        summing, summing.names[node], kind, {"json": text}
+                    )
+                }
+            )
             for node, text in messages.items()
         }
         silent = {summing.names[node] for node in messages}
@@ -186,6 +248,12 @@ class SecureExchange:
         for site in sorted(silent):
             self._drop(summing, site, "it did not answer in time", final=final)
 
+    def _record(
+        self, summing: SummingSession, site: str, kind: str, said: dict[str, str | int]
+    ) -> ConfigRecord:
+        named = {**said, SESSION: summing.server.terms.session.hex()}
+        return ConfigRecord(self._signer.of_sum(site, kind, named))
+
     @contextmanager
     def _setting_aside(
         self, summing: SummingSession, site: str, *, final: bool = False
@@ -194,6 +262,7 @@ class SecureExchange:
         try:
             yield
         except (HealthFMError, KeyError, ValueError, TypeError) as error:
+            summing.refusals.append(str(error))
             self._drop(summing, site, str(error)[:300], final=final)
 
     def _drop(

@@ -6,7 +6,6 @@ room for them. A table that cannot be read back is asked for again under another
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,59 +13,66 @@ from typing import Any, Final
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from healthfm_core.config.run import RunConfig
-from healthfm_core.errors import ProtocolError
+from healthfm_core.errors import PrivacyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.parameter_groups import agree_on_modalities
+from healthfm_core.federation.secure.contracted_sums import MOST_TRIES, STATISTICS
 from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, mark_sizes
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.registered_sites import RegisteredSite
-from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.secure_session import SecureExchange
 
-_TRIES: Final = 3
+_PASSING: Final = (402, 614)
+"""A table that cannot be read back, or a site that was away: worth another try."""
+Ask = Callable[[Mapping[str, Any]], ConfigRecord]
+"""Returns a new statistics order that says something besides the question."""
 
 
 class SecureStatistics:
     """Asks registered sites for their statistics, as sums.
 
     Args:
-        exchange: Sends and receives.
+        masked: Runs the sessions.
         store: Takes the events.
-        timeouts: Of the exchanges that carry arrays.
         config: The run's.
+        agreement: What the run's sums of statistics name as their study.
     """
 
     def __init__(
-        self, exchange: Exchange, store: RunStore, timeouts: Timeouts, config: RunConfig
+        self, masked: SecureExchange, store: RunStore, config: RunConfig, agreement: str
     ) -> None:
-        factor = timeouts.deadline_s / config.federation.deadline_s
-        secure = config.federation.aggregation.secure
-        self._masked = SecureExchange(exchange, timeouts, secure, factor * secure.message_timeout_s)
+        self._masked = masked
         self._store = store
         self._config = config
-        self._run = secrets.token_hex(16)
+        self._agreement = agreement
 
     def sum(
-        self, sites: Mapping[str, RegisteredSite], ask: Callable[[], ConfigRecord]
+        self, sites: Mapping[str, RegisteredSite], ask: Ask
     ) -> tuple[SiteStatistics, tuple[str, ...]]:
         """Return the statistics of all sites together, and the study's modalities.
 
         Raises:
-            PrivacyError: Too few sites took part (HF-611).
+            PrivacyError: Too few sites took part (HF-611), or others than in an earlier sum
+                (HF-614).
             ProtocolError: The tables could not be read back (HF-402), or no modality is left
                 (HF-406).
         """
-        for number in range(_TRIES - 1):
+        for number in range(MOST_TRIES - 1):
             try:
                 return self._try(sites, ask, 2 * number)
-            except ProtocolError as error:
+            except (ProtocolError, PrivacyError) as error:
+                if error.number not in _PASSING:
+                    raise
                 self._store.note("statistics again", reason=str(error))
-        return self._try(sites, ask, 2 * _TRIES)
+        return self._try(sites, ask, 2 * (MOST_TRIES - 1))
 
     def _try(
-        self, sites: Mapping[str, RegisteredSite], ask: Callable[[], ConfigRecord], number: int
+        self,
+        sites: Mapping[str, RegisteredSite],
+        ask: Ask,
+        number: int,
     ) -> tuple[SiteStatistics, tuple[str, ...]]:
         salt = secrets.randbits(62)
         marks = self._session(sites, ask, number, mark_sizes(), {"step": "marks"}, salt)
@@ -92,14 +98,13 @@ class SecureStatistics:
     def _session(
         self,
         sites: Mapping[str, RegisteredSite],
-        ask: Callable[[], ConfigRecord],
+        ask: Ask,
         number: int,
         sizes: Mapping[str, tuple[int, str]],
         order: Mapping[str, str | int],
         salt: int,
     ) -> dict[str, Ring]:
-        study = hashlib.sha256(f"{self._run}".encode()).hexdigest()
-        terms = self._masked.terms(study, "statistics", number)
+        terms = self._masked.terms(self._agreement, STATISTICS, number)
 
         def done(site: str, reply: Message) -> None:
             return None
@@ -109,11 +114,13 @@ class SecureStatistics:
 
         names = {site.node_id: name for name, site in sites.items()}
         summing = self._masked.begin(terms, names, done, set_aside)
-        self._masked.agree(summing)
+        book = self._masked.agree(summing)
+        capacity = sum(sites[name].n_subjects for name in book.adverts)
         summing.server.sizes(sizes)
-        asked: dict[str, Any] = {**ask(), **order, "salt": salt}
+        which = {"study": self._agreement, "number": number, "salt": salt}
+        asked = ask({**order, **which})
 
         def contents(site: str) -> RecordDict:
-            return RecordDict({protocol.ORDER: ConfigRecord(asked)})
+            return RecordDict({protocol.ORDER: asked})
 
-        return self._masked.sum(summing, protocol.STATISTICS, contents, {})
+        return self._masked.sum(summing, protocol.STATISTICS, contents, {"capacity": capacity})

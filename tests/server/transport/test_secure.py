@@ -113,36 +113,41 @@ def messages_of(grid: Watching, kind: str) -> list[tuple[Message, Message]]:
     return [pair for pair in grid.seen if pair[0].metadata.message_type == kind]
 
 
-def asked_again(grid: Watching, pair: tuple[Message, Message], text: str | None = None) -> Message:
+def asked_again(grid: Watching, pair: tuple[Message, Message], **change: str) -> Message:
     """Send a message of the transcript once more, to the same site."""
     question, _ = pair
     meta = question.metadata
     content = question.content
-    if text is not None:
-        content = RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({"json": text})})
+    if change:
+        record = content.config_records[protocol.SECURE_MESSAGE]
+        content = RecordDict({protocol.SECURE_MESSAGE: ConfigRecord({**record, **change})})
     grid.push_messages([Message(content, meta.dst_node_id, meta.message_type, group_id="9")])
     return next(iter(InProcessGrid.pull_messages(grid, [str(grid._sent)])))
 
 
-def test_a_coordinator_that_asks_again_or_for_both_shares_is_refused(tmp_path: Path) -> None:
+def test_a_coordinator_that_asks_for_other_shares_afterwards_is_refused(tmp_path: Path) -> None:
     nodes = sites(tmp_path / "sites", [BOTH, EHR, BOTH, EHR])
     grid = Watching(nodes, {(2, protocol.UNMASK, "3")})
     run(grid, tmp_path / "run", 4)
     names = ["s0", "s1", "s2", "s3"]
     last = messages_of(grid, protocol.UNMASK)[-1]
     other = secure.UnmaskRequest(tuple(names[:3]), ("s3",)).to_json()
-    assert "HF-612" in asked_again(grid, last, other).error.reason
-    assert "HF-612" in asked_again(grid, last).error.reason
+    assert "HF-612" in asked_again(grid, last, json=other).error.reason
+    same = asked_again(grid, last).content.config_records[protocol.SECURE_MESSAGE]
+    assert same == last[1].content.config_records[protocol.SECURE_MESSAGE]
     for kind in (protocol.KEYS, protocol.SHARES, protocol.TRAIN):
         assert "HF-612" in asked_again(grid, messages_of(grid, kind)[-1]).error.reason
 
 
-def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path: Path) -> None:
+def test_an_opened_session_leaves_no_secret_and_no_earlier_round_is_begun(tmp_path: Path) -> None:
     nodes = sites(tmp_path / "sites", [BOTH, EHR, BOTH])
     grid = Watching(nodes)
     run(grid, tmp_path / "run", 3)
     state = json.loads(str(grid._contexts[1].state["secure_aggregation"]["json"]))
-    assert sorted(count for _, count in state["opened"].values()) == [1, 1]
+    opened = [(one["purpose"], one["number"], one["senders"]) for one in state["sums"]]
+    all_sites = ["s0", "s1", "s2"]
+    statistics = [("statistics", number, all_sites) for number in (0, 1)]
+    assert opened == statistics + [("round", number, all_sites) for number in (1, 2, 3)]
     assert state["session"] == ""
     asked = messages_of(grid, protocol.KEYS)[-1]
     terms = secure.Terms.from_json(
@@ -150,7 +155,8 @@ def test_a_round_is_opened_twice_at_most_and_an_earlier_one_never_again(tmp_path
     )
     for number, refused in ((2, True), (3, False), (4, False)):
         fresh = secure.Terms(**{**_fields(terms), "number": number, "nonce": f"{number:02}"})
-        reply = asked_again(grid, asked, fresh.to_json())
+        text, session = fresh.to_json(), fresh.session.hex()
+        reply = asked_again(grid, asked, json=text, session=session)
         assert reply.has_error() == refused
     with pytest.raises(PrivacyError, match="HF-611"):
         run(Watching(nodes[:2]), tmp_path / "two", 2)

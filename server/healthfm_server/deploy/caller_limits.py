@@ -1,0 +1,253 @@
+"""How many callers the public port takes, how fast, and who has to go when it is full.
+
+A caller is *unknown* until a handshake showed the certificate of an admitted site. Unknown callers
+are limited per address and in all, and when there are too many the oldest of the busiest address
+goes: nobody is locked out by others' silence. A site's connections count for the site alone, so no
+noise of an unknown neighbour's at the same address ends them. Why so:
+docs/decisions/0040-strangers-at-the-public-port.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+from typing import Final, Literal, TypeVar
+
+Stage = Literal["silent", "speaking", "site"]
+DAY_S: Final = 24 * 3600.0
+MOST_ADDRESSES: Final = 4096
+"""Addresses that are remembered; who was not seen for longest is forgotten first."""
+RESERVED: Final = 0.5
+"""Share of the pace in all that addresses where no site has called within a day cannot use."""
+HOME_WEIGHT: Final = 0.25
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class CallerLimits:
+    """What the public port takes.
+
+    Attributes:
+        unknown: Unknown callers in all.
+        unknown_address: Of one address.
+        speaking: Unknown callers in all that have begun TLS, which takes 0.3 MB each.
+        site_connections: Connections of one site.
+        new_per_s: New callers a second, in all.
+        new_address_per_s: From one address where no site has called within a day; else half of
+            the pace in all.
+        burst_s: So many seconds of either pace may come at once.
+        site_calls_per_s: Calls a second of one site; more wait.
+        site_burst: Calls of one site that may come at once.
+    """
+
+    unknown: int = 2048
+    unknown_address: int = 256
+    speaking: int = 512
+    site_connections: int = 32
+    new_per_s: float = 400.0
+    new_address_per_s: float = 50.0
+    burst_s: float = 2.0
+    site_calls_per_s: float = 100.0
+    site_burst: int = 1000
+
+    def within(self, descriptors: int) -> CallerLimits:
+        """Return these limits, or lower ones where a process may have so few open files."""
+        return replace(self, unknown=max(16, min(self.unknown, descriptors // 4)))
+
+
+@dataclass(eq=False)
+class Caller:
+    """A connection of the public port.
+
+    Attributes:
+        address: Of the other side, as `address_key` gives it.
+        since_s: When it came, by the clock of the port.
+        close: Ends it at once.
+        stage: What it has shown: nothing, the first byte of a handshake, a site's certificate.
+        site: Name of the site, empty where it is unknown.
+        ended: Whether it was ended.
+    """
+
+    address: str
+    since_s: float
+    close: Callable[[], None]
+    stage: Stage = "silent"
+    site: str = ""
+    ended: bool = False
+
+
+class Pace:
+    """A token bucket: so many a second, so many at once.
+
+    Args:
+        per_s: Tokens a second.
+        most: Tokens it holds.
+        now_s: Time now; it is full.
+    """
+
+    def __init__(self, per_s: float, most: float, now_s: float) -> None:
+        self._per_s = per_s
+        self._most = most
+        self._left = most
+        self._at_s = now_s
+
+    def take(self, now_s: float, keep: float = 0.0) -> bool:
+        """Take a token if one is left beside `keep`; return whether there was."""
+        self._fill(now_s)
+        if self._left - keep < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+    def wait_s(self, now_s: float) -> float:
+        """Take a token and return how long to wait for it; who comes later waits longer."""
+        self._fill(now_s)
+        self._left -= 1.0
+        return max(0.0, -self._left / self._per_s)
+
+    def _fill(self, now_s: float) -> None:
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+
+
+class Callers:
+    """All connections of the public port.
+
+    Args:
+        limits: How many, how fast.
+        now_s: Time now, by the clock of the port.
+    """
+
+    def __init__(self, limits: CallerLimits, now_s: float) -> None:
+        self.limits = limits
+        self._groups: dict[tuple[Stage, str], OrderedDict[Caller, None]] = {}
+        self._counts: dict[Stage, int] = {"silent": 0, "speaking": 0, "site": 0}
+        self._all = Pace(limits.new_per_s, limits.new_per_s * limits.burst_s, now_s)
+        self._paces: OrderedDict[tuple[str, bool], Pace] = OrderedDict()
+        self._homes: OrderedDict[str, float] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Caller]:
+        """Yield all, in no order."""
+        for group in list(self._groups.values()):
+            yield from list(group)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def why_not(self, address: str, now_s: float) -> str | None:
+        """Return why a new caller is not taken, None where it is."""
+        home = self._is_home(address, now_s)
+        if not self._pace_of(address, home, now_s).take(now_s):
+            return "too many new callers of this address"
+        kept = 0.0 if home else RESERVED * self.limits.new_per_s * self.limits.burst_s
+        return None if self._all.take(now_s, keep=kept) else "too many new callers"
+
+    def add(self, caller: Caller, now_s: float) -> list[Caller]:
+        """Take a caller; return those that have to go, taken out already."""
+        self._put(caller)
+        gone = []
+        home = self._is_home(caller.address, now_s)
+        most = self.limits.unknown // 2 if home else self.limits.unknown_address
+        if self._of_address(caller.address) > most:
+            gone.append(self._oldest(caller.address, ("silent", "speaking")))
+        elif self._counts["silent"] + self._counts["speaking"] > self.limits.unknown:
+            gone.append(self._oldest(self._busiest(("silent", "speaking"), now_s)))
+        return self._taken_out(gone)
+
+    def speaks(self, caller: Caller, now_s: float) -> list[Caller]:
+        """Note that a caller has begun TLS; return those that have to go, taken out already."""
+        self._move(caller, "speaking")
+        if self._counts["speaking"] <= self.limits.speaking:
+            return []
+        busiest = self._busiest(("speaking",), now_s)
+        return self._taken_out([self._oldest(busiest, ("speaking",))])
+
+    def is_site(self, caller: Caller, site: str, now_s: float) -> list[Caller]:
+        """Note that a caller is a site; return those of it that have to go, taken out already."""
+        self.site_was_at(caller.address, now_s)
+        self._move(caller, "site", site)
+        group = self._groups["site", site]
+        return self._taken_out(list(group)[: max(0, len(group) - self.limits.site_connections)])
+
+    def site_was_at(self, address: str, when_s: float) -> None:
+        """Note that a site called from an address."""
+        _remember(self._homes, address, when_s)
+
+    def forget(self, caller: Caller) -> None:
+        """Take out a caller that is gone, if it is in."""
+        key = self._key(caller)
+        group = self._groups.get(key)
+        if group is not None and caller in group:
+            del group[caller]
+            self._counts[caller.stage] -= 1
+            if not group:
+                del self._groups[key]
+
+    def _put(self, caller: Caller) -> None:
+        self._groups.setdefault(self._key(caller), OrderedDict())[caller] = None
+        self._counts[caller.stage] += 1
+
+    def _move(self, caller: Caller, stage: Stage, site: str = "") -> None:
+        self.forget(caller)
+        caller.stage, caller.site = stage, site
+        self._put(caller)
+
+    def _taken_out(self, gone: list[Caller]) -> list[Caller]:
+        for caller in gone:
+            self.forget(caller)
+        return gone
+
+    def _key(self, caller: Caller) -> tuple[Stage, str]:
+        return caller.stage, caller.site or caller.address
+
+    def _of_address(self, address: str) -> int:
+        return sum(len(self._groups.get((s, address), ())) for s in ("silent", "speaking"))
+
+    def _busiest(self, stages: tuple[Stage, ...], now_s: float) -> str:
+        """Return the address with the most unknown callers, of as many that of the oldest.
+
+        Where a site has called within a day, `HOME_WEIGHT` of each counts: sites may share it.
+        """
+        counts: dict[str, tuple[float, float]] = {}
+        for (stage, address), group in self._groups.items():
+            if stage in stages:
+                weight = HOME_WEIGHT if self._is_home(address, now_s) else 1.0
+                count, newness = counts.get(address, (0.0, -math.inf))
+                oldest = max(newness, -next(iter(group)).since_s)
+                counts[address] = count + weight * len(group), oldest
+        return max(counts, key=lambda address: counts[address])
+
+    def _oldest(self, address: str, stages: tuple[Stage, ...] = ("silent", "speaking")) -> Caller:
+        """Return the oldest unknown caller of an address: of those who say nothing, if any does."""
+        groups = (self._groups.get((stage, address)) for stage in stages)
+        return next(next(iter(group)) for group in groups if group)
+
+    def _is_home(self, address: str, now_s: float) -> bool:
+        return now_s - self._homes.get(address, -2 * DAY_S) < DAY_S
+
+    def _pace_of(self, address: str, home: bool, now_s: float) -> Pace:
+        per_s = self.limits.new_per_s / 2 if home else self.limits.new_address_per_s
+        pace = self._paces.get((address, home)) or Pace(per_s, per_s * self.limits.burst_s, now_s)
+        _remember(self._paces, (address, home), pace)
+        return pace
+
+
+def _remember(rows: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    rows[key] = value
+    rows.move_to_end(key)
+    if len(rows) > MOST_ADDRESSES:
+        rows.popitem(last=False)
+
+
+def address_key(host: str) -> str:
+    """Return what of an address one caller has to itself: of IPv6, the network of 64 bits."""
+    address = ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((int(address), 64), strict=False))
