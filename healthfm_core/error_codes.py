@@ -478,6 +478,23 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="every line as it was written, none missing",
         do="Keep the file as it is, and find out with your security office who changed it",
     ),
+    823: ErrorCode(
+        "an order is for another site",
+        wanted="each site takes its own orders alone",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
+    ),
+    824: ErrorCode(
+        "an order was given before",
+        wanted="each order is taken once, so that what it costs is paid once",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
+    ),
+    825: ErrorCode(
+        "an order came too late",
+        wanted="an order that the coordinator still waits for, by this site's clock",
+        do="Set both clocks right; the next round brings a new order",
+    ),
     830: ErrorCode(
         "the site has no kit",
         wanted="the kit that the coordinator sent back is needed",

@@ -58,7 +58,8 @@ class TrainingRound:
         Raises:
             ProtocolError: It or its parameters cannot be read (HF-402), or it is of a study that
                 this site has not prepared for (HF-404).
-            TrustError: Its contract does not cover it (HF-814).
+            TrustError: Its contract does not cover it (HF-814), or it is no order for this site to
+                take now (HF-823 to HF-825).
         """
         record = message.content.config_records[protocol.ORDER]
         arrays = message.content.array_records[protocol.ARRAYS]
@@ -66,7 +67,7 @@ class TrainingRound:
         contract = agreed_contract(node, context, study_hash)
         if contract is not None:
             contracting.check_order(contract, order, study_hash)
-            node.check_signature(record, arrays)
+            node.accept_order(record, arrays)
         known = prepared(work, node, context, study_hash)
         wanted = ("*",) if contract is None else contract.terms.metrics
         received = parameters_of(arrays)

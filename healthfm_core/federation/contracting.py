@@ -5,21 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.errors import TrustError
 from healthfm_core.federation.protocol import RoundOrder, Study, for_the_wire
 from healthfm_core.trust import signed
+from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import (
+    CLOCK_TOLERANCE,
     Contract,
     ContractTerms,
     SignedContract,
     StudySigner,
     altered,
+    read_time,
+    write_time,
 )
+from healthfm_core.trust.nonces import UsedNonces, is_nonce, new_nonce
 
 METRICS_WANTED: Final = (
     "loss_*",
@@ -39,6 +46,11 @@ SIGNER: Final = "signer"
 """Keys of the order record under which a contract travels; absent in a simulation."""
 ORDER_SIGNATURE: Final = "order_signature"
 """Key of a statistics order's own signature, beside its contract's."""
+
+FOR_SITE: Final = "site"
+NONCE: Final = "nonce"
+EXPIRES: Final = "expires"
+"""Keys of a signed order record: whom it is for, 128 random bits, and until when it holds."""
 
 
 def terms_before(run: str, config: RunConfig) -> ContractTerms:
@@ -175,29 +187,75 @@ def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
         raise altered("an order of a round that the contract does not have")
 
 
-def sign_order(signer: StudySigner, record: Mapping[str, Any], digests: Mapping[str, str]) -> str:
-    """Return the signature of a training order, of its study and of the parameters with it.
+def sign_order(
+    signer: StudySigner,
+    record: Mapping[str, str],
+    digests: Mapping[str, str],
+    *,
+    site: str,
+    lasts: timedelta,
+) -> dict[str, str]:
+    """Return an order record for one site, to be taken once and for a time, with its signature.
 
     Args:
         signer: The study's.
-        record: The order record as it travels.
+        record: The order and its study.
         digests: SHA-256 of each piece of parameters that travels with it, in hex.
+        site: Whose order it is.
+        lasts: How long the coordinator waits for the answer.
     """
-    return signed.sign(signer.key, _order_text(record, digests))
+    until = write_time(now_utc() + lasts)
+    addressed = {**record, FOR_SITE: site, NONCE: new_nonce(), EXPIRES: until}
+    return {**addressed, SIGNATURE: signed.sign(signer.key, _order_text(addressed, digests))}
 
 
-def check_signature(
-    record: Mapping[str, Any], digests: Mapping[str, str], key: Ed25519PublicKey
+def accept_order(
+    record: Mapping[str, Any],
+    digests: Mapping[str, str],
+    key: Ed25519PublicKey,
+    *,
+    site: str,
+    used: UsedNonces,
 ) -> None:
-    """Refuse a training order, or parameters with it, that the study's signer did not sign.
+    """Refuse an order that is not the signer's for this site and this time, or was taken before.
+
+    That it was taken is on disk before this returns: what an order costs is paid once.
+
+    Args:
+        record: The order record as it came.
+        digests: SHA-256 of each piece of parameters that came with it, in hex.
+        key: The study's signer's.
+        site: This site's name.
+        used: The orders that this site has taken.
 
     Raises:
-        TrustError: It did not (HF-814).
+        TrustError: The study's signer did not sign it, or the parameters with it (HF-814); it is
+            another site's (HF-823), was taken before (HF-824) or is too late (HF-825).
     """
     if not signed.verified(key, _order_text(record, digests), str(record.get(SIGNATURE, ""))):
         raise altered("an order, or parameters with it, that the study's signer did not sign")
+    nonce, until = _taken_once(record)
+    if record[FOR_SITE] != site:
+        raise TrustError(823, where="order", seen="an order for another site")
+    now = now_utc()
+    if now > until + CLOCK_TOLERANCE:
+        raise TrustError(825, where="order", seen=f"it held until {until:%Y-%m-%d %H:%M} UTC")
+    if not used.spend(nonce, until + CLOCK_TOLERANCE, now):
+        raise TrustError(824, where="order", seen="an order that this site has taken before")
+
+
+def _taken_once(record: Mapping[str, Any]) -> tuple[str, datetime]:
+    """Return an order's nonce and until when it holds."""
+    nonce = str(record.get(NONCE, ""))
+    try:
+        until = read_time(str(record.get(EXPIRES, "")))
+    except ValueError as error:
+        raise altered("an order without a time") from error
+    if not is_nonce(nonce):
+        raise altered("an order without a nonce")
+    return nonce, until
 
 
 def _order_text(record: Mapping[str, Any], digests: Mapping[str, str]) -> bytes:
-    said = {"json": str(record["json"]), "study": str(record["study"]), "with": dict(digests)}
-    return signed.canonical({"a training order": said})
+    said = {str(key): str(value) for key, value in record.items() if key != SIGNATURE}
+    return signed.canonical({"an order": said, "with": dict(digests)})

@@ -12,9 +12,9 @@ message       to the site                            back
 ============  =====================================  ============================================
 
 The last three are secure aggregation's, around a `TRAIN` or `STATISTICS` whose arrays are masked.
-In a deployment the first two orders carry a signed contract besides, a training order the signature
-of itself and of the parameters with it (`contracting`). An error reply carries a code of
-`healthfm_core.error_codes.CODES` and its one sentence.
+In a deployment the first two orders carry a signed contract besides; a training order says whose it
+is, has a nonce and a time, and is signed together with the parameters (`contracting`). An error
+reply carries a code of `healthfm_core.error_codes.CODES` and its one sentence.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ class Contract:
             "format": FORMAT,
             "study": self.study,
             "terms": {**asdict(self.terms), "config_hash": self.terms.config_hash},
-            "issued": f"{self.issued:{_TIME}}",
-            "expires": f"{self.expires:{_TIME}}",
+            "issued": write_time(self.issued),
+            "expires": write_time(self.expires),
             "nonce": self.nonce,
         }
         return signed.canonical(raw).decode()
@@ -134,8 +134,8 @@ class Contract:
             contract = cls(
                 study=raw["study"],
                 terms=ContractTerms(**{**terms, **lists}),
-                issued=_time(raw["issued"]),
-                expires=_time(raw["expires"]),
+                issued=read_time(raw["issued"]),
+                expires=read_time(raw["expires"]),
                 nonce=raw["nonce"],
             )
             as_written = contract.to_json() == text and is_nonce(contract.nonce)
@@ -262,7 +262,17 @@ def altered(seen: str) -> TrustError:
     return refusal(814, seen)
 
 
-def _time(text: str) -> datetime:
+def write_time(time: datetime) -> str:
+    """Return a time in UTC as what is signed writes it, to the second."""
+    return f"{time:{_TIME}}"
+
+
+def read_time(text: str) -> datetime:
+    """Return the time that `write_time` wrote.
+
+    Raises:
+        ValueError: It did not write this.
+    """
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text):
         raise ValueError("no time")
     return datetime.fromisoformat(text)

@@ -1,7 +1,8 @@
 """A site's own folder: its keys, its kit, its policy, its log, and what its administrator said.
 
 Beside what `SiteFolder` has: ``enrolment.json`` is who the site said it is, ``egress.log`` what
-left, ``state/`` whether it is paused, which contracts were used, the runs that ask for approval.
+left, ``state/`` whether it is paused, which contracts and orders were used, the runs that ask for
+approval.
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ class SiteHome(SiteFolder):
     def used_contracts(self) -> UsedNonces:
         """Return the memory of contracts that were used."""
         return UsedNonces(self._state / "contracts")
+
+    def used_orders(self) -> UsedNonces:
+        """Return the memory of training orders that were taken."""
+        return UsedNonces(self._state / "orders")
 
     def approvals(self) -> Approvals:
         """Return the runs that a person is asked about."""

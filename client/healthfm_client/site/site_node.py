@@ -138,15 +138,18 @@ class SiteNode:
         if self.kit is not None:
             contracting.check_statistics_signature(order, self.kit.signer_key)
 
-    def check_signature(self, order: Mapping[str, Any], arrays: ArrayRecord) -> None:
-        """Refuse a training order, or parameters with it, that the study's signer did not sign.
+    def accept_order(self, order: Mapping[str, Any], arrays: ArrayRecord) -> None:
+        """Refuse an order that the study's signer did not sign for this site, once, and for now.
 
         Raises:
-            TrustError: It did not (HF-814).
+            TrustError: It was altered (HF-814), is another site's (HF-823), was taken before
+                (HF-824) or is too late (HF-825).
         """
-        if self.kit is not None:
-            digests = {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
-            contracting.check_signature(order, digests, self.kit.signer_key)
+        if self.home is None or self.kit is None:
+            return
+        digests = {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
+        key, used = self.kit.signer_key, self.home.used_orders()
+        contracting.accept_order(order, digests, key, site=self.name, used=used)
 
 
 def _permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:

@@ -84,16 +84,21 @@ class ContractSigner:
             return record
         return {**record, SIGNATURE: sign_message(self.signer, site, kind, record)}
 
-    def to_train(self, record: dict[str, str], digests: Mapping[str, str]) -> dict[str, str]:
-        """Return the record of a training order with its signature; as it is in a simulation.
+    def to_train(
+        self, record: dict[str, str], digests: Mapping[str, str], site: str, lasts_s: float
+    ) -> dict[str, str]:
+        """Return the record of a new training order, signed; as it is in a simulation.
 
         Args:
             record: The order and its study.
             digests: SHA-256 of each piece of parameters that travels with it, in hex.
+            site: Whose order it is: the only one that takes it, and once.
+            lasts_s: Seconds until nobody waits for the answer.
         """
         if self.signer is None:
             return record
-        return {**record, SIGNATURE: sign_order(self.signer, record, digests)}
+        lasts = timedelta(seconds=lasts_s)
+        return sign_order(self.signer, record, digests, site=site, lasts=lasts)
 
     def check(self, site: RegisteredSite) -> RegisteredSite:
         """Return `site` where it may answer from its node.

@@ -70,8 +70,8 @@ class Orders:
         )
         fields = {"json": order.to_json(), "study": self.study.hash}
         sent = {piece: digests[piece] for piece in arrays}
-        record = ConfigRecord(dict(self.signer.to_train(fields, sent)))
-        return RecordDict({protocol.ORDER: record, protocol.ARRAYS: arrays})
+        record = self.signer.to_train(fields, sent, site, self.timeouts.ttl_s)
+        return RecordDict({protocol.ORDER: ConfigRecord(dict(record)), protocol.ARRAYS: arrays})
 
     def prepare_again(self, sampled: tuple[str, ...]) -> None:
         """Send the study to those of `sampled` that lost it."""
