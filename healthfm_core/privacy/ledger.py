@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -77,7 +77,7 @@ class LedgerEntry:
             "sample_rate": self.mechanism.sample_rate,
             "steps": self.mechanism.steps,
             "reserve": self.reserve,
-        }
+        } | ({"discrete": True} if self.mechanism.discrete else {})
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Ledger:
             taken = reserved.steps if steps is None else steps
             if not 0 <= taken <= reserved.steps:
                 raise damaged_ledger(self.path, "more steps spent than were reserved")
-            mechanism = Mechanism(reserved.noise_multiplier, reserved.sample_rate, taken)
+            mechanism = replace(reserved, steps=taken)
             given = opened.study, opened.name, opened.round, mechanism
             self._append(file, entries, event, *given, reserve=reserve)
 
@@ -273,7 +273,10 @@ def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
     try:
         raw = json.loads(line)
         mechanism = Mechanism(
-            float(raw["noise_multiplier"]), float(raw["sample_rate"]), int(raw["steps"])
+            float(raw["noise_multiplier"]),
+            float(raw["sample_rate"]),
+            int(raw["steps"]),
+            bool(raw.get("discrete", False)),
         )
         if not math.isfinite(mechanism.noise_multiplier + mechanism.sample_rate):
             raise ValueError("a number that is none")
