@@ -30,10 +30,10 @@ from healthfm_client.transport import sum_messages
 from healthfm_client.transport.masked_statistics import statistics_arrays
 from healthfm_client.transport.masking import Masking
 from healthfm_client.transport.site_array_records import to_record
-from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.protocol import Study
+from healthfm_core.federation.request_checks import check_request, read_tokens
 from healthfm_core.federation.secure.contracted_sums import STATISTICS, agreement_of
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class SiteHandlers:
         """Answer with what the vocabulary is built from."""
         order = message.content.config_records[protocol.ORDER]
         protocol.check_version(int(str(order["version"])), where="coordinator")
-        tokens = TokensConfig.model_validate_json(str(order["tokens"]))
+        tokens = read_tokens(str(order["tokens"]))
         task = str(order["task"])
         contract = node.accept_contract(order)
         wanted = contracting.SumsWanted(bool(order.get("secure")), bool(order.get("hide")))
@@ -142,6 +142,7 @@ def _answer(handler: Handler, message: Message, context: Context) -> Message:
     """Return the reply to a message, which is in the egress log by then."""
     kind = message.metadata.message_type
     try:
+        check_request(kind, message.content)
         content = handler(message, SiteNode.of(context), context)
         egress_filter.check_reply(kind, content)
         reply = Message(content, reply_to=message)

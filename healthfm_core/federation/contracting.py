@@ -138,7 +138,7 @@ def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> Sum
 
 def sign_statistics(signer: StudySigner, record: Mapping[str, Any]) -> str:
     """Return the signature of a statistics order, its contract's nonce in it."""
-    return signed.sign(signer.key, _statistics_text(record))
+    return signed.sign(signer.key, signed.canonical(_statistics_said(record)))
 
 
 def check_statistics_signature(record: Mapping[str, Any], key: Ed25519PublicKey) -> None:
@@ -147,13 +147,13 @@ def check_statistics_signature(record: Mapping[str, Any], key: Ed25519PublicKey)
     Raises:
         TrustError: It did not (HF-814).
     """
-    if not signed.verified(key, _statistics_text(record), str(record.get(ORDER_SIGNATURE, ""))):
+    if not signed.is_signed(key, _statistics_said(record), str(record.get(ORDER_SIGNATURE, ""))):
         raise altered("a request for statistics that the study's signer did not sign")
 
 
-def _statistics_text(record: Mapping[str, Any]) -> bytes:
+def _statistics_said(record: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in record.items() if name != ORDER_SIGNATURE}
-    return signed.canonical({"a statistics order": said})
+    return {"a statistics order": said}
 
 
 def check_study(contract: Contract, study: Study) -> None:

@@ -124,7 +124,7 @@ class Study:
         try:
             raw = json.loads(text)
             version = int(raw["version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise _unreadable() from error
         if version not in READABLE:
             check_version(version, where="study")
@@ -209,14 +209,22 @@ class RoundOrder:
         """
         try:
             raw: dict[str, Any] = json.loads(text)
-            return cls(**{**raw, "groups": tuple(map(str, raw["groups"]))})
-        except (ValueError, KeyError, TypeError) as error:
+            order = cls(**{**raw, "groups": tuple(map(str, raw["groups"]))})
+            _check_types(order)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProtocolError(
                 402,
                 where="train message",
                 seen="an order that cannot be read",
                 wanted="round, rounds, groups, evaluate and seed",
             ) from error
+        return order
+
+
+def _check_types(order: RoundOrder) -> None:
+    numbers, flags = (order.round, order.rounds, order.seed), (order.evaluate, order.train)
+    if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
+        raise TypeError("a number, or whether to do something, of another type")
 
 
 @dataclass(frozen=True)

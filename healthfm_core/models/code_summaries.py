@@ -43,6 +43,8 @@ def summaries_of(
         counted_RT: Which of them count.
         codes: C.
     """
+    if not code_RT.shape[1]:  # nobody of the batch has a token
+        return spread_RTK.new_zeros(len(code_RT), codes, NUMBERS)
     mean, lowest, highest, first, last, count = spread_RTK.unbind(-1)
     at = torch.where(counted_RT, code_RT, 0)
     many = torch.expm1(count * COUNT_SCALE) * counted_RT

@@ -239,7 +239,7 @@ class Vocabulary:
         """
         try:
             return _read(json.loads(text))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ProtocolError(
                 405,
                 where="vocabulary",

@@ -29,6 +29,15 @@ def sign(key: Ed25519PrivateKey, data: bytes) -> str:
     return base64.b64encode(key.sign(data)).decode()
 
 
+def is_signed(key: Ed25519PublicKey, value: Any, signature: str) -> bool:
+    """Whether `signature` is `key`'s under `value`; of what is not JSON's there is none."""
+    try:
+        data = canonical(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return verified(key, data, signature)
+
+
 def verified(key: Ed25519PublicKey, data: bytes, signature: str) -> bool:
     """Whether `signature` is `key`'s under `data`."""
     try:

@@ -24,6 +24,9 @@ from healthfm_core.errors import RunError
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.flower_grid import replies
 
+MOST = 2**20
+"""Bytes that the arrays of a reply may have here."""
+
 
 class SuperLink:
     """Flower's client to a SuperLink that holds replies; each piece is late `late` times."""
@@ -70,7 +73,7 @@ def grid_of(link):
 
 def test_one_question_tells_of_all_replies_and_each_is_fetched_when_its_turn_is(tmp_path):
     link = SuperLink([7, 8])
-    found = replies(grid_of(link), ["asked-7", "asked-8"], tmp_path)
+    found = replies(grid_of(link), dict.fromkeys(["asked-7", "asked-8"], MOST), tmp_path)
     first = next(found)
     assert first.content["site"]["number"] == 7
     assert set(link.fetched) == {7}
@@ -93,13 +96,13 @@ def pauses(monkeypatch):
 
 
 def test_a_piece_on_its_way_is_asked_for_again_within_a_tenth_of_a_second(pauses, tmp_path):
-    assert len(list(replies(grid_of(SuperLink([7], late=1)), ["asked-7"], tmp_path))) == 1
+    assert len(list(replies(grid_of(SuperLink([7], late=1)), {"asked-7": MOST}, tmp_path))) == 1
     assert 0 < max(pauses) < 0.1
 
 
 def test_a_reply_that_broke_off_is_an_error_of_its_senders(tmp_path):
     link = SuperLink([7, 8], lost=[7])
-    lost, whole = replies(grid_of(link), ["asked-7", "asked-8"], tmp_path)
+    lost, whole = replies(grid_of(link), dict.fromkeys(["asked-7", "asked-8"], MOST), tmp_path)
     assert lost.has_error()
     assert (lost.metadata.src_node_id, lost.metadata.reply_to_message_id) == (7, "asked-7")
     assert whole.content["site"]["number"] == 8
@@ -120,7 +123,7 @@ def test_what_a_site_sent_in_pieces_is_read_off_the_disk_as_it_was(small_pieces,
         "heads.none": np.zeros((0, 3), np.float32),
     }
     link = SuperLink([7], arrays=to_record(sent))
-    (reply,) = replies(grid_of(link), ["asked-7"], tmp_path)
+    (reply,) = replies(grid_of(link), {"asked-7": MOST}, tmp_path)
     assert len(link.fetched) == len(set(link.held)) > 10
     assert not list(tmp_path.iterdir())  # the file has no name
     found = read(reply.content.array_records["arrays"])
@@ -131,10 +134,22 @@ def test_what_a_site_sent_in_pieces_is_read_off_the_disk_as_it_was(small_pieces,
         assert not found[name].flags.writeable
 
 
+def test_a_few_pieces_that_stand_for_more_than_an_answer_may_have_fill_no_disk(
+    small_pieces, tmp_path
+):
+    """Equal pieces come once: a header that names one a million times would be a full disk."""
+    link = SuperLink([7], arrays=to_record({"w": np.zeros(10_000, np.float32)}))
+    (reply,) = replies(grid_of(link), {"asked-7": 20_000}, tmp_path)
+    assert reply.has_error()
+    assert reply.error.reason == "its reply cannot be read"
+    (whole,) = replies(grid_of(link), {"asked-7": 50_000}, tmp_path)
+    assert whole.has_content()
+
+
 def test_two_records_of_arrays_lie_side_by_side(small_pieces, tmp_path):
     first, second = (to_record({"w": np.full(40, n, np.float32)})["arrays"] for n in (1, 2))
     link = SuperLink([7], arrays=ArrayRecord({"a": first, "b": second}))
-    (reply,) = replies(grid_of(link), ["asked-7"], tmp_path)
+    (reply,) = replies(grid_of(link), {"asked-7": MOST}, tmp_path)
     pieces = reply.content.array_records["arrays"]
     assert bytes(pieces["a"].data) == first.data
     assert bytes(pieces["b"].data) == second.data
@@ -151,7 +166,7 @@ def test_a_reply_that_makes_no_sense_is_an_error_of_its_senders(body, tmp_path):
         if content.startswith(b"Array "):
             head = content.split(b" ")[1]
             link.held[number] = site, b"Array %s %d\0" % (head, len(body)) + body
-    (bad,) = replies(grid_of(link), ["asked-7"], tmp_path)
+    (bad,) = replies(grid_of(link), {"asked-7": MOST}, tmp_path)
     assert bad.has_error()
     assert bad.error.reason == "its reply cannot be read"
     assert (bad.metadata.src_node_id, bad.metadata.reply_to_message_id) == (7, "asked-7")
@@ -163,7 +178,7 @@ def test_a_disk_without_room_for_a_reply_is_named(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with pytest.raises(RunError, match=r"HF-725.*room on the disk"):
-            list(replies(grid_of(link), ["asked-7"], tmp_path))
+            list(replies(grid_of(link), {"asked-7": MOST}, tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

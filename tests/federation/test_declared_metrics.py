@@ -28,6 +28,7 @@ SETTINGS = [
     "data.cohort.sites=4",
     "data.cohort.years=3",
     "tokens.k_min=3",
+    "tokens.bin_spread=true",
     "train.max_steps=2",
     "train.batch_size=8",
     "rounds=2",

@@ -67,6 +67,12 @@ def test_a_code_without_a_token_says_nothing():
     assert found[2].all()
 
 
+def test_people_without_any_token_say_nothing():
+    none = torch.zeros(2, 0)
+    spread = torch.zeros(2, 0, NUMBERS - 1)
+    assert not summaries_of(none.long(), spread, none.bool(), 3).any()
+
+
 def test_the_network_reads_the_last_hours_and_the_statics_and_nothing_older():
     batch, network = chart()
     assert network.read(batch)[0, 0].tolist() == [True, False, False, True, True, False]

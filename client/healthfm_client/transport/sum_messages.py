@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context, Message
 from healthfm_client.prepared_study import agreed_contract
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport.masking import Masking
-from healthfm_core.federation import protocol
+from healthfm_core.federation.request_checks import secure_message
 from healthfm_core.federation.secure import contracted_sums
 from healthfm_core.federation.secure.contracted_sums import SESSION, STATISTICS
 from healthfm_core.privacy import secure_aggregation as secure
@@ -59,9 +59,9 @@ def received(message: Message, node: SiteNode, masking: Masking) -> Mapping[str,
 
 
 def _signed_record(message: Message, node: SiteNode) -> Mapping[str, Any]:
-    record = message.content.config_records[protocol.SECURE_MESSAGE]
+    kind = message.metadata.message_type
+    record = secure_message(kind, message.content)
     if node.kit is not None:
-        kind = message.metadata.message_type
         contracted_sums.check_message(node.kit.signer_key, node.name, kind, record)
     return record
 

@@ -101,7 +101,7 @@ def sign_message(signer: StudySigner, site: str, kind: str, record: Mapping[str,
         kind: The message's name.
         record: Its record as it travels.
     """
-    return signed.sign(signer.key, _message_text(site, kind, record))
+    return signed.sign(signer.key, signed.canonical(_message_said(site, kind, record)))
 
 
 def check_message(key: Ed25519PublicKey, site: str, kind: str, record: Mapping[str, Any]) -> None:
@@ -110,11 +110,11 @@ def check_message(key: Ed25519PublicKey, site: str, kind: str, record: Mapping[s
     Raises:
         TrustError: It did not (HF-814).
     """
-    text = _message_text(site, kind, record)
-    if not signed.verified(key, text, str(record.get(SIGNATURE, ""))):
+    said = _message_said(site, kind, record)
+    if not signed.is_signed(key, said, str(record.get(SIGNATURE, ""))):
         raise altered(f"a {kind} message that the study's signer did not sign for this site")
 
 
-def _message_text(site: str, kind: str, record: Mapping[str, Any]) -> bytes:
+def _message_said(site: str, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in record.items() if name != SIGNATURE}
-    return signed.canonical({"a message of a sum": [site, kind, said]})
+    return {"a message of a sum": [site, kind, said]}

@@ -217,7 +217,7 @@ def _read_name(entries: Entries, at: int, end: int) -> _Named:
     try:
         text = data.decode()
         parts = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable() from error
     if _name_words(text) != (int(entries.key[at, 0]), int(entries.key[at, 1])):
         raise _unreadable()

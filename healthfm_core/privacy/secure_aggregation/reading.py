@@ -29,5 +29,13 @@ def reading(what: str, text: str, read: Callable[[Any], _Read]) -> _Read:
     """
     try:
         return read(json.loads(text))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise unfit(what, f"a text that cannot be used ({type(error).__name__})") from error

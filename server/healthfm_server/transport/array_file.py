@@ -127,10 +127,13 @@ class ReplyFile(AbstractContextManager["ReplyFile"]):
 
     Args:
         folder: On whose disk it is to be.
+        most: Bytes it may have at most. Equal pieces of an array come once, so that a few
+            kilobytes could stand for a full disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int) -> None:
         self._folder = folder
+        self._most = most
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  (__exit__)
         self.size = 0
 
@@ -142,8 +145,11 @@ class ReplyFile(AbstractContextManager["ReplyFile"]):
         """Write `data` at the end.
 
         Raises:
+            ValueError: The reply is larger than it may be.
             RunError: The disk does not take it (HF-725).
         """
+        if self.size + len(data) > self._most:
+            raise ValueError("a reply that is too large")
         rest = memoryview(data)
         while rest:
             with writing(self._folder):

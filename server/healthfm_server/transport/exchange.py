@@ -21,6 +21,11 @@ LONGEST_POLL_S: Final = 1.0
 WAITED: Final = 0.05
 """The pause is this share of the time waited so far, because each look costs the SuperLink work."""
 
+SMALL_REPLY_BYTES: Final = 2**30
+REPLY_FACTOR: Final = 4
+"""The arrays of a reply may have 1 GiB and four times what the order brought: an update of 64-bit
+words, and as much again of control variates. More is a site that fills the coordinator's disk."""
+
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -33,6 +38,26 @@ class Timeouts:
 
     deadline_s: float
     ttl_s: float
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A message that nobody has answered yet.
+
+    Attributes:
+        node: Whom it went to.
+        until: When it expires, of the monotonic clock, in seconds.
+        most_bytes: What the arrays of its reply may have at most.
+    """
+
+    node: int
+    until: float
+    most_bytes: int
+
+
+def _most_bytes(sent: RecordDict) -> int:
+    arrays = (array for record in sent.array_records.values() for array in record.values())
+    return SMALL_REPLY_BYTES + REPLY_FACTOR * sum(len(array.data) for array in arrays)
 
 
 class Exchange:
@@ -50,13 +75,13 @@ class Exchange:
         self._grid = grid
         self._folder = folder
         self._stopped = stopped
-        self._pending: dict[str, tuple[int, float]] = {}
+        self._pending: dict[str, _Pending] = {}
 
     def busy(self) -> set[int]:
         """Return the nodes that still work on a message of an earlier exchange."""
         now = time.monotonic()
-        self._pending = {key: pending for key, pending in self._pending.items() if pending[1] > now}
-        return {node for node, _ in self._pending.values()}
+        self._pending = {key: one for key, one in self._pending.items() if one.until > now}
+        return {one.node for one in self._pending.values()}
 
     def __call__(
         self, contents: Mapping[int, RecordDict], kind: str, group: str, timeouts: Timeouts
@@ -72,13 +97,13 @@ class Exchange:
             Message(records, node, kind, ttl=timeouts.ttl_s, group_id=group)
             for node, records in contents.items()
         ]
-        sent_at, nodes = time.monotonic(), list(contents)
+        sent_at = time.monotonic()
+        until = sent_at + timeouts.ttl_s
+        waiting = [_Pending(node, until, _most_bytes(sent)) for node, sent in contents.items()]
         ids = list(self._grid.push_messages(messages))
         del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
-        self._pending |= {
-            key: (node, sent_at + timeouts.ttl_s) for key, node in zip(ids, nodes, strict=True)
-        }
+        self._pending |= dict(zip(ids, waiting, strict=True))
         while expected and time.monotonic() - sent_at < timeouts.deadline_s:
             any_new = False
             for reply in self._pull():
@@ -106,10 +131,11 @@ class Exchange:
     def _pull(self) -> Iterable[Message]:
         if self._stopped():
             raise run_was_stopped()
-        for reply in replies(self._grid, list(self._pending), self._folder):
+        most = {key: one.most_bytes for key, one in self._pending.items()}
+        for reply in replies(self._grid, most, self._folder):
             pending = self._pending.pop(reply.metadata.reply_to_message_id, None)
             if pending is not None:
-                yield of_node(reply, pending[0]) if reply.has_error() else reply
+                yield of_node(reply, pending.node) if reply.has_error() else reply
             del reply
 
 

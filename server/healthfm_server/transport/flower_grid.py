@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -51,12 +51,12 @@ Pull = Callable[[str], bytes]
 """Returns a piece of a message, by its id."""
 
 
-def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]:
+def replies(grid: Grid, asked: Mapping[str, int], folder: Path) -> Iterator[Message]:
     """Yield the replies to the messages `asked` that are there now, each fetched when its turn is.
 
     Args:
         grid: Flower's; one that is not the deployment's is asked for each message by itself.
-        asked: Ids of messages.
+        asked: Id of a message → bytes that the arrays of its reply may have at most.
         folder: On whose disk a reply's arrays lie as long as the reply is held.
     """
     if not isinstance(grid, HttpGrid):
@@ -64,9 +64,10 @@ def replies(grid: Grid, asked: Sequence[str], folder: Path) -> Iterator[Message]
             yield from grid.pull_messages([one])
         return
     client = grid._runtime_client
-    pulled = client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+    pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(asked)))
     for known, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-        yield _fetched(grid, client, known, tree.object_id, folder)
+        most = asked[known.metadata.reply_to_message_id]
+        yield _fetched(grid, client, known, tree.object_id, ReplyFile(folder, most))
         gc.collect()  # messages lie in circles of references: each would hold a model till later
 
 
@@ -78,7 +79,7 @@ def of_node(reply: Message, node: int) -> Message:
 
 
 def _fetched(
-    grid: HttpGrid, client: Any, known: KnownMessage, number: str, folder: Path
+    grid: HttpGrid, client: Any, known: KnownMessage, number: str, file: ReplyFile
 ) -> Message:
     """Return a reply with its contents, or an error of its sender's where they cannot be had."""
     run_id = grid.run.run_id
@@ -91,7 +92,7 @@ def _fetched(
         return pull_objects([piece], from_link, initial_backoff=SOON_S)[piece]
 
     try:
-        with ReplyFile(folder) as spool:
+        with file as spool:
             message = _Reply(pull, spool).whole(number)
         confirm(number)
     except ObjectPullError:
