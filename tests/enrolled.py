@@ -14,6 +14,7 @@ import tests.quiet_flower
 from healthfm_client.app import make_app as make_client_app
 from healthfm_client.local_work import LocalWork
 from healthfm_client.site.site_home import SiteHome
+from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import install_kit, make_kit
 from healthfm_core.trust.request import make_request, read_request
@@ -95,9 +96,16 @@ class Wire(InProcessGrid):
         return reply
 
 
-def run(grid: InProcessGrid, study: Path | None, folder: Path, **federation: Any) -> RunStore:
+def run(
+    grid: InProcessGrid,
+    study: Path | None,
+    folder: Path,
+    privacy: PrivacyConfig | None = None,
+    **federation: Any,
+) -> RunStore:
     """Run the real server app over `grid`, signing for the study, and return the run folder."""
     config = small.config(**{"deadline_s": 60.0, "keep_checkpoints": 9, **federation})
+    config = config.model_copy(update={"privacy": privacy or config.privacy})
     nodes = len(list(grid.get_node_ids()))
     request: dict[str, Any] = {"config": config.model_dump_json(), "folder": str(folder)}
     request |= {"nodes": nodes, "resume": (folder / "config.json").exists()}

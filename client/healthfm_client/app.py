@@ -95,7 +95,7 @@ class SiteHandlers:
         hide = secure.enabled and secure.hide_modalities
         record = self._site_record(node, hide=hide)
         data = prepared_study.load(self.work, node, study).data
-        budget = StudyBudget.of(self.work, node.policy.privacy, context, study, data)
+        budget = StudyBudget.of(self.work, node, context, study, data)
         budget.check_whole_study()
         prepared_study.remember(context, study, text, contract)
         coverage = self.work.coverage(node.stores, study)

@@ -112,7 +112,7 @@ def train_one_round(
     study, data = received.study, received.data
     reply = _reply(work, message, node, context, received)
     current = reply.to_train(received)
-    budget = StudyBudget.of(work, node.policy.privacy, context, study, data)
+    budget = StudyBudget.of(work, node, context, study, data)
 
     is_training = current.order.train
     reservation = budget.reserve(current.order.round) if is_training else None

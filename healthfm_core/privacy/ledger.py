@@ -52,6 +52,8 @@ class LedgerEntry:
         mechanism: Noise, sampling rate and steps: reserved, or taken.
         reserve: Number of the reservation that a spend or commit belongs to; else its own.
         hash: SHA-256 of the line before and of this one.
+        signed_study: The study that signed the run's contract, by name and key; empty in a
+            simulation, and in lines of releases before 0.5.
     """
 
     number: int
@@ -63,6 +65,7 @@ class LedgerEntry:
     mechanism: Mechanism
     reserve: int
     hash: str
+    signed_study: str = ""
 
     def body(self) -> dict[str, Any]:
         """Return what the hash is over, besides the hash before."""
@@ -77,7 +80,9 @@ class LedgerEntry:
             "sample_rate": self.mechanism.sample_rate,
             "steps": self.mechanism.steps,
             "reserve": self.reserve,
-        } | ({"discrete": True} if self.mechanism.discrete else {})
+            **({"signed_study": self.signed_study} if self.signed_study else {}),
+            **({"discrete": True} if self.mechanism.discrete else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,15 @@ class PrivacyLimits:
 
     Attributes:
         delta: δ at which ε is counted.
-        epsilon: Most that one study may cost; None: no limit of its own.
+        epsilon: Most that one run may cost; None: no limit of its own.
         epsilon_max: Most that all studies together may cost; None: no limit.
+        epsilon_of_study: Most that all runs of one study may cost; None: no limit.
     """
 
     delta: float
     epsilon: float | None = None
     epsilon_max: float | None = None
+    epsilon_of_study: float | None = None
 
 
 class Ledger:
@@ -119,7 +126,13 @@ class Ledger:
             return parse_ledger(self.path.read_bytes(), self.path)
 
     def reserve(
-        self, study: str, name: str, round_: int, mechanism: Mechanism, limits: PrivacyLimits
+        self,
+        study: str,
+        name: str,
+        round_: int,
+        mechanism: Mechanism,
+        limits: PrivacyLimits,
+        signed_study: str = "",
     ) -> int:
         """Write down a round's cost before it is incurred; return the reservation's number.
 
@@ -128,8 +141,9 @@ class Ledger:
                 the ledger is damaged or cannot be written (HF-602, HF-603).
         """
         with self._locked() as (file, entries):
-            check_limits(entries, study, mechanism, limits)
-            return self._append(file, entries, "reserve", study, name, round_, mechanism).number
+            check_limits(entries, study, mechanism, limits, signed_study)
+            given = study, name, round_, mechanism
+            return self._append(file, entries, "reserve", *given, signed_study=signed_study).number
 
     def spend(self, reserve: int, steps: int) -> None:
         """Write down how many steps of a reservation were taken; the others are free again.
@@ -147,12 +161,13 @@ class Ledger:
         """
         self._close("commit", reserve, None)
 
-    def note_unprotected(self, study: str, name: str) -> None:
+    def note_unprotected(self, study: str, name: str, signed_study: str = "") -> None:
         """Write down, once, that a study trains here without differential privacy."""
         with self._locked() as (file, entries):
             if not any(e.event == "unprotected" and e.study == study for e in entries):
                 nothing = Mechanism(0.0, 1.0, 0)
-                self._append(file, entries, "unprotected", study, name, 0, nothing)
+                given = study, name, 0, nothing
+                self._append(file, entries, "unprotected", *given, signed_study=signed_study)
 
     def _close(self, event: Event, reserve: int, steps: int | None) -> None:
         with self._locked() as (file, entries):
@@ -170,7 +185,8 @@ class Ledger:
                 raise damaged_ledger(self.path, "more steps spent than were reserved")
             mechanism = replace(reserved, steps=taken)
             given = opened.study, opened.name, opened.round, mechanism
-            self._append(file, entries, event, *given, reserve=reserve)
+            whose = opened.signed_study
+            self._append(file, entries, event, *given, reserve=reserve, signed_study=whose)
 
     def _append(
         self,
@@ -182,13 +198,16 @@ class Ledger:
         round_: int,
         mechanism: Mechanism,
         reserve: int | None = None,
+        signed_study: str = "",
     ) -> LedgerEntry:
         """Write one line and wait until it is on the disk."""
         number = len(entries)
         before = entries[-1].hash if entries else FIRST
         its = number if reserve is None else reserve
         now = round(self._clock(), 3)
-        entry = LedgerEntry(number, event, now, study, name, round_, mechanism, its, "")
+        entry = LedgerEntry(
+            number, event, now, study, name, round_, mechanism, its, "", signed_study
+        )
         line = {**entry.body(), "hash": _hash(before, entry.body())}
         written = json.dumps(line, sort_keys=True).encode() + b"\n"
         if os.write(file, written) < len(written):
@@ -225,9 +244,20 @@ class Ledger:
 
 
 def check_limits(
-    entries: Sequence[LedgerEntry], study: str, more: Mechanism, limits: PrivacyLimits
+    entries: Sequence[LedgerEntry],
+    study: str,
+    more: Mechanism,
+    limits: PrivacyLimits,
+    signed_study: str = "",
 ) -> None:
     """Refuse what would exceed a site's limits, `more` included.
+
+    Args:
+        entries: The ledger.
+        study: The run's id.
+        more: What is to be added.
+        limits: The site's, and the run's own.
+        signed_study: Whose runs add up; empty in a simulation, where a run is a study.
 
     Raises:
         PrivacyError: HF-601.
@@ -235,6 +265,10 @@ def check_limits(
     own = [*spent_mechanisms(entries, study), more]
     if limits.epsilon is not None and not within_epsilon(own, limits.delta, limits.epsilon):
         raise budget_exceeded("this study", limits.epsilon)
+    runs = [*spent_mechanisms(entries, study, signed_study), more]
+    of_study = limits.epsilon_of_study
+    if of_study is not None and not within_epsilon(runs, limits.delta, of_study):
+        raise budget_exceeded("all runs of this study", of_study)
     everything = [*spent_mechanisms(entries), more]
     if limits.epsilon_max is not None and not within_epsilon(
         everything, limits.delta, limits.epsilon_max
@@ -242,11 +276,22 @@ def check_limits(
         raise budget_exceeded("all studies together", limits.epsilon_max)
 
 
-def spent_mechanisms(entries: Sequence[LedgerEntry], study: str | None = None) -> list[Mechanism]:
-    """Return what was spent, or reserved and not closed; of one study, or of all."""
+def spent_mechanisms(
+    entries: Sequence[LedgerEntry], study: str | None = None, signed_study: str = ""
+) -> list[Mechanism]:
+    """Return what was spent, or reserved and not closed.
+
+    Args:
+        entries: The ledger.
+        study: A run's id; None: of all runs.
+        signed_study: Where it is not empty, also of all other runs of this study, and of lines that
+            name none: those may have been its.
+    """
+    signed = ("", signed_study) if signed_study else ()
     mechanism_of: dict[int, Mechanism] = {}
     for entry in entries:
-        if study in (None, entry.study) and entry.event in ("reserve", "spend"):
+        counts = study in (None, entry.study) or entry.signed_study in signed
+        if counts and entry.event in ("reserve", "spend"):
             mechanism_of[entry.reserve] = entry.mechanism
     return list(mechanism_of.values())
 
@@ -290,6 +335,7 @@ def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
             mechanism=mechanism,
             reserve=int(raw["reserve"]),
             hash=str(raw["hash"]),
+            signed_study=str(raw.get("signed_study", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise damaged_ledger(path, f"line {number + 1} cannot be read") from error

@@ -159,7 +159,7 @@ def test_if_every_site_stops_so_does_the_run(tmp_path):
     ],
 )
 def test_the_stricter_of_study_and_site_holds(asked, site, wanted):
-    found = SitePrivacy(**site).for_study(PrivacyConfig(**asked))
+    found = SitePrivacy(**{"ledger": "l", **site}).for_study(PrivacyConfig(**asked))
     assert {name: getattr(found, name) for name in wanted} == wanted
 
 
@@ -201,7 +201,7 @@ def test_noise_that_the_sites_share_is_counted_in_the_ledger_and_not_as_their_ow
 def test_a_site_that_wants_noise_of_its_own_takes_no_part_in_sharing_it(tmp_path):
     nodes = three_numbers.three_sites(tmp_path)
     nodes.append(three_numbers.site(tmp_path, "d", pull=1.0, n=9))
-    a = with_policy(nodes[0], mode="dp", epsilon=8.0)
+    a = with_policy(nodes[0], mode="dp", epsilon=8.0, ledger="a.jsonl")
     result, _ = run(tmp_path, [a, *nodes[1:]], shared_noise())
     assert {tuple(row["asked"]) for row in result.history} == {("b", "c", "d")}
     assert "HF-604" in (tmp_path / "run" / "events.log").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tests.quiet_flower  # noqa: F401
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.site_policy import EXAMPLE, SitePolicy
 from healthfm_core.config import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
@@ -20,6 +21,8 @@ def test_the_example_is_a_policy_as_it_is_and_with_all_that_it_shows(tmp_path: P
     policy = SitePolicy.read(EXAMPLE)
     keys = "|".join(SitePolicy.model_fields)
     shown = re.sub(rf"^# (?=({keys}):|  - |  \S+: )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    of_privacy = "|".join(SitePrivacy.model_fields)
+    shown = re.sub(rf"^  # (?=({of_privacy}): )", "  ", shown, flags=re.MULTILINE)
     (tmp_path / "site.yaml").write_text(shown)
     every = SitePolicy.read(tmp_path / "site.yaml")
     assert every.model_fields_set == set(SitePolicy.model_fields)

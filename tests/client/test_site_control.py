@@ -14,6 +14,7 @@ import yaml
 from flwr.app import Message
 
 from healthfm_client.__main__ import main
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site.working_hours import WorkingHours, is_working_time
@@ -81,14 +82,14 @@ def test_who_approves_late_takes_part_all_the_same(tmp_path: Path) -> None:
 
 
 def test_the_words_say_what_the_sites_own_rules_make_of_a_run(tmp_path: Path, capsys) -> None:
-    private = {"mode": "dp", "epsilon": 3.0}
+    private = {"mode": "dp", "epsilon": 3.0, "ledger": "ledger.jsonl"}
     study, sites = enrolled.three(tmp_path, require_approval=True, k_min=35, privacy=private)
     with pytest.raises(ProtocolError, match="HF-503"):
         enrolled.run(enrolled.Wire(sites), study, tmp_path / "run")
     assert command(sites[0].home, "requests") == 0
     said = capsys.readouterr().out
     assert "counts under 35 stay here" in said
-    assert "Noise is added that bounds" in said
+    assert "Noise is added here, as site.yaml wants. It promises ε 3 (δ 1e-05)" in said
     assert "No noise" not in said
 
 
@@ -133,10 +134,13 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
     assert store.history()[0]["answered"] == ["a", "b", "c"]
 
 
+PROMISE: dict[str, Any] = {"epsilon": 3.0, "delta": 1e-5, "ledger": "ledger.jsonl"}
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"privacy_floor": ["differential_privacy"]}, "HF-501.*privacy_floor.*without noise"),
+        ({"privacy_floor": ["differential_privacy"], "privacy": PROMISE}, "HF-501.*without noise"),
         ({"privacy_floor": ["secure_aggregation"]}, "HF-501.*privacy_floor.*each site's part"),
         ({"studies": ["lungs"]}, "HF-501.*studies"),
         ({"signer": "0" * 64}, "HF-501.*signer"),
@@ -227,7 +231,7 @@ def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
     private = {"mode": "dp", "epsilon": 3.0}
     secure = {"federation": {"aggregation": {"secure": {"enabled": True, "min_sites": 3}}}}
     floor = ("differential_privacy", "secure_aggregation")
-    policy = SitePolicy(privacy_floor=floor, peers={"b": "AB" * 32})
+    policy = SitePolicy(privacy_floor=floor, peers={"b": "AB" * 32}, privacy=SitePrivacy(**PROMISE))
     policy.check_terms(terms(privacy=private, config=secure))
     for lacking in (terms(privacy=private, config={}), terms(privacy={}, config=secure)):
         with pytest.raises(PolicyError, match="privacy_floor"):

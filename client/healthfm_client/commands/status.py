@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from healthfm_client.commands import takes_site
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
@@ -59,10 +60,17 @@ def status(home: SiteHome) -> dict[str, Any]:
         "state": home.state(),
         "works_at_this_hour": is_working_time(policy.hours, policy.timezone, now_utc()),
         "processes_run": supervisor.config.exists() and supervisor.runs(),
+        "runs_without_noise": _unprotected(policy.privacy),
         "runs_waiting": sum(asked.answer == "waiting" for asked in home.approvals()),
         "last_left": None if last is None else f"{last['at'][:19]} {last['what']}",
         "lines_in_log": 0 if last is None else last["n"],
     }
+
+
+def _unprotected(rules: SitePrivacy) -> str | None:
+    ledger = rules.open_ledger()
+    bare = 0 if ledger is None else sum(e.event == "unprotected" for e in ledger.entries())
+    return f"{bare}: no ε covers them; see healthfm-client privacy" if bare else None
 
 
 def _shown(value: object) -> str:

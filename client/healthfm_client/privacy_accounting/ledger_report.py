@@ -115,8 +115,22 @@ class LedgerReport:
         """Return everything as JSON takes it."""
         return {**asdict(self), "left": self.left, "unprotected": self.unprotected}
 
+    @property
+    def warning(self) -> str:
+        """What is to be read before every ε; empty where each run had noise."""
+        if not self.unprotected:
+            return ""
+        names = ", ".join(sorted({s.name[:40] for s in self.studies if s.epsilon is None}))
+        return (
+            f"NOT PROTECTED: {self.unprotected} trained without noise ({names}). No ε covers "
+            "those; every figure here leaves them out."
+        )
+
     def lines(self) -> Iterator[str]:
         """Yield the table and what it comes to, line by line."""
+        if self.warning:
+            yield self.warning
+            yield ""
         yield f"{'study':20s} {'first':10s} {'last':10s} {'rounds':>6s} {'steps':>7s} {'ε':>8s}"
         for study in self.studies:
             cost = "no noise" if study.epsilon is None else f"{study.epsilon:.2f}"
@@ -131,8 +145,6 @@ class LedgerReport:
         left = "" if self.left is None else f"; {self.left:.2f} is left"
         yield f"All together: ε {self.epsilon:.2f} {limit}{left} (δ {self.delta:g})."
         yield "Costs of several studies add up to less than their sum."
-        if self.unprotected:
-            yield f"{self.unprotected} trained without noise: no ε covers those."
         still = sum(study.open for study in self.studies)
         if still:
             yield f"{still} rounds were begun and never closed; they count in full."
@@ -188,7 +200,9 @@ def report_page(report: LedgerReport) -> str:
         for study in report.studies
     )
     sentences = "".join(f"<p>{escape(line)}</p>" for line in report.conclusion())
-    return _PAGE.format(rows=rows, sentences=sentences, plot=_plot(report))
+    words = escape(report.warning)
+    warning = f'<p class="warning" role="alert">{words}</p>' if words else ""
+    return _PAGE.format(warning=warning, rows=rows, sentences=sentences, plot=_plot(report))
 
 
 def _plot(report: LedgerReport) -> str:
@@ -232,9 +246,11 @@ th, td {{ text-align: left; padding: .25rem .5rem; border-bottom: 1px solid #d8d
 svg text {{ font-size: 12px; fill: #46505c }}
 .spent {{ fill: none; stroke: #1f5fa8; stroke-width: 2 }}
 .limit {{ stroke: #b3261e; stroke-dasharray: 6 4 }}
+.warning {{ border: 2px solid #b3261e; padding: .5rem; font-weight: 600 }}
 .axis {{ stroke: #8a94a0 }}
 </style>
 <h1>Privacy spent at this site</h1>
+{warning}
 <p>ε bounds what anybody can learn from all these studies together about whether one person's
 record was in them, whatever else they know. Smaller is stronger; it only ever grows.</p>
 {plot}

@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, Context
 
 from healthfm_client.local_work import LocalWork
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_client.site.site_node import SiteNode
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.privacy.accounting import Mechanism
@@ -34,6 +35,7 @@ class StudyBudget:
         context: The node's context, which counts the steps of this study.
         plan: Noise added in training; None where the study trains without.
         cost: What a round costs: the plan, or the noise in sums of updates; None: it has no noise.
+        signed_study: Whose runs add up in the ledger; empty in a simulation.
     """
 
     study: Study
@@ -41,18 +43,21 @@ class StudyBudget:
     context: Context
     plan: PrivacyPlan | None
     cost: PrivacyPlan | None
+    signed_study: str
 
     @classmethod
-    def of(
-        cls, work: LocalWork, rules: SitePrivacy, context: Context, study: Study, data: Any
-    ) -> Self:
+    def of(cls, work: LocalWork, node: SiteNode, context: Context, study: Study, data: Any) -> Self:
         """Return the budget of `study` over the people in `data`.
 
         Raises:
+            PolicyError: It has no noise, and the site's policy has an ε (HF-501).
             PrivacyError: The settings protect nobody here (HF-604).
         """
+        rules = node.policy.privacy
         plan = _plan(work, rules, context, study, data)
-        return cls(study, rules, context, plan, plan or _noise_in_sums(study))
+        cost = plan or _noise_in_sums(study)
+        rules.check_noise(cost is not None)
+        return cls(study, rules, context, plan, cost, node.signed_study)
 
     def check_whole_study(self) -> None:
         """Refuse a study whose rounds would together cost more than the site permits.
@@ -68,7 +73,8 @@ class StudyBudget:
         taken = sum(part.steps for part in spent_mechanisms(entries, self.study.run_id))
         whole = self.cost.whole
         left = replace(whole, steps=max(0, whole.steps - taken))
-        check_limits(entries, self.study.run_id, left, self.rules.limits(self.cost))
+        limits = self.rules.limits(self.cost)
+        check_limits(entries, self.study.run_id, left, limits, self.signed_study)
 
     def reserve(self, round_: int) -> int | None:
         """Put a round's whole cost in the ledger before anybody's record is read.
@@ -82,13 +88,14 @@ class StudyBudget:
         """
         ledger, run_id, name = self.rules.open_ledger(), self.study.run_id, self.study.config.name
         if self.cost is None and ledger is not None:
-            ledger.note_unprotected(run_id, name)
+            ledger.note_unprotected(run_id, name, self.signed_study)
         if self.plan is not None:
             self._count_steps(self.plan)
         if self.cost is None or ledger is None:
             return None
         limits = self.rules.limits(self.cost)
-        return ledger.reserve(run_id, name, round_, self.cost.mechanism, limits)
+        cost, whose = self.cost.mechanism, self.signed_study
+        return ledger.reserve(run_id, name, round_, cost, limits, whose)
 
     def commit(self, reservation: int | None) -> None:
         """Write down that a reserved round was trained and that its update is about to leave.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from healthfm_core.config.privacy_mechanisms import hides_each_person
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_core.config.privacy_mechanisms import MECHANISMS, hides_each_person
 from healthfm_core.errors import PolicyError
 from healthfm_core.modalities.registry import described
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import now_utc
-from healthfm_core.trust.contract import Contract
+from healthfm_core.trust.contract import Contract, ContractTerms
 
 Answer = Literal["waiting", "approved", "denied"]
 _RUN: Final = re.compile(r"[0-9a-f]{16}")
@@ -125,13 +127,13 @@ class Approvals:
         files.replace(self._folder / f"{asked.run}.json", text.encode())
 
 
-def describe_run(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[str, ...]:
+def describe_run(contract: Contract, *, k_min: int, privacy: SitePrivacy) -> tuple[str, ...]:
     """Return what a run would do at the site, for who knows the hospital and not the model.
 
     Args:
         contract: What the coordinator signed.
         k_min: The site's own threshold for counts.
-        own_noise: Whether the site adds noise whatever a run asks.
+        privacy: The site's own rules about noise.
     """
     terms = contract.terms
     k = max(terms.k_min, k_min)
@@ -143,14 +145,57 @@ def describe_run(contract: Contract, *, k_min: int, own_noise: bool) -> tuple[st
         f"Then, {terms.rounds} times, it sends a model, trains it here for a while, and gets the "
         "changes of the model back, with averages of how well it does.",
         f"It reads: {modalities or 'whatever site.yaml permits'}.",
-        "Noise is added that bounds what the changes can tell about any one person."
-        if hides_each_person(terms.privacy) or own_noise
-        else "No noise is added: changes of a model are known to tell a little about the people "
-        "it was trained on.",
+        _noise(terms, privacy),
         "The coordinator sees only sums over several sites."
         if terms.sums_only
         else "The coordinator sees the changes of this site by itself.",
         f"The contract holds until {contract.expires:%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def _noise(terms: ContractTerms, rules: SitePrivacy) -> str:
+    """Return what a run's noise promises a person here, with its ε and δ."""
+    asked, most = terms.privacy, rules.epsilon
+    mode = MECHANISMS.get(str(asked.get("mode", "off")))
+    secure = terms.config.get("federation", {}).get("aggregation", {}).get("secure", {})
+    if hides_each_person(asked) and asked.get("epsilon") is None:
+        limit = f"a cost of more than ε {most:g} is refused" if most else _ANY_EPSILON
+        return (
+            f"Noise of {float(asked.get('noise_multiplier') or 0):g} times what one person may "
+            "change is added here. What it hides depends on this site's people and is counted "
+            f"before the first round: {limit}."
+        )
+    if hides_each_person(asked):
+        epsilon = min(float(asked["epsilon"]), most or math.inf)
+        delta = min(float(asked.get("delta", rules.delta)), rules.delta)
+        return f"Noise is added here. {_meaning(epsilon, delta)}"
+    if rules.mode == "dp" and most is not None:
+        return f"Noise is added here, as site.yaml wants. {_meaning(most, rules.delta)}"
+    if mode is not None and mode.noise_in_sum:
+        said = _meaning(float(asked["epsilon"]), float(asked.get("delta", rules.delta)))
+        return f"The sites add noise together, and it hides less where others add none. {said}"
+    if terms.sums_only and secure.get("epsilon") is not None:
+        said = _meaning(float(secure["epsilon"]), float(secure["delta"]))
+        return f"Noise is added to the sum over sites, for each {secure['unit']}. {said}"
+    return (
+        "No noise is added: changes of a model are known to tell a little about the people it was "
+        "trained on."
+    )
+
+
+_ANY_EPSILON: Final = (
+    "site.yaml sets no privacy.epsilon, so that any cost is taken, noise that hides nobody too"
+)
+
+
+def _meaning(epsilon: float, delta: float) -> str:
+    """Return what ε says of an attacker who held it as likely as not; 10 and more says little."""
+    sure = 100 / (1 + math.exp(-epsilon))
+    how_sure = f"{sure:.2f} % sure" if sure < 99.99 else "all but certain"
+    worth = " That is no protection to rely on." if epsilon > 10 else ""
+    return (
+        f"It promises ε {epsilon:g} (δ {delta:g}) for the whole run: who held it as likely as not "
+        f"that somebody took part can be {how_sure} of it afterwards.{worth}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from flwr.app import ArrayRecord, Context
 
 from healthfm_client.local_work import StoreSpec
+from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site import computer_limits
 from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
@@ -64,7 +65,7 @@ class SiteNode:
         if HOME_KEY in config:
             return cls._enrolled(SiteHome(Path(str(config[HOME_KEY]))), context)
         policy = SitePolicy.read(Path(str(config["policy"]))) if "policy" in config else None
-        policy = policy or SitePolicy()
+        policy = policy or SitePolicy(privacy=SitePrivacy(tuning_metrics=True))
         return cls(
             str(config["site"]),
             context.node_id,
@@ -84,6 +85,11 @@ class SiteNode:
         computer_limits.apply(policy.resources)
         stores = _permitted_stores(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
+
+    @property
+    def signed_study(self) -> str:
+        """The study of the site's kit and its signer: its runs share one ε; empty without a kit."""
+        return "" if self.kit is None else f"{self.kit.study} {self.kit.signer_fingerprint}"
 
     def state_folder(self) -> Path:
         """Return the folder of what outlives a round; it may not be there yet.
@@ -124,8 +130,7 @@ class SiteNode:
         self.policy.check_terms(contract.terms)
         if self.policy.require_approval:
             rules = self.policy
-            own_noise = rules.privacy.mode == "dp"
-            words = describe_run(contract, k_min=rules.k_min, own_noise=own_noise)
+            words = describe_run(contract, k_min=rules.k_min, privacy=rules.privacy)
             self.home.approvals().check(contract, words, now)
         return contract
 

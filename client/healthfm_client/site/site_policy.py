@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.computer_limits import ComputerLimits
@@ -78,7 +78,8 @@ class SitePolicy(Schema):
     privacy_floor: tuple[Literal["differential_privacy", "secure_aggregation"], ...] = Field(
         (),
         description="what a run's contract must promise: 'differential_privacy': noise that hides "
-        "each person, added at every site; 'secure_aggregation': the coordinator sees only sums",
+        "each person, added at every site, of at most privacy.epsilon and privacy.delta; "
+        "'secure_aggregation': the coordinator sees only sums",
     )
     require_approval: bool = Field(
         False, description="a person approves each run before anything is computed for it"
@@ -89,6 +90,16 @@ class SitePolicy(Schema):
         ComputerLimits(), description="how much of its computer it lends"
     )
     privacy: SitePrivacy = SitePrivacy()
+
+    @model_validator(mode="after")
+    def _the_floor_names_its_numbers(self) -> Self:
+        written = {"epsilon", "delta"} <= self.privacy.model_fields_set
+        if "differential_privacy" in self.privacy_floor and not written:
+            raise ValueError(
+                "privacy_floor: differential_privacy needs privacy.epsilon and privacy.delta "
+                "written out: the largest ε and δ that a study may cost each person here"
+            )
+        return self
 
     @classmethod
     def read(cls, path: Path) -> SitePolicy:
@@ -170,8 +181,9 @@ class SitePolicy(Schema):
         Raises:
             PolicyError: It does (HF-501).
         """
-        if "differential_privacy" in self.privacy_floor and not hides_each_person(terms.privacy):
-            raise _refusal("privacy_floor", "a run without noise per person")
+        if "differential_privacy" in self.privacy_floor:
+            self.privacy.check_promise(terms.privacy)
+        self.privacy.check_noise(hides_each_person(terms.privacy) or terms.noise_is_shared)
         if "secure_aggregation" in self.privacy_floor and not terms.sums_only:
             raise _refusal("privacy_floor", "a run in which the coordinator sees each site's part")
         if terms.sums_only and terms.min_sites < self.sums.min_sites:
