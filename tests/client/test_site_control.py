@@ -354,3 +354,12 @@ def test_no_run_sums_fewer_sites_than_the_site_wants() -> None:
     policy = SitePolicy.model_validate({"sums": {"min_sites": 4}})
     with pytest.raises(PolicyError, match=r"HF-501.*sums.min_sites.*3 sites"):
         policy.check_terms(terms(privacy={}, config=SUMS))
+
+
+def test_a_request_need_not_say_which_modalities_a_site_has(tmp_path: Path) -> None:
+    asked = ["--study", enrolled.URL, "--name", "b"]
+    assert main(["enroll", "--site", str(tmp_path / "b"), *asked, "--modalities"]) == 0
+    request = read_request((tmp_path / "b" / "request.zip").read_bytes())
+    assert request.modalities == ()
+    assert main(["enroll", "--site", str(tmp_path / "c"), *asked]) == 0
+    assert read_request((tmp_path / "c" / "request.zip").read_bytes()).modalities == ("ehr",)

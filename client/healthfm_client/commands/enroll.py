@@ -26,10 +26,11 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--name", help="this site's name, as the study shall call it")
     parser.add_argument(
         "--modalities",
-        nargs="+",
+        nargs="*",
         choices=sorted(modality_names()),
         default=[EHR],
-        help="what the site means to bring [ehr]",
+        help="what the site means to bring [ehr]; with no name after it the request names none, "
+        "for a study with secure aggregation",
     )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")
     parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")

@@ -84,4 +84,5 @@ def site_line(site: dict[str, Any], never: str = "") -> str:
     """Return one site of a status as a person reads it; `never` ends it before its first call."""
     seen = site["last_connected"][:19]
     when = f", connected {seen}Z" if seen else never
-    return f"{site['site']}: {site['state']}; {', '.join(site['modalities'])}{when}"
+    brings = ", ".join(site["modalities"]) or "modalities not said"
+    return f"{site['site']}: {site['state']}; {brings}{when}"
