@@ -113,7 +113,9 @@ def attack(
     delta = victim.privacy.delta
     bound = epsilon_lower_bound(ratios, member, delta, confidence=0.975)
     bound = max(bound, epsilon_lower_bound(-loss, member, delta, confidence=0.975))
-    together = isinstance(victim, AuditedFederation)
+    in_sum = None
+    if isinstance(victim, AuditedFederation):
+        in_sum = codes_revealed(victim.first, victim.sum_with_one, seed, persons)
     return AttackResult(
         promised=victim.promised(),
         people=int(asked.sum()),
@@ -123,9 +125,7 @@ def attack(
         ratio_caught=by_ratio.caught,
         epsilon_at_least=bound,
         codes_auroc=codes_revealed(victim.first, victim.first.update_of_one, seed, persons),
-        codes_in_sum=codes_revealed(victim.first, victim.sum_with_one, seed, persons)
-        if together
-        else None,
+        codes_in_sum=in_sum,
         seconds=time.monotonic() - begun,
     )
 
