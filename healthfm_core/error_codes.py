@@ -495,6 +495,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="an order that the coordinator still waits for, by this site's clock",
         do="Set both clocks right; the next round brings a new order",
     ),
+    826: ErrorCode(
+        "a site says that it has more people than was agreed",
+        wanted="no more training subjects than were agreed when it was admitted",
+        do="Ask the site; if it has grown: healthfm-server site sign --renew --most-subjects N",
+    ),
     830: ErrorCode(
         "the site has no kit",
         wanted="the kit that the coordinator sent back is needed",

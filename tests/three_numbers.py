@@ -150,6 +150,8 @@ def _spoil(
             update["backbone.w"][1] = 1e9
         case "overflow":
             update["backbone.w"][1] = 3e38
+        case "long":
+            update["backbone.w"] *= np.float32(60)
         case "shape":
             update["backbone.w"] = update["backbone.w"][:2]
         case "missing":

@@ -47,6 +47,19 @@ class AggregationConfig(Schema):
         "the code",
     )
     max_update_norm: float = Field(100.0, gt=0, description="L2 of one group's update, at most")
+    max_weight_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="most of a round's weight that one site may have, by their registered sizes, "
+        "where there are three or more; without secure sums",
+    )
+    max_norm_ratio: float = Field(
+        10.0,
+        ge=1,
+        description="a group's update longer than this times the running median over sites and "
+        "rounds is shortened to it, and its site named; without secure sums",
+    )
     server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     secure: SecureAggregationConfig = SecureAggregationConfig()
 

@@ -29,6 +29,8 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A third: sites whose training went out of bounds, which the others' mean does not show.
 
+    A fourth: sites that would have moved the model more than one site may (`influence_bounds`).
+
     Args:
         rows: Rows of a run's history, in order; each has the round's mean ``metrics``, and in
             ``set_aside`` why a site's update was not taken.
@@ -36,7 +38,8 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     history = [dict(row.get("metrics", {})) for row in rows]
-    return [*_kernels(history[-1]), *_collapsed(history), *_diverging(rows[-1])]
+    held_back = [*_diverging(rows[-1]), *_outliers(rows[-1])]
+    return [*_kernels(history[-1]), *_collapsed(history), *held_back]
 
 
 def kind_of(sentence: str) -> str:
@@ -85,6 +88,14 @@ def _diverging(row: Mapping[str, Any]) -> Iterator[str]:
             "Training diverges at some sites, whose updates are left out (lower train.lr): "
             f"{len(out_of_bounds)} of {len(row['asked'])} now."
         )
+
+
+def _outliers(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence where sites' sizes or updates were far from the others'."""
+    outliers = row.get("outliers", {})
+    if outliers:
+        said = ", ".join(f"{site} ({reason})" for site, reason in sorted(outliers.items()))
+        yield f"Some sites would move the model more than one site may, and are held back: {said}."
 
 
 def _shares(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from opacus.grad_sample import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
+from healthfm_core.privacy.norm_samplers import bounded, length, sizes
+
 Activation = Literal["gelu", "swiglu"]
 
 
@@ -45,7 +47,7 @@ def _per_subject_gradient(
 def _per_subject_norm(
     layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
-    return {layer.weight: backprops.flatten(1).norm(2, dim=1)}
+    return {layer.weight: length(backprops.flatten(1)).to(backprops.dtype)}
 
 
 @register_norm_sampler(nn.RMSNorm)  # type: ignore[untyped-decorator]
@@ -55,8 +57,9 @@ def _rms_norm(
     x = activations[0]
     eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
     normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    sample = torch.einsum("b...d,b...d->bd", backprops, normed)
-    return {layer.weight: sample.norm(2, dim=1)}
+    moved = (backprops * normed).reshape(len(x), -1, x.shape[-1])
+    rows = moved.shape[0] * moved.shape[1]
+    return {layer.weight: bounded(length(moved.sum(1)), sizes(moved).double().sum(1), rows, moved)}
 
 
 class Adapter(nn.Module):

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from healthfm_core.config.privacy import GradSample
 from healthfm_core.privacy import norm_samplers
+from healthfm_core.privacy.norm_samplers import length
 
 MARGIN: Final = 1 + 1e-4
-"""Norms are taken this much larger than they were found: they were found in float32."""
+"""Norms are taken this much larger: adding up those of a person's parameters rounds, too."""
 
 TOGETHER: Final = "all"
 """The group of all parameters where they are clipped together."""
@@ -128,7 +129,7 @@ class ClippedSum:
         reached = self._gradients(losses_B.sum())
         samples = self._collect("grad_sample")
         self._check(reached, samples)
-        norms = {p: sample.flatten(1).norm(2, dim=1) for p, sample in samples.items()}
+        norms = {p: length(sample.flatten(1)).to(sample.dtype) for p, sample in samples.items()}
         shares, lost = self._shares(norms, losses_B)
         if lost.any():
             return {}, lost

@@ -8,7 +8,10 @@ with (Kairouz, Liu and Steinke, ICML 2021, Proposition 14 and Theorem 5)
     ε² / 2,  ε = min(√(Δ²/(h σ²) + τ d / 2), Δ/(√h σ) + τ √d),
     τ = 10 Σ_{k=1}^{h-1} exp(-2 π² σ² k/(k+1)),
 
-Δ being the L2 sensitivity in whole numbers and d the length. From σ = 2 on τ is below 1e-15.
+Δ being the L2 sensitivity in whole numbers and d the length. From σ = 4 on τ·d is below 1e-50 for
+any model and any number of sites, and less noise than that no site adds (`check_share`): what is
+left is Δ²/(2 h σ²), as of a continuous Gaussian, and it is this that ledgers count, never the
+tighter bounds (PRV) that hold for a continuous one alone.
 
 The unit is what the caller's Δ is of: a site that takes part or not (its clip, once), or one
 subject, whose record can change its site's clipped update into any other (the clip, twice).
@@ -22,8 +25,12 @@ from typing import Final
 
 import numpy as np
 
+from healthfm_core.errors import PrivacyError
+
 _DEVIATIONS: Final = 15.4
 """Standard deviations of all sites' noise that the ring has room for: over them lies e^-118."""
+LEAST_SHARE: Final = 4
+"""Least standard deviation of a site's noise, in units of the ring."""
 _MOST_SIGMA: Final = 2.0**24
 
 
@@ -52,6 +59,21 @@ def concentrated(sensitivity: float, sigma: float, sites: int, length: int) -> f
     ratio = sensitivity / (math.sqrt(sites) * sigma)
     epsilon = min(math.sqrt(ratio**2 + tau * length / 2), ratio + tau * math.sqrt(length))
     return epsilon**2 / 2
+
+
+def check_share(variance: int) -> None:
+    """Refuse a share of noise that is so small in units of the ring that sums of it differ.
+
+    Raises:
+        PrivacyError: σ is under 4 (HF-604).
+    """
+    if variance < LEAST_SHARE**2:
+        raise PrivacyError(
+            604,
+            where="federation.aggregation.secure",
+            seen="a site's share of the noise is under 4 units of the ring",
+            do="Set federation.aggregation.secure.ring_bits=64",
+        )
 
 
 def epsilon_of(rho: float, delta: float) -> float:

@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -81,6 +81,7 @@ class LedgerEntry:
             "steps": self.mechanism.steps,
             "reserve": self.reserve,
             **({"signed_study": self.signed_study} if self.signed_study else {}),
+            **({"discrete": True} if self.mechanism.discrete else {}),
         }
 
 
@@ -182,7 +183,7 @@ class Ledger:
             taken = reserved.steps if steps is None else steps
             if not 0 <= taken <= reserved.steps:
                 raise damaged_ledger(self.path, "more steps spent than were reserved")
-            mechanism = Mechanism(reserved.noise_multiplier, reserved.sample_rate, taken)
+            mechanism = replace(reserved, steps=taken)
             given = opened.study, opened.name, opened.round, mechanism
             whose = opened.signed_study
             self._append(file, entries, event, *given, reserve=reserve, signed_study=whose)
@@ -317,7 +318,10 @@ def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
     try:
         raw = json.loads(line)
         mechanism = Mechanism(
-            float(raw["noise_multiplier"]), float(raw["sample_rate"]), int(raw["steps"])
+            float(raw["noise_multiplier"]),
+            float(raw["sample_rate"]),
+            int(raw["steps"]),
+            bool(raw.get("discrete", False)),
         )
         if not math.isfinite(mechanism.noise_multiplier + mechanism.sample_rate):
             raise ValueError("a number that is none")

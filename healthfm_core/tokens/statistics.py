@@ -64,7 +64,8 @@ class SiteStatistics:
     Attributes:
         codes: C codes in order of name, without births and the values of panels.
         subjects: [C] int64, subjects who have the code.
-        timed_subjects: [C] int64, subjects who have it with a time (0: it is static).
+        timed_subjects: [C] int64, subjects who have it with a time (0: it is static); all who have
+            it where fewer than k have it without one.
         visits: [C] int64, visits in which it occurs.
         reached: [C] int64, subjects with records at the sites that let the code out.
         all_visits: [1] int64, visits of whatever kind; 0 where the site has fewer subjects than k.
@@ -269,6 +270,14 @@ def _withheld(count: Int64, k: int) -> Int64:
     return np.where(count >= k, count, 0)
 
 
+def _without_small_rests(count: Int64, of: Int64, k: int) -> Int64:
+    """Return counts of which neither they nor what is left of `of` is 1 to k - 1.
+
+    One that is nearly all is told as all, one that is nearly none as none.
+    """
+    return np.where(of - count < k, of, _withheld(count, k))
+
+
 def _panel_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
     events = events.where(~np.isnan(events.value))
     subjects = _subjects_per(events.code, events.subject, len(events.codes))
@@ -297,8 +306,10 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
     return _CodeCounts(
         codes=tuple(codes[i] for i in kept),
         subjects=subjects[kept],
-        timed_subjects=_withheld(
-            _subjects_per(timed_code, timed_subject, len(codes))[kept], config.k_min
+        timed_subjects=_without_small_rests(
+            _subjects_per(timed_code, timed_subject, len(codes))[kept],
+            subjects[kept],
+            config.k_min,
         ),
         visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
         reached=np.full(len(kept), _distinct(events.subject), np.int64),

@@ -32,7 +32,7 @@ class PrivacyPlan:
     def shared(cls, config: PrivacyConfig, rounds: int) -> Self:
         """Return what it takes where the sites share the noise: a round is one noised sum."""
         noise = noise_for(config.epsilon or 0.0, config.delta, rounds)
-        return cls(config, Mechanism(noise, 1.0, 1), rounds)
+        return cls(config, Mechanism(noise, 1.0, 1, discrete=True), rounds)
 
     @property
     def whole(self) -> Mechanism:

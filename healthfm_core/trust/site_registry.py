@@ -30,6 +30,8 @@ class AdmittedSite:
         fingerprints: Of its keys, as they were compared.
         admitted: When, ISO 8601 in UTC.
         revoked: When it was shut out, empty while it may answer.
+        most_subjects: Most training subjects that it may register with, as agreed when it was
+            admitted; 0 where that was before sizes were recorded, or none was named.
     """
 
     name: str
@@ -40,6 +42,7 @@ class AdmittedSite:
     fingerprints: dict[str, str]
     admitted: str
     revoked: str = ""
+    most_subjects: int = 0
 
 
 class Registry:
@@ -75,6 +78,7 @@ class Registry:
         node_id: int,
         *,
         name: str | None = None,
+        most_subjects: int = 0,
         now: datetime | None = None,
     ) -> AdmittedSite:
         """Put a site on the list and return it.
@@ -91,6 +95,7 @@ class Registry:
             modalities=request.modalities,
             fingerprints=request.fingerprints(),
             admitted=f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
+            most_subjects=most_subjects,
         )
         if any(site.name == s.name or node_id == s.node_id for s in sites.values()):
             seen = "its name or its node is on the list already"
@@ -99,7 +104,12 @@ class Registry:
         return site
 
     def renew(
-        self, request: EnrolmentRequest, node_id: int, *, name: str | None = None
+        self,
+        request: EnrolmentRequest,
+        node_id: int,
+        *,
+        name: str | None = None,
+        most_subjects: int = 0,
     ) -> AdmittedSite:
         """Give a site on the list new keys or a new node, after a rotation or a loss.
 
@@ -115,6 +125,7 @@ class Registry:
             modalities=request.modalities,
             fingerprints=request.fingerprints(),
             revoked="",
+            most_subjects=most_subjects or old.most_subjects,
         )
         self._write({**self.sites(), old.name: site})
         return site

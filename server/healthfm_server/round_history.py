@@ -29,6 +29,8 @@ def history_row(
             site: _finite(metrics) for site, metrics in sorted(collected.site_metrics.items())
         },
     }
+    if current.outliers:
+        row["outliers"] = dict(sorted(current.outliers.items()))
     before = current.store.history()
     if collected.rho is not None:
         row["privacy"] = _spent(before, collected.rho, study)

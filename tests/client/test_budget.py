@@ -190,7 +190,7 @@ def test_noise_that_the_sites_share_is_counted_in_the_ledger_and_not_as_their_ow
     entries = ledger_of(tmp_path, "a").entries()
     assert [e.event for e in entries] == ["reserve", "spend", "commit"] * ROUNDS
     noise = noise_for(8.0, DELTA, ROUNDS)
-    assert spent_mechanisms(entries) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+    assert spent_mechanisms(entries) == [Mechanism(noise, 1.0, 1, discrete=True)] * ROUNDS
     told = result.history[-1]["privacy"]
     assert told["epsilon"] == pytest.approx(8.0, rel=1e-3)
     assert (told["delta"], told["unit"]) == (DELTA, "subject")
@@ -214,7 +214,8 @@ def test_noise_on_whole_updates_is_counted_for_one_person(tmp_path, unit, times)
     run(tmp_path, [a, *nodes[1:]], masked(epsilon=4.0, clip=4.0, unit=unit))
     noise = noise_for(4.0, 1e-6, ROUNDS) / times
     assert (
-        spent_mechanisms(ledger_of(tmp_path, "a").entries()) == [Mechanism(noise, 1.0, 1)] * ROUNDS
+        spent_mechanisms(ledger_of(tmp_path, "a").entries())
+        == [Mechanism(noise, 1.0, 1, discrete=True)] * ROUNDS
     )
 
 

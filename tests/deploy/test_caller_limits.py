@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import pytest
 
 from healthfm_server.deploy.caller_limits import (
@@ -86,50 +88,72 @@ def test_one_site_cannot_take_the_place_of_others():
     assert other in list(callers)
 
 
-def test_an_addresss_pace_is_its_own():
+def turns(callers, address, number, now=0.0):
+    """How long so many handshakes of an address wait for each other, None for those refused."""
+    caller = Caller(address, now, lambda: None)
+    return [callers.turn_s(caller, now) for _ in range(number)]
+
+
+def test_an_addresss_handshakes_wait_for_themselves():
     callers = callers_of()
-    taken = [callers.why_not("noisy", 0.0) for _ in range(1000)]
-    assert taken.count(None) == 100  # 50 a second, two seconds of it at once
-    assert set(taken[100:]) == {"too many new callers of this address"}
-    assert callers.why_not("b", 0.0) is None
-    assert callers.why_not("noisy", 1.0) is None
+    waits = turns(callers, "noisy", 1000)
+    assert waits[:100] == [0.0] * 100  # 50 a second, two seconds of it at once
+    assert waits[100:350] == pytest.approx([0.02 * n for n in range(1, 251)])
+    assert set(waits[350:]) == {None}
+    assert turns(callers, "b", 1) == [0.0]
 
 
-def test_many_addresses_leave_half_the_pace_to_addresses_of_sites():
+def test_an_addresss_connections_beyond_its_pace_are_refused():
+    callers = callers_of()
+    assert [callers.takes("noisy", 0.0) for _ in range(3000)].count(True) == 1000
+    assert callers.takes("b", 0.0)
+    assert callers.takes("noisy", 1.0)
+
+
+def test_many_addresses_take_nothing_from_addresses_of_sites():
     callers = callers_of()
     callers.site_was_at("hospital", 0.0)
-    taken = [callers.why_not(f"10.0.{n // 250}.{n % 250}", 0.0) for n in range(5000)]
-    assert taken.count(None) == 400
-    assert taken[-1] == "too many new callers"
-    assert [callers.why_not("hospital", 0.0) for _ in range(200)] == [None] * 200
+    stranger, hospital = (Caller(name, 0.0, lambda: None) for name in ("b", "hospital"))
+    many = [callers.turn_of_all_s(stranger, 0.0) for _ in range(5000)]
+    assert many.count(0.0) == 400
+    assert many[-1] is None
+    assert [callers.turn_of_all_s(hospital, 0.0) for _ in range(200)] == [0.0] * 200
 
 
 def test_a_neighbour_at_a_sites_address_takes_half_the_pace_at_most():
+    """Events in their order: a turn of all is asked for when the turn of the address has come."""
     callers = callers_of()
     for address in ("nat", "other"):
         callers.site_was_at(address, 0.0)
-    now, taken = 0.0, 0
-    while now < 10.0:
-        now += 0.001
-        taken += callers.why_not("nat", now) is None
-        if int(now * 1000) % 100 == 0:  # the other hospital's nodes, ten a second
-            assert callers.why_not("other", now) is None
-    assert taken == pytest.approx(200 * 10 + 400, abs=5)
+    neighbour, other = (Caller(address, 0.0, lambda: None) for address in ("nat", "other"))
+    events, served = [], 0
+    for step in range(10_000):
+        now = step / 1000
+        wait_s = callers.turn_s(neighbour, now)
+        if wait_s is not None:
+            heapq.heappush(events, now + wait_s)
+        while events and events[0] <= now:
+            assert callers.turn_of_all_s(neighbour, heapq.heappop(events)) == 0.0
+            served += 1
+        if step % 100 == 0:  # the other hospital's nodes, ten a second
+            assert callers.turn_s(other, now) == callers.turn_of_all_s(other, now) == 0.0
+    assert served == pytest.approx(200 * 10 + 400, abs=5)
 
 
 def test_after_a_day_without_a_site_an_address_is_like_any_other():
     callers = callers_of()
     callers.site_was_at("hospital", 0.0)
-    taken = [callers.why_not("hospital", DAY_S + 1) for _ in range(1000)]
-    assert taken.count(None) == 100
+    assert turns(callers, "hospital", 1000, now=DAY_S + 1).count(0.0) == 100
 
 
 def test_what_is_remembered_of_addresses_is_bounded():
     callers = callers_of()
     for number in range(3 * MOST_ADDRESSES):
-        callers.why_not(str(number), 0.0)
+        callers.takes(str(number), 0.0)
+        turns(callers, str(number), 1)
         callers.site_was_at(str(number), 0.0)
-    assert len(callers._paces) == len(callers._homes) == MOST_ADDRESSES
+    for rows in (callers._connections.of, callers._handshakes.of, callers._homes):
+        assert len(rows) == MOST_ADDRESSES
 
 
 def test_who_is_gone_is_forgotten():
@@ -142,9 +166,9 @@ def test_who_is_gone_is_forgotten():
 
 def test_a_site_that_calls_too_fast_waits_and_is_not_refused():
     pace = Pace(per_s=10.0, most=5.0, now_s=0.0)
-    assert [pace.wait_s(0.0) for _ in range(5)] == [0.0] * 5
-    assert [pace.wait_s(0.0) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
-    assert pace.wait_s(10.0) == 0.0
+    assert [pace.take(0.0) for _ in range(5)] == [0.0] * 5
+    assert [pace.take(0.0) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    assert pace.take(10.0) == 0.0
 
 
 def test_few_file_descriptors_give_lower_limits():

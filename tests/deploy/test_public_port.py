@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from healthfm_server.deploy import gateway_tls, public_port
-from healthfm_server.deploy.caller_limits import CallerLimits
+from healthfm_server.deploy import caller_limits, gateway_tls, public_port
+from healthfm_server.deploy.caller_limits import CallerLimits, Rate
 from healthfm_server.deploy.gateway import NODE_KEY_HEADER
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from tests.deploy.serving import PATIENCE_S, Site, anonymous, free_port, gateway_served, served
@@ -189,7 +189,7 @@ def test_a_strangers_error_ends_the_connection_and_a_sites_does_not(study, site,
 
 def test_a_site_is_served_while_silent_strangers_of_its_own_address_overflow(study, site, opened):
     """Its open connection stays, and it can make a new one."""
-    port = opened(unknown=64, unknown_address=16, new_per_s=1e6, new_address_per_s=1e6)
+    port = opened(unknown=64, unknown_address=16)
     with site.client() as before, contextlib.ExitStack() as stack:
         headers = {NODE_KEY_HEADER: site.header()}
         assert before.post("/v1/fleet/pull-messages", headers=headers).status_code == 200
@@ -202,12 +202,32 @@ def test_a_site_is_served_while_silent_strangers_of_its_own_address_overflow(stu
 
 
 def test_an_address_that_comes_too_fast_is_refused_and_another_is_served(study, site, opened):
-    opened(new_address_per_s=5.0, burst_s=1.0)
+    opened(connections=Rate(in_all=1000.0, address=5.0, burst_s=1.0))
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(connected(study, source="127.0.0.9"))
         assert site.call().status_code == 200
-    assert noted(study, "too many new callers of this address", "127.0.0.9")
+    assert noted(study, "too many connections", "127.0.0.9")
+
+
+def test_handshakes_that_come_too_fast_wait_their_turn(study, site, opened):
+    opened(handshakes=Rate(in_all=1000.0, address=20.0, burst_s=0.05))
+    with contextlib.ExitStack() as stack:
+        begun = time.monotonic()
+        for _ in range(8):
+            stack.enter_context(secured(study, source="127.0.0.9"))
+        assert time.monotonic() - begun > 0.3
+
+
+def test_handshakes_that_would_wait_too_long_are_refused(study, site, opened, monkeypatch):
+    monkeypatch.setattr(caller_limits, "PATIENCE_S", 0.0)
+    opened(handshakes=Rate(in_all=1000.0, address=1.0, burst_s=1.0))
+    with secured(study, source="127.0.0.9"):
+        connection = connected(study, source="127.0.0.9")
+        connection.sendall(b"\x16")
+        assert is_ended(connection)
+    assert noted(study, "too many handshakes", "127.0.0.9")
+    assert site.call().status_code == 200
 
 
 def test_after_a_restart_the_addresses_of_sites_are_known(study, site, opened):

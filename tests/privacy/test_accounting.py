@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from healthfm_core.errors import PrivacyError
 from healthfm_core.privacy.accounting import (
     Mechanism,
     epsilon,
     merge_steps,
     noise_multiplier_for,
     within_epsilon,
+)
+from healthfm_core.privacy.distributed import (
+    LEAST_SHARE,
+    check_share,
+    concentrated,
+    distance_to_gaussian,
+    epsilon_of,
+    noise_for,
 )
 
 GRID = json.loads((Path(__file__).parent / "dp_accounting.json").read_text())["rows"]
@@ -57,12 +68,61 @@ def test_steps_of_one_kind_are_counted_together_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("target", "rate", "steps"), [(8.0, 0.02, 300), (1.0, 0.05, 100), (0.3, 1.0, 10)]
+    ("target", "rate", "steps"),
+    [
+        (8.0, 0.02, 300),
+        (1.0, 0.05, 100),
+        (0.3, 1.0, 10),
+        (8.0, 1e-4, 100),  # where few people are drawn the Rényi bound asks up to twice as much
+        (1.0, 1e-4, 1000),
+        (0.3, 1e-3, 50),
+        (10.0, 0.005, 20),
+    ],
 )
 def test_the_noise_found_is_enough_and_hardly_more(target, rate, steps):
     noise = noise_multiplier_for(target, 1e-5, rate, steps)
     assert epsilon([Mechanism(noise, rate, steps)], 1e-5) <= target
-    assert epsilon([Mechanism(noise / 1.015, rate, steps)], 1e-5) > target
+    assert epsilon([Mechanism(noise / 1.01, rate, steps)], 1e-5) > target
+
+
+def test_noise_that_sites_share_costs_what_is_proven_for_discrete_noise():
+    noise = noise_for(8.0, 1e-5, 40)
+    found = epsilon([Mechanism(noise, 1.0, 40, discrete=True)], 1e-5)
+    assert 7.999 < found <= 8.0
+    assert found > 1.01 * epsilon([Mechanism(noise, 1.0, 40)], 1e-5), "PRV is for continuous noise"
+    with pytest.raises(ValueError, match="everybody in every sum"):
+        epsilon([Mechanism(noise, 0.1, 40, discrete=True)], 1e-5)
+
+
+def test_what_sites_share_and_what_a_site_adds_alone_add_up():
+    shared, own = Mechanism(20.0, 1.0, 40, discrete=True), Mechanism(1.0, 0.01, 500)
+    both = epsilon([shared, own], 1e-5)
+    assert max(epsilon([shared], 1e-5), epsilon([own], 1e-5)) < both
+    assert both <= epsilon([shared], 5e-6) + epsilon([own], 5e-6)
+    assert epsilon([shared, shared, own], 1e-5) > both
+
+
+@pytest.mark.parametrize("sites", [2, 5])
+@pytest.mark.parametrize("shift", [4, 20])
+def test_a_sum_of_discrete_shares_is_as_private_as_is_counted(sites, shift):
+    """The distribution itself, convolved, against what ρ promises of it."""
+    delta, sigma = 1e-6, LEAST_SHARE
+    x = np.arange(-60 * sigma, 60 * sigma + 1)
+    one = np.exp(-(x**2) / (2.0 * sigma**2))
+    whole = np.array([1.0])
+    for _ in range(sites):
+        whole = np.convolve(whole, one / one.sum())
+    rho = concentrated(float(shift), float(sigma), sites, 1)
+    assert rho == pytest.approx(shift**2 / (2 * sites * sigma**2), rel=1e-12)
+    excess = whole[shift:] - math.exp(epsilon_of(rho, delta)) * whole[:-shift]
+    assert np.maximum(excess, 0).sum() + whole[:shift].sum() <= delta
+
+
+def test_a_share_of_noise_that_does_not_add_up_is_refused():
+    check_share(LEAST_SHARE**2)
+    with pytest.raises(PrivacyError, match="HF-604"):
+        check_share(LEAST_SHARE**2 - 1)
+    assert distance_to_gaussian(float(LEAST_SHARE), 10**4) * 1e9 < 1e-50
 
 
 def test_no_noise_is_enough_for_next_to_nothing():

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, settings, target
 from hypothesis import strategies as st
 from torch import nn
 
@@ -19,6 +19,7 @@ from healthfm_core.data.batch.batch import Batch
 from healthfm_core.data.batch.sequences import EVENT, NOW, SOFT, WEARABLE
 from healthfm_core.models import HealthFM
 from healthfm_core.objectives import OBJECTIVES, head_specs
+from healthfm_core.privacy import norm_samplers
 from healthfm_core.privacy.clipping import MARGIN, TOGETHER, ClippedSum
 from healthfm_core.training.passes import ForwardPass, losses, private_passes
 from tests.models.tiny import CONFIG, SHAPE, tiny_batch
@@ -168,6 +169,19 @@ def clipped_by_loop(gradients, norms, group_of):
     }, share
 
 
+def shares_used(clipped: ClippedSum) -> list[torch.Tensor]:
+    """What each person's gradient will be multiplied by, batch after batch."""
+    seen, shares_of = [], clipped._shares
+
+    def spy(norms, losses_B):
+        shares, lost = shares_of(norms, losses_B)
+        seen.append(shares[TOGETHER])
+        return shares, lost
+
+    clipped._shares = spy
+    return seen
+
+
 @pytest.mark.parametrize("mode", ["ghost", "hooks"])
 @pytest.mark.parametrize(("mix", "part"), cases())
 def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, part, mode):
@@ -180,9 +194,15 @@ def test_every_parameter_gets_the_clipped_sum_of_a_loop_over_people(mix, part, m
     assert 0 < int((share[TOGETHER] < 1).sum()) < batch.size
 
     clipped = ClippedSum(model, {TOGETHER: norm}, group_of, mode)
+    used = shares_used(clipped)
     assert not clipped.add(per_person(model, batch, part)).any()
     found = clipped.take(list(expected))
     clipped.close()
+    (used,) = used
+    if mode == "ghost":
+        assert (used <= share[TOGETHER]).all(), "a bound is no shorter than the norm"
+        assert (used > 0.995 * share[TOGETHER]).all(), "and not much longer"
+        wanted = {n: torch.einsum("b,b...->...", used, rows) for n, rows in expected.items()}
     for name, total in wanted.items():
         assert float((found[name] - total).norm()) < 1e-5 * norm, name
 
@@ -318,3 +338,86 @@ def test_no_person_moves_the_sum_by_more_than_the_norm(scale, norm, mode, tokens
     everyone = torch.arange(len(scale))
     moved = total(everyone) - total(everyone[1:])
     assert float(moved.norm()) <= norm * (1 + 1e-4)
+
+
+class Straight(nn.Module):
+    """One layer, whose input and whose output's gradient a test chooses."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer.train()
+
+    def moved(self, x: torch.Tensor, g: torch.Tensor, norm: float) -> float:
+        """How far the first person moves the ghost sum, in norms it was to be clipped to."""
+        names = [name for name, _ in self.named_parameters()]
+
+        def total(rows: slice) -> torch.Tensor:
+            clipped = ClippedSum(self, {TOGETHER: norm}, dict.fromkeys(names, TOGETHER), "ghost")
+            clipped.add((self.layer(x[rows]) * g[rows]).flatten(1).sum(1))
+            found = torch.cat([part.flatten() for part in clipped.take(names).values()])
+            clipped.close()
+            return found.double()
+
+        others = total(slice(1, None)) if len(x) > 1 else 0.0
+        return float((total(slice(None)) - others).norm()) / norm
+
+
+def cancelling(people: int, tokens: int, width: int, left: float, shape: float, seed: int):
+    """Gradients whose sum over a person's tokens cancels down to `left` of their sizes."""
+    torch.manual_seed(seed)
+    g = torch.randn(people, tokens, width)
+    g = g - g.mean(1, keepdim=True) * (1 - left)
+    common = torch.randn(people, 1, width) + shape * torch.randn(people, 1, 1)
+    return common + left * torch.randn(people, tokens, width), g
+
+
+LAYERS = {
+    "linear": lambda width: nn.Linear(width, width),
+    "one bias less": lambda width: nn.Linear(width, width, bias=False),
+    "few columns": lambda width: nn.Linear(width, 8),
+    "table": lambda width: nn.Embedding(4, width),
+    "norm": lambda width: nn.RMSNorm(width),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(sorted(LAYERS)),
+    people=st.integers(1, 3),
+    tokens=st.integers(16, 64),
+    width=st.sampled_from([64, 256]),
+    left=st.floats(-9, 0).map(lambda power: 10.0**power),
+    shape=st.floats(0, 30),
+    size=st.floats(-3, 6).map(lambda power: 10.0**power),
+    seed=st.integers(0, 2**16),
+)
+def test_no_cancellation_takes_a_person_over_the_norm(
+    name, people, tokens, width, left, shape, size, seed
+):
+    x, g = cancelling(people, tokens, width, left, shape, seed)
+    layer = LAYERS[name](width)
+    if name == "table":
+        x = torch.randint(0, 4, (people, tokens))
+    if name == "few columns":
+        g = g[..., :8]
+    found = Straight(layer).moved(x, size * g, 1.0)
+    target(found)
+    assert found <= 1 + 1e-4
+
+
+@pytest.mark.parametrize("tokens", [32, 64])
+@pytest.mark.parametrize("left", [1e-3, 1e-4, 1e-5])
+def test_a_person_whose_tokens_cancel_stays_within_the_norm(tokens, left):
+    x, g = cancelling(1, tokens, 256, left, 0.0, 0)
+    assert Straight(nn.Linear(256, 256)).moved(x, 1e6 * g, 1.0) <= 1 + 1e-4
+
+
+def test_a_bound_lies_close_above_the_norm_where_nothing_cancels():
+    torch.manual_seed(0)
+    x, g = torch.randn(4, 64, 256), torch.randn(4, 64, 256)
+    layer = nn.Linear(256, 256)
+    bounds = norm_samplers.linear_norms(layer, [x], g)
+    true = (g.double().mT @ x.double()).flatten(1).norm(dim=1)
+    assert ((bounds[layer.weight] > true) & (bounds[layer.weight] < 1.01 * true)).all()
+    bias = g.double().sum(1).norm(dim=1)
+    assert ((bounds[layer.bias] > bias) & (bounds[layer.bias] < 1.01 * bias)).all()

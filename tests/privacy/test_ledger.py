@@ -39,6 +39,17 @@ def test_a_reservation_counts_in_full_until_less_was_spent(ledger):
     assert [e.event for e in ledger.entries()] == ["reserve", "reserve", "spend", "commit"]
 
 
+def test_a_line_remembers_that_its_noise_was_shared_and_older_lines_stay_as_they_are(ledger):
+    limits = PrivacyLimits(1e-5)
+    for number, discrete in enumerate([False, True]):
+        ledger.reserve("one", "one", number + 1, Mechanism(8.0, 1.0, 1, discrete), limits)
+        ledger.commit(number * 2)
+    lines = [json.loads(line) for line in ledger.path.read_bytes().splitlines()]
+    assert ["discrete" in line for line in lines] == [False, False, True, True]
+    spent = spent_mechanisms(ledger.entries())
+    assert sorted(part.discrete for part in merge_steps(spent)) == [False, True]
+
+
 def test_only_its_owner_reads_the_file(ledger):
     ledger.reserve("a", "a", 1, ROUND, FREE)
     assert ledger.path.stat().st_mode & 0o777 == 0o600

@@ -11,15 +11,17 @@ import torch
 
 from healthfm_core.config import PrivacyConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.training import loader_for
+from healthfm_core.training import initial_parameters, loader_for
 from healthfm_simulations.privacy_audit.__main__ import (
     CODES,
     attack,
+    audited_sites,
     codes_revealed,
     largest_site,
     lines,
     main,
 )
+from healthfm_simulations.privacy_audit.audited_federation import AuditedFederation
 from healthfm_simulations.privacy_audit.audited_site import people_of
 
 TINY = [
@@ -58,9 +60,10 @@ def test_coins_are_fair_and_everyones_own(victim):
 
 
 def test_a_plain_update_of_one_person_tells_their_codes_and_a_noised_one_does_not(victim):
-    assert codes_revealed(victim, seed=0, persons=3) > 0.99
+    assert codes_revealed(victim, victim.update_of_one, seed=0, persons=3) > 0.99
     private = PrivacyConfig(mode="dp", noise_multiplier=1.0)
-    assert abs(codes_revealed(replace(victim, privacy=private), seed=0, persons=3) - 0.5) < 0.25
+    noised = replace(victim, privacy=private)
+    assert abs(codes_revealed(noised, noised.update_of_one, seed=0, persons=3) - 0.5) < 0.25
     update = replace(victim, privacy=private).update_of_one(0, seed=0)
     assert (np.abs(update[CODES]).sum(1) > 0).all()
 
@@ -72,6 +75,52 @@ def test_every_finding_is_a_figure_of_the_table(victim):
     assert 0 < found.people <= victim.data.train.n_subjects
     assert found.epsilon_at_least >= 0.0
     assert f"{found.ratio_auroc:.3f}" in lines([found])[-1]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    sites = audited_sites(compose(TINY), tmp_path_factory.mktemp("federation"))
+    return AuditedFederation(tuple(sites))
+
+
+def test_the_model_that_is_attacked_is_the_weighted_mean_of_the_sites(federation):
+    everyone = np.ones(sum(s.data.train.n_subjects for s in federation.sites), np.bool_)
+    study = federation.first.study
+    one_round = study.config.federation.model_copy(update={"rounds": 1})
+    study = replace(study, config=study.config.model_copy(update={"federation": one_round}))
+    sites = tuple(replace(site, study=study) for site in federation.sites)
+    found = AuditedFederation(sites).train(everyone, seed=0)
+    start = initial_parameters(study)
+    parts = [
+        replace(site, data=replace(site.data, intercepts={})).round(start, 1, 0) for site in sites
+    ]
+    weights = [part.weights["backbone"] for part in parts]
+    name = next(name for name in start if name.startswith("backbone"))
+    mean = sum(w * p.update[name] for w, p in zip(weights, parts, strict=True)) / sum(weights)
+    assert np.allclose(found[name], start[name] + mean, atol=1e-7)
+    assert not np.array_equal(found[name], start[name])
+
+
+def test_a_person_is_trained_on_where_their_own_coin_falls_heads(federation):
+    member = federation.coins(0, "attacked")
+    sizes = [site.data.train.n_subjects for site in federation.sites]
+    assert len(member) == sum(sizes) == len(federation.losses(federation.train(member, 0)))
+    assert len(sizes) == 2
+
+
+def test_a_sum_with_other_sites_tells_a_persons_codes_worse_than_their_own_update(federation):
+    first = federation.first
+    alone = codes_revealed(first, first.update_of_one, seed=0, persons=3)
+    summed = codes_revealed(first, federation.sum_with_one, seed=0, persons=3)
+    assert summed < alone - 0.02
+
+
+def test_the_released_model_of_a_federation_is_attacked(federation):
+    private = PrivacyConfig(mode="dp", epsilon=4.0)
+    found = attack(federation.trained_with(private), seed=0, shadows=2, persons=2)
+    assert 3.5 < found.promised <= 4.0
+    assert found.epsilon_at_least <= found.promised
+    assert found.codes_in_sum is not None
 
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):

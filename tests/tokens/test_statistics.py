@@ -51,6 +51,18 @@ def test_codes_of_fewer_than_k_subjects_stay_at_the_site(tmp_path):
     assert b"SEX//M" not in text
 
 
+@pytest.mark.parametrize(
+    ("timed", "told"), [(9, 9), (8, 9), (6, 9), (5, 5), (4, 4), (3, 0), (0, 0)]
+)
+def test_no_two_counts_of_a_code_differ_by_fewer_than_k_subjects(tmp_path, timed, told):
+    with_time: list[Row] = [(s, 1.0, "SMOKES", None) for s in range(timed)]
+    without: list[Row] = [(s, None, "SMOKES", None) for s in range(timed, 9)]
+    store = write(tmp_path / "s", [*with_time, *without])
+    found = site_statistics([store], TokensConfig(k_min=4))
+    assert found.subjects.tolist() == [9]
+    assert found.timed_subjects.tolist() == [told]
+
+
 def test_visits_go_by_the_gap(tmp_path):
     store = write(tmp_path / "s", ROWS)
     found = site_statistics([store], TokensConfig(k_min=2, visit_gap_hours=1))

@@ -7,7 +7,7 @@ it would, or in the middle. A refusal ends the site's part; the federation goes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from flwr.app import ConfigRecord, Context
@@ -72,7 +72,7 @@ class StudyBudget:
         entries = () if ledger is None else ledger.entries()
         taken = sum(part.steps for part in spent_mechanisms(entries, self.study.run_id))
         whole = self.cost.whole
-        left = Mechanism(whole.noise_multiplier, whole.sample_rate, max(0, whole.steps - taken))
+        left = replace(whole, steps=max(0, whole.steps - taken))
         limits = self.rules.limits(self.cost)
         check_limits(entries, self.study.run_id, left, limits, self.signed_study)
 
@@ -130,7 +130,7 @@ def _noise_in_sums(study: Study) -> PrivacyPlan | None:
     if sums.unit == "site":  # a record can turn an update into any other: twice what a site is
         noise /= 2
     config = PrivacyConfig(mode="dp", noise_multiplier=noise, delta=sums.delta)
-    return PrivacyPlan(config, Mechanism(noise, 1.0, 1), rounds)
+    return PrivacyPlan(config, Mechanism(noise, 1.0, 1, discrete=True), rounds)
 
 
 def _plan(
@@ -157,5 +157,6 @@ def _plan(
         float(str(remembered["noise_multiplier"])),
         float(str(remembered["sample_rate"])),
         int(str(remembered["steps"])),
+        discrete=config.mechanism.noise_in_sum,
     )
     return PrivacyPlan(config, mechanism, study.config.federation.rounds)

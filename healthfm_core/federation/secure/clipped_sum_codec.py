@@ -27,7 +27,7 @@ from healthfm_core.arrays import Arrays
 from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.federation.secure.update_codec import UPDATE, RoundSum
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
-from healthfm_core.privacy.distributed import concentrated, room
+from healthfm_core.privacy.distributed import check_share, concentrated, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint
 from healthfm_core.privacy.secure_aggregation.fixed_point import unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
@@ -111,6 +111,7 @@ class ClippedSumCodec:
                 if weights.get(group) and name in update:
                     self._encode(update[name], name, total[start : start + size])
                 start += size
+        check_share(self._variance)
         total += discrete_gaussian(self._variance, total.size).astype(total.dtype)
         return {UPDATE: total}
 

@@ -28,7 +28,7 @@ from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.federation.secure.update_codec import COUNTS, UPDATE, RoundSum, SumCodec
 from healthfm_core.privacy.discrete_gaussian import discrete_gaussian
-from healthfm_core.privacy.distributed import concentrated, room
+from healthfm_core.privacy.distributed import check_share, concentrated, room
 from healthfm_core.privacy.secure_aggregation import FixedPoint
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
@@ -125,6 +125,7 @@ class NoisySumCodec:
         held = {group: 1.0 for group, weight in weights.items() if weight}
         arrays = self._sums.encode(update, held, {}, 0.0)
         for group, part in self.layout.parts(arrays[UPDATE]):
+            check_share(self._variance(group))
             part += discrete_gaussian(self._variance(group), part.size).astype(part.dtype)
         counts, groups = arrays[COUNTS], list(self.layout.schema.groups)
         counts[:] = 0

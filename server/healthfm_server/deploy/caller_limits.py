@@ -20,11 +20,29 @@ Stage = Literal["silent", "speaking", "site"]
 DAY_S: Final = 24 * 3600.0
 MOST_ADDRESSES: Final = 4096
 """Addresses that are remembered; who was not seen for longest is forgotten first."""
-RESERVED: Final = 0.5
-"""Share of the pace in all that addresses where no site has called within a day cannot use."""
+STRANGERS: Final = 0.5
+"""Pace of all addresses without a site, as a share of that of all addresses with one."""
 HOME_WEIGHT: Final = 0.25
+PATIENCE_S: Final = 5.0
+"""Longest wait for a handshake's turn; whoever would wait longer is refused."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many a second.
+
+    Attributes:
+        in_all: Of all addresses where a site has called within a day; of all others together,
+            beside it, `STRANGERS` of that.
+        address: Of one address where no site has called within a day; else half of `in_all`.
+        burst_s: So many seconds of either may come at once.
+    """
+
+    in_all: float
+    address: float
+    burst_s: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +54,8 @@ class CallerLimits:
         unknown_address: Of one address.
         speaking: Unknown callers in all that have begun TLS, which takes 0.3 MB each.
         site_connections: Connections of one site.
-        new_per_s: New callers a second, in all.
-        new_address_per_s: From one address where no site has called within a day; else half of
-            the pace in all.
-        burst_s: So many seconds of either pace may come at once.
+        connections: New connections a second; more are refused.
+        handshakes: Handshakes a second, which cost most; more wait, for `PATIENCE_S` at the most.
         site_calls_per_s: Calls a second of one site; more wait.
         site_burst: Calls of one site that may come at once.
     """
@@ -48,9 +64,8 @@ class CallerLimits:
     unknown_address: int = 256
     speaking: int = 512
     site_connections: int = 32
-    new_per_s: float = 400.0
-    new_address_per_s: float = 50.0
-    burst_s: float = 2.0
+    connections: Rate = Rate(in_all=5000.0, address=500.0)
+    handshakes: Rate = Rate(in_all=400.0, address=50.0)
     site_calls_per_s: float = 100.0
     site_burst: int = 1000
 
@@ -95,23 +110,56 @@ class Pace:
         self._left = most
         self._at_s = now_s
 
-    def take(self, now_s: float, keep: float = 0.0) -> bool:
-        """Take a token if one is left beside `keep`; return whether there was."""
-        self._fill(now_s)
-        if self._left - keep < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+    def take(self, now_s: float, patience_s: float = math.inf) -> float | None:
+        """Take a token and return how long to wait for it; who comes later waits longer.
 
-    def wait_s(self, now_s: float) -> float:
-        """Take a token and return how long to wait for it; who comes later waits longer."""
-        self._fill(now_s)
-        self._left -= 1.0
-        return max(0.0, -self._left / self._per_s)
-
-    def _fill(self, now_s: float) -> None:
-        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
+        Args:
+            now_s: Time now.
+            patience_s: Where it would be longer, none is taken and None returned.
+        """
+        self._left = min(self._most, self._left + max(0.0, now_s - self._at_s) * self._per_s)
         self._at_s = now_s
+        wait_s = max(0.0, (1.0 - self._left) / self._per_s)
+        if wait_s > patience_s:
+            return None
+        self._left -= 1.0
+        return wait_s
+
+
+class Paces:
+    """How fast the callers of each address may come.
+
+    Args:
+        rate: Of one address and of all.
+        now_s: Time now.
+    """
+
+    def __init__(self, rate: Rate, now_s: float) -> None:
+        self._rate = rate
+        self._all = {
+            home: Pace(per_s, per_s * rate.burst_s, now_s)
+            for home, per_s in ((True, rate.in_all), (False, rate.in_all * STRANGERS))
+        }
+        self.of: OrderedDict[tuple[str, bool], Pace] = OrderedDict()
+
+    def take(self, address: str, home: bool, now_s: float, patience_s: float) -> float | None:
+        """Return how long a caller has to wait for others of its address; None: too long.
+
+        Args:
+            address: Its address.
+            home: Whether a site has called from there within a day.
+            now_s: Time now.
+            patience_s: Longest wait.
+        """
+        rate = self._rate
+        per_s = rate.in_all / 2 if home else rate.address
+        pace = self.of.get((address, home)) or Pace(per_s, per_s * rate.burst_s, now_s)
+        _remember(self.of, (address, home), pace)
+        return pace.take(now_s, patience_s)
+
+    def take_of_all(self, home: bool, now_s: float, patience_s: float) -> float | None:
+        """Return how long a caller has to wait for those of every address; None: too long."""
+        return self._all[home].take(now_s, patience_s)
 
 
 class Callers:
@@ -126,8 +174,8 @@ class Callers:
         self.limits = limits
         self._groups: dict[tuple[Stage, str], OrderedDict[Caller, None]] = {}
         self._counts: dict[Stage, int] = {"silent": 0, "speaking": 0, "site": 0}
-        self._all = Pace(limits.new_per_s, limits.new_per_s * limits.burst_s, now_s)
-        self._paces: OrderedDict[tuple[str, bool], Pace] = OrderedDict()
+        self._connections = Paces(limits.connections, now_s)
+        self._handshakes = Paces(limits.handshakes, now_s)
         self._homes: OrderedDict[str, float] = OrderedDict()
 
     def __iter__(self) -> Iterator[Caller]:
@@ -138,13 +186,22 @@ class Callers:
     def __len__(self) -> int:
         return sum(self._counts.values())
 
-    def why_not(self, address: str, now_s: float) -> str | None:
-        """Return why a new caller is not taken, None where it is."""
+    def takes(self, address: str, now_s: float) -> bool:
+        """Return whether a new connection is taken."""
         home = self._is_home(address, now_s)
-        if not self._pace_of(address, home, now_s).take(now_s):
-            return "too many new callers of this address"
-        kept = 0.0 if home else RESERVED * self.limits.new_per_s * self.limits.burst_s
-        return None if self._all.take(now_s, keep=kept) else "too many new callers"
+        if self._connections.take(address, home, now_s, 0.0) is None:
+            return False
+        return self._connections.take_of_all(home, now_s, 0.0) is not None
+
+    def turn_s(self, caller: Caller, now_s: float) -> float | None:
+        """Return how long a handshake waits for those of its address; None: it is refused."""
+        home = self._is_home(caller.address, now_s)
+        return self._handshakes.take(caller.address, home, now_s, PATIENCE_S)
+
+    def turn_of_all_s(self, caller: Caller, now_s: float) -> float | None:
+        """Return how long it waits then for those of every address; None: it is refused."""
+        home = self._is_home(caller.address, now_s)
+        return self._handshakes.take_of_all(home, now_s, PATIENCE_S)
 
     def add(self, caller: Caller, now_s: float) -> list[Caller]:
         """Take a caller; return those that have to go, taken out already."""
@@ -228,12 +285,6 @@ class Callers:
 
     def _is_home(self, address: str, now_s: float) -> bool:
         return now_s - self._homes.get(address, -2 * DAY_S) < DAY_S
-
-    def _pace_of(self, address: str, home: bool, now_s: float) -> Pace:
-        per_s = self.limits.new_per_s / 2 if home else self.limits.new_address_per_s
-        pace = self._paces.get((address, home)) or Pace(per_s, per_s * self.limits.burst_s, now_s)
-        _remember(self._paces, (address, home), pace)
-        return pace
 
 
 def _remember(rows: OrderedDict[_K, _V], key: _K, value: _V) -> None:

@@ -98,8 +98,8 @@ class Fleet:
         reason = self._why_not(peer, request)
         if peer is None or reason is not None:
             return self._refuse(request, peer, 401, reason or "no certificate")
-        wait_s = self._pace_of(peer.name).wait_s(time.monotonic())
-        if wait_s > 0.0:
+        wait_s = self._pace_of(peer.name).take(time.monotonic())
+        if wait_s:
             await asyncio.sleep(wait_s)
         try:
             if int(request.headers.get("content-length", 0)) > self._most_bytes:

@@ -147,9 +147,9 @@ class PublicPort:
 
     def _take(self, connection: socket.socket, address: str) -> None:
         now = self._loop.time()
-        reason = self.callers.why_not(address, now)
-        if reason is not None:
-            self._log.note_refusal("connection refused", {"from": address, "reason": reason})
+        if not self.callers.takes(address, now):
+            who = {"from": address, "site": "", "reason": "too many connections"}
+            self._log.note_refusal("connection refused", who)
             _reset(connection)
             return
         _prepare(connection)
@@ -180,17 +180,27 @@ class PublicPort:
                 self._forget(caller)
                 caller.close()
             return
+        wait_s = self.callers.turn_s(caller, self._loop.time())
+        if wait_s is None:
+            self._end(caller, "connection refused", "too many handshakes")
+            return
         self._loop.remove_reader(connection)
-        shake = self._loop.create_task(self._shake(caller, connection))
+        shake = self._loop.create_task(self._shake(caller, connection, wait_s))
         self._shakes.add(shake)
         shake.add_done_callback(self._shakes.discard)
         caller.close = lambda: _cancel(shake)
         self._let_go(self.callers.speaks(caller, self._loop.time()))
 
-    async def _shake(self, caller: Caller, connection: socket.socket) -> None:
-        """Make a connection TLS, and give it to HTTP."""
+    async def _shake(self, caller: Caller, connection: socket.socket, wait_s: float) -> None:
+        """Make a connection TLS when it has its turn, and give it to HTTP."""
         made = False
         try:
+            await asyncio.sleep(wait_s)
+            more_s = self.callers.turn_of_all_s(caller, self._loop.time())
+            if more_s is None:
+                self._end(caller, "connection refused", "too many handshakes")
+                return
+            await asyncio.sleep(more_s)
             await self._loop.connect_accepted_socket(
                 lambda: self._protocol(caller),
                 connection,

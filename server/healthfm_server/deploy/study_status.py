@@ -42,6 +42,7 @@ def run_status(order: RunOrder) -> dict[str, Any]:
         "chosen_round": "" if choice is None else choice.sentence(),
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
+        "outliers": last.get("outliers", {}),
         "metrics": last.get("metrics", {}),
     }
 
@@ -72,6 +73,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"run {run['run']}: {run['state']}, {rounds}{again}"
         if run["answered"]:
             yield f"  last round: {', '.join(run['answered'])} answered"
+        for site, reason in run["outliers"].items():
+            yield f"  {site} was held back: {reason}"
         for site, reason in run["set_aside"].items():
             yield f"  set aside: {site}: {reason}"
         if run["chosen_round"]:

@@ -104,8 +104,8 @@ class ContractSigner:
         """Return `site` where it may answer from its node.
 
         Raises:
-            TrustError: It is not registered or was revoked (HF-811), or answers from another node
-                than its own (HF-820).
+            TrustError: It is not registered or was revoked (HF-811), answers from another node than
+                its own (HF-820), or says that it has more people than was agreed (HF-826).
         """
         if self.registry is None:
             return site
@@ -120,4 +120,11 @@ class ContractSigner:
             )
         if known.node_id != site.node_id:
             raise not_its_node(site.name, "a node that is registered for another site")
+        if 0 < known.most_subjects < site.n_subjects:
+            raise TrustError(
+                826,
+                where=f"site {site.name}",
+                seen=f"{site.n_subjects} training subjects",
+                wanted=f"at most the {known.most_subjects} that were agreed when it was admitted",
+            )
         return site

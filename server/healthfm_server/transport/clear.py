@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from statistics import median
 from typing import Any, Final
 
 from flwr.app import Message, RecordDict
 
+from healthfm_core.arrays import ArrayDict, Arrays
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.errors import TrustError
 from healthfm_core.federation import protocol
@@ -23,6 +25,12 @@ from healthfm_core.federation.aggregation.aggregator import (
     put_in_slot,
 )
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.federation.influence_bounds import (
+    MEDIAN_NORM,
+    running_medians,
+    shortened,
+    weight_cap,
+)
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -48,11 +56,17 @@ class _Inbox:
 
     Attributes:
         aggregator: Has the updates.
+        cap: Most weight that one site may have.
+        bounds: Group → most that its update's norm may be; one that has no rounds yet has none.
         weights: RegisteredSite → group → its training subjects.
+        norms: Group → the norms that its updates had.
     """
 
     aggregator: Aggregator
+    cap: float
+    bounds: Mapping[str, float]
     weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    norms: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,8 +95,13 @@ class ClearTransport:
 
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Send every site its order, and add each update the moment it arrives."""
-        max_weight = float(sum(self.sites[name].n_subjects for name in current.asked))
-        inbox = _Inbox(self.method.aggregator(schema, self.config, max_weight))
+        sizes = [self.sites[name].n_subjects for name in current.asked]
+        medians = running_medians(current.store.history())
+        inbox = _Inbox(
+            self.method.aggregator(schema, self.config, float(sum(sizes))),
+            weight_cap(sizes, self.config.max_weight_share),
+            {group: self.config.max_norm_ratio * median for group, median in medians.items()},
+        )
         busy = self.exchange.busy()
         asked = [
             name
@@ -168,9 +187,33 @@ class ClearTransport:
             reason = f"{lost[:80]} is not finite"
         if reason is not None:
             raise _RejectedReplyError(reason)
-        inbox.aggregator.add(site, update, weights)
-        inbox.weights[site] = weights
+        self._add_bounded(site, update, weights, current, schema, inbox)
         return metrics
+
+    def _add_bounded(
+        self,
+        site: str,
+        update: Arrays,
+        weights: Mapping[str, float],
+        current: OpenRound,
+        schema: UpdateSchema,
+        inbox: _Inbox,
+    ) -> None:
+        """Add an update that counts for no more than one site may."""
+        if max(weights.values()) > inbox.cap:
+            share = self.config.max_weight_share
+            current.bound(site, f"its size would be more than {share:.0%} of the round")
+            weights = {group: min(weight, inbox.cap) for group, weight in weights.items()}
+        kept: ArrayDict = {}
+        for group in weights:
+            bound = inbox.bounds.get(group) or math.inf
+            arrays, norm = shortened(update, group, schema, bound)
+            if norm > bound:
+                current.bound(site, f"its update of {group} is {norm / bound:.1f} times too long")
+            inbox.norms.setdefault(group, []).append(norm)
+            kept |= arrays
+        inbox.aggregator.add(site, kept, weights)
+        inbox.weights[site] = weights
 
     def _collected(self, current: OpenRound, inbox: _Inbox) -> Collected:
         moved: dict[str, list[float]] = {}
@@ -178,12 +221,16 @@ class ClearTransport:
             for group, weight in weights.items():
                 moved.setdefault(group, []).append(weight)
         subjects = {
-            site: inbox.weights[site].get(BACKBONE) or float(self.sites[site].n_subjects)
+            site: inbox.weights[site].get(BACKBONE)
+            or min(float(self.sites[site].n_subjects), inbox.cap)
             for site in current.metrics
         }
         return Collected(
             results=inbox.aggregator,
-            tallies={g: GroupTally(len(ws), math.fsum(ws)) for g, ws in moved.items()},
+            tallies={
+                g: GroupTally(len(ws), math.fsum(ws), {MEDIAN_NORM: median(inbox.norms[g])})
+                for g, ws in moved.items()
+            },
             metrics=mean_metrics(current.metrics, subjects),
             site_metrics=current.metrics,
         )

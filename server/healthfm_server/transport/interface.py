@@ -29,6 +29,7 @@ class OpenRound:
         started: When it began, on the monotonic clock.
         metrics: RegisteredSite whose update was taken → its metrics.
         rejected: RegisteredSite whose update was not → why.
+        outliers: RegisteredSite whose update counts for less than it said → why.
     """
 
     number: int
@@ -40,6 +41,7 @@ class OpenRound:
     started: float = field(default_factory=time.monotonic)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    outliers: dict[str, str] = field(default_factory=dict)
 
     def accept(self, site: str, metrics: dict[str, float]) -> None:
         """Count a site's update in."""
@@ -52,6 +54,12 @@ class OpenRound:
         self.store.note("set aside", round=self.number, site=site, reason=reason)
         if replied:
             self.listener(self._event("site", site, {}))
+
+    def bound(self, site: str, reason: str) -> None:
+        """Put on record that a site's update counts for less than it said."""
+        said = self.outliers.get(site)
+        self.outliers[site] = reason if said is None else f"{said}; {reason}"
+        self.store.note("outlier", round=self.number, site=site, reason=reason)
 
     def close(self, metrics: Mapping[str, float]) -> None:
         """Tell whoever watches that the round is over and on disk."""

@@ -15,7 +15,7 @@ from healthfm_core.arrays import Bool, Float32Arrays, Float64
 from healthfm_core.config import PrivacyConfig
 from healthfm_core.data.batch.segments import offsets_of, ranges
 from healthfm_core.data.batch.sequences import Sequences
-from healthfm_core.federation.parameter_groups import group_of
+from healthfm_core.federation.parameter_groups import group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.accounting import Mechanism
 from healthfm_core.seeding import numpy_generator, seed_for
@@ -51,14 +51,38 @@ class AuditedSite:
 
     def train(self, member: Bool, seed: int) -> Float32Arrays:
         """Return the model that the members alone make in all rounds of the study."""
-        data = replace(self.data, train=people_of(self.data.train, member), intercepts={})
-        parameters = initial_parameters(self.study)
-        private = self.private(data)
+        chosen, parameters = self.of(member), initial_parameters(self.study)
         for round_ in range(1, self.study.config.federation.rounds + 1):
-            result = self._round(parameters, data, round_, seed, private)
-            for name, change in result.update.items():
+            for name, change in chosen.round(parameters, round_, seed).update.items():
                 parameters[name] = parameters[name] + change
         return parameters
+
+    @property
+    def first(self) -> AuditedSite:
+        """The site whose updates are read for codes: this one."""
+        return self
+
+    def trained_with(self, privacy: PrivacyConfig) -> AuditedSite:
+        """Return the same site with other noise."""
+        return replace(self, privacy=privacy)
+
+    def promised(self) -> float | None:
+        """Return ε of the training, None without noise."""
+        private = self.private(self.data)
+        return None if private is None else private.epsilon()
+
+    def of(self, keep: Bool) -> AuditedSite:
+        """Return the site with some of its people."""
+        data = replace(self.data, train=people_of(self.data.train, keep), intercepts={})
+        return replace(self, data=data)
+
+    def one_step(self) -> AuditedSite:
+        """Return the site in a study whose rounds are one step."""
+        return replace(self, study=_with_one_step(self.study))
+
+    def round(self, parameters: Float32Arrays, round_: int, seed: int) -> RoundResult:
+        """Return the update of a round of the site's people, with its own noise."""
+        return self._round(parameters, self.data, round_, seed, self.private(self.data))
 
     def private(self, data: SiteData) -> PrivacyPlan | None:
         """Return the noise the site trains `data` with."""
@@ -68,7 +92,7 @@ class AuditedSite:
 
     def losses(self, parameters: Float32Arrays) -> Float64:
         """Return each person's loss, [N], of the objectives that read their first kind of row."""
-        model = loaded_model(parameters, self.study, self.data.modalities).eval()
+        model = loaded_model(self._held(parameters), self.study, self.data.modalities).eval()
         config = self.study.config.train
         first, *_ = every = passes_for(config)
         passes = [part for part in every if part.query == first.query]
@@ -83,15 +107,21 @@ class AuditedSite:
 
     def update_of_one(self, person: int, seed: int) -> Float32Arrays:
         """Return the update of a single step made from one person, with the site's own noise."""
-        alone = np.arange(self.data.train.n_subjects) == person
-        data = replace(self.data, train=people_of(self.data.train, alone), intercepts={})
+        return dict(self.step_of_one(person, seed).update)
+
+    def step_of_one(self, person: int, seed: int) -> RoundResult:
+        """Return what a single step made from one person gives, with the site's own noise."""
+        data = self.of(np.arange(self.data.train.n_subjects) == person).data
         private = self.private(self.data)
         if private is not None:
             private = replace(private, mechanism=_one_step(private.mechanism))
-        study = _with_one_step(self.study)
-        victim = replace(self, study=study)
-        update = victim._round(initial_parameters(study), data, 1, seed, private).update
-        return dict(update)
+        victim = self.one_step()
+        return victim._round(initial_parameters(victim.study), data, 1, seed, private)
+
+    def _held(self, parameters: Float32Arrays) -> Float32Arrays:
+        """Return the parameters of the groups that the site holds."""
+        groups = groups_held(self.data.modalities, sorted({group_of(name) for name in parameters}))
+        return {name: array for name, array in parameters.items() if group_of(name) in groups}
 
     def _round(
         self,
@@ -101,6 +131,7 @@ class AuditedSite:
         seed: int,
         private: PrivacyPlan | None,
     ) -> RoundResult:
+        parameters = self._held(parameters)
         order = RoundOrder(
             round=round_,
             rounds=self.study.config.federation.rounds,

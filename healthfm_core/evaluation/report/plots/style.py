@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from html import escape
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -75,7 +76,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r'^(<svg [^>]*?) height="[^"]*pt"', r"\1", text, count=1)
     width = figure.get_size_inches()[0]
     style = f"max-width:{PIXELS * width:.0f}px;min-width:{PIXELS_AT_LEAST * width:.0f}px"
-    opening = f'<svg role="img" aria-label="{title}" style="{style}" '
+    opening = f'<svg role="img" aria-label="{escape(title)}" style="{style}" '
     return text.replace("<svg ", opening, 1).strip()
 
 

@@ -26,6 +26,13 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--name", help="the site's name, where it is to be another than it says")
     parser.add_argument("--renew", action="store_true", help="new keys for a site on the list")
     parser.add_argument(
+        "--most-subjects",
+        type=int,
+        default=0,
+        metavar="N",
+        help="most training subjects that the site may say it has, as it told you",
+    )
+    parser.add_argument(
         "--compared",
         metavar="FINGERPRINT",
         help="the fingerprint of the site's tls key, as the site read it to you",
@@ -45,26 +52,29 @@ def run(given: Namespace) -> int:
         return 0
     _compare(request, given.compared)
     out = given.out or Path(f"{name}-kit.zip")
-    files.write_new(out, _admit(study, request, name, renew=given.renew), files.PUBLIC)
+    files.write_new(out, _admit(study, request, name, given), files.PUBLIC)
     study.audit("command").note("site admitted", {"site": name, **request.fingerprints()})
+    if not study.sites.site(name).most_subjects:
+        say("no size is on record for it: --most-subjects N --renew bounds what it may say it has")
     say(f"the kit is in {out}: send it to the site, and read them the root's fingerprint:")
     say(f"  {study.authority().fingerprint}")
     return 0
 
 
-def _admit(study: StudyFolder, request: EnrolmentRequest, name: str, *, renew: bool) -> bytes:
+def _admit(study: StudyFolder, request: EnrolmentRequest, name: str, given: Namespace) -> bytes:
     from healthfm_server.deploy.flower_superlink import forget_node, register_node
 
     key = load_ssh_public_key(request.node)
     if not isinstance(key, EllipticCurvePublicKey):
         raise files.unusable(Path("request"), "a node key of another kind than P-384")
     known = study.sites.sites().get(name)
-    if known is None or renew:
+    most = given.most_subjects
+    if known is None or given.renew:
         node_id = register_node(study.database, key)
         if known is None:
-            study.sites.admit(request, node_id, name=name)
+            study.sites.admit(request, node_id, name=name, most_subjects=most)
         else:
-            study.sites.renew(request, node_id, name=name)
+            study.sites.renew(request, node_id, name=name, most_subjects=most)
             if known.node_id != node_id:
                 forget_node(study.database, known.node_id)
     else:

@@ -1,0 +1,110 @@
+"""No one site of several carries the model where it likes, by its size or a long update."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
+from healthfm_core.evaluation.report.plots.style import new_figure, svg
+from healthfm_core.federation.alarms import alarms
+from healthfm_core.federation.influence_bounds import running_medians, shortened, weight_cap
+from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_simulations.engine import run_federation
+from tests import enrolled
+from tests import three_numbers as small
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "cap"),
+    [
+        ([10, 20, 30], 0.5, math.inf),
+        ([10, 20, 2**39], 0.5, 30.0),
+        ([1] * 9 + [2**39], 0.5, 9.0),
+        ([10, 10, 60, 60], 0.3, 15.0),
+        ([10, 10, 60, 60], 0.25, 10.0),
+        ([1, 2**39], 0.5, math.inf),
+    ],
+)
+def test_no_site_has_more_than_its_share_whatever_it_says(
+    sizes: list[int], share: float, cap: float
+) -> None:
+    assert weight_cap(sizes, share) == pytest.approx(cap)
+    if math.isfinite(cap):
+        held = [min(size, cap) for size in sizes]
+        assert max(held) <= share * sum(held) * (1 + 1e-9)
+
+
+def test_an_update_too_long_is_shortened_and_one_that_is_not_is_the_same_bits() -> None:
+    update = {"backbone.w": np.array([3.0, 4.0], np.float32)}
+    schema = UpdateSchema.of(update, 100.0)
+    kept, norm = shortened(update, "backbone", schema, 5.0)
+    assert norm == 5.0
+    assert kept["backbone.w"] is update["backbone.w"]
+    short, norm = shortened(update, "backbone", schema, 1.0)
+    assert norm == 5.0
+    assert np.linalg.norm(short["backbone.w"]) == pytest.approx(1.0)
+
+
+def test_the_bound_comes_from_the_rounds_on_disk_and_one_outlier_does_not_move_it() -> None:
+    rows = [{"groups": {"backbone": {"median_norm": n}}} for n in (1.0, 1.2, 900.0)]
+    assert running_medians(rows) == {"backbone": 1.2}
+    assert running_medians([{"groups": {"backbone": {}}}]) == {}
+
+
+def test_a_site_that_says_it_has_half_a_trillion_people_moves_the_model_by_half_at_most(
+    tmp_path: Path,
+) -> None:
+    honest = [small.site(tmp_path, f"h{n}", pull=1.0, n=10) for n in range(9)]
+    liar = small.site(tmp_path, "liar", pull=-1000.0, n=2**39)
+    config = small.config(rounds=1, aggregation={"max_update_norm": 1e6})
+    result = run_federation(config, [*honest, liar], tmp_path / "run", apps=small.apps())
+    (row,) = result.history
+    assert row["groups"]["backbone"]["weight"] == 180
+    assert "more than 50% of the round" in row["outliers"]["liar"]
+    assert any("liar" in sentence for sentence in row["alarms"])
+    moved = result.parameters["backbone.w"]
+    assert np.abs(moved).max() < 0.6 * 500
+
+
+def test_a_site_whose_update_is_far_longer_than_the_others_is_shortened_and_named(
+    tmp_path: Path,
+) -> None:
+    sites = small.three_sites(tmp_path)
+    wrong = small.ClientWork({sites[1].stores[0][0].name: "long"}, round_=2)
+    apps = small.apps()
+    apps = type(apps)(apps.server, wrong)
+    config = small.config(rounds=3)
+    result = run_federation(config, sites, tmp_path / "run", apps=apps)
+    assert "times too long" in result.history[1]["outliers"]["b"]
+    assert "outliers" not in result.history[0]
+    assert result.history[1]["answered"] == ["a", "b", "c"]
+
+
+def test_an_outlier_is_an_alarm_that_names_it() -> None:
+    row = {"metrics": {}, "asked": ["a"], "outliers": {"a": "its size"}}
+    assert any("a (its size)" in sentence for sentence in alarms([row]))
+
+
+def test_a_site_with_more_people_than_was_agreed_takes_no_part(tmp_path: Path) -> None:
+    """Site a was admitted before sizes were recorded, and goes on."""
+    study, sites = enrolled.three(tmp_path)
+    rows = json.loads((study / "sites.json").read_text())
+    for row in rows:
+        row["most_subjects"] = {"b": 19, "c": 30}.get(row["name"], 0)
+    del rows[0]["most_subjects"]
+    (study / "sites.json").write_text(json.dumps(rows))
+    store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "run", quorum=0.5)
+    assert store.history()[0]["answered"] == ["a", "c"]
+    assert any("HF-826" in str(event.get("reason")) for event in store.events())
+
+
+def test_a_figures_title_cannot_leave_its_attribute() -> None:
+    figure, _ = new_figure(2.0, 2.0, 1, 1)
+    drawn = svg(figure, "n", 'x" onload="alert(1)')
+    assert 'onload="' not in drawn
+    assert "x&quot; onload=&quot;alert(1)" in drawn
