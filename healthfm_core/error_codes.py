@@ -28,10 +28,7 @@ class ErrorCode:
 CODES: Final[dict[int, ErrorCode]] = {
     # 1xx configuration
     101: ErrorCode("a configuration key is unknown"),
-    102: ErrorCode(
-        "a configuration value has the wrong type or is out of range",
-        do="Correct it",
-    ),
+    102: ErrorCode("a configuration value has the wrong type or is out of range", do="Correct it"),
     103: ErrorCode("two configuration values contradict each other"),
     104: ErrorCode("a configuration group or file does not exist"),
     105: ErrorCode(
@@ -50,18 +47,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Check the path and who owns it",
     ),
     108: ErrorCode(
-        "an optional package that is needed is not installed",
-        wanted="the extra that brings it",
+        "an optional package that is needed is not installed", wanted="the extra that brings it"
     ),
     # 2xx site store
-    201: ErrorCode(
-        "a column is missing",
-        do="Add the column, or ingest the source again",
-    ),
-    202: ErrorCode(
-        "a column has the wrong type",
-        do="Repair the source and ingest it again",
-    ),
+    201: ErrorCode("a column is missing", do="Add the column, or ingest the source again"),
+    202: ErrorCode("a column has the wrong type", do="Repair the source and ingest it again"),
     203: ErrorCode(
         "events are not sorted by subject and time",
         wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
@@ -111,14 +101,9 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     # 3xx ingest
     301: ErrorCode(
-        "the input does not exist",
-        wanted="a source to read is wanted",
-        do="Check the path",
+        "the input does not exist", wanted="a source to read is wanted", do="Check the path"
     ),
-    302: ErrorCode(
-        "no reader recognises the input",
-        do="Name the source",
-    ),
+    302: ErrorCode("no reader recognises the input", do="Name the source"),
     303: ErrorCode(
         "an input file cannot be read",
         wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
@@ -134,14 +119,8 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="at least one is wanted",
         do="Check the source's export",
     ),
-    307: ErrorCode(
-        "a column is missing from the input",
-        do="Check the source's export",
-    ),
-    308: ErrorCode(
-        "a column of the input has the wrong type",
-        do="Check the source's export",
-    ),
+    307: ErrorCode("a column is missing from the input", do="Check the source's export"),
+    308: ErrorCode("a column of the input has the wrong type", do="Check the source's export"),
     309: ErrorCode(
         "the input has too many distinct codes",
         wanted="codes of a vocabulary are wanted, not texts or identifiers",
@@ -177,8 +156,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Install the same release of healthfm on both sides",
     ),
     403: ErrorCode(
-        "too few sites answered",
-        do="Put the sites right, then run again with resume=true",
+        "too few sites answered", do="Put the sites right, then run again with resume=true"
     ),
     404: ErrorCode(
         "the study is unknown at the site",
@@ -197,8 +175,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     407: ErrorCode("a site failed unexpectedly"),
     408: ErrorCode(
-        "the study's server cannot be reached",
-        wanted="an answer of the study's server",
+        "the study's server cannot be reached", wanted="an answer of the study's server"
     ),
     409: ErrorCode(
         "this machine's clock is too far from the server's",
@@ -320,18 +297,14 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="every finished round is on disk",
         do="Run the same command with resume=true to go on",
     ),
-    706: ErrorCode(
-        "the simulation engine did not start",
-        wanted="Ray runs the sites",
-    ),
+    706: ErrorCode("the simulation engine did not start", wanted="Ray runs the sites"),
     707: ErrorCode(
         "a model folder is incomplete or damaged",
         do="Export the model again, or copy its folder again, whole",
     ),
     708: ErrorCode("the model was not trained to answer this"),
     709: ErrorCode(
-        "the model has no such target",
-        do="Take a code from `targets` in the model's study.json",
+        "the model has no such target", do="Take a code from `targets` in the model's study.json"
     ),
     710: ErrorCode(
         "there is no visit to explain",
@@ -354,10 +327,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Name it with --study, or go there",
     ),
     721: ErrorCode("a process of the study did not start or stop"),
-    722: ErrorCode(
-        "the study has no run of that name",
-        do="See: healthfm-server status",
-    ),
+    722: ErrorCode("the study has no run of that name", do="See: healthfm-server status"),
     723: ErrorCode("the run failed or was stopped"),
     724: ErrorCode(
         "another process works on the run or the study",
@@ -416,10 +386,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Ask the coordinator to send it again",
     ),
     809: ErrorCode("a fingerprint differs"),
-    810: ErrorCode(
-        "a name, address or host cannot be used",
-        do="Write it as the others do",
-    ),
+    810: ErrorCode("a name, address or host cannot be used", do="Write it as the others do"),
     811: ErrorCode(
         "a site is not registered",
         wanted="a site whose request was signed",
@@ -470,8 +437,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a site answers from the node it registered",
     ),
     821: ErrorCode(
-        "a name has a token already, or has none",
-        wanted="each name has one token at most",
+        "a name has a token already, or has none", wanted="each name has one token at most"
     ),
     822: ErrorCode(
         "a record of what left a site, or of what was done to a study, was changed",

@@ -19,7 +19,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.supervision import Supervision
 from healthfm_core.trust.fingerprint import is_one
 from healthfm_simulations.cohort import generate, write_sites
-from tests.end_to_end.proxy import Proxy, proxy
+from tests.end_to_end.proxy import Proxy, proxy, proxy_file
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITES = ("north", "south", "west")
@@ -75,6 +75,7 @@ def deployment(folder: Path, host: str = "127.0.0.2") -> Iterator[tuple[Shell, P
     names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{site.upper()}_PORT" for site in SITES))
     values = {"HOST": host}  # loopback by default, but none that NO_PROXY names
     values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    values["PROXY_FILE"] = proxy_file(folder, values)
     for site, path in make_stores(folder / "stores").items():
         values[f"{site.upper()}_STORE"] = str(path)
     with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:

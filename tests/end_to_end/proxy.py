@@ -8,6 +8,7 @@ import socketserver
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class _Tunnel(socketserver.BaseRequestHandler):
@@ -76,6 +77,15 @@ class Proxy(socketserver.ThreadingTCPServer):
             with suppress(OSError):  # it is closed already
                 tunnel.shutdown(socket.SHUT_RDWR)
         self.open.clear()
+
+
+def proxy_file(folder: Path, values: dict[str, str]) -> str:
+    """Return a file with the proxy's address and password, as `--proxy-file` takes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "proxy-address"
+    path.touch(mode=0o600)
+    path.write_text(f"http://user:secret@{values['HOST']}:{values['PROXY_PORT']}\n")
+    return str(path)
 
 
 @contextmanager

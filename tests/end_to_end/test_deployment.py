@@ -36,7 +36,7 @@ from tests.end_to_end.deployed import (
     told,
 )
 from tests.end_to_end.faults import Federation
-from tests.end_to_end.proxy import proxy
+from tests.end_to_end.proxy import proxy, proxy_file
 
 pytestmark = pytest.mark.deployment
 
@@ -50,6 +50,7 @@ def deployed(tmp_path_factory):
     names = ("PORT", "SUPERLINK_PORT", "PROXY_PORT", *(f"{site.upper()}_PORT" for site in SITES))
     values = {"HOST": "127.0.0.2"}  # loopback, but none that NO_PROXY names
     values |= dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    values["PROXY_FILE"] = proxy_file(folder, values)
     stores = make_stores(folder / "stores")
     values |= {f"{site.upper()}_STORE": str(path) for site, path in stores.items()}
     shell = Shell(folder, values)

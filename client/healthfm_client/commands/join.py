@@ -13,6 +13,7 @@ from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.errors import ConfigError
 from healthfm_core.stdout import say
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import check_valid_now
@@ -33,7 +34,12 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--store", type=Path, action="append", help="a store to take part with; once, or again"
     )
-    parser.add_argument("--proxy", help="http://USER:PASSWORD@HOST:PORT, where the site needs one")
+    parser.add_argument("--proxy", help="http://HOST:PORT, where the site needs one")
+    parser.add_argument(
+        "--proxy-file",
+        type=Path,
+        help="a file of your own alone (chmod 600) with http://USER:PASSWORD@HOST:PORT",
+    )
     parser.add_argument("--port", type=int, help="on loopback, where 9094 is taken")
     parser.add_argument("--foreground", action="store_true", help="for a container or systemd")
 
@@ -79,7 +85,7 @@ def _say_shared(paths: Sequence[Path]) -> None:
 
 def _remember(site: SiteFolder, given: Namespace) -> None:
     """Put what was given on the command line into ``join.yaml``; the rest stays as it is."""
-    named = {"proxy": given.proxy, "port": given.port}
+    named = {"proxy": _proxy(given), "port": given.port}
     changes = {name: value for name, value in named.items() if value is not None}
     if given.store:
         stores = tuple(StoreChoice(path=path.resolve()) for path in given.store)
@@ -88,6 +94,27 @@ def _remember(site: SiteFolder, given: Namespace) -> None:
     elif changes:
         kept = site.settings().model_dump()
         site.write_settings(JoinSettings.model_validate({**kept, **changes}))
+
+
+def _proxy(given: Namespace) -> str | None:
+    """Return the proxy's address; a password comes from a file, never from the command line.
+
+    Raises:
+        ConfigError: A password is on the command line, where every user of the computer reads it
+            (HF-103).
+        TrustError: Others may read the file (HF-802).
+    """
+    if given.proxy_file is not None:
+        return files.read_private(given.proxy_file, "the proxy's address").decode().strip()
+    if given.proxy is not None and "@" in given.proxy:
+        raise ConfigError(
+            103,
+            where="--proxy",
+            seen="a name or password on the command line, which every user of this computer reads",
+            wanted="http://HOST:PORT, or a file that nobody else may read",
+            do="Write the address to a file, chmod 600 it, and give it with --proxy-file FILE",
+        )
+    return str(given.proxy) if given.proxy is not None else None
 
 
 COMMAND = Command("take part in the study, also after a restart", run, arguments)

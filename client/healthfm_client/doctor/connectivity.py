@@ -85,7 +85,7 @@ def _hello(client: httpx.Client, url: str, proxy: str | None) -> tuple[httpx.Res
             response.read()
     except httpx.ProxyError as error:
         seen = "the proxy does not let us through" if proxy else "a proxy answered"
-        do = "Check name and password in --proxy http://USER:PASSWORD@HOST:PORT"
+        do = "Check http://USER:PASSWORD@HOST:PORT in the file that --proxy-file names"
         raise _unreachable(where, seen, do) from error
     except httpx.HTTPError as error:
         raise _failure(where, error) from error
