@@ -94,7 +94,8 @@ def test_a_key_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, content) ->
 def test_a_key_seen_first_is_kept_on_the_sites_disk(tmp_path: Path) -> None:
     SiteKeys.create(SiteHome(tmp_path / "a").keys)
     contexts = {"a": node(home=str(tmp_path / "a")), "b": node(), "c": node()}
-    Masking("a", contexts["a"]).shares(book(contexts))
+    text = book(contexts)
+    Masking("a", contexts["a"]).shares(text)
     later = {"a": node(home=str(tmp_path / "a")), "b": node(), "c": contexts["c"]}
     text = book(later, nonce="01")
     with pytest.raises(PrivacyError, match=r"HF-610.*another key than the one known"):
