@@ -33,7 +33,7 @@ def stays_of(script, n=600, seed=0):
     rng = np.random.default_rng(seed)
     state, numbers = rng.normal(size=(n, 3)), rng.normal(size=(n, 4))
     died = rng.random(n) < 1 / (1 + np.exp(-state[:, 0]))
-    return script.Stays(np.arange(n), np.arange(n) % 4, died, state, numbers)
+    return script.EncodedStays(np.arange(n), np.arange(n) % 4, died, state, numbers)
 
 
 def plain_of(stays):

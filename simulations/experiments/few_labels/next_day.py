@@ -73,7 +73,7 @@ REPLICATES: Final = 1000
 
 
 @dataclass(frozen=True)
-class Stays:
+class EncodedStays:
     """N stays as a pretrained network reads them.
 
     Attributes:
@@ -102,14 +102,16 @@ def pretrained(seed: int, sites: Sequence[SimulatedSite], out: Path) -> TrainedM
     return TrainedModel.load(folder)
 
 
-def read(model: TrainedModel, sites: Sequence[SimulatedSite], splits: Sequence[str]) -> Stays:
+def read(
+    model: TrainedModel, sites: Sequence[SimulatedSite], splits: Sequence[str]
+) -> EncodedStays:
     """Return the stays of some splits, by id."""
     parts = [p for i, site in enumerate(sites) for s in splits for p in _of_site(model, i, site, s)]
     subject, at, died, state, numbers = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     order = np.argsort(subject)
-    return Stays(subject[order], at[order], died[order], state[order], numbers[order])
+    return EncodedStays(subject[order], at[order], died[order], state[order], numbers[order])
 
 
 @torch.no_grad()
@@ -138,13 +140,13 @@ def standardised(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.clip((x[:, some] - mean[some]) / sd[some], -FURTHEST, FURTHEST)
 
 
-def inputs(stays: Stays, train: np.ndarray) -> np.ndarray:
+def inputs(stays: EncodedStays, train: np.ndarray) -> np.ndarray:
     """Return [N, .] what the pretrained ridge reads; its scales are of `train`, labelled or not."""
     state = standardised(stays.state, stays.state[train])
     return np.concatenate([state, np.eye(4)[stays.site], WEIGHT * numbers_of(stays, train)], 1)
 
 
-def numbers_of(stays: Stays, train: np.ndarray) -> np.ndarray:
+def numbers_of(stays: EncodedStays, train: np.ndarray) -> np.ndarray:
     """Return [N, F] the stay's numbers, by the scales of `train`."""
     return standardised(stays.numbers, stays.numbers[train])
 
@@ -193,7 +195,11 @@ def summarised(sites: Sequence[SimulatedSite], splits: Sequence[str]) -> Summari
 
 
 def predictions(
-    networks: Sequence[Stays], plain: Summaries, train: np.ndarray, test: np.ndarray, seed: int
+    networks: Sequence[EncodedStays],
+    plain: Summaries,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
 ) -> dict[tuple[float, str], np.ndarray]:
     """Return (share, arm) → [test] probabilities of death, from the labels that `seed` draws.
 
