@@ -28,10 +28,7 @@ class ErrorCode:
 CODES: Final[dict[int, ErrorCode]] = {
     # 1xx configuration
     101: ErrorCode("a configuration key is unknown"),
-    102: ErrorCode(
-        "a configuration value has the wrong type or is out of range",
-        do="Correct it",
-    ),
+    102: ErrorCode("a configuration value has the wrong type or is out of range", do="Correct it"),
     103: ErrorCode("two configuration values contradict each other"),
     104: ErrorCode("a configuration group or file does not exist"),
     105: ErrorCode(
@@ -54,14 +51,8 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="the extra that brings it",
     ),
     # 2xx site store
-    201: ErrorCode(
-        "a column is missing",
-        do="Add the column, or ingest the source again",
-    ),
-    202: ErrorCode(
-        "a column has the wrong type",
-        do="Repair the source and ingest it again",
-    ),
+    201: ErrorCode("a column is missing", do="Add the column, or ingest the source again"),
+    202: ErrorCode("a column has the wrong type", do="Repair the source and ingest it again"),
     203: ErrorCode(
         "events are not sorted by subject and time",
         wanted="MEDS 0.4 wants each subject contiguous and sorted by time",
@@ -115,10 +106,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a source to read is wanted",
         do="Check the path",
     ),
-    302: ErrorCode(
-        "no reader recognises the input",
-        do="Name the source",
-    ),
+    302: ErrorCode("no reader recognises the input", do="Name the source"),
     303: ErrorCode(
         "an input file cannot be read",
         wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
@@ -134,14 +122,8 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="at least one is wanted",
         do="Check the source's export",
     ),
-    307: ErrorCode(
-        "a column is missing from the input",
-        do="Check the source's export",
-    ),
-    308: ErrorCode(
-        "a column of the input has the wrong type",
-        do="Check the source's export",
-    ),
+    307: ErrorCode("a column is missing from the input", do="Check the source's export"),
+    308: ErrorCode("a column of the input has the wrong type", do="Check the source's export"),
     309: ErrorCode(
         "the input has too many distinct codes",
         wanted="codes of a vocabulary are wanted, not texts or identifiers",
@@ -320,10 +302,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="every finished round is on disk",
         do="Run the same command with resume=true to go on",
     ),
-    706: ErrorCode(
-        "the simulation engine did not start",
-        wanted="Ray runs the sites",
-    ),
+    706: ErrorCode("the simulation engine did not start", wanted="Ray runs the sites"),
     707: ErrorCode(
         "a model folder is incomplete or damaged",
         do="Export the model again, or copy its folder again, whole",
@@ -354,10 +333,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Name it with --study, or go there",
     ),
     721: ErrorCode("a process of the study did not start or stop"),
-    722: ErrorCode(
-        "the study has no run of that name",
-        do="See: healthfm-server status",
-    ),
+    722: ErrorCode("the study has no run of that name", do="See: healthfm-server status"),
     723: ErrorCode("the run failed or was stopped"),
     724: ErrorCode(
         "another process works on the run or the study",
@@ -416,10 +392,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Ask the coordinator to send it again",
     ),
     809: ErrorCode("a fingerprint differs"),
-    810: ErrorCode(
-        "a name, address or host cannot be used",
-        do="Write it as the others do",
-    ),
+    810: ErrorCode("a name, address or host cannot be used", do="Write it as the others do"),
     811: ErrorCode(
         "a site is not registered",
         wanted="a site whose request was signed",
@@ -481,14 +454,12 @@ CODES: Final[dict[int, ErrorCode]] = {
     823: ErrorCode(
         "an order is for another site",
         wanted="each site takes its own orders alone",
-        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
-        "new order",
+        do="Find out who else can write to the coordinator's SuperLink",
     ),
     824: ErrorCode(
         "an order was given before",
         wanted="each order is taken once, so that what it costs is paid once",
-        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
-        "new order",
+        do="Find out who else can write to the coordinator's SuperLink",
     ),
     825: ErrorCode(
         "an order came too late",

@@ -52,7 +52,10 @@ MASKED = {protocol.KEYS, protocol.SHARES, protocol.UNMASK}
 SENT = {
     protocol.STATISTICS: {"version", "tokens", "task", contracting.ORDER_SIGNATURE},
     protocol.PREPARE: {"study"},
-    protocol.TRAIN: {"json", "study", contracting.SIGNATURE},
+    protocol.TRAIN: {
+        *("json", "study", contracting.SIGNATURE),
+        *(contracting.FOR_SITE, contracting.NONCE, contracting.EXPIRES),
+    },
 }
 CONTRACT = {contracting.CONTRACT, contracting.SIGNATURE, contracting.SIGNER}
 KINDS = {protocol.SITE: ConfigRecord, protocol.ARRAYS: ArrayRecord}
