@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test test-deployment check bench mutants chaos clean
+.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -51,6 +51,9 @@ bench: $(VENV)/installed-dev ## the measured promises, one file of benchmarks/ e
 
 mutants: $(VENV)/installed-dev ## changes of a module that no test notices; ARGS="healthfm_core/models tests/models" says which
 	$(BIN)/python -m tests.mutants $(or $(ARGS),healthfm_core/training/curriculum.py tests/training/test_curriculum.py)
+
+fuzz: $(VENV)/installed-dev ## changed messages to real apps, many; ARGS="--messages 100000 --seed 0"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.message_fuzz $(ARGS)
 
 chaos: $(VENV)/installed-dev ## faults injected into a real study, docs/reliability.md written anew
 	$(ALONE) $(BIN)/python -m tests.end_to_end.chaos $(ARGS)

@@ -41,7 +41,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import NodeAuthHttpInterceptor
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -163,7 +163,8 @@ async def hostile(address: tuple[str, int], source: str, per_s: float, done: Cou
 
 async def answer(request: Request) -> Response:
     """Stand in for the SuperLink: nothing is to be done."""
-    await request.body()
+    with contextlib.suppress(ClientDisconnect):
+        await request.body()
     return Response(b"", media_type=PROTOBUF_MEDIA_TYPE)
 
 

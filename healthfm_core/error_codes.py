@@ -47,8 +47,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Check the path and who owns it",
     ),
     108: ErrorCode(
-        "an optional package that is needed is not installed",
-        wanted="the extra that brings it",
+        "an optional package that is needed is not installed", wanted="the extra that brings it"
     ),
     # 2xx site store
     201: ErrorCode("a column is missing", do="Add the column, or ingest the source again"),
@@ -102,9 +101,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     # 3xx ingest
     301: ErrorCode(
-        "the input does not exist",
-        wanted="a source to read is wanted",
-        do="Check the path",
+        "the input does not exist", wanted="a source to read is wanted", do="Check the path"
     ),
     302: ErrorCode("no reader recognises the input", do="Name the source"),
     303: ErrorCode(
@@ -159,8 +156,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Install the same release of healthfm on both sides",
     ),
     403: ErrorCode(
-        "too few sites answered",
-        do="Put the sites right, then run again with resume=true",
+        "too few sites answered", do="Put the sites right, then run again with resume=true"
     ),
     404: ErrorCode(
         "the study is unknown at the site",
@@ -179,8 +175,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     407: ErrorCode("a site failed unexpectedly"),
     408: ErrorCode(
-        "the study's server cannot be reached",
-        wanted="an answer of the study's server",
+        "the study's server cannot be reached", wanted="an answer of the study's server"
     ),
     409: ErrorCode(
         "this machine's clock is too far from the server's",
@@ -309,8 +304,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     708: ErrorCode("the model was not trained to answer this"),
     709: ErrorCode(
-        "the model has no such target",
-        do="Take a code from `targets` in the model's study.json",
+        "the model has no such target", do="Take a code from `targets` in the model's study.json"
     ),
     710: ErrorCode(
         "there is no visit to explain",
@@ -443,8 +437,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a site answers from the node it registered",
     ),
     821: ErrorCode(
-        "a name has a token already, or has none",
-        wanted="each name has one token at most",
+        "a name has a token already, or has none", wanted="each name has one token at most"
     ),
     822: ErrorCode(
         "a record of what left a site, or of what was done to a study, was changed",
@@ -454,12 +447,14 @@ CODES: Final[dict[int, ErrorCode]] = {
     823: ErrorCode(
         "an order is for another site",
         wanted="each site takes its own orders alone",
-        do="Find out who else can write to the coordinator's SuperLink",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
     ),
     824: ErrorCode(
         "an order was given before",
         wanted="each order is taken once, so that what it costs is paid once",
-        do="Find out who else can write to the coordinator's SuperLink",
+        do="Find out who else can write to the coordinator's SuperLink; the next round brings a "
+        "new order",
     ),
     825: ErrorCode(
         "an order came too late",

@@ -53,8 +53,8 @@ SENT = {
     protocol.STATISTICS: {"version", "tokens", "task", contracting.ORDER_SIGNATURE},
     protocol.PREPARE: {"study"},
     protocol.TRAIN: {
-        *("json", "study", contracting.SIGNATURE),
-        *(contracting.FOR_SITE, contracting.NONCE, contracting.EXPIRES),
+        *("json", "study"),
+        *(contracting.FOR_SITE, contracting.NONCE, contracting.EXPIRES, contracting.SIGNATURE),
     },
 }
 CONTRACT = {contracting.CONTRACT, contracting.SIGNATURE, contracting.SIGNER}

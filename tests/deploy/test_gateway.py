@@ -210,6 +210,14 @@ def test_the_superlink_learns_nothing_that_a_caller_may_invent(study, site):
     assert not names & set(invented)
 
 
+def test_a_node_that_activates_without_end_is_one_line_a_minute(study, tmp_path):
+    site = Site(study, tmp_path, "restless")
+    for _ in range(5):
+        assert site.call("/v1/fleet/activate-node").status_code == 200
+    rows = study.audit("test").rows("site connected")
+    assert [row["site"] for row in rows].count("restless") == 1
+
+
 def test_another_sites_node_key_is_refused(study, site, tmp_path):
     other = Site(study, tmp_path, "other")
     assert site.call(key=other.header()).status_code == 401
@@ -247,7 +255,7 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
     authority = study.authority()
     authority.revoke("bad")
     study.publish(authority)
-    assert gateway.follow()
+    gateway.follow()  # unless it has done so by itself
     with pytest.raises(httpx.TransportError):
         site.call()
     assert last(study) | {"reason": "certificate revoked"} == last(study)
@@ -255,7 +263,7 @@ def test_a_revoked_site_is_refused_on_its_open_connection_and_in_its_next_handsh
 
 def test_a_new_server_certificate_is_taken_up_without_a_restart(study, gateway, site):
     study.issue_server(study.authority(), ["127.0.0.1", "new.example"])
-    assert gateway.follow()
+    gateway.follow()  # unless it has done so by itself
     with site.client() as client, client.stream("GET", "/v1/healthfm/hello") as answer:
         shown = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
     assert ("DNS", "new.example") in shown["subjectAltName"]

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, RecordDict
 
 import tests.quiet_flower  # noqa: F401
+from healthfm_client.site.site_home import SiteHome
 from healthfm_client.transport.masking import SIGNING_KEY, Masking
 from healthfm_core.errors import ConfigError, PrivacyError
 from healthfm_core.privacy import secure_aggregation as secure
@@ -88,3 +89,25 @@ def test_a_key_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, content) ->
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"HF-102.*file"):
         Masking("a", node(**{SIGNING_KEY: str(path)}))
+
+
+def test_a_key_seen_first_is_kept_on_the_sites_disk(tmp_path: Path) -> None:
+    SiteKeys.create(SiteHome(tmp_path / "a").keys)
+    contexts = {"a": node(home=str(tmp_path / "a")), "b": node(), "c": node()}
+    text = book(contexts)
+    Masking("a", contexts["a"]).shares(text)
+    later = {"a": node(home=str(tmp_path / "a")), "b": node(), "c": contexts["c"]}
+    text = book(later, nonce="01")
+    with pytest.raises(PrivacyError, match=r"HF-610.*another key than the one known"):
+        Masking("a", later["a"]).shares(text)
+
+
+def test_no_site_masks_with_fewer_neighbours_than_hide_it() -> None:
+    contexts = {name: node() for name in "abcdef"}
+    terms = replace(TERMS, degree=2)
+    server = secure.ServerSession(terms)
+    for name, context in contexts.items():
+        text = Masking(name, context).keys(terms.to_json())
+        server.take_advert(name, secure.KeyAdvert.from_json(text))
+    with pytest.raises(PrivacyError, match=r"HF-610.*2 neighbours for each of 6 sites"):
+        Masking("a", contexts["a"]).shares(server.book.to_json())
