@@ -54,7 +54,7 @@ def deployed(tmp_path_factory):
     stores = make_stores(folder / "stores")
     values |= {f"{site.upper()}_STORE": str(path) for site, path in stores.items()}
     shell = Shell(folder, values)
-    made, asked, signed, joined, *rest, changed = documented(PAGE)
+    made, asked, signed, joined, *rest, changed, audited = documented(PAGE)
     ordered, approved, ran, paused, tokens = rest
     with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
         try:
@@ -67,6 +67,8 @@ def deployed(tmp_path_factory):
                 shell.run(line)
             values["RUN"] = asked_for(folder)
             for line in (*approved, *ran, *paused, *tokens):
+                shell.run(line)
+            for line in audited:
                 shell.run(line)
             yield shell, tunnel, changed
         finally:
