@@ -58,6 +58,7 @@ def tiny_batch(**changes: Tensor) -> Batch:
         [[SOFT, STATIC, EVENT, EVENT, WEARABLE, NOW], [STATIC, EVENT, EVENT, NOW, 0, 0]]
     )
     g = torch.Generator().manual_seed(1)
+    rows = len(changes.get("kind", kind))
     fields: dict[str, Tensor] = {
         "kind": kind,
         "token": torch.tensor([[0, 3, 5, 6, 0, 0], [3, 7, 8, 0, 0, 0]]),
@@ -86,9 +87,9 @@ def tiny_batch(**changes: Tensor) -> Batch:
         "event_days": torch.full((2, 1, 2), torch.inf),
         "exposure_days": torch.ones(2, 1),
         "label": torch.tensor([[1.0], [0.0]]),
-        "later_code": torch.zeros(2, 0, dtype=torch.int64),
-        "later_spread": torch.zeros(2, 0, changes.get("spread", torch.zeros(1, 0)).shape[-1]),
-        "later_has_value": torch.zeros(2, 0, dtype=torch.bool),
+        "later_code": torch.zeros(rows, 0, dtype=torch.int64),
+        "later_spread": torch.zeros(rows, 0, changes.get("spread", torch.zeros(1, 0)).shape[-1]),
+        "later_has_value": torch.zeros(rows, 0, dtype=torch.bool),
         "subject": torch.tensor([0, 1]),
     }
     return Batch(**{**fields, **changes})
