@@ -143,7 +143,28 @@ class SiteStatistics:
         _check(statistics)
         return statistics
 
+    def check_people(self, n_subjects: int) -> None:
+        """Refuse counts of more people than a site has.
 
+        Args:
+            n_subjects: How many people it says it has.
+
+        Raises:
+            ProtocolError: HF-402.
+        """
+        for name in _COUNTS_OF_PEOPLE:
+            if (getattr(self, name) > n_subjects).any():
+                raise _unfit(f"{name} counts more people than the site has")
+
+
+_COUNTS_OF_PEOPLE: Final = (
+    "subjects",
+    "timed_subjects",
+    "reached",
+    "panel_subjects",
+    "channel_subjects",
+    "modality_subjects",
+)
 _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "subjects": np.int64,
     "timed_subjects": np.int64,

@@ -13,6 +13,7 @@ from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.federation import protocol
 from healthfm_server.run_folder.run_store import RunStore
 from tests import enrolled
+from tests.three_numbers import counts_of
 
 Change = Callable[[Message], None]
 
@@ -46,6 +47,10 @@ def without_counts(reply: Message) -> None:
     reply.content[protocol.ARRAYS] = to_record({"subjects": np.ones(1, np.int64)})
 
 
+def more_people_than_it_has(reply: Message) -> None:
+    reply.content[protocol.ARRAYS] = to_record(counts_of(21, ["ehr"]))
+
+
 def record_of(reply: Message) -> MetricRecord:
     return reply.content.metric_records[protocol.METRICS]
 
@@ -75,6 +80,7 @@ def run(folder: Path, kind: str, change: Change, of: frozenset[int] = frozenset(
         (protocol.STATISTICS, endless, "HF-402"),
         (protocol.STATISTICS, nested, "HF-402"),
         (protocol.STATISTICS, without_counts, "HF-402"),
+        (protocol.STATISTICS, more_people_than_it_has, "counts more people than the site has"),
         (protocol.PREPARE, endless, "HF-402"),
         (protocol.TRAIN, many, "2001 metrics"),
     ],

@@ -79,7 +79,7 @@ class StudySetup:
         def take(reply: Message) -> str:
             site = self._site_of(reply)
             arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
-            SiteStatistics.from_arrays(arrays)  # one that cannot be read is this site's fault alone
+            SiteStatistics.from_arrays(arrays).check_people(site.n_subjects)
             answers[site.node_id] = site, arrays
             return site.name
 
