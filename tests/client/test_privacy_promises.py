@@ -174,5 +174,6 @@ def test_a_run_without_noise_is_the_first_thing_that_a_ledgers_reader_sees(tmp_p
 def test_a_site_that_needs_a_ledger_is_told_so_in_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "site.yaml"
     file.write_text(yaml.safe_dump({"privacy": {"epsilon": 3.0}}))
-    with pytest.raises(ConfigError, match=r"HF-102.*ledger: privacy-ledger.jsonl"):
+    said = r"HF-102.*site.yaml, privacy: privacy.epsilon needs .*ledger: privacy-ledger.jsonl"
+    with pytest.raises(ConfigError, match=said):
         SitePolicy.read(file)

@@ -223,7 +223,7 @@ def _not_a_policy(path: Path, error: yaml.YAMLError | ValidationError) -> Config
         first = error.errors(include_input=False, include_url=False)[0]
         number = 101 if first["type"] == "extra_forbidden" else 102
         where = f"{path.name}, {'.'.join(map(str, first['loc'])) or 'top level'}"
-        seen = str(first["msg"])
+        seen = str(first["msg"]).removeprefix("Value error, ")
     return ConfigError(
         number,
         where=where,
