@@ -18,6 +18,8 @@ from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import domain_of
 
 MOST_LISTED: Final = 20
+MOST_DOMAINS: Final = 8
+"""Columns of the table, and units listed, at most."""
 NO_DOMAIN: Final = "no domain"
 _CELL: Final = len("100 %")
 
@@ -47,7 +49,7 @@ class CodeOverlap:
         share: Of the pairs (person, code) of all sites, those of codes that more than one site
             let out; 0 to 1.
         domains: By domain, most pairs first.
-        units: Codes that stand in several units of which no two sites share one, as
+        units: Codes with values that stand in several units of which no two sites share one, as
             ``LOINC//2345-7 in mg/dL and mmol/L``.
     """
 
@@ -99,9 +101,10 @@ class CodeOverlap:
 
 def _apart(merged: SiteStatistics) -> Iterator[str]:
     units: dict[str, list[tuple[str, int]]] = {}
-    for code, sites in zip(merged.codes, merged.sites, strict=True):
+    with_values = set(merged.sketch.code.tolist())
+    for at, (code, sites) in enumerate(zip(merged.codes, merged.sites, strict=True)):
         parts = code.split("//")
-        if len(parts) > 2:
+        if len(parts) > 2 and at in with_values:
             units.setdefault("//".join(parts[:2]), []).append(("//".join(parts[2:]), int(sites)))
     for stem, found in sorted(units.items()):
         if len(found) > 1 and all(sites == 1 for _, sites in found):
@@ -135,6 +138,8 @@ def told_coverage(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, fl
 def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """Yield a table of sites × domains as text: what share of a site's events others' codes meet.
 
+    The domains with the most events stand in it; the first column is of all.
+
     Args:
         coverage: Site → what it answered to the study.
     """
@@ -142,7 +147,7 @@ def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     domains = sorted(
         {name.partition("/")[2] for found in told.values() for name in found if "/" in name},
         key=lambda domain: (-sum(f.get(f"{EVENTS}/{domain}", 0.0) for f in told.values()), domain),
-    )
+    )[:MOST_DOMAINS]
     if not told:
         return
     first = max(len("site"), *map(len, told))

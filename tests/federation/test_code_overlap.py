@@ -11,6 +11,7 @@ from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_core.config.compose import compose
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.tokens import TokensConfig
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.code_overlap import (
     CodeOverlap,
@@ -57,12 +58,16 @@ def test_the_share_of_what_is_recorded_under_shared_codes_is_counted_by_domain(t
     assert (by_name["LAB"].codes, by_name["LAB"].shared, by_name["LAB"].share) == (2, 0, 0.0)
 
 
-def test_a_lab_in_units_that_do_not_meet_is_named(tmp_path):
-    sites = (
-        ("LOINC//1//mg/dL", "LOINC//2//g/L", "LOINC//2//[arb]"),
-        ("LOINC//1//mmol/L", "LOINC//2//g/L"),
-    )
-    assert overlap(tmp_path, *sites).units == ("LOINC//1 in mg/dL and mmol/L",)
+def test_a_lab_in_units_that_do_not_meet_is_named_and_no_code_without_values(tmp_path):
+    def of(name: str, *codes: str) -> SiteStore:
+        wards: list[Row] = [(n, 1.0, f"WARD//ICU//{name}", None) for n in PEOPLE]
+        return write(tmp_path / name, [*wards, *((n, 1.0, c, 2.0) for n in PEOPLE for c in codes)])
+
+    here = of("here", "LOINC//1//mg/dL", "LOINC//2//g/L", "LOINC//2//[arb]")
+    there = of("there", "LOINC//1//mmol/L", "LOINC//2//g/L")
+    tokens = TokensConfig(k_min=1)
+    merged = merge([site_statistics([store], tokens, split=None) for store in (here, there)])
+    assert CodeOverlap.of(merged).units == ("LOINC//1 in mg/dL and mmol/L",)
 
 
 def test_sites_without_a_code_in_common_do_not_begin(tmp_path):
