@@ -146,6 +146,10 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="all of them are wanted to the end",
         do="Give fewer --workers, or end other programs",
     ),
+    315: ErrorCode(
+        "most of the source would be set aside",
+        do="Correct the export, or keep the rest with --max-set-aside 1",
+    ),
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",

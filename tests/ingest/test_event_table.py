@@ -107,7 +107,6 @@ def test_a_missing_column_is_refused(source, table, tmp_path, column):
     [
         ("subject_id", pa.string()),
         ("time", pa.string()),
-        ("time", pa.timestamp("us", "UTC")),
         ("numeric_value", pa.string()),
         ("site", pa.float64()),
     ],
@@ -196,11 +195,11 @@ from pathlib import Path
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.readers import event_table
 whole = event_table._tables
-def tables(file, site):
+def tables(file, site, zone):
     if file.name == "b.parquet":
-        yield next(whole(file, site)).slice(0, 1)
+        yield next(whole(file, site, zone)).slice(0, 1)
         os.kill(os.getpid(), signal.SIGKILL)
-    yield from whole(file, site)
+    yield from whole(file, site, zone)
 event_table._tables = tables
 ingest("event_table", Path(sys.argv[1]), Path(sys.argv[2]), resume=True)
 """
@@ -217,9 +216,9 @@ def test_sites_of_one_stream_are_taken_up_again_after_a_kill(table, tmp_path, mo
     read: list[str] = []
     whole = event_table._tables
 
-    def tables(file, site):
+    def tables(file, site, zone):
         read.append(file.name)
-        yield from whole(file, site)
+        yield from whole(file, site, zone)
 
     monkeypatch.setattr(event_table, "_tables", tables)
     resumed = ingest("event_table", folder, tmp_path / "out", resume=True)

@@ -243,3 +243,53 @@ def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):
 
 def test_it_is_recognised(tmp_path):
     assert find("auto", cdm(tmp_path / "cdm")).name == "omop"
+
+
+def test_a_concept_without_a_code_is_its_id_and_meets_no_other(tmp_path):
+    concepts = "concept_id,vocabulary_id,concept_code,concept_name\n1001,LOINC,,a\n1002,LOINC,,b\n"
+    person = "person_id,year_of_birth,gender_concept_id\n1,1950,8507\n"
+    measured = "person_id,measurement_concept_id,measurement_date,value_as_number\n"
+    tables = {
+        "concept": concepts,
+        "person": person,
+        "measurement": measured + "1,1001,2010-01-02,5\n1,1002,2010-01-02,7\n",
+    }
+    found = rows(one(cdm(tmp_path / "cdm", tables), tmp_path))
+    assert [(code, value) for *_, code, value in found[2:]] == [
+        ("OMOP//1001", 5.0),
+        ("OMOP//1002", 7.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("date", "born"),
+    [
+        ("1950,0,0", "1950-01-01 00:00:00"),
+        ("1950,3,0", "1950-03-01 00:00:00"),
+        ("1950,2,30", "1950-02-01 00:00:00"),
+        ("1950,13,2", "1950-01-01 00:00:00"),
+        ("1950,,", "1950-01-01 00:00:00"),
+        ("1950,3,2", "1950-03-02 00:00:00"),
+    ],
+)
+def test_what_is_known_of_a_birth_is_kept(tmp_path, date, born):
+    header = "person_id,year_of_birth,month_of_birth,day_of_birth,gender_concept_id\n"
+    tables = {
+        "person": f"{header}1,{date},8507\n",
+        "visit_occurrence": "person_id,visit_concept_id,visit_start_date\n",
+        "death": "person_id,death_date\n1,2012-05-06\n",
+    }
+    found = rows(one(cdm(tmp_path / "cdm", tables), tmp_path))
+    assert found[:2] == [(1, None, "Gender//M", None), (1, born, "MEDS_BIRTH", None)]
+
+
+def test_somebody_whose_birth_is_not_known_keeps_the_rest(tmp_path):
+    header = "person_id,year_of_birth,gender_concept_id\n"
+    tables = {
+        "person": f"{header}1,,8532\n",
+        "visit_occurrence": "person_id,visit_concept_id,visit_start_date\n",
+        "death": "person_id,death_date\n1,2012-05-06\n",
+    }
+    store = one(cdm(tmp_path / "cdm", tables), tmp_path)
+    assert [code for _, _, code, _ in rows(store)] == ["Gender//F", "MEDS_DEATH"]
+    assert store.rejected == {"no_date": 1}

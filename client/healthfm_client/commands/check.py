@@ -19,8 +19,10 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Check; the first fault found is the error."""
     for path in stores_below(given.store):
-        SiteStore.open(path).check()
-        say(f"{path}: sound")
+        store = SiteStore.open(path)
+        store.check()
+        aside = store.set_aside
+        say(f"{path}: sound" + (f", but {aside.sentence()}" if aside.is_much() else ""))
     return 0
 
 

@@ -12,6 +12,7 @@ from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.description.score_facts import read_panel
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
+from healthfm_core.data.store.set_aside_share import MOST
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.stdout import say
@@ -77,6 +78,9 @@ def as_text(description: dict[str, Any]) -> str:
     lines += [row(f"label {task}", facts) for task, facts in description["labels"].items()]
     if description["rejected"]:
         lines.append(row("set aside", description["rejected"]))
+        if description["set_aside_share"] > MOST:
+            of = f"{100 * description['set_aside_share']:.1f} % of all rows"
+            lines.append(f"  {'':<28}{of}: look at how it was read in")
     return "\n".join(lines)
 
 

@@ -111,6 +111,9 @@ def data(home: SiteHome) -> Iterator[DoctorFinding]:
             stores.append(store)
             held |= {modality.partition("/")[0] for modality in store.modalities}
             yield from _of_store(store, path.name, rules.k_min)
+            if store.set_aside.is_much():
+                seen, todo = f"{path.name}: {store.set_aside.sentence()}", "ingest it again"
+                yield DoctorFinding("set aside", "warn", seen, f"{todo}: healthfm-client ingest")
     for modality in [name for name in rules.modalities if name not in held]:
         yield DoctorFinding(modality, "warn", "no data", "ingest some, if this site has any")
     shared = of_shared_people(stores, rules.k_min)

@@ -108,12 +108,22 @@ def ingest(
             refuse_existing(out, overwrite)
             with draft_beside(out) as draft:
                 names: list[str | None] = []
-                for site, site_work in read_sites(reader, raw, parsed, draft, work, show_progress):
+                for site, site_work in read_sites(
+                    reader, raw, parsed, draft, work, show_progress, notify
+                ):
                     if site.name in names:
                         raise _second(site.name)
                     folder = draft if site.name is None else draft / site.name
                     site = replace(site, splits=_before(splits, site.splits))
-                    write_site(site, folder, site.name or out.name, site_work, codes, show_progress)
+                    write_site(
+                        site,
+                        folder,
+                        site.name or out.name,
+                        site_work,
+                        codes,
+                        show_progress,
+                        parsed.max_set_aside,
+                    )
                     names.append(site.name)
                 if not names:
                     raise IngestError(306, where=out.name, seen="the source gives no site")
@@ -130,6 +140,7 @@ def read_sites(
     draft: Path,
     work: Path | None,
     show_progress: ShowProgress,
+    notify: Notify = ignore_notice,
 ) -> Iterator[tuple[Site, Path | None]]:
     """Yield each site of a source, and where its stream outlasts an interruption.
 
@@ -143,8 +154,11 @@ def read_sites(
         draft: Where rows wait that need not outlast anything.
         work: Where those wait that shall; None is nowhere.
         show_progress: Shows the rows read.
+        notify: Shows what the reader has to say.
     """
     for given in reader.read(raw, options):
+        for sentence in given.notices:
+            notify(sentence)
         linked = given if reader.links else relinked(given, options)
         if isinstance(linked, Site):
             yield linked, None if work is None else work / (linked.name or "store")
@@ -173,6 +187,7 @@ def write_site(
     work: Path | None = None,
     codes: CodeTable | None = None,
     show_progress: ShowProgress = ignore_progress,
+    max_set_aside: float = 1.0,
 ) -> None:
     """Write one site's store: events are read, sorted, cleaned and written, then all about them.
 
@@ -183,9 +198,10 @@ def write_site(
         work: Where what was read of a stream outlasts an interruption; None is nowhere.
         codes: What the site's own file says of codes.
         show_progress: Shows the rows of a stream.
+        max_set_aside: Share of the rows that may be set aside.
 
     Raises:
-        IngestError: HF-306, HF-309, HF-311, and what reading a stream raises.
+        IngestError: HF-306, HF-309, HF-311, HF-315, and what reading a stream raises.
         StoreError: HF-2xx.
     """
     with closing(StoreDraft(folder, site.title or name, site.splits)) as draft:
@@ -203,6 +219,7 @@ def write_site(
         for reason, rows in site.rejected.items():
             draft.write_rejected(reason, rows)
         draft.close()
+        _refuse_emptied(draft, max_set_aside)
         for device, table in site.wearables.items():
             rows = conform(table, WEARABLE, f"{at}: {WEARABLE_FOLDER}/{device}")
             draft.write_wearable(device, sort_wearable(rows))
@@ -242,6 +259,28 @@ def _write_stream(
     if not keep:
         spool.remove()
     return spool.texts
+
+
+def _refuse_emptied(draft: StoreDraft, most: float) -> None:
+    """Raise HF-315 where too many rows are set aside, or all of a domain of codes."""
+    aside = draft.set_aside
+    lost = aside.lost_domains({code.partition("//")[0] for code in draft.codes})
+    if most >= 1 or not (aside.is_much(most) or lost):
+        return
+    whole = f"; of {', '.join(lost)} nothing is left" if lost else ""
+    shifted = "" if not aside.latest else _SHIFTED.format(year=int(aside.latest[:4]))
+    raise IngestError(
+        315,
+        where=draft.name,
+        seen=aside.sentence() + whole,
+        wanted=f"at most {100 * most:g} %, and something of each kind",
+        do=f"{shifted}Correct the export, or keep the rest with --max-set-aside 1",
+    )
+
+
+_SHIFTED: Final = (
+    "If the source shifts its dates into the future, as MIMIC does, give --today {year}-12-31. "
+)
 
 
 def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:

@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from healthfm_client.ingest.tables.local_time import known_zone
 from healthfm_core.config.base import Schema
 from healthfm_core.data.store.event_stream import EventStream
 from healthfm_core.data.store.genetics import DECLARED_Z
+from healthfm_core.data.store.set_aside_share import MOST
 
 
 class ReaderOptions(Schema):
     """Options every reader has; a reader adds its own as fields, which become flags."""
 
     today: date | None = Field(None, description="what is dated later is set aside [today, UTC]")
+    time_zone: str | None = Field(
+        None,
+        description="the site's zone (IANA), for times with an offset or a zone [as written]",
+    )
     subjects: Path | None = Field(None, description="table of the source's ids and subject_id")
     key: Path | None = Field(
         None, description="file of the site's key, made if absent: ids become keyed hashes"
@@ -30,6 +36,18 @@ class ReaderOptions(Schema):
     codes: Path | None = Field(
         None, description="what is above a code: table of code and parent, or MEDS's codes.parquet"
     )
+
+    max_set_aside: float = Field(
+        MOST,
+        ge=0,
+        le=1,
+        description="share of the rows that may be set aside; above it nothing is written",
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else known_zone(name)
 
     @property
     def now_us(self) -> int:
@@ -53,6 +71,7 @@ class Site:
         splits: MEDS's subject_splits; None is the keyed hash.
         codes: MEDS's code metadata.
         rejected: Reason → rows set aside.
+        notices: Sentences for the person who reads it in.
         title: The store's own name; None is `name`, or the output folder's.
     """
 
@@ -66,6 +85,7 @@ class Site:
     splits: pa.Table | None = None
     codes: pa.Table | None = None
     rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
     title: str | None = None
 
 
@@ -78,12 +98,14 @@ class SitesInOneStream:
         column: The site, integer or text.
         labels: Task → MEDS label table of anyone.
         splits: MEDS's subject_splits of anyone; None is the keyed hash.
+        notices: Sentences for the person who reads it in.
     """
 
     stream: EventStream
     column: str
     labels: Mapping[str, pa.Table] = field(default_factory=dict)
     splits: pa.Table | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from healthfm_core.data.store.schemas import (
     WEARABLE,
     conform,
 )
+from healthfm_core.data.store.set_aside_share import SetAside
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
     DATA,
@@ -255,6 +256,12 @@ class SiteStore:
     def rejected(self) -> dict[str, int]:
         """Reason → rows that ingestion set aside."""
         return dict(read_marker(self.path).get(OWN_KEY, {}).get("rejected", {}))
+
+    @property
+    def set_aside(self) -> SetAside:
+        """What became of the rows of the store's source: footers and marker are read."""
+        rows = sum(pq.read_metadata(file).num_rows for file in in_order(self.path / DATA))
+        return SetAside.told(rows, self.rejected)
 
     @cached_property
     def _device_folders(self) -> tuple[str, ...]:

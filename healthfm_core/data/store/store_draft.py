@@ -22,6 +22,7 @@ from healthfm_core.data.store.integrity import check_store, empty
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.rejected_files import RejectedFiles
 from healthfm_core.data.store.schemas import CODES, SPLIT_NAMES, SPLITS, conform
+from healthfm_core.data.store.set_aside_share import SetAside
 from healthfm_core.data.store.splits import DEFAULT_KEY, assign, split_table
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
@@ -75,6 +76,7 @@ class StoreDraft:
         self._groups = 0
         self._devices: list[str] = []
         self._rejected = RejectedFiles(folder / REJECTED_FOLDER)
+        self.set_aside = SetAside()
 
     @property
     def codes(self) -> list[str]:
@@ -86,6 +88,7 @@ class StoreDraft:
         if not events["text_value"].drop_null().length():
             events = events.drop_columns(["text_value"])
         split, place = self._splits_of(ids(events))
+        self.set_aside.kept += events.num_rows
         self._codes.update(events["code"].unique().to_pylist())
         for name in SPLIT_NAMES:
             rows = (split == name)[place]
@@ -103,6 +106,7 @@ class StoreDraft:
             texts: Whether any event of the store has a text: all files have the column, or none.
         """
         split, place = self._splits_of(ids(events))
+        self.set_aside.kept += events.num_rows
         self._codes.update(coded(events["code"])[1])
         if texts:
             events = _with_texts(events)
@@ -115,6 +119,7 @@ class StoreDraft:
     def write_rejected(self, reason: str, rows: pa.Table) -> None:
         """Keep rows that were set aside, under the reason why."""
         self._rejected.append(reason, rows)
+        self.set_aside.add(reason, rows)
 
     def close(self) -> None:
         """End the files of rejected rows."""

@@ -1,7 +1,8 @@
 """What the OMOP vocabulary tables say of concepts: codes, descriptions and what is above them.
 
-The tables are optional. Without CONCEPT a concept is ``OMOP//<concept_id>``, which meets no code of
-a site that has it. From Athena they come tab-separated, whatever their suffix.
+The tables are optional. Without CONCEPT, or without a concept_code in it, a concept is
+``OMOP//<concept_id>``, which meets no code of a site that has it. From Athena they come
+tab-separated, whatever their suffix.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ class Concepts:
         table = self._read("concept", ("concept_id", "vocabulary_id", "concept_code"))
         order = np.argsort(_numbers(table, "concept_id"), kind="stable")
         self._ids = _numbers(table, "concept_id")[order]
-        names = [table[name].fill_null("") for name in ("vocabulary_id", "concept_code")]
-        joined = pc.binary_join_element_wise(*names, SEPARATOR)
-        self._names = joined.take(pa.array(order)).combine_chunks()
+        vocabulary, code = (table[n].fill_null("") for n in ("vocabulary_id", "concept_code"))
+        named = pc.binary_join_element_wise(vocabulary, code, SEPARATOR)
+        by_id = pc.binary_join_element_wise(
+            "OMOP", table["concept_id"].cast(pa.string()), SEPARATOR
+        )
+        nameless = pc.equal(pc.utf8_trim_whitespace(code), "")
+        self._names = pc.if_else(nameless, by_id, named).take(pa.array(order)).combine_chunks()
 
     def __len__(self) -> int:
         return len(self._ids)

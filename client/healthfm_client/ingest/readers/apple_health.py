@@ -50,14 +50,15 @@ class Records:
     readings: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     events: list[tuple[int, str, float]] = field(default_factory=list)
     unreadable: int = 0
+    time_zone: str | None = None
 
     def take(self, name: str, said: dict[str, str]) -> None:
         """Take one element."""
         kind = said.get("type", "")
         if name != "Record" or not kind.startswith(_QUANTITY):
             return
-        start = clock_us(said.get("startDate"), None)
-        end = clock_us(said.get("endDate"), None) or start
+        start = clock_us(said.get("startDate"), self.time_zone)
+        end = clock_us(said.get("endDate"), self.time_zone) or start
         try:
             value = float(said.get("value", "")[:64])
         except ValueError:
@@ -83,7 +84,7 @@ class Records:
 def read(path: Path, options: AppleOptions) -> Iterator[Site]:
     """Yield the one person's site."""
     file = _file(path)
-    records = _records(file)
+    records = _records(file, options.time_zone)
     (subject,) = numbers([options.person], options, file.name)
     wearables, rejected = [], {}
     for channel, readings in sorted(records.readings.items()):
@@ -129,13 +130,13 @@ def _events(records: Records, subject: int, now_us: int) -> Site:
     return event_site(None, table, now_us=now_us)
 
 
-def _records(file: Path) -> Records:
+def _records(file: Path, time_zone: str | None) -> Records:
     """Return what a file's records say; nothing of the tree is kept.
 
     Raises:
         IngestError: HF-303 for what is no whole XML, HF-310 for entities.
     """
-    records = Records()
+    records = Records(time_zone=time_zone)
 
     def entity(*_: object) -> None:
         raise IngestError(

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site, SitesInOneStream
+from healthfm_client.ingest.tables.duckdb_reader import TableFile
+from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import (
     ColumnKind,
     check_columns,
@@ -54,7 +56,7 @@ def event_files(path: Path) -> list[Path]:
     return [one] if one.is_file() else sorted(path.glob("*.parquet"))
 
 
-def read_events(path: Path, site_column: str = "site") -> pa.Table:
+def read_events(path: Path, site_column: str = "site", time_zone: str | None = None) -> pa.Table:
     """Return the events (MEDS types) and, unless the name is empty, the site column.
 
     Raises:
@@ -63,7 +65,9 @@ def read_events(path: Path, site_column: str = "site") -> pa.Table:
     tables = []
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
-        table = read_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
+        table = read_columns(
+            file, COLUMNS | site, {"text_value": ColumnKind.TEXT}, time_zone=time_zone
+        )
         refuse_nulls(table, ["subject_id", *site], file.name)
         table = table.set_column(
             table.column_names.index("numeric_value"),
@@ -85,7 +89,9 @@ def _site_kind(file: Path, name: str) -> ColumnKind:
     return ColumnKind.TEXT if is_text(schema.field(name).type) else ColumnKind.INTEGER
 
 
-def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
+def stream_events(
+    path: Path, site_column: str, now_us: int, time_zone: str | None = None
+) -> EventStream:
     """Return the events as a stream, a part per file.
 
     Raises:
@@ -95,15 +101,17 @@ def stream_events(path: Path, site_column: str, now_us: int) -> EventStream:
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
         check_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
-        parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, _tables(file, site)))
+        tables = _tables(file, site, time_zone)
+        parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, tables))
     if not sum(part.rows for part in parts):
         refuse_empty(pa.table({}), path.name)
     return EventStream(tuple(parts), now_us)
 
 
-def _tables(file: Path, site: dict[str, ColumnKind]) -> Iterator[pa.Table]:
+def _tables(file: Path, site: dict[str, ColumnKind], time_zone: str | None) -> Iterator[pa.Table]:
     texts = {"text_value": ColumnKind.TEXT}
-    for table in read_batches(file, COLUMNS | site, texts, coded=("code", *texts)):
+    columns = COLUMNS | site
+    for table in read_batches(file, columns, texts, coded=("code", *texts), time_zone=time_zone):
         refuse_nulls(table, ["subject_id", *site], file.name)
         at = table.column_names.index("numeric_value")
         number = table["numeric_value"].cast(pa.float32(), safe=False)
@@ -112,13 +120,18 @@ def _tables(file: Path, site: dict[str, ColumnKind]) -> Iterator[pa.Table]:
 
 def read(path: Path, options: EventTableOptions) -> Iterator[Site | SitesInOneStream]:
     """Yield the sites of an event table."""
-    stream = stream_events(path, options.site_column, options.now_us)
-    labels = {file.stem: read_columns(file, _LABEL_COLUMNS) for file in options.labels}
+    zone = options.time_zone
+    stream = stream_events(path, options.site_column, options.now_us, zone)
+    labels = {
+        file.stem: read_columns(file, _LABEL_COLUMNS, time_zone=zone) for file in options.labels
+    }
+    files = [TableFile(file) for file in (*event_files(path), *options.labels)]
+    notices = times_of_utc([column for file in files for column in file.of_utc()], zone)
     splits = None if options.splits is None else read_columns(options.splits, _SPLIT_COLUMNS)
     if options.site_column:
-        yield SitesInOneStream(stream, options.site_column, labels, splits)
+        yield SitesInOneStream(stream, options.site_column, labels, splits, notices)
     else:
-        yield Site(name=None, stream=stream, labels=labels, splits=splits)
+        yield Site(None, stream=stream, labels=labels, splits=splits, notices=notices)
 
 
 def sniff(path: Path) -> bool:

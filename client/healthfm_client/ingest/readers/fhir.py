@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
@@ -50,7 +50,7 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
 from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import linked, site_key
-from healthfm_client.ingest.tables.local_time import clock_us, known_zone
+from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64, UInt8
 from healthfm_core.data.store.event_stream import (
@@ -75,16 +75,7 @@ Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 class FhirOptions(ReaderOptions):
     """Options of ``fhir``."""
 
-    time_zone: str | None = Field(
-        None, description="the site's zone (IANA) for times with an offset [as they are written]"
-    )
-
     workers: int = Field(1, ge=1, description="processes that parse the files side by side")
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
-        return None if name is None else known_zone(name)
 
 
 @dataclass

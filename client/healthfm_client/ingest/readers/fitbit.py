@@ -26,6 +26,7 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     check_gzip,
     is_table,
 )
+from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, daily, possible
 from healthfm_core.arrays import Int64
@@ -151,10 +152,12 @@ def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
     wearables: list[pa.Table] = []
     events: list[pa.Table] = []
     rejected: dict[str, pa.Table] = {}
-    for file in _files(path):
+    of_utc: list[str] = []
+    for file in _files(path, options.time_zone):
         kind = kind_of(file.columns)
         if kind is None:
             continue
+        of_utc += file.of_utc()
         check_gzip(file.path)
         if isinstance(kind, Days):
             events += _days(file, kind, options)
@@ -175,6 +178,7 @@ def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
         events=None if site is None else site.events,
         wearables={DEVICE: _once(pa.concat_tables(wearables))} if wearables else {},
         rejected=rejected | (dict(site.rejected) if site is not None else {}),
+        notices=times_of_utc(of_utc, options.time_zone),
     )
 
 
@@ -204,7 +208,7 @@ def _readings(file: TableFile, kind: Minutes | Wide | str) -> pa.Table:
         return _sleep(file)
     person = f"TRY_CAST({file.column(kind.person)} AS VARCHAR) AS person"
     value = f"TRY_CAST({file.column(kind.value)} AS DOUBLE) AS value"
-    time = f"{_stamp(file.column(kind.time))} AS time"
+    time = f"{_stamp(file, kind.time)} AS time"
     return DuckDBReader().table(f"SELECT {person}, {time}, {value} FROM {file.source()}", file.path)
 
 
@@ -219,10 +223,10 @@ def _wide(file: TableFile, kind: Wide) -> pa.Table:
     minutes = ", ".join(
         f"TRY_CAST({file.column(f'{kind.start}{n:02d}')} AS DOUBLE)" for n in range(60)
     )
-    hour = _stamp(file.column("activityhour"))
+    hour = _stamp(file, "activityhour")
     if split:
         clock = f"try_strptime({file.column('activityhour')}, '%I:%M:%S %p')"
-        hour = f"{_stamp(file.column('date'))} + ({clock} - TIMESTAMP '1900-01-01')"
+        hour = f"{_stamp(file, 'date')} + ({clock} - TIMESTAMP '1900-01-01')"
     person = f"TRY_CAST({file.column('id')} AS VARCHAR)"
     rows = DuckDBReader().table(
         f"SELECT {person} AS person, {hour} AS time, [{minutes}] AS value FROM {file.source()}",
@@ -273,10 +277,10 @@ def _shifts(within: Int64) -> Int64:
 def _sleep(file: TableFile) -> pa.Table:
     """Return the level of every minute asleep: 0 awake, 1 light, 2 REM or asleep, 3 deep."""
     level = " ".join(f"WHEN '{name}' THEN {level}" for name, level in _LEVELS.items())
-    person, text, start, length = (file.column(name) for name in _SLEEP)
+    person, text, _, length = (file.column(name) for name in _SLEEP)
     sql = (
         f"SELECT person, time + to_minutes(n) AS time, value FROM (SELECT "
-        f"TRY_CAST({person} AS VARCHAR) AS person, {_stamp(start)} AS time, "
+        f"TRY_CAST({person} AS VARCHAR) AS person, {_stamp(file, 'start_datetime')} AS time, "
         f"CAST(CASE lower({text}) {level} END AS DOUBLE) AS value, "
         f"least(TRY_CAST({length} AS DOUBLE), 1440) AS minutes FROM {file.source()}), "
         "unnest(range(greatest(coalesce(CAST(ceil(minutes) AS BIGINT), 0), 0))) AS t(n)"
@@ -290,7 +294,7 @@ def _days(file: TableFile, kind: Days, options: ReaderOptions) -> Iterator[pa.Ta
         f"TRY_CAST({file.column(c)} AS DOUBLE) AS v{n}" for n, (c, _) in enumerate(names)
     )
     person = f"TRY_CAST({file.column(kind.person)} AS VARCHAR) AS person"
-    day = f"date_trunc('day', {_stamp(file.column(kind.day))}) AS day"
+    day = f"date_trunc('day', {_stamp(file, kind.day)}) AS day"
     rows = DuckDBReader().table(f"SELECT {person}, {day}, {chosen} FROM {file.source()}", file.path)
     rows = rows.filter(pc.and_(rows["person"].is_valid(), rows["day"].is_valid()))
     if not rows.num_rows:
@@ -303,15 +307,18 @@ def _days(file: TableFile, kind: Days, options: ReaderOptions) -> Iterator[pa.Ta
         yield daily(who[known], day_us[known], value[known], code)
 
 
-def _stamp(column: str) -> str:
+def _stamp(file: TableFile, name: str) -> str:
     formats = ", ".join(f"'{one}'" for one in FORMATS)
-    text = f"CAST({column} AS VARCHAR)"
-    return f"coalesce(TRY_CAST({text} AS TIMESTAMP), try_strptime({text}, [{formats}]))"
+    text = f"CAST({file.column(name)} AS VARCHAR)"
+    typed = file.is_parquet and not file.is_instant(name)
+    exact = f"TRY_CAST({text} AS TIMESTAMP)" if typed else file.cast(name, "TIMESTAMP")
+    return f"coalesce({exact}, try_strptime({text}, [{formats}]))"
 
 
-def _files(path: Path) -> list[TableFile]:
+def _files(path: Path, time_zone: str | None = None) -> list[TableFile]:
     inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [TableFile(file) for file in inside if file.is_file() and is_table(file)]
+    files = (file for file in inside if file.is_file() and is_table(file))
+    return [TableFile(file, time_zone=time_zone) for file in files]
 
 
 def sniff(path: Path) -> bool:

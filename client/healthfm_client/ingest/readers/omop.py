@@ -37,6 +37,7 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     files_of,
     want_columns,
 )
+from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
@@ -88,18 +89,22 @@ class Cdm:
     Attributes:
         folder: Of the tables.
         encoding: Of text files.
+        time_zone: See `TableFile`.
         concepts: What is known of concepts.
         people: Ascending, who is in PERSON.
     """
 
     folder: Path
     encoding: str
+    time_zone: str | None
     concepts: Concepts
     people: Int64
 
     def files(self, table: str) -> list[TableFile]:
         """Return a table's files."""
-        return [TableFile(file, self.encoding) for file in files_of(self.folder, table)]
+        return [
+            TableFile(file, self.encoding, self.time_zone) for file in files_of(self.folder, table)
+        ]
 
 
 def read(path: Path, options: OmopOptions) -> Iterator[Site]:
@@ -107,10 +112,14 @@ def read(path: Path, options: OmopOptions) -> Iterator[Site]:
     folder = folder_of(path)
     people = _people(folder, options.encoding)
     refuse_empty(pa.table({"person_id": people}), "person")
-    cdm = Cdm(folder, options.encoding, Concepts(folder, options.encoding), people)
+    concepts = Concepts(folder, options.encoding)
+    cdm = Cdm(folder, options.encoding, options.time_zone, concepts, people)
     parts = tuple(_parts(cdm))
     described = cdm.concepts.described
-    yield Site(None, stream=EventStream(parts, options.now_us, codes=described))
+    stream = EventStream(parts, options.now_us, codes=described)
+    tables = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
+    of_utc = [column for name in tables for file in cdm.files(name) for column in file.of_utc()]
+    yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
 
 
 def _people(folder: Path, encoding: str) -> Int64:
@@ -231,19 +240,20 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
     year, month, day = (
         file.cast(f"{unit}_of_birth", "BIGINT") for unit in ("year", "month", "day")
     )
-    date = f"{year}, coalesce({month}, 1), coalesce({day}, 1)"
-    made = f"TRY_CAST(printf('%04d-%02d-%02d', {date}) AS TIMESTAMP)"
+    dates = (f"{year}, {month}, {day}", f"{year}, {month}, 1", f"{year}, 1, 1")
+    made = ", ".join(f"TRY_CAST(printf('%04d-%02d-%02d', {date}) AS TIMESTAMP)" for date in dates)
     columns = {
         "subject_id": file.cast("person_id", "BIGINT"),
         "time": f"coalesce({file.cast('birth_datetime', 'TIMESTAMP')}, {made})",
         **{name: file.cast(f"{name}_concept_id", "BIGINT") for name in STATIC},
         **{f"{n}_text": file.cast(f"{n}_source_value", "VARCHAR") for n in STATIC},
     }
-    for rows in _rows(cdm, file, columns):
+    for rows in _rows(cdm, file, columns, also_undated=True):
         if isinstance(rows, RejectedRows):
             yield rows
             continue
-        yield _events(rows, one_code(birth_code, rows.num_rows))
+        born = rows.filter(rows["time"].is_valid())
+        yield _events(born, one_code(birth_code, born.num_rows))
         for name in STATIC:
             distinct = DistinctRows.of(rows[name], rows[f"{name}_text"])
             named = [
@@ -264,8 +274,13 @@ def _deaths(cdm: Cdm, file: TableFile) -> Tables:
             yield _events(rows, one_code(death_code, rows.num_rows))
 
 
-def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
-    """Yield a file's rows that have a person of PERSON and a date; the others aside."""
+def _rows(
+    cdm: Cdm, file: TableFile, columns: dict[str, str], *, also_undated: bool = False
+) -> Tables:
+    """Yield a file's rows that have a person of PERSON and a date; the others aside.
+
+    With `also_undated` rows without a date are yielded too: what they say beside it is true.
+    """
     check_gzip(file.path)
     reader = DuckDBReader()
     chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
@@ -279,7 +294,7 @@ def _rows(cdm: Cdm, file: TableFile, columns: dict[str, str]) -> Tables:
         ):
             if pc.any(wrong).as_py():
                 yield RejectedRows(reason, _readable(rows.filter(wrong)))
-        good = pc.and_(known, dated)
+        good = known if also_undated else pc.and_(known, dated)
         yield rows if pc.all(good).as_py() else rows.filter(good)
     lines = reader.malformed()
     if lines.num_rows:

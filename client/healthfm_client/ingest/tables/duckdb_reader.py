@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ SUFFIXES: Final = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".t
 ROWS_AT_ONCE: Final = 1 << 19
 MEMORY: Final = "768MB"
 ROWS_PER_BYTE: Final = 20
+_UTC: Final = ("UTC", "Etc/UTC", "Z", "GMT", "+00:00", "-00:00")
+_OFFSET: Final = re.compile(r"(?P<sign>[+-])(?P<h>\d\d):?(?P<m>\d\d)")
+_ENDS_IN_OFFSET: Final = r":\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$"
 _DELIMITERS: Final = ",\t;|"
 _HEAD_BYTES: Final = 1 << 20
 EXPANDS_AT_MOST: Final = 200
@@ -60,10 +64,13 @@ class TableFile:
     Attributes:
         path: The file.
         encoding: Of a text file: utf-8, latin-1 or utf-16.
+        time_zone: The site's, to which times with an offset or a zone are brought; None keeps
+            the clock that they were written with (`local_time`).
     """
 
     path: Path
     encoding: str = "utf-8"
+    time_zone: str | None = None
 
     @property
     def is_parquet(self) -> bool:
@@ -113,7 +120,37 @@ class TableFile:
 
     def cast(self, name: str, kind: str) -> str:
         """Return a column as SQL of a type; a cell that cannot be read as one is NULL."""
+        if kind == "TIMESTAMP":
+            return self._clock(name)
         return f"TRY_CAST({self.column(name)} AS {kind})"
+
+    def is_instant(self, name: str) -> bool:
+        """Whether a column holds points in time (Parquet's times adjusted to UTC), not clocks."""
+        return name in self._zones
+
+    def of_utc(self) -> list[str]:
+        """Return the columns that are points in time and name no zone but UTC, which all can be."""
+        return [f"{self.path.name}, {name}" for name, zone in self._zones.items() if zone in _UTC]
+
+    def _clock(self, name: str) -> str:
+        """Return a column of times as SQL: what the clock on the wall showed (`local_time`)."""
+        column = self.column(name)
+        if name in self._zones:
+            return f"TRY_CAST({shown_at(column, self.time_zone or self._zones[name])} AS TIMESTAMP)"
+        plain = f"TRY_CAST({column} AS TIMESTAMP)"
+        if self.time_zone is None or self.is_parquet or column == "NULL":
+            return plain
+        moment = shown_at(f"TRY_CAST({column} AS TIMESTAMPTZ)", self.time_zone)
+        return f"CASE WHEN {_has_offset(column)} THEN {moment} ELSE {plain} END"
+
+    @cached_property
+    def _zones(self) -> dict[str, str]:
+        """Columns of a Parquet file that are points in time → the zone that they are shown in."""
+        if not self.is_parquet:
+            return {}
+        schema = self._parquet[2]
+        kinds = zip(self.columns, schema.types, strict=True)
+        return {name: kind.tz for name, kind in kinds if pa.types.is_timestamp(kind) and kind.tz}
 
     @cached_property
     def _names(self) -> list[str]:
@@ -159,15 +196,29 @@ class TableFile:
         return expanded(raw, self.path) if self.path.name.lower().endswith(".gz") else raw
 
     @cached_property
-    def _parquet(self) -> tuple[int, list[str]]:
-        """The rows and columns in a Parquet file's footer."""
+    def _parquet(self) -> tuple[int, list[str], pa.Schema]:
+        """The rows, columns and their types in a Parquet file's footer."""
         try:
             footer = pq.read_metadata(self.path)
-            names = list(footer.schema.to_arrow_schema().names)
+            schema = footer.schema.to_arrow_schema()
         except UNREADABLE as error:
             raise unreadable(self.path, "it is cut off or no Parquet") from error
         refuse_expanding(self.path, footer.num_rows)
-        return footer.num_rows, names
+        return footer.num_rows, list(schema.names), schema
+
+
+def shown_at(moment: str, zone: str) -> str:
+    """Return a point in time as SQL: what a clock in `zone` showed; +HH:MM is a zone too."""
+    offset = _OFFSET.fullmatch(zone)
+    if offset is None:
+        return f"({moment} AT TIME ZONE {_quoted(zone)})"
+    minutes = int(offset["h"]) * 60 + int(offset["m"])
+    return f"(({moment} AT TIME ZONE 'UTC') {offset['sign']} INTERVAL {minutes} MINUTE)"
+
+
+def _has_offset(column: str) -> str:
+    """Return as SQL whether a text is a time with an offset or a Z; most are too short."""
+    return f"length({column}) > 16 AND regexp_matches({column}, {_quoted(_ENDS_IN_OFFSET)})"
 
 
 def refuse_expanding(file: Path, rows: int) -> None:
@@ -227,6 +278,8 @@ def _database(threads: int | None = None) -> duckdb.DuckDBPyConnection:
             "preserve_insertion_order": "true",
         }
     )
+    # A time with a zone would else be shown by the clock of the machine that reads it.
+    database.execute("SET GLOBAL TimeZone='UTC'")
     # It hands TRY_CAST down to the reader of text, where a bad cell costs its row.
     database.execute("SET disabled_optimizers='type_pushdown'")
     return database

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from healthfm_client.ingest.tables.duckdb_reader import refuse_expanding
+from healthfm_client.ingest.tables.local_time import clock_column
 from healthfm_core.arrays import Float32, Int64
 from healthfm_core.data.store.events import coded
 from healthfm_core.data.store.schemas import is_list_of, is_text
@@ -27,7 +28,7 @@ class ColumnKind(Enum):
     INTEGER = "an integer"
     NUMBER = "a number"
     TEXT = "text"
-    TIME = "a timestamp without a time zone"
+    TIME = "a timestamp"
     FLAG = "true or false"
     SERIES = "a list of numbers"
 
@@ -39,7 +40,7 @@ _FITS: Mapping[ColumnKind, Callable[[pa.DataType], bool]] = {
     ColumnKind.INTEGER: pa.types.is_integer,
     ColumnKind.NUMBER: lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
     ColumnKind.TEXT: is_text,
-    ColumnKind.TIME: lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+    ColumnKind.TIME: pa.types.is_timestamp,
     ColumnKind.FLAG: lambda kind: pa.types.is_boolean(kind) or pa.types.is_integer(kind),
     ColumnKind.SERIES: lambda kind: any(
         is_list_of(kind, item) for item in (pa.float32(), pa.float64(), pa.uint8(), pa.int16())
@@ -48,7 +49,6 @@ _FITS: Mapping[ColumnKind, Callable[[pa.DataType], bool]] = {
 _BECOMES: Mapping[ColumnKind, pa.DataType] = {
     ColumnKind.INTEGER: pa.int64(),
     ColumnKind.NUMBER: pa.float64(),
-    ColumnKind.TIME: pa.timestamp("us"),
     ColumnKind.FLAG: pa.bool_(),
 }
 
@@ -95,7 +95,11 @@ def check_columns(
 
 
 def read_columns(
-    file: Path, wanted: Mapping[str, ColumnKind], optional: Mapping[str, ColumnKind] | None = None
+    file: Path,
+    wanted: Mapping[str, ColumnKind],
+    optional: Mapping[str, ColumnKind] | None = None,
+    *,
+    time_zone: str | None = None,
 ) -> pa.Table:
     """Return columns of a Parquet file, cast to what their kind becomes (texts as they are).
 
@@ -103,6 +107,7 @@ def read_columns(
         file: The file.
         wanted: Column → kind.
         optional: Likewise, for columns that may lack.
+        time_zone: See `clock_column`.
 
     Raises:
         IngestError: HF-301, HF-303, HF-307 for a missing column, HF-308 for one of another kind.
@@ -112,7 +117,7 @@ def read_columns(
         table = pq.read_table(file, columns=list(kinds))
     except UNREADABLE as error:
         raise _cut_off(file) from error
-    return _cast(table, kinds, file.name)
+    return _cast(table, kinds, file.name, time_zone)
 
 
 def read_batches(
@@ -121,6 +126,7 @@ def read_batches(
     optional: Mapping[str, ColumnKind] | None = None,
     *,
     coded: tuple[str, ...] = (),
+    time_zone: str | None = None,
 ) -> Iterator[pa.Table]:
     """Yield columns of a Parquet file as `read_columns` gives them, some rows at a time.
 
@@ -129,6 +135,7 @@ def read_batches(
         wanted: Column → kind.
         optional: Likewise, for columns that may lack.
         coded: Text columns to read as dictionaries.
+        time_zone: See `clock_column`.
 
     Raises:
         IngestError: As `read_columns`.
@@ -137,7 +144,7 @@ def read_batches(
     try:
         whole = _streamed(file, [name for name in coded if name in kinds])
         for batch in whole.iter_batches(_rows_at_once(whole.metadata), columns=list(kinds)):
-            table = _cast(pa.Table.from_batches([batch]), kinds, file.name)
+            table = _cast(pa.Table.from_batches([batch]), kinds, file.name, time_zone)
             yield from _pieces(table, -(-_text_bytes(table) // BYTES_AT_ONCE))
     except UNREADABLE as error:
         raise _cut_off(file) from error
@@ -181,7 +188,9 @@ def _cut_off(file: Path) -> IngestError:
     )
 
 
-def _cast(table: pa.Table, kinds: Mapping[str, ColumnKind], where: str) -> pa.Table:
+def _cast(
+    table: pa.Table, kinds: Mapping[str, ColumnKind], where: str, time_zone: str | None
+) -> pa.Table:
     """Return the columns in the types their kinds become; fractions of a µs are cut off.
 
     Texts stay as they are, but for views, of which Arrow neither filters nor takes rows.
@@ -190,13 +199,17 @@ def _cast(table: pa.Table, kinds: Mapping[str, ColumnKind], where: str) -> pa.Ta
     for name, kind in kinds.items():
         if pa.types.is_string_view(columns[name].type):
             columns[name] = columns[name].cast(pa.large_string())
-        if kind in _BECOMES:
-            to = pc.CastOptions(_BECOMES[kind], allow_time_truncate=True, allow_float_truncate=True)
-            try:
-                columns[name] = pc.cast(table[name], options=to)
-            except pa.ArrowInvalid as error:
-                seen = f'column "{name}" holds what does not fit into {_BECOMES[kind]}'
-                raise _error(308, where, seen, f"{kind.value} is wanted") from error
+        try:
+            if kind is ColumnKind.TIME:
+                columns[name] = clock_column(table[name], time_zone)
+            elif kind in _BECOMES:
+                to = _BECOMES[kind]
+                options = pc.CastOptions(to, allow_float_truncate=True)
+                columns[name] = pc.cast(table[name], options=options)
+        except pa.ArrowInvalid as error:
+            fits = _BECOMES.get(kind, "timestamp[us]")
+            seen = f'column "{name}" holds what does not fit into {fits}'
+            raise _error(308, where, seen, f"{kind.value} is wanted") from error
     return pa.table(columns)
 
 

@@ -53,6 +53,7 @@ def describe(store: SiteStore, k: int, panel: tuple[str, ...] | None = None) -> 
         "wearing": wearing(store, k),
         "scores": score_facts(rows, panel, k),
         "labels": {task: label_counts(store.labels(task), k) for task in store.tasks},
+        "set_aside_share": round(store.set_aside.share, 4),
         "rejected": {reason: counted(n, k) for reason, n in store.rejected.items()},
     }
 
