@@ -181,6 +181,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         "this machine's clock is too far from the server's",
         do="Switch on time synchronisation (NTP); if it is on, tell the coordinator",
     ),
+    410: ErrorCode(
+        "the sites' codes hardly meet",
+        do="Map codes to the same vocabularies at ingest, or go on all the same with "
+        "--even-so (federation.min_shared_codes=0)",
+    ),
     # 5xx site policy
     501: ErrorCode(
         "the site's policy does not permit the request",

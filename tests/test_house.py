@@ -123,6 +123,7 @@ def no_statistics() -> SiteStatistics:
         timed_subjects=count,
         visits=count,
         reached=count,
+        sites=count,
         all_visits=np.zeros(1, np.int64),
         sketch=Sketch(np.zeros(0, np.int32), np.zeros(0, np.int32), count),
         panel=(),

@@ -57,9 +57,9 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
-    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
-        assert all(found["subjects"].tolist() for found in statistics)
+        assert statistics.subjects.tolist()
         return VOCABULARY
 
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
@@ -95,7 +95,7 @@ class ClientWork:
         """The site's number."""
         return {**_raw(stores), "name": stores[0].path.name}
 
-    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
+    def coverage(self, stores: Sequence[StoreSpec], study: Study, k_min: int) -> dict[str, float]:
         """Everything is covered."""
         return {"coverage_exact": 1.0}
 
@@ -178,6 +178,7 @@ def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
         timed_subjects=one,
         visits=one,
         reached=one,
+        sites=np.ones(1, np.int64),
         all_visits=one,
         sketch=Sketch(none.astype(np.int32), none.astype(np.int32), none),
         panel=(),

@@ -98,7 +98,8 @@ class SiteHandlers:
         budget = StudyBudget.of(self.work, node, context, study, data)
         budget.check_whole_study()
         prepared_study.remember(context, study, text, contract)
-        coverage = self.work.coverage(node.stores, study)
+        k_min = node.policy.raise_threshold(study.config.tokens).k_min
+        coverage = self.work.coverage(node.stores, study, k_min)
         wanted = ("*",) if contract is None else contract.terms.metrics
         metrics = node.policy.metrics_to_send(coverage, wanted)
         if hide:  # a site without clinical events has no coverage, which would tell

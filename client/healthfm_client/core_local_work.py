@@ -13,8 +13,8 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store.joined_stores import StoreView, join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.tokens.coverage import coverage
 from healthfm_core.tokens.statistics import site_statistics
-from healthfm_core.tokens.tokenizer import coverage
 
 
 class CoreLocalWork:
@@ -41,9 +41,10 @@ class CoreLocalWork:
         """Return the stores' people tokenised by the study's vocabulary."""
         return training.SiteData.load(_open(stores), study)
 
-    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
-        """Return how much of the site's record the study's vocabulary covers."""
-        return coverage(_open(stores), study.vocabulary, domains=study.config.tokens.domains)
+    def coverage(self, stores: Sequence[StoreSpec], study: Study, k_min: int) -> dict[str, float]:
+        """Return how much of the site's record the study's vocabulary covers, and others share."""
+        domains = study.config.tokens.domains
+        return coverage(_open(stores), study.vocabulary, domains=domains, k_min=k_min)
 
     def train_round(
         self,

@@ -48,8 +48,11 @@ class LocalWork(Protocol):
     def load(self, stores: Sequence[StoreSpec], study: Study) -> Any:
         """Return the stores as the study reads them, tokenised."""
 
-    def coverage(self, stores: Sequence[StoreSpec], study: Study) -> dict[str, float]:
-        """Return how much of the site's record the study's vocabulary covers."""
+    def coverage(self, stores: Sequence[StoreSpec], study: Study, k_min: int) -> dict[str, float]:
+        """Return how much of the site's record the study's vocabulary covers, and others share.
+
+        Nothing of fewer than `k_min` people is told.
+        """
 
     def train_round(
         self,

@@ -55,6 +55,13 @@ class FederationConfig(Schema):
     evaluate_every: int = Field(1, ge=0, description="tuning metrics each n rounds; 0: never")
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     keep_checkpoints: int = Field(3, ge=1)
+    min_shared_codes: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of a site's events under codes that another site has too, below which "
+        "the site is left out; 0: none is",
+    )
     aggregation: AggregationConfig = AggregationConfig()
 
     @model_validator(mode="after")

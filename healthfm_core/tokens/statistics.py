@@ -53,6 +53,7 @@ class _CodeCounts(TypedDict):
     timed_subjects: Int64
     visits: Int64
     reached: Int64
+    sites: Int64
     all_visits: Int64
     sketch: Sketch
 
@@ -68,6 +69,7 @@ class SiteStatistics:
             it where fewer than k have it without one.
         visits: [C] int64, visits in which it occurs.
         reached: [C] int64, subjects with records at the sites that let the code out.
+        sites: [C] int64, sites that let the code out: 1 in a site's own, and not sent.
         all_visits: [1] int64, visits of whatever kind; 0 where the site has fewer subjects than k.
         sketch: one value per subject of each numeric code, over `codes`.
         panel: P names of the panels' columns (`modalities.registry.column_of`), by name.
@@ -87,6 +89,7 @@ class SiteStatistics:
     timed_subjects: Int64
     visits: Int64
     reached: Int64
+    sites: Int64
     all_visits: Int64
     sketch: Sketch
     panel: tuple[str, ...]
@@ -122,6 +125,7 @@ class SiteStatistics:
             names = json.loads(np.asarray(arrays["names"], np.uint8).tobytes())
             statistics = cls(
                 codes=tuple(names["codes"]),
+                sites=np.ones(len(names["codes"]), np.int64),
                 panel=tuple(names["panel"]),
                 channels=tuple((device, channel) for device, channel in names["channels"]),
                 sketch=Sketch(
@@ -334,6 +338,7 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
         ),
         visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
         reached=np.full(len(kept), _distinct(events.subject), np.int64),
+        sites=np.ones(len(kept), np.int64),
         all_visits=np.array([starts.sum() if _distinct(timed_subject) >= config.k_min else 0]),
         sketch=_sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min),
     )
@@ -403,6 +408,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         timed_subjects=total("timed_subjects", maps, len(codes), np.int64),
         visits=total("visits", maps, len(codes), np.int64),
         reached=total("reached", maps, len(codes), np.int64),
+        sites=total("sites", maps, len(codes), np.int64),
         all_visits=total("all_visits", [np.arange(1)] * len(statistics), 1, np.int64),
         sketch=values.add(moved),
         panel=panel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,11 +29,10 @@ from healthfm_core.tokens.concept_sets import study_events
 from healthfm_core.tokens.records import (
     US_PER_HOUR,
     Events,
-    read_events,
     read_parents,
     visit_starts,
 )
-from healthfm_core.tokens.vocabulary import ANCESTOR, DOMAIN, EXACT, UNKNOWN, Vocabulary
+from healthfm_core.tokens.vocabulary import EXACT, Vocabulary
 from healthfm_core.tokens.wearing import WearableTokens, wearable_tokens
 
 
@@ -326,35 +325,3 @@ _MOVED = {
     "label_subject": "subject_id",
 }
 """Columns that index another column, and which."""
-
-
-def coverage(
-    stores: Sequence[StoreView],
-    vocabulary: Vocabulary,
-    split: str | None = "train",
-    domains: Collection[str] = (),
-) -> dict[str, float]:
-    """Return shares of a site's clinical events by how the vocabulary covers them.
-
-    Args:
-        stores: The site's.
-        vocabulary: The study's.
-        split: Whose events.
-        domains: Those of the study; () is all.
-
-    Returns:
-        ``coverage_exact``, ``coverage_ancestor``, ``coverage_domain`` and ``coverage_unknown``,
-        which sum to 1; nothing where the site has no clinical event.
-    """
-    counts = np.zeros(4, np.int64)
-    for store in stores:
-        events = read_events(store, split, domains)
-        _, how = vocabulary.look_up(events.codes, read_parents(store))
-        own = [code != birth_code and not is_panel_code(code) for code in events.codes]
-        rows = np.bincount(events.code, minlength=len(events.codes))
-        counts += np.bincount(how, rows * np.array(own, np.int64), minlength=4).astype(np.int64)
-    if not counts.sum():
-        return {}
-    share = counts / counts.sum()
-    names = {"exact": EXACT, "ancestor": ANCESTOR, "domain": DOMAIN, "unknown": UNKNOWN}
-    return {f"coverage_{name}": float(share[how]) for name, how in names.items()}

@@ -30,6 +30,9 @@ _PERCENTILES: Final = 99
 _PANEL_KEY: Final = "prs_panel"
 """Key of `Vocabulary.panel` in its JSON, as release 0.1.0 named it: hashes stay what they were."""
 
+SEVERAL: Final = 2
+"""In `Vocabulary.sites`: more than one site let the code out."""
+
 EXACT: Final = 0
 ANCESTOR: Final = 1
 DOMAIN: Final = 2
@@ -75,6 +78,8 @@ class Vocabulary:
             by side (`modalities.registry.column_of`).
         wearable: The study's device, None without one.
         reach: For each of `codes` the share of all subjects who are at a site that has it.
+        sites: For each of `codes` 1 where one site alone let it out, 2 where several did, 0 where
+            none did (a code of the model that the study starts from); () before release 0.6.
     """
 
     codes: tuple[str, ...]
@@ -88,6 +93,7 @@ class Vocabulary:
     panel: tuple[str, ...]
     wearable: WearableSpec | None
     reach: tuple[float, ...]
+    sites: tuple[int, ...] = ()
 
     @property
     def n_codes(self) -> int:
@@ -223,6 +229,8 @@ class Vocabulary:
         """Return the canonical JSON: keys in order, no spaces."""
         fields = asdict(self)
         fields[_PANEL_KEY] = fields.pop("panel")
+        if not self.sites:
+            del fields["sites"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @cached_property
@@ -253,6 +261,9 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         raise ValueError("a numeric code needs 99 percentiles")
     if len(raw["reach"]) != len(raw["codes"]):
         raise ValueError("every code has a reach")
+    sites = tuple(map(int, raw.get("sites", ())))
+    if sites and (len(sites) != len(raw["codes"]) or not {*sites} <= {0, 1, SEVERAL}):
+        raise ValueError("every code has 0, 1 or 2 for its sites")
     if not {*percentiles, *raw["targets"]} <= set(raw["codes"]):
         raise ValueError("a target or a numeric code is not a code")
     device = raw["wearable"]
@@ -268,6 +279,7 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         panel=tuple(raw[_PANEL_KEY]),
         wearable=None if device is None else _read_device(device),
         reach=tuple(map(float, raw["reach"])),
+        sites=sites,
     )
 
 
@@ -347,6 +359,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         panel=in_panel_order(merged.panel),
         wearable=_wearable(merged, config),
         reach=tuple(min(1.0, float(merged.reached[i]) / everyone) for i in order),
+        sites=tuple(min(SEVERAL, int(merged.sites[i])) for i in order),
     )
 
 

@@ -10,8 +10,9 @@ import pytest
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens import values
+from healthfm_core.tokens.coverage import coverage
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
-from healthfm_core.tokens.tokenizer import coverage, tokenize
+from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from tests.tokens.small_store import Row, write
 

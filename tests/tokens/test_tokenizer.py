@@ -19,7 +19,7 @@ from healthfm_core.data.batch.sequences import (
 )
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.tokens.statistics import site_statistics
-from healthfm_core.tokens.tokenizer import coverage, tokenize
+from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from tests.tokens.small_store import HOUR_US, Row, write
 
@@ -166,19 +166,6 @@ def test_codes_the_study_lacks_back_off_and_lose_their_value(tmp_path):
     assert names(found, vocabulary) == ["DX//A", "#4", "#1", "LAB//K"]
     assert not found.has_value.any()
     assert found.visit_target.tolist() == [vocabulary.targets.index("DX//A")]
-    assert coverage([site], vocabulary) == {
-        "coverage_exact": 0.0,
-        "coverage_ancestor": 0.5,
-        "coverage_domain": 0.25,
-        "coverage_unknown": 0.25,
-    }
-
-
-def test_births_and_scores_are_no_part_of_coverage(tmp_path):
-    store = write(tmp_path / "s", ROWS)
-    assert coverage([store], study([store]))["coverage_exact"] == 1.0
-    only = write(tmp_path / "t", [(1, None, "PRS//PGS1", 1.0)])
-    assert coverage([only], study([store])) == {}
 
 
 # Two windows of 30 min per hour, one sample per 10 min: F = 2 channels × 3 samples.

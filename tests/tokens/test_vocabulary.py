@@ -33,6 +33,7 @@ def statistics() -> SiteStatistics:
         subjects=np.array([900, 30, 50, 1000, 40, 60, 70]),
         timed_subjects=np.array([900, 30, 50, 1000, 40, 0, 70]),
         visits=np.array([900, 30, 50, 1000, 40, 0, 70]),
+        sites=np.array([3, 1, 2, 3, 2, 1, 1]),
         reached=np.array([1000, 250, 1000, 1000, 1000, 500, 1000]),
         all_visits=np.array([2000]),
         sketch=values.add(

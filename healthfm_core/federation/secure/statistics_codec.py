@@ -249,6 +249,7 @@ def _assemble(
     return SiteStatistics(
         codes=tuple(n.parts[1] for n in codes),
         **by_code,
+        sites=np.array([n.sites for n in codes], np.int64),
         all_visits=all_visits,
         sketch=_read_sketch(sketch, [n.parts[1] for n in codes]),
         panel=tuple(n.parts[1] for n in panel),

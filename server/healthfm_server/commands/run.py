@@ -23,6 +23,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="the run's name (default: run-1, run-2, ...)")
     parser.add_argument("--nodes", type=int, help="sites to wait for (default: all admitted)")
+    parser.add_argument(
+        "--even-so",
+        action="store_true",
+        help="go on where the sites' codes hardly meet (federation.min_shared_codes=0)",
+    )
     parser.add_argument("--wait", action="store_true", help="say what happens until it ends")
 
 
@@ -30,6 +35,8 @@ def run(given: Namespace) -> int:
     """Order a run."""
     study = study_of(given)
     root, overrides = Path("simulate.yaml"), list(given.settings)
+    if given.even_so:
+        overrides.append("federation.min_shared_codes=0")
     folder: Path | None = None
     if overrides and overrides[0].endswith(".yaml"):
         root = Path(overrides.pop(0))

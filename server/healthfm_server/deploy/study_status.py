@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from healthfm_core.federation.code_overlap import overlap_sentence, told_coverage
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
@@ -31,6 +32,7 @@ def run_status(order: RunOrder) -> dict[str, Any]:
     status, store = order.status(), RunStore(order.folder, keep=1)
     history, choice = store.history(), store.choice()
     last = history[-1] if history else {}
+    coverage = told_coverage(store.events())
     return {
         "run": order.name,
         "wanted": order.wanted,
@@ -39,6 +41,8 @@ def run_status(order: RunOrder) -> dict[str, Any]:
         "rounds": order.config().federation.rounds,
         "submissions": status.submissions,
         "reason": status.reason,
+        "coverage": coverage,
+        "codes": overlap_sentence(coverage),
         "chosen_round": "" if choice is None else choice.sentence(),
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
@@ -73,6 +77,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"run {run['run']}: {run['state']}, {rounds}{again}"
         if run["answered"]:
             yield f"  last round: {', '.join(run['answered'])} answered"
+        if run["codes"]:
+            yield f"  {run['codes']}"
         for site, reason in run["outliers"].items():
             yield f"  {site} was held back: {reason}"
         for site, reason in run["set_aside"].items():

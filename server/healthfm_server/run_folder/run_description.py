@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from healthfm_core.federation.code_overlap import MOST_LISTED, overlap_lines, told_coverage
 from healthfm_server.run_folder.run_store import RunStore
 
 _SHOWN: Final = ("loss_", "tuning_")
@@ -38,6 +39,13 @@ def _sites(events: list[dict[str, Any]]) -> Iterator[str]:
     for name in sorted(sites):
         site = sites[name]
         yield f"site {name}: {', '.join(site['modalities'])}; {site['subjects']} training subjects"
+    table = list(overlap_lines(told_coverage(events)))
+    if table:
+        yield "share of a site's events under codes that another site has too, by domain:"
+        yield from (f"  {line}" for line in table)
+    for event in events:
+        if event["event"] == "code overlap":
+            yield from (f"units that do not meet: {unit}" for unit in event["units"][:MOST_LISTED])
 
 
 def _round(row: Mapping[str, Any]) -> str:
@@ -50,7 +58,7 @@ def _round(row: Mapping[str, Any]) -> str:
 
 def _events(events: list[dict[str, Any]]) -> Iterator[str]:
     for event in events:
-        if event["event"] in ("prepared", "round chosen"):  # said already
+        if event["event"] in ("prepared", "code overlap", "round chosen"):  # said already
             continue
         what = event.get("site") or event.get("group") or ""
         when = f"round {event['round']}" if "round" in event else event.get("phase", "")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from healthfm_core import training
-from healthfm_core.arrays import ArrayDict, Float32Arrays
+from healthfm_core.arrays import Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
-from healthfm_core.tokens.statistics import SiteStatistics, merge
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from healthfm_core.trained import TrainedModel
 
@@ -18,22 +17,23 @@ from healthfm_core.trained import TrainedModel
 class CoreModelSetup:
     """`ModelSetup` for the real model."""
 
-    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' merged statistics.
 
         A run that starts from a trained model keeps that model's vocabulary, or its parameters
-        would mean something else; only the rate of the new task's label is these sites' own.
+        would mean something else; only the rate of the new task's label, and how many sites let
+        a code out, are these sites' own.
 
         Raises:
-            ProtocolError: A site's statistics are not what they should be (HF-402).
             RunError: The model to start from cannot be read (HF-707).
         """
-        merged = merge([SiteStatistics.from_arrays(arrays) for arrays in statistics])
-        built = build_vocabulary(merged, config.tokens)
+        built = build_vocabulary(statistics, config.tokens)
         if config.federation.start_from is None:
             return built
         known = TrainedModel.load(Path(config.federation.start_from)).study.vocabulary
-        return replace(known, label_rate=built.label_rate)
+        here = dict(zip(built.codes, built.sites, strict=True))
+        sites = tuple(here.get(code, 0) for code in known.codes)
+        return replace(known, label_rate=built.label_rate, sites=sites)
 
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.

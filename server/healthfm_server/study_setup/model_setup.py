@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-from healthfm_core.arrays import ArrayDict, Float32Arrays
+from healthfm_core.arrays import Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
+from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 
 
 class ModelSetup(Protocol):
     """Builds vocabulary and initial parameters: `CoreModelSetup`, or a test with three numbers."""
 
-    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
-        """Return the vocabulary built from the sites' statistics, in the sites' order."""
+    def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
+        """Return the vocabulary built from the sites' statistics, merged."""
 
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.

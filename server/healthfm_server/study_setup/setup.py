@@ -14,11 +14,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
+from healthfm_core.federation.code_overlap import CodeOverlap, too_little
 from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
-from healthfm_core.tokens.statistics import SiteStatistics
+from healthfm_core.tokens.statistics import SiteStatistics, merge
+from healthfm_core.tokens.vocabulary import SEVERAL
 from healthfm_core.trust.contract import ContractTerms
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
@@ -74,47 +76,54 @@ class StudySetup:
 
         if config.federation.aggregation.secure.enabled:
             return self._secure_study(nodes, config, ask, agreement_of(terms()))
-        answers: dict[int, tuple[RegisteredSite, dict[str, Any]]] = {}
+        answers: dict[int, tuple[RegisteredSite, SiteStatistics]] = {}
 
-        def take(reply: Message) -> str:
-            site = self._site_of(reply)
+        def take(site: RegisteredSite, reply: Message) -> None:
             arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
-            SiteStatistics.from_arrays(arrays).check_people(site.n_subjects)
-            answers[site.node_id] = site, arrays
-            return site.name
+            found = SiteStatistics.from_arrays(arrays)
+            found.check_people(site.n_subjects)
+            answers[site.node_id] = site, found
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register([site for site, _ in answers.values()])
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation.groups
         )
-        arrays = [answers[site.node_id][1] for site in sites.values()]
-        return self._write(arrays, modalities, config)
+        statistics = [answers[site.node_id][1] for site in sites.values()]
+        with_codes = sum(bool(found.codes) for found in statistics)
+        return self._write(merge(statistics), with_codes, modalities, config)
 
     def _secure_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[..., ConfigRecord], agreement: str
     ) -> Study:
         answered: list[RegisteredSite] = []
 
-        def take(reply: Message) -> str:
-            answered.append(self._site_of(reply))
-            return answered[-1].name
+        def take(site: RegisteredSite, reply: Message) -> None:
+            answered.append(site)
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
         sites = self._register(answered)
         exchange = secure_exchange(self.exchange, self.timeouts, config, self.signer)
         masked = SecureStatistics(exchange, self.store, config, agreement)
-        merged, modalities = masked.sum(sites, ask)
-        return self._write([dict(merged.to_arrays())], modalities, config)
+        merged, with_codes, modalities = masked.sum(sites, ask)
+        return self._write(merged, with_codes, modalities, config)
 
     def _write(
-        self, arrays: list[dict[str, Any]], modalities: tuple[str, ...], config: RunConfig
+        self,
+        merged: SiteStatistics,
+        with_codes: int,
+        modalities: tuple[str, ...],
+        config: RunConfig,
     ) -> Study:
+        if with_codes > 1:
+            overlap = CodeOverlap.of(merged)
+            self.store.note("code overlap", **overlap.to_event())
+            overlap.check(config.federation.min_shared_codes)
         study = Study(
             version=protocol.VERSION,
             run_id=self.store.run_id(),
             config=for_the_wire(config),
-            vocabulary=self.model_setup.vocabulary(arrays, config),
+            vocabulary=self.model_setup.vocabulary(merged, config),
             modalities=modalities,
         )
         self.store.save_study(study)
@@ -127,10 +136,12 @@ class StudySetup:
             ProtocolError: Too few sites answered (HF-403).
         """
         prepared: list[RegisteredSite] = []
+        least = study.config.federation.min_shared_codes
+        shares_codes = len(nodes) > 1 and SEVERAL in study.vocabulary.sites
 
-        def take(reply: Message) -> str:
-            site = self._site_of(reply)
-            coverage = dict(reply.content.metric_records[protocol.METRICS])
+        def take(site: RegisteredSite, reply: Message) -> None:
+            answer = reply.content.metric_records[protocol.METRICS]
+            coverage = {name: _number(share) for name, share in answer.items()}
             self.store.note(
                 "prepared",
                 site=site.name,
@@ -138,8 +149,10 @@ class StudySetup:
                 subjects=site.n_subjects,
                 coverage=coverage,
             )
+            reason = too_little(coverage, least) if shares_codes else None
+            if reason is not None:
+                raise ValueError(reason)
             prepared.append(site)
-            return site.name
 
         def ask() -> ConfigRecord:
             contract = self.signer.sign(partial(terms_of, study), study.config)
@@ -153,7 +166,7 @@ class StudySetup:
         nodes: list[int],
         kind: str,
         order: Callable[[], ConfigRecord],
-        take: Callable[[Message], str],
+        take: Callable[[RegisteredSite, Message], None],
         phase: Phase,
         config: RunConfig,
     ) -> None:
@@ -162,7 +175,9 @@ class StudySetup:
         for reply in self._replies(nodes, kind, order, phase):
             name = f"node {reply.metadata.src_node_id}"
             try:
-                name = take(reply)
+                site = self._site_of(reply)
+                name = site.name
+                take(site, reply)
                 answered += 1
             except (HealthFMError, KeyError, ValueError, TypeError) as error:
                 reasons[name] = str(error)[:300]
@@ -232,6 +247,12 @@ class StudySetup:
             raise ValueError(reply.error.reason or f"the node failed with code {reply.error.code}")
         record = reply.content.config_records[protocol.SITE]
         return self.signer.check(read_site(record, reply.metadata.src_node_id))
+
+
+def _number(share: float | list[int] | list[float]) -> float:
+    if isinstance(share, list):
+        raise TypeError("a share of events is a list")
+    return float(share)
 
 
 def _question(config: RunConfig) -> dict[str, str | int]:

@@ -18,6 +18,7 @@ from healthfm_core.federation import protocol
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.secure.contracted_sums import MOST_TRIES, STATISTICS
 from healthfm_core.federation.secure.statistics_codec import StatisticsLayout, mark_sizes
+from healthfm_core.modalities.ehr import EHR
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_server.run_folder.run_store import RunStore
@@ -50,8 +51,8 @@ class SecureStatistics:
 
     def sum(
         self, sites: Mapping[str, RegisteredSite], ask: Ask
-    ) -> tuple[SiteStatistics, tuple[str, ...]]:
-        """Return the statistics of all sites together, and the study's modalities.
+    ) -> tuple[SiteStatistics, int, tuple[str, ...]]:
+        """Return the statistics of all sites, how many hold codes, and the study's modalities.
 
         Raises:
             PrivacyError: Too few sites took part (HF-611), or others than in an earlier sum
@@ -73,7 +74,7 @@ class SecureStatistics:
         sites: Mapping[str, RegisteredSite],
         ask: Ask,
         number: int,
-    ) -> tuple[SiteStatistics, tuple[str, ...]]:
+    ) -> tuple[SiteStatistics, int, tuple[str, ...]]:
         salt = secrets.randbits(62)
         marks = self._session(sites, ask, number, mark_sizes(), {"step": "marks"}, salt)
         layout = StatisticsLayout.for_totals(marks, salt)
@@ -85,7 +86,7 @@ class SecureStatistics:
         statistics, holders, answered = layout.decode(
             self._session(sites, ask, number + 1, layout.sizes(), order, salt)
         )
-        return statistics, self._modalities(holders, answered)
+        return statistics, holders.get(EHR, 0), self._modalities(holders, answered)
 
     def _modalities(self, holders: Mapping[str, int], sites: int) -> tuple[str, ...]:
         """Return the study's modalities as `agree_on_modalities` would of the sites' own lists."""

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from healthfm_core.arrays import ArrayDict
 from healthfm_core.config import RunConfig, ServerOptimizerConfig
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
-from healthfm_core.tokens.statistics import site_statistics
+from healthfm_core.federation.code_overlap import overlap_sentence, told_coverage
+from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_simulations.arms.attendance import stages
 from healthfm_simulations.cross_validation import CrossValidationFold
@@ -59,6 +60,7 @@ class TrainedArm:
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
+        codes: What the sites' codes share, where that is little.
         choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
     """
@@ -67,8 +69,13 @@ class TrainedArm:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
+    codes: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
     choices: list[str] = field(default_factory=list)
+
+
+MUCH_SHARED: Final = 0.9
+"""Share of each site's events from which on its codes are not spoken of."""
 
 
 class FixedVocabularySetup(CoreModelSetup):
@@ -77,7 +84,7 @@ class FixedVocabularySetup(CoreModelSetup):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
-    def vocabulary(self, statistics: Sequence[ArrayDict], config: RunConfig) -> Vocabulary:
+    def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """Return the known vocabulary, whatever these sites' statistics are."""
         return self._vocabulary
 
@@ -120,6 +127,9 @@ def train_arm(
             continue
         trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         trained.history.extend(result.history if not trained.history else [])
+        if not name:
+            told = told_coverage(RunStore(run, keep=1).events())
+            trained = replace(trained, codes=overlap_sentence(told, enough=MUCH_SHARED))
         if result.choice is not None and not name:
             trained.choices.append(f"{arm}: {result.choice.sentence()}")
     return replace(trained, seconds=time.monotonic() - started)
@@ -199,10 +209,9 @@ def shared_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabular
     """
     sites = sorted(fold.train, key=lambda site: site.name)
     statistics = [
-        site_statistics([site.view()], config.tokens, task=config.label_task).to_arrays()
-        for site in sites
+        site_statistics([site.view()], config.tokens, task=config.label_task) for site in sites
     ]
-    return CoreModelSetup().vocabulary([dict(arrays) for arrays in statistics], config)
+    return CoreModelSetup().vocabulary(merge(statistics), config)
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

@@ -1,19 +1,21 @@
 """Units brought to one per kind of quantity, so that a lab in two units meets in one bin.
 
 A unit is read as UCUM (ucumvert and pint, which know the conversions); what else hospitals write
-for the same is respelt first. The unit stands behind the code: ``LOINC//2345-7//mg/dL``.
-A mass and an amount of substance differ by the molar mass of what was measured, which a unit does
-not tell; `molar` knows it for common tests.
+for the same is respelt first (`unit_spellings`). The unit stands behind the code:
+``LOINC//2345-7//mg/dL``. What a unit does not tell and the test does (the molar mass between a mass
+and an amount, the valence of an amount of charge, what a mole fraction of is) `molar_units` knows.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
+
+from healthfm_client.ingest.codes.unit_spellings import respelt
 
 PREFERRED: Final = (
     "mg/dL",
@@ -38,65 +40,19 @@ PREFERRED: Final = (
     "mmol",
 )
 """The unit of each kind of quantity."""
-TINY: Final = {"kg": ("pg", 1e-15), "mL": ("fL", 1e-12)}
-"""The unit of a cell's mass and volume, and what it is of the preferred one; for units up to 10,000
-of it."""
-_RESPELT: Final = {
-    "ph": "",
-    "[ph]": "",
-    "n/a": "",
-    "na": "",
-    "unitless": "",
-    "1": "",
-    "ratio": "",
-    "score": "",
-    "bpm": "/min",
-    "beats/min": "/min",
-    "beats/minute": "/min",
-    "breaths/min": "/min",
-    "count/min": "/min",
-    "per minute": "/min",
-    "mmhg": "mm[Hg]",
-    "mm hg": "mm[Hg]",
-    "c": "Cel",
-    "°c": "Cel",
-    "degc": "Cel",
-    "deg c": "Cel",
-    "celsius": "Cel",
-    "f": "[degF]",
-    "°f": "[degF]",
-    "degf": "[degF]",
-    "deg f": "[degF]",
-    "lb": "[lb_av]",
-    "lbs": "[lb_av]",
-    "oz": "[oz_av]",
-    "in": "[in_i]",
-    "inch": "[in_i]",
-    "inches": "[in_i]",
-    "ft": "[ft_i]",
-    "mi": "[mi_i]",
-    "count": "",
-    "cal": "cal",
-    "k/ul": "10*3/uL",
-    "thousand/ul": "10*3/uL",
-    "m/ul": "10*6/uL",
-    "x10e3/ul": "10*3/uL",
-    "x10^3/ul": "10*3/uL",
-    "10^3/ul": "10*3/uL",
-    "x10e9/l": "10*9/L",
-    "10^9/l": "10*9/L",
-    "percent": "%",
-    "sec": "s",
-    "secs": "s",
-    "hr": "h",
-    "hrs": "h",
-    "hour": "h",
-    "hours": "h",
-    "days": "d",
-    "years": "a",
-    "cc": "mL",
-}
+TINY: Final = {"kg": ("pg", 1e-15), "mL": ("fL", 1e-12), "m/s": ("mm/h", 1e-3 / 3600)}
+"""The unit of a cell's mass and volume and of how fast it settles, and what it is of the preferred
+one; for units up to 10,000 of it."""
 _LONGEST: Final = 40
+MOLE_FRACTION: Final = "mmol/mol"
+"""Is no percentage: what it is a fraction of is told by what was measured alone."""
+_MOLE_FRACTION: Final = re.compile(r"[munp]?mol/[mun]?mol")
+_CHARGE: Final = {"mmol": "meq", "mmol/L": "meq/L", "mmol/kg": "meq/kg"}
+AMOUNT_OF_CHARGE: Final = {charge: amount for amount, charge in _CHARGE.items()}
+"""Unit of an amount of charge → that of the amount of substance that carries one each."""
+_EQUIVALENT: Final = re.compile(r"(?<![A-Za-z])[munp]?eq(?![A-Za-z])")
+_DIMER: Final = re.compile(r"[\s({]*\b(FEU|DDU)\b[)}]*$", re.IGNORECASE)
+"""Units of fibrinogen and of D-dimer differ by two, and no unit says which an assay gives."""
 _ARBITRARY: Final = r"\[(HPF|LPF|arb|CFU|PFU|FFU)"
 
 
@@ -116,21 +72,15 @@ def canonical(text: str | None) -> Unit:
     Args:
         text: As the source writes it.
     """
-    plain = _respelt((text or "").strip())
+    plain = (text or "").strip()
+    of_dimer = _DIMER.search(plain)
+    if of_dimer is not None:
+        unit = canonical(plain[: of_dimer.start()])
+        return replace(unit, name=f"{unit.name}{{{of_dimer[1].upper()}}}")
+    plain = respelt(plain)
     if not plain:
         return Unit("")
     return _read(plain) or Unit(re.sub(r"[\s\x00-\x1f]+", " ", plain)[:_LONGEST])
-
-
-def _respelt(text: str) -> str:
-    known = _RESPELT.get(text.lower())
-    if known is not None:
-        return known
-    text = re.sub(r"\{[^{}]*\}", "", text).replace("µ", "u").replace("μ", "u")
-    text = re.sub(r"(?<![A-Za-z])([mu]?)Eq(?![A-Za-z])", r"\1eq", text)
-    text = re.sub(r"\[i?IU\]|\[iU\]|\bIU\b", "U", text)
-    text = re.sub(r"(?<=/)(ml|dl|l|ul)\b", lambda match: match[0][:-1] + "L", text)
-    return text.rstrip("/") if text != "[Cal]" else "kcal"
 
 
 def _read(text: str) -> Unit | None:
@@ -144,7 +94,14 @@ def _read(text: str) -> Unit | None:
         unit = _converted(_of_ucum(text))
     except (LarkError, PintError, InvalidUcumError, ArithmeticError, AttributeError, ValueError):
         return None
-    return unit if math.isfinite(unit.factor) and unit.factor > 0 else None
+    if not (math.isfinite(unit.factor) and unit.factor > 0):
+        return None
+    if _EQUIVALENT.search(text):
+        name = _CHARGE.get(unit.name)
+        return None if name is None else replace(unit, name=name)
+    if _MOLE_FRACTION.fullmatch(text):
+        return Unit(MOLE_FRACTION, float(f"{10 * unit.factor:.12g}"))
+    return unit
 
 
 def _converted(quantity: Any) -> Unit:

@@ -1,10 +1,10 @@
 """Polygenic scores as plink2 ``--score`` and AoUPRS write them: raw sums, z-scored at the site.
 
-plink2: ``#IID`` and a ``<NAME>_SUM`` or ``<NAME>_AVG`` for each score; files that say a chromosome in
-their names (``chr1`` …, ``c1`` …, or the number alone) are parts of one score and added up, as UK
-Biobank's genotypes come. ``PC1`` … are projections on principal components, not scores: with them a
-person's z is what they leave of the score. AoUPRS: a CSV per score, named after it, with ``s`` and
-``sum_weights``. Without components neither knows ancestry, and the store says so.
+plink2: ``#IID`` and a ``<NAME>_SUM`` or ``<NAME>_AVG`` for each score; files that say a chromosome
+in their names (``chr1`` …, ``c1`` …, or the number alone) are parts of one score and added up, as
+UK Biobank's genotypes come. ``PC1`` … are projections on principal components, not scores: with
+them a person's z is what they leave of the score. AoUPRS: a CSV per score, named after it, with
+``s`` and ``sum_weights``. Without components neither knows ancestry, and the store says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _CHROMOSOME: Final = re.compile(
     rf"(?<![a-z0-9])(?:chromosome|chrom|chr|c)[._-]?{_WHICH}(?![a-z0-9])|^{_WHICH}$"
 )
 _ALLELES: Final = ("allele_ct", "nmiss_allele_ct", "nallele")
-"""The column that a sum was divided by to be the average, as plink2 has called it over the years."""
+"""The column that a sum was divided by to be the average, as plink2 has called it so far."""
 
 
 class SscoreOptions(ScoreOptions):
