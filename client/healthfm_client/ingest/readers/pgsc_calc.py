@@ -138,7 +138,7 @@ def normalised(table: pa.Table, subject: Int64) -> tuple[pa.Table, str]:
         subject: [N] the rows' subjects.
     """
     score, names = coded(table["PGS"])
-    plain = [re.sub(r"_hmPOS_GRCh\d+$", "", name) for name in names]
+    plain = [re.sub(r"(?i)_hmPOS_GRCh\d+$", "", name) for name in names]
     given = [name for name in (Z_NORM2, COMPONENTS_Z) if name in table.column_names]
     given = [name for name in given if table[name].null_count < table.num_rows]
     if given:

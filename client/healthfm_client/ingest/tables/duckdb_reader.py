@@ -94,7 +94,7 @@ class TableFile:
         head = self._head
         lines = max(head.count(b"\n"), 1)
         size = self.path.stat().st_size
-        if self.path.name.lower().endswith(".gz"):
+        if self.path.name.lower().endswith((".gz", ".zst")):
             size *= 8
         return max(1, int(size * lines / max(len(head), 1)))
 
@@ -188,6 +188,8 @@ class TableFile:
 
     @cached_property
     def _head(self) -> bytes:
+        if self.path.name.lower().endswith(".zst"):
+            return next(_zstd(self.path), b"")
         try:
             with self.path.open("rb") as file:
                 raw = file.read(_HEAD_BYTES)
@@ -244,13 +246,17 @@ def expanded(raw: bytes, file: Path) -> bytes:
     except zlib.error as error:
         raise unreadable(file, "it is not compressed as its name says") from error
     if len(text) >= most:
-        raise IngestError(
-            310,
-            where=file.name,
-            seen=f"it unpacks to more than {EXPANDS_AT_MOST} times its size",
-            wanted="a table compressed as tables are is wanted",
-        )
+        raise _bomb(file)
     return text
+
+
+def _bomb(file: Path) -> IngestError:
+    return IngestError(
+        310,
+        where=file.name,
+        seen=f"it unpacks to more than {EXPANDS_AT_MOST} times its size",
+        wanted="a table compressed as tables are is wanted",
+    )
 
 
 def check_gzip(file: Path) -> None:
@@ -262,6 +268,27 @@ def check_gzip(file: Path) -> None:
             while whole.read(_HEAD_BYTES):
                 pass
     except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(file, "it is cut off or damaged") from error
+
+
+def check_zstd(file: Path) -> None:
+    """Raise HF-303 where a zstd file is cut off or damaged, HF-310 for a bomb; reads it all."""
+    if not file.name.lower().endswith(".zst"):
+        return
+    left = file.stat().st_size * EXPANDS_AT_MOST + 65536
+    for text in _zstd(file):
+        left -= len(text)
+        if left < 0:
+            raise _bomb(file)
+
+
+def _zstd(file: Path) -> Iterator[bytes]:
+    """Yield a zstd file's content in pieces of at most `_HEAD_BYTES`."""
+    try:
+        with pa.input_stream(str(file), compression="zstd") as whole:
+            while text := whole.read(_HEAD_BYTES):
+                yield text
+    except OSError as error:
         raise unreadable(file, "it is cut off or damaged") from error
 
 
