@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from healthfm_client.ingest.tables.local_time import known_zone
 from healthfm_core.config.base import Schema
 from healthfm_core.data.store.event_stream import EventStream
 from healthfm_core.data.store.genetics import DECLARED_Z
@@ -47,7 +47,10 @@ class ReaderOptions(Schema):
     @field_validator("time_zone")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
-        return None if name is None else known_zone(name)
+        try:
+            return name if name is None else ZoneInfo(name).key
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("it is no IANA time zone, such as Europe/London") from error
 
     @property
     def now_us(self) -> int:

@@ -11,7 +11,7 @@ holds twice as much, and the hour it skips in spring is empty.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -59,19 +59,6 @@ def clock_column(column: pa.ChunkedArray, zone: str | None) -> pa.ChunkedArray:
     if own is None:
         return column
     return pc.local_timestamp(column.cast(pa.timestamp("us", zone or own)))
-
-
-def known_zone(name: str) -> str:
-    """Return the name of a zone.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        datetime.now(UTC).astimezone(ZoneInfo(name))
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError("it is no IANA time zone, such as Europe/London") from error
-    return name
 
 
 def times_of_utc(columns: Iterable[str], zone: str | None) -> tuple[str, ...]:
