@@ -103,7 +103,8 @@ def changed_json(text: str, random: Random) -> str:
         case 1 if isinstance(holder, dict):
             holder["more"] = 1
         case 2 if isinstance(holder[key], int | float):
-            holder[key] += random.choice([-1, 1, 0.5, 10**9])
+            whole = isinstance(holder[key], int)  # 0.5 is too small for some, and overflows
+            holder[key] += random.choice([-1, 1, 2, 10**9] if whole else [-1, 1, 0.5, 10**9])
         case _:
             value = next(odd_values(random))
             holder[key] = value.hex() if isinstance(value, bytes) else value

@@ -14,6 +14,7 @@ import yaml
 from flwr.app import Message
 
 from healthfm_client.__main__ import main
+from healthfm_client.doctor import site_files
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
@@ -356,10 +357,32 @@ def test_no_run_sums_fewer_sites_than_the_site_wants() -> None:
         policy.check_terms(terms(privacy={}, config=SUMS))
 
 
-def test_a_request_need_not_say_which_modalities_a_site_has(tmp_path: Path) -> None:
-    asked = ["--study", enrolled.URL, "--name", "b"]
-    assert main(["enroll", "--site", str(tmp_path / "b"), *asked, "--modalities"]) == 0
+@pytest.mark.parametrize("more", [[], ["--modalities"]])
+def test_a_request_says_which_modalities_a_site_has_only_where_it_is_told_to(
+    tmp_path: Path, more: list[str]
+) -> None:
+    asked = ["--study", enrolled.URL, "--name", "b", *more]
+    assert main(["enroll", "--site", str(tmp_path / "b"), *asked]) == 0
     request = read_request((tmp_path / "b" / "request.zip").read_bytes())
     assert request.modalities == ()
-    assert main(["enroll", "--site", str(tmp_path / "c"), *asked]) == 0
-    assert read_request((tmp_path / "c" / "request.zip").read_bytes()).modalities == ("ehr",)
+    policy = SitePolicy.read(tmp_path / "b" / "site.yaml")
+    assert policy.modalities == ("ehr", "wearable", "genomics")
+
+
+def test_what_a_site_enrols_with_is_all_that_its_policy_permits(tmp_path: Path, capsys) -> None:
+    asked = ["enroll", "--study", enrolled.URL, "--name", "b", "--modalities", "wearable", "ehr"]
+    assert command(tmp_path, *asked) == 0
+    assert read_request((tmp_path / "request.zip").read_bytes()).modalities == ("ehr", "wearable")
+    policy = SitePolicy.read(tmp_path / "site.yaml")
+    assert policy.modalities == ("ehr", "wearable")
+    assert policy.permitted(None) == ("ehr", "wearable")
+    assert policy.require_approval, "the rest is as in the example"
+    assert "permits more" not in capsys.readouterr().out
+    levels = {finding.level for finding in site_files.policy(SiteHome(tmp_path))}
+    assert "fail" not in levels
+
+    (tmp_path / "site.yaml").write_text("k_min: 7\n")
+    assert command(tmp_path, *asked) == 0
+    assert "site.yaml permits more than the request names: genomics" in capsys.readouterr().out
+    (failed,) = (f for f in site_files.policy(SiteHome(tmp_path)) if f.level == "fail")
+    assert "it permits genomics, which this site did not enrol with" in failed.seen

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from healthfm_client.commands import takes_site
 from healthfm_client.site.site_home import SiteHome
-from healthfm_client.site.site_policy import EXAMPLE
+from healthfm_client.site.site_policy import SitePolicy, not_enrolled, policy_permitting
 from healthfm_core.command_line import Command
 from healthfm_core.errors import ConfigError
-from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.stdout import say
 from healthfm_core.trust import files
@@ -28,9 +27,9 @@ def arguments(parser: ArgumentParser) -> None:
         "--modalities",
         nargs="*",
         choices=sorted(modality_names()),
-        default=[EHR],
-        help="what the site means to bring [ehr]; with no name after it the request names none, "
-        "for a study with secure aggregation",
+        default=[],
+        help="what the site means to bring: the request names them, and site.yaml permits no "
+        "other; none: the request names none, and what is brought is what site.yaml permits",
     )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")
     parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
@@ -60,7 +59,10 @@ def _ask(home: SiteHome, given: Namespace) -> None:
     data = make_request(keys, given.name, given.study, given.modalities)
     files.replace(home.request, data)
     if not home.policy.exists():
-        files.write_new(home.policy, EXAMPLE.read_bytes(), files.PUBLIC)
+        files.write_new(home.policy, policy_permitting(given.modalities), files.PUBLIC)
+    beyond = not_enrolled(SitePolicy.read(home.policy).modalities, given.modalities)
+    if beyond:
+        say(f"{home.policy} permits more than the request names: {', '.join(beyond)}.")
     say(f"This site's private keys are in {home.keys}; they never leave this machine.")
     say(f"What the site permits stands in {home.policy}: read it, and change what you like.")
     say(f"Send the coordinator {home.request}, and read them these by telephone:")

@@ -6,15 +6,16 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from healthfm_client.doctor.findings import DoctorFinding, passed
+from healthfm_client.doctor.findings import DoctorFinding, failed, passed
 from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.site.site_home import SiteHome
-from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site.site_policy import SitePolicy, not_enrolled
 from healthfm_client.site_store.description.facts import describe
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
+from healthfm_core.errors import PolicyError
 from healthfm_core.owner_only import closing_command, open_to_others
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
@@ -67,6 +68,17 @@ def policy(home: SiteHome) -> Iterator[DoctorFinding]:
     floor = f"only runs that promise {', '.join(rules.privacy_floor)}"
     floor = floor if rules.privacy_floor else "no privacy floor"
     yield passed("policy", f"{', '.join(rules.modalities)}; {approval}; {floor}; {hours}")
+    enrolment = home.enrolment()
+    beyond = [] if enrolment is None else not_enrolled(rules.modalities, enrolment.modalities)
+    if beyond:
+        error = PolicyError(
+            501,
+            where="site.yaml, modalities",
+            seen=f"it permits {', '.join(beyond)}, which this site did not enrol with",
+            wanted="what was enrolled and no more",
+            do="Take it out of site.yaml, or enrol again and name it in --modalities",
+        )
+        yield failed("policy", error)
     yield passed("policy", f"no count under {rules.k_min}; {rules.min_cohort} people at the least")
     mode = home.policy.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):

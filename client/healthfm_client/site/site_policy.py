@@ -209,6 +209,28 @@ class SitePolicy(Schema):
         return {g: float(w) for g, w in sorted(weights.items()) if w >= self.k_min}
 
 
+def policy_permitting(modalities: Collection[str]) -> bytes:
+    """Return the policy that a new site begins with.
+
+    Args:
+        modalities: What may be used, as the site enrolled; none: all, as in the example.
+    """
+    text = EXAMPLE.read_text("utf-8")
+    if not modalities:
+        return text.encode()
+    line = f"modalities: [{', '.join(modality_names())}]\n"
+    head, found, tail = text.partition(line)
+    if not found:
+        raise ValueError(f"{EXAMPLE.name} has no line {line!r}")
+    chosen = [name for name in modality_names() if name in modalities]
+    return f"{head}modalities: [{', '.join(chosen)}]\n{tail}".encode()
+
+
+def not_enrolled(permitted: Collection[str], enrolled: Collection[str]) -> list[str]:
+    """Return what a policy permits beyond what the site enrolled with; none where it named none."""
+    return [name for name in permitted if name not in enrolled] if enrolled else []
+
+
 def _matches(name: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
