@@ -33,7 +33,7 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
 READABLE: Final = frozenset({1, 2, 3, 4, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those

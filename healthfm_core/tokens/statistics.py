@@ -133,7 +133,7 @@ class SiteStatistics:
                     np.asarray(arrays["sketch_bucket"], np.int32),
                     np.asarray(arrays["sketch_count"], np.int64),
                 ),
-                **{name: np.asarray(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
+                **{name: _finite(arrays[name], dtype) for name, dtype in _ARRAYS.items()},
             )
         except (
             AttributeError,
@@ -183,6 +183,13 @@ _ARRAYS: Final[dict[str, type[np.generic]]] = {
     "modality_subjects": np.int64,
     "label_values": np.int64,
 }
+
+
+def _finite(array: npt.NDArray[np.generic], dtype: type[np.generic]) -> Any:
+    """Return an array in another type; what is not finite fits none of whole numbers."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("a value is not finite")
+    return np.asarray(array, dtype)
 
 
 def _unfit(seen: str) -> ProtocolError:
