@@ -35,7 +35,7 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 
 VERSION: Final = 6
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
