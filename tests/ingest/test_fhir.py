@@ -222,6 +222,60 @@ def test_one_test_under_two_codes_in_two_units_is_one_code(tmp_path):
     assert said == {code: "Creatinine [Mass/volume]", code[:-7]: "Creatinine [Mass/volume]"}
 
 
+RXNORM = "http://www.nlm.nih.gov/research/umls/rxnorm"
+
+
+def read_lines(folder: Path, *found: dict) -> Path:
+    (folder / "in").mkdir()
+    (folder / "in" / "all.ndjson").write_text("\n".join(map(json.dumps, found)))
+    (out,) = ingest("fhir", folder / "in", folder / "out")
+    return out
+
+
+def test_drugs_handed_over_or_stated_and_allergies_are_read(tmp_path):
+    drug = {"subject": WHO, "medicationCodeableConcept": concept(RXNORM, "6809")}
+    statement = {"resourceType": "MedicationStatement"} | drug
+    allergy = {"resourceType": "AllergyIntolerance", "patient": WHO, "recordedDate": "2020-03-04"}
+    out = read_lines(
+        tmp_path,
+        {"resourceType": "MedicationDispense", "whenHandedOver": "2020-01-02"} | drug,
+        {"resourceType": "MedicationDispense", "whenPrepared": "2020-01-03"} | drug,
+        statement | {"effectivePeriod": {"start": "2020-02-03"}, "status": "active"},
+        statement | {"dateAsserted": "2020-02-04"},
+        statement | {"dateAsserted": "2020-02-05", "status": "not-taken"},
+        *(allergy | {"code": concept(RXNORM, f"{n}")} for n in range(7980, 8000)),
+    )
+    assert rows(out)[:5] == [
+        ("2020-01-02 00:00:00", "RxNorm//6809", None),
+        ("2020-01-03 00:00:00", "RxNorm//6809", None),
+        ("2020-02-03 00:00:00", "RxNorm//6809", None),
+        ("2020-02-04 00:00:00", "RxNorm//6809", None),
+        ("2020-03-04 00:00:00", "Allergy//RxNorm:7980", None),
+    ]
+    assert SiteStore.open(out).rejected == {"not_so": 1}
+
+
+def test_a_limit_is_not_a_value_and_a_number_written_as_text_is_one(tmp_path):
+    quantity = {"value": 5, "code": "mg/dL"}
+    out = read_lines(
+        tmp_path,
+        observation(valueQuantity=quantity),
+        observation(valueQuantity=quantity | {"comparator": "<"}),
+        observation(valueString="5.1"),
+        observation(valueString="> 600"),
+        observation(valueString="12 to 15"),
+        observation(component=[{"code": concept(LOINC, "1"), "valueString": "<=2"}]),
+    )
+    assert [(code, value) for _, code, value in rows(out)] == [
+        ("LOINC//1//<=", 2.0),
+        ("LOINC//2345-7", pytest.approx(5.1)),
+        ("LOINC//2345-7", None),
+        ("LOINC//2345-7//<mg/dL", 5.0),
+        ("LOINC//2345-7//>", 600.0),
+        ("LOINC//2345-7//mg/dL", 5.0),
+    ]
+
+
 @pytest.fixture(scope="module")
 def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
     """Synthetic people: the resources of each bundle, and the store made of them."""
@@ -247,6 +301,7 @@ def test_synthetic_people(synthetic):
         kinds["death"] += "deceasedDateTime" in one
     wanted = ("Patient", "Encounter", "Condition", "Observation", "MedicationRequest", "end")
     wanted += ("MedicationAdministration", "Procedure", "Immunization", "DiagnosticReport", "death")
+    wanted += ("AllergyIntolerance",)
     store = SiteStore.open(out)
     store.check()
     assert len(store.subjects()) == kinds["Patient"] == 30
@@ -270,14 +325,15 @@ def test_every_code_of_the_synthetic_people_is_counted(synthetic):
     ours = " union all by name ".join(
         f"select code from '{out}/{files}'" for files in ("data/*/*.parquet", "rejected/*.parquet")
     )
-    sql = f"select split_part(code, '//', 2), count(*) from ({ours}) where code like '%//%' "
+    name = "split_part(split_part(code, '//', 2), ':', -1)"
+    sql = f"select {name}, count(*) from ({ours}) where code like '%//%' "
     found = dict(duckdb.sql(f"{sql} and code not like 'Gender%' group by 1").fetchall())
     assert found == dict(counted)
     assert len(found) > 300
 
 
 CODED = ("Condition", "Observation", "MedicationRequest", "MedicationAdministration")
-CODED += ("Procedure", "Immunization", "DiagnosticReport")
+CODED += ("Procedure", "Immunization", "DiagnosticReport", "AllergyIntolerance")
 
 
 def codes_of(one: dict, drugs: dict[str, dict]) -> list[dict]:

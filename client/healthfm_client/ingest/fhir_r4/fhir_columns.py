@@ -32,14 +32,14 @@ from healthfm_core.data.store.events import encoded
 Thing = TypeVar("Thing")
 Decoded = TypeVar("Decoded")
 _NOT_PLAIN: Final = (
-    *("component", "valueInteger", "valueBoolean"),
+    *("component", "valueInteger", "valueBoolean", "valueString"),
     *("intent", "verificationStatus"),
 )
 """Fields that say more than is read here."""
 _FORM: Final = {
     **dict.fromkeys(("resourceType", "status", "code", "effectiveDateTime"), "JSON"),
     "subject": {"reference": "JSON"},
-    "valueQuantity": {"value": "JSON", "unit": "JSON", "code": "JSON"},
+    "valueQuantity": {"value": "JSON", "unit": "JSON", "code": "JSON", "comparator": "JSON"},
     **dict.fromkeys(("valueCodeableConcept", *_NOT_PLAIN), "JSON"),
 }
 """What lines are taken apart into."""
@@ -145,6 +145,7 @@ def _plain(
     plain = _mask(pc.equal(fields["resourceType"], '"Observation"'))
     for name in _NOT_PLAIN:
         plain &= _mask(fields[name].is_null())
+    plain &= _mask(fields["valueQuantity.comparator"].is_null())
     status, _ = _distinct(fields["status"], _happened)
     concept, concepts = _distinct(fields["code"], _concept)
     whose, ids = _ids(fields["subject.reference"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.molar_units import canonical_lab
@@ -14,6 +15,10 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     Concept,
     Resource,
 )
+
+LIMITS: Final = ("<", "<=", ">=", ">")
+"""Comparators of a quantity: the number is a limit of what was measured."""
+_WRITTEN: Final = re.compile(r"(?P<limit>[<>]=?)?\s*(?P<number>[+-]?[0-9]{1,15}(\.[0-9]{1,15})?)")
 
 
 def code_of(concept: Concept | None) -> str | None:
@@ -37,7 +42,8 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
-        named, factor, offset = measured(code, quantity.code or quantity.unit)
+        limit = quantity.comparator if quantity.comparator in LIMITS else ""
+        named, factor, offset = measured(code, quantity.code or quantity.unit, limit or "")
         return named, quantity.value * factor + offset
     if one.valueCodeableConcept is not None:
         answer = code_of(one.valueCodeableConcept)
@@ -46,14 +52,20 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
         return code, float(one.valueInteger) if abs(one.valueInteger) < 2**63 else float("inf")
     if one.valueBoolean is not None:
         return joined(code, "true" if one.valueBoolean else "false"), None
+    written = _WRITTEN.fullmatch((one.valueString or "").strip())
+    if written is not None:
+        return joined(code, written["limit"] or ""), float(written["number"])
     return code, None
 
 
 @lru_cache(1 << 16)
-def measured(code: str, unit: str | None) -> tuple[str, float, float]:
-    """Return the code with its unit behind it, and the factor and offset of its numbers."""
+def measured(code: str, unit: str | None, limit: str = "") -> tuple[str, float, float]:
+    """Return the code with its unit behind it, and the factor and offset of its numbers.
+
+    A `limit`, ``<`` of "less than 5", stands before the unit: 5 is not what was measured.
+    """
     test, its = canonical_lab(code, unit)
-    return joined(test, its.name), its.factor, its.offset
+    return joined(test, limit + its.name), its.factor, its.offset
 
 
 def called(code: str, named: str, one: Resource | Component) -> dict[str, str]:

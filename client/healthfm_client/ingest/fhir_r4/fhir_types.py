@@ -33,9 +33,10 @@ class Reference(Struct, gc=False):
 
 
 class Quantity(Struct, gc=False):
-    """A number and its unit, in UCUM where `code` says so."""
+    """A number and its unit, in UCUM where `code` says so; ``<`` of one below its limit."""
 
     value: float | None = None
+    comparator: str | None = None
     unit: str | None = None
     code: str | None = None
 
@@ -55,6 +56,7 @@ class Component(Struct, gc=False):
     valueCodeableConcept: Concept | None = None
     valueInteger: int | None = None
     valueBoolean: bool | None = None
+    valueString: str | None = None
 
 
 class Contained(Struct, gc=False):
@@ -88,6 +90,9 @@ class Resource(Struct, gc=False):
     effectiveInstant: str | None = None
     issued: str | None = None
     authoredOn: str | None = None
+    dateAsserted: str | None = None
+    whenHandedOver: str | None = None
+    whenPrepared: str | None = None
     performedDateTime: str | None = None
     performedPeriod: Period | None = None
     occurrenceDateTime: str | None = None
@@ -99,6 +104,7 @@ class Resource(Struct, gc=False):
     valueCodeableConcept: Concept | None = None
     valueInteger: int | None = None
     valueBoolean: bool | None = None
+    valueString: str | None = None
     component: list[Component] = []
     class_: Coding | None = msgspec.field(name="class", default=None)
 
@@ -131,13 +137,19 @@ READ: Final = frozenset(
         "Observation",
         "MedicationRequest",
         "MedicationAdministration",
+        "MedicationDispense",
+        "MedicationStatement",
+        "AllergyIntolerance",
         "Procedure",
         "Immunization",
         "DiagnosticReport",
     }
 )
 """The types that become events."""
-NOT_SO: Final = frozenset({"entered-in-error", "not-done", "refuted", "cancelled", "draft"})
+NOT_SO: Final = frozenset(
+    {"entered-in-error", "not-done", "refuted", "cancelled", "draft"}
+    | {"not-taken", "intended", "declined", "preparation"}
+)
 """Status of what did not happen, or is not known to have."""
 RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)

@@ -1,9 +1,11 @@
 """FHIR R4: a bulk export (ndjson) or bundles, compressed or not.
 
-Patient, Encounter, Condition, Observation with components, MedicationRequest and
-MedicationAdministration, Procedure, Immunization and DiagnosticReport become events; other types
-are passed over. Codes bear the names of OMOP's vocabularies. What was entered in error, refuted or
-not done is set aside, as is what cannot be read, with its place in the file and nothing of it.
+Patient, Encounter, Condition, Observation with components, MedicationRequest, -Administration,
+-Dispense and -Statement, AllergyIntolerance, Procedure, Immunization and DiagnosticReport become
+events; other types are passed over. An allergy's substance stands behind ``Allergy``: it is no drug
+that was given. Where a number is a limit, its comparator stands before the unit. Codes bear the
+names of OMOP's vocabularies. What was entered in error, refuted or not done is set aside, as is
+what cannot be read, with its place in the file and nothing of it.
 """
 
 from __future__ import annotations
@@ -363,6 +365,17 @@ def _coded_event(
     return ""
 
 
+def _allergy(
+    one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
+) -> str:
+    time = _when(one, zone)
+    to = code_of(one.code)
+    if time is None or to is None:
+        return "no_date" if time is None else "no_code"
+    rows.add(subject, time, joined("Allergy", to.replace("//", ":")))
+    return ""
+
+
 def _observation(
     one: Resource, subject: str, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]
 ) -> str:
@@ -393,8 +406,11 @@ def _when(one: Resource, zone: str | None) -> int | None:
         or one.performedDateTime
         or _start(one.performedPeriod)
         or one.occurrenceDateTime
+        or one.whenHandedOver
+        or one.whenPrepared
         or one.authoredOn
         or one.recordedDate
+        or one.dateAsserted
         or one.issued
     )
     return clock_us(first, zone)
@@ -435,6 +451,9 @@ _MAKERS: Final[dict[str, _Maker]] = {
     "Observation": _observation,
     "MedicationRequest": _coded_event,
     "MedicationAdministration": _coded_event,
+    "MedicationDispense": _coded_event,
+    "MedicationStatement": _coded_event,
+    "AllergyIntolerance": _allergy,
     "Procedure": _coded_event,
     "Immunization": _coded_event,
     "DiagnosticReport": _coded_event,
