@@ -10,7 +10,7 @@ from healthfm_core.arrays import Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
+from healthfm_core.tokens.vocabulary import SEVERAL, Vocabulary, build_vocabulary
 from healthfm_core.trained import TrainedModel
 
 
@@ -31,8 +31,8 @@ class CoreModelSetup:
         if config.federation.start_from is None:
             return built
         known = TrainedModel.load(Path(config.federation.start_from)).study.vocabulary
-        here = dict(zip(built.codes, built.sites, strict=True))
-        sites = tuple(here.get(code, 0) for code in known.codes)
+        here = dict(zip(statistics.codes, statistics.sites.tolist(), strict=True))
+        sites = tuple(min(SEVERAL, here.get(code, 0)) for code in known.codes)
         return replace(known, label_rate=built.label_rate, sites=sites)
 
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
