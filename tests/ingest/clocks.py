@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_client.ingest import ingest
+from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader
 
 VIENNA = "Europe/Vienna"
 BORN = datetime(1950, 3, 2, tzinfo=ZoneInfo(VIENNA))
@@ -184,6 +185,8 @@ def main(folder: Path) -> None:
                 options["site_column"] = ""
             (store,) = ingest(reader, source, out, notify=notices.append, **options)
             found[f"{name}, {zone}"] = {**said(store), "notices": len(notices)}
+    ((zone,),) = DuckDBReader().connection.sql("SELECT current_setting('TimeZone')").fetchall()
+    found["DuckDB"] = {"zone": zone, "notices": 0}
     sys.stdout.write(json.dumps(found))
 
 

@@ -61,6 +61,10 @@ def test_with_the_sites_zone_every_time_is_the_clock_at_the_site(found, source):
     assert said["notices"] == 0
 
 
+def test_a_time_that_is_only_shown_is_shown_in_utc_on_every_machine(found):
+    assert found["DuckDB"]["zone"] == "UTC"
+
+
 def test_points_in_time_without_a_zone_are_told_to_the_person_who_reads_them_in(found):
     told = {name for name, said in found.items() if said["notices"]}
     assert {name.rpartition(", ")[0] for name in told} == {
