@@ -82,6 +82,14 @@ def omop_as_text_of_utc(folder: Path) -> Path:
     return omop_as_text(folder, OF_UTC)
 
 
+def omop_as_text_of_bigquery(folder: Path) -> Path:
+    return omop_as_text(folder, "2020-07-01 21:30:00 UTC")
+
+
+def omop_as_text_with_a_gap(folder: Path) -> Path:
+    return omop_as_text(folder, "2020-07-01 23:30:00.000 +02:00")
+
+
 def event_table(folder: Path, zone: str = "UTC") -> Path:
     folder.mkdir()
     born, seen = adjusted(BORN, zone), adjusted(SEEN, zone)
@@ -147,6 +155,8 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "omop, without a zone": ("omop", omop_without_a_zone),
     "omop, text with an offset": ("omop", omop_as_text),
     "omop, text of UTC": ("omop", omop_as_text_of_utc),
+    "omop, text as BigQuery writes UTC": ("omop", omop_as_text_of_bigquery),
+    "omop, text with an offset apart": ("omop", omop_as_text_with_a_gap),
     "event table, adjusted to UTC": ("event_table", event_table),
     "event table, of Vienna": ("event_table", event_table_of_vienna),
     "fhir, with an offset": ("fhir", fhir),

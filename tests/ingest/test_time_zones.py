@@ -25,6 +25,8 @@ AS_WRITTEN = {
     "omop, without a zone": WALL,
     "omop, text with an offset": WALL,
     "omop, text of UTC": HALF,
+    "omop, text as BigQuery writes UTC": HALF,
+    "omop, text with an offset apart": WALL,
     "event table, adjusted to UTC": UTC,
     "event table, of Vienna": WALL,
     "fhir, with an offset": WALL,
@@ -75,5 +77,5 @@ def test_points_in_time_without_a_zone_are_told_to_the_person_who_reads_them_in(
 
 
 def test_every_reader_takes_a_zone_and_refuses_what_is_none(tmp_path):
-    with pytest.raises(ConfigError, match="it is no IANA time zone"):
+    with pytest.raises(ConfigError, match="option time_zone: it is no IANA time zone"):
         ingest("meds", tmp_path, tmp_path / "out", time_zone="Vienna")

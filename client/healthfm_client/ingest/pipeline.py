@@ -298,7 +298,7 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
         raise ConfigError(
             101 if unknown else 102,
             where=f"{reader.name}, option {'.'.join(map(str, first['loc']))}",
-            seen="it is unknown" if unknown else str(first["msg"]),
+            seen="it is unknown" if unknown else str(first["msg"]).removeprefix("Value error, "),
             wanted=f"the options are {known}",
             do="Correct the option",
         ) from error

@@ -31,7 +31,8 @@ MEMORY: Final = "768MB"
 ROWS_PER_BYTE: Final = 20
 _UTC: Final = ("UTC", "Etc/UTC", "Z", "GMT", "+00:00", "-00:00")
 _OFFSET: Final = re.compile(r"(?P<sign>[+-])(?P<h>\d\d):?(?P<m>\d\d)")
-_ENDS_IN_OFFSET: Final = r":\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$"
+_ENDS_IN_OFFSET: Final = r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
+_BEFORE_OFFSET: Final = r"\s+([+-]\d\d)"
 _DELIMITERS: Final = ",\t;|"
 _HEAD_BYTES: Final = 1 << 20
 EXPANDS_AT_MOST: Final = 200
@@ -140,7 +141,8 @@ class TableFile:
         plain = f"TRY_CAST({column} AS TIMESTAMP)"
         if self.time_zone is None or self.is_parquet or column == "NULL":
             return plain
-        moment = shown_at(f"TRY_CAST({column} AS TIMESTAMPTZ)", self.time_zone)
+        close = f"regexp_replace({column}, {_quoted(_BEFORE_OFFSET)}, '\\1')"  # 10:00 +02:00
+        moment = shown_at(f"TRY_CAST({close} AS TIMESTAMPTZ)", self.time_zone)
         return f"CASE WHEN {_has_offset(column)} THEN {moment} ELSE {plain} END"
 
     @cached_property
@@ -219,7 +221,7 @@ def shown_at(moment: str, zone: str) -> str:
 
 
 def _has_offset(column: str) -> str:
-    """Return as SQL whether a text is a time with an offset or a Z; most are too short."""
+    """Return as SQL whether a text is a time with an offset, Z or UTC; most are too short."""
     return f"length({column}) > 16 AND regexp_matches({column}, {_quoted(_ENDS_IN_OFFSET)})"
 
 
