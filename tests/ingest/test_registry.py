@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 import healthfm_client.ingest.readers as package
+from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.reader_registry import find, readers
+from healthfm_client.ingest.readers import fhir, omop
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
+from tests import readers_page
 
 ONE_FILE = """
 from healthfm_client.ingest.event_site import event_site
@@ -56,6 +59,27 @@ def test_a_new_reader_is_one_file(tmp_path, monkeypatch):
         readers.cache_clear()
         sys.modules.pop("healthfm_client.ingest.readers.ward_list", None)
     assert SiteStore.open(path).subjects().tolist() == [4, 5]
+
+
+def test_the_page_of_readers_is_made_from_them():
+    page = (Path(__file__).parents[2] / "docs" / "readers.md").read_text("utf-8")
+    assert page == readers_page.page(), "python -m tests.readers_page > docs/readers.md"
+
+
+@pytest.mark.parametrize("name", sorted(readers()))
+def test_a_reader_says_what_it_reads_what_not_and_what_it_was_tried_on(name, capsys):
+    reader = readers()[name]
+    assert all((reader.reads, reader.not_read, reader.tried_on))
+    with pytest.raises(SystemExit, match="0"):
+        main(["ingest", name, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert " ".join(reader.not_read.split()) in said.replace("- ", "-")
+
+
+def test_what_fhir_and_omop_say_they_read_is_what_they_read():
+    of_drugs = fhir.READER.reads.replace(" -", " Medication")
+    assert {kind for kind in fhir.MAKERS if kind not in of_drugs} == set()
+    assert {one.name for one in omop.TABLES if one.name not in omop.READER.reads} == set()
 
 
 def test_a_path_that_is_not_there(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from healthfm_client.commands.describe import as_text
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.interrupted import output_lock, remove_leftovers
-from healthfm_client.ingest.reader_interface import ReaderOptions
+from healthfm_client.ingest.reader_interface import Reader, ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
 from healthfm_client.progress_bar import progress_bar
 from healthfm_client.site_store.description.facts import describe
@@ -28,10 +28,14 @@ THRESHOLD = 20
 def arguments(parser: ArgumentParser) -> None:
     """Add a parser per reader, with the reader's options as flags."""
     sources = parser.add_subparsers(metavar="SOURCE", required=True, dest="source")
-    known = {name: (reader.summary, reader.options) for name, reader in readers().items()}
-    known |= {AUTO: ("whichever reader recognises the path", ReaderOptions)}
-    for name, (summary, options) in known.items():
-        its = sources.add_parser(name, help=summary, description=summary)
+    known = {
+        reader.name: (reader.summary, _about(reader), reader.options)
+        for reader in readers().values()
+    }
+    whichever = "whichever reader recognises the path"
+    known |= {AUTO: (whichever, whichever, ReaderOptions)}
+    for name, (summary, about, options) in known.items():
+        its = sources.add_parser(name, help=summary, description=about)
         its.add_argument("path", type=Path, metavar="PATH", help="file or folder of the raw data")
         its.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
         its.add_argument("--overwrite", action="store_true", help="replace stores that are there")
@@ -43,6 +47,13 @@ def arguments(parser: ArgumentParser) -> None:
         )
         for option in options.model_fields:
             _add_flag(its, options, option)
+
+
+def _about(reader: Reader) -> str:
+    """Return what ``ingest SOURCE --help`` says of a source."""
+    parts = {"Reads": reader.reads, "Not read": reader.not_read, "Tried on": reader.tried_on}
+    said = [f"{what}: {text}." for what, text in parts.items() if text]
+    return " ".join([f"{reader.summary}.", *said]).replace("%", "%%")
 
 
 def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -> None:

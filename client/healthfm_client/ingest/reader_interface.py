@@ -124,6 +124,9 @@ class Reader:
         sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
         read: (path, options) → the sites, one at a time, or several in one stream; raises
             `IngestError`.
+        reads: What of the source comes into the store, for ``--help`` and docs/readers.md.
+        not_read: What stays outside, and which of it the summary of an `ingest` counts.
+        tried_on: Data that nobody of this project wrote, with where they are from.
     """
 
     name: str
@@ -134,3 +137,6 @@ class Reader:
     ]
     options: type[ReaderOptions] = ReaderOptions
     links: bool = False
+    reads: str = ""
+    not_read: str = ""
+    tried_on: str = ""

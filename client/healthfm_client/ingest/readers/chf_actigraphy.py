@@ -138,6 +138,9 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="chf_actigraphy",
     summary="heart-failure patients' minute-level activity; one site",
+    reads=("log activity counts by the minute, age, gender, BMI, first hospital event as labels"),
+    not_read="nothing of the table",
+    tried_on="`chf` of the tidyfun package: 47 people, 7 days of 1,440 minutes",
     sniff=sniff,
     read=read,
     options=ActigraphyOptions,

@@ -133,6 +133,12 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="eicu_demo",
     summary="eICU demo 2.0 as an event table; sites are hospitals or regions",
+    reads=(
+        "events of every table as the event table has them, death in hospital as a label, "
+        "APACHE IVa beside it"
+    ),
+    not_read="values beyond a variable's limits are counted",
+    tried_on="eICU demo 2.0 (Pollard et al. 2018): 2,520 stays, 186 hospitals, 1,423,062 events",
     sniff=sniff,
     read=read,
     options=EicuOptions,

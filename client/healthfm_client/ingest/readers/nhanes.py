@@ -253,6 +253,9 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="nhanes",
     summary="NHANES 2003-2006: clinic, accelerometer, mortality; sites are groups of PSUs",
+    reads=("clinic, questionnaires, summaries of a week of activity, mortality to 2015 as labels"),
+    not_read="columns that the model of Smirnova et al. 2020 does not have",
+    tried_on="rnhanesdata (Leroux et al. 2019): 20,470 people",
     sniff=sniff,
     read=read,
     options=NhanesOptions,

@@ -185,6 +185,11 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="pgsc_calc",
     summary="polygenic scores of the PGS Catalog Calculator; one site, or added to a store",
+    reads="a score per person, standardised by ancestry where pgsc_calc did so",
+    not_read="people whom the store does not have are counted",
+    tried_on=(
+        "pgsc_calc's own outputs: 2,504 people of 1000 Genomes, 4,131 with aggregated scores"
+    ),
     sniff=sniff,
     read=read,
     options=ScoreOptions,

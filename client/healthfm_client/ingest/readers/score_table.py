@@ -129,6 +129,9 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="score_table",
     summary="polygenic scores, a column each, with principal components; by site, or for a store",
+    reads="a score per person and column, principal components",
+    not_read="people without components are counted",
+    tried_on="1000 Genomes and HGDP: 2,504 people × 7 scores, 929 × 1",
     sniff=sniff,
     read=read,
     options=ScoreTableOptions,

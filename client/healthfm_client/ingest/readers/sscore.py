@@ -300,6 +300,9 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="sscore",
     summary="polygenic scores of plink2 (.sscore) or AoUPRS; one site, or added to a store",
+    reads=("scores of plink2, by chromosome or whole, projections on components; AoUPRS's scores"),
+    not_read="people without components, or without one of the chromosomes, are counted",
+    tried_on="files that the tests write in plink2's and AoUPRS's columns; none of a real person",
     sniff=sniff,
     read=read,
     options=SscoreOptions,

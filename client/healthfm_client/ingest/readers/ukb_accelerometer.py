@@ -180,6 +180,9 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="ukb_accelerometer",
     summary="UK Biobank's accelerometer: processed time series, or raw .cwa (extra `cwa`)",
+    reads="milli-g by the minute; raw .cwa through actipy, whose licence is for academic use",
+    not_read="imputed readings; readings that cannot be true are counted",
+    tried_on="files that the tests write after UK Biobank's field 90004; none of a real person",
     sniff=sniff,
     read=read,
     options=AccelerometerOptions,
