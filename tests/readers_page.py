@@ -26,8 +26,8 @@ TAIL = """
 """
 
 NO_READER = {
-    "clinical notes, reports as text": "a tool that finds concepts in text (cTAKES, medspaCy) inside "
-    "the site; its codes as an `event_table`",
+    "clinical notes, reports as text": "a tool that finds concepts in text (cTAKES, medspaCy), "
+    "inside the site; its codes as an `event_table`",
     "HL7 version 2 messages, C-CDA documents": "the interface engine's export as FHIR R4, or "
     "Microsoft's FHIR-Converter; then `fhir`",
     "ECG and other waveforms (WFDB, DICOM, EDF)": "what the device or a cardiologist found in them "
