@@ -24,6 +24,7 @@ from healthfm_client.ingest.interrupted import (
 )
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.reader_registry import find
+from healthfm_client.ingest.site_recoding import recoded
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
@@ -159,7 +160,7 @@ def read_sites(
     for given in reader.read(raw, options):
         for sentence in given.notices:
             notify(sentence)
-        linked = given if reader.links else relinked(given, options)
+        linked = recoded(given if reader.links else relinked(given, options))
         if isinstance(linked, Site):
             yield linked, None if work is None else work / (linked.name or "store")
             continue

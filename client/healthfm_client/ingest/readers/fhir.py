@@ -13,7 +13,6 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -24,9 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from healthfm_client.ingest.codes.distinct_codes import joined, tidy
-from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
+from healthfm_client.ingest.codes.distinct_codes import joined
+from healthfm_client.ingest.codes.shared_spellings import (
+    race_code,
+    sex_code,
+    visit_code,
+)
+from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
+from healthfm_client.ingest.fhir_r4.fhir_events import FhirEvents
 from healthfm_client.ingest.fhir_r4.fhir_files import (
     BLANK,
     Piece,
@@ -42,8 +47,9 @@ from healthfm_client.ingest.fhir_r4.fhir_files import (
 )
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     CONTAINED,
+    EXTENSIONS,
     NOT_SO,
-    VISITS,
+    RACES,
     Concept,
     Period,
     Reference,
@@ -51,25 +57,22 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
 )
 from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.subject_linking import linked, site_key
+from healthfm_client.ingest.subject_linking import site_key
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64, UInt8
 from healthfm_core.data.store.event_stream import (
-    CodeTexts,
     EventStream,
     RejectedRows,
     SourcePart,
     StreamItem,
 )
-from healthfm_core.data.store.events import as_float32
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
-_SEX: Final = {"male": "M", "female": "F"}
 _DAY_US: Final = 86_400 * 1_000_000
 Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 
@@ -78,94 +81,6 @@ class FhirOptions(ReaderOptions):
     """Options of ``fhir``."""
 
     workers: int = Field(1, ge=1, description="processes that parse the files side by side")
-
-
-@dataclass
-class FhirEvents:
-    """Events as they are found, and what was set aside, column by column.
-
-    `place` is that of the line or entry they are of, in its file or piece; those of `plain` come in
-    between the others, by their places from `before` on.
-    """
-
-    subject: list[str] = field(default_factory=list)
-    time: list[int | None] = field(default_factory=list)
-    code: list[str | None] = field(default_factory=list)
-    value: list[float | None] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    rejected: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    rejected_rows: int = 0
-    place: int = 0
-    plain: Plain | None = None
-    before: int = 0
-
-    def reject(self, reason: str, kind: str) -> None:
-        """Note a resource that gives no event: its place in the file, and its type."""
-        self.rejected.setdefault(reason, []).append((self.place, kind))
-        self.rejected_rows += 1
-
-    def add(
-        self, subject: str, time: int | None, code: str | None, value: float | None = None
-    ) -> None:
-        """Add an event."""
-        self.subject.append(subject)
-        self.time.append(time)
-        self.code.append(code)
-        self.value.append(value)
-        self.places.append(self.place)
-
-    def call(self, texts: dict[str, str]) -> None:
-        """Note what codes are called; what was said first stays."""
-        for code, text in texts.items():
-            self.texts.setdefault(code, text)
-
-    def tables(self, options: FhirOptions, where: str) -> Iterator[StreamItem]:
-        """Yield what there is."""
-        yield CodeTexts(self.texts)
-        for reason, resources in sorted(self.rejected.items()):
-            places = {
-                "file": [where] * len(resources),
-                "number": pa.array([number for number, _ in resources], pa.int64()),
-                "resource": pa.array([kind for _, kind in resources], pa.string()),
-            }
-            yield RejectedRows(reason, pa.table(places))
-        parts = [self._events()] if self.subject else []
-        if self.plain is not None:
-            parts.append(_plain_events(self.plain, self.before))
-        if parts:
-            events = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
-            if len(parts) > 1:
-                order = np.argsort(events["place"].to_numpy(), kind="stable")
-                events = events.take(pa.array(order))
-            subject = linked(events["subject_id"], options, where)
-            at = events.column_names.index("subject_id")
-            yield events.set_column(at, "subject_id", subject).drop_columns(["place"])
-
-    def _events(self) -> pa.Table:
-        value = np.array([np.nan if v is None else v for v in self.value], np.float64)
-        absent = np.array([v is None for v in self.value], np.bool_)
-        return pa.table(
-            {
-                "subject_id": pa.array(self.subject, pa.string()),
-                "time": pa.array(self.time, pa.timestamp("us")),
-                "code": pa.array(self.code, pa.string()).dictionary_encode(),
-                "numeric_value": pa.array(as_float32(value), mask=absent),
-                "place": pa.array(self.places, pa.int64()),
-            }
-        )
-
-
-def _plain_events(plain: Plain, before: int) -> pa.Table:
-    return pa.table(
-        {
-            "subject_id": plain.subject,
-            "time": pa.array(plain.time, pa.timestamp("us")),
-            "code": plain.code,
-            "numeric_value": pa.array(as_float32(plain.value), mask=plain.absent),
-            "place": plain.line + before,
-        }
-    )
 
 
 def read(path: Path, options: FhirOptions) -> Iterator[Site]:
@@ -328,10 +243,33 @@ def _patient(
     if born is not None:
         rows.add(subject, born, "MEDS_BIRTH")
     if one.gender:
-        rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
+        rows.add(subject, None, sex_code(one.gender))
+    for code in _races(one):
+        rows.add(subject, None, code)
     if died is not None:
         rows.add(subject, died, "MEDS_DEATH")
     return "death_without_date" if one.deceasedBoolean and died is None else ""
+
+
+def _races(one: Resource) -> list[str]:
+    """Return a person's races and ethnicity, as the profiles of the United States give them."""
+    if not bytes(one.extension):
+        return []
+    try:
+        said = EXTENSIONS.decode(one.extension)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    pairs = [
+        (RACES[outer.url], inner)
+        for outer in said
+        if outer.url in RACES
+        for inner in outer.extension
+    ]
+    return [
+        race_code(inner.valueCoding.code, domain)
+        for domain, inner in pairs
+        if inner.url == "ombCategory" and inner.valueCoding and inner.valueCoding.code
+    ]
 
 
 def _encounter(
@@ -342,7 +280,7 @@ def _encounter(
     if start is None:
         return "no_date"
     kind = one.class_.code if one.class_ else None
-    code = joined("Visit", VISITS.get(kind or "", tidy(kind or "unknown")))
+    code = visit_code(kind or "unknown")
     if end is not None and end < start - _DAY_US:
         rows.add(subject, start, code)
         return "ends_before_it_starts"
