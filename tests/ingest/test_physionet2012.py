@@ -92,7 +92,8 @@ def test_values_come_through_unchanged(stores, shared_data):
     raw = f"'{shared_data}/physionet2012/events.parquet'"
     kept = duckdb.sql(
         f"select count(*) from rows join {raw} r on rows.subject_id = r.subject_id "
-        "and rows.code = replace(r.code, 'GENDER//', 'Gender//') and rows.time is not distinct from r.time "
+        "and rows.code = replace(r.code, 'GENDER//', 'Gender//') "
+        "and rows.time is not distinct from r.time "
         "and rows.numeric_value is not distinct from r.numeric_value"
     ).fetchall()[0][0]
     assert kept == store.events("tuning").num_rows
