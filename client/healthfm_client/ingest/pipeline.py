@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from healthfm_client.ingest.codes.code_table import CodeTable, describe_codes, read_codes
+from healthfm_client.ingest.codes.site_recoding import recoded
 from healthfm_client.ingest.interrupted import (
     WORK,
     output_lock,
@@ -24,7 +25,6 @@ from healthfm_client.ingest.interrupted import (
 )
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.reader_registry import find
-from healthfm_client.ingest.site_recoding import recoded
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
