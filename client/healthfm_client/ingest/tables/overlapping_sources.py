@@ -58,13 +58,15 @@ def by_minute(counted: Counted, minute_us: int, *, level: bool = False) -> tuple
     start = np.maximum(counted.start[rows], minute * minute_us)
     end = np.minimum(counted.end[rows], (minute + 1) * minute_us)
     free = _free(counted, rows, start, end)
-    minute, rows, free = (part[free > 0] for part in (minute, rows, free))
-    minutes, at = np.unique(minute, return_inverse=True)
-    length = 1.0 if level else (counted.end - counted.start)[rows]
-    value = np.bincount(at, weights=counted.value[rows] * free / length, minlength=len(minutes))
+    left = free > 0
+    rows, free = rows[left], free[left]
+    minutes, at = np.unique(minute[left], return_inverse=True)
     if level:
-        value = value / np.bincount(at, weights=free, minlength=len(minutes))
-    return minutes * minute_us, np.asarray(value, np.float64)
+        sums = np.bincount(at, weights=counted.value[rows] * free, minlength=len(minutes))
+        return minutes * minute_us, sums / np.bincount(at, weights=free, minlength=len(minutes))
+    amount = counted.value[rows] * free / (counted.end - counted.start)[rows]
+    sums = np.bincount(at, weights=amount, minlength=len(minutes))
+    return minutes * minute_us, np.asarray(sums, np.float64)
 
 
 def _free(counted: Counted, rows: Int64, start: Int64, end: Int64) -> Float64:
