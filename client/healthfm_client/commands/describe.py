@@ -78,11 +78,11 @@ def as_text(description: dict[str, Any]) -> str:
     lines += [row(f"label {task}", facts) for task, facts in description["labels"].items()]
     if description["rejected"]:
         lines.append(row("set aside", description["rejected"]))
-    if description["not_read"]:
-        lines.append(row("not read", description["not_read"]))
         if description["set_aside_share"] > MOST:
             of = f"{100 * description['set_aside_share']:.1f} % of all rows"
             lines.append(f"  {'':<28}{of}: look at how it was read in")
+    if description["not_read"]:
+        lines.append(row("not read", description["not_read"]))
     return "\n".join(lines)
 
 
