@@ -116,6 +116,7 @@ def test_resources_become_events_and_say_what_was_set_aside(tmp_path, make):
     assert store.subjects().tolist() == [7]
     assert rows(out) == EVENTS
     assert store.rejected == REJECTED
+    assert store.not_read == {"CarePlan": 1}
 
 
 def test_compressed_lines_are_the_same(tmp_path):
@@ -162,6 +163,41 @@ def test_a_bundle_cut_off_is_refused(tmp_path):
     with pytest.raises(IngestError, match="HF-303"):
         ingest("fhir", folder, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_bundle_cut_off_beside_others_is_set_aside(tmp_path, compressed):
+    folder = as_bundle(tmp_path / "in")
+    whole = (folder / "one.json").read_bytes()
+    damaged = gzip.compress(whole)[:-40] if compressed else whole[: len(whole) // 2]
+    (folder / ("two.json.gz" if compressed else "two.json")).write_bytes(damaged)
+    (out,) = ingest("fhir", folder, tmp_path / "out")
+    assert rows(out) == EVENTS
+    assert SiteStore.open(out).rejected == REJECTED | {"unreadable_bundle": 1}
+    aside = duckdb.sql(f"select file from '{out}/rejected/unreadable_bundle.parquet'").fetchall()
+    assert aside == [("two.json.gz" if compressed else "two.json",)]
+
+
+def test_values_that_are_no_number_and_no_code_are_counted(tmp_path):
+    span = {"low": {"value": 1}, "high": {"value": 2}}
+    out = read_lines(
+        tmp_path,
+        observation(valueQuantity={"value": 5, "code": "mg/dL"}),
+        observation(valueString="see the letter"),
+        observation(valueRange=span),
+        observation(component=[{"code": concept(LOINC, "1"), "valueRatio": {}}]),
+        observation(valueDateTime="2020-01-01"),
+        {"resourceType": "Claim", "id": "1"},
+        {"resourceType": "Claim", "id": "2"},
+        {"resourceType": "Medication", "id": "3"},
+    )
+    assert SiteStore.open(out).not_read == {
+        "Claim": 2,
+        "Observation.valueDateTime": 1,
+        "Observation.valueRange": 1,
+        "Observation.valueRatio": 1,
+        "Observation.valueString": 1,
+    }
 
 
 def test_a_sites_key_makes_the_same_pseudonym_in_every_source(tmp_path):

@@ -247,6 +247,53 @@ def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):
     assert reader.malformed().num_rows == 0
 
 
+def test_a_limit_of_a_lab_is_not_its_value_and_a_number_written_as_text_is_one(tmp_path):
+    lines = [
+        "1,1,3004501,2010-01-02,90,,0,8840,0",
+        "2,1,3004501,2010-01-03,5,,0,8840,4171756",
+        "3,1,3004501,2010-01-04,,> 600,0,8840,",
+        "4,1,3004501,2010-01-05,,5.1,0,0,",
+        "5,1,3004501,2010-01-06,,see the letter,0,0,",
+        "6,1,3004501,2010-01-07,7,7,45884084,8840,",
+        "7,1,3004501,2010-01-08,,Positive,45884084,0,",
+    ]
+    head = "measurement_id,person_id,measurement_concept_id,measurement_date,value_as_number,"
+    head += "value_as_string,value_as_concept_id,unit_concept_id,operator_concept_id"
+    tables = TABLES | {"measurement": "\n".join([head, *lines])}
+    store = one(cdm(tmp_path / "cdm", tables), tmp_path)
+    labs = [row[2:] for row in rows(store) if row[0] == 1 and row[2].startswith("LOINC")]
+    assert [(code, value and round(value, 3)) for code, value in labs] == [
+        ("LOINC//2345-7//mg/dL", 90.0),
+        ("LOINC//2345-7//<mg/dL", 5.0),
+        ("LOINC//2345-7//>mg/dL", 600.0),
+        ("LOINC//2345-7", 5.1),
+        ("LOINC//2345-7", None),
+        ("LOINC//2345-7//mg/dL", 7.0),
+        ("LOINC//2345-7//LOINC:LA6576-8", None),
+    ]
+    read = {kind: count for kind, count in store.not_read.items() if kind[:4] == "meas"}
+    assert read == {"measurement.value_as_concept_id": 1, "measurement.value_as_string": 1}
+
+
+def test_what_a_cdm_holds_beside_its_events_is_counted(tmp_path):
+    more = {
+        "visit_detail": "visit_detail_id,person_id\n1,1\n2,1\n",
+        "specimen": "specimen_id,person_id\n1,1\n",
+        "note": "note_id,person_id,note_text\n",
+        "drug_exposure": "drug_exposure_id,person_id,drug_concept_id,drug_exposure_start_date,"
+        "drug_exposure_end_date,quantity,sig\n"
+        "1,1,201826,2010-01-05,2010-02-02,30,\n2,1,201826,2010-03-02,2010-04-02,,\n",
+    }
+    store = one(cdm(tmp_path / "cdm", TABLES | more), tmp_path)
+    assert store.not_read == {
+        "drug_exposure.drug_exposure_end_date": 2,
+        "drug_exposure.quantity": 1,
+        "specimen": 1,
+        "visit_detail": 2,
+    }
+    assert store.rejected == REJECTED
+
+
 def test_it_is_recognised(tmp_path):
     assert find("auto", cdm(tmp_path / "cdm")).name == "omop"
 

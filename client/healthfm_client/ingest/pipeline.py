@@ -211,6 +211,7 @@ def write_site(
         if site.scores is not None:
             scores = [score_events(site.scores, f"{at}: polygenic scores")]
         texts: dict[str, str] = {}
+        draft.note_not_read(site.not_read)
         if site.stream is not None:
             texts = _write_stream(site.stream, scores, draft, work, show_progress)
         else:
@@ -246,6 +247,7 @@ def _write_stream(
         show_progress("reading", rows_read, stream.rows)
     for table in scores:
         spool.add(table)
+    draft.note_not_read(spool.not_read)
     for rejected in spool.rejected():
         draft.write_rejected(rejected.reason, rejected.rows)
     rows_written = 0

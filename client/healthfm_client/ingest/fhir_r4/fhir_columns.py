@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, measured
 from healthfm_client.ingest.fhir_r4.fhir_files import id_of
-from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, Component, Concept
+from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, VALUES_NOT_READ, Component, Concept
 from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_core.arrays import Bool, Float64, Int64, UInt8
@@ -32,7 +32,7 @@ from healthfm_core.data.store.events import encoded
 Thing = TypeVar("Thing")
 Decoded = TypeVar("Decoded")
 _NOT_PLAIN: Final = (
-    *("component", "valueInteger", "valueBoolean", "valueString"),
+    *("component", "valueInteger", "valueBoolean", "valueString", *VALUES_NOT_READ),
     *("intent", "verificationStatus"),
 )
 """Fields that say more than is read here."""

@@ -9,6 +9,7 @@ from typing import Final
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.fhir_r4.fhir_types import (
+    VALUES_NOT_READ,
     VOCABULARIES,
     Coding,
     Component,
@@ -56,6 +57,14 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     if written is not None:
         return joined(code, written["limit"] or ""), float(written["number"])
     return code, None
+
+
+def value_not_read(one: Resource | Component) -> str:
+    """Return the kind of value that there is and that `answered` does not read, '' for none."""
+    text = (one.valueString or "").strip()
+    if text and one.valueQuantity is None and _WRITTEN.fullmatch(text) is None:
+        return "valueString"
+    return next((kind for kind in VALUES_NOT_READ if bytes(getattr(one, kind))), "")
 
 
 @lru_cache(1 << 16)

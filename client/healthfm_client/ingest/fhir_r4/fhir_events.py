@@ -1,7 +1,8 @@
-"""Events of FHIR resources as they are found, and what was set aside, column by column."""
+"""Events as FHIR's resources give them, on their way into a stream."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from healthfm_client.ingest.fhir_r4.fhir_columns import Plain
 from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.subject_linking import linked
-from healthfm_core.data.store.event_stream import CodeTexts, RejectedRows, StreamItem
+from healthfm_core.data.store.event_stream import CodeTexts, NotRead, RejectedRows, StreamItem
 from healthfm_core.data.store.events import as_float32
 
 
@@ -31,6 +32,7 @@ class FhirEvents:
     texts: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     rejected_rows: int = 0
+    not_read: Counter[str] = field(default_factory=Counter)
     place: int = 0
     plain: Plain | None = None
     before: int = 0
@@ -58,6 +60,8 @@ class FhirEvents:
     def tables(self, options: ReaderOptions, where: str) -> Iterator[StreamItem]:
         """Yield what there is."""
         yield CodeTexts(self.texts)
+        if self.not_read:
+            yield NotRead(self.not_read)
         for reason, resources in sorted(self.rejected.items()):
             places = {
                 "file": [where] * len(resources),

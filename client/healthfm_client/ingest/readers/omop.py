@@ -8,10 +8,10 @@ is none, with the unit or the answer behind it. Times are the site's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -45,10 +45,28 @@ from healthfm_client.ingest.tables.duckdb_reader import (
 from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
+from healthfm_core.data.store.event_stream import (
+    EventStream,
+    NotRead,
+    RejectedRows,
+    SourcePart,
+    StreamItem,
+)
+from healthfm_core.errors import IngestError
 
+NOT_READ: Final = (
+    *("visit_detail", "specimen", "note", "note_nlp", "survey_conduct", "fact_relationship"),
+    *("episode", "episode_event", "payer_plan_period", "cost"),
+    *("condition_era", "drug_era", "dose_era"),
+)
+"""Tables of people that are not read, and whose rows are counted; eras repeat what is."""
+_LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
+"""Standard concept of ``operator_concept_id`` → how a limit is written behind a code."""
+_ROW_BYTES: Final = 100
+_WRITTEN: Final = r"^\s*([<>]=?)?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*$"
 STATIC: Final = ("gender", "race", "ethnicity")
-Tables = Iterator[pa.Table | RejectedRows]
+Tables: TypeAlias = Iterator[StreamItem]
+Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
 
 
 @dataclass(frozen=True)
@@ -60,19 +78,33 @@ class Clinical:
         subject: What its columns begin with: ``condition`` of ``condition_concept_id``.
         start: What its date columns begin with.
         values: Whether rows have a number, a unit and an answer.
+        beside: Columns that say more of a row and are not read, only counted.
     """
 
     name: str
     subject: str
     start: str
     values: bool = False
+    beside: tuple[str, ...] = ()
 
 
 TABLES: Final = (
-    Clinical("condition_occurrence", "condition", "condition_start"),
-    Clinical("drug_exposure", "drug", "drug_exposure_start"),
-    Clinical("procedure_occurrence", "procedure", "procedure"),
-    Clinical("device_exposure", "device", "device_exposure_start"),
+    Clinical(
+        "condition_occurrence", "condition", "condition_start", beside=("condition_end_date",)
+    ),
+    Clinical(
+        "drug_exposure",
+        "drug",
+        "drug_exposure_start",
+        beside=("drug_exposure_end_date", "quantity", "days_supply", "sig"),
+    ),
+    Clinical("procedure_occurrence", "procedure", "procedure", beside=("quantity",)),
+    Clinical(
+        "device_exposure",
+        "device",
+        "device_exposure_start",
+        beside=("device_exposure_end_date", "quantity"),
+    ),
     Clinical("measurement", "measurement", "measurement", values=True),
     Clinical("observation", "observation", "observation", values=True),
 )
@@ -152,6 +184,7 @@ def _parts(cdm: Cdm) -> Iterator[SourcePart]:
         for file in cdm.files(table.name):
             want_columns(file, ["person_id", f"{table.subject}_concept_id", f"{table.start}_date"])
             yield _part(file, _clinical(cdm, table, file))
+    yield SourcePart("tables that are not read", 0, _not_read(cdm))
 
 
 def _part(file: TableFile, tables: Tables) -> SourcePart:
@@ -169,23 +202,90 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     }
     if table.values:
         columns |= {
-            "value": file.cast("value_as_number", "DOUBLE"),
+            **_measured(file),
             "unit": file.cast("unit_concept_id", "BIGINT"),
             "unit_text": file.cast("unit_source_value", "VARCHAR"),
             "answer": file.cast("value_as_concept_id", "BIGINT"),
         }
+    beside = _beside(table, file)
+    columns["beside"] = _bits(beside.values())
+    counts = np.zeros(1 << len(beside), np.int64)
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
             yield rows
             continue
+        counts += np.bincount(np.asarray(rows["beside"].to_numpy()), minlength=len(counts))
         keys = [rows[name] for name in ("concept", "source")]
         numbers = rows["value"] if table.values else None
         if table.values:
-            keys += [rows[name] for name in ("unit", "unit_text", "answer")]
+            keys += [rows[name] for name in ("unit", "unit_text", "answer", "comparator")]
             keys.append(rows["value"].is_valid())
         distinct = DistinctRows.of(*keys)
         named = [_name(cdm.concepts, about, *values) for values in distinct.values]
         yield _events(rows, distinct.coded(named), numbers)
+    held = {
+        f"{table.name}.{name}": int(counts[np.arange(len(counts)) >> bit & 1 == 1].sum())
+        for bit, name in enumerate(beside)
+    }
+    yield NotRead(held)
+
+
+def _measured(file: TableFile) -> dict[str, str]:
+    """Return a measurement's number and comparator as SQL; numbers may be written as text.
+
+    A number that is a limit, by its operator or as it is written, is not what was measured.
+    """
+    number, text = file.cast("value_as_number", "DOUBLE"), file.cast("value_as_string", "VARCHAR")
+    operator = file.cast("operator_concept_id", "BIGINT")
+    limits = " ".join(f"WHEN {concept} THEN '{sign}'" for concept, sign in _LIMITS.items())
+    limit, written = (
+        f"CASE WHEN {number} IS NULL THEN regexp_extract({text}, '{_WRITTEN}', {n}) END"
+        for n in (1, 2)
+    )
+    if "value_as_string" not in file.columns:
+        return {"value": number, "comparator": f"CASE {operator} {limits} END"}
+    return {
+        "value": f"coalesce({number}, TRY_CAST({written} AS DOUBLE))",
+        "comparator": f"coalesce(CASE {operator} {limits} END, nullif({limit}, ''))",
+    }
+
+
+def _beside(table: Clinical, file: TableFile) -> dict[str, str]:
+    """Return what a row says that is not read: column → whether it does, as SQL."""
+    if not table.values:
+        here = [name for name in table.beside if name in file.columns]
+        return {name: f"{file.column(name)} IS NOT NULL" for name in here}
+    value = _measured(file)["value"]
+    answer = f"coalesce({file.cast('value_as_concept_id', 'BIGINT')}, 0)"
+    text = f"nullif(trim({file.cast('value_as_string', 'VARCHAR')}), '')"
+    return {
+        "value_as_string": f"{text} IS NOT NULL AND {value} IS NULL AND {answer} = 0",
+        "value_as_concept_id": f"{value} IS NOT NULL AND {answer} <> 0",
+    }
+
+
+def _bits(conditions: Iterable[str]) -> str:
+    """Return which of some conditions hold, as SQL: the first is 1, the second 2, …"""
+    each = (f"CASE WHEN {one} THEN {1 << bit} ELSE 0 END" for bit, one in enumerate(conditions))
+    return f"({' + '.join(each) or '0'})"
+
+
+def _not_read(cdm: Cdm) -> Tables:
+    """Yield how many rows the tables have that are not read."""
+    for name in NOT_READ:
+        for file in cdm.files(name):
+            yield NotRead({name: _rows_in(file)})
+
+
+def _rows_in(file: TableFile) -> int:
+    """Return the rows of a table, exactly where it can be read, else about."""
+    if file.is_parquet:
+        return file.rows
+    try:
+        rows = DuckDBReader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
+    except IngestError:
+        return file.path.stat().st_size // _ROW_BYTES
+    return int(rows["n"][0].as_py())
 
 
 def _name(
@@ -196,6 +296,7 @@ def _name(
     unit: int | None = None,
     unit_text: str | None = None,
     answer: int | None = None,
+    comparator: str | None = None,
     has_value: bool = False,
 ) -> CodeAndUnit:
     if not concept and not source:
@@ -206,7 +307,7 @@ def _name(
         return CodeAndUnit(joined(code, said))
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
     test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
-    return CodeAndUnit(joined(test, its.name), its.factor, its.offset)
+    return CodeAndUnit(joined(test, (comparator or "") + its.name), its.factor, its.offset)
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
@@ -293,7 +394,7 @@ def _deaths(cdm: Cdm, file: TableFile) -> Tables:
 
 def _rows(
     cdm: Cdm, file: TableFile, columns: dict[str, str], *, also_undated: bool = False
-) -> Tables:
+) -> Rows:
     """Yield a file's rows that have a person of PERSON and a date; the others aside.
 
     With `also_undated` rows without a date are yielded too: what they say beside it is true.
@@ -370,8 +471,9 @@ READER = Reader(
         "concept_ancestor"
     ),
     not_read=(
-        "other tables; of a drug its dose, quantity and end; `value_as_string`. Rows of "
-        "nobody, without a date, or that end before they start are counted"
+        "other tables of people (visit_detail, specimen, note, survey, episode, cost, eras), a "
+        "drug's end, quantity and sig, text in `value_as_string`, an answer beside a number: "
+        "counted, as are rows of nobody, without a date, or that end before they start"
     ),
     tried_on="Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic)",
     sniff=sniff,
