@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from healthfm_client.ingest.codes.code_table import CodeTable, describe_codes, read_codes
+from healthfm_client.ingest.codes.site_recoding import recoded
 from healthfm_client.ingest.interrupted import (
     WORK,
     output_lock,
@@ -159,7 +160,7 @@ def read_sites(
     for given in reader.read(raw, options):
         for sentence in given.notices:
             notify(sentence)
-        linked = given if reader.links else relinked(given, options)
+        linked = recoded(given if reader.links else relinked(given, options))
         if isinstance(linked, Site):
             yield linked, None if work is None else work / (linked.name or "store")
             continue

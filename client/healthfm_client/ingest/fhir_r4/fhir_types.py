@@ -72,6 +72,14 @@ class Contained(Struct, gc=False):
     code: Concept | None = None
 
 
+class Extension(Struct, gc=False):
+    """What a profile adds to a resource: ``ombCategory`` of a race and the like."""
+
+    url: str = ""
+    valueCoding: Coding | None = None
+    extension: list[Extension] = []
+
+
 class Resource(Struct, gc=False):
     """A resource of any type: the fields of those that are read."""
 
@@ -118,6 +126,7 @@ class Resource(Struct, gc=False):
     valueDateTime: msgspec.Raw = msgspec.Raw(b"")
     valuePeriod: msgspec.Raw = msgspec.Raw(b"")
     component: list[Component] = []
+    extension: msgspec.Raw = msgspec.Raw(b"")
     class_: Coding | None = msgspec.field(name="class", default=None)
 
 
@@ -172,6 +181,10 @@ RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)
 KIND: Final = msgspec.json.Decoder(FhirType)
 CONTAINED: Final = msgspec.json.Decoder(list[Contained])
+EXTENSIONS: Final = msgspec.json.Decoder(list[Extension])
+_US_CORE: Final = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+RACES: Final = {f"{_US_CORE}race": "Race", f"{_US_CORE}ethnicity": "Ethnicity"}
+"""Extension of a person → what it says: the profiles of the United States give race so."""
 
 VOCABULARIES: Final = {
     "http://snomed.info/sct": "SNOMED",
@@ -187,5 +200,3 @@ VOCABULARIES: Final = {
     "http://hl7.org/fhir/sid/ndc": "NDC",
 }
 """System → its name among OMOP's vocabularies, so that sites of both formats share their codes."""
-VISITS: Final = {"AMB": "OP", "IMP": "IP", "ACUTE": "IP", "NONAC": "IP", "EMER": "ER"}
-"""Class of an encounter → code of OMOP's visits; others keep their own."""

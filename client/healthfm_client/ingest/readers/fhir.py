@@ -24,6 +24,11 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
+from healthfm_client.ingest.codes.shared_spellings import (
+    race_code,
+    sex_code,
+    visit_code,
+)
 from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
 from healthfm_client.ingest.fhir_r4.fhir_concepts import (
     answered,
@@ -48,8 +53,9 @@ from healthfm_client.ingest.fhir_r4.fhir_files import (
 )
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     CONTAINED,
+    EXTENSIONS,
     NOT_SO,
-    VISITS,
+    RACES,
     Component,
     Concept,
     Period,
@@ -75,7 +81,6 @@ from healthfm_core.errors import IngestError
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
-_SEX: Final = {"male": "M", "female": "F"}
 _READ_ELSEWHERE: Final = frozenset({"", "Medication", "Bundle"})
 """Types that are no events and are read for those that are."""
 _DAY_US: Final = 86_400 * 1_000_000
@@ -273,10 +278,33 @@ def _patient(
     if born is not None:
         rows.add(subject, born, "MEDS_BIRTH")
     if one.gender:
-        rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
+        rows.add(subject, None, sex_code(one.gender))
+    for code in _races(one):
+        rows.add(subject, None, code)
     if died is not None:
         rows.add(subject, died, "MEDS_DEATH")
     return "death_without_date" if one.deceasedBoolean and died is None else ""
+
+
+def _races(one: Resource) -> list[str]:
+    """Return a person's races and ethnicity, as the profiles of the United States give them."""
+    if not bytes(one.extension):
+        return []
+    try:
+        said = EXTENSIONS.decode(one.extension)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    pairs = [
+        (RACES[outer.url], inner)
+        for outer in said
+        if outer.url in RACES
+        for inner in outer.extension
+    ]
+    return [
+        race_code(inner.valueCoding.code, domain)
+        for domain, inner in pairs
+        if inner.url == "ombCategory" and inner.valueCoding and inner.valueCoding.code
+    ]
 
 
 def _encounter(
@@ -287,7 +315,7 @@ def _encounter(
     if start is None:
         return "no_date"
     kind = one.class_.code if one.class_ else None
-    code = joined("Visit", VISITS.get(kind or "", tidy(kind or "unknown")))
+    code = visit_code(kind or "unknown")
     if end is not None and end < start - _DAY_US:
         rows.add(subject, start, code)
         return "ends_before_it_starts"

@@ -29,6 +29,11 @@ from healthfm_client.ingest.codes.distinct_codes import (
 )
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
+from healthfm_client.ingest.codes.shared_spellings import (
+    VISITS,
+    shared_spelling,
+    visit_code,
+)
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.duckdb_reader import (
     DuckDBReader,
@@ -60,9 +65,6 @@ _LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
 _ROW_BYTES: Final = 100
 _WRITTEN: Final = r"^\s*([<>]=?)?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*$"
 STATIC: Final = ("gender", "race", "ethnicity")
-_GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
-
-
 Tables: TypeAlias = Iterator[StreamItem]
 Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
 
@@ -315,6 +317,7 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
         "time": start,
         "end": end,
         "concept": file.cast("visit_concept_id", "BIGINT"),
+        "source": file.cast("visit_source_value", "VARCHAR"),
     }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -334,8 +337,14 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
 
 
 def _visit_codes(cdm: Cdm, rows: pa.Table, suffix: str = "") -> CodedRows:
-    distinct = DistinctRows.of(rows["concept"])
-    codes = [cdm.concepts.code(c) if c else "VISIT_SOURCE//unknown" for (c,) in distinct.values]
+    nameless = pc.equal(pc.fill_null(rows["concept"], 0), 0)
+    source = pc.if_else(nameless, pc.utf8_lower(rows["source"]), None)
+    known = pc.if_else(pc.is_in(source, pa.array(list(VISITS))), source, None)
+    distinct = DistinctRows.of(rows["concept"], known)
+    codes = [
+        cdm.concepts.code(concept) if concept else visit_code(text or "unknown")
+        for concept, text in distinct.values
+    ]
     return distinct.coded([CodeAndUnit(joined(code, suffix)) for code in codes])
 
 
@@ -359,13 +368,19 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
         yield _events(born, one_code(birth_code, born.num_rows))
         for name in STATIC:
             distinct = DistinctRows.of(rows[name], rows[f"{name}_text"])
-            named = [
-                CodeAndUnit(_GENDERS[c]) if c in _GENDERS else _name(cdm.concepts, name, c, text)
-                for c, text in distinct.values
-            ]
+            named = [_static(cdm.concepts, name, c, text) for c, text in distinct.values]
             timeless = rows.set_column(1, "time", pa.nulls(rows.num_rows, pa.timestamp("us")))
             static = _events(timeless, distinct.coded(named))
             yield static.filter(static["code"].is_valid())
+
+
+def _static(concepts: Concepts, about: str, concept: int | None, text: str | None) -> CodeAndUnit:
+    """Return a sex, a race or an ethnicity; what the source calls it where it is no concept."""
+    written = f"{about}//{text or ''}"
+    known = shared_spelling(written)
+    if not concept and known != written:
+        return CodeAndUnit(known)
+    return _name(concepts, about, concept, text)
 
 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:
