@@ -39,8 +39,8 @@ class DeviceUse:
         left_out: Device → why it is not read.
     """
 
-    read: dict[str, tuple[str, ...]]
-    left_out: dict[str, str]
+    read: Mapping[str, Sequence[str]]
+    left_out: Mapping[str, str]
 
     def sentence(self) -> str:
         """Return which devices train together and which do not, '' where there is one."""

@@ -85,6 +85,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  last round: {', '.join(run['answered'])} answered"
         if run["codes"]:
             yield f"  {run['codes']}"
+        if run["devices"]:
+            yield f"  {run['devices']}"
         for site, reason in run["outliers"].items():
             yield f"  {site} was held back: {reason}"
         for site, reason in run["set_aside"].items():

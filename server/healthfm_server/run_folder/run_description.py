@@ -14,6 +14,8 @@ from healthfm_core.federation.code_overlap import (
 )
 from healthfm_server.run_folder.run_store import RunStore
 
+_SAID: Final = ("prepared", "code overlap", "devices", "round chosen")
+"""Events that stand above the rounds already."""
 _SHOWN: Final = ("loss_", "tuning_")
 
 
@@ -65,12 +67,7 @@ def _round(row: Mapping[str, Any]) -> str:
 
 def _events(events: list[dict[str, Any]]) -> Iterator[str]:
     for event in events:
-        if event["event"] in (
-            "prepared",
-            "code overlap",
-            "devices",
-            "round chosen",
-        ):  # said already
+        if event["event"] in _SAID:
             continue
         what = event.get("site") or event.get("group") or ""
         when = f"round {event['round']}" if "round" in event else event.get("phase", "")
