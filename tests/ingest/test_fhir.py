@@ -276,6 +276,37 @@ def test_a_limit_is_not_a_value_and_a_number_written_as_text_is_one(tmp_path):
     ]
 
 
+ICD, SCT = ("http://hl7.org/fhir/sid/icd-10-cm", "E11.9"), (SNOMED, "44054006")
+LOCAL = ("https://hospital/codes", "DM2")
+
+
+@pytest.mark.parametrize(
+    ("codings", "code"),
+    [
+        ([ICD, SCT], "SNOMED//44054006"),
+        ([SCT, ICD], "SNOMED//44054006"),
+        ([LOCAL, ICD], "ICD10CM//E11.9"),
+        ([LOCAL], "codes//DM2"),
+    ],
+)
+def test_the_standard_code_is_taken_wherever_it_stands(tmp_path, codings, code):
+    said = {"coding": [{"system": system, "code": code} for system, code in codings]}
+    found = {"resourceType": "Condition", "subject": WHO, "code": said, "onsetDateTime": "2020"}
+    (tmp_path / "a.ndjson").write_text(json.dumps(found))
+    (out,) = ingest("fhir", tmp_path / "a.ndjson", tmp_path / "out")
+    assert [name for _, name, _ in rows(out)] == [code]
+
+
+@pytest.mark.parametrize("form", ["as columns", "by itself"])
+def test_a_unit_that_is_coded_otherwise_than_in_ucum_is_read_from_its_text(tmp_path, form):
+    unit = {"value": 72, "unit": "/min", "system": SNOMED, "code": "258983007"}
+    pulse = observation(code=concept(LOINC, "8867-4"), valueQuantity=unit)
+    line = pulse if form == "as columns" else pulse | {"component": []}
+    (tmp_path / "a.ndjson").write_text(json.dumps(line))
+    (out,) = ingest("fhir", tmp_path / "a.ndjson", tmp_path / "out")
+    assert [one[1:] for one in rows(out)] == [("LOINC//8867-4//1/min", 72.0)]
+
+
 @pytest.fixture(scope="module")
 def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
     """Synthetic people: the resources of each bundle, and the store made of them."""
@@ -285,6 +316,12 @@ def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
     with tarfile.open(path) as tar:
         bundles = [json.load(tar.extractfile(member))["entry"] for member in tar]
     return [[entry["resource"] for entry in bundle] for bundle in bundles], out
+
+
+def races_of(one: dict) -> list[str]:
+    """A patient's race and ethnicity, by the codes of the CDC."""
+    said = chain.from_iterable(of.get("extension", []) for of in one.get("extension", []))
+    return [part["valueCoding"]["code"] for part in said if part["url"] == "ombCategory"]
 
 
 @pytest.mark.realdata
@@ -299,9 +336,10 @@ def test_synthetic_people(synthetic):
             kinds["Observation"] += len(one["component"]) - 1 + has_own
         kinds["end"] += one["resourceType"] == "Encounter" and "end" in one["period"]
         kinds["death"] += "deceasedDateTime" in one
+        kinds["race"] += len(races_of(one))
     wanted = ("Patient", "Encounter", "Condition", "Observation", "MedicationRequest", "end")
     wanted += ("MedicationAdministration", "Procedure", "Immunization", "DiagnosticReport", "death")
-    wanted += ("AllergyIntolerance",)
+    wanted += ("AllergyIntolerance", "race")
     store = SiteStore.open(out)
     store.check()
     assert len(store.subjects()) == kinds["Patient"] == 30

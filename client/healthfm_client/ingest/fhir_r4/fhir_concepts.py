@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.fhir_r4.fhir_types import (
+    ETHNICITIES,
+    EXTENSIONS,
+    RACES,
+    STANDARD,
+    UCUM,
     VOCABULARIES,
     Coding,
     Component,
     Concept,
+    Quantity,
     Resource,
 )
 
 LIMITS: Final = ("<", "<=", ">=", ">")
 """Comparators of a quantity: the number is a limit of what was measured."""
+_DEMOGRAPHICS: Final = {
+    "us-core-race": ("Race", RACES),
+    "us-core-ethnicity": ("Ethnicity", ETHNICITIES),
+}
 _WRITTEN: Final = re.compile(r"(?P<limit>[<>]=?)?\s*(?P<number>[+-]?[0-9]{1,15}(\.[0-9]{1,15})?)")
 
 
 def code_of(concept: Concept | None) -> str | None:
-    """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
+    """Return ``VOCABULARY//CODE`` of the best coding, which their order does not tell.
+
+    A coding of a system that is standard in OMOP comes before one of another known system (ICD of
+    a billing department beside SNOMED), and that before any.
+    """
     if concept is None:
         return None
     best = _best(concept)
@@ -38,12 +55,32 @@ def text_of(concept: Concept | None) -> str:
     return tidy(best.display) if best is not None and known and best.display else ""
 
 
+def demographics(one: Resource) -> Iterator[str]:
+    """Yield a patient's race and ethnicity, as US Core says them, in the codes that OMOP has."""
+    try:
+        said = EXTENSIONS.decode(one.extension) if bytes(one.extension) else []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    for extension in said:
+        kind, known = _DEMOGRAPHICS.get((extension.url or "").rpartition("/")[2], ("", {}))
+        for part in extension.extension if kind else ():
+            coding = part.valueCoding
+            if part.url == "ombCategory" and coding is not None and coding.code:
+                yield joined(kind, known.get(coding.code, tidy(coding.code)))
+
+
+def unit_text(quantity: Quantity) -> str | None:
+    """Return a quantity's unit: its code, unless that is of another system than UCUM."""
+    coded = quantity.code if quantity.system in (None, "", UCUM) else None
+    return coded or quantity.unit or quantity.code
+
+
 def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
         limit = quantity.comparator if quantity.comparator in LIMITS else ""
-        named, factor, offset = measured(code, quantity.code or quantity.unit, limit or "")
+        named, factor, offset = measured(code, unit_text(quantity), limit or "")
         return named, quantity.value * factor + offset
     if one.valueCodeableConcept is not None:
         answer = code_of(one.valueCodeableConcept)
@@ -83,14 +120,16 @@ def called(code: str, named: str, one: Resource | Component) -> dict[str, str]:
 
 
 def _best(concept: Concept) -> Coding | None:
-    """Return the first coding of a known system, or the first."""
-    first = None
+    """Return the first coding of a standard system, else of a known one, else the first."""
+    known = first = None
     for coding in concept.coding:
         if coding.code:
-            if coding.system in VOCABULARIES:
+            if coding.system in STANDARD:
                 return coding
+            if known is None and coding.system in VOCABULARIES:
+                known = coding
             first = first or coding
-    return first
+    return known or first
 
 
 @lru_cache(1 << 18)

@@ -33,11 +33,12 @@ class Reference(Struct, gc=False):
 
 
 class Quantity(Struct, gc=False):
-    """A number and its unit, in UCUM where `code` says so; ``<`` of one below its limit."""
+    """A number and its unit, in UCUM where `system` says so; ``<`` of one below its limit."""
 
     value: float | None = None
     comparator: str | None = None
     unit: str | None = None
+    system: str | None = None
     code: str | None = None
 
 
@@ -46,6 +47,14 @@ class Period(Struct, gc=False):
 
     start: str | None = None
     end: str | None = None
+
+
+class Extension(Struct, gc=False):
+    """What a profile adds to a resource: a coding, by its address, and what is within it."""
+
+    url: str | None = None
+    valueCoding: Coding | None = None
+    extension: list[Extension] = []
 
 
 class Component(Struct, gc=False):
@@ -106,6 +115,7 @@ class Resource(Struct, gc=False):
     valueBoolean: bool | None = None
     valueString: str | None = None
     component: list[Component] = []
+    extension: msgspec.Raw = msgspec.Raw(b"")
     class_: Coding | None = msgspec.field(name="class", default=None)
 
 
@@ -155,6 +165,7 @@ RESOURCE: Final = msgspec.json.Decoder(Resource)
 BUNDLE: Final = msgspec.json.Decoder(Bundle)
 KIND: Final = msgspec.json.Decoder(FhirType)
 CONTAINED: Final = msgspec.json.Decoder(list[Contained])
+EXTENSIONS: Final = msgspec.json.Decoder(list[Extension])
 
 VOCABULARIES: Final = {
     "http://snomed.info/sct": "SNOMED",
@@ -170,5 +181,18 @@ VOCABULARIES: Final = {
     "http://hl7.org/fhir/sid/ndc": "NDC",
 }
 """System → its name among OMOP's vocabularies, so that sites of both formats share their codes."""
+STANDARD: Final = frozenset(
+    {
+        "http://snomed.info/sct",
+        "http://loinc.org",
+        "http://www.nlm.nih.gov/research/umls/rxnorm",
+        "http://hl7.org/fhir/sid/cvx",
+    }
+)
+"""Systems whose codes are OMOP's standard concepts: one of them is preferred to a billing code."""
+UCUM: Final = "http://unitsofmeasure.org"
+RACES: Final = {"1002-5": "1", "2028-9": "2", "2054-5": "3", "2076-8": "4", "2106-3": "5"}
+ETHNICITIES: Final = {"2135-2": "Hispanic", "2186-5": "Not Hispanic"}
+"""Codes of the CDC, which US Core takes → those of OMOP's vocabularies Race and Ethnicity."""
 VISITS: Final = {"AMB": "OP", "IMP": "IP", "ACUTE": "IP", "NONAC": "IP", "EMER": "ER"}
 """Class of an encounter → code of OMOP's visits; others keep their own."""

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
+from healthfm_client.ingest.fhir_r4 import fhir_concepts
 from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
 from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
 from healthfm_client.ingest.fhir_r4.fhir_files import (
@@ -69,7 +70,7 @@ from healthfm_core.errors import IngestError
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
-_SEX: Final = {"male": "M", "female": "F"}
+_SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
 _DAY_US: Final = 86_400 * 1_000_000
 Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 
@@ -329,6 +330,8 @@ def _patient(
         rows.add(subject, born, "MEDS_BIRTH")
     if one.gender:
         rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
+    for code in fhir_concepts.demographics(one):
+        rows.add(subject, None, code)
     if died is not None:
         rows.add(subject, died, "MEDS_DEATH")
     return "death_without_date" if one.deceasedBoolean and died is None else ""
@@ -477,8 +480,8 @@ READER = Reader(
     name="fhir",
     summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
     reads=(
-        "Patient, Encounter, Condition, Observation with components, Medication and "
-        "MedicationRequest, -Administration, -Dispense, -Statement, AllergyIntolerance, "
+        "Patient with US Core's race and ethnicity, Encounter, Condition, "
+        "Observation with components, Medication and MedicationRequest, -Administration, -Dispense, -Statement, AllergyIntolerance, "
         "Procedure, Immunization, DiagnosticReport"
     ),
     not_read=(

@@ -2,8 +2,9 @@
 
 A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
 death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
-``END`` at its end. A row of a clinical table is its standard concept, its source value where there
-is none, with the unit or the answer behind it. Times are the site's own clock.
+``END`` at its end. A row of a clinical table is its standard concept, where there is none its source
+concept, else its source value, with the unit or the answer behind it; where the number is a limit,
+``<`` stands before the unit. Times are the site's own clock.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from healthfm_core.data.store.event_stream import EventStream, RejectedRows, Sou
 
 STATIC: Final = ("gender", "race", "ethnicity")
 _GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
+_LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
+"""Concepts of Meas Value Operator but "=": the number is a limit of what was measured."""
 Tables = Iterator[pa.Table | RejectedRows]
 
 
@@ -155,12 +158,16 @@ def _part(file: TableFile, tables: Tables) -> SourcePart:
 
 
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
-    about, concept = table.subject, f"{table.subject}_concept_id"
+    about = table.subject
+    standard, source = (
+        file.cast(f"{about}_{name}", "BIGINT") for name in ("concept_id", "source_concept_id")
+    )
+    concept = f"coalesce(nullif({standard}, 0), nullif({source}, 0))"
     columns = {
         "subject_id": file.cast("person_id", "BIGINT"),
         "time": _time(file, table.start),
-        "concept": file.cast(concept, "BIGINT"),
-        "source": f"CASE WHEN coalesce({file.cast(concept, 'BIGINT')}, 0) = 0 "
+        "concept": concept,
+        "source": f"CASE WHEN {concept} IS NULL "
         f"THEN {file.cast(f'{about}_source_value', 'VARCHAR')} END",
     }
     if table.values:
@@ -169,6 +176,7 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
             "unit": file.cast("unit_concept_id", "BIGINT"),
             "unit_text": file.cast("unit_source_value", "VARCHAR"),
             "answer": file.cast("value_as_concept_id", "BIGINT"),
+            "operator": file.cast("operator_concept_id", "BIGINT"),
         }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -177,7 +185,7 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
         keys = [rows[name] for name in ("concept", "source")]
         numbers = rows["value"] if table.values else None
         if table.values:
-            keys += [rows[name] for name in ("unit", "unit_text", "answer")]
+            keys += [rows[name] for name in ("unit", "unit_text", "answer", "operator")]
             keys.append(rows["value"].is_valid())
         distinct = DistinctRows.of(*keys)
         named = [_name(cdm.concepts, about, *values) for values in distinct.values]
@@ -192,6 +200,7 @@ def _name(
     unit: int | None = None,
     unit_text: str | None = None,
     answer: int | None = None,
+    operator: int | None = None,
     has_value: bool = False,
 ) -> CodeAndUnit:
     if not concept and not source:
@@ -202,7 +211,8 @@ def _name(
         return CodeAndUnit(joined(code, said))
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
     test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
-    return CodeAndUnit(joined(test, its.name), its.factor, its.offset)
+    limit = _LIMITS.get(operator or 0, "")
+    return CodeAndUnit(joined(test, limit + its.name), its.factor, its.offset)
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
