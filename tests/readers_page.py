@@ -12,7 +12,9 @@ HEAD = """# What is read
 Made from the readers of `healthfm-client ingest` by `python -m tests.readers_page >
 docs/readers.md`; a test fails when the two differ. `healthfm-client ingest SOURCE --help` says the
 same of one. What cannot be true (later than today, before birth, beyond a variable's limits) is
-set aside with its reason by every reader and counted ([how](adding-a-reader.md)).
+set aside with its reason by every reader and counted ([how](adding-a-reader.md)). Sex, race,
+ethnicity, visits and death have one spelling, whatever the source's
+([why](decisions/0052-the-same-words.md)).
 
 | source | what it reads | what it does not | tried on |
 |---|---|---|---|

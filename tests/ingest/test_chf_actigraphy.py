@@ -40,7 +40,7 @@ def test_minutes_worn_and_events_of_each_kind(store, shared_data):
     sql = f"select {code}, count(*) from '{store.path}/data/*/*.parquet' group by 1"
     found = dict(duckdb.sql(sql).fetchall())
     hours = people * 7 * 24
-    wanted = {"MEDS_BIRTH": people, "GENDER": people, "BMI": weights, "WEARABLE": hours}
+    wanted = {"MEDS_BIRTH": people, "Gender": people, "BMI": weights, "WEARABLE": hours}
     assert found == wanted
 
 

@@ -10,7 +10,7 @@ import pytest
 from healthfm_client.ingest import ingest
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.wearables import hours_worn
-from healthfm_core.errors import IngestError
+from healthfm_core.errors import ConfigError, IngestError
 
 HEALTH = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE HealthData [<!ELEMENT HealthData ANY>{entity}]>
@@ -103,6 +103,130 @@ def test_apple_health_keeps_the_clock_and_the_units_one(tmp_path):
     assert event["code"] == "HK//BodyMass//kg"
     assert event["numeric_value"] == pytest.approx(68.0389, abs=1e-3)
     assert store.rejected == {"impossible_hr": 1, "unreadable_record": 1}
+
+
+WATCH = 'sourceName="Ann\'s Apple\xa0Watch" device="&lt;&lt;HKDevice: 0x1&gt;, model:Watch&gt;"'
+PHONE = 'sourceName="Ann\'s iPhone" device="&lt;&lt;HKDevice: 0x2&gt;, model:iPhone&gt;"'
+BAND = 'sourceName="A band" device=""'
+
+
+def record(kind: str, start: str, end: str, value: object, unit: str, source: str = WATCH) -> str:
+    of = "Category" if kind == "SleepAnalysis" else "Quantity"
+    return (
+        f'<Record type="HK{of}TypeIdentifier{kind}" {source} unit="{unit}" value="{value}" '
+        f'startDate="2020-01-02 {start} +0100" endDate="2020-01-02 {end} +0100"/>'
+    )
+
+
+def export(tmp_path, *records: str, **options) -> SiteStore:
+    text = f'<?xml version="1.0" encoding="UTF-8"?><HealthData>{"".join(records)}</HealthData>'
+    (tmp_path / "export.xml").write_text(text, encoding="utf-8")
+    return one(tmp_path / "export.xml", tmp_path, overwrite=True, **options)
+
+
+def steps(start: str, end: str, value: int, source: str) -> str:
+    return record("StepCount", f"09:{start}", f"09:{end}", value, "count", source)
+
+
+def test_apple_s_steps_of_two_devices_at_one_time_are_those_of_the_watch(tmp_path):
+    store = export(
+        tmp_path,
+        steps("00:00", "04:00", 400, PHONE),
+        steps("01:00", "02:30", 120, WATCH),
+        steps("02:00", "02:10", 7, PHONE),
+        steps("03:00", "05:00", 500, BAND),
+    )
+    took = {"09:00": 100, "09:01": 80, "09:02": 40 + 50, "09:03": 100, "09:04": 250}
+    assert minutes(store, "STEPS") == {f"2020-01-02 {at}": value for at, value in took.items()}
+    assert store.not_read == {"StepCount of a second source": 1}
+
+
+def test_a_person_says_which_device_apple_prefers(tmp_path):
+    counted = [steps("00:00", "01:00", 70, PHONE), steps("00:00", "01:00", 60, WATCH)]
+    store = export(tmp_path, *counted, sources=("Ann's iPhone",))
+    assert minutes(store, "STEPS") == {"2020-01-02 09:00": 70}
+    with pytest.raises(ConfigError, match=r"HF-102.*no record is of My iPhone.*Ann's iPhone"):
+        export(tmp_path, *counted, sources=("My iPhone",))
+
+
+def test_apple_s_other_counts_are_of_one_device_too_and_no_record_counts_twice(tmp_path):
+    far = record("DistanceWalkingRunning", "09:00:00", "09:10:00", 1.0, "km", WATCH)
+    near = record("DistanceWalkingRunning", "09:05:00", "09:15:00", 0.8, "km", PHONE)
+    inside = record("DistanceWalkingRunning", "09:01:00", "09:02:00", 0.1, "km", PHONE)
+    pressure = record("BloodPressureSystolic", "10:00:00", "10:00:00", 120, "mmHg")
+    store = export(
+        tmp_path, far, far, near, inside, pressure, f"<Correlation>{pressure}</Correlation>"
+    )
+    found = {(event["code"], event["numeric_value"]) for event in store.events().to_pylist()}
+    assert len(store.events()) == len(found) == 3
+    assert found == {
+        ("HK//DistanceWalkingRunning//cm", 100_000.0),
+        ("HK//DistanceWalkingRunning//cm", 40_000.0),
+        ("HK//BloodPressureSystolic//mm[Hg]", 120.0),
+    }
+    assert store.not_read == {"DistanceWalkingRunning of a second source": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "value", "code", "wanted"),
+    [
+        ("BloodGlucose", "mmol&lt;180.1558800000541&gt;/L", 5.5, "BloodGlucose//mg/dL", 99.0857),
+        ("BloodGlucose", "mg/dL", 99, "BloodGlucose//mg/dL", 99.0),
+        ("OxygenSaturation", "%", 0.97, "OxygenSaturation//%", 97.0),
+        ("BodyFatPercentage", "%", 0.25, "BodyFatPercentage//%", 25.0),
+        ("DietaryEnergyConsumed", "Cal", 350, "DietaryEnergyConsumed//kcal", 350.0),
+        ("BodyMass", "st", 11, "BodyMass//kg", 69.8532),
+        ("BodyTemperature", "degF", 98.6, "BodyTemperature//Cel", 37.0),
+        ("VO2Max", "mL/min·kg", 41.5, "VO2Max//mL/min/kg", 41.5),
+        ("ElectrodermalActivity", "mcS", 3, "ElectrodermalActivity//uS", 3.0),
+    ],
+)
+def test_apple_s_units_are_healthkit_s(tmp_path, kind, unit, value, code, wanted):
+    store = export(tmp_path, record(kind, "09:00:00", "09:00:00", value, unit))
+    (event,) = store.events().to_pylist()
+    assert event["code"] == f"HK//{code}"
+    assert event["numeric_value"] == pytest.approx(wanted, rel=1e-5)
+
+
+def sleep(start: str, end: str, stage: str, source: str = WATCH) -> str:
+    value = f"HKCategoryValueSleepAnalysis{stage}"
+    return record("SleepAnalysis", f"23:{start}", f"23:{end}", value, "", source)
+
+
+def test_apple_s_sleep_is_levels_as_fitbit_s_of_one_device(tmp_path):
+    store = export(
+        tmp_path,
+        sleep("00:00", "59:00", "InBed", PHONE),
+        sleep("01:00", "02:00", "AsleepCore"),
+        sleep("02:00", "02:30", "AsleepDeep"),
+        sleep("02:30", "03:00", "Awake"),
+        sleep("03:00", "04:00", "AsleepREM"),
+        sleep("01:00", "05:00", "AsleepUnspecified", PHONE),
+    )
+    levels = {"23:01": 1, "23:02": 1.5, "23:03": 2, "23:04": 2}
+    assert minutes(store, "SLEEP") == {f"2020-01-02 {at}": value for at, value in levels.items()}
+    assert store.not_read == {"SleepAnalysis other than asleep or awake": 1}
+
+
+def test_apple_s_person_and_workouts_are_read_and_the_rest_is_counted(tmp_path, capsys):
+    me = (
+        '<Me HKCharacteristicTypeIdentifierDateOfBirth="1980-05-06" '
+        'HKCharacteristicTypeIdentifierBiologicalSex="HKBiologicalSexFemale"/>'
+    )
+    run = (
+        '<Workout workoutActivityType="HKWorkoutActivityTypeRunning" duration="30" '
+        'durationUnit="min" startDate="2020-01-02 18:00:00 +0100" '
+        'endDate="2020-01-02 18:30:00 +0100"><WorkoutStatistics type="x"/></Workout>'
+    )
+    stand = '<Record type="HKCategoryTypeIdentifierAppleStandHour" value="x"/>'
+    store = export(tmp_path, "<ExportDate/>", me, run, stand * 2, "<ActivitySummary/>")
+    rows = [(str(e["time"]), e["code"], e["numeric_value"]) for e in store.events().to_pylist()]
+    assert rows == [
+        ("None", "Gender//F", None),
+        ("1980-05-06 00:00:00", "MEDS_BIRTH", None),
+        ("2020-01-02 18:30:00", "HK//Workout:Running//s", 1800.0),
+    ]
+    assert store.not_read == {"ActivitySummary": 1, "AppleStandHour": 2}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
 from healthfm_client.ingest.readers import fhir
-from healthfm_core.data.store.event_stream import CodeTexts, RejectedRows
+from healthfm_core.data.store.event_stream import CodeTexts, NotRead, RejectedRows
 
 LOINC = "http://loinc.org"
 TIMES = (
@@ -88,6 +88,8 @@ def read(text: bytes, folder: Path, monkeypatch, *, zone: str | None, columns: b
         for one in part.tables:
             if isinstance(one, CodeTexts):
                 found.append(dict(sorted(one.of.items())))
+            elif isinstance(one, NotRead):
+                found.append(dict(sorted(one.kinds.items())))
             elif isinstance(one, RejectedRows):
                 found.append((one.reason, one.rows.to_pylist()))
             else:

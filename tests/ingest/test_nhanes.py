@@ -59,7 +59,7 @@ def test_clinical_covariates_come_through(stores, subjects):
     found = dict(zip(*np.unique(events["code"].to_pylist(), return_counts=True), strict=True))
     for code, where in {
         "DIABETES//Yes": "Diabetes = 'Yes'",
-        "GENDER//Female": "Gender = 'Female'",
+        "Gender//F": "Gender = 'Female'",
         "SYS": "smirnova_SYS is not null",
         "BMI": "BMI is not null",
         "EDUCATION//College graduate or above": "EducationAdult = 'College graduate or above'",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from healthfm_client.ingest import ingest
+from healthfm_client.ingest.codes.shared_spellings import CONCEPTS
 from healthfm_client.ingest.reader_registry import find
 from healthfm_client.ingest.readers import omop
 from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader, TableFile
@@ -122,7 +123,7 @@ def test_every_form_gives_the_same_events(tmp_path, form):
 def test_without_the_concept_table_a_code_is_the_concepts_number(tmp_path):
     tables = {name: text for name, text in TABLES.items() if not name.startswith("concept")}
     codes = {code for *_, code, _ in rows(one(cdm(tmp_path / "cdm", tables), tmp_path))}
-    assert {"OMOP//201826", "OMOP//3004501//mg/dL", "OMOP//9201"} <= codes
+    assert {"OMOP//201826", "OMOP//3004501//mg/dL", "Visit//IP"} <= codes
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,11 @@ def test_every_code_of_syntheas_cdm_is_counted(synthea):
         f"select {column} as concept_id, {each} as n from '{raw}/{table}.parquet'"
         for table, column, each in dated
     )
-    named = "coalesce(vocabulary_id || '//' || concept_code, 'OMOP//' || concept_id)"
+    races = " ".join(
+        f"when {at} then '{code}'" for at, code in CONCEPTS.items() if code.startswith("Race")
+    )
+    by_id = f"case concept_id {races} end, vocabulary_id || '//' || concept_code"
+    named = f"coalesce({by_id}, 'OMOP//' || concept_id)"
     counted = duckdb.sql(
         f"select {named}, sum(n)::int from ({rows}) left join '{raw}/concept.parquet' "
         "using (concept_id) where concept_id <> 0 group by 1"
@@ -218,7 +223,8 @@ def test_every_code_of_syntheas_cdm_is_counted(synthea):
     assert found.pop("MEDS_BIRTH//") == found.pop("Gender//M") + found.pop("Gender//F") == people
     assert found.pop("MEDS_DEATH//") == deaths
     sources = [code for code in found if "_SOURCE//" in code]
-    assert sum(found.pop(code) for code in sources) == without_concept(raw)
+    by_name = found.pop("Race//4")  # "hawaiian", without a concept
+    assert by_name + sum(found.pop(code) for code in sources) == without_concept(raw)
     assert found == dict(counted)
     assert len(found) > 300
 
@@ -239,6 +245,53 @@ def test_a_cell_that_cannot_be_cast_costs_no_row(tmp_path):
     sql = f"SELECT TRY_CAST(a AS BIGINT) AS a, TRY_CAST(b AS DOUBLE) AS b FROM {file.source()}"
     assert reader.table(sql, file.path).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": 3.0}]
     assert reader.malformed().num_rows == 0
+
+
+def test_a_limit_of_a_lab_is_not_its_value_and_a_number_written_as_text_is_one(tmp_path):
+    lines = [
+        "1,1,3004501,2010-01-02,90,,0,8840,0",
+        "2,1,3004501,2010-01-03,5,,0,8840,4171756",
+        "3,1,3004501,2010-01-04,,> 600,0,8840,",
+        "4,1,3004501,2010-01-05,,5.1,0,0,",
+        "5,1,3004501,2010-01-06,,see the letter,0,0,",
+        "6,1,3004501,2010-01-07,7,7,45884084,8840,",
+        "7,1,3004501,2010-01-08,,Positive,45884084,0,",
+    ]
+    head = "measurement_id,person_id,measurement_concept_id,measurement_date,value_as_number,"
+    head += "value_as_string,value_as_concept_id,unit_concept_id,operator_concept_id"
+    tables = TABLES | {"measurement": "\n".join([head, *lines])}
+    store = one(cdm(tmp_path / "cdm", tables), tmp_path)
+    labs = [row[2:] for row in rows(store) if row[0] == 1 and row[2].startswith("LOINC")]
+    assert [(code, value and round(value, 3)) for code, value in labs] == [
+        ("LOINC//2345-7//mg/dL", 90.0),
+        ("LOINC//2345-7//<mg/dL", 5.0),
+        ("LOINC//2345-7//>mg/dL", 600.0),
+        ("LOINC//2345-7", 5.1),
+        ("LOINC//2345-7", None),
+        ("LOINC//2345-7//mg/dL", 7.0),
+        ("LOINC//2345-7//LOINC:LA6576-8", None),
+    ]
+    read = {kind: count for kind, count in store.not_read.items() if kind[:4] == "meas"}
+    assert read == {"measurement.value_as_concept_id": 1, "measurement.value_as_string": 1}
+
+
+def test_what_a_cdm_holds_beside_its_events_is_counted(tmp_path):
+    more = {
+        "visit_detail": "visit_detail_id,person_id\n1,1\n2,1\n",
+        "specimen": "specimen_id,person_id\n1,1\n",
+        "note": "note_id,person_id,note_text\n",
+        "drug_exposure": "drug_exposure_id,person_id,drug_concept_id,drug_exposure_start_date,"
+        "drug_exposure_end_date,quantity,sig\n"
+        "1,1,201826,2010-01-05,2010-02-02,30,\n2,1,201826,2010-03-02,2010-04-02,,\n",
+    }
+    store = one(cdm(tmp_path / "cdm", TABLES | more), tmp_path)
+    assert store.not_read == {
+        "drug_exposure.drug_exposure_end_date": 2,
+        "drug_exposure.quantity": 1,
+        "specimen": 1,
+        "visit_detail": 2,
+    }
+    assert store.rejected == REJECTED
 
 
 def test_it_is_recognised(tmp_path):

@@ -53,8 +53,9 @@ def test_every_variable_is_counted(stores, shared_data):
         f"select code from '{folder}/*/rejected/*.parquet') group by 1"
     ).fetchall()
     raw = f"'{shared_data}/physionet2012/events.parquet'"
+    spelled = "replace(code, 'GENDER//', 'Gender//')"
     assert dict(found) == dict(
-        duckdb.sql(f"select code, count(*) from {raw} group by 1").fetchall()
+        duckdb.sql(f"select {spelled}, count(*) from {raw} group by 1").fetchall()
     )
     assert len(found) == 46
 
@@ -91,7 +92,8 @@ def test_values_come_through_unchanged(stores, shared_data):
     raw = f"'{shared_data}/physionet2012/events.parquet'"
     kept = duckdb.sql(
         f"select count(*) from rows join {raw} r on rows.subject_id = r.subject_id "
-        "and rows.code = r.code and rows.time is not distinct from r.time "
+        "and rows.code = replace(r.code, 'GENDER//', 'Gender//') "
+        "and rows.time is not distinct from r.time "
         "and rows.numeric_value is not distinct from r.numeric_value"
     ).fetchall()[0][0]
     assert kept == store.events("tuning").num_rows

@@ -81,6 +81,8 @@ def as_text(description: dict[str, Any]) -> str:
         if description["set_aside_share"] > MOST:
             of = f"{100 * description['set_aside_share']:.1f} % of all rows"
             lines.append(f"  {'':<28}{of}: look at how it was read in")
+    if description["not_read"]:
+        lines.append(row("not read", description["not_read"]))
     return "\n".join(lines)
 
 

@@ -110,16 +110,23 @@ def _report(stores: list[SiteStore]) -> None:
     people = [len(store.subjects()) for store in stores]
     held = [", ".join(sorted(store.modalities)) for store in stores[:SHOWN]]
     rejected: Counter[str] = Counter()
+    not_read: Counter[str] = Counter()
     for store in stores:
         rejected.update(store.rejected)
+        not_read.update(store.not_read)
     for store, subjects, modalities in zip(stores, people, held, strict=False):
         say(f"{store.path}: {_count(subjects)} subjects, {modalities}")
     if len(stores) > SHOWN:
         say(f"… and {len(stores) - SHOWN} more")
     say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(sum(people))} subjects")
     if rejected:
-        reasons = ", ".join(f"{_count(n)} {reason}" for reason, n in sorted(rejected.items()))
-        say(f"set aside in rejected/: {reasons}")
+        say(f"set aside in rejected/: {_counts(rejected)}")
+    if not_read:
+        say(f"not read: {_counts(not_read)}")
+
+
+def _counts(of: Counter[str]) -> str:
+    return ", ".join(f"{_count(n)} {what}" for what, n in sorted(of.items()))
 
 
 def _count(number: int) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from healthfm_client.ingest.codes.code_table import CodeTable, describe_codes, read_codes
+from healthfm_client.ingest.codes.site_recoding import recoded
 from healthfm_client.ingest.interrupted import (
     WORK,
     output_lock,
@@ -159,7 +160,7 @@ def read_sites(
     for given in reader.read(raw, options):
         for sentence in given.notices:
             notify(sentence)
-        linked = given if reader.links else relinked(given, options)
+        linked = recoded(given if reader.links else relinked(given, options))
         if isinstance(linked, Site):
             yield linked, None if work is None else work / (linked.name or "store")
             continue
@@ -210,6 +211,7 @@ def write_site(
         if site.scores is not None:
             scores = [score_events(site.scores, f"{at}: polygenic scores")]
         texts: dict[str, str] = {}
+        draft.note_not_read(site.not_read)
         if site.stream is not None:
             texts = _write_stream(site.stream, scores, draft, work, show_progress)
         else:
@@ -245,6 +247,7 @@ def _write_stream(
         show_progress("reading", rows_read, stream.rows)
     for table in scores:
         spool.add(table)
+    draft.note_not_read(spool.not_read)
     for rejected in spool.rejected():
         draft.write_rejected(rejected.reason, rejected.rows)
     rows_written = 0

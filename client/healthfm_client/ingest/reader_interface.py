@@ -74,6 +74,7 @@ class Site:
         splits: MEDS's subject_splits; None is the keyed hash.
         codes: MEDS's code metadata.
         rejected: Reason → rows set aside.
+        not_read: Kind of record → how many there are that the reader does not read.
         notices: Sentences for the person who reads it in.
         title: The store's own name; None is `name`, or the output folder's.
     """
@@ -88,6 +89,7 @@ class Site:
     splits: pa.Table | None = None
     codes: pa.Table | None = None
     rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+    not_read: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     title: str | None = None
 

@@ -18,12 +18,7 @@ from healthfm_core.data.store.event_spool import (
     refuse_full_disk,
     write_journal,
 )
-from healthfm_core.data.store.event_stream import (
-    CodeTexts,
-    EventStream,
-    RejectedRows,
-    SourcePart,
-)
+from healthfm_core.data.store.event_stream import EventStream, SourcePart
 
 ROWS_IN_MEMORY: Final = 4_000_000
 BYTES_IN_MEMORY: Final = 256 * 1024**2
@@ -41,7 +36,7 @@ def pile_up(sites: SitesInOneStream, piles: SitePiles, *, keep: bool) -> Iterato
         if part.name in piles.done:
             continue
         for table in part.tables:
-            if isinstance(table, RejectedRows | CodeTexts):
+            if not isinstance(table, pa.Table):
                 raise TypeError("a stream of several sites has rows and nothing else")
             piles.add(table, sites.column)
             yield piles.rows

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,7 @@ class EventSpool:
         has_text: Whether an event has a text.
         book: The codes.
         texts: Code → what it means, where the source says so.
+        not_read: Kind → how much of it the source holds that is not read.
         done: The parts of the source that were committed.
     """
 
@@ -141,6 +143,7 @@ class EventSpool:
         self.has_text = False
         self.book = CodeNumbers()
         self.texts: dict[str, str] = {}
+        self.not_read: Counter[str] = Counter()
         journal = read_journal(folder, resume=resume)
         if journal is not None:
             self._take_up(journal)
@@ -203,6 +206,7 @@ class EventSpool:
             "done": sorted(self.done),
             "codes": self.book.names,
             "texts": self.texts,
+            "not_read": self.not_read,
             "rows": self._rows.tolist(),
             "bytes": self._bytes,
             "file_bits": self._file_bits,
@@ -275,6 +279,7 @@ class EventSpool:
         self.has_text = bool(journal_facts["has_text"])
         self.book = CodeNumbers(journal_facts["codes"])
         self.texts = dict(journal_facts["texts"])
+        self.not_read = Counter(journal_facts["not_read"])
 
 
 def _bits(amount: int, each: int) -> int:

@@ -26,7 +26,14 @@ class CodeTexts:
     of: Mapping[str, str]
 
 
-StreamItem: TypeAlias = pa.Table | RejectedRows | CodeTexts
+@dataclass(frozen=True)
+class NotRead:
+    """What a source holds beside its events that the reader does not read: kind → how many."""
+
+    kinds: Mapping[str, int]
+
+
+StreamItem: TypeAlias = pa.Table | RejectedRows | CodeTexts | NotRead
 """What reading a part yields: MEDS columns in any order of rows, or one of the others."""
 
 

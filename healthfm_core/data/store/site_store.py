@@ -250,12 +250,18 @@ class SiteStore:
             "wearable_rows": {name: self.wearable(name).num_rows for name in self.devices},
             "labels": {task: self.labels(task).num_rows for task in self.tasks},
             "rejected": self.rejected,
+            "not_read": self.not_read,
         }
 
     @cached_property
     def rejected(self) -> dict[str, int]:
         """Reason → rows that ingestion set aside."""
         return dict(read_marker(self.path).get(OWN_KEY, {}).get("rejected", {}))
+
+    @cached_property
+    def not_read(self) -> dict[str, int]:
+        """Kind of record → how many the source held that no reader reads."""
+        return dict(read_marker(self.path).get(OWN_KEY, {}).get("not_read", {}))
 
     @property
     def set_aside(self) -> SetAside:

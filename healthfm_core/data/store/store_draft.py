@@ -56,8 +56,8 @@ class StoreDraft:
     """Writes a store's files into a folder that nobody takes for a store yet.
 
     Call, in this order: `write_events`, or `write_group` for each group; `write_rejected`;
-    `write_wearable`; `write_splits`, once all subjects are known; `write_labels`; `write_codes`;
-    `check_and_mark`, which makes it a store. `close` ends the files that are open.
+    `note_not_read`; `write_wearable`; `write_splits`, once all subjects are known; `write_labels`;
+    `write_codes`; `check_and_mark`, which makes it a store. `close` ends the files that are open.
 
     Args:
         folder: Made if it is not there.
@@ -76,6 +76,7 @@ class StoreDraft:
         self._groups = 0
         self._devices: list[str] = []
         self._rejected = RejectedFiles(folder / REJECTED_FOLDER)
+        self._not_read: dict[str, int] = {}
         self.set_aside = SetAside()
 
     @property
@@ -120,6 +121,10 @@ class StoreDraft:
         """Keep rows that were set aside, under the reason why."""
         self._rejected.append(reason, rows)
         self.set_aside.add(reason, rows)
+
+    def note_not_read(self, kinds: Mapping[str, int]) -> None:
+        """Note what the source holds that was not read: kind → how many."""
+        self._not_read = {kind: int(count) for kind, count in sorted(kinds.items()) if count}
 
     def close(self) -> None:
         """End the files of rejected rows."""
@@ -198,7 +203,11 @@ class StoreDraft:
             "etl_version": _version("healthfm"),
             "meds_version": _version("meds"),
             "additional_value_modality_columns": devices,
-            OWN_KEY: {"rejected": self._rejected.counts, "scores": scores or None},
+            OWN_KEY: {
+                "rejected": self._rejected.counts,
+                "not_read": self._not_read,
+                "scores": scores or None,
+            },
         }
         text = json.dumps(marker, indent=2, sort_keys=True)
         (self.folder / MARKER_FILE).write_text(text + "\n", encoding="utf-8")

@@ -13,7 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.data.store.event_spool import EventSpool
-from healthfm_core.data.store.event_stream import CodeTexts, EventStream, RejectedRows
+from healthfm_core.data.store.event_stream import (
+    CodeTexts,
+    EventStream,
+    NotRead,
+    RejectedRows,
+    StreamItem,
+)
 from healthfm_core.data.store.events import coded, set_aside, sort_events, with_plain_codes
 
 WORKERS: Final = 4
@@ -54,10 +60,13 @@ def read_into(spool: EventSpool, stream: EventStream, *, keep: bool) -> Iterator
         yield rows_read
 
 
-def _add(spool: EventSpool, item: pa.Table | RejectedRows | CodeTexts) -> int:
+def _add(spool: EventSpool, item: StreamItem) -> int:
     """Put what a part yields where it belongs; return its rows."""
     if isinstance(item, CodeTexts):
         spool.name_codes(item.of)
+        return 0
+    if isinstance(item, NotRead):
+        spool.not_read.update(item.kinds)
         return 0
     if isinstance(item, RejectedRows):
         spool.reject(item)

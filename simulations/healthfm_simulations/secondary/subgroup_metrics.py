@@ -24,8 +24,9 @@ from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.sites import SimulatedSite
 
-DOMAINS: Final = {"sex": ("SEX", "GENDER"), "ancestry": ("ANCESTRY", "RACE", "ETHNICITY")}
-"""Attribute → domains of the static codes that tell it."""
+DOMAINS: Final = {"sex": ("gender", "sex"), "ancestry": ("ancestry", "race", "ethnicity")}
+"""Attribute → domains of the static codes that tell it, in lower case; the first that a person has
+counts."""
 YEAR_US: Final = 365.25 * 86_400_000_000
 
 
@@ -71,19 +72,20 @@ def _of_site(
 
 
 def _static_codes(people: Sequences, vocabulary: Vocabulary, domains: tuple[str, ...]) -> Text:
-    """Return each subject's last static code of `domains`, without the domain; empty for none."""
+    """Return each subject's last static code of the first of `domains`; empty for none."""
     names = np.array(["", *vocabulary.codes], np.str_)
     first = vocabulary.n_codes - len(vocabulary.codes)
-    of_code = np.full(vocabulary.n_codes, 0)
-    for i, code in enumerate(vocabulary.codes):
-        if code.partition("//")[0] in domains:
-            of_code[first + i] = i + 1
     static = np.flatnonzero(people.kind == STATIC)
     owner = np.searchsorted(people.offsets, static, side="right") - 1
-    named = of_code[people.code[static]]
-    last_code = np.zeros(people.n_subjects, np.int64)
-    last_code[owner[named > 0]] = named[named > 0]
-    return np.array([name.partition("//")[2] for name in names[last_code]], np.str_)
+    chosen = np.zeros(people.n_subjects, np.int64)
+    for domain in reversed(domains):
+        of_code = np.zeros(vocabulary.n_codes, np.int64)
+        for i, code in enumerate(vocabulary.codes):
+            if code.partition("//")[0].lower() == domain:
+                of_code[first + i] = i + 1
+        named = of_code[people.code[static]]
+        chosen[owner[named > 0]] = named[named > 0]
+    return np.array([name.partition("//")[2] for name in names[chosen]], np.str_)
 
 
 def _age_at_the_end(people: Sequences) -> Float64:

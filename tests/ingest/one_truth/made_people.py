@@ -25,7 +25,7 @@ ZONE = "Europe/Vienna"
 RACES = {"1": "1002-5", "2": "2028-9", "3": "2054-5", "4": "2076-8", "5": "2106-3"}
 """Code in OMOP's vocabulary Race → that of the United States' CDC, which FHIR uses."""
 ETHNICITIES = {"Hispanic": "2135-2", "Not Hispanic": "2186-5"}
-GENDERS = {"M": "male", "F": "female", "O": "other", "U": "unknown"}
+GENDERS = {"M": "male", "F": "female", "other": "other", "unknown": "unknown"}
 VISITS = {"OP": "AMB", "IP": "IMP", "ER": "EMER"}
 _MEASURED = 0.45
 _AGAIN = 0.5

@@ -1,4 +1,4 @@
-"""The truth as an OMOP CDM 5.4: Parquet whose times are adjusted to UTC, or CSV by the wall's clock.
+"""The truth as an OMOP CDM 5.4: Parquet with times adjusted to UTC, or CSV by the wall's clock.
 
 Codes of standard vocabularies are real; concept ids are, where this file writes them down.
 """
@@ -95,10 +95,11 @@ def _utc(row: dict[str, object]) -> dict[str, object]:
 
 def _person(cdm: Cdm, one: Person) -> None:
     who = {"person_id": one.subject}
+    gender = cdm.concept("Gender", one.gender[0].upper())
     cdm.rows["person"].append(
         who
         | {"year_of_birth": one.born.year, "month_of_birth": one.born.month}
-        | {"day_of_birth": one.born.day, "gender_concept_id": cdm.concept("Gender", one.gender)}
+        | {"day_of_birth": one.born.day, "gender_concept_id": gender}
         | {"race_concept_id": cdm.concept("Race", one.race)}
         | {"ethnicity_concept_id": cdm.concept("Ethnicity", one.ethnicity)}
     )

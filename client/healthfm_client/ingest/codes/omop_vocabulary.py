@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from healthfm_client.ingest.codes.distinct_codes import SEPARATOR, tidy
+from healthfm_client.ingest.codes.shared_spellings import CONCEPTS
 from healthfm_client.ingest.tables.duckdb_reader import (
     DuckDBReader,
     TableFile,
@@ -55,6 +56,8 @@ class Concepts:
 
     def code(self, concept_id: int) -> str:
         """Return ``VOCABULARY//CODE``, or ``OMOP//<concept_id>`` where it is not known."""
+        if concept_id in CONCEPTS:
+            return CONCEPTS[concept_id]
         at = int(np.searchsorted(self._ids, concept_id))
         known = at < len(self._ids) and self._ids[at] == concept_id
         return tidy(self._names[at].as_py()) if known else f"OMOP{SEPARATOR}{concept_id}"

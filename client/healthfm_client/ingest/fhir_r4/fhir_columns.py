@@ -29,7 +29,13 @@ from healthfm_client.ingest.fhir_r4.fhir_concepts import (
     unit_text,
 )
 from healthfm_client.ingest.fhir_r4.fhir_files import id_of
-from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, Component, Concept, Quantity
+from healthfm_client.ingest.fhir_r4.fhir_types import (
+    NOT_SO,
+    VALUES_NOT_READ,
+    Component,
+    Concept,
+    Quantity,
+)
 from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_core.arrays import Bool, Float64, Int64, UInt8
@@ -38,7 +44,7 @@ from healthfm_core.data.store.events import encoded
 Thing = TypeVar("Thing")
 Decoded = TypeVar("Decoded")
 _NOT_PLAIN: Final = (
-    *("component", "valueInteger", "valueBoolean", "valueString"),
+    *("component", "valueInteger", "valueBoolean", "valueString", *VALUES_NOT_READ),
     *("intent", "verificationStatus"),
 )
 """Fields that say more than is read here."""

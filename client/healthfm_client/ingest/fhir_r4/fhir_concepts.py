@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
-
-import msgspec
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.fhir_r4.fhir_types import (
-    ETHNICITIES,
-    EXTENSIONS,
-    RACES,
     STANDARD,
     UCUM,
+    VALUES_NOT_READ,
     VOCABULARIES,
     Coding,
     Component,
@@ -27,10 +22,6 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
 
 LIMITS: Final = ("<", "<=", ">=", ">")
 """Comparators of a quantity: the number is a limit of what was measured."""
-_DEMOGRAPHICS: Final = {
-    "us-core-race": ("Race", RACES),
-    "us-core-ethnicity": ("Ethnicity", ETHNICITIES),
-}
 _WRITTEN: Final = re.compile(r"(?P<limit>[<>]=?)?\s*(?P<number>[+-]?[0-9]{1,15}(\.[0-9]{1,15})?)")
 
 
@@ -53,20 +44,6 @@ def text_of(concept: Concept | None) -> str:
     best = None if concept is None else _best(concept)
     known = best is not None and best.system in VOCABULARIES
     return tidy(best.display) if best is not None and known and best.display else ""
-
-
-def demographics(one: Resource) -> Iterator[str]:
-    """Yield a patient's race and ethnicity, as US Core says them, in the codes that OMOP has."""
-    try:
-        said = EXTENSIONS.decode(one.extension) if bytes(one.extension) else []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-    for extension in said:
-        kind, known = _DEMOGRAPHICS.get((extension.url or "").rpartition("/")[2], ("", {}))
-        for part in extension.extension if kind else ():
-            coding = part.valueCoding
-            if part.url == "ombCategory" and coding is not None and coding.code:
-                yield joined(kind, known.get(coding.code, tidy(coding.code)))
 
 
 def unit_text(quantity: Quantity) -> str | None:
@@ -93,6 +70,14 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     if written is not None:
         return joined(code, written["limit"] or ""), float(written["number"])
     return code, None
+
+
+def value_not_read(one: Resource | Component) -> str:
+    """Return the kind of value that there is and that `answered` does not read, '' for none."""
+    text = (one.valueString or "").strip()
+    if text and one.valueQuantity is None and _WRITTEN.fullmatch(text) is None:
+        return "valueString"
+    return next((kind for kind in VALUES_NOT_READ if bytes(getattr(one, kind))), "")
 
 
 @lru_cache(1 << 16)

@@ -172,39 +172,44 @@ def _passed_over(text: bytes | msgspec.Raw) -> Resource | None:
     return Resource(kind) if kind and kind not in READ else None
 
 
-def entries(file: Path, drugs: dict[str, Concept]) -> Iterator[Resource | None]:
-    """Yield the resource of each entry of a bundle, or that of a file with one.
+def entries(file: Path, drugs: dict[str, Concept]) -> list[Resource | None] | None:
+    """Return the resource of each entry of a bundle, or that of a file with one.
 
     Args:
         file: The file.
         drugs: Medications of the bundle are added to it.
 
+    Returns:
+        None where the file is cut off, damaged or no resource in JSON.
+
     Raises:
-        IngestError: HF-303, HF-310.
+        IngestError: HF-303 where it cannot be opened or is too large, HF-310.
     """
     text = _whole(file)
+    if text is None:
+        return None
     try:
         bundle = BUNDLE.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(file, "it is no FHIR resource in JSON") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
     if bundle.resourceType != "Bundle":
-        yield decoded(text)
-        return
+        return [decoded(text)]
     resources = [decoded(entry.resource) for entry in bundle.entry]
     for entry, one in zip(bundle.entry, resources, strict=True):
         if one is not None and one.resourceType == "Medication" and one.code:
             drugs[id_of(entry.fullUrl)] = drugs[one.id or ""] = one.code
         if one is not None and one.resourceType == "Patient" and entry.fullUrl:
             one.id = id_of(entry.fullUrl) or one.id
-    yield from resources
+    return resources
 
 
-def _whole(file: Path) -> bytes:
-    try:
-        with opened(file) as whole:
+def _whole(file: Path) -> bytes | None:
+    """Return a file's content, None where its compression is damaged."""
+    with opened(file) as whole:
+        try:
             text = whole.read(BUNDLE_AT_MOST + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(file, "it is cut off or damaged") from error
+        except (OSError, EOFError, zlib.error):
+            return None
     if len(text) > BUNDLE_AT_MOST:
         raise unreadable(file, f"the bundle is over {BUNDLE_AT_MOST // 1024**2} MB; use ndjson")
     return text

@@ -49,14 +49,6 @@ class Period(Struct, gc=False):
     end: str | None = None
 
 
-class Extension(Struct, gc=False):
-    """What a profile adds to a resource: a coding, by its address, and what is within it."""
-
-    url: str | None = None
-    valueCoding: Coding | None = None
-    extension: list[Extension] = []
-
-
 class Component(Struct, gc=False):
     """One of the values of an observation."""
 
@@ -66,6 +58,12 @@ class Component(Struct, gc=False):
     valueInteger: int | None = None
     valueBoolean: bool | None = None
     valueString: str | None = None
+    valueRange: msgspec.Raw = msgspec.Raw(b"")
+    valueRatio: msgspec.Raw = msgspec.Raw(b"")
+    valueSampledData: msgspec.Raw = msgspec.Raw(b"")
+    valueTime: msgspec.Raw = msgspec.Raw(b"")
+    valueDateTime: msgspec.Raw = msgspec.Raw(b"")
+    valuePeriod: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Contained(Struct, gc=False):
@@ -73,6 +71,14 @@ class Contained(Struct, gc=False):
 
     id: str | None = None
     code: Concept | None = None
+
+
+class Extension(Struct, gc=False):
+    """What a profile adds to a resource: ``ombCategory`` of a race and the like."""
+
+    url: str = ""
+    valueCoding: Coding | None = None
+    extension: list[Extension] = []
 
 
 class Resource(Struct, gc=False):
@@ -114,6 +120,12 @@ class Resource(Struct, gc=False):
     valueInteger: int | None = None
     valueBoolean: bool | None = None
     valueString: str | None = None
+    valueRange: msgspec.Raw = msgspec.Raw(b"")
+    valueRatio: msgspec.Raw = msgspec.Raw(b"")
+    valueSampledData: msgspec.Raw = msgspec.Raw(b"")
+    valueTime: msgspec.Raw = msgspec.Raw(b"")
+    valueDateTime: msgspec.Raw = msgspec.Raw(b"")
+    valuePeriod: msgspec.Raw = msgspec.Raw(b"")
     component: list[Component] = []
     extension: msgspec.Raw = msgspec.Raw(b"")
     class_: Coding | None = msgspec.field(name="class", default=None)
@@ -156,6 +168,11 @@ READ: Final = frozenset(
     }
 )
 """The types that become events."""
+VALUES_NOT_READ: Final = (
+    *("valueRange", "valueRatio", "valueSampledData"),
+    *("valueTime", "valueDateTime", "valuePeriod"),
+)
+"""Forms of an observation's value that are neither one number nor one answer."""
 NOT_SO: Final = frozenset(
     {"entered-in-error", "not-done", "refuted", "cancelled", "draft"}
     | {"not-taken", "intended", "declined", "preparation"}
@@ -166,6 +183,9 @@ BUNDLE: Final = msgspec.json.Decoder(Bundle)
 KIND: Final = msgspec.json.Decoder(FhirType)
 CONTAINED: Final = msgspec.json.Decoder(list[Contained])
 EXTENSIONS: Final = msgspec.json.Decoder(list[Extension])
+_US_CORE: Final = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+RACES: Final = {f"{_US_CORE}race": "Race", f"{_US_CORE}ethnicity": "Ethnicity"}
+"""Extension of a person → what it says: the profiles of the United States give race so."""
 
 VOCABULARIES: Final = {
     "http://snomed.info/sct": "SNOMED",
@@ -191,8 +211,3 @@ STANDARD: Final = frozenset(
 )
 """Systems whose codes are OMOP's standard concepts: one of them is preferred to a billing code."""
 UCUM: Final = "http://unitsofmeasure.org"
-RACES: Final = {"1002-5": "1", "2028-9": "2", "2054-5": "3", "2076-8": "4", "2106-3": "5"}
-ETHNICITIES: Final = {"2135-2": "Hispanic", "2186-5": "Not Hispanic"}
-"""Codes of the CDC, which US Core takes → those of OMOP's vocabularies Race and Ethnicity."""
-VISITS: Final = {"AMB": "OP", "IMP": "IP", "ACUTE": "IP", "NONAC": "IP", "EMER": "ER"}
-"""Class of an encounter → code of OMOP's visits; others keep their own."""

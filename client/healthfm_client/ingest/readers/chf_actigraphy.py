@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from healthfm_client.ingest.codes.shared_spellings import sex_code
 from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.parquet_columns import (
@@ -103,7 +104,7 @@ def _events(people: pa.Table, subject: Int64) -> pa.Table:
     age = np.asarray(people["age"].fill_null(np.nan).to_numpy(), np.float64)
     possible = (age >= 0) & (age <= OLDEST_YEARS)
     birth = np.where(possible, monday - np.rint(age * 365.25) * DAY_US, np.nan)
-    gender = [f"GENDER//{value}" for value in people["gender"].fill_null("unknown").to_pylist()]
+    gender = [sex_code(value) for value in people["gender"].fill_null("unknown").to_pylist()]
     parts = [
         (gender, pa.nulls(size, pa.int64()), pa.nulls(size, pa.float32())),
         (

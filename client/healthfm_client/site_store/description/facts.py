@@ -55,6 +55,7 @@ def describe(store: SiteStore, k: int, panel: tuple[str, ...] | None = None) -> 
         "labels": {task: label_counts(store.labels(task), k) for task in store.tasks},
         "set_aside_share": round(store.set_aside.share, 4),
         "rejected": {reason: counted(n, k) for reason, n in store.rejected.items()},
+        "not_read": {kind: counted(n, k) for kind, n in store.not_read.items()},
     }
 
 
