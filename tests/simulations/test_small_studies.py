@@ -33,7 +33,7 @@ def test_a_modality_of_too_few_people_is_left_out_and_the_others_are_learned(tmp
     assert "ehr" in result.study.modalities
     events = RunStore(tmp_path / "run", keep=1).events()
     (said,) = [event for event in events if event["event"] == "modalities left out"]
-    assert (said["modalities"], said["k_min"]) == (["wearable"], 32)
+    assert (said["modalities"], said["k_min"]) == (["genomics", "wearable"], 32)
 
 
 def test_a_federation_without_any_code_ends_in_a_report_that_says_so(tmp_path, capsys):

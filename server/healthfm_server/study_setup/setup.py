@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities, nothing_let_out
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import SEVERAL
 from healthfm_core.trust.contract import ContractTerms
@@ -126,6 +127,9 @@ class StudySetup:
         if learnable != modalities:
             left_out = sorted(set(modalities) - set(learnable))
             self.store.note("modalities left out", modalities=left_out, k_min=config.tokens.k_min)
+        use = device_use(merged, vocabulary.wearable, config.tokens)
+        if use.sentence():
+            self.store.note("devices", **asdict(use))
         study = Study(
             version=protocol.VERSION,
             run_id=self.store.run_id(),
