@@ -57,6 +57,9 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
+    def learnable(self, vocabulary: Vocabulary, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        return modalities
+
     def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
         assert statistics.subjects.tolist()

@@ -23,8 +23,13 @@ from healthfm_client.ingest.interrupted import (
     remove_leftovers,
     work_folders,
 )
-from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.reader_registry import find
+from healthfm_client.ingest.reader_interface import (
+    Reader,
+    ReaderOptions,
+    Site,
+    SitesInOneStream,
+)
+from healthfm_client.ingest.reader_registry import find, pointed
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
@@ -157,7 +162,7 @@ def read_sites(
         show_progress: Shows the rows read.
         notify: Shows what the reader has to say.
     """
-    for given in reader.read(raw, options):
+    for given in _given(reader, raw, options):
         for sentence in given.notices:
             notify(sentence)
         linked = recoded(given if reader.links else relinked(given, options))
@@ -171,6 +176,14 @@ def read_sites(
             yield site, None
         if work is None:
             piles.remove()
+
+
+def _given(reader: Reader, raw: Path, options: ReaderOptions) -> Iterator[Site | SitesInOneStream]:
+    """Yield what a reader gives; where it was pointed at the wrong thing, say what is the right."""
+    try:
+        yield from reader.read(raw, options)
+    except IngestError as error:
+        raise pointed(error, reader, raw) from error
 
 
 def _before(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:

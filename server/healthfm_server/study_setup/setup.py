@@ -16,7 +16,7 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.code_overlap import CodeOverlap, too_little
 from healthfm_core.federation.contracting import terms_before, terms_of
-from healthfm_core.federation.parameter_groups import agree_on_modalities
+from healthfm_core.federation.parameter_groups import agree_on_modalities, nothing_let_out
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
 from healthfm_core.tokens.shared_channels import device_use
@@ -123,6 +123,12 @@ class StudySetup:
             self.store.note("code overlap", **overlap.to_event())
             overlap.check(config.federation.min_shared_codes)
         vocabulary = self.model_setup.vocabulary(merged, config)
+        learnable = self.model_setup.learnable(vocabulary, modalities)
+        if not learnable:
+            raise nothing_let_out(config.tokens.k_min)
+        if learnable != modalities:
+            left_out = sorted(set(modalities) - set(learnable))
+            self.store.note("modalities left out", modalities=left_out, k_min=config.tokens.k_min)
         use = device_use(merged, vocabulary.wearable, config.tokens)
         if use.sentence():
             self.store.note("devices", **asdict(use))
@@ -131,7 +137,7 @@ class StudySetup:
             run_id=self.store.run_id(),
             config=for_the_wire(config),
             vocabulary=vocabulary,
-            modalities=modalities,
+            modalities=learnable,
         )
         self.store.save_study(study)
         return study
