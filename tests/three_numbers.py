@@ -227,4 +227,5 @@ def three_sites(folder: Path) -> list[NodeSpec]:
 
 def config(**federation: Any) -> RunConfig:
     """A configuration of three rounds unless told otherwise."""
-    return RunConfig.model_validate({"seed": 3, "federation": {"rounds": 3, **federation}})
+    told = {"seed": 3, "tokens": {"k_min": 1}, "federation": {"rounds": 3, **federation}}
+    return RunConfig.model_validate(told)

@@ -23,6 +23,7 @@ from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import SEVERAL
 from healthfm_core.trust.contract import ContractTerms
+from healthfm_server.run_folder.people_told import note_people
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
@@ -107,6 +108,7 @@ class StudySetup:
         exchange = secure_exchange(self.exchange, self.timeouts, config, self.signer)
         masked = SecureStatistics(exchange, self.store, config, agreement)
         merged, with_codes, modalities = masked.sum(sites, ask)
+        note_people(self.store, merged, sum(site.n_subjects for site in sites.values()))
         return self._write(merged, with_codes, modalities, config)
 
     def _write(
