@@ -150,6 +150,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         "most of the source would be set aside",
         do="Correct the export, or keep the rest with --max-set-aside 1",
     ),
+    316: ErrorCode(
+        "a database is described wrong, or too openly",
+        wanted='[database] with url = "postgresql://USER@HOST:PORT/DATABASE" and schema',
+        do="Correct the file",
+    ),
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",

@@ -1,4 +1,4 @@
-"""OMOP CDM 5.3 and 5.4: a folder of tables as CSV, compressed CSV or Parquet.
+"""OMOP CDM 5.3 and 5.4: a folder of tables as CSV, compressed CSV or Parquet, or a database.
 
 A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
 death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
@@ -10,6 +10,7 @@ before the unit. Times are the site's own clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -36,8 +37,9 @@ from healthfm_client.ingest.codes.shared_spellings import (
     visit_code,
 )
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.tables.databases import DatabaseTables, is_database, opened
 from healthfm_client.ingest.tables.duckdb_reader import (
-    DuckDBReader,
+    FolderTables,
     TableFile,
     check_gzip,
     files_of,
@@ -124,50 +126,46 @@ class Cdm:
     """What every table is read with.
 
     Attributes:
-        folder: Of the tables.
-        encoding: Of text files.
-        time_zone: See `TableFile`.
+        tables: Of the folder, or the database.
         concepts: What is known of concepts.
         people: Ascending, who is in PERSON.
     """
 
-    folder: Path
-    encoding: str
-    time_zone: str | None
+    tables: FolderTables | DatabaseTables
     concepts: Concepts
     people: Int64
 
     def files(self, table: str) -> list[TableFile]:
-        """Return a table's files."""
-        return [
-            TableFile(file, self.encoding, self.time_zone) for file in files_of(self.folder, table)
-        ]
+        """Return a table's files, or the table of the database."""
+        return self.tables.of(table)
 
 
 def read(path: Path, options: OmopOptions) -> Iterator[Site]:
     """Yield the CDM as one site."""
-    folder = folder_of(path)
-    people = _people(folder, options.encoding)
-    refuse_empty(pa.table({"person_id": people}), "person")
-    concepts = Concepts(folder, options.encoding)
-    cdm = Cdm(folder, options.encoding, options.time_zone, concepts, people)
-    parts = tuple(_parts(cdm))
-    described = cdm.concepts.described
-    stream = EventStream(parts, options.now_us, codes=described)
-    tables = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
-    of_utc = [column for name in tables for file in cdm.files(name) for column in file.of_utc()]
-    yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
+    with closing(_tables(path, options)) as there:
+        people = _people(there)
+        refuse_empty(pa.table({"person_id": people}), "person")
+        cdm = Cdm(there, Concepts(there), people)
+        parts = tuple(_parts(cdm))
+        stream = EventStream(parts, options.now_us, codes=cdm.concepts.described)
+        names = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
+        of_utc = [column for name in names for file in cdm.files(name) for column in file.of_utc()]
+        yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
 
 
-def _people(folder: Path, encoding: str) -> Int64:
+def _tables(path: Path, options: OmopOptions) -> FolderTables | DatabaseTables:
+    if is_database(path):
+        return opened(path, options.time_zone)
+    return FolderTables(folder_of(path), options.encoding, options.time_zone)
+
+
+def _people(tables: FolderTables | DatabaseTables) -> Int64:
     people = [np.zeros(0, np.int64)]
-    for path in files_of(folder, "person"):
-        file = TableFile(path, encoding)
+    for file in tables.of("person"):
         want_columns(file, ["person_id", "year_of_birth"])
-        check_gzip(path)
-        rows = DuckDBReader().table(
-            f"SELECT {file.cast('person_id', 'BIGINT')} AS p FROM {file.source()}", path
-        )
+        check_gzip(file.path)
+        sql = f"SELECT {file.cast('person_id', 'BIGINT')} AS p FROM {file.source()}"
+        rows = file.reader().table(sql, file.path)
         people.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
     return np.unique(np.concatenate(people))
 
@@ -287,7 +285,7 @@ def _rows_in(file: TableFile) -> int:
     if file.is_parquet:
         return file.rows
     try:
-        rows = DuckDBReader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
+        rows = file.reader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
     except IngestError:
         return file.path.stat().st_size // _ROW_BYTES
     return int(rows["n"][0].as_py())
@@ -405,7 +403,7 @@ def _rows(
     With `also_undated` rows without a date are yielded too: what they say beside it is true.
     """
     check_gzip(file.path)
-    reader = DuckDBReader()
+    reader = file.reader()
     chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     for rows in reader.batches(f"SELECT {chosen} FROM {file.source()}", file.path):
         subject = rows["subject_id"]
@@ -460,8 +458,21 @@ def folder_of(path: Path) -> Path:
     return below[0] if len(below) == 1 else path
 
 
+def _is_cdm(path: Path) -> bool:
+    """Whether a database's file has a PERSON; of one elsewhere nobody asks before it is read."""
+    if path.name.lower().endswith(".toml"):
+        return True
+    try:
+        with closing(opened(path)) as there:
+            return bool(there.of("person"))
+    except IngestError:
+        return False
+
+
 def sniff(path: Path) -> bool:
     """Whether there is a PERSON and a table of OMOP's beside it."""
+    if is_database(path):
+        return _is_cdm(path)
     folder = folder_of(path)
     names = ["visit_occurrence", "observation_period", *(table.name for table in TABLES)]
     return bool(files_of(folder, "person")) and any(files_of(folder, name) for name in names)
@@ -469,7 +480,7 @@ def sniff(path: Path) -> bool:
 
 READER = Reader(
     name="omop",
-    summary="OMOP CDM 5.3 or 5.4: a folder of CSV, CSV.gz or Parquet tables; one site",
+    summary="OMOP CDM 5.3 or 5.4: a folder of CSV or Parquet, or a database; one site",
     reads=(
         "person, death, visit_occurrence, condition_occurrence, drug_exposure, "
         "procedure_occurrence, device_exposure, measurement, observation; concept, "
@@ -480,7 +491,9 @@ READER = Reader(
         "drug's end, quantity and sig, text in `value_as_string`, an answer beside a number: "
         "counted, as are rows of nobody, without a date, or that end before they start"
     ),
-    tried_on="Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic)",
+    tried_on=(
+        "Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic); PostgreSQL 15"
+    ),
     sniff=sniff,
     read=read,
     options=OmopOptions,
