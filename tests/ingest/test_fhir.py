@@ -312,6 +312,37 @@ def test_a_limit_is_not_a_value_and_a_number_written_as_text_is_one(tmp_path):
     ]
 
 
+ICD, SCT = ("http://hl7.org/fhir/sid/icd-10-cm", "E11.9"), (SNOMED, "44054006")
+LOCAL = ("https://hospital/codes", "DM2")
+
+
+@pytest.mark.parametrize(
+    ("codings", "code"),
+    [
+        ([ICD, SCT], "SNOMED//44054006"),
+        ([SCT, ICD], "SNOMED//44054006"),
+        ([LOCAL, ICD], "ICD10CM//E11.9"),
+        ([LOCAL], "codes//DM2"),
+    ],
+)
+def test_the_standard_code_is_taken_wherever_it_stands(tmp_path, codings, code):
+    said = {"coding": [{"system": system, "code": code} for system, code in codings]}
+    found = {"resourceType": "Condition", "subject": WHO, "code": said, "onsetDateTime": "2020"}
+    (tmp_path / "a.ndjson").write_text(json.dumps(found))
+    (out,) = ingest("fhir", tmp_path / "a.ndjson", tmp_path / "out")
+    assert [name for _, name, _ in rows(out)] == [code]
+
+
+@pytest.mark.parametrize("form", ["as columns", "by itself"])
+def test_a_unit_that_is_coded_otherwise_than_in_ucum_is_read_from_its_text(tmp_path, form):
+    unit = {"value": 72, "unit": "/min", "system": SNOMED, "code": "258983007"}
+    pulse = observation(code=concept(LOINC, "8867-4"), valueQuantity=unit)
+    line = pulse if form == "as columns" else pulse | {"component": []}
+    (tmp_path / "a.ndjson").write_text(json.dumps(line))
+    (out,) = ingest("fhir", tmp_path / "a.ndjson", tmp_path / "out")
+    assert [one[1:] for one in rows(out)] == [("LOINC//8867-4//1/min", 72.0)]
+
+
 @pytest.fixture(scope="module")
 def synthetic(shared_data, tmp_path_factory) -> tuple[list[list[dict]], Path]:
     """Synthetic people: the resources of each bundle, and the store made of them."""

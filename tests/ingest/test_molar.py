@@ -13,6 +13,7 @@ from healthfm_client.ingest.codes.molar_units import (
     canonical_lab,
     unit_of,
 )
+from healthfm_client.ingest.codes.units import Unit
 
 
 @pytest.mark.parametrize(
@@ -98,3 +99,8 @@ def test_the_codes_are_what_loinc_calls_them(shared_data, tmp_path):
     assert all("[Moles/volume]" in text for text in amounts.values()), amounts
     pairs = [(named[a], named[m]) for a, m in OF_AMOUNT.items() if {a, m} <= named.keys()]
     assert all(a.replace("[Moles", "[Mass") == m for a, m in pairs), pairs
+
+
+def test_a_number_alone_is_no_unit():
+    """A code of another system, which UCUM's parser takes for a factor."""
+    assert canonical_lab("LOINC//8867-4", "258983007")[1] == Unit("258983007")

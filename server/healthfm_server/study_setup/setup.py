@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from healthfm_core.federation.contracting import terms_before, terms_of
 from healthfm_core.federation.parameter_groups import agree_on_modalities
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import SEVERAL
 from healthfm_core.trust.contract import ContractTerms
@@ -119,11 +120,15 @@ class StudySetup:
             overlap = CodeOverlap.of(merged)
             self.store.note("code overlap", **overlap.to_event())
             overlap.check(config.federation.min_shared_codes)
+        vocabulary = self.model_setup.vocabulary(merged, config)
+        use = device_use(merged, vocabulary.wearable, config.tokens)
+        if use.sentence():
+            self.store.note("devices", **asdict(use))
         study = Study(
             version=protocol.VERSION,
             run_id=self.store.run_id(),
             config=for_the_wire(config),
-            vocabulary=self.model_setup.vocabulary(merged, config),
+            vocabulary=vocabulary,
             modalities=modalities,
         )
         self.store.save_study(study)

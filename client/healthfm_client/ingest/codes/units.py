@@ -86,6 +86,8 @@ def canonical(text: str | None) -> Unit:
 def _read(text: str) -> Unit | None:
     if len(text) > _LONGEST or not text.isprintable() or re.search(_ARBITRARY, text):
         return None
+    if text.isdigit():  # a code of another system, and no factor
+        return None
     from lark.exceptions import LarkError
     from pint import PintError
     from ucumvert.parser import InvalidUcumError

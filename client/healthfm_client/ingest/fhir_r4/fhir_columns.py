@@ -21,9 +21,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_client.ingest.fhir_r4.fhir_concepts import answered, called, code_of, measured
+from healthfm_client.ingest.fhir_r4.fhir_concepts import (
+    answered,
+    called,
+    code_of,
+    measured,
+    unit_text,
+)
 from healthfm_client.ingest.fhir_r4.fhir_files import id_of
-from healthfm_client.ingest.fhir_r4.fhir_types import NOT_SO, VALUES_NOT_READ, Component, Concept
+from healthfm_client.ingest.fhir_r4.fhir_types import (
+    NOT_SO,
+    VALUES_NOT_READ,
+    Component,
+    Concept,
+    Quantity,
+)
 from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader
 from healthfm_client.ingest.tables.local_time import clock_us
 from healthfm_core.arrays import Bool, Float64, Int64, UInt8
@@ -39,7 +51,7 @@ _NOT_PLAIN: Final = (
 _FORM: Final = {
     **dict.fromkeys(("resourceType", "status", "code", "effectiveDateTime"), "JSON"),
     "subject": {"reference": "JSON"},
-    "valueQuantity": {"value": "JSON", "unit": "JSON", "code": "JSON", "comparator": "JSON"},
+    "valueQuantity": dict.fromkeys(("value", "unit", "system", "code", "comparator"), "JSON"),
     **dict.fromkeys(("valueCodeableConcept", *_NOT_PLAIN), "JSON"),
 }
 """What lines are taken apart into."""
@@ -153,23 +165,24 @@ def _plain(
     number, counted = _numbers(fields["valueQuantity.value"], lines)
     unit, units = _distinct(fields["valueQuantity.unit"], _text)
     short, shorts = _distinct(fields["valueQuantity.code"], _text)
+    its, systems = _distinct(fields["valueQuantity.system"], _text)
     answer, answers = _distinct(fields["valueCodeableConcept"], _answer)
     plain &= known & (counted >= _NONE) & (concept >= 0) & (whose >= 0)
-    for index in (status, unit, short, answer):
+    for index in (status, unit, short, its, answer):
         plain &= index >= _NONE
     rows = np.flatnonzero(plain)
     if not len(rows):
         return None
-    parts = [index[rows] for index in (concept, counted, short, unit, answer)]
+    parts = [index[rows] for index in (concept, counted, short, unit, its, answer)]
     first, which = _kinds(parts)
     kinds = zip(*(part[first].tolist() for part in parts), strict=True)
     meant = [
         _meaning(
             concepts[c],
-            None if n == _NONE else _Unit(_of(shorts, s) or _of(units, u)),
+            None if n == _NONE else _Unit(_of(units, u), _of(systems, y), _of(shorts, s)),
             _of(answers, a),
         )
-        for c, n, s, u, a in kinds
+        for c, n, s, u, y, a in kinds
     ]
     said = [
         Said(line, one.texts) for line, one in zip(at[rows[first]].tolist(), meant, strict=True)
@@ -289,9 +302,11 @@ def _answer(text: str) -> str | None:
 
 
 class _Unit(NamedTuple):
-    """That there is a number, and its unit, if it has one."""
+    """That there is a number, and its unit, if it has one, as `Quantity` has it."""
 
     text: str | None
+    system: str | None
+    code: str | None
 
 
 class _Meaning(NamedTuple):
@@ -312,7 +327,8 @@ def _meaning(concept: str, unit: _Unit | None, answer: str | None) -> _Meaning:
     code = code_of(one.code) or ""
     named, factor, offset = answered(code, one)[0], 1.0, 0.0
     if unit is not None:
-        named, factor, offset = measured(code, unit.text)
+        quantity = Quantity(unit=unit.text, system=unit.system, code=unit.code)
+        named, factor, offset = measured(code, unit_text(quantity))
     return _Meaning(named, factor, offset, called(code, named, one))
 
 

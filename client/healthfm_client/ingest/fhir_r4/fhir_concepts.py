@@ -9,11 +9,14 @@ from typing import Final
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.molar_units import canonical_lab
 from healthfm_client.ingest.fhir_r4.fhir_types import (
+    STANDARD,
+    UCUM,
     VALUES_NOT_READ,
     VOCABULARIES,
     Coding,
     Component,
     Concept,
+    Quantity,
     Resource,
 )
 
@@ -23,7 +26,11 @@ _WRITTEN: Final = re.compile(r"(?P<limit>[<>]=?)?\s*(?P<number>[+-]?[0-9]{1,15}(
 
 
 def code_of(concept: Concept | None) -> str | None:
-    """Return ``VOCABULARY//CODE`` of the first coding of a known system, or of the first."""
+    """Return ``VOCABULARY//CODE`` of the best coding, which their order does not tell.
+
+    A coding of a system that is standard in OMOP comes before one of another known system (ICD of
+    a billing department beside SNOMED), and that before any.
+    """
     if concept is None:
         return None
     best = _best(concept)
@@ -39,12 +46,18 @@ def text_of(concept: Concept | None) -> str:
     return tidy(best.display) if best is not None and known and best.display else ""
 
 
+def unit_text(quantity: Quantity) -> str | None:
+    """Return a quantity's unit: its code, unless that is of another system than UCUM."""
+    coded = quantity.code if quantity.system in (None, "", UCUM) else None
+    return coded or quantity.unit or quantity.code
+
+
 def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
         limit = quantity.comparator if quantity.comparator in LIMITS else ""
-        named, factor, offset = measured(code, quantity.code or quantity.unit, limit or "")
+        named, factor, offset = measured(code, unit_text(quantity), limit or "")
         return named, quantity.value * factor + offset
     if one.valueCodeableConcept is not None:
         answer = code_of(one.valueCodeableConcept)
@@ -92,14 +105,16 @@ def called(code: str, named: str, one: Resource | Component) -> dict[str, str]:
 
 
 def _best(concept: Concept) -> Coding | None:
-    """Return the first coding of a known system, or the first."""
-    first = None
+    """Return the first coding of a standard system, else of a known one, else the first."""
+    known = first = None
     for coding in concept.coding:
         if coding.code:
-            if coding.system in VOCABULARIES:
+            if coding.system in STANDARD:
                 return coding
+            if known is None and coding.system in VOCABULARIES:
+                known = coding
             first = first or coding
-    return first
+    return known or first
 
 
 @lru_cache(1 << 18)

@@ -33,11 +33,12 @@ class Reference(Struct, gc=False):
 
 
 class Quantity(Struct, gc=False):
-    """A number and its unit, in UCUM where `code` says so; ``<`` of one below its limit."""
+    """A number and its unit, in UCUM where `system` says so; ``<`` of one below its limit."""
 
     value: float | None = None
     comparator: str | None = None
     unit: str | None = None
+    system: str | None = None
     code: str | None = None
 
 
@@ -200,3 +201,13 @@ VOCABULARIES: Final = {
     "http://hl7.org/fhir/sid/ndc": "NDC",
 }
 """System → its name among OMOP's vocabularies, so that sites of both formats share their codes."""
+STANDARD: Final = frozenset(
+    {
+        "http://snomed.info/sct",
+        "http://loinc.org",
+        "http://www.nlm.nih.gov/research/umls/rxnorm",
+        "http://hl7.org/fhir/sid/cvx",
+    }
+)
+"""Systems whose codes are OMOP's standard concepts: one of them is preferred to a billing code."""
+UCUM: Final = "http://unitsofmeasure.org"

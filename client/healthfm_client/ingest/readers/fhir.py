@@ -453,9 +453,10 @@ READER = Reader(
     name="fhir",
     summary="FHIR R4: a bulk export as ndjson, or bundles; one site",
     reads=(
-        "Patient, Encounter, Condition, Observation with components, Medication and "
-        "MedicationRequest, -Administration, -Dispense, -Statement, AllergyIntolerance, "
-        "Procedure, Immunization, DiagnosticReport"
+        "Patient (US Core's race and ethnicity too), Encounter, Condition, Observation with "
+        "components, Medication and MedicationRequest, -Administration, -Dispense, -Statement, "
+        "AllergyIntolerance, Procedure, Immunization, DiagnosticReport; of several codings the "
+        "standard one"
     ),
     not_read=(
         "other resources, values that are neither a number nor a code (`valueString`, ranges, "

@@ -2,8 +2,9 @@
 
 A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
 death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
-``END`` at its end. A row of a clinical table is its standard concept, its source value where there
-is none, with the unit or the answer behind it. Times are the site's own clock.
+``END`` at its end. A row of a clinical table is its standard concept, else its source concept, else
+its source value, with the unit or the answer behind it; where the number is a limit, ``<`` stands
+before the unit. Times are the site's own clock.
 """
 
 from __future__ import annotations
@@ -192,12 +193,16 @@ def _part(file: TableFile, tables: Tables) -> SourcePart:
 
 
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
-    about, concept = table.subject, f"{table.subject}_concept_id"
+    about = table.subject
+    standard, source = (
+        file.cast(f"{about}_{name}", "BIGINT") for name in ("concept_id", "source_concept_id")
+    )
+    concept = f"coalesce(nullif({standard}, 0), nullif({source}, 0))"
     columns = {
         "subject_id": file.cast("person_id", "BIGINT"),
         "time": _time(file, table.start),
-        "concept": file.cast(concept, "BIGINT"),
-        "source": f"CASE WHEN coalesce({file.cast(concept, 'BIGINT')}, 0) = 0 "
+        "concept": concept,
+        "source": f"CASE WHEN {concept} IS NULL "
         f"THEN {file.cast(f'{about}_source_value', 'VARCHAR')} END",
     }
     if table.values:
