@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_client.ingest.codes.shared_spellings import shared_spelling
+from healthfm_client.ingest.codes.written_units import distinct_names
 from healthfm_client.ingest.reader_interface import Site, SitesInOneStream
 from healthfm_core.data.store.event_stream import CodeTexts, EventStream, StreamItem
 from healthfm_core.data.store.events import duplicates, encoded
@@ -66,7 +67,7 @@ def _items(items: Iterable[StreamItem]) -> Iterator[StreamItem]:
 
 def _table(table: pa.Table) -> pa.Table:
     """Return rows with their codes respelt; the same table where none is."""
-    if not any(shared_spelling(name) != name for name in _names(table["code"])):
+    if not any(shared_spelling(name) != name for name in distinct_names(table["code"])):
         return table
     index, names = encoded(table["code"])
     new = [None if name is None else shared_spelling(name) for name in names.to_pylist()]
@@ -79,13 +80,6 @@ def _table(table: pa.Table) -> pa.Table:
     kind = table["code"].type
     as_it_came = code if pa.types.is_dictionary(kind) else code.cast(kind)
     return table.set_column(at, "code", as_it_came)
-
-
-def _names(column: pa.ChunkedArray) -> set[str]:
-    """Return the distinct codes of a column, and those that its dictionaries have beside them."""
-    coded = pa.types.is_dictionary(column.type)
-    distinct = [chunk.dictionary for chunk in column.chunks] if coded else [column.unique()]
-    return {name for names in distinct for name in names.to_pylist() if name}
 
 
 def _described(codes: pa.Table) -> pa.Table:
