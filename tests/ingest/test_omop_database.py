@@ -71,11 +71,11 @@ def running() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def in_postgresql(running: Server, tmp_path_factory: pytest.TempPathFactory) -> Server:
     folder = csv_files(tmp_path_factory.mktemp("csv") / "cdm")
+    running.run("create table public.person (wrong int); create table public.concept (wrong int);")
     running.run("create schema cdm; create schema vocab; create role looker login;")
     for schema, tables in (("cdm", TABLES), ("vocab", VOCABULARY)):
         for name, (columns, _) in tables.items():
             running.load(f"{schema}.{name}", columns, folder / f"{name}.csv")
-    running.run("create table public.person (wrong int);")
     running.run("grant usage on schema cdm, vocab to looker;")
     running.run("grant select on all tables in schema cdm, vocab to looker;")
     return running
