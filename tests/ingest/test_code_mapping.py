@@ -227,3 +227,20 @@ def test_the_summary_says_how_many_rows_were_mapped(tmp_path, capsys):
     flags = ["--site-column", "", "--out", str(tmp_path / "out"), "--map", str(table)]
     assert main(["ingest", "event_table", str(source), *flags]) == 0
     assert "mapped: 40 rows of 2 codes of the source\n" in capsys.readouterr().out
+
+
+def test_a_line_that_is_no_row_of_a_mapping_is_no_mapping(tmp_path):
+    source = events(tmp_path / "in", ("LAB//GLU", 5.0))
+    table = written(tmp_path / "map.csv", "source_code,code\nGLU,LOINC//2345-7,mmol/L\n")
+    with pytest.raises(IngestError, match=r"HF-303.*1 of its lines are no rows"):
+        mapped(tmp_path, source, table)
+
+
+def test_names_with_quotes_take_no_concept_with_them(tmp_path):
+    """Athena's tables are separated by tabs and know no quotes."""
+    folder = athena(tmp_path / "athena")
+    text = CONCEPTS.replace("Type 2 diabetes", '"Type 2 diabetes')
+    (folder / "CONCEPT.csv").write_text(text)
+    source = events(tmp_path / "in", ("ICD10CM//E11.40", None))
+    out = mapped(tmp_path, source, folder)
+    assert [code for code, _ in found(out)] == ["SNOMED//4000", "SNOMED//44054006"]
