@@ -27,12 +27,16 @@ class Concepts:
     Args:
         tables: Where ``concept``, ``concept_ancestor`` and ``concept_relationship`` lie.
 
+    Attributes:
+        malformed: Table → lines that are no rows, of all that was read so far.
+
     Raises:
         IngestError: HF-303, HF-307.
     """
 
     def __init__(self, tables: FolderTables | DatabaseTables) -> None:
         self._tables = tables
+        self.malformed: dict[str, int] = {}
         table = self._read("concept", ("concept_id", "vocabulary_id", "concept_code"))
         order = np.argsort(_numbers(table, "concept_id"), kind="stable")
         self._ids = _numbers(table, "concept_id")[order]
@@ -118,14 +122,15 @@ class Concepts:
             for name in columns
             if "concept_id" in name and name.endswith(("_id", "_id_1", "_id_2"))
         ]
-        for file in self._tables.of(table):
+        for file in self._tables.of(table, quotes=False):
             want_columns(file, columns)
             casts = (f"{file.cast(n, 'BIGINT' if n in ids else 'VARCHAR')} AS {n}" for n in columns)
             chosen = ", ".join(casts)
             condition = where.format(**{name: file.column(name) for name in columns})
             some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
-            sql = f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL"
-            tables.append(file.reader().table(sql, file.path))
+            sql, reader = f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", file.reader()
+            tables.append(reader.table(sql, file.path))
+            self.malformed[table] = self.malformed.get(table, 0) + reader.malformed().num_rows
         kinds = pa.schema([(n, pa.int64() if n in ids else pa.string()) for n in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]
         return pa.concat_tables(tables) if tables else kinds.empty_table()

@@ -149,8 +149,11 @@ class DatabaseTables:
     vocabulary: str = ""
     time_zone: str | None = None
 
-    def of(self, name: str) -> list[TableFile]:
-        """Return the table of a name, whatever its case; none where there is none."""
+    def of(self, name: str, *, quotes: bool = True) -> list[TableFile]:
+        """Return the table of a name, whatever its case; none where there is none.
+
+        `quotes` is for files of text.
+        """
         schema = self.vocabulary if name in _VOCABULARY else self.schema
         found = [
             table
