@@ -15,7 +15,13 @@ from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, ProtocolError
 from healthfm_core.modalities.ehr import EHR
-from healthfm_core.modalities.registry import in_panel_order, modality_names
+from healthfm_core.modalities.registry import (
+    find,
+    in_panel_order,
+    modality_names,
+    modality_of,
+    modality_of_column,
+)
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
 from healthfm_core.tokens.concept_sets import concept_code
@@ -95,6 +101,16 @@ class Vocabulary:
     wearable: WearableSpec | None
     reach: tuple[float, ...]
     sites: tuple[int, ...] = ()
+
+    def has(self, modality: str) -> bool:
+        """Whether the sites let out anything of a modality, so that its encoder has an input."""
+        form = find(modality).form
+        if form == "samples":
+            return self.wearable is not None
+        known = (
+            map(modality_of_column, self.panel) if form == "panel" else map(modality_of, self.codes)
+        )
+        return modality in known
 
     @property
     def n_codes(self) -> int:

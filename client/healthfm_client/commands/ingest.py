@@ -119,6 +119,10 @@ def _report(stores: list[SiteStore]) -> None:
     if len(stores) > SHOWN:
         say(f"… and {len(stores) - SHOWN} more")
     say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(sum(people))} subjects")
+    mapped = [store.mapped for store in stores]
+    if any(rows for rows, _ in mapped):
+        rows, codes = (sum(counts) for counts in zip(*mapped, strict=True))
+        say(f"mapped: {_count(rows)} rows of {codes:,} codes of the source")
     if rejected:
         say(f"set aside in rejected/: {_counts(rejected)}")
     if not_read:

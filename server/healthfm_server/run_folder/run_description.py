@@ -14,7 +14,10 @@ from healthfm_core.federation.code_overlap import (
 )
 from healthfm_server.run_folder.run_store import RunStore
 
-_SAID: Final = ("prepared", "code overlap", "devices", "round chosen")
+_SAID: Final = (
+    *("prepared", "code overlap", "devices", "people by modality"),
+    "round chosen",
+)
 """Events that stand above the rounds already."""
 _SHOWN: Final = ("loss_", "tuning_")
 
