@@ -28,6 +28,7 @@ SHARED: Final[Mapping[str, str]] = dict.fromkeys(
 """Channel of a device → that of a study of several; others keep their name, which says their unit:
 HR in beats/min, STEPS a minute, SLEEP as a level, GLUCOSE in mg/dL."""
 _SAME_RATE: Final = 1e-3
+_SLOW_HZ: Final = (1 - _SAME_RATE) / 3600
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def study_wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec
     """Return what is read of wearables, None without samples.
 
     It is the configured device alone if there is one, else the device that most people wear, and
-    every other one of its rate.
+    every other one of its rate. Whoever wears it by the minute often has totals of days too, and a
+    few more people have these alone: people of a device slower than an hour count half.
 
     Raises:
         ConfigError: HF-103, see `wearing_spans`.
@@ -63,7 +65,8 @@ def study_wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec
     worn = _worn(merged, config.device)
     if not worn:
         return None
-    device = min(worn, key=lambda name: (-worn[name], name))
+    slow = {name: _hz(merged, name) < _SLOW_HZ for name in worn}
+    device = min(worn, key=lambda name: (-worn[name] * (1 if slow[name] else 2), name))
     hz = _hz(merged, device)
     others = [name for name in worn if name != device and _is_rate(_hz(merged, name), hz)]
     token_s, window_s = wearing_spans(device, hz, config)

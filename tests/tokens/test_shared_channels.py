@@ -131,6 +131,18 @@ def test_a_device_of_another_rate_is_left_out_and_why_is_said(tmp_path):
     assert (asked.device, asked.channels, asked.sources) == ("fitbit_daily", ("STEPS",), ())
 
 
+@pytest.mark.parametrize(("with_days", "read"), [(40, "fitbit"), (70, "per_day")])
+def test_a_few_more_people_with_days_alone_do_not_cost_a_study_its_minutes(
+    tmp_path, with_days, read
+):
+    people = range(101, 101 + with_days)
+    days = [recording(n, "STEPS_DAY", [9000.0, 7000.0], DAY) for n in people]
+    of_days = write(tmp_path / "d", rows(people), worn=days, device="per_day")
+    spec = study_wearable(together(fitbit(tmp_path / "f"), of_days), TOKENS)
+    assert spec is not None
+    assert spec.device == read
+
+
 def test_a_study_of_one_device_is_written_as_ever(tmp_path):
     merged = together(axivity(tmp_path / "a"))
     vocabulary = build_vocabulary(merged, TOKENS)
