@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.errors import IngestError
+from healthfm_core.errors import HealthFMError, IngestError
+from tests.ingest.hostile import corrupt
 from tests.ingest.test_fhir import WHO, concept
 
 AT = datetime(2020, 1, 1)
@@ -227,3 +229,53 @@ def test_the_summary_says_how_many_rows_were_mapped(tmp_path, capsys):
     flags = ["--site-column", "", "--out", str(tmp_path / "out"), "--map", str(table)]
     assert main(["ingest", "event_table", str(source), *flags]) == 0
     assert "mapped: 40 rows of 2 codes of the source\n" in capsys.readouterr().out
+
+
+def test_a_limit_without_a_unit_has_the_unit_of_the_table(tmp_path):
+    table = written(tmp_path / "map.csv", "source_code,code,unit\nGLU,LOINC//2345-7,mmol/L\n")
+    out = mapped(tmp_path, events(tmp_path / "in", ("LAB//GLU//<", 5.0)), table)
+    assert found(out) == [("LOINC//2345-7//<mg/dL", 90.1)]
+
+
+def test_a_line_that_is_no_row_of_a_mapping_is_no_mapping(tmp_path):
+    source = events(tmp_path / "in", ("LAB//GLU", 5.0))
+    table = written(tmp_path / "map.csv", "source_code,code\nGLU,LOINC//2345-7,mmol/L\n")
+    with pytest.raises(IngestError, match=r"HF-303.*1 of its lines are no rows"):
+        mapped(tmp_path, source, table)
+
+
+def test_names_with_quotes_take_no_concept_with_them(tmp_path):
+    """Athena's tables are separated by tabs and know no quotes."""
+    folder = athena(tmp_path / "athena")
+    text = CONCEPTS.replace("Type 2 diabetes", '"Type 2 diabetes')
+    (folder / "CONCEPT.csv").write_text(text)
+    source = events(tmp_path / "in", ("ICD10CM//E11.40", None))
+    out = mapped(tmp_path, source, folder)
+    assert [code for code, _ in found(out)] == ["SNOMED//4000", "SNOMED//44054006"]
+
+
+def spoilt(folder: Path, seed: int) -> list[Path]:
+    """Return a table and a vocabulary, one of whose three files is corrupted."""
+    rng = random.Random(seed)
+    folder.mkdir()
+    table = written(folder / "map.csv", f"{LOCAL}GLU,LAB,3004501,\nNA,LAB,4000,\n")
+    files = [table, *sorted(athena(folder / "athena").iterdir())]
+    chosen = rng.choice(files)
+    chosen.write_bytes(corrupt(chosen.read_bytes(), rng))
+    return [table, folder / "athena"]
+
+
+def test_a_spoilt_mapping_ends_in_a_code_or_a_sound_store(tmp_path):
+    source = events(tmp_path / "in", ("LAB//GLU", 5.0), ("ICD10CM//E11.40", None))
+    outcomes = set()
+    for seed in range(60):
+        folder = tmp_path / str(seed)
+        maps = spoilt(folder, seed)
+        try:
+            (out,) = ingest("event_table", source, folder / "out", site_column="", map=maps)
+            SiteStore.open(out).check()
+            outcomes.add("stored")
+        except HealthFMError as error:
+            outcomes.add(error.code)
+            assert not (folder / "out").exists()
+    assert {"stored", "HF-303", "HF-307"} <= outcomes

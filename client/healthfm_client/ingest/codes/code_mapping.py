@@ -74,7 +74,8 @@ class CodeMapping:
     """
 
     def __init__(self, paths: Sequence[Path], beside: Path) -> None:
-        self._connection = DuckDBReader().connection
+        self._reader = DuckDBReader()
+        self._connection = self._reader.connection
         self._connection.execute(
             "CREATE TEMP TABLE mapping (vocabulary VARCHAR, source VARCHAR, code VARCHAR,"
             " concept BIGINT, unit VARCHAR, description VARCHAR)"
@@ -199,9 +200,10 @@ class CodeMapping:
 
     def _read_vocabulary(self, folder: Path) -> None:
         """Take "Maps to" from a folder, and its SOURCE_TO_CONCEPT_MAP where there is one."""
-        maps = [TableFile(path) for path in files_of(folder, "source_to_concept_map")]
-        steps = [TableFile(path) for path in files_of(folder, "concept_relationship")]
-        concepts = [TableFile(path) for path in files_of(folder, "concept")]
+        maps, steps, concepts = (
+            [TableFile(path, quotes=False) for path in files_of(folder, name)]
+            for name in ("source_to_concept_map", "concept_relationship", "concept")
+        )
         if not (concepts and (steps or maps)):
             seen = "there is no CONCEPT with CONCEPT_RELATIONSHIP or SOURCE_TO_CONCEPT_MAP"
             raise unreadable(folder, seen)
@@ -229,7 +231,7 @@ class CodeMapping:
         for path in files:
             if not self._nameless():
                 return
-            table = TableFile(path)
+            table = TableFile(path, quotes=False)
             want_columns(table, ["concept_id", "vocabulary_id", "concept_code"])
             named = "SELECT concept_id, vocabulary || '//' || code AS name "
             named += f"FROM ({_concepts_of(table)})"
@@ -252,8 +254,11 @@ class CodeMapping:
     def _execute(self, sql: str, path: Path) -> None:
         try:
             self._connection.execute(sql)
-        except (duckdb.Error, OSError) as error:
+        except (duckdb.Error, UnicodeDecodeError, OSError) as error:
             raise unreadable(path, "it is cut off, damaged or not in UTF-8") from error
+        lines = self._reader.malformed().num_rows
+        if lines:
+            raise unreadable(path, f"{lines:,} of its lines are no rows")
 
 
 def _text(file: TableFile, column: str) -> str:
