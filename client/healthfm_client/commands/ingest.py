@@ -82,7 +82,8 @@ def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -
 def run(given: Namespace) -> int:
     """Ingest, and print a line per store (a few of many) and one of all."""
     out: Path = given.out or given.into
-    _refuse_with_into(given)
+    if given.into is not None:
+        _refuse_output_flags(given)
     if not given.dry_run:
         _report([SiteStore.open(path) for path in _ingested(given, out)])
         return 0
@@ -99,10 +100,10 @@ def run(given: Namespace) -> int:
     return 0
 
 
-def _refuse_with_into(given: Namespace) -> None:
-    """Raise HF-102 for flags that say what becomes of an output folder, beside a store's name."""
+def _refuse_output_flags(given: Namespace) -> None:
+    """Raise HF-102 for flags that say what becomes of an output folder."""
     flags = [name for name in ("overwrite", "resume") if getattr(given, name)]
-    if given.into is not None and flags:
+    if flags:
         raise ConfigError(
             102,
             where=f"--{flags[0]}",
