@@ -150,7 +150,9 @@ CODES: Final[dict[int, ErrorCode]] = {
         "most of the source would be set aside",
         do="Correct the export, or keep the rest with --max-set-aside 1",
     ),
-    316: ErrorCode(
+    316: ErrorCode("a store knows nobody of the source that is to go into it"),
+    317: ErrorCode("a source of several sites is to go into one store"),
+    318: ErrorCode(
         "a database is described wrong, or too openly",
         wanted='[database] with url = "postgresql://USER@HOST:PORT/DATABASE" and schema',
         do="Correct the file",

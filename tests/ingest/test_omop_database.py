@@ -187,7 +187,7 @@ def refused(path: Path, number: int, seen: str) -> None:
 def test_a_password_that_others_can_read_is_refused_and_never_shown(tmp_path: Path):
     path = address(tmp_path, "postgresql://reader:hush@127.0.0.1:1/cdm")
     path.chmod(0o644)
-    refused(path, 316, "it holds a password and others may read it")
+    refused(path, 318, "it holds a password and others may read it")
     path.chmod(0o600)
     refused(path, 303, "the database cannot be reached")
 
@@ -204,7 +204,7 @@ def test_a_password_that_others_can_read_is_refused_and_never_shown(tmp_path: Pa
 )
 def test_a_file_that_describes_no_database_is_refused(tmp_path: Path, text: str, seen: str):
     (tmp_path / "cdm.toml").write_text(f"# [database]\n{text}")
-    refused(tmp_path / "cdm.toml", 316, seen)
+    refused(tmp_path / "cdm.toml", 318, seen)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path):

@@ -186,7 +186,7 @@ def opened(path: Path, time_zone: str | None = None) -> DatabaseTables:
     """Return the tables of a database.
 
     Raises:
-        IngestError: HF-303 where it cannot be reached or read, HF-312 without its driver, HF-316
+        IngestError: HF-303 where it cannot be reached or read, HF-312 without its driver, HF-318
             where the file that names it can be read by others, or does not fit.
     """
     name = path.name.lower()
@@ -204,22 +204,22 @@ def database_file(path: Path) -> DatabaseFile:
     """Return what a file says of a database.
 
     Raises:
-        IngestError: HF-316.
+        IngestError: HF-318.
     """
     try:
         said = DatabaseFile.model_validate(tomllib.loads(path.read_text("utf-8"))["database"])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
         what = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ("database",)
         raise IngestError(
-            316, where=path.name, seen=f"{'.'.join(map(str, what))} is missing or does not fit"
+            318, where=path.name, seen=f"{'.'.join(map(str, what))} is missing or does not fit"
         ) from error
     try:
         has_password = urlsplit(said.url).password is not None
     except ValueError as error:
-        raise IngestError(316, where=path.name, seen="url is no address") from error
+        raise IngestError(318, where=path.name, seen="url is no address") from error
     if has_password and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise IngestError(
-            316,
+            318,
             where=path.name,
             seen="it holds a password and others may read it",
             do=f"chmod 600 {path.name}, or leave the password to PGPASSWORD or ~/.pgpass",
