@@ -9,7 +9,7 @@ before the unit. Times are the site's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from healthfm_client.ingest.codes.distinct_codes import (
     one_code,
 )
 from healthfm_client.ingest.codes.molar_units import canonical_lab
+from healthfm_client.ingest.codes.omop_values import beside_it, bits, measured
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
 from healthfm_client.ingest.codes.shared_spellings import (
     VISITS,
@@ -63,10 +64,7 @@ NOT_READ: Final = (
     *("condition_era", "drug_era", "dose_era"),
 )
 """Tables of people that are not read, and whose rows are counted; eras repeat what is."""
-_LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
-"""Standard concept of ``operator_concept_id`` → how a limit is written behind a code."""
 _ROW_BYTES: Final = 100
-_WRITTEN: Final = r"^\s*([<>]=?)?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*$"
 STATIC: Final = ("gender", "race", "ethnicity")
 Tables: TypeAlias = Iterator[StreamItem]
 Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
@@ -205,13 +203,13 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     }
     if table.values:
         columns |= {
-            **_measured(file),
+            **measured(file),
             "unit": file.cast("unit_concept_id", "BIGINT"),
             "unit_text": file.cast("unit_source_value", "VARCHAR"),
             "answer": file.cast("value_as_concept_id", "BIGINT"),
         }
-    beside = _beside(table, file)
-    columns["beside"] = _bits(beside.values())
+    beside = beside_it(file, table.values, table.beside)
+    columns["beside"] = bits(beside.values())
     counts = np.zeros(1 << len(beside), np.int64)
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -231,46 +229,6 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
         for bit, name in enumerate(beside)
     }
     yield NotRead(held)
-
-
-def _measured(file: TableFile) -> dict[str, str]:
-    """Return a measurement's number and comparator as SQL; numbers may be written as text.
-
-    A number that is a limit, by its operator or as it is written, is not what was measured.
-    """
-    number, text = file.cast("value_as_number", "DOUBLE"), file.cast("value_as_string", "VARCHAR")
-    operator = file.cast("operator_concept_id", "BIGINT")
-    limits = " ".join(f"WHEN {concept} THEN '{sign}'" for concept, sign in _LIMITS.items())
-    limit, written = (
-        f"CASE WHEN {number} IS NULL THEN regexp_extract({text}, '{_WRITTEN}', {n}) END"
-        for n in (1, 2)
-    )
-    if "value_as_string" not in file.columns:
-        return {"value": number, "comparator": f"CASE {operator} {limits} END"}
-    return {
-        "value": f"coalesce({number}, TRY_CAST({written} AS DOUBLE))",
-        "comparator": f"coalesce(CASE {operator} {limits} END, nullif({limit}, ''))",
-    }
-
-
-def _beside(table: Clinical, file: TableFile) -> dict[str, str]:
-    """Return what a row says that is not read: column → whether it does, as SQL."""
-    if not table.values:
-        here = [name for name in table.beside if name in file.columns]
-        return {name: f"{file.column(name)} IS NOT NULL" for name in here}
-    value = _measured(file)["value"]
-    answer = f"coalesce({file.cast('value_as_concept_id', 'BIGINT')}, 0)"
-    text = f"nullif(trim({file.cast('value_as_string', 'VARCHAR')}), '')"
-    return {
-        "value_as_string": f"{text} IS NOT NULL AND {value} IS NULL AND {answer} = 0",
-        "value_as_concept_id": f"{value} IS NOT NULL AND {answer} <> 0",
-    }
-
-
-def _bits(conditions: Iterable[str]) -> str:
-    """Return which of some conditions hold, as SQL: the first is 1, the second 2, …"""
-    each = (f"CASE WHEN {one} THEN {1 << bit} ELSE 0 END" for bit, one in enumerate(conditions))
-    return f"({' + '.join(each) or '0'})"
 
 
 def _not_read(cdm: Cdm) -> Tables:
