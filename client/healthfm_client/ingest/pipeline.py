@@ -246,7 +246,7 @@ def write_site(
             draft.write_labels(task, labels, of_anyone=site.stream is not None)
         normalisation = site.normalisation if scores else ""
         draft.write_codes(describe_codes(site, draft.codes, texts, codes), normalisation)
-        draft.write_source_codes(site.source_codes or source_codes)
+        draft.write_source_codes({**site.source_codes, **source_codes})
         draft.check_and_mark(normalisation)
 
 
