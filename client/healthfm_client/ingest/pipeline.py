@@ -229,7 +229,7 @@ def write_site(
         source_codes: Mapping[tuple[str, str], int] = {}
         draft.note_not_read(site.not_read)
         if site.stream is not None:
-            texts, source_codes = _write_stream(site.stream, scores, draft, work, show_progress)
+            texts, source_codes = write_stream(site.stream, scores, draft, work, show_progress)
         else:
             events = EVENTS.empty_table() if site.events is None else site.events
             events = conform(events, EVENTS, f"{at}: events")
@@ -250,7 +250,7 @@ def write_site(
         draft.check_and_mark(normalisation)
 
 
-def _write_stream(
+def write_stream(
     stream: EventStream,
     scores: list[pa.Table],
     draft: StoreDraft,
