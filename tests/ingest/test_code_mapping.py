@@ -220,6 +220,9 @@ def test_a_store_read_again_is_mapped_too(tmp_path):
     out = mapped(tmp_path, store, table, reader="meds")
     assert found(out) == [("DX//A", None), ("LOINC//2345-7//mg/dL", 90.1)]
     assert beside(out) == [("LOINC//2345-7//mg/dL", "LAB//GLU", 1)]
+    (again,) = ingest("meds", out, tmp_path / "again")
+    assert beside(again) == beside(out)
+    assert found(again) == found(out)
 
 
 def test_the_summary_says_how_many_rows_were_mapped(tmp_path, capsys):

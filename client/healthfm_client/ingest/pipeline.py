@@ -229,7 +229,7 @@ def write_site(
         source_codes: Mapping[tuple[str, str], int] = {}
         draft.note_not_read(site.not_read)
         if site.stream is not None:
-            texts, source_codes = _write_stream(site.stream, scores, draft, work, show_progress)
+            texts, source_codes = write_stream(site.stream, scores, draft, work, show_progress)
         else:
             events = EVENTS.empty_table() if site.events is None else site.events
             events = conform(events, EVENTS, f"{at}: events")
@@ -246,11 +246,11 @@ def write_site(
             draft.write_labels(task, labels, of_anyone=site.stream is not None)
         normalisation = site.normalisation if scores else ""
         draft.write_codes(describe_codes(site, draft.codes, texts, codes), normalisation)
-        draft.write_source_codes(site.source_codes or source_codes)
+        draft.write_source_codes({**site.source_codes, **source_codes})
         draft.check_and_mark(normalisation)
 
 
-def _write_stream(
+def write_stream(
     stream: EventStream,
     scores: list[pa.Table],
     draft: StoreDraft,

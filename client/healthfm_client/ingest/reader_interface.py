@@ -26,7 +26,10 @@ class ReaderOptions(Schema):
         None,
         description="the site's zone (IANA), for times with an offset or a zone [as written]",
     )
-    subjects: Path | None = Field(None, description="table of the source's ids and subject_id")
+    subjects: Path | None = Field(
+        None,
+        description="linking table: the source's id, and subject_id or same_as (the id elsewhere)",
+    )
     key: Path | None = Field(
         None, description="file of the site's key, made if absent: ids become keyed hashes"
     )

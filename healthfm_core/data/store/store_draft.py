@@ -21,7 +21,7 @@ from healthfm_core.data.store.genetics import mark
 from healthfm_core.data.store.integrity import check_store, empty
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.rejected_files import RejectedFiles
-from healthfm_core.data.store.schemas import CODES, SPLIT_NAMES, SPLITS, conform
+from healthfm_core.data.store.schemas import CODES, SOURCE_CODES, SPLIT_NAMES, SPLITS, conform
 from healthfm_core.data.store.set_aside_share import SetAside
 from healthfm_core.data.store.splits import DEFAULT_KEY, assign, split_table
 from healthfm_core.data.store.store_files import (
@@ -203,7 +203,7 @@ class StoreDraft:
             "source_code": pa.array([source for _, source in pairs], pa.string()),
             "rows": pa.array([mapped[pair] for pair in pairs], pa.int64()),
         }
-        write_parquet(pa.table(columns), self.folder / SOURCE_CODES_FILE)
+        write_parquet(pa.table(columns, schema=SOURCE_CODES), self.folder / SOURCE_CODES_FILE)
 
     def check_and_mark(self, scores: str = "") -> None:
         """Check every file, then write dataset.json, without which a folder is no store.

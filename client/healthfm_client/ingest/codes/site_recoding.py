@@ -50,7 +50,11 @@ class SiteRecoding:
         """Return a site of these events; what two codes said of one thing is a double."""
         table, noted = self._table(events)
         again = duplicates(table) if table is not events else np.zeros(0, np.bool_)
-        site = replace(site, codes=self._with_texts(site.codes, noted), source_codes=noted)
+        site = replace(
+            site,
+            codes=self._with_texts(site.codes, noted),
+            source_codes={**site.source_codes, **noted},
+        )
         if not again.any():
             return replace(site, events=table)
         twice = table.filter(pa.array(again))

@@ -21,12 +21,20 @@ from healthfm_core.data.store.integrity import (
     check_store,
     read_splits,
 )
-from healthfm_core.data.store.schemas import CODES, EVENTS, SPLIT_NAMES, conform, is_text
+from healthfm_core.data.store.schemas import (
+    CODES,
+    EVENTS,
+    SOURCE_CODES,
+    SPLIT_NAMES,
+    conform,
+    is_text,
+)
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
     DATA,
     LABELS_FOLDER,
     MARKER_FILE,
+    SOURCE_CODES_FILE,
     SPLITS_FILE,
     WEARABLE_FOLDER,
     in_order,
@@ -77,7 +85,19 @@ def site_of(path: Path, options: ReaderOptions) -> Site:
         splits=splits,
         codes=said,
         rejected=rejected,
+        source_codes=_source_codes(path),
     )
+
+
+def _source_codes(path: Path) -> dict[tuple[str, str], int]:
+    """Return what a mapping replaced when the store was made; a file of others' says nothing."""
+    if not (path / SOURCE_CODES_FILE).is_file():
+        return {}
+    table = read_parquet(path / SOURCE_CODES_FILE, SOURCE_CODES_FILE)
+    if not table.schema.equals(SOURCE_CODES):
+        return {}
+    code, source, rows = (table[name].to_pylist() for name in SOURCE_CODES.names)
+    return dict(zip(zip(code, source, strict=True), rows, strict=True))
 
 
 def _events(path: Path) -> tuple[pa.Table, dict[str, list[str]]]:
