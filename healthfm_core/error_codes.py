@@ -150,6 +150,8 @@ CODES: Final[dict[int, ErrorCode]] = {
         "most of the source would be set aside",
         do="Correct the export, or keep the rest with --max-set-aside 1",
     ),
+    316: ErrorCode("a store knows nobody of the source that is to go into it"),
+    317: ErrorCode("a source of several sites is to go into one store"),
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",

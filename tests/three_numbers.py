@@ -57,6 +57,9 @@ VOCABULARY = Vocabulary(
 class ServerWork:
     """Vocabulary and initial parameters of the small model."""
 
+    def learnable(self, vocabulary: Vocabulary, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        return modalities
+
     def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """The sites' counts are there, and every study has the same vocabulary."""
         assert statistics.subjects.tolist()
@@ -224,4 +227,5 @@ def three_sites(folder: Path) -> list[NodeSpec]:
 
 def config(**federation: Any) -> RunConfig:
     """A configuration of three rounds unless told otherwise."""
-    return RunConfig.model_validate({"seed": 3, "federation": {"rounds": 3, **federation}})
+    told = {"seed": 3, "tokens": {"k_min": 1}, "federation": {"rounds": 3, **federation}}
+    return RunConfig.model_validate(told)

@@ -75,4 +75,6 @@ class TokensConfig(Schema):
         description="one window of the wearable encoder, at most a token; None: a quarter of an "
         "hour, of a slower device one sample",
     )
-    device: str | None = Field(None, description="device folder of the stores; None: the first")
+    device: str | None = Field(
+        None, description="device folder of the stores; None: all of one rate"
+    )

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.tokens.coverage import EVENTS, SHARED
+from healthfm_core.tokens.coverage import DEVICES, EVENTS, SHARED
+from healthfm_core.tokens.shared_channels import DeviceUse
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import domain_of
 
@@ -135,15 +136,23 @@ def told_coverage(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, fl
     return {e["site"]: e["coverage"] for e in events if e["event"] == "prepared"}
 
 
+def told_devices(events: Iterable[Mapping[str, Any]]) -> str:
+    """Return which devices train together and which are not read, '' where there is one."""
+    uses = [DeviceUse(e["read"], e["left_out"]) for e in events if e["event"] == "devices"]
+    return uses[-1].sentence() if uses else ""
+
+
 def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """Yield a table of sites × domains as text: what share of a site's events others' codes meet.
 
-    The domains with the most events stand in it; the first column is of all.
+    The domains with the most events stand in it; the first column is of all. Where the study does
+    not read every wearable device of every site, a column says how many it reads.
 
     Args:
         coverage: Site → what it answered to the study.
     """
-    told = {site: found for site, found in sorted(coverage.items()) if SHARED in found}
+    told = {site: found for site, found in sorted(coverage.items()) if {SHARED, DEVICES} & {*found}}
+    with_devices = [DEVICES] * any(DEVICES in found for found in told.values())
     domains = sorted(
         {name.partition("/")[2] for found in told.values() for name in found if "/" in name},
         key=lambda domain: (-sum(f.get(f"{EVENTS}/{domain}", 0.0) for f in told.values()), domain),
@@ -151,18 +160,15 @@ def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     if not told:
         return
     first = max(len("site"), *map(len, told))
-    widths = [len("all codes"), *(max(_CELL, len(domain)) for domain in domains)]
+    heads = ["all codes", *(["devices read"] if with_devices else []), *domains]
+    widths = [max(_CELL, len(head)) for head in heads]
+    shown = [SHARED, *with_devices, *(f"{SHARED}/{domain}" for domain in domains)]
     for name, cells in [
-        ("site", ["all codes", *domains]),
-        *((site, _cells(found, domains)) for site, found in told.items()),
+        ("site", heads),
+        *((site, [_percent(found.get(name)) for name in shown]) for site, found in told.items()),
     ]:
         columns = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         yield "  ".join([name.ljust(first), *columns])
-
-
-def _cells(found: Mapping[str, float], domains: list[str]) -> list[str]:
-    shares = [found[SHARED], *(found.get(f"{SHARED}/{domain}") for domain in domains)]
-    return ["–" if share is None else _percent(share) for share in shares]
 
 
 def overlap_sentence(coverage: Mapping[str, Mapping[str, float]], enough: float = 2.0) -> str:
@@ -182,5 +188,5 @@ def overlap_sentence(coverage: Mapping[str, Mapping[str, float]], enough: float 
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"

@@ -34,6 +34,17 @@ def declared_metrics(study: Study) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def modality_of_metrics(study: Study) -> dict[str, str | None]:
+    """Return each declared metric with the modality a site needs to have it, None for none."""
+    of = {gradient_norm_metric(name): name for name in study.modalities}
+    for objective in trained(study.config.train.objectives):
+        if objective.modality is not None:
+            of |= dict.fromkeys(
+                (objective.loss_metric, gradient_norm_metric(objective.group)), objective.modality
+            )
+    return {name: of.get(name) for name in declared_metrics(study)}
+
+
 def _training_metrics(study: Study) -> Iterator[str]:
     """Yield the losses of the objectives, and the gradient norms of all groups."""
     for objective in trained(study.config.train.objectives):

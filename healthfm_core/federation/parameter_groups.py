@@ -103,3 +103,18 @@ def agree_on_modalities(
             do="Use federation.aggregation.groups=modality, or leave out sites that lack it",
         )
     return tuple(sorted(agreed))
+
+
+def nothing_let_out(k_min: int) -> ProtocolError:
+    """Return the error for a study about which no site may say anything (HF-406).
+
+    Args:
+        k_min: Fewer people of a site are never counted.
+    """
+    return ProtocolError(
+        406,
+        where="statistics",
+        seen=f"no code, device or score is of at least tokens.k_min={k_min} people of any site",
+        wanted=f"sites with {k_min} people or more who have something in common",
+        do="Let larger sites take part, or lower tokens.k_min where every site's policy permits it",
+    )

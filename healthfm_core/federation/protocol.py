@@ -33,9 +33,9 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, 5, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 

@@ -29,6 +29,7 @@ from healthfm_core.tokens.vocabulary import (
 
 SHARED: Final = "coverage_shared"
 EVENTS: Final = "coverage_events"
+DEVICES: Final = "coverage_devices"
 OTHER_DOMAINS: Final = "other"
 """Domains that the study does not have, together."""
 _HOW: Final = {"exact": EXACT, "ancestor": ANCESTOR, "domain": DOMAIN, "unknown": UNKNOWN}
@@ -56,19 +57,29 @@ def coverage(
         which sum to 1. Where the vocabulary says how many sites let a code out, also
         ``coverage_shared``, the share of the events under a code that another site let out, and
         for each domain ``coverage_events/DOMAIN``, its share of all events, and
-        ``coverage_shared/DOMAIN``, the share of its events under such a code. Nothing where the
-        site has no clinical event.
+        ``coverage_shared/DOMAIN``, the share of its events under such a code; none of these where
+        the site has no clinical event. ``coverage_devices``, the share of its wearable devices
+        that the study reads, where it does not read all.
     """
+    unread = _devices_read(stores, vocabulary)
     held = _Held(vocabulary)
     for store in stores:
         held.add(read_events(store, split, domains), store)
     if not held.by_entry.sum():
-        return {}
+        return unread
     total = held.by_entry.sum()
     found = {
         f"coverage_{name}": float(held.by_entry[how].sum() / total) for name, how in _HOW.items()
     }
-    return found | (held.shared(k_min) if vocabulary.sites else {})
+    return found | unread | (held.shared(k_min) if vocabulary.sites else {})
+
+
+def _devices_read(stores: Sequence[StoreView], vocabulary: Vocabulary) -> dict[str, float]:
+    """Return the share of a site's wearable devices that the study reads, nothing where all."""
+    held = {device for store in stores for device in store.devices}
+    spec = vocabulary.wearable
+    read = {device for device in held if spec is not None and spec.of_device(device)}
+    return {} if read == held else {DEVICES: len(read) / len(held)}
 
 
 class _Held:

@@ -1,4 +1,4 @@
-"""The vocabulary of a study: codes, their value bins, targets, scores and the wearable device."""
+"""The vocabulary of a study: codes, their value bins, targets, scores and wearables."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, ProtocolError
 from healthfm_core.modalities.ehr import EHR
-from healthfm_core.modalities.registry import in_panel_order, modality_names
+from healthfm_core.modalities.registry import (
+    find,
+    in_panel_order,
+    modality_names,
+    modality_of,
+    modality_of_column,
+)
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
 from healthfm_core.tokens.concept_sets import concept_code
+from healthfm_core.tokens.shared_channels import study_wearable
 from healthfm_core.tokens.statistics import SiteStatistics
-from healthfm_core.tokens.wearing import WearableSpec, wearing_spans
+from healthfm_core.tokens.wearing import ChannelSource, WearableSpec
 
 PAD_TOKEN: Final = 0
 UNKNOWN_TOKEN: Final = 1
@@ -94,6 +101,16 @@ class Vocabulary:
     wearable: WearableSpec | None
     reach: tuple[float, ...]
     sites: tuple[int, ...] = ()
+
+    def has(self, modality: str) -> bool:
+        """Whether the sites let out anything of a modality, so that its encoder has an input."""
+        form = find(modality).form
+        if form == "samples":
+            return self.wearable is not None
+        known = (
+            map(modality_of_column, self.panel) if form == "panel" else map(modality_of, self.codes)
+        )
+        return modality in known
 
     @property
     def n_codes(self) -> int:
@@ -231,6 +248,8 @@ class Vocabulary:
         fields[_PANEL_KEY] = fields.pop("panel")
         if not self.sites:
             del fields["sites"]
+        if self.wearable is not None and not self.wearable.sources:
+            del fields["wearable"]["sources"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @cached_property
@@ -292,7 +311,15 @@ def _read_device(raw: dict[str, Any]) -> WearableSpec:
         hz=float(raw["hz"]),
         token_s=float(raw["token_s"]),
         window_s=float(raw["window_s"]),
+        sources=tuple(_read_source(one, len(raw["channels"])) for one in raw.get("sources", ())),
     )
+
+
+def _read_source(raw: dict[str, Any], channels: int) -> ChannelSource:
+    if not 0 <= int(raw["feature"]) < channels:
+        raise ValueError("a source is of one of the channels")
+    names = str(raw["device"]), str(raw["channel"])
+    return ChannelSource(*names, int(raw["feature"]), float(raw["mean"]), float(raw["sd"]))
 
 
 def _count(grid: Int32, row: Int64, bucket: Int32, *, inclusive: bool) -> Int64:
@@ -357,7 +384,7 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         onset_rates=tuple(float(merged.timed_subjects[i]) / all_visits for i in targets),
         label_rate=float(merged.label_values[1] / max(1, merged.label_values.sum())),
         panel=in_panel_order(merged.panel),
-        wearable=_wearable(merged, config),
+        wearable=study_wearable(merged, config),
         reach=tuple(min(1.0, float(merged.reached[i]) / everyone) for i in order),
         sites=tuple(min(SEVERAL, int(merged.sites[i])) for i in order),
     )
@@ -386,29 +413,3 @@ def _foremost(order: list[int], asked: set[int], most: int) -> list[int]:
     others = [i for i in order if i not in asked][: max(0, most - len(asked))]
     kept = asked.union(others)
     return [i for i in order if i in kept]
-
-
-def _wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | None:
-    """Return the device most subjects wear (the configured one if any), None without samples."""
-    worn: dict[str, int] = {}
-    for (device, _), subjects in zip(merged.channels, merged.channel_subjects, strict=True):
-        if config.device in (None, device) and subjects > 0:
-            worn[device] = max(worn.get(device, 0), int(subjects))
-    if not worn:
-        return None
-    device = min(worn, key=lambda name: (-worn[name], name))
-    at = [i for i, (name, _) in enumerate(merged.channels) if name == device]
-    subjects = merged.channel_subjects[at]
-    mean = merged.channel_sum[at] / subjects
-    sd = np.sqrt(np.maximum(merged.channel_square[at] / subjects - mean**2, 0))
-    hz = float(merged.channel_hz[at].max())
-    token_s, window_s = wearing_spans(device, hz, config)
-    return WearableSpec(
-        device=device,
-        channels=tuple(merged.channels[i][1] for i in at),
-        mean=tuple(mean.tolist()),
-        sd=tuple(np.where(sd > 1e-12 * (1 + np.abs(mean)), sd, 1.0).tolist()),
-        hz=hz,
-        token_s=token_s,
-        window_s=window_s,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -27,17 +27,38 @@ _TOLERANCE: Final = 1e-6
 
 
 @dataclass(frozen=True)
-class WearableSpec:
-    """A study's wearable device: which channels, their scale, and how samples become tokens.
+class ChannelSource:
+    """Where a store keeps the readings of one of a study's channels, and their scale there.
 
     Attributes:
         device: Device folder of the stores.
+        channel: The channel's name there.
+        feature: Its place among the study's channels.
+        mean: Of its samples, every subject weighing the same.
+        sd: Their standard deviation.
+    """
+
+    device: str
+    channel: str
+    feature: int
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class WearableSpec:
+    """What a study reads of wearables: which channels, their scale, how samples become tokens.
+
+    Attributes:
+        device: Device folder of the stores; of several, that which most people wear.
         channels: Names of the channels, in the order of the features.
         mean: Mean of each channel, every subject weighing the same.
         sd: Standard deviation of each channel over samples, likewise.
         hz: Samples per second.
         token_s: Seconds of wearing in one token.
         window_s: Seconds in one window, at most `token_s`.
+        sources: The channels of every device that is read; () is `device` alone, under its own
+            names.
     """
 
     device: str
@@ -47,6 +68,24 @@ class WearableSpec:
     hz: float
     token_s: float
     window_s: float
+    sources: tuple[ChannelSource, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that are read, the one that most people wear last."""
+        others = {source.device for source in self.sources} - {self.device}
+        return (*sorted(others), self.device)
+
+    def of_device(self, device: str) -> tuple[ChannelSource, ...]:
+        """Return the channels that are read of one device."""
+        if self.sources:
+            return tuple(source for source in self.sources if source.device == device)
+        if device != self.device:
+            return ()
+        scales = zip(self.channels, self.mean, self.sd, strict=True)
+        return tuple(
+            ChannelSource(device, name, i, mean, sd) for i, (name, mean, sd) in enumerate(scales)
+        )
 
     @property
     def windows(self) -> int:
@@ -87,7 +126,7 @@ class _Samples:
     subject: Int64
     channel: Int64
     time_us: Int64
-    value: Float32
+    value: Float32 | Float64
 
 
 @dataclass(frozen=True)
@@ -136,22 +175,22 @@ def wearing_spans(device: str, hz: float, config: TokensConfig) -> tuple[float, 
     return token_s, window_s
 
 
-def device_of(store: StoreView, device: str | None) -> str | None:
-    """Return the device to read: the one asked for if the store has it, its first for None."""
-    if device is not None:
-        return device if device in store.devices else None
-    return store.devices[0] if store.devices else None
-
-
 def channel_moments(store: StoreView, device: str | None, split: str | None) -> ChannelMoments:
-    """Return the moments of every channel of a device in one store."""
-    name = device_of(store, device)
-    if name is None:
-        return _no_moments()
-    table = store.wearable(name, split)
-    if not table.num_rows:
-        return _no_moments()
+    """Return the moments of every channel of a device in one store, of all its devices for None."""
     subjects = np.asarray(store.subjects(split), np.int64)
+    anyone = np.zeros(len(subjects), np.bool_)
+    parts = []
+    for name in store.devices:
+        table = store.wearable(name, split) if device in (None, name) else None
+        if table is not None and table.num_rows:
+            moments, worn = _moments(name, table, subjects)
+            parts.append(moments)
+            anyone |= worn
+    return replace(total_moments(parts), n_subjects=int(anyone.sum()))
+
+
+def _moments(name: str, table: pa.Table, subjects: Int64) -> tuple[ChannelMoments, Bool]:
+    """Return the moments of a device's channels, and [S] who has a sample of any."""
     channels, channel_row = _channels(table)
     size = len(subjects) * len(channels)
     count, total, square = (np.zeros(size) for _ in range(3))
@@ -162,10 +201,11 @@ def channel_moments(store: StoreView, device: str | None, split: str | None) -> 
         total += np.bincount(at, reading, minlength=size)
         square += np.bincount(at, reading * reading, minlength=size)
     shape = (len(subjects), len(channels))
-    worn, per_subject = (count > 0).reshape(shape), np.maximum(count, 1)
+    worn: Bool = (count > 0).reshape(shape)
+    per_subject = np.maximum(count, 1)
     hz = np.zeros(len(channels))
     np.maximum.at(hz, channel_row, np.asarray(table.column("hz").to_numpy()))
-    return ChannelMoments(
+    moments = ChannelMoments(
         channels=tuple((name, channel) for channel in channels),
         subjects=worn.sum(0).astype(np.int64),
         sum=(total / per_subject).reshape(shape).sum(0),
@@ -173,11 +213,7 @@ def channel_moments(store: StoreView, device: str | None, split: str | None) -> 
         hz=hz,
         n_subjects=int(worn.any(1).sum()),
     )
-
-
-def _no_moments() -> ChannelMoments:
-    none = np.empty(0)
-    return ChannelMoments((), np.empty(0, np.int64), none, none, none, 0)
+    return moments, np.asarray(worn.any(1))
 
 
 def total_moments(parts: Sequence[ChannelMoments]) -> ChannelMoments:
@@ -242,28 +278,56 @@ def wearable_tokens(store: StoreView, spec: WearableSpec, split: str | None) -> 
     """Return the store's recordings as tokens of `spec.token_s`, aligned to the epoch.
 
     A sample goes to the token, window and slot its own time falls into; of two samples in one slot
-    the later one is kept; a slot without a sample stays 0 and unobserved. Only tokens with an
-    observed sample exist. Channels that the study does not have are left out.
+    the later one is kept, of two devices that of the one that most people of the study wear; a slot
+    without a sample stays 0 and unobserved. Only tokens with an observed sample exist. Channels and
+    devices that the study does not have are left out.
     """
-    name = device_of(store, spec.device)
-    table = None if name is None else store.wearable(name, split)
-    if table is None or not table.num_rows:
-        return _laid_out(np.empty(0, np.int64), np.empty(0, np.int64), (), spec)
+    held = [name for name in spec.devices if name in store.devices]
+    tables = [(name, store.wearable(name, split)) for name in held]
     subjects = np.asarray(store.subjects(split), np.int64)
-    channels, row = _channels(table)
-    index = {channel: i for i, channel in enumerate(spec.channels)}
-    channel_row = np.array([index.get(channel, -1) for channel in channels], np.int64)[row]
-    every = np.unique(
-        np.concatenate(
-            [np.unique(_token_keys(s, spec)) for s in _chunks(table, subjects, channel_row)]
-        )
-    )
+    recordings = [_Recording.of(name, table, spec) for name, table in tables if table.num_rows]
+    if not recordings:
+        return _laid_out(np.empty(0, np.int64), np.empty(0, np.int64), (), spec)
+    keys = [np.unique(_token_keys(s, spec)) for one in recordings for s in one.samples(subjects)]
+    every = np.unique(np.concatenate(keys))
     subject, number = np.divmod(every, _TOKENS)
     places = (
         (np.searchsorted(every, _token_keys(samples, spec)), samples)
-        for samples in _chunks(table, subjects, channel_row)
+        for one in recordings
+        for samples in one.samples(subjects)
     )
     return _laid_out(subject, (number - _TOKENS // 2 + 1) * _token_us(spec), places, spec)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One device's rows, and what the study reads of each of its channels.
+
+    Attributes:
+        table: The rows.
+        source: [R] which of `sources` each row is of, -1 for none.
+        sources: What is read of the device.
+    """
+
+    table: pa.Table
+    source: Int64
+    sources: tuple[ChannelSource, ...]
+
+    @classmethod
+    def of(cls, device: str, table: pa.Table, spec: WearableSpec) -> _Recording:
+        """Return a device's rows with what the study reads of them."""
+        sources = spec.of_device(device)
+        index = {source.channel: i for i, source in enumerate(sources)}
+        channels, row = _channels(table)
+        return cls(table, np.array([index.get(c, -1) for c in channels], np.int64)[row], sources)
+
+    def samples(self, subjects: Int64) -> Iterator[_Samples]:
+        """Yield the observed samples, standardised, by the study's channels."""
+        mean, sd = (np.array([getattr(s, name) for s in self.sources]) for name in ("mean", "sd"))
+        feature = np.array([source.feature for source in self.sources], np.int64)
+        for found in _chunks(self.table, subjects, self.source):
+            value = (found.value - mean[found.channel]) / sd[found.channel]
+            yield replace(found, channel=feature[found.channel], value=value)
 
 
 def _token_us(spec: WearableSpec) -> int:
@@ -278,18 +342,20 @@ def _token_keys(samples: _Samples, spec: WearableSpec) -> Int64:
 def _laid_out(
     subject: Int64, end_us: Int64, places: Iterable[tuple[Int64, _Samples]], spec: WearableSpec
 ) -> WearableTokens:
-    """Write samples, given with the token each belongs to, into [H, W, F] arrays."""
+    """Write samples, given with the token each belongs to, into [H, W, F] arrays.
+
+    A later one of `places` stands where an earlier one stood.
+    """
     per_window, window_us = spec.samples, spec.window_s * 1e6
     shape = (len(subject), spec.windows, spec.features)
     value, observed = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     flat, seen = value.reshape(-1), observed.reshape(-1)
-    mean, sd = np.array(spec.mean), np.array(spec.sd)
     for token, samples in places:
         within = samples.time_us % _token_us(spec)
         window = np.minimum((within // window_us).astype(np.int64), spec.windows - 1)
         slot = ((within - window * window_us) * (per_window / window_us)).astype(np.int64)
         slot = samples.channel * per_window + np.minimum(slot, per_window - 1)
         at = (token * spec.windows + window) * spec.features + slot
-        flat[at] = (samples.value - mean[samples.channel]) / sd[samples.channel]
+        flat[at] = samples.value
         seen[at] = True
     return WearableTokens(subject, end_us, value, observed)

@@ -213,7 +213,7 @@ def _run_fold(
             vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
         for choice in trained[arm].choices:
             _note(replicate, f"{fold.name}, {choice}.")
-        for said in filter(None, (trained[arm].codes, trained[arm].note)):
+        for said in filter(None, (trained[arm].codes, trained[arm].devices, trained[arm].note)):
             _note(replicate, f"{said}.")
         replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds
         replicate.history.setdefault(arm, trained[arm].history)

@@ -83,6 +83,16 @@ def fitbit() -> Source:
     return Source("fitbit", {name: text.encode() for name, text in texts.items()})
 
 
+def daily() -> Source:
+    lines = [
+        "id,date,steps,rhr,kg",
+        "7,2020-01-02,5000,61,70",
+        "8,2020-01-03,,60,",
+        "7,2020-01-05,3,,",
+    ]
+    return Source("daily_table", {"days.csv": "\n".join(lines).encode()}, alone=True)
+
+
 def apple() -> Source:
     return Source("apple_health", {"export.xml": HEALTH.format(entity="").encode()}, alone=True)
 
@@ -218,6 +228,7 @@ SOURCES = (
     event_table,
     one_site,
     fitbit,
+    daily,
     apple,
     cgm,
     pgs,

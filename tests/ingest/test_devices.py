@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,10 +73,38 @@ def test_the_tables_of_all_of_us(tmp_path):
     assert minutes(store, "HR") == {"2020-01-02 08:00": 60, "2020-01-02 08:01": 62}
     assert minutes(store, "STEPS") == {"2020-01-02 23:59": 30}
     assert minutes(store, "SLEEP") == {"2020-01-02 23:59": 1, "2020-01-03 00:00": 2}
-    (event,) = store.events().to_pylist()
-    assert (event["code"], event["numeric_value"]) == ("WEARABLE//STEPS//DAY//count", 9000)
-    assert event["time"].isoformat() == "2020-01-03T00:00:00"
+    assert days(store) == {(7, "STEPS_DAY"): {"2020-01-02": 9000}}
+    assert not store.events().num_rows
     assert store.rejected == {"renamed_since_impossible": 2}
+
+
+def days(store: SiteStore) -> dict[tuple[int, str], dict[str, float]]:
+    """(Person, channel) → day → value, of those with a reading."""
+    found: dict[tuple[int, str], dict[str, float]] = {}
+    for row in store.wearable("per_day").to_pylist():
+        mine = found.setdefault((row["subject_id"], row["channel"]), {})
+        for n, (value, seen) in enumerate(zip(row["value"], row["mask"], strict=True)):
+            if seen:
+                mine[f"{row['start'] + timedelta(days=n):%Y-%m-%d}"] = value
+    return found
+
+
+def test_fitbit_s_naps_add_up_and_what_is_in_no_known_table_is_counted(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "sleep_daily_summary.csv").write_text(
+        "person_id,sleep_date,is_main_sleep,minute_asleep,minute_deep,efficiency\n"
+        "7,2020-01-02,true,400,60,90\n7,2020-01-02,true,400,60,90\n7,2020-01-02,false,30,,80\n"
+        "7,2020-01-05,true,1500,70,\n"
+    )
+    (folder / "device.csv").write_text("person_id,model\n7,Charge\n8,Versa\n")
+    store = one(folder, tmp_path)
+    assert days(store) == {
+        (7, "ASLEEP_DAY"): {"2020-01-02": 430},
+        (7, "DEEP_SLEEP_DAY"): {"2020-01-02": 60, "2020-01-05": 70},
+    }
+    assert store.rejected == {"sleep_daily_summary_impossible": 1}
+    assert store.not_read == {"efficiency of sleep_daily_summary": 3, "rows of device": 2}
 
 
 def test_hours_that_lost_their_half_of_the_day_are_told_by_their_order(tmp_path):
@@ -262,20 +292,18 @@ def test_a_fitabase_export(tmp_path, shared_data):
         hours, amount = duckdb.sql(f"select count(*), sum({total}) from {file}").fetchall()[0]
         assert hours_worn(ours) == hours == 21_645
         assert pc.sum(pc.list_flatten(ours["value"]).cast(pa.float64())).as_py() == amount
-    days, nights = (
+    dates, nights = (
         duckdb.sql(f"select count(distinct ({keys})) from '{folder}/{name}'").fetchall()[0][0]
         for name, keys in (
             ("dailyActivity_merged.csv", "Id, ActivityDate"),
             ("sleepDay_merged.csv", "Id, SleepDay"),
         )
     )
-    daily = duckdb.sql(f"from '{store.path}/data/*/*.parquet'").aggregate("code, count(*) n")
-    assert dict(daily.fetchall()) == {
-        "WEARABLE//ASLEEP//DAY//min": nights,
-        "WEARABLE//ENERGY//DAY//kcal": days,
-        "WEARABLE//IN_BED//DAY//min": nights,
-        "WEARABLE//SEDENTARY//DAY//min": days,
-        "WEARABLE//STEPS//DAY//count": days,
-        "WEARABLE//VERY_ACTIVE//DAY//min": days,
-    }
-    assert (days, nights) == (940, 410)
+    readings = {}
+    for (_, channel), of in days(store).items():
+        readings[channel] = readings.get(channel, 0) + len(of)
+    of_days = ("STEPS", "ENERGY", "VERY_ACTIVE", "FAIRLY_ACTIVE", "LIGHTLY_ACTIVE", "SEDENTARY")
+    wanted = {f"{quantity}_DAY": dates for quantity in of_days}
+    assert readings == wanted | {"ASLEEP_DAY": nights, "IN_BED_DAY": nights}
+    assert (dates, nights) == (940, 410)
+    assert not store.events().num_rows

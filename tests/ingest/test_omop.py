@@ -346,3 +346,20 @@ def test_somebody_whose_birth_is_not_known_keeps_the_rest(tmp_path):
     store = one(cdm(tmp_path / "cdm", tables), tmp_path)
     assert [code for _, _, code, _ in rows(store)] == ["Gender//F", "MEDS_DEATH"]
     assert store.rejected == {"no_date": 1}
+
+
+def test_a_concepts_name_with_a_quote_takes_no_concept_with_it(tmp_path):
+    """Athena's tables are separated by tabs and know no quotes; what is cut off is counted."""
+    concepts = (
+        "concept_id\tvocabulary_id\tconcept_code\tconcept_name\n"
+        '3004501\tLOINC\t2345-7\t"Glucose" in serum\n'
+        '201826\tSNOMED\t44054006\t"Type 2 diabetes mellitus\n'
+        "9201\tVisit\tIP\tInpatient Visit\n"
+        "3\tLOINC\n"
+    )
+    store = one(cdm(tmp_path / "cdm", TABLES | {"concept": concepts}), tmp_path)
+    codes = {code for *_, code, _ in rows(store)}
+    assert {"LOINC//2345-7//mg/dL", "SNOMED//44054006"} <= codes
+    assert store.not_read["concept.malformed_line"] == 1
+    described = duckdb.sql(f"select code, description from '{store.path}/metadata/codes.parquet'")
+    assert dict(described.fetchall())["LOINC//2345-7"] == '"Glucose" in serum'

@@ -14,6 +14,7 @@ from healthfm_client.__main__ import main as client
 from healthfm_core.data.store.site_store import SiteStore
 from tests.ingest.one_truth.fhir_form import write_fhir
 from tests.ingest.one_truth.made_people import ZONE, Event, Person, made_people, true_events
+from tests.ingest.one_truth.meds_form import write_meds
 from tests.ingest.one_truth.omop_form import write_omop
 
 Write = Callable[..., Path]
@@ -22,6 +23,8 @@ FORMS: dict[str, tuple[str, Write, dict[str, bool]]] = {
     "OMOP, CSV by the wall's clock": ("omop", write_omop, {"as_csv": True}),
     "FHIR, a bulk export": ("fhir", write_fhir, {}),
     "FHIR, bundles": ("fhir", write_fhir, {"as_bundles": True}),
+    "MEDS, units behind the codes": ("meds", write_meds, {}),
+    "MEDS, as ETLs from OMOP write it": ("meds", write_meds, {"as_of_omop": True}),
 }
 
 

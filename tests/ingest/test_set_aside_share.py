@@ -98,3 +98,16 @@ def test_check_says_nothing_of_a_store_that_lost_little(tmp_path, capsys):
     capsys.readouterr()
     assert main(["check", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.endswith(": sound\n")
+
+
+def test_a_time_beyond_every_calendar_is_set_aside_and_not_a_crash(tmp_path):
+    times = pa.array([0] * 60 + [1 << 62] * 3, pa.timestamp("us"))
+    table = {
+        "subject_id": pa.array(range(63), pa.int64()),
+        "time": times,
+        "code": ["A"] * 63,
+        "numeric_value": pa.nulls(63, pa.float32()),
+    }
+    pq.write_table(pa.table(table), tmp_path / "events.parquet")
+    (out,) = ingest("event_table", tmp_path / "events.parquet", tmp_path / "out", site_column="")
+    assert SiteStore.open(out).rejected == {"after_today": 3}

@@ -142,10 +142,12 @@ def test_what_a_machine_that_went_off_lost_is_read_again(tmp_path, lost):
     spool.name_codes({"A": "first", "B": ""})
     spool.name_codes({"A": "second", "B": "b"})
     spool.not_read.update({"Claim": 2})
+    spool.source_codes.update({("LOINC//1", "LAB//A"): 3})
     spool.commit("0")
     kept = spool_module.EventSpool(tmp_path / "spool", "s", resume=True)
     assert (kept.done, kept.texts) == ({"0"}, {"A": "first", "B": "b"})
     assert kept.not_read == {"Claim": 2}
+    assert kept.source_codes == {("LOINC//1", "LAB//A"): 3}
     file = tmp_path / "spool" / lost
     file.write_bytes(file.read_bytes()[:-9])
     again = spool_module.EventSpool(tmp_path / "spool", "s", resume=True)

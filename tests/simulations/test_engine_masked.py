@@ -79,19 +79,51 @@ def test_a_site_whose_update_is_unfit_leaves_the_sum_and_the_round_goes_on(
     """The site finds out itself: nobody else could look at its update."""
     nodes = five_sites(tmp_path / "sites")
     apps = small.apps({"b": wrong}, round_=2)
-    hidden = run_federation(small.config(**masked()), nodes, tmp_path / "masked", apps=apps)
+    config = small.config(**masked(hide_modalities=False))
+    hidden = run_federation(config, nodes, tmp_path / "masked", apps=apps)
     assert [row["answered"] for row in hidden.history][1] == [*"acde"]
     assert "must not leave" not in hidden.history[1]["set_aside"]["b"]
     plain = run_federation(small.config(), nodes, tmp_path / "plain", apps=apps)
     assert close(hidden, plain, 2e-6)
 
 
-def test_an_update_over_the_clip_is_shortened_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", ["d", "e"])
+def test_what_a_late_site_has_does_not_show_in_the_weights(tmp_path: Path, late: str) -> None:
+    """They fall by its people in every group, whichever modality it holds."""
     nodes = five_sites(tmp_path / "sites")
-    config = small.config(rounds=1, **masked(clip=0.5))
+    apps = small.apps({late: "raise"}, round_=2)
+    result = run_federation(small.config(**masked()), nodes, tmp_path / "run", apps=apps)
+    whole, without, again = (
+        {group: found["weight"] for group, found in row["groups"].items()} for row in result.history
+    )
+    assert whole == again
+    people = {"d": 7, "e": 3}[late]
+    for group, weight in whole.items():
+        assert without[group] == pytest.approx(weight * (1 - people / 70))
+    assert whole["wearable"] == 43
+
+
+def test_a_site_that_lacks_a_modality_moves_the_others_mean_by_nothing(tmp_path: Path) -> None:
+    nodes = five_sites(tmp_path / "sites")
+    apps = small.apps({"d": "raise"}, round_=2)
+    hidden = run_federation(small.config(**masked()), nodes, tmp_path / "masked", apps=apps)
+    plain = run_federation(small.config(), nodes, tmp_path / "plain", apps=apps)
+    for name in ("backbone.w", "encoders.ehr.w"):
+        np.testing.assert_allclose(hidden.parameters[name], plain.parameters[name], atol=2e-6)
+    moved, wanted = (r.parameters["encoders.wearable.w"] - 1 for r in (hidden, plain))
+    np.testing.assert_allclose(moved, wanted, rtol=0.1)  # 63 of 70 people stand for all 43
+
+
+@pytest.mark.parametrize(("hidden", "shortened"), [(False, 3), (True, 4)])
+def test_an_update_over_the_clip_is_shortened_and_counted(
+    tmp_path: Path, hidden: bool, shortened: int
+) -> None:
+    """Of the sites that pull more than .5 over three numbers, or over those of another group."""
+    nodes = five_sites(tmp_path / "sites")
+    config = small.config(rounds=1, **masked(clip=0.5, hide_modalities=hidden))
     result = run_federation(config, nodes, tmp_path / "run", apps=small.apps())
     found = result.history[0]["groups"]["backbone"]
-    assert found["clipped_sites"] == 3  # those that pull more than 0.5 over three numbers
+    assert found["clipped_sites"] == shortened
     assert found["norm"] <= 0.5 + 1e-6
 
 

@@ -1,4 +1,7 @@
-"""``ingest SOURCE PATH --out DIR``: raw data in, checked site stores out, or nothing."""
+"""``ingest SOURCE PATH --out DIR``: raw data in, checked site stores out, or nothing.
+
+``--into STORE`` adds what the source has of a store's people to it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands.describe import as_text
-from healthfm_client.ingest import ingest
+from healthfm_client.ingest import ingest, ingest_into
 from healthfm_client.ingest.interrupted import output_lock, remove_leftovers
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
@@ -17,6 +20,7 @@ from healthfm_client.progress_bar import progress_bar
 from healthfm_client.site_store.description.facts import describe
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import ConfigError
 from healthfm_core.stdout import say
 
 SHOWN = 12
@@ -37,7 +41,11 @@ def arguments(parser: ArgumentParser) -> None:
     for name, (summary, about, options) in known.items():
         its = sources.add_parser(name, help=summary, description=about)
         its.add_argument("path", type=Path, metavar="PATH", help="file or folder of the raw data")
-        its.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+        where = its.add_mutually_exclusive_group(required=True)
+        where.add_argument("--out", type=Path, metavar="DIR", help="new folder")
+        where.add_argument(
+            "--into", type=Path, metavar="STORE", help="store whose people these are, added to it"
+        )
         its.add_argument("--overwrite", action="store_true", help="replace stores that are there")
         its.add_argument(
             "--resume", action="store_true", help="after an interruption, go on from what was read"
@@ -73,7 +81,9 @@ def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -
 
 def run(given: Namespace) -> int:
     """Ingest, and print a line per store (a few of many) and one of all."""
-    out: Path = given.out
+    out: Path = given.out or given.into
+    if given.into is not None:
+        _refuse_output_flags(given)
     if not given.dry_run:
         _report([SiteStore.open(path) for path in _ingested(given, out)])
         return 0
@@ -90,10 +100,34 @@ def run(given: Namespace) -> int:
     return 0
 
 
+def _refuse_output_flags(given: Namespace) -> None:
+    """Raise HF-102 for flags that say what becomes of an output folder."""
+    flags = [name for name in ("overwrite", "resume") if getattr(given, name)]
+    if flags:
+        raise ConfigError(
+            102,
+            where=f"--{flags[0]}",
+            seen="--into adds to a store",
+            wanted="the store is replaced by the whole, or stays as it is",
+            do="Leave the flag out",
+        )
+
+
 def _ingested(given: Namespace, out: Path) -> list[Path]:
     named = vars(given).items()
     options = {k.removeprefix("option_"): v for k, v in named if k.startswith("option_")}
     with progress_bar() as progress:
+        if given.into is not None:
+            whole = ingest_into(
+                given.source,
+                given.path,
+                given.into,
+                out=out,
+                show_progress=progress,
+                notify=say,
+                **options,
+            )
+            return [whole]
         return ingest(
             given.source,
             given.path,
@@ -119,6 +153,10 @@ def _report(stores: list[SiteStore]) -> None:
     if len(stores) > SHOWN:
         say(f"… and {len(stores) - SHOWN} more")
     say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(sum(people))} subjects")
+    mapped = [store.mapped for store in stores]
+    if any(rows for rows, _ in mapped):
+        rows, codes = (sum(counts) for counts in zip(*mapped, strict=True))
+        say(f"mapped: {_count(rows)} rows of {codes:,} codes of the source")
     if rejected:
         say(f"set aside in rejected/: {_counts(rejected)}")
     if not_read:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,16 +15,22 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
+from healthfm_client.ingest.codes.code_mapping import CodeMapping
 from healthfm_client.ingest.codes.code_table import CodeTable, describe_codes, read_codes
-from healthfm_client.ingest.codes.site_recoding import recoded
+from healthfm_client.ingest.codes.site_recoding import SiteRecoding
 from healthfm_client.ingest.interrupted import (
     WORK,
     output_lock,
     remove_leftovers,
     work_folders,
 )
-from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
-from healthfm_client.ingest.reader_registry import find
+from healthfm_client.ingest.reader_interface import (
+    Reader,
+    ReaderOptions,
+    Site,
+    SitesInOneStream,
+)
+from healthfm_client.ingest.reader_registry import find, pointed
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
@@ -157,20 +163,29 @@ def read_sites(
         show_progress: Shows the rows read.
         notify: Shows what the reader has to say.
     """
-    for given in reader.read(raw, options):
+    codes = SiteRecoding(CodeMapping(options.map, raw) if options.map else None)
+    for given in _given(reader, raw, options):
         for sentence in given.notices:
             notify(sentence)
-        linked = recoded(given if reader.links else relinked(given, options))
+        linked = given if reader.links else relinked(given, options)
         if isinstance(linked, Site):
-            yield linked, None if work is None else work / (linked.name or "store")
+            yield codes.recoded(linked), None if work is None else work / (linked.name or "store")
             continue
         piles = SitePiles((work or draft) / SPLIT_UP, resume=work is not None)
         for rows in pile_up(linked, piles, keep=work is not None):
             show_progress("reading", rows, linked.stream.rows)
         for site in piles.sites(linked):
-            yield site, None
+            yield codes.recoded(site), None
         if work is None:
             piles.remove()
+
+
+def _given(reader: Reader, raw: Path, options: ReaderOptions) -> Iterator[Site | SitesInOneStream]:
+    """Yield what a reader gives; where it was pointed at the wrong thing, say what is the right."""
+    try:
+        yield from reader.read(raw, options)
+    except IngestError as error:
+        raise pointed(error, reader, raw) from error
 
 
 def _before(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
@@ -211,9 +226,10 @@ def write_site(
         if site.scores is not None:
             scores = [score_events(site.scores, f"{at}: polygenic scores")]
         texts: dict[str, str] = {}
+        source_codes: Mapping[tuple[str, str], int] = {}
         draft.note_not_read(site.not_read)
         if site.stream is not None:
-            texts = _write_stream(site.stream, scores, draft, work, show_progress)
+            texts, source_codes = write_stream(site.stream, scores, draft, work, show_progress)
         else:
             events = EVENTS.empty_table() if site.events is None else site.events
             events = conform(events, EVENTS, f"{at}: events")
@@ -230,17 +246,22 @@ def write_site(
             draft.write_labels(task, labels, of_anyone=site.stream is not None)
         normalisation = site.normalisation if scores else ""
         draft.write_codes(describe_codes(site, draft.codes, texts, codes), normalisation)
+        draft.write_source_codes({**site.source_codes, **source_codes})
         draft.check_and_mark(normalisation)
 
 
-def _write_stream(
+def write_stream(
     stream: EventStream,
     scores: list[pa.Table],
     draft: StoreDraft,
     work: Path | None,
     show_progress: ShowProgress,
-) -> dict[str, str]:
-    """Write the events of a stream by way of a spool; return what the source says codes mean."""
+) -> tuple[dict[str, str], Mapping[tuple[str, str], int]]:
+    """Write the events of a stream by way of a spool.
+
+    Returns:
+        (what the source says codes mean, what a mapping replaced).
+    """
     place, keep = work or draft.folder / SPOOL, work is not None
     spool = EventSpool(place, draft.name, resume=keep, expected=stream.rows)
     for rows_read in read_into(spool, stream, keep=keep):
@@ -261,7 +282,7 @@ def _write_stream(
     draft.close()
     if not keep:
         spool.remove()
-    return spool.texts
+    return spool.texts, spool.source_codes
 
 
 def _refuse_emptied(draft: StoreDraft, most: float) -> None:
@@ -310,6 +331,7 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
 def _work_folder(path: Path, out: Path, options: ReaderOptions) -> Path:
     """Return the folder that outlasts an interruption; those of other sources to `out` go."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files += [file for path in options.map for file in (path, *path.glob("*"))]
     facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     said = f"{facts}{options.model_dump_json(exclude={'workers'})}{version('healthfm')}"
     work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -26,7 +26,10 @@ class ReaderOptions(Schema):
         None,
         description="the site's zone (IANA), for times with an offset or a zone [as written]",
     )
-    subjects: Path | None = Field(None, description="table of the source's ids and subject_id")
+    subjects: Path | None = Field(
+        None,
+        description="linking table: the source's id, and subject_id or same_as (the id elsewhere)",
+    )
     key: Path | None = Field(
         None, description="file of the site's key, made if absent: ids become keyed hashes"
     )
@@ -35,6 +38,11 @@ class ReaderOptions(Schema):
     )
     codes: Path | None = Field(
         None, description="what is above a code: table of code and parent, or MEDS's codes.parquet"
+    )
+    map: tuple[Path, ...] = Field(
+        (),
+        description="tables that replace codes: source_code and code, SOURCE_TO_CONCEPT_MAP, "
+        "Usagi's, or a folder of vocabulary tables as from Athena",
     )
 
     max_set_aside: float = Field(
@@ -75,6 +83,7 @@ class Site:
         codes: MEDS's code metadata.
         rejected: Reason → rows set aside.
         not_read: Kind of record → how many there are that the reader does not read.
+        source_codes: (code, code of the source that a mapping replaced by it) → rows.
         notices: Sentences for the person who reads it in.
         title: The store's own name; None is `name`, or the output folder's.
     """
@@ -90,6 +99,7 @@ class Site:
     codes: pa.Table | None = None
     rejected: Mapping[str, pa.Table] = field(default_factory=dict)
     not_read: Mapping[str, int] = field(default_factory=dict)
+    source_codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     title: str | None = None
 

@@ -1,9 +1,10 @@
 """Whose rows these are: a source's own ids as subject_ids of the store.
 
-By a table of ids where one is given; else by a keyed hash where the site has a key; else the number
-that an id is, or a plain hash of one that is none. A keyed hash (HMAC-SHA-256, 63 bits) is the same
-for every source read with the key, which is made at the site and never leaves it: whoever sees a
-store without the key cannot go back from a subject_id, nor try out ids.
+By a linking table where one is given, which has the store's own subject_id or the id that the
+person has in another source of the site (``same_as``); else by a keyed hash where the site has a
+key; else the number that an id is, or a plain hash of one that is none. A keyed hash (HMAC-SHA-256,
+63 bits) is the same for every source read with the key, which is made at the site and never leaves
+it: whoever sees a store without the key cannot go back from a subject_id, nor try out ids.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from healthfm_core.data.store.events import encoded
 from healthfm_core.errors import IngestError
 
 SUBJECT: Final = "subject_id"
+SAME_AS: Final = "same_as"
 _NUMBER: Final = re.compile(r"\d{1,18}", re.ASCII)
 _KEY_BYTES: Final = 32
 
@@ -49,7 +51,12 @@ def numbers(names: Sequence[str], options: ReaderOptions, where: str) -> Int64:
         IngestError: HF-303, HF-305 to HF-308.
     """
     if options.subjects is not None:
-        return _mapped(names, options.subjects)
+        return _mapped(names, options, where)
+    return _numbered(names, options, where)
+
+
+def _numbered(names: Sequence[str], options: ReaderOptions, where: str) -> Int64:
+    """Return the subject_id of each id by the key, as the number that it is, or by a hash."""
     if options.key is not None:
         key = site_key(options.key)
         digests = (hmac.digest(key, name.encode(), "sha256") for name in names)
@@ -100,32 +107,37 @@ def _plain_numbers(names: pa.Array, where: str) -> Int64 | None:
     return _distinct(np.asarray(names.cast(pa.int64()).to_numpy(), np.int64), where)
 
 
-def _mapped(names: Sequence[str], file: Path) -> Int64:
-    if not file.is_file():
-        raise unreadable(file, "there is no such file")
-    table = TableFile(file)
-    want_columns(table, [SUBJECT])
-    others = [name for name in table.columns if name != SUBJECT]
-    if len(others) != 1:
-        raise IngestError(
-            307,
-            where=file.name,
-            seen=f"{len(others)} columns stand beside subject_id",
-            wanted="two columns are wanted: the source's id, and subject_id",
-            do="Keep those two",
-        )
-    chosen = f"CAST({table.column(others[0])} AS VARCHAR) AS id"
-    number = f"TRY_CAST({table.column(SUBJECT)} AS BIGINT) AS subject_id"
-    rows = DuckDBReader().table(f"SELECT {chosen}, {number} FROM {table.source()}", file)
-    if rows[SUBJECT].null_count:
+def _mapped(names: Sequence[str], options: ReaderOptions, where: str) -> Int64:
+    """Return what the linking table says of each id.
+
+    Its column ``subject_id`` has the store's numbers; its column ``same_as`` the id that the person
+    has in another source of the site, which becomes a number as it does there.
+    """
+    assert options.subjects is not None
+    file = options.subjects
+    table = _linking_table(file)
+    to = SUBJECT if SUBJECT in table.columns else SAME_AS
+    (own,) = (name for name in table.columns if name != to)
+    kind = "TRY_CAST({} AS BIGINT)" if to == SUBJECT else "CAST({} AS VARCHAR)"
+    chosen = f"CAST({table.column(own)} AS VARCHAR) AS id"
+    rows = DuckDBReader().table(
+        f"SELECT {chosen}, {kind.format(table.column(to))} AS linked FROM {table.source()}", file
+    )
+    if rows["linked"].null_count:
+        seen = f'column "{to}" is not an integer throughout'
         raise IngestError(
             308,
             where=file.name,
-            seen='column "subject_id" is not an integer throughout',
-            wanted="integers are wanted",
+            seen=seen if to == SUBJECT else f'column "{to}" is empty in some row',
+            wanted="integers are wanted" if to == SUBJECT else "an id in every row is wanted",
             do="Correct the table",
         )
-    known = dict(zip(rows["id"].to_pylist(), rows[SUBJECT].to_pylist(), strict=True))
+    others = rows["linked"].to_pylist()
+    if to == SAME_AS:
+        distinct = list(dict.fromkeys(others))
+        number = dict(zip(distinct, _numbered(distinct, options, where).tolist(), strict=True))
+        others = [number[other] for other in others]
+    known = _each_once(rows["id"].to_pylist(), others, file)
     missing = sum(name not in known for name in names)
     if missing:
         raise IngestError(
@@ -136,6 +148,48 @@ def _mapped(names: Sequence[str], file: Path) -> Int64:
             do="Complete the table",
         )
     return np.array([known[name] for name in names], np.int64)
+
+
+def _linking_table(file: Path) -> TableFile:
+    """Return the table of ids.
+
+    Raises:
+        IngestError: HF-303, HF-307.
+    """
+    if not file.is_file():
+        raise unreadable(file, "there is no such file")
+    table = TableFile(file)
+    if SAME_AS not in table.columns:
+        want_columns(table, [SUBJECT])
+    if len(table.columns) != 2:
+        to = SUBJECT if SUBJECT in table.columns else SAME_AS
+        raise IngestError(
+            307,
+            where=file.name,
+            seen=f"{len(table.columns) - 1} columns stand beside {to}",
+            wanted="two columns are wanted: the source's id, and subject_id or same_as",
+            do="Keep those two",
+        )
+    return table
+
+
+def _each_once(ids: Sequence[str], others: Sequence[int], file: Path) -> dict[str, int]:
+    """Return id → number.
+
+    Raises:
+        IngestError: HF-305 where an id stands for two people.
+    """
+    known: dict[str, int] = {}
+    for name, number in zip(ids, others, strict=True):
+        if known.setdefault(name, number) != number:
+            raise IngestError(
+                305,
+                where=file.name,
+                seen="an id of the source stands for two people",
+                wanted="one person for each id is wanted",
+                do="Correct the table",
+            )
+    return known
 
 
 def _distinct(subject: Int64, where: str) -> Int64:

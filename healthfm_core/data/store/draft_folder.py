@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from healthfm_core.errors import IngestError
 
@@ -44,8 +45,18 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         304,
         where=path.name,
         seen="the output folder exists already" + (" and holds no store" if overwrite else ""),
-        do="Name another folder" + ("." if overwrite else ", or give --overwrite."),
+        do="Name another folder" + (_INTO if _is_store(path) and not overwrite else "."),
     )
+
+
+_INTO: Final = (
+    "; or, where the source has more of the same people, add it to this store with --into in "
+    "place of --out."
+)
+
+
+def _is_store(path: Path) -> bool:
+    return (path / "metadata").is_dir()
 
 
 def _replaceable(path: Path) -> bool:

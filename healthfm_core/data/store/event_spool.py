@@ -123,6 +123,7 @@ class EventSpool:
         book: The codes.
         texts: Code → what it means, where the source says so.
         not_read: Kind → how much of it the source holds that is not read.
+        source_codes: (code, code of the source that it stands for) → rows.
         done: The parts of the source that were committed.
     """
 
@@ -144,6 +145,7 @@ class EventSpool:
         self.book = CodeNumbers()
         self.texts: dict[str, str] = {}
         self.not_read: Counter[str] = Counter()
+        self.source_codes: Counter[tuple[str, str]] = Counter()
         journal = read_journal(folder, resume=resume)
         if journal is not None:
             self._take_up(journal)
@@ -207,6 +209,7 @@ class EventSpool:
             "codes": self.book.names,
             "texts": self.texts,
             "not_read": self.not_read,
+            "source_codes": [[*pair, rows] for pair, rows in self.source_codes.items()],
             "rows": self._rows.tolist(),
             "bytes": self._bytes,
             "file_bits": self._file_bits,
@@ -280,6 +283,8 @@ class EventSpool:
         self.book = CodeNumbers(journal_facts["codes"])
         self.texts = dict(journal_facts["texts"])
         self.not_read = Counter(journal_facts["not_read"])
+        mapped = journal_facts["source_codes"]
+        self.source_codes = Counter({(code, source): rows for code, source, rows in mapped})
 
 
 def _bits(amount: int, each: int) -> int:

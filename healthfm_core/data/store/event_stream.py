@@ -33,7 +33,14 @@ class NotRead:
     kinds: Mapping[str, int]
 
 
-StreamItem: TypeAlias = pa.Table | RejectedRows | CodeTexts | NotRead
+@dataclass(frozen=True)
+class SourceCodes:
+    """What was mapped: (code in the store, code of the source) → rows."""
+
+    rows: Mapping[tuple[str, str], int]
+
+
+StreamItem: TypeAlias = pa.Table | RejectedRows | CodeTexts | NotRead | SourceCodes
 """What reading a part yields: MEDS columns in any order of rows, or one of the others."""
 
 

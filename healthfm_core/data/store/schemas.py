@@ -33,6 +33,10 @@ WEARABLE: Final[pa.Schema] = pa.schema(
 )
 """A row is one stretch of regular samples: `value[i]` was read at `start` + i / `hz`; where `mask`
 is false there was no reading and `value` is 0."""
+SOURCE_CODES: Final[pa.Schema] = pa.schema(
+    [("code", pa.string()), ("source_code", pa.string()), ("rows", pa.int64())]
+)
+"""Which code of the source a mapping replaced by which, and in how many rows."""
 
 TRAIN: Final = train_split
 TUNING: Final = tuning_split

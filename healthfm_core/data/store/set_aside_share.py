@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from healthfm_core.data.store.events import coded
+from healthfm_core.data.store.events import coded, times_us
 
 MOST: Final = 0.05
 """Share of the rows that may be set aside, unless somebody says otherwise."""
+_LAST_DAY: Final = 2_932_896
+"""31 December 9999, in days since 1970."""
 FEWEST: Final = 20
 """Rows set aside from which on their share is looked at."""
 AFTER_TODAY: Final = "after_today"
@@ -64,7 +65,7 @@ class SetAside:
                 domain = name.partition("//")[0]
                 self.by_domain[domain] = self.by_domain.get(domain, 0) + count
         if reason == AFTER_TODAY and rows.num_rows:
-            self.latest = max(self.latest, f"{pc.max(rows['time']).as_py():%Y-%m-%d}")
+            self.latest = max(self.latest, _day(rows))
 
     @property
     def rows(self) -> int:
@@ -95,6 +96,12 @@ class SetAside:
         until = f" (the latest of {self.latest})" if self.latest else ""
         of = f"{self.rows:,} of {self.rows + self.kept:,} rows"
         return f"{of} ({100 * self.share:.1f} %) are set aside: {why}{until}"
+
+
+def _day(rows: pa.Table) -> str:
+    """Return the day of the latest event, that of the last year that a date can have at most."""
+    days = int(times_us(rows).max()) // 86_400_000_000
+    return str(np.datetime64(min(days, _LAST_DAY), "D"))
 
 
 def _shown(rows: int) -> str:

@@ -28,6 +28,7 @@ from healthfm_core.data.store.store_files import (
     DATA,
     LABELS_FOLDER,
     OWN_KEY,
+    SOURCE_CODES_FILE,
     WEARABLE_FOLDER,
     in_order,
     may_hold,
@@ -257,6 +258,15 @@ class SiteStore:
     def rejected(self) -> dict[str, int]:
         """Reason → rows that ingestion set aside."""
         return dict(read_marker(self.path).get(OWN_KEY, {}).get("rejected", {}))
+
+    @property
+    def mapped(self) -> tuple[int, int]:
+        """How many rows a mapping put under other codes, and how many codes of the source's."""
+        file = self.path / SOURCE_CODES_FILE
+        if not file.is_file():
+            return 0, 0
+        table = read_parquet(file, SOURCE_CODES_FILE)
+        return int(pc.sum(table["rows"]).as_py()), len(table["source_code"].unique())
 
     @cached_property
     def not_read(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ from healthfm_core.data.store.genetics import mark
 from healthfm_core.data.store.integrity import check_store, empty
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.rejected_files import RejectedFiles
-from healthfm_core.data.store.schemas import CODES, SPLIT_NAMES, SPLITS, conform
+from healthfm_core.data.store.schemas import CODES, SOURCE_CODES, SPLIT_NAMES, SPLITS, conform
 from healthfm_core.data.store.set_aside_share import SetAside
 from healthfm_core.data.store.splits import DEFAULT_KEY, assign, split_table
 from healthfm_core.data.store.store_files import (
@@ -31,6 +31,7 @@ from healthfm_core.data.store.store_files import (
     MARKER_FILE,
     OWN_KEY,
     REJECTED_FOLDER,
+    SOURCE_CODES_FILE,
     SPLITS_FILE,
     WEARABLE_FOLDER,
     write_parquet,
@@ -57,7 +58,8 @@ class StoreDraft:
 
     Call, in this order: `write_events`, or `write_group` for each group; `write_rejected`;
     `note_not_read`; `write_wearable`; `write_splits`, once all subjects are known; `write_labels`;
-    `write_codes`; `check_and_mark`, which makes it a store. `close` ends the files that are open.
+    `write_codes`; `write_source_codes`; `check_and_mark`, which makes it a store. `close` ends the
+    files that are open.
 
     Args:
         folder: Made if it is not there.
@@ -186,6 +188,22 @@ class StoreDraft:
         )
         table = pa.concat_tables([known.cast(CODES), more]).sort_by("code")
         write_parquet(table, self.folder / CODES_FILE)
+
+    def write_source_codes(self, mapped: Mapping[tuple[str, str], int]) -> None:
+        """Write which codes a mapping replaced, beside the others; nothing where it replaced none.
+
+        Args:
+            mapped: (code in the store, code of the source) → rows.
+        """
+        if not mapped:
+            return
+        pairs = sorted(mapped)
+        columns = {
+            "code": pa.array([code for code, _ in pairs], pa.string()),
+            "source_code": pa.array([source for _, source in pairs], pa.string()),
+            "rows": pa.array([mapped[pair] for pair in pairs], pa.int64()),
+        }
+        write_parquet(pa.table(columns, schema=SOURCE_CODES), self.folder / SOURCE_CODES_FILE)
 
     def check_and_mark(self, scores: str = "") -> None:
         """Check every file, then write dataset.json, without which a folder is no store.

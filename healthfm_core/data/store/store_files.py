@@ -22,6 +22,8 @@ from healthfm_core.errors import StoreError
 DATA: Final = data_subdirectory
 SPLITS_FILE: Final = subject_splits_filepath
 CODES_FILE: Final = code_metadata_filepath
+SOURCE_CODES_FILE: Final = "metadata/source_codes.parquet"
+"""Which codes of the source stand behind those that a mapping put in their place."""
 MARKER_FILE: Final = dataset_metadata_filepath
 """Written last: a store without it is half-written."""
 WEARABLE_FOLDER: Final = "wearable"

@@ -18,6 +18,7 @@ from healthfm_core.data.store.event_stream import (
     EventStream,
     NotRead,
     RejectedRows,
+    SourceCodes,
     StreamItem,
 )
 from healthfm_core.data.store.events import coded, set_aside, sort_events, with_plain_codes
@@ -67,6 +68,9 @@ def _add(spool: EventSpool, item: StreamItem) -> int:
         return 0
     if isinstance(item, NotRead):
         spool.not_read.update(item.kinds)
+        return 0
+    if isinstance(item, SourceCodes):
+        spool.source_codes.update(item.rows)
         return 0
     if isinstance(item, RejectedRows):
         spool.reject(item)

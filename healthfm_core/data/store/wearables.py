@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -58,6 +59,70 @@ def sort_wearable(table: pa.Table) -> pa.Table:
     """Return the rows by subject, start and channel."""
     keys = [(name, "ascending") for name in ("subject_id", "start", "channel")]
     return table.sort_by(keys)
+
+
+def put_together(tables: Sequence[pa.Table]) -> tuple[pa.Table, int]:
+    """Return several tables as one: of a subject, start and channel one row, with all samples.
+
+    Args:
+        tables: Wearable rows of one device; of a sample that two have the first's is kept.
+
+    Returns:
+        (rows in any order, samples that differ from the one that was kept).
+    """
+    table = pa.concat_tables(tables)
+    keys = np.stack([ids(table), times_us(table, "start"), coded(table["channel"])[0]])
+    _, first, group, size = np.unique(
+        keys, axis=1, return_index=True, return_inverse=True, return_counts=True
+    )
+    often = np.flatnonzero(size[group.ravel()] > 1)
+    if not len(often):
+        return table, 0
+    alone = np.ones(table.num_rows, np.bool_)
+    alone[often] = False
+    rows = dict.fromkeys(first[group.ravel()[often]].tolist())
+    merged: dict[int, tuple[Float32, Bool, float]] = {}
+    differing = 0
+    for at in often.tolist():
+        kept = int(first[group.ravel()[at]])
+        row = table.slice(at, 1)
+        own = _samples_of(row)
+        before = merged.get(kept)
+        if before is not None:
+            own, unlike = _filled(before, own)
+            differing += unlike
+        merged[kept] = own
+    offsets = np.cumsum([0, *(len(merged[at][0]) for at in rows)])
+    together = table.take(pa.array(list(rows), pa.int64()))
+    for name, part in (("value", 0), ("mask", 1)):
+        flat = pa.array(np.concatenate([merged[at][part] for at in rows]))
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+        field = table.schema.field(name)
+        together = together.set_column(
+            together.column_names.index(name), field, lists.cast(field.type)
+        )
+    return pa.concat_tables([table.filter(pa.array(alone)), together]), differing
+
+
+def _samples_of(row: pa.Table) -> tuple[Float32, Bool, float]:
+    """Return (values, mask, hz) of one row."""
+    value = np.asarray(pc.list_flatten(row["value"]).to_numpy(), np.float32)
+    mask = np.asarray(pc.list_flatten(row["mask"]).to_numpy(), np.bool_)
+    return value, mask, row["hz"][0].as_py()
+
+
+def _filled(
+    first: tuple[Float32, Bool, float], second: tuple[Float32, Bool, float]
+) -> tuple[tuple[Float32, Bool, float], int]:
+    """Return the first's samples with the second's where it has none, and how many differ."""
+    value, mask, hz = first
+    if second[2] != hz:
+        return first, int(second[1].sum())
+    size = max(len(value), len(second[0]))
+    values = [np.pad(one, (0, size - len(one))) for one in (value, second[0])]
+    seen = [np.pad(one, (0, size - len(one))) for one in (mask, second[1])]
+    differ = seen[0] & seen[1] & (values[0] != values[1])
+    return (np.where(seen[0], *values).astype(np.float32), seen[0] | seen[1], hz), int(differ.sum())
 
 
 def check_wearable(table: pa.Table, where: str) -> None:

@@ -7,7 +7,7 @@ training median and leave a mark of their own; trees branch on what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,7 @@ from healthfm_core.data.batch.segments import ranges, search
 from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.tokens.shared_channels import SHARED
 
 K_MIN: Final = 20
 STRENGTH: Final = 0.05
@@ -41,7 +42,7 @@ class Summarised:
         numeric: Codes with values: mean, min, max and last of each.
         other: Codes without: whether they occurred.
         channels: Wearable channels: mean and spread of each.
-        device: The wearable device, None for the stores' first.
+        device: The wearable device, None for all of them.
     """
 
     numeric: tuple[str, ...]
@@ -102,9 +103,8 @@ def choose(
         for i, name in enumerate(names):
             before = valued.setdefault(name, [0, 0])
             valued[name] = [before[0] + int(rows[i]), before[1] + int(values[i])]
-        chosen = _device(store, device)
-        if chosen is not None:
-            channels |= set(store.wearable(chosen, split)["channel"].unique().to_pylist())
+        for rows in _worn(store, device, split):
+            channels |= set(rows["channel"].unique().to_pylist())
     kept = sorted(n for n, count in people.items() if count >= k_min and n != birth_code)
     numeric = tuple(name for name in kept if 2 * valued[name][1] >= valued[name][0])
     other = tuple(name for name in kept if name not in set(numeric))
@@ -163,10 +163,15 @@ def predict(model: Pipeline | HistGradientBoostingClassifier, test: Summaries) -
     )
 
 
-def _device(store: SiteStore, device: str | None) -> str | None:
-    if device is None:
-        return store.devices[0] if store.devices else None
-    return device if device in store.devices else None
+def _worn(store: SiteStore, device: str | None, split: str | None) -> Iterator[pa.Table]:
+    """Yield what was worn of a device, of every one for None; a scale of its own is a column."""
+    for name in store.devices:
+        if device in (None, name):
+            rows = store.wearable(name, split)
+            code, names = coded(rows["channel"])
+            named = [f"{name}/{one}" if one in SHARED and device is None else one for one in names]
+            column = pa.array(named, pa.string()).take(pa.array(code))
+            yield rows.set_column(rows.column_names.index("channel"), "channel", column)
 
 
 def _of_store(
@@ -181,9 +186,9 @@ def _of_store(
     x = np.full((len(subject), what.width), np.nan)
     if len(subject):
         _clinical(x, store.events(split), what, subject, time)
-        device = _device(store, what.device)
-        if device is not None and what.channels:
-            _wearable(x, store.wearable(device, split), what, subject, time)
+        worn = list(_worn(store, what.device, split)) if what.channels else []
+        if worn:
+            _wearable(x, pa.concat_tables(worn), what, subject, time)
     return Summaries(subject, np.full(len(subject), site, np.int32), x, outcome)
 
 

@@ -122,7 +122,7 @@ class ClippedSumCodec:
             raise unfit_value("a sum of gradients over what all people's norms come to")
         self.fixed_point.encode(values.reshape(-1), 1, out)
 
-    def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
+    def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
         """Return minus the noised mean gradient over everyone, by group."""
         groups = self.layout.schema.groups
         means = {

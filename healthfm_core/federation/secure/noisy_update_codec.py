@@ -134,7 +134,7 @@ class NoisySumCodec:
         counts[: len(groups)] += share.astype(np.uint64)
         return arrays
 
-    def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
+    def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
         """Return what the opened sums say; a group under one site, after noise, has not moved."""
         groups = list(self.layout.schema.groups)
         noisy = sums[COUNTS][: len(groups)].view(np.int64) / _COUNT_UNITS

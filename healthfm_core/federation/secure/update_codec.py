@@ -1,22 +1,25 @@
 """A round's reply as arrays of a ring, and the sum of such replies as means.
 
 Every site fills the same two arrays. ``update`` holds w·Δ of every group in turn, zeros where the
-site lacks the modality; ``counts``, in the ring of 64 bits, the weight of each group, whether its
-update was shortened to the clip, and each metric with its weight. So the coordinator learns Σ w·Δ
-and Σ w of each group, and not who has which modality.
+site lacks the modality; ``counts``, in the ring of 64 bits, whether an update was shortened, the
+metrics and their weights. Where modalities are hidden there is one weight, of everyone, and no
+group's: what a sum of weights falls by while a site is away would be what that site has. The
+people of a modality are then those of round 0, whose sum is opened once and for one set of sites
+(docs/decisions/0055-weights-that-tell-nothing.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from healthfm_core.arrays import Arrays, Float64
+from healthfm_core.federation.parameter_groups import BACKBONE, modality_of
 from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
@@ -33,8 +36,9 @@ class RoundSum:
 
     Attributes:
         means: group → parameter → Σ w·Δ / Σ w, float64; groups that somebody moved.
-        weights: group → Σ w, likewise.
-        clipped: group → sites whose update was shortened.
+        weights: group → Σ w, likewise; where modalities are hidden, what was divided by.
+        clipped: group → sites whose update was shortened; ``backbone`` alone, for that of any
+            group, where modalities are hidden.
         metrics: name → mean over the sites that report it, by their weight.
     """
 
@@ -74,8 +78,48 @@ class UpdateCodec(Protocol):
             PrivacyError: A value is not what the ring can hold (HF-613).
         """
 
-    def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
-        """Return what the opened sums say."""
+    def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
+        """Return what the opened sums say.
+
+        Args:
+            sums: Array → its sum.
+            present: Of the training subjects of round 0, the share whose sites are in the sum.
+        """
+
+
+@dataclass(frozen=True)
+class HiddenWeights:
+    """What stands for the weights of groups where sites hide their modalities.
+
+    Attributes:
+        of_metric: Metric → the modality that a site must hold to have it, None for none.
+        fewest: A site with fewer people of a modality brings nothing of it: round 0 did not count
+            them either.
+        people: Modality → training subjects of all sites in round 0; the coordinator's alone.
+    """
+
+    of_metric: Mapping[str, str | None]
+    fewest: int
+    people: Mapping[str, float] = field(default_factory=dict)
+
+    def kept(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return the weights of the groups that a site brings."""
+        return {
+            group: weight
+            for group, weight in weights.items()
+            if modality_of(group) is None or weight >= self.fewest
+        }
+
+    def of_group(self, group: str, everyone: float, present: float) -> float:
+        """Return what a group's sum is divided by.
+
+        Args:
+            group: Whose.
+            everyone: Σ w of what every site has.
+            present: See `UpdateCodec.decode`.
+        """
+        modality = modality_of(group)
+        return everyone if modality is None else self.people.get(modality, 0.0) * present
 
 
 @dataclass(frozen=True)
@@ -89,6 +133,7 @@ class SumCodec:
         sites: Most sites in the sum.
         fixed_point: group → how its numbers stand in the ring.
         ring_bits: The ring of the updates is the integers modulo 2^ring_bits.
+        hidden: In place of the weights of groups and metrics; None: they are in the sum.
     """
 
     layout: GroupLayout
@@ -97,6 +142,7 @@ class SumCodec:
     sites: int
     fixed_point: Callable[[str], FixedPoint]
     ring_bits: Literal[32, 64]
+    hidden: HiddenWeights | None = None
 
     @property
     def rho(self) -> None:
@@ -106,6 +152,8 @@ class SumCodec:
     def sizes(self) -> dict[str, tuple[int, str]]:
         """Return array → (length, type)."""
         counts = 2 * len(self.layout.schema.groups) + 2 * len(self.metrics)
+        if self.hidden is not None:
+            counts = 2 + len(self.metrics)
         return {
             COUNTS: (counts, "uint64"),
             UPDATE: (self.layout.length, f"uint{self.ring_bits}"),
@@ -135,47 +183,73 @@ class SumCodec:
                 capacity (HF-613).
         """
         groups = self.layout.schema.groups
-        whole = {group: _whole(weight, self.capacity) for group, weight in weights.items()}
+        held = weights if self.hidden is None else self.hidden.kept(weights)
+        whole = {group: _whole(weight, self.capacity) for group, weight in held.items()}
         arrays = {name: np.zeros(n, dtype) for name, (n, dtype) in self.sizes().items()}
         clipped = {
             group: self.layout.encode(group, update, whole[group], self.fixed_point(group), part)
             for group, part in self.layout.parts(arrays[UPDATE])
             if whole.get(group)
         }
+        everyone = _whole(metric_weight, self.capacity)
+        if self.hidden is not None:
+            units = self._metric_units(metrics, self._metric_weights(whole, everyone))
+            total = (unit for unit, _ in units)
+            arrays[COUNTS][:] = [everyone, int(any(clipped.values())), *total]
+            return arrays
+        units = self._metric_units(metrics, dict.fromkeys(self.metrics, everyone))
         arrays[COUNTS][:] = [
             *(whole.get(group, 0) for group in groups),
             *(int(clipped.get(group, False)) for group in groups),
-            *self._metric_units(metrics, _whole(metric_weight, self.capacity)),
+            *(number for unit_and_weight in units for number in unit_and_weight),
         ]
         return arrays
 
-    def _metric_units(self, metrics: Mapping[str, float], weight: int) -> Iterator[int]:
+    def _metric_weights(self, whole: Mapping[str, int], everyone: int) -> dict[str, int]:
+        """Return metric → the site's people behind it, where modalities are hidden."""
+        held = {modality_of(group): weight for group, weight in whole.items()} | {None: everyone}
+        of_metric = {} if self.hidden is None else self.hidden.of_metric
+        return {name: held.get(of_metric.get(name), 0) for name in self.metrics}
+
+    def _metric_units(
+        self, metrics: Mapping[str, float], weights: Mapping[str, int]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield (value times weight in the ring, weight) of each metric, zeros where it lacks."""
         units = np.zeros(1, np.uint64)
         for name in self.metrics:
             value = metrics.get(name, math.nan)
             there = math.isfinite(value) and abs(value) <= _LARGEST_METRIC
-            self._metric_ring.encode(np.array([value if there else 0.0]), weight, units)
-            yield int(units[0])
-            yield weight if there else 0
+            self._metric_ring.encode(np.array([value if there else 0.0]), weights[name], units)
+            yield int(units[0]), weights[name] if there else 0
 
-    def decode(self, sums: Mapping[str, Ring]) -> RoundSum:
-        """Return what the opened sums say."""
+    def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
+        """Return what the opened sums say, see `UpdateCodec`."""
         counts, groups = sums[COUNTS], list(self.layout.schema.groups)
-        weights = {group: float(w) for group, w in zip(groups, counts, strict=False) if w}
+        behind: list[float]
+        if self.hidden is None:
+            told = {group: float(w) for group, w in zip(groups, counts, strict=False)}
+            clipped = dict(zip(groups, map(int, counts[len(groups) :]), strict=False))
+            counts = counts[2 * len(groups) :]
+            totals, behind = counts[::2], list(map(float, counts[1::2]))
+        else:
+            everyone = float(counts[0])
+            told = {g: self.hidden.of_group(g, everyone, present) for g in groups}
+            clipped, totals = {BACKBONE: int(counts[1])}, counts[2:]
+            needs = (self.hidden.of_metric.get(name) for name in self.metrics)
+            behind = [self.hidden.of_group(need or BACKBONE, everyone, present) for need in needs]
+        weights = {group: weight for group, weight in told.items() if weight}
         means = {
             group: self.layout.mean(group, part, self.fixed_point(group), weights[group])
             for group, part in self.layout.parts(sums[UPDATE])
             if group in weights
         }
-        clipped = dict(zip(groups, map(int, counts[len(groups) :]), strict=False))
-        return RoundSum(means, weights, clipped, self._means(counts[2 * len(groups) :]))
+        return RoundSum(means, weights, clipped, self._means(totals, behind))
 
-    def _means(self, counts: Ring) -> dict[str, float]:
-        totals = self._metric_ring.decode(np.ascontiguousarray(counts[::2]))
-        weights = counts[1::2]
+    def _means(self, totals: Ring, weights: Sequence[float]) -> dict[str, float]:
+        values = self._metric_ring.decode(np.ascontiguousarray(totals))
         return {
-            name: float(total) / int(weight)
-            for name, total, weight in zip(self.metrics, totals, weights, strict=True)
+            name: float(total) / weight
+            for name, total, weight in zip(self.metrics, values, weights, strict=True)
             if weight
         }
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from healthfm_core.federation.code_overlap import overlap_sentence, told_coverage
+from healthfm_core.federation.code_overlap import (
+    overlap_sentence,
+    told_coverage,
+    told_devices,
+)
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
@@ -32,7 +36,8 @@ def run_status(order: RunOrder) -> dict[str, Any]:
     status, store = order.status(), RunStore(order.folder, keep=1)
     history, choice = store.history(), store.choice()
     last = history[-1] if history else {}
-    coverage = told_coverage(store.events())
+    events = store.events()
+    coverage = told_coverage(events)
     return {
         "run": order.name,
         "wanted": order.wanted,
@@ -43,6 +48,7 @@ def run_status(order: RunOrder) -> dict[str, Any]:
         "reason": status.reason,
         "coverage": coverage,
         "codes": overlap_sentence(coverage),
+        "devices": told_devices(events),
         "chosen_round": "" if choice is None else choice.sentence(),
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
@@ -79,6 +85,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  last round: {', '.join(run['answered'])} answered"
         if run["codes"]:
             yield f"  {run['codes']}"
+        if run["devices"]:
+            yield f"  {run['devices']}"
         for site, reason in run["outliers"].items():
             yield f"  {site} was held back: {reason}"
         for site, reason in run["set_aside"].items():

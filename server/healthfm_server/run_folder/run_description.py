@@ -6,9 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from healthfm_core.federation.code_overlap import MOST_LISTED, overlap_lines, told_coverage
+from healthfm_core.federation.code_overlap import (
+    MOST_LISTED,
+    overlap_lines,
+    told_coverage,
+    told_devices,
+)
 from healthfm_server.run_folder.run_store import RunStore
 
+_SAID: Final = (
+    *("prepared", "code overlap", "devices", "people by modality"),
+    "round chosen",
+)
+"""Events that stand above the rounds already."""
 _SHOWN: Final = ("loss_", "tuning_")
 
 
@@ -43,6 +53,8 @@ def _sites(events: list[dict[str, Any]]) -> Iterator[str]:
     if table:
         yield "share of a site's events under codes that another site has too, by domain:"
         yield from (f"  {line}" for line in table)
+    if use := told_devices(events):
+        yield use
     for event in events:
         if event["event"] == "code overlap":
             yield from (f"units that do not meet: {unit}" for unit in event["units"][:MOST_LISTED])
@@ -58,7 +70,7 @@ def _round(row: Mapping[str, Any]) -> str:
 
 def _events(events: list[dict[str, Any]]) -> Iterator[str]:
     for event in events:
-        if event["event"] in ("prepared", "code overlap", "round chosen"):  # said already
+        if event["event"] in _SAID:
             continue
         what = event.get("site") or event.get("group") or ""
         when = f"round {event['round']}" if "round" in event else event.get("phase", "")

@@ -35,6 +35,10 @@ class CoreModelSetup:
         sites = tuple(min(SEVERAL, here.get(code, 0)) for code in known.codes)
         return replace(known, label_rate=built.label_rate, sites=sites)
 
+    def learnable(self, vocabulary: Vocabulary, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the modalities of which the sites let out what an encoder reads."""
+        return tuple(name for name in modalities if vocabulary.has(name))
+
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.
 

@@ -17,6 +17,9 @@ class ModelSetup(Protocol):
     def vocabulary(self, statistics: SiteStatistics, config: RunConfig) -> Vocabulary:
         """Return the vocabulary built from the sites' statistics, merged."""
 
+    def learnable(self, vocabulary: Vocabulary, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the modalities of which the sites let out what an encoder reads."""
+
     def initial_parameters(self, study: Study, config: RunConfig) -> Float32Arrays:
         """Return the parameters of every group of the study's model.
 

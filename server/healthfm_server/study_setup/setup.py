@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,12 +16,14 @@ from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.code_overlap import CodeOverlap, too_little
 from healthfm_core.federation.contracting import terms_before, terms_of
-from healthfm_core.federation.parameter_groups import agree_on_modalities
+from healthfm_core.federation.parameter_groups import agree_on_modalities, nothing_let_out
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import SEVERAL
 from healthfm_core.trust.contract import ContractTerms
+from healthfm_server.run_folder.people_told import note_people
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.contract_signer import ContractSigner
@@ -106,6 +108,7 @@ class StudySetup:
         exchange = secure_exchange(self.exchange, self.timeouts, config, self.signer)
         masked = SecureStatistics(exchange, self.store, config, agreement)
         merged, with_codes, modalities = masked.sum(sites, ask)
+        note_people(self.store, merged, sum(site.n_subjects for site in sites.values()))
         return self._write(merged, with_codes, modalities, config)
 
     def _write(
@@ -119,12 +122,22 @@ class StudySetup:
             overlap = CodeOverlap.of(merged)
             self.store.note("code overlap", **overlap.to_event())
             overlap.check(config.federation.min_shared_codes)
+        vocabulary = self.model_setup.vocabulary(merged, config)
+        learnable = self.model_setup.learnable(vocabulary, modalities)
+        if not learnable:
+            raise nothing_let_out(config.tokens.k_min)
+        if learnable != modalities:
+            left_out = sorted(set(modalities) - set(learnable))
+            self.store.note("modalities left out", modalities=left_out, k_min=config.tokens.k_min)
+        use = device_use(merged, vocabulary.wearable, config.tokens)
+        if use.sentence():
+            self.store.note("devices", **asdict(use))
         study = Study(
             version=protocol.VERSION,
             run_id=self.store.run_id(),
             config=for_the_wire(config),
-            vocabulary=self.model_setup.vocabulary(merged, config),
-            modalities=modalities,
+            vocabulary=vocabulary,
+            modalities=learnable,
         )
         self.store.save_study(study)
         return study

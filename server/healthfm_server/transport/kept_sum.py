@@ -29,11 +29,20 @@ class KeptSum:
 
     Attributes:
         server: The session.
-        capacity: Training subjects of its sites.
+        people: Site → training subjects.
     """
 
     server: secure.ServerSession
-    capacity: int
+    people: Mapping[str, int]
+
+    @property
+    def capacity(self) -> int:
+        """Training subjects of its sites together."""
+        return sum(self.people.values())
+
+    def senders(self) -> int:
+        """Return the training subjects of the sites that are in the sum."""
+        return sum(self.people[site] for site in self.server.survivors)
 
     def save(self, folder: Path) -> None:
         """Write it, over the one of an earlier round.
@@ -43,7 +52,7 @@ class KeptSum:
         """
         header, arrays = self.server.to_state()
         sizes = [[name, array.size, array.dtype.name] for name, array in sorted(arrays.items())]
-        text = json.dumps({"session": header, "sizes": sizes, "capacity": self.capacity})
+        text = json.dumps({"session": header, "sizes": sizes, "people": dict(self.people)})
         bodies = [array.data.cast("B") for _, array in sorted(arrays.items()) if array.size]
         replace_file(folder / KEPT_FILE, [text.encode() + b"\n", *bodies])
 
@@ -69,4 +78,4 @@ class KeptSum:
         terms = server.terms
         if (terms.study, terms.number) != (study, number):
             return None
-        return cls(server, int(header["capacity"]))
+        return cls(server, {site: int(n) for site, n in header["people"].items()})

@@ -1,7 +1,8 @@
 """Updates that the coordinator sees as a sum: masked at the sites, encoded by a codec.
 
 Every site gets the parameters of every group, so that neither messages nor sums tell which
-modality a site has. Weights, metrics and whether an update was shortened come out of the same sum.
+modality a site has. Metrics and whether an update was shortened come out of the same sum, weights
+of groups where the study does not hide modalities.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from healthfm_core.federation.secure.contracted_sums import ROUND
 from healthfm_core.federation.secure.update_codec import RoundSum, UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.people_told import told_people
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Timeouts
@@ -94,8 +96,10 @@ class SecureTransport:
             return kept
         summing = self._begin(current)
         book = self._masked.agree(summing)
-        capacity = sum(self._sites[name].n_subjects for name in book.adverts)
-        codec = codec_for(self._study, schema, book, capacity)
+        kept_sum = KeptSum(summing.server, {n: self._sites[n].n_subjects for n in book.adverts})
+        capacity = kept_sum.capacity
+        people = told_people(current.store)
+        codec = codec_for(self._study, schema, book, capacity, people.by_modality)
         summing.server.sizes(codec.sizes())
         arrays = to_arrays(state.parameters)
         record, digests = record_of(arrays, state.parameters), digests_of(arrays)
@@ -105,7 +109,7 @@ class SecureTransport:
             return self._orders.to_train(current, site, record, digests, score=score)
 
         def keep() -> None:
-            KeptSum(summing.server, capacity).save(current.store.folder)
+            kept_sum.save(current.store.folder)
 
         try:
             more = {"capacity": capacity}
@@ -114,7 +118,8 @@ class SecureTransport:
             if error.number != _OF_OTHER_SITES:
                 raise
             return self._without_update(current, codec, error)
-        return _collected(current, codec.decode(sums), codec.rho)
+        opened = codec.decode(sums, people.share(kept_sum.senders()))
+        return _collected(current, opened, codec.rho)
 
     def _kept(self, current: OpenRound, schema: UpdateSchema) -> Collected | None:
         """Return the sum that the coordinator had asked for when it was stopped, if it opens."""
@@ -124,9 +129,12 @@ class SecureTransport:
             return None
         names = {self._sites[name].node_id: name for name in current.asked}
         summing = SummingSession(names, kept.server, lambda *_: None, lambda *_: None)
-        codec = codec_for(self._study, schema, kept.server.book, kept.capacity)
+        people = told_people(current.store)
+        book, capacity = kept.server.book, kept.capacity
+        codec = codec_for(self._study, schema, book, capacity, people.by_modality)
         try:
-            opened = codec.decode(self._masked.open(summing))
+            sums = self._masked.open(summing)
+            opened = codec.decode(sums, people.share(kept.senders()))
         except PrivacyError as error:
             current.store.note("sum not opened", round=current.number, reason=str(error))
             return None

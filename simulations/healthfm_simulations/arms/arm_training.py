@@ -21,7 +21,11 @@ from healthfm_core.config import RunConfig, ServerOptimizerConfig
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
 from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import ProtocolError
-from healthfm_core.federation.code_overlap import overlap_sentence, told_coverage
+from healthfm_core.federation.code_overlap import (
+    overlap_sentence,
+    told_coverage,
+    told_devices,
+)
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_server.run_folder.run_store import RunStore
@@ -61,6 +65,7 @@ class TrainedArm:
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
         codes: What the sites' codes share, where that is little.
+        devices: Which wearable devices train together, where there are several.
         choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
     """
@@ -70,6 +75,7 @@ class TrainedArm:
     seconds: float = 0.0
     note: str = ""
     codes: str = ""
+    devices: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
     choices: list[str] = field(default_factory=list)
 
@@ -128,8 +134,9 @@ def train_arm(
         trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         trained.history.extend(result.history if not trained.history else [])
         if not name:
-            told = told_coverage(RunStore(run, keep=1).events())
-            trained = replace(trained, codes=overlap_sentence(told, enough=MUCH_SHARED))
+            events = RunStore(run, keep=1).events()
+            codes = overlap_sentence(told_coverage(events), enough=MUCH_SHARED)
+            trained = replace(trained, codes=codes, devices=told_devices(events))
         if result.choice is not None and not name:
             trained.choices.append(f"{arm}: {result.choice.sentence()}")
     return replace(trained, seconds=time.monotonic() - started)

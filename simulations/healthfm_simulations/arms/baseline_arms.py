@@ -27,6 +27,10 @@ from healthfm_simulations.sites import SimulatedSite
 
 REFERENCE_SCORE: Final = "reference_score"
 """Extra column of a label table: an established score's own prediction, null where it has none."""
+NO_TARGETS: Final = (
+    "Nothing is asked of a next visit, and no baseline is fitted: no code is of at least "
+    "tokens.k_min={k_min} people of a site. With evaluation.task a label can be asked about"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def reference_predictions(
         vocabulary: The vocabulary that all arms use.
         scored: An arm's answers, for the rows to answer.
     """
+    if config.evaluation.task == NEXT_VISIT and not vocabulary.targets:
+        return ReferencePredictions({}, (NO_TARGETS.format(k_min=config.tokens.k_min),))
     if config.evaluation.task == NEXT_VISIT:
         by_arm = _next_visit(config, fold, sites, vocabulary, scored)
         fitted = FoldFeatures.of(config, fold, vocabulary)

@@ -119,11 +119,12 @@ def write_imputed(
     for scores in zero_scores(vocabulary, events, store.subjects()):
         writer.add_events(scores)
     if device is not None:
-        worn = WEARABLE.empty_table()
-        if device.device in store.devices:
-            worn = store.wearable(device.device)
-        lacking = ~np.isin(everyone, ids(worn))
-        writer.add_wearable(device.device, worn)
+        lacking = np.ones(len(everyone), np.bool_)
+        for name in device.devices:
+            if name in store.devices:
+                worn = store.wearable(name)
+                lacking &= ~np.isin(everyone, ids(worn))
+                writer.add_wearable(name, worn)
         writer.add_wearable(device.device, zero_wear(device, everyone[lacking], at_us[lacking]))
     for task in store.tasks:
         writer.set_labels(task, store.labels(task))
@@ -200,12 +201,15 @@ def zero_events(vocabulary: Vocabulary, subject: Int64, at_us: Int64) -> pa.Tabl
 
 
 def zero_wear(device: WearableSpec, subject: Int64, at_us: Int64) -> pa.Table:
-    """Return one token of each channel's mean, worn throughout, that ends by the subject's time."""
+    """Return one token of each channel's mean, worn throughout, that ends by the subject's time.
+
+    Of several devices it is worn on the one that most people of the study wear.
+    """
     token_us = round(device.token_s * SECOND_US)
     start_us = (at_us // token_us - 1) * token_us
     length = max(1, round(device.token_s * device.hz))
     tables = [WEARABLE.empty_table()]
-    for channel, mean in zip(device.channels, device.mean, strict=True):
-        value = np.full((len(subject), length), mean, np.float32)
-        tables.append(stretches(subject, start_us, channel, device.hz, value))
+    for source in device.of_device(device.device):
+        value = np.full((len(subject), length), source.mean, np.float32)
+        tables.append(stretches(subject, start_us, source.channel, device.hz, value))
     return pa.concat_tables(tables)

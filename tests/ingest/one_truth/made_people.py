@@ -75,7 +75,9 @@ class Person:
     noted: list[Noted] = field(default_factory=list)
 
 
-def made_people(count: int, seed: int, first: int = 1, shift: float = 0.0) -> list[Person]:
+def made_people(
+    count: int, seed: int | list[int], first: int = 1, shift: float = 0.0
+) -> list[Person]:
     """Return so many people.
 
     Args:

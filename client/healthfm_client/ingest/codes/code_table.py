@@ -96,7 +96,9 @@ def describe_codes(
     fixed = CODES.empty_table() if site.codes is None else conform(site.codes, CODES, CODES_FILE)
     describe = None if site.stream is None else site.stream.codes
     if describe is None and known is None:
-        return fixed
+        if not texts:
+            return fixed
+        known = {code: (text, frozenset()) for code, text in texts.items()}
     own = CODES.empty_table() if describe is None else describe(names)
     if known is not None:
         merged = _merged(known, names, _known(fixed) | _known(own))

@@ -33,6 +33,9 @@ class Concepts:
         folder: Where ``concept``, ``concept_ancestor`` and ``concept_relationship`` lie.
         encoding: Of text files.
 
+    Attributes:
+        malformed: Table → lines that are no rows, of all that was read so far.
+
     Raises:
         IngestError: HF-303, HF-307.
     """
@@ -40,6 +43,7 @@ class Concepts:
     def __init__(self, folder: Path, encoding: str) -> None:
         self._folder = folder
         self._encoding = encoding
+        self.malformed: dict[str, int] = {}
         table = self._read("concept", ("concept_id", "vocabulary_id", "concept_code"))
         order = np.argsort(_numbers(table, "concept_id"), kind="stable")
         self._ids = _numbers(table, "concept_id")[order]
@@ -126,7 +130,7 @@ class Concepts:
             if "concept_id" in name and name.endswith(("_id", "_id_1", "_id_2"))
         ]
         for path in files_of(self._folder, table):
-            file = TableFile(path, self._encoding)
+            file = TableFile(path, self._encoding, quotes=False)
             want_columns(file, columns)
             casts = (f"{file.cast(n, 'BIGINT' if n in ids else 'VARCHAR')} AS {n}" for n in columns)
             chosen = ", ".join(casts)
@@ -135,6 +139,7 @@ class Concepts:
             tables.append(
                 reader.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
             )
+            self.malformed[table] = self.malformed.get(table, 0) + reader.malformed().num_rows
         kinds = pa.schema([(n, pa.int64() if n in ids else pa.string()) for n in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]
         return pa.concat_tables(tables) if tables else kinds.empty_table()

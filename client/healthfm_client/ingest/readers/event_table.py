@@ -1,4 +1,7 @@
-"""Tables of events with a site column, as a warehouse exports them."""
+"""Tables of events with a site column, as a warehouse exports them.
+
+Tests of vocabularies that every site has come under one code and unit (`codes.written_units`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from healthfm_client.ingest.codes.written_units import UNIT, in_store_units
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site, SitesInOneStream
 from healthfm_client.ingest.tables.duckdb_reader import TableFile
 from healthfm_client.ingest.tables.local_time import times_of_utc
@@ -32,6 +36,7 @@ COLUMNS: Final = {
     "code": ColumnKind.TEXT,
     "numeric_value": ColumnKind.NUMBER,
 }
+_TEXTS: Final = {"text_value": ColumnKind.TEXT, UNIT: ColumnKind.TEXT}
 _LABEL_COLUMNS: Final = {
     "subject_id": ColumnKind.INTEGER,
     "prediction_time": ColumnKind.TIME,
@@ -100,7 +105,7 @@ def stream_events(
     parts = []
     for file in event_files(path):
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
-        check_columns(file, COLUMNS | site, {"text_value": ColumnKind.TEXT})
+        check_columns(file, COLUMNS | site, _TEXTS)
         tables = _tables(file, site, time_zone)
         parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, tables))
     if not sum(part.rows for part in parts):
@@ -109,13 +114,14 @@ def stream_events(
 
 
 def _tables(file: Path, site: dict[str, ColumnKind], time_zone: str | None) -> Iterator[pa.Table]:
-    texts = {"text_value": ColumnKind.TEXT}
-    columns = COLUMNS | site
-    for table in read_batches(file, columns, texts, coded=("code", *texts), time_zone=time_zone):
+    columns, coded = COLUMNS | site, ("code", *_TEXTS)
+    for table in read_batches(file, columns, _TEXTS, coded=coded, time_zone=time_zone):
         refuse_nulls(table, ["subject_id", *site], file.name)
         at = table.column_names.index("numeric_value")
         number = table["numeric_value"].cast(pa.float32(), safe=False)
-        yield table.set_column(at, "numeric_value", number)
+        table = table.set_column(at, "numeric_value", number)
+        unit = table[UNIT] if UNIT in table.column_names else None
+        yield in_store_units(table if unit is None else table.drop_columns([UNIT]), unit)[0]
 
 
 def read(path: Path, options: EventTableOptions) -> Iterator[Site | SitesInOneStream]:
@@ -145,8 +151,8 @@ READER = Reader(
     name="event_table",
     summary="Parquet: subject_id, time, code, numeric_value, site",
     reads=(
-        "subject_id, time, code, numeric_value, text_value, a site's column; labels and "
-        "splits beside it"
+        "subject_id, time, code, numeric_value, text_value, unit, a site's column; labels and "
+        "splits beside it; units within codes of LOINC and SNOMED"
     ),
     not_read="other columns",
     tried_on=(

@@ -3,7 +3,8 @@
 A file's columns say which table it is, since names change between releases. Times are the clock
 that was worn, as Fitbit keeps them: no offset is in these tables, so that a traveller's day is the
 day of where they were. A minute without steps may be one in which nothing was worn; Fitbit does not
-tell. Steps, heart rate, intensity and sleep become days of 1,440 minutes; daily totals MEDS rows.
+tell. Steps, heart rate, intensity and sleep become days of 1,440 minutes; daily totals a device of
+their own, with one sample a day (`wearable_days`). What is in no known column is counted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_client.ingest.event_site import event_site
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import linked
 from healthfm_client.ingest.tables.duckdb_reader import (
@@ -28,7 +28,13 @@ from healthfm_client.ingest.tables.duckdb_reader import (
 )
 from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
-from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, daily, possible
+from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, possible
+from healthfm_client.ingest.wearable_days import (
+    PER_DAY,
+    cells_not_read,
+    day_values,
+    stretched,
+)
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.events import coded, ids, repeated, times_us
 from healthfm_core.data.store.wearables import DAY_US
@@ -78,11 +84,16 @@ class Wide:
 
 @dataclass(frozen=True)
 class Days:
-    """A table with a row per day: columns of person and day, column → code of what is kept."""
+    """A table with a row per day: columns of person and day, column → channel of what is kept.
+
+    Attributes:
+        pieces: Column that tells several rows of a day apart, which add up; '' for one a day.
+    """
 
     person: str
     day: str
     kept: tuple[tuple[str, str], ...]
+    pieces: str = ""
 
 
 NARROW: Final = (
@@ -98,31 +109,44 @@ DAILY: Final = (
         "id",
         "activitydate",
         (
-            ("totalsteps", "STEPS//DAY//count"),
-            ("calories", "ENERGY//DAY//kcal"),
-            ("veryactiveminutes", "VERY_ACTIVE//DAY//min"),
-            ("sedentaryminutes", "SEDENTARY//DAY//min"),
+            ("totalsteps", "STEPS_DAY"),
+            ("calories", "ENERGY_DAY"),
+            ("veryactiveminutes", "VERY_ACTIVE_DAY"),
+            ("fairlyactiveminutes", "FAIRLY_ACTIVE_DAY"),
+            ("lightlyactiveminutes", "LIGHTLY_ACTIVE_DAY"),
+            ("sedentaryminutes", "SEDENTARY_DAY"),
         ),
     ),
     Days(
         "id",
         "sleepday",
-        (("totalminutesasleep", "ASLEEP//DAY//min"), ("totaltimeinbed", "IN_BED//DAY//min")),
+        (("totalminutesasleep", "ASLEEP_DAY"), ("totaltimeinbed", "IN_BED_DAY")),
     ),
     Days(
         "person_id",
         "date",
         (
-            ("steps", "STEPS//DAY//count"),
-            ("calories_out", "ENERGY//DAY//kcal"),
-            ("very_active_minutes", "VERY_ACTIVE//DAY//min"),
-            ("sedentary_minutes", "SEDENTARY//DAY//min"),
+            ("steps", "STEPS_DAY"),
+            ("calories_out", "ENERGY_DAY"),
+            ("activity_calories", "ACTIVE_ENERGY_DAY"),
+            ("very_active_minutes", "VERY_ACTIVE_DAY"),
+            ("fairly_active_minutes", "FAIRLY_ACTIVE_DAY"),
+            ("lightly_active_minutes", "LIGHTLY_ACTIVE_DAY"),
+            ("sedentary_minutes", "SEDENTARY_DAY"),
         ),
     ),
     Days(
         "person_id",
         "sleep_date",
-        (("minute_asleep", "ASLEEP//DAY//min"), ("minute_in_bed", "IN_BED//DAY//min")),
+        (
+            ("minute_asleep", "ASLEEP_DAY"),
+            ("minute_in_bed", "IN_BED_DAY"),
+            ("minute_awake", "AWAKE_DAY"),
+            ("minute_light", "LIGHT_SLEEP_DAY"),
+            ("minute_deep", "DEEP_SLEEP_DAY"),
+            ("minute_rem", "REM_SLEEP_DAY"),
+        ),
+        pieces="is_main_sleep",
     ),
 )
 _SLEEP: Final = ("person_id", "level", "start_datetime", "duration_in_min")
@@ -149,37 +173,53 @@ def kind_of(columns: list[str]) -> Table | None:
 
 def read(path: Path, options: ReaderOptions) -> Iterator[Site]:
     """Yield everyone's tables as one site."""
-    wearables: list[pa.Table] = []
-    events: list[pa.Table] = []
+    minutes: list[pa.Table] = []
+    days: list[pa.Table] = []
     rejected: dict[str, pa.Table] = {}
+    not_read: dict[str, int] = {}
     of_utc: list[str] = []
     for file in _files(path, options.time_zone):
         kind = kind_of(file.columns)
+        stem = file.path.name.split(".")[0]
         if kind is None:
+            not_read |= _rows_of_another(file)
             continue
         of_utc += file.of_utc()
         check_gzip(file.path)
         if isinstance(kind, Days):
-            events += _days(file, kind, options)
+            values, odd = _days(file, kind, options)
+            days.append(values)
+            not_read |= {f"{name} of {stem}": n for name, n in _other_columns(file, kind).items()}
         else:
             rows, odd = _parted(_readings(file, kind), _channel(kind), options.now_us)
-            if odd.num_rows:
-                rejected[f"{file.path.name.split('.')[0]}_impossible"] = odd
             if rows.num_rows:
-                who = ids(pa.table({"s": linked(rows["person"], options, file.path.name)}), "s")
-                value = np.asarray(rows["value"].to_numpy(), np.float64)
-                wearables.append(by_day(who, times_us(rows, "time"), value, _channel(kind)))
-    if not wearables and not events:
+                minutes.append(_minutes(rows, _channel(kind), options, file.path.name))
+        if odd.num_rows:
+            rejected[f"{stem}_impossible"] = odd
+    totals, again = stretched(days)
+    if not minutes and not totals.num_rows:
         refuse_empty(pa.table({}), path.name)
-    table = pa.concat_tables(events) if events else None
-    site = None if table is None else event_site(None, table, now_us=options.now_us)
+    devices = {DEVICE: _once(pa.concat_tables(minutes))} if minutes else {}
     yield Site(
         None,
-        events=None if site is None else site.events,
-        wearables={DEVICE: _once(pa.concat_tables(wearables))} if wearables else {},
-        rejected=rejected | (dict(site.rejected) if site is not None else {}),
+        wearables=devices | ({PER_DAY: totals} if totals.num_rows else {}),
+        rejected=rejected | ({"repeated_day": again} if again.num_rows else {}),
+        not_read=not_read,
         notices=times_of_utc(of_utc, options.time_zone),
     )
+
+
+def _rows_of_another(file: TableFile) -> dict[str, int]:
+    """Return how many rows a table has that is none of Fitbit's known ones."""
+    sql = f"SELECT count(*) AS n FROM {file.source()}"
+    (row,) = DuckDBReader().table(sql, file.path).to_pylist()
+    return {f"rows of {file.path.name.split('.')[0]}": row["n"]}
+
+
+def _minutes(rows: pa.Table, channel: str, options: ReaderOptions, where: str) -> pa.Table:
+    who = ids(pa.table({"s": linked(rows["person"], options, where)}), "s")
+    value = np.asarray(rows["value"].to_numpy(), np.float64)
+    return by_day(who, times_us(rows, "time"), value, channel)
 
 
 def _once(table: pa.Table) -> pa.Table:
@@ -288,23 +328,17 @@ def _sleep(file: TableFile) -> pa.Table:
     return DuckDBReader().table(sql, file.path)
 
 
-def _days(file: TableFile, kind: Days, options: ReaderOptions) -> Iterator[pa.Table]:
-    names = [(column, code) for column, code in kind.kept if column in file.columns]
-    chosen = ", ".join(
-        f"TRY_CAST({file.column(c)} AS DOUBLE) AS v{n}" for n, (c, _) in enumerate(names)
-    )
-    person = f"TRY_CAST({file.column(kind.person)} AS VARCHAR) AS person"
-    day = f"date_trunc('day', {_stamp(file, kind.day)}) AS day"
-    rows = DuckDBReader().table(f"SELECT {person}, {day}, {chosen} FROM {file.source()}", file.path)
-    rows = rows.filter(pc.and_(rows["person"].is_valid(), rows["day"].is_valid()))
-    if not rows.num_rows:
-        return
-    who = ids(pa.table({"s": linked(rows["person"], options, file.path.name)}), "s")
-    day_us = times_us(rows.set_column(1, "day", rows["day"].cast(pa.timestamp("us"))), "day")
-    for number, (_, code) in enumerate(names):
-        value = np.asarray(rows[f"v{number}"].fill_null(np.nan).to_numpy(), np.float64)
-        known = np.isfinite(value)
-        yield daily(who[known], day_us[known], value[known], code)
+def _days(file: TableFile, kind: Days, options: ReaderOptions) -> tuple[pa.Table, pa.Table]:
+    """Return a table's (days, those that cannot be true)."""
+    channels = {column: channel for column, channel in kind.kept if column in file.columns}
+    pieces = kind.pieces if kind.pieces in file.columns else ""
+    person, day = file.column(kind.person), _stamp(file, kind.day)
+    return day_values(file, person, day, channels, options, pieces=pieces)
+
+
+def _other_columns(file: TableFile, kind: Days) -> dict[str, int]:
+    known = (kind.person, kind.day, kind.pieces, *(column for column, _ in kind.kept))
+    return cells_not_read(file, known)
 
 
 def _stamp(file: TableFile, name: str) -> str:
@@ -335,8 +369,14 @@ def sniff(path: Path) -> bool:
 READER = Reader(
     name="fitbit",
     summary="Fitbit: tables of All of Us, or a Fitabase export; one site",
-    reads="steps, heart rate, intensity and sleep by the minute; daily totals",
-    not_read="tables whose columns are none of these; readings that cannot be true are counted",
+    reads=(
+        "steps, heart rate, intensity and sleep by the minute; totals of days: steps, energy, "
+        "activity, sleep and its stages"
+    ),
+    not_read=(
+        "rows of other tables and other columns of days are counted, as are readings that cannot "
+        "be true"
+    ),
     tried_on=(
         "Fitabase exports of 33 people (Furberg et al., Zenodo 53894); All of Us as its "
         "data dictionary has it"

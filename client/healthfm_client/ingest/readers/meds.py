@@ -1,4 +1,8 @@
-"""MEDS 0.4 datasets, and stores that `ingest` wrote: checked, not converted."""
+"""MEDS 0.4 datasets, and stores that `ingest` wrote: checked; tests in the store's units.
+
+A store that `ingest` wrote comes through as it is. Of other datasets the codes of vocabularies that
+every site has are brought to one spelling and one unit (`codes.written_units`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from healthfm_client.ingest.codes.written_units import UNIT, described_as, in_store_units
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_core.data.store.events import set_aside
 from healthfm_core.data.store.integrity import (
@@ -16,12 +21,20 @@ from healthfm_core.data.store.integrity import (
     check_store,
     read_splits,
 )
-from healthfm_core.data.store.schemas import CODES, EVENTS, SPLIT_NAMES, conform
+from healthfm_core.data.store.schemas import (
+    CODES,
+    EVENTS,
+    SOURCE_CODES,
+    SPLIT_NAMES,
+    conform,
+    is_text,
+)
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
     DATA,
     LABELS_FOLDER,
     MARKER_FILE,
+    SOURCE_CODES_FILE,
     SPLITS_FILE,
     WEARABLE_FOLDER,
     in_order,
@@ -54,13 +67,15 @@ def site_of(path: Path, options: ReaderOptions) -> Site:
         check_schemas(path)
         check_event_files(in_order(path / DATA), path, None)
         splits = _splits_by_folder(path)
-    events = [EVENTS.empty_table()]
-    events += [_table(file, path, EVENTS) for file in in_order(path / DATA)]
-    kept, rejected = set_aside(pa.concat_tables(events), now_us=options.now_us)
+    events, changed = _events(path)
+    kept, rejected = set_aside(events, now_us=options.now_us)
     wearables: dict[str, list[pa.Table]] = {}
     for file in in_order(path / WEARABLE_FOLDER):
         wearables.setdefault(file.parent.name, []).append(read_parquet(file, file.name))
     codes = path / CODES_FILE
+    said = _table(codes, path, CODES) if codes.is_file() else None
+    if changed:
+        said = described_as(CODES.empty_table() if said is None else said, changed)
     return Site(
         name=None,
         title=str(marker.get("dataset_name") or path.name),
@@ -68,9 +83,36 @@ def site_of(path: Path, options: ReaderOptions) -> Site:
         wearables={device: pa.concat_tables(tables) for device, tables in wearables.items()},
         labels=_labels(path),
         splits=splits,
-        codes=_table(codes, path, CODES) if codes.is_file() else None,
+        codes=said,
         rejected=rejected,
+        source_codes=_source_codes(path),
     )
+
+
+def _source_codes(path: Path) -> dict[tuple[str, str], int]:
+    """Return what a mapping replaced when the store was made; a file of others' says nothing."""
+    if not (path / SOURCE_CODES_FILE).is_file():
+        return {}
+    table = read_parquet(path / SOURCE_CODES_FILE, SOURCE_CODES_FILE)
+    if not table.schema.equals(SOURCE_CODES):
+        return {}
+    code, source, rows = (table[name].to_pylist() for name in SOURCE_CODES.names)
+    return dict(zip(zip(code, source, strict=True), rows, strict=True))
+
+
+def _events(path: Path) -> tuple[pa.Table, dict[str, list[str]]]:
+    """Return the events under the store's codes, in its units, and which codes those changed."""
+    events, changed = [EVENTS.empty_table()], dict[str, list[str]]()
+    for file in in_order(path / DATA):
+        where = file.relative_to(path).as_posix()
+        raw = read_parquet(file, where)
+        beside = UNIT in raw.column_names and is_text(raw[UNIT].type)
+        unit = raw[UNIT].cast(pa.string()) if beside else None
+        rows, new = in_store_units(conform(raw, EVENTS, where), unit)
+        events.append(conform(rows, EVENTS, where))
+        for code, names in new.items():
+            changed[code] = sorted({*changed.get(code, []), *names})
+    return pa.concat_tables(events), changed
 
 
 def _labels(path: Path) -> dict[str, pa.Table]:
@@ -111,8 +153,11 @@ def sniff(path: Path) -> bool:
 
 READER = Reader(
     name="meds",
-    summary="a MEDS 0.4 dataset (native: checked, not converted)",
-    reads="a dataset of MEDS 0.4 whole: events, codes, splits, labels; a store's wearables",
+    summary="a MEDS 0.4 dataset (native: checked, in the store's units)",
+    reads=(
+        "a dataset of MEDS 0.4 whole: events, codes, splits, labels; a store's wearables; units "
+        "within codes of LOINC and SNOMED, or in a column `unit`"
+    ),
     not_read="columns that MEDS does not define",
     tried_on="the samples of MEDS's own testing package; stores that `ingest` wrote",
     sniff=sniff,

@@ -277,6 +277,7 @@ def _bits(conditions: Iterable[str]) -> str:
 
 def _not_read(cdm: Cdm) -> Tables:
     """Yield how many rows the tables have that are not read."""
+    yield NotRead({f"{name}.malformed_line": n for name, n in cdm.concepts.malformed.items() if n})
     for name in NOT_READ:
         for file in cdm.files(name):
             yield NotRead({name: _rows_in(file)})

@@ -67,11 +67,15 @@ class TableFile:
         encoding: Of a text file: utf-8, latin-1 or utf-16.
         time_zone: The site's, to which times with an offset or a zone are brought; None keeps
             the clock that they were written with (`local_time`).
+        quotes: Whether texts may stand in quotes. In tables of a vocabulary that are separated by
+            tabs, as Athena's are, a quote is a quote: one at the beginning of a name would else
+            take the lines behind it with it.
     """
 
     path: Path
     encoding: str = "utf-8"
     time_zone: str | None = None
+    quotes: bool = True
 
     @property
     def is_parquet(self) -> bool:
@@ -105,9 +109,10 @@ class TableFile:
         if self.is_parquet:
             return f"read_parquet({path})"
         columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in self._unique)
+        quote = "'\"'" if self.quotes or self._delimiter != "\t" else "''"
         return (
             f"read_csv({path}, auto_detect=false, columns={{{columns}}}, header=true, "
-            f"delim={_quoted(self._delimiter)}, quote='\"', escape='\"', "
+            f"delim={_quoted(self._delimiter)}, quote={quote}, escape={quote}, "
             f"encoding={_quoted(self.encoding)}, max_line_size=4194304, "
             "strict_mode=true, store_rejects=true, rejects_limit=0)"
         )

@@ -9,9 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float64, Int64
-from healthfm_core.data.store.events import as_float32
 from healthfm_core.data.store.wearables import DAY_US, SECOND_US, stretches
-from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 
 MINUTE_US: Final = 60 * 1_000_000
 MINUTES: Final = 1440
@@ -60,24 +58,3 @@ def possible(value: Float64, time_us: Int64, channel: str, now_us: int) -> Bool:
     low, high = LIMITS.get(channel, (-np.inf, np.inf))
     past = (time_us <= now_us) & (time_us > EARLIEST_US)
     return np.asarray(np.isfinite(value) & (value >= low) & (value <= high) & past)
-
-
-def daily(subject: Int64, day_us: Int64, value: Float64, name: str) -> pa.Table:
-    """Return a day's summary as MEDS rows ``WEARABLE//STEPS//DAY//count``.
-
-    A row stands at the end of its day, when it is known.
-
-    Args:
-        subject: [N] whose.
-        day_us: [N] the day's beginning.
-        value: [N] the number.
-        name: What it is of, and its unit: ``STEPS//DAY//count``.
-    """
-    return pa.table(
-        {
-            "subject_id": pa.array(subject, pa.int64()),
-            "time": pa.array(day_us + DAY_US, pa.int64()).cast(pa.timestamp("us")),
-            "code": pa.array([WEARABLE_PREFIX + name] * len(subject), pa.string()),
-            "numeric_value": pa.array(as_float32(value)),
-        }
-    )
