@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 
 from healthfm_client.ingest import ingest
@@ -25,7 +24,11 @@ CLARITY = (
 )
 """As Clarity writes them since 2023, and before without the quotes."""
 PREAMBLE = (
-    *("1,,FirstName,,Ann,,,,,,,,", "2,,LastName,,Lee,,,,,,,,", "3,,DateOfBirth,,1980-01-02,,,,,,,,"),
+    *(
+        "1,,FirstName,,Ann,,,,,,,,",
+        "2,,LastName,,Lee,,,,,,,,",
+        "3,,DateOfBirth,,1980-01-02,,,,,,,,",
+    ),
     "4,,Alert,High,,,iOS G7,200,,,,,",
 )
 LIBRE = (
@@ -87,19 +90,25 @@ def one(path: Path, notify=None, **options) -> SiteStore:
 
 
 def readings(store: SiteStore) -> dict[str, float]:
-    """Beginning of each place of the grid with a reading → mg/dL."""
-    found = {}
+    """Minute from which on a reading stands → mg/dL."""
+    found, before = {}, None
     for row in store.wearable("cgm").to_pylist():
-        assert row["channel"] == "GLUCOSE"
-        start = np.datetime64(row["start"], "s")
+        assert (row["channel"], row["hz"]) == ("GLUCOSE", 1 / 60)
+        start = np.datetime64(row["start"], "m")
         for n, (value, seen) in enumerate(zip(row["value"], row["mask"], strict=True)):
-            if seen:
-                at = start + np.timedelta64(round(n / row["hz"]), "s")
-                found[str(at)[:16].replace("T", " ")] = pytest.approx(value, abs=0.01)
+            if seen and value != before:
+                found[str(start + n).replace("T", " ")] = pytest.approx(value, abs=0.01)
+            before = value if seen else None
     return found
 
 
-def test_clarity_s_readings_are_a_channel_at_the_sensor_s_own_pace(tmp_path):
+def minutes(store: SiteStore) -> dict[tuple[int, int], int]:
+    """Person and day → minutes for which a reading stands."""
+    rows = store.wearable("cgm").to_pylist()
+    return {(row["subject_id"], row["start"].day): sum(row["mask"]) for row in rows}
+
+
+def test_clarity_s_readings_are_a_channel_of_minutes(tmp_path):
     file = clarity(
         tmp_path / "7.csv",
         egv("2020-03-14T08:00:12", 100),
@@ -117,7 +126,6 @@ def test_clarity_s_readings_are_a_channel_at_the_sensor_s_own_pace(tmp_path):
         "2020-03-14 08:10": 121,
         "2020-03-14 08:15": 130,
     }
-    assert pc.unique(store.wearable("cgm")["hz"]).to_pylist() == [1 / 300]
     assert hours_worn(store.wearable("cgm")) == pytest.approx(4 / 12)
     assert store.not_read == {"Clarity, calibration": 1, "Clarity, insulin": 1}
 
@@ -168,7 +176,7 @@ def test_libreview_s_readings_are_read_in_any_language_and_its_other_rows_counte
         "2020-03-14 09:30": 103,
         "2020-03-14 09:45": 104,
     }
-    assert pc.unique(store.wearable("cgm")["hz"]).to_pylist() == [1 / 900]
+    assert minutes(store) == {(int(store.subjects()[0]), 14): 4 * 15}
     assert store.not_read == {
         "LibreView, food": 1,
         "LibreView, note or other": 2,
@@ -199,7 +207,7 @@ def test_tidepool_s_clock_is_the_display_s(tmp_path):
     export = [
         cbg(5.5, "2020-03-14T08:00:00"),
         cbg(100, "2020-03-14T08:05:00", "mg/dL"),
-        cbg(100, None, "mg/dL", timezoneOffset=70),
+        cbg(120, None, "mg/dL", timezoneOffset=70),
         cbg(2.2, "2020-03-14T08:15:00", annotations='[{"code":"bg/out-of-range"}]'),
         cbg(100, "2020-03-14T08:20:00", "furlong"),
         cbg("x", "2020-03-14T08:20:00"),
@@ -211,7 +219,7 @@ def test_tidepool_s_clock_is_the_display_s(tmp_path):
     assert readings(store) == {
         "2020-03-14 08:00": 99.0858,
         "2020-03-14 08:05": 100,
-        "2020-03-14 08:10": 100,
+        "2020-03-14 08:10": 120,
         "2020-03-14 08:15": 39.6343,
     }
     assert store.not_read == {
@@ -242,8 +250,7 @@ def test_a_person_s_exports_lie_in_a_folder_of_theirs_and_each_day_has_its_own_p
     tidepool(folder / "32.json", cbg(100, "2020-03-14T08:00:00", "mg/dL"))
     store = one(folder)
     assert store.subjects().tolist() == [31, 32]
-    days = {(r["subject_id"], r["start"].day): r["hz"] for r in store.wearable("cgm").to_pylist()}
-    assert days == {(31, 14): 1 / 300, (31, 15): 1 / 900, (32, 14): 1 / 300}
+    assert minutes(store) == {(31, 14): 8 * 5, (31, 15): 4 * 15, (32, 14): 5}
 
 
 def test_exports_side_by_side_are_people_and_that_is_said(tmp_path):
@@ -277,10 +284,10 @@ def test_sites_with_sensors_of_two_makers_make_tokens_of_one_study(tmp_path):
     abbott = one(libre(tmp_path / "b" / "2.csv", *rows, unit="mmol/L"))
     moments = [channel_moments(join_stores([store])[0], None, None) for store in (dexcom, abbott)]
     assert {m.channels for m in moments} == {(("cgm", "GLUCOSE"),)}
-    spec = WearableSpec("cgm", ("GLUCOSE",), (0.0,), (1.0,), 1 / 300, 3600.0, 900.0)
+    spec = WearableSpec("cgm", ("GLUCOSE",), (0.0,), (1.0,), 1 / 60, 3600.0, 900.0)
     tokens = [wearable_tokens(join_stores([store])[0], spec, None) for store in (dexcom, abbott)]
-    assert [t.value.shape for t in tokens] == [(1, 4, 3)] * 2
-    assert [int(t.observed.sum()) for t in tokens] == [12, 4]
+    assert [t.value.shape for t in tokens] == [(1, 4, 15)] * 2
+    assert [int(t.observed.sum()) for t in tokens] == [60, 60]
     assert tokens[1].value[tokens[1].observed] == pytest.approx(180.156)
 
 

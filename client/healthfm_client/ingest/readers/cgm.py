@@ -1,9 +1,9 @@
 """Continuous glucose monitors: exports of Dexcom Clarity, LibreView and Tidepool.
 
-All become one channel, GLUCOSE in mg/dL, of one device, so that sites with sensors of several
-makers train together. A day is kept at the pace of its sensor (a reading every 5 minutes, or every
-15), so that hours worn are hours. An export is one person's: of a folder, the folder below it that
-a file lies in says whose, or the file's own name.
+All become one channel, GLUCOSE in mg/dL, of minutes, so that sensors of several makers and other
+devices of minutes train together. A reading stands for the minutes until the next one is due (5,
+or 15, as the day's readings tell), so that hours worn are hours. An export is one person's: of a
+folder, the folder below it that a file lies in says whose, or the file's own name.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from healthfm_client.ingest.glucose_exports import is_export, readings_of
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import numbers
-from healthfm_client.ingest.tables.glucose_exports import is_export, readings_of
 from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
-from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, by_day, possible
+from healthfm_client.ingest.tables.wearable_minutes import MINUTE_US, MINUTES, by_day, possible
 from healthfm_core.arrays import Float64, Int64
-from healthfm_core.data.store.wearables import DAY_US
 
 DEVICE: Final = "cgm"
 CHANNEL: Final = "GLUCOSE"
@@ -113,27 +112,32 @@ def _person(file: Path, path: Path) -> str:
 
 
 def _days(subject: int, time: Int64, value: Float64) -> Iterator[pa.Table]:
-    """Yield a person's days, those of one pace together."""
+    """Yield a person's days: each reading in its minute and those until the next is due."""
     if not len(time):
         return
-    pace = _paces(time)
-    for minutes in np.unique(pace).tolist():
-        its = pace == minutes
-        who = np.full(int(its.sum()), subject, np.int64)
-        yield by_day(who, time[its], value[its], CHANNEL, minutes * MINUTE_US)
+    minutes, at = np.unique(time // MINUTE_US, return_inverse=True)
+    mean = np.bincount(at, weights=value) / np.bincount(at)
+    last = np.append(np.diff(minutes), PACES[-1])
+    lasts = np.minimum(_paces(minutes), last)
+    within = np.arange(lasts.sum()) - np.repeat(np.cumsum(lasts) - lasts, lasts)
+    each = (np.repeat(minutes, lasts) + within) * MINUTE_US
+    who = np.full(len(each), subject, np.int64)
+    yield by_day(who, each, np.repeat(mean, lasts), CHANNEL)
 
 
-def _paces(time: Int64) -> Int64:
-    """Return [N] the minutes from one reading to the next on the day of each reading."""
-    minute = np.unique(time // MINUTE_US)
+def _paces(minute: Int64) -> Int64:
+    """Return [N] the minutes from one reading to the next on the day of each.
+
+    Args:
+        minute: [N] when there are readings, in minutes since 1970, ascending and distinct.
+    """
     usual = _nearest(np.diff(minute)) if len(minute) >= _FEWEST else _USUAL
-    days, at = np.unique(time // DAY_US, return_inverse=True)
-    starts = np.searchsorted(minute, days * (DAY_US // MINUTE_US))
+    _, starts, counts = np.unique(minute // MINUTES, return_index=True, return_counts=True)
     per_day = [
         _nearest(np.diff(its)) if len(its) >= _FEWEST else usual
         for its in np.split(minute, starts[1:])
     ]
-    return np.array(per_day, np.int64)[at]
+    return np.repeat(np.array(per_day, np.int64), counts)
 
 
 def _nearest(gaps: Int64) -> int:
@@ -182,7 +186,7 @@ READER = Reader(
     name="cgm",
     summary="Continuous glucose monitors: Dexcom Clarity, LibreView, Tidepool; one site",
     reads=(
-        "the sensor's readings at its own pace, in mg/dL, of Clarity's and LibreView's CSV in any "
+        "the sensor's readings by the minute, in mg/dL, of Clarity's and LibreView's CSV in any "
         "language and Tidepool's JSON; readings beyond the sensor's range as its end"
     ),
     not_read=(
