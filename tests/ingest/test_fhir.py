@@ -333,6 +333,18 @@ def test_the_standard_code_is_taken_wherever_it_stands(tmp_path, codings, code):
     assert [name for _, name, _ in rows(out)] == [code]
 
 
+def test_a_visit_that_is_planned_has_not_been(tmp_path):
+    kind = {"class": {"code": "AMB"}, "period": {"start": "2020-01-01T08:00:00Z"}}
+    visits = [
+        {"resourceType": "Encounter", "subject": WHO, "status": status} | kind
+        for status in ("finished", "planned")
+    ]
+    (tmp_path / "a.ndjson").write_text("\n".join(map(json.dumps, visits)))
+    (out,) = ingest("fhir", tmp_path / "a.ndjson", tmp_path / "out", max_set_aside=1)
+    assert [name for _, name, _ in rows(out)] == ["Visit//OP"]
+    assert SiteStore.open(out).rejected == {"not_so": 1}
+
+
 @pytest.mark.parametrize("form", ["as columns", "by itself"])
 def test_a_unit_that_is_coded_otherwise_than_in_ucum_is_read_from_its_text(tmp_path, form):
     unit = {"value": 72, "unit": "/min", "system": SNOMED, "code": "258983007"}

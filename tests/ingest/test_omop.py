@@ -126,6 +126,29 @@ def test_without_the_concept_table_a_code_is_the_concepts_number(tmp_path):
     assert {"OMOP//201826", "OMOP//3004501//mg/dL", "Visit//IP"} <= codes
 
 
+def test_a_unit_that_nobody_can_read_keeps_its_numbers_apart(tmp_path):
+    """Without CONCEPT, and with no text beside it, 90 and 0.9 were two values of one code."""
+    tables = {name: text for name, text in TABLES.items() if not name.startswith("concept")}
+    text = tables["measurement"].replace("mg/dL", "").replace("g/L", "")
+    tables["measurement"] = text
+    found = rows(one(cdm(tmp_path / "cdm", tables), tmp_path))
+    numbers = {(code, value) for *_, code, value in found if value in (90.0, pytest.approx(0.9))}
+    assert {code for code, _ in numbers} == {
+        "OMOP//3004501//OMOP:8840",
+        "OMOP//3004501//OMOP:8636",
+    }
+
+
+def test_a_row_without_a_standard_concept_has_its_source_concept(tmp_path):
+    head = "condition_occurrence_id,person_id,condition_concept_id,condition_start_date"
+    more = "condition_source_concept_id,condition_source_value"
+    text = f"{head},{more}\n1,1,0,2010-01-02,201826,E11.9\n2,1,0,2010-01-03,0,LOCAL 7\n"
+    store = one(cdm(tmp_path / "cdm", TABLES | {"condition_occurrence": text}), tmp_path)
+    codes = {code for *_, code, _ in rows(store)}
+    assert {"SNOMED//44054006", "CONDITION_SOURCE//LOCAL 7"} <= codes
+    assert "CONDITION_SOURCE//E11.9" not in codes
+
+
 @pytest.mark.parametrize(
     ("table", "text", "number"),
     [

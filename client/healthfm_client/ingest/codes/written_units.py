@@ -66,6 +66,7 @@ def in_store_unit(code: str, unit: str | None, has_value: bool) -> CodeAndUnit:
     return CodeAndUnit(joined(named, limit + its.name), its.factor, its.offset)
 
 
+@lru_cache(1 << 16)
 def _is_a_stores(code: str) -> bool:
     return all(in_store_unit(code, None, has) == CodeAndUnit(code) for has in (True, False))
 

@@ -175,7 +175,7 @@ VALUES_NOT_READ: Final = (
 """Forms of an observation's value that are neither one number nor one answer."""
 NOT_SO: Final = frozenset(
     {"entered-in-error", "not-done", "refuted", "cancelled", "draft"}
-    | {"not-taken", "intended", "declined", "preparation"}
+    | {"not-taken", "intended", "declined", "preparation", "planned"}
 )
 """Status of what did not happen, or is not known to have."""
 RESOURCE: Final = msgspec.json.Decoder(Resource)

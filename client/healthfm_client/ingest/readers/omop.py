@@ -311,9 +311,19 @@ def _name(
     if not has_value:
         said = concepts.code(answer).replace("//", ":") if answer else ""
         return CodeAndUnit(joined(code, said))
-    known = concepts.code(unit).partition("//") if unit else ("", "", "")
-    test, its = canonical_lab(code, known[2] if known[0] == "UCUM" else unit_text)
+    test, its = canonical_lab(code, _unit_text(concepts, unit, unit_text))
     return CodeAndUnit(joined(test, (comparator or "") + its.name), its.factor, its.offset)
+
+
+def _unit_text(concepts: Concepts, unit: int | None, text: str | None) -> str | None:
+    """Return a unit as UCUM has it, else as the source wrote it, else by its concept.
+
+    A number whose unit nobody can read must not come under the code of those without one.
+    """
+    vocabulary, _, code = concepts.code(unit).partition("//") if unit else ("", "", "")
+    if vocabulary == "UCUM":
+        return code
+    return text or (f"{vocabulary}:{code}" if code else None)
 
 
 def _visits(cdm: Cdm, file: TableFile) -> Tables:
