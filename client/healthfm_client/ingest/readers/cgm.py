@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from healthfm_client.ingest.glucose_exports import is_export, readings_of
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.readers.glucose_exports import is_export, readings_of
 from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.ingest.tables.local_time import times_of_utc
 from healthfm_client.ingest.tables.parquet_columns import refuse_empty
