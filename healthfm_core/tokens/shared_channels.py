@@ -3,8 +3,9 @@
 A Fitbit's steps and a watch's are steps, so that people of both are read as one channel. How much
 somebody moved stands in another unit on every device (milli-g, counts, Fitbit's levels): it is read
 in standard deviations of what that device's wearers have
-(docs/decisions/0050-devices-share-channels.md). Devices of one rate train together; what has
-another is left out, and the coordinator is told before round 1.
+(docs/decisions/0050-devices-share-channels.md). Devices of one rate train together; of one with
+another rate only what is a level at a moment is read, glucose or heart rate, since steps in a
+minute are not those in an hour. What is left out is told the coordinator before round 1.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SHARED: Final[Mapping[str, str]] = dict.fromkeys(
 )
 """Channel of a device → that of a study of several; others keep their name, which says their unit:
 HR in beats/min, STEPS a minute, SLEEP as a level, GLUCOSE in mg/dL."""
+LEVELS: Final = frozenset({"GLUCOSE", "HR", "SPO2"})
+"""Channels that say the same at any rate: a state at a moment, no sum over the time of a sample."""
 _SAME_RATE: Final = 1e-3
 _SLOW_HZ: Final = (1 - _SAME_RATE) / 3600
 
@@ -37,7 +40,7 @@ class DeviceUse:
 
     Attributes:
         read: Device → the study's channels that it has.
-        left_out: Device → why it is not read.
+        left_out: Device, with its channels in brackets where others of it are read → why not.
     """
 
     read: Mapping[str, Sequence[str]]
@@ -55,9 +58,10 @@ class DeviceUse:
 def study_wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec | None:
     """Return what is read of wearables, None without samples.
 
-    It is the configured device alone if there is one, else the device that most people wear, and
-    every other one of its rate. Whoever wears it by the minute often has totals of days too, and a
-    few more people have these alone: people of a device slower than an hour count half.
+    It is the configured device alone if there is one, else the device that most people wear, every
+    other one of its rate, and the levels of any that has a sample in each window. Whoever wears it
+    by the minute often has totals of days too, and a few more people have these alone: people of a
+    device slower than an hour count half.
 
     Raises:
         ConfigError: HF-103, see `wearing_spans`.
@@ -68,10 +72,11 @@ def study_wearable(merged: SiteStatistics, config: TokensConfig) -> WearableSpec
     slow = {name: _hz(merged, name) < _SLOW_HZ for name in worn}
     device = min(worn, key=lambda name: (-worn[name] * (1 if slow[name] else 2), name))
     hz = _hz(merged, device)
-    others = [name for name in worn if name != device and _is_rate(_hz(merged, name), hz)]
     token_s, window_s = wearing_spans(device, hz, config)
-    if others:
-        return _shared(merged, sorted([device, *others]), (device, hz, token_s, window_s))
+    rows = {name: _readable(merged, name, hz, window_s) for name in sorted(worn)}
+    rows = {name: found for name, found in rows.items() if found}
+    if len(rows) > 1:
+        return _shared(merged, rows, (device, hz, token_s, window_s))
     at = _rows(merged, device)
     mean, sd = _scale(merged, [[i] for i in at])
     return WearableSpec(
@@ -97,7 +102,14 @@ def device_use(
         for name in names
         if spec.of_device(name)
     }
-    return DeviceUse(read, {n: _why_not(merged, n, spec, config) for n in names if n not in read})
+    left_out = {n: _why_not(merged, n, spec, config) for n in names if n not in read}
+    for name in read:
+        if not _is_rate(_hz(merged, name), spec.hz):
+            kept = {source.channel for source in spec.of_device(name)}
+            missed = sorted({merged.channels[i][1] for i in _rows(merged, name)} - kept)
+            if missed:
+                left_out[f"{name} ({', '.join(missed)})"] = _why_not(merged, name, spec, config)
+    return DeviceUse(read, left_out)
 
 
 def _why_not(merged: SiteStatistics, device: str, spec: WearableSpec, config: TokensConfig) -> str:
@@ -117,10 +129,13 @@ def _worn(merged: SiteStatistics, wanted: str | None) -> dict[str, int]:
 
 
 def _shared(
-    merged: SiteStatistics, devices: Sequence[str], how: tuple[str, float, float, float]
+    merged: SiteStatistics,
+    readable: Mapping[str, Sequence[int]],
+    how: tuple[str, float, float, float],
 ) -> WearableSpec:
-    """Return what is read of several devices."""
-    rows = {device: _first_of_each(merged, device) for device in devices}
+    """Return what is read of several devices, given with the rows of their channels."""
+    devices = sorted(readable)
+    rows = {device: _first_of_each(merged, readable[device]) for device in devices}
     channels = tuple(sorted({name for found in rows.values() for name in found}))
     mean, sd = _scale(
         merged, [[rows[d][name] for d in devices if name in rows[d]] for name in channels]
@@ -148,10 +163,23 @@ def _shared(
     )
 
 
-def _first_of_each(merged: SiteStatistics, device: str) -> dict[str, int]:
+def _readable(merged: SiteStatistics, device: str, hz: float, window_s: float) -> list[int]:
+    """Return the channels of a device that a study of this rate can read, none if it is slow.
+
+    A level of another rate goes to the slots that its samples fall into; the others stay unseen.
+    """
+    rows, own = _rows(merged, device), _hz(merged, device)
+    if _is_rate(own, hz):
+        return rows
+    if 1 / own > window_s * (1 + _SAME_RATE):
+        return []
+    return [i for i in rows if merged.channels[i][1] in LEVELS]
+
+
+def _first_of_each(merged: SiteStatistics, rows: Sequence[int]) -> dict[str, int]:
     """Return a device's channels by what they are called in a study of several."""
     found: dict[str, int] = {}
-    for row in _rows(merged, device):
+    for row in rows:
         name = merged.channels[row][1]
         found.setdefault(SHARED.get(name, name), int(row))
     return found

@@ -131,6 +131,52 @@ def test_a_device_of_another_rate_is_left_out_and_why_is_said(tmp_path):
     assert (asked.device, asked.channels, asked.sources) == ("fitbit_daily", ("STEPS",), ())
 
 
+def test_glucose_of_two_sensors_and_a_watch_train_together_at_their_own_rates(tmp_path):
+    few, fewer = range(1, 21), range(1, 11)
+    sugar = [recording(n, "GLUCOSE", [90.0, 110.0, None, 130.0], 1 / 300) for n in few]
+    slow = [recording(n, "GLUCOSE", [100.0, 120.0], 1 / 900) for n in fewer]
+    stores = (
+        fitbit(tmp_path / "f"),
+        write(tmp_path / "d", rows(few), worn=sugar, device="dexcom"),
+        write(tmp_path / "l", rows(fewer), worn=slow, device="libre"),
+    )
+    merged = together(*stores)
+    spec = study_wearable(merged, TOKENS)
+    assert spec is not None
+    assert spec.channels == ("ACTIVITY", "GLUCOSE", "STEPS")
+    of_glucose = slice(spec.samples, 2 * spec.samples)
+    for store, at in ((stores[1], [0, 5, 15]), (stores[2], [0, 15])):
+        tokens = wearable_tokens(store, spec, "train")
+        assert np.flatnonzero(tokens.observed[0, :, of_glucose]).tolist() == at
+    readings = tokens.value[0, :2, spec.samples] * spec.sd[1] + spec.mean[1]
+    np.testing.assert_allclose(readings, [100.0, 120.0], rtol=1e-5)
+    assert device_use(merged, spec, TOKENS).left_out == {}
+    sensors = study_wearable(together(*stores[1:]), TOKENS)
+    assert sensors is not None
+    assert (sensors.device, sensors.channels, sensors.samples) == ("dexcom", ("GLUCOSE",), 3)
+
+
+def test_of_a_device_of_another_rate_levels_are_read_and_sums_are_not(tmp_path):
+    ten = range(1, 11)
+    slow = [recording(n, "HR", [60.0, 80.0], 1 / 300) for n in ten]
+    slow += [recording(n, "STEPS", [300.0, 0.0], 1 / 300) for n in ten]
+    slow += [recording(n, "COUNTS", [30.0, 20.0], 1 / 300) for n in ten]
+    band = write(tmp_path / "b", rows(ten), worn=slow, device="band")
+    merged = together(fitbit(tmp_path / "f"), band)
+    spec = study_wearable(merged, TOKENS)
+    assert spec is not None
+    assert [source.channel for source in spec.of_device("band")] == ["HR"]
+    assert device_use(merged, spec, TOKENS).sentence() == (
+        "Wearables: band (HR), fitbit (ACTIVITY, STEPS); band (COUNTS, STEPS): not read, a sample "
+        "every 300 s where fitbit has one every 60 s"
+    )
+    hourly = [recording(n, "HR", [60.0, 80.0], 1 / 3600) for n in ten]
+    clock = write(tmp_path / "c", rows(ten), worn=hourly, device="clock")
+    alone = study_wearable(together(fitbit(tmp_path / "g"), clock), TOKENS)
+    assert alone is not None
+    assert alone.sources == ()  # an hour is more than a window of 15 minutes
+
+
 @pytest.mark.parametrize(("with_days", "read"), [(40, "fitbit"), (70, "per_day")])
 def test_a_few_more_people_with_days_alone_do_not_cost_a_study_its_minutes(
     tmp_path, with_days, read
