@@ -34,23 +34,19 @@ def declared_metrics(study: Study) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def modality_of_metrics(study: Study) -> dict[str, str | None]:
-    """Return each declared metric with the modality a site needs to have it, None for none."""
-    of = {gradient_norm_metric(name): name for name in study.modalities}
-    for objective in trained(study.config.train.objectives):
-        if objective.modality is not None:
-            of |= dict.fromkeys(
-                (objective.loss_metric, gradient_norm_metric(objective.group)), objective.modality
-            )
-    return {name: of.get(name) for name in declared_metrics(study)}
-
-
 def _training_metrics(study: Study) -> Iterator[str]:
-    """Yield the losses of the objectives, and the gradient norms of all groups."""
+    """Yield the losses of the objectives, and the gradient norms of all groups.
+
+    Where sites hide their modalities, none that only sites with one of them have: such a number
+    hardly changes between two rounds, so what its sum falls by tells what a late site has.
+    """
+    secure = study.config.federation.aggregation.secure
+    hidden = secure.enabled and secure.hide_modalities
     for objective in trained(study.config.train.objectives):
-        yield objective.loss_metric
-        yield gradient_norm_metric(objective.group)
-    for group in (BACKBONE, *study.modalities):
+        if objective.modality is None or not hidden:
+            yield objective.loss_metric
+            yield gradient_norm_metric(objective.group)
+    for group in (BACKBONE, *(() if hidden else study.modalities)):
         yield gradient_norm_metric(group)
 
 

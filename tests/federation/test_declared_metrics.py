@@ -123,3 +123,18 @@ def test_the_configuration_knows_which_objectives_ask_at_rows_of_their_own() -> 
 def test_no_two_objectives_share_a_name() -> None:
     names = [objective.name for objective in OBJECTIVES]
     assert len(names) == len(set(names))
+
+
+def test_sums_that_hide_modalities_carry_no_metric_that_only_holders_of_one_have(study_and_data):
+    study, _ = study_and_data
+    weights = dict.fromkeys(EVERY, 1.0)
+    clear = set(declared_metrics(with_config(study, weights)))
+    told = ("federation=secure", "federation.aggregation.secure.hide_modalities=false")
+    assert set(declared_metrics(with_config(study, weights, *told))) == clear
+    gone = {f"grad_norm/{modality}" for modality in study.modalities}
+    for objective in OBJECTIVES:
+        if objective.modality is not None:
+            gone |= {objective.loss_metric, f"grad_norm/{objective.group}"}
+    summed = set(declared_metrics(with_config(study, weights, "federation=secure")))
+    assert summed == clear - gone
+    assert {"loss_next_visit", "update_norm"} <= summed

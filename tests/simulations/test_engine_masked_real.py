@@ -13,6 +13,8 @@ from healthfm_simulations.engine import NodeSpec, run_federation
 from healthfm_simulations.sites import prepare_sites
 
 COHORT = {"subjects": 90, "sites": 3, "size_skew": 20.0, "wearable_hours": 6}
+OF_A_MODALITY = {f"grad_norm/{modality}" for modality in ("ehr", "genomics", "wearable")}
+"""Metrics that no sum carries: they would tell what a late site has."""
 SECURE = {"aggregation": {"secure": {"enabled": True, "ring_bits": 64, "clip": 50.0}}}
 
 
@@ -48,8 +50,8 @@ def test_a_masked_run_trains_the_model_of_the_plain_one(nodes: list[NodeSpec], t
         np.testing.assert_allclose(hidden.parameters[name], value, atol=2e-6)
     for one, other in zip(hidden.history, plain.history, strict=True):
         assert one["groups"].keys() == other["groups"].keys()
-        assert one["metrics"].keys() == other["metrics"].keys()
-        for name, value in other["metrics"].items():
-            assert one["metrics"][name] == pytest.approx(value, rel=1e-4, abs=1e-5)
+        assert one["metrics"].keys() == other["metrics"].keys() - OF_A_MODALITY
+        for name, value in one["metrics"].items():
+            assert value == pytest.approx(other["metrics"][name], rel=1e-4, abs=1e-5)
         weights = {group: found["weight"] for group, found in other["groups"].items()}
         assert {group: found["weight"] for group, found in one["groups"].items()} == weights

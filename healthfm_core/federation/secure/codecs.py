@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from healthfm_core.config.secure_aggregation import SecureAggregationConfig
-from healthfm_core.federation.declared_metrics import modality_of_metrics
+from healthfm_core.federation.declared_metrics import declared_metrics
 from healthfm_core.federation.parameter_groups import is_trainable
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.clipped_sum_codec import ClippedSumCodec
@@ -49,11 +49,10 @@ def codec_for(
     if config.epsilon is not None:
         multiplier = noise_for(config.epsilon, config.delta, rounds)
         return NoisySumCodec(GroupLayout(schema), sites, config, multiplier, honest)
-    of_metric = modality_of_metrics(study)
     hidden = None
     if config.hide_modalities:
-        hidden = HiddenWeights(of_metric, study.config.tokens.k_min, people)
-    return sum_codec(schema, tuple(of_metric), capacity, sites, config, hidden)
+        hidden = HiddenWeights(study.config.tokens.k_min, people)
+    return sum_codec(schema, declared_metrics(study), capacity, sites, config, hidden)
 
 
 def sum_codec(

@@ -37,8 +37,8 @@ class RoundSum:
     Attributes:
         means: group → parameter → Σ w·Δ / Σ w, float64; groups that somebody moved.
         weights: group → Σ w, likewise; where modalities are hidden, what was divided by.
-        clipped: group → sites whose update was shortened; ``backbone`` alone, for that of any
-            group, where modalities are hidden.
+        clipped: group → sites whose update was shortened; ``backbone`` alone where modalities are
+            hidden: an update of another group is shortened at a site that holds it.
         metrics: name → mean over the sites that report it, by their weight.
     """
 
@@ -92,13 +92,11 @@ class HiddenWeights:
     """What stands for the weights of groups where sites hide their modalities.
 
     Attributes:
-        of_metric: Metric → the modality that a site must hold to have it, None for none.
         fewest: A site with fewer people of a modality brings nothing of it: round 0 did not count
             them either.
         people: Modality → training subjects of all sites in round 0; the coordinator's alone.
     """
 
-    of_metric: Mapping[str, str | None]
     fewest: int
     people: Mapping[str, float] = field(default_factory=dict)
 
@@ -191,13 +189,12 @@ class SumCodec:
             for group, part in self.layout.parts(arrays[UPDATE])
             if whole.get(group)
         }
-        everyone = _whole(metric_weight, self.capacity)
+        units = list(self._metric_units(metrics, _whole(metric_weight, self.capacity)))
         if self.hidden is not None:
-            units = self._metric_units(metrics, self._metric_weights(whole, everyone))
-            total = (unit for unit, _ in units)
-            arrays[COUNTS][:] = [everyone, int(any(clipped.values())), *total]
+            everyone = _whole(metric_weight, self.capacity)
+            shortened = int(clipped.get(BACKBONE, False))
+            arrays[COUNTS][:] = [everyone, shortened, *(unit for unit, _ in units)]
             return arrays
-        units = self._metric_units(metrics, dict.fromkeys(self.metrics, everyone))
         arrays[COUNTS][:] = [
             *(whole.get(group, 0) for group in groups),
             *(int(clipped.get(group, False)) for group in groups),
@@ -205,22 +202,14 @@ class SumCodec:
         ]
         return arrays
 
-    def _metric_weights(self, whole: Mapping[str, int], everyone: int) -> dict[str, int]:
-        """Return metric → the site's people behind it, where modalities are hidden."""
-        held = {modality_of(group): weight for group, weight in whole.items()} | {None: everyone}
-        of_metric = {} if self.hidden is None else self.hidden.of_metric
-        return {name: held.get(of_metric.get(name), 0) for name in self.metrics}
-
-    def _metric_units(
-        self, metrics: Mapping[str, float], weights: Mapping[str, int]
-    ) -> Iterator[tuple[int, int]]:
+    def _metric_units(self, metrics: Mapping[str, float], weight: int) -> Iterator[tuple[int, int]]:
         """Yield (value times weight in the ring, weight) of each metric, zeros where it lacks."""
         units = np.zeros(1, np.uint64)
         for name in self.metrics:
             value = metrics.get(name, math.nan)
             there = math.isfinite(value) and abs(value) <= _LARGEST_METRIC
-            self._metric_ring.encode(np.array([value if there else 0.0]), weights[name], units)
-            yield int(units[0]), weights[name] if there else 0
+            self._metric_ring.encode(np.array([value if there else 0.0]), weight, units)
+            yield int(units[0]), weight if there else 0
 
     def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
         """Return what the opened sums say, see `UpdateCodec`."""
@@ -235,14 +224,13 @@ class SumCodec:
             everyone = float(counts[0])
             told = {g: self.hidden.of_group(g, everyone, present) for g in groups}
             clipped, totals = {BACKBONE: int(counts[1])}, counts[2:]
-            needs = (self.hidden.of_metric.get(name) for name in self.metrics)
-            behind = [self.hidden.of_group(need or BACKBONE, everyone, present) for need in needs]
-        weights = {group: weight for group, weight in told.items() if weight}
+            behind = [everyone * bool(total) for total in totals]  # zero: nobody has reported it
         means = {
-            group: self.layout.mean(group, part, self.fixed_point(group), weights[group])
+            group: self.layout.mean(group, part, self.fixed_point(group), told[group])
             for group, part in self.layout.parts(sums[UPDATE])
-            if group in weights
+            if told[group] and (modality_of(group) is None or part.any())
         }
+        weights = {group: told[group] for group in means}
         return RoundSum(means, weights, clipped, self._means(totals, behind))
 
     def _means(self, totals: Ring, weights: Sequence[float]) -> dict[str, float]:
