@@ -74,5 +74,5 @@ $(VENV)/installed-run: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/py
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
-	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,dev]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,dev]'
 	@touch $(VENV)/installed-run $@

@@ -152,6 +152,11 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     316: ErrorCode("a store knows nobody of the source that is to go into it"),
     317: ErrorCode("a source of several sites is to go into one store"),
+    318: ErrorCode(
+        "a database is described wrong, or too openly",
+        wanted='[database] with url = "postgresql://USER@HOST:PORT/DATABASE" and schema',
+        do="Correct the file",
+    ),
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",

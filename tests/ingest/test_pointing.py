@@ -23,7 +23,12 @@ def archive(folder: Path) -> None:
 
 def database(folder: Path) -> None:
     with duckdb.connect(str(folder / "notes.duckdb")) as connection:
-        connection.sql("create table person (id integer)")
+        connection.sql("create table note (id integer)")
+
+
+def cdm_database(folder: Path) -> None:
+    with duckdb.connect(str(folder / "cdm.duckdb")) as connection:
+        connection.sql("create table person (person_id integer)")
 
 
 def scores(folder: Path) -> None:
@@ -48,6 +53,7 @@ def archives(folder: Path) -> None:
         ("fhir", archive, "Point at the archive itself: here/export.zip"),
         ("omop", archives, "here/export.zip, here/more.tar, one at a time, or unpack them"),
         ("fhir", database, "here/notes.duckdb is a database: export each table as Parquet"),
+        ("omop", cdm_database, "Point at here/cdm.duckdb"),
         ("pgsc_calc", scores, "Point at here/cohort/score/aggregated_scores.txt"),
         ("omop", deeper, "Point at here/2026/november"),
     ],

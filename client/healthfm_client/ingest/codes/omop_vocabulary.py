@@ -8,7 +8,6 @@ tab-separated, whatever their suffix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,8 @@ import pyarrow.compute as pc
 
 from healthfm_client.ingest.codes.distinct_codes import SEPARATOR, tidy
 from healthfm_client.ingest.codes.shared_spellings import CONCEPTS
-from healthfm_client.ingest.tables.duckdb_reader import (
-    DuckDBReader,
-    TableFile,
-    files_of,
-    want_columns,
-)
+from healthfm_client.ingest.tables.databases import DatabaseTables
+from healthfm_client.ingest.tables.duckdb_reader import FolderTables, want_columns
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.schemas import CODES
 
@@ -30,8 +25,7 @@ class Concepts:
     """The concepts of a CDM.
 
     Args:
-        folder: Where ``concept``, ``concept_ancestor`` and ``concept_relationship`` lie.
-        encoding: Of text files.
+        tables: Where ``concept``, ``concept_ancestor`` and ``concept_relationship`` lie.
 
     Attributes:
         malformed: Table → lines that are no rows, of all that was read so far.
@@ -40,9 +34,8 @@ class Concepts:
         IngestError: HF-303, HF-307.
     """
 
-    def __init__(self, folder: Path, encoding: str) -> None:
-        self._folder = folder
-        self._encoding = encoding
+    def __init__(self, tables: FolderTables | DatabaseTables) -> None:
+        self._tables = tables
         self.malformed: dict[str, int] = {}
         table = self._read("concept", ("concept_id", "vocabulary_id", "concept_code"))
         order = np.argsort(_numbers(table, "concept_id"), kind="stable")
@@ -123,22 +116,20 @@ class Concepts:
 
     def _read(self, table: str, columns: Sequence[str], where: str = "TRUE") -> pa.Table:
         """Return columns of all files of a table, ids as integers; rows without one left out."""
-        reader, tables = DuckDBReader(), []
+        tables = []
         ids = [
             name
             for name in columns
             if "concept_id" in name and name.endswith(("_id", "_id_1", "_id_2"))
         ]
-        for path in files_of(self._folder, table):
-            file = TableFile(path, self._encoding, quotes=False)
+        for file in self._tables.of(table, quotes=False):
             want_columns(file, columns)
             casts = (f"{file.cast(n, 'BIGINT' if n in ids else 'VARCHAR')} AS {n}" for n in columns)
             chosen = ", ".join(casts)
             condition = where.format(**{name: file.column(name) for name in columns})
             some = f"SELECT {chosen} FROM {file.source()} WHERE {condition}"
-            tables.append(
-                reader.table(f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", path)
-            )
+            sql, reader = f"SELECT * FROM ({some}) WHERE {columns[0]} IS NOT NULL", file.reader()
+            tables.append(reader.table(sql, file.path))
             self.malformed[table] = self.malformed.get(table, 0) + reader.malformed().num_rows
         kinds = pa.schema([(n, pa.int64() if n in ids else pa.string()) for n in columns])
         tables = [t.cast(kinds) for t in tables if t.num_rows]

@@ -1,4 +1,4 @@
-"""OMOP CDM 5.3 and 5.4: a folder of tables as CSV, compressed CSV or Parquet.
+"""OMOP CDM 5.3 and 5.4: a folder of tables as CSV, compressed CSV or Parquet, or a database.
 
 A person becomes MEDS_BIRTH (the first of what is not given of the date) and three static codes; a
 death MEDS_DEATH; a visit its concept at its start, with its days as the number, and again with
@@ -9,7 +9,8 @@ before the unit. Times are the site's own clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -29,6 +30,7 @@ from healthfm_client.ingest.codes.distinct_codes import (
     one_code,
 )
 from healthfm_client.ingest.codes.molar_units import canonical_lab
+from healthfm_client.ingest.codes.omop_values import beside_it, bits, measured
 from healthfm_client.ingest.codes.omop_vocabulary import Concepts
 from healthfm_client.ingest.codes.shared_spellings import (
     VISITS,
@@ -36,8 +38,9 @@ from healthfm_client.ingest.codes.shared_spellings import (
     visit_code,
 )
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
+from healthfm_client.ingest.tables.databases import DatabaseTables, is_database, opened
 from healthfm_client.ingest.tables.duckdb_reader import (
-    DuckDBReader,
+    FolderTables,
     TableFile,
     check_gzip,
     files_of,
@@ -61,10 +64,7 @@ NOT_READ: Final = (
     *("condition_era", "drug_era", "dose_era"),
 )
 """Tables of people that are not read, and whose rows are counted; eras repeat what is."""
-_LIMITS: Final = {4171756: "<", 4171754: "<=", 4171755: ">=", 4172704: ">"}
-"""Standard concept of ``operator_concept_id`` → how a limit is written behind a code."""
 _ROW_BYTES: Final = 100
-_WRITTEN: Final = r"^\s*([<>]=?)?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*$"
 STATIC: Final = ("gender", "race", "ethnicity")
 Tables: TypeAlias = Iterator[StreamItem]
 Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
@@ -124,50 +124,46 @@ class Cdm:
     """What every table is read with.
 
     Attributes:
-        folder: Of the tables.
-        encoding: Of text files.
-        time_zone: See `TableFile`.
+        tables: Of the folder, or the database.
         concepts: What is known of concepts.
         people: Ascending, who is in PERSON.
     """
 
-    folder: Path
-    encoding: str
-    time_zone: str | None
+    tables: FolderTables | DatabaseTables
     concepts: Concepts
     people: Int64
 
     def files(self, table: str) -> list[TableFile]:
-        """Return a table's files."""
-        return [
-            TableFile(file, self.encoding, self.time_zone) for file in files_of(self.folder, table)
-        ]
+        """Return a table's files, or the table of the database."""
+        return self.tables.of(table)
 
 
 def read(path: Path, options: OmopOptions) -> Iterator[Site]:
     """Yield the CDM as one site."""
-    folder = folder_of(path)
-    people = _people(folder, options.encoding)
-    refuse_empty(pa.table({"person_id": people}), "person")
-    concepts = Concepts(folder, options.encoding)
-    cdm = Cdm(folder, options.encoding, options.time_zone, concepts, people)
-    parts = tuple(_parts(cdm))
-    described = cdm.concepts.described
-    stream = EventStream(parts, options.now_us, codes=described)
-    tables = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
-    of_utc = [column for name in tables for file in cdm.files(name) for column in file.of_utc()]
-    yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
+    with closing(_tables(path, options)) as there:
+        people = _people(there)
+        refuse_empty(pa.table({"person_id": people}), "person")
+        cdm = Cdm(there, Concepts(there), people)
+        parts = tuple(_parts(cdm))
+        stream = EventStream(parts, options.now_us, codes=cdm.concepts.described)
+        names = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
+        of_utc = [column for name in names for file in cdm.files(name) for column in file.of_utc()]
+        yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
 
 
-def _people(folder: Path, encoding: str) -> Int64:
+def _tables(path: Path, options: OmopOptions) -> FolderTables | DatabaseTables:
+    if is_database(path):
+        return opened(path, options.time_zone)
+    return FolderTables(folder_of(path), options.encoding, options.time_zone)
+
+
+def _people(tables: FolderTables | DatabaseTables) -> Int64:
     people = [np.zeros(0, np.int64)]
-    for path in files_of(folder, "person"):
-        file = TableFile(path, encoding)
+    for file in tables.of("person"):
         want_columns(file, ["person_id", "year_of_birth"])
-        check_gzip(path)
-        rows = DuckDBReader().table(
-            f"SELECT {file.cast('person_id', 'BIGINT')} AS p FROM {file.source()}", path
-        )
+        check_gzip(file.path)
+        sql = f"SELECT {file.cast('person_id', 'BIGINT')} AS p FROM {file.source()}"
+        rows = file.reader().table(sql, file.path)
         people.append(np.asarray(rows["p"].drop_null().to_numpy(), np.int64))
     return np.unique(np.concatenate(people))
 
@@ -207,13 +203,13 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     }
     if table.values:
         columns |= {
-            **_measured(file),
+            **measured(file),
             "unit": file.cast("unit_concept_id", "BIGINT"),
             "unit_text": file.cast("unit_source_value", "VARCHAR"),
             "answer": file.cast("value_as_concept_id", "BIGINT"),
         }
-    beside = _beside(table, file)
-    columns["beside"] = _bits(beside.values())
+    beside = beside_it(file, table.values, table.beside)
+    columns["beside"] = bits(beside.values())
     counts = np.zeros(1 << len(beside), np.int64)
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
@@ -235,46 +231,6 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     yield NotRead(held)
 
 
-def _measured(file: TableFile) -> dict[str, str]:
-    """Return a measurement's number and comparator as SQL; numbers may be written as text.
-
-    A number that is a limit, by its operator or as it is written, is not what was measured.
-    """
-    number, text = file.cast("value_as_number", "DOUBLE"), file.cast("value_as_string", "VARCHAR")
-    operator = file.cast("operator_concept_id", "BIGINT")
-    limits = " ".join(f"WHEN {concept} THEN '{sign}'" for concept, sign in _LIMITS.items())
-    limit, written = (
-        f"CASE WHEN {number} IS NULL THEN regexp_extract({text}, '{_WRITTEN}', {n}) END"
-        for n in (1, 2)
-    )
-    if "value_as_string" not in file.columns:
-        return {"value": number, "comparator": f"CASE {operator} {limits} END"}
-    return {
-        "value": f"coalesce({number}, TRY_CAST({written} AS DOUBLE))",
-        "comparator": f"coalesce(CASE {operator} {limits} END, nullif({limit}, ''))",
-    }
-
-
-def _beside(table: Clinical, file: TableFile) -> dict[str, str]:
-    """Return what a row says that is not read: column → whether it does, as SQL."""
-    if not table.values:
-        here = [name for name in table.beside if name in file.columns]
-        return {name: f"{file.column(name)} IS NOT NULL" for name in here}
-    value = _measured(file)["value"]
-    answer = f"coalesce({file.cast('value_as_concept_id', 'BIGINT')}, 0)"
-    text = f"nullif(trim({file.cast('value_as_string', 'VARCHAR')}), '')"
-    return {
-        "value_as_string": f"{text} IS NOT NULL AND {value} IS NULL AND {answer} = 0",
-        "value_as_concept_id": f"{value} IS NOT NULL AND {answer} <> 0",
-    }
-
-
-def _bits(conditions: Iterable[str]) -> str:
-    """Return which of some conditions hold, as SQL: the first is 1, the second 2, …"""
-    each = (f"CASE WHEN {one} THEN {1 << bit} ELSE 0 END" for bit, one in enumerate(conditions))
-    return f"({' + '.join(each) or '0'})"
-
-
 def _not_read(cdm: Cdm) -> Tables:
     """Yield how many rows the tables have that are not read."""
     yield NotRead({f"{name}.malformed_line": n for name, n in cdm.concepts.malformed.items() if n})
@@ -288,7 +244,7 @@ def _rows_in(file: TableFile) -> int:
     if file.is_parquet:
         return file.rows
     try:
-        rows = DuckDBReader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
+        rows = file.reader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
     except IngestError:
         return file.path.stat().st_size // _ROW_BYTES
     return int(rows["n"][0].as_py())
@@ -416,7 +372,7 @@ def _rows(
     With `also_undated` rows without a date are yielded too: what they say beside it is true.
     """
     check_gzip(file.path)
-    reader = DuckDBReader()
+    reader = file.reader()
     chosen = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
     for rows in reader.batches(f"SELECT {chosen} FROM {file.source()}", file.path):
         subject = rows["subject_id"]
@@ -471,8 +427,21 @@ def folder_of(path: Path) -> Path:
     return below[0] if len(below) == 1 else path
 
 
+def _is_cdm(path: Path) -> bool:
+    """Whether a database's file has a PERSON; of one elsewhere nobody asks before it is read."""
+    if path.name.lower().endswith(".toml"):
+        return True
+    try:
+        with closing(opened(path)) as there:
+            return bool(there.of("person"))
+    except IngestError:
+        return False
+
+
 def sniff(path: Path) -> bool:
     """Whether there is a PERSON and a table of OMOP's beside it."""
+    if is_database(path):
+        return _is_cdm(path)
     folder = folder_of(path)
     names = ["visit_occurrence", "observation_period", *(table.name for table in TABLES)]
     return bool(files_of(folder, "person")) and any(files_of(folder, name) for name in names)
@@ -480,7 +449,7 @@ def sniff(path: Path) -> bool:
 
 READER = Reader(
     name="omop",
-    summary="OMOP CDM 5.3 or 5.4: a folder of CSV, CSV.gz or Parquet tables; one site",
+    summary="OMOP CDM 5.3 or 5.4: a folder of CSV or Parquet, or a database; one site",
     reads=(
         "person, death, visit_occurrence, condition_occurrence, drug_exposure, "
         "procedure_occurrence, device_exposure, measurement, observation; concept, "
@@ -491,7 +460,9 @@ READER = Reader(
         "drug's end, quantity and sig, text in `value_as_string`, an answer beside a number: "
         "counted, as are rows of nobody, without a date, or that end before they start"
     ),
-    tried_on="Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic)",
+    tried_on=(
+        "Synthea27Nj of OHDSI's EunomiaDatasets, CDM 5.4: 28 people (synthetic); PostgreSQL 15"
+    ),
     sniff=sniff,
     read=read,
     options=OmopOptions,

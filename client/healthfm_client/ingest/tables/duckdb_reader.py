@@ -117,6 +117,10 @@ class TableFile:
             "strict_mode=true, store_rejects=true, rejects_limit=0)"
         )
 
+    def reader(self) -> DuckDBReader:
+        """Return a reader to which `source` is known."""
+        return DuckDBReader()
+
     def column(self, name: str) -> str:
         """Return a column as SQL, NULL where the file does not have it."""
         if name not in self.columns:
@@ -214,6 +218,29 @@ class TableFile:
             raise unreadable(self.path, "it is cut off or no Parquet") from error
         refuse_expanding(self.path, footer.num_rows)
         return footer.num_rows, list(schema.names), schema
+
+
+@dataclass(frozen=True)
+class FolderTables:
+    """The tables of a folder, by name.
+
+    Attributes:
+        folder: Of the files.
+        encoding: Of text files.
+        time_zone: See `TableFile`.
+    """
+
+    folder: Path
+    encoding: str = "utf-8"
+    time_zone: str | None = None
+
+    def of(self, name: str, *, quotes: bool = True) -> list[TableFile]:
+        """Return a table's files, none where there is none; `quotes` as in `TableFile`."""
+        files = files_of(self.folder, name)
+        return [TableFile(file, self.encoding, self.time_zone, quotes) for file in files]
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def shown_at(moment: str, zone: str) -> str:
