@@ -76,5 +76,5 @@ class TokensConfig(Schema):
         "hour, of a slower device one sample",
     )
     device: str | None = Field(
-        None, description="device folder of the stores; None: all of one rate"
+        None, description="device folder of the stores; None: all of one rate, and others' levels"
     )

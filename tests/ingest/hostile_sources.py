@@ -97,6 +97,23 @@ def apple() -> Source:
     return Source("apple_health", {"export.xml": HEALTH.format(entity="").encode()}, alone=True)
 
 
+def cgm() -> Source:
+    head = "Index,Timestamp (YYYY-MM-DDThh:mm:ss),Event Type,a,b,c,d,Glucose Value (mg/dL),e"
+    rows = [f"{n},2020-03-14T08:{n:02d}:00,EGV,,,,,{100 + n},," for n in range(0, 30, 5)]
+    libre = "Device,Serial,Device Timestamp,Record Type,Historic Glucose mmol/L,Scan Glucose mmol/L"
+    scans = [f'a,b,14-03-2020 08:{n:02d},{n % 2},"5,{n % 10}",6' for n in range(0, 60, 15)]
+    record = {"type": "cbg", "value": 5.5, "units": "mmol/L", "deviceTime": "2020-03-14T08:00:00"}
+    utc = {**record, "deviceTime": None, "time": "2020-03-14T08:05:00Z", "timezoneOffset": 60}
+    return Source(
+        "cgm",
+        {
+            "1/clarity.csv": "\n".join([head, "1,,FirstName,,A,,,,", *rows]).encode(),
+            "2.csv": "\n".join(["Glucose Data,,,,", libre, *scans]).encode(),
+            "3.json": json.dumps([record, utc, {"type": "smbg"}]).encode(),
+        },
+    )
+
+
 def pgs() -> Source:
     lines = ["sampleset,IID,PGS,SUM,Z_norm2", *(f"a,{n},PGS1,{n},{n / 9}" for n in range(9))]
     return Source("pgsc_calc", {"s.csv": "\n".join(lines).encode()}, alone=True)
@@ -213,6 +230,7 @@ SOURCES = (
     fitbit,
     daily,
     apple,
+    cgm,
     pgs,
     plink2,
     aouprs,

@@ -164,6 +164,21 @@ def test_of_what_both_say_one_remains_and_the_store_is_believed(tmp_path, clinic
     assert store.rejected == {"duplicate": 1, "before_birth": 1}
 
 
+def test_a_person_keeps_the_split_that_the_store_gave(tmp_path):
+    rows = [(n, datetime(2016, 1, 1), "LAB//K//mmol/L", 4.0) for n in range(1, 10)]
+    given = {"subject_id": list(range(1, 10)), "split": ["held_out"] * 9}
+    pq.write_table(pa.table(given), tmp_path / "splits.parquet")
+    (clinic,) = ingest(
+        "event_table",
+        events(tmp_path / "clinic.parquet", rows),
+        tmp_path / "clinic",
+        site_column="",
+        splits=tmp_path / "splits.parquet",
+    )
+    ingest_into("fitbit", watches(tmp_path / "in", tuple("123456789")), clinic)
+    assert SiteStore.open(clinic).subjects("held_out").tolist() == list(range(1, 10))
+
+
 def test_people_who_cannot_be_the_same_change_nothing(tmp_path, clinic):
     other = events(tmp_path / "b.parquet", [(1, datetime(1990, 1, 1), "MEDS_BIRTH", None)])
     with pytest.raises(StoreError, match="HF-212"):

@@ -21,8 +21,10 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "INTENSITY": (0.0, 3.0),
     "SLEEP": (0.0, 4.0),
     "ACCELERATION": (0.0, 8000.0),
+    "GLUCOSE": (20.0, 600.0),
 }
-"""Channel → what a minute of it can be: beats/min, steps, Fitbit's 0 to 3, level, milli-g."""
+"""Channel → what a minute of it can be: beats/min, steps, Fitbit's 0 to 3, level, milli-g,
+mg/dL."""
 
 
 def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.Table:
