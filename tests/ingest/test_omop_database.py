@@ -217,4 +217,4 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
 def test_who_may_not_read_a_table_is_told_which(in_postgresql: Server, tmp_path: Path):
     in_postgresql.run("create role nobody_here login;")
     url = in_postgresql.url.replace("reader@", "nobody_here@")
-    refused(address(tmp_path, url), 306, "person")
+    refused(address(tmp_path, url), 303, "the account may not read cdm.person")

@@ -42,10 +42,15 @@ _BATCHES_AHEAD: Final = 3
 """Of about 16 MB each."""
 _STREAM: Final = "rows_of_the_database"
 _VOCABULARY: Final = frozenset({"concept", "concept_ancestor", "concept_relationship"})
-_CATALOGUE: Final = (
-    "SELECT table_schema, table_name FROM information_schema.tables "
-    "WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"
-)
+_CATALOGUES: Final = {
+    "duckdb": "SELECT table_schema, table_name FROM information_schema.tables",
+    # information_schema has no materialized views, and nothing that the account may not read
+    "postgresql": "SELECT nspname, relname FROM pg_class JOIN pg_namespace n "
+    "ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f')",
+    "sqlite": "SELECT '', name FROM sqlite_master WHERE type IN ('table', 'view')",
+}
+_NOT_ALLOWED: Final = "42501"
+"""PostgreSQL's SQLSTATE of insufficient_privilege."""
 _ONE_STATE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -66,8 +71,11 @@ class DatabaseFile(Schema):
 class Database(Protocol):
     """An open database."""
 
-    def schemas(self) -> dict[tuple[str, str], pa.Schema]:
-        """Return (schema, table), as they are spelt → the table's columns."""
+    def tables(self) -> list[tuple[str, str]]:
+        """Return (schema, table) of all there are, as they are spelt, readable or not."""
+
+    def columns(self, table: tuple[str, str]) -> pa.Schema:
+        """Return a table's columns; HF-303 where it cannot be read."""
 
     def rows(self, table: tuple[str, str]) -> int:
         """Return how many rows a table has, about."""
@@ -126,9 +134,14 @@ class DatabaseTable(TableFile):
         return self.database
 
     @cached_property
+    def rows(self) -> int:
+        """The rows, about; also of a table that the account may not read."""
+        return self._open.rows(self.table)
+
+    @cached_property
     def _parquet(self) -> tuple[int, list[str], pa.Schema]:
-        schema = self._open.schemas()[self.table]
-        return self._open.rows(self.table), list(schema.names), schema
+        schema = self._open.columns(self.table)
+        return self.rows, list(schema.names), schema
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,7 @@ class DatabaseTables:
         schema = self.vocabulary if name in _VOCABULARY else self.schema
         found = [
             table
-            for table in self.database.schemas()
+            for table in self.database.tables()
             if table[1].lower() == name and schema in ("", table[0])
         ]
         return [
@@ -233,6 +246,7 @@ class DuckDBFile:
 
     path: Path
     connection: duckdb.DuckDBPyConnection
+    known: dict[tuple[str, str], pa.Schema] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> DuckDBFile:
@@ -248,16 +262,16 @@ class DuckDBFile:
             raise unreadable(path, f"DuckDB {duckdb.__version__} cannot open it") from error
         return cls(path, connection)
 
-    def schemas(self) -> dict[tuple[str, str], pa.Schema]:
-        """Return (schema, table) → the table's columns."""
-        return _remembered(self, self._schemas)
+    def tables(self) -> list[tuple[str, str]]:
+        """Return (schema, table) of all there are."""
+        found = self.connection.execute(_CATALOGUES["duckdb"]).fetchall()
+        return [(schema, name) for schema, name in found]
 
-    def _schemas(self) -> dict[tuple[str, str], pa.Schema]:
-        tables = self.connection.execute(_CATALOGUE).fetchall()
-        return {
-            (schema, name): self._run(f"SELECT * FROM {_quoted(schema, name)} LIMIT 0").schema
-            for schema, name in tables
-        }
+    def columns(self, table: tuple[str, str]) -> pa.Schema:
+        """Return a table's columns; HF-303 where it cannot be read."""
+        if table not in self.known:
+            self.known[table] = self._run(f"SELECT * FROM {_quoted(*table)} LIMIT 0").schema
+        return self.known[table]
 
     def rows(self, table: tuple[str, str]) -> int:
         """Return how many rows a table has."""
@@ -287,12 +301,14 @@ class AdbcDatabase:
         path: The file that names it, for errors.
         kind: Which.
         connection: Of `adbc_driver_manager.dbapi`.
+        known: Table → its columns.
         streams: The cursor that rows come from, and what fetches them; they end with it.
     """
 
     path: Path
     kind: Literal["postgresql", "sqlite"]
     connection: Any
+    known: dict[tuple[str, str], pa.Schema] = field(default_factory=dict, compare=False)
     streams: list[tuple[Any, ThreadPoolExecutor]] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -325,35 +341,42 @@ class AdbcDatabase:
         uri = f"{path.resolve().as_uri()}?mode=ro"
         return cls(path, "sqlite", _connected(dbapi, path, uri))
 
-    def schemas(self) -> dict[tuple[str, str], pa.Schema]:
-        """Return (schema, table) → the table's columns."""
-        return _remembered(self, self._schemas)
+    def tables(self) -> list[tuple[str, str]]:
+        """Return (schema, table) of all there are, readable or not."""
+        found = self._all(_CATALOGUES[self.kind]).columns
+        return list(zip(*(column.to_pylist() for column in found), strict=True))
 
-    def _schemas(self) -> dict[tuple[str, str], pa.Schema]:
-        sql = (
-            _CATALOGUE
-            if self.kind == "postgresql"
-            else ("SELECT '', name FROM sqlite_master WHERE type IN ('table', 'view')")
-        )
-        tables = zip(*(column.to_pylist() for column in self._all(sql).columns), strict=True)
-        return {
-            (schema, name): self._all(f"SELECT * FROM {_quoted(schema, name)} LIMIT 0").schema
-            for schema, name in tables
-        }
+    def columns(self, table: tuple[str, str]) -> pa.Schema:
+        """Return a table's columns.
+
+        Raises:
+            IngestError: HF-303, where it cannot be read.
+        """
+        if table not in self.known:
+            self.known[table] = self._all(f"SELECT * FROM {_quoted(*table)} LIMIT 0", table).schema
+        return self.known[table]
 
     def rows(self, table: tuple[str, str]) -> int:
-        """Return how many rows a table has, in PostgreSQL about."""
+        """Return how many rows a table has, in PostgreSQL about.
+
+        Of one that the account may not read it is what the server last counted, at least 1.
+        """
         if self.kind == "postgresql":
             name = _quoted(*table).replace("'", "''")
-            sql = f"SELECT reltuples::bigint AS n FROM pg_class WHERE oid = '{name}'::regclass"
-            about = int(self._all(sql)["n"][0].as_py())
-            if about >= 0:  # else nobody has counted it yet
-                return about
-        return int(self._all(f"SELECT count(*) AS n FROM {_quoted(*table)}")["n"][0].as_py())
+            sql = (
+                "SELECT reltuples::bigint AS n, has_table_privilege(oid, 'SELECT') AS may "
+                f"FROM pg_class WHERE oid = '{name}'::regclass"
+            )
+            (about,) = self._all(sql, table).to_pylist()
+            if about["n"] > 0:  # else it was empty when it was counted last, or never counted
+                return int(about["n"])
+            if not about["may"]:
+                return 1
+        return int(self._all(f"SELECT count(*) AS n FROM {_quoted(*table)}", table)["n"][0].as_py())
 
     def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
         """Return some columns of a table, as they come; decimal numbers as floating ones."""
-        kinds = self.schemas()[table]
+        kinds = self.columns(table)
         chosen = ", ".join(self._chosen(name, kinds.field(name).type) for name in columns)
         self._forget()
         cursor, fetching = self.connection.cursor(), ThreadPoolExecutor(1)
@@ -382,12 +405,14 @@ class AdbcDatabase:
             return f"{_quoted(name)}::{'float8' if is_number else 'text'} AS {_quoted(name)}"
         return _quoted(name)
 
-    def _all(self, sql: str) -> pa.Table:
+    def _all(self, sql: str, table: tuple[str, str] = ("", "")) -> pa.Table:
         try:
             with closing(self.connection.cursor()) as cursor:
                 cursor.execute(sql)
                 return cursor.fetch_arrow_table()
         except (self.connection.Error, OSError, pa.ArrowException) as error:
+            if getattr(error, "sqlstate", None) == _NOT_ALLOWED:
+                raise _not_allowed(self.path, ".".join(table)) from error
             raise unreadable(self.path, "the database does not answer") from error
 
 
@@ -410,14 +435,6 @@ def _connected(dbapi: Any, path: Path, url: str) -> Any:
         raise unreadable(path, "the database cannot be reached, or does not let in") from error
 
 
-def _remembered(database: Any, ask: Any) -> dict[tuple[str, str], pa.Schema]:
-    """Return a database's tables, asked for once."""
-    if "tables" not in vars(database):
-        object.__setattr__(database, "tables", ask())
-    found: dict[tuple[str, str], pa.Schema] = database.tables
-    return found
-
-
 def _quoted(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names if name)
 
@@ -433,4 +450,15 @@ def _without(package: str) -> IngestError:
         seen=f"{package} is not installed",
         wanted="the extra `database` is wanted",
         do="pip install healthfm[database]",
+    )
+
+
+def _not_allowed(path: Path, table: str) -> IngestError:
+    schema = table.partition(".")[0]
+    return IngestError(
+        303,
+        where=path.name,
+        seen=f"the account may not read {table}",
+        wanted="an account that may read every table of the CDM's that is there is wanted",
+        do=f"grant usage on schema {schema}; grant select on {table}",
     )
