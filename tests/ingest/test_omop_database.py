@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -218,3 +221,12 @@ def test_who_may_not_read_a_table_is_told_which(in_postgresql: Server, tmp_path:
     in_postgresql.run("create role nobody_here login;")
     url = in_postgresql.url.replace("reader@", "nobody_here@")
     refused(address(tmp_path, url), 303, "the account may not read cdm.person")
+
+
+def test_the_benchmark_beside_parquet_runs_small(running: Server):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "benchmarks/omop_database.py", "--rows", "2000", "--repeats", "1"]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert found["rows"] == 2000
+    assert found["peak_mib"]["postgresql"] < 2048
