@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -274,6 +275,12 @@ def test_what_is_no_export_is_refused(tmp_path, text, number):
     with pytest.raises(IngestError, match=f"HF-{number}"):
         ingest("apple_health", tmp_path / "export.xml", tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["export.xml"]
+
+
+def test_a_folder_without_an_export_of_apple_s_is_told_so_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IngestError, match=rf"HF-301\]: {tmp_path.name}: there is no export.xml"):
+        ingest("apple_health", Path(), tmp_path / "out")
 
 
 @pytest.mark.realdata

@@ -7,11 +7,12 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from healthfm_client.ingest import ingest
@@ -66,7 +67,7 @@ def csv_files(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     if binaries() is None:
-        pytest.skip("PostgreSQL's server is not installed")
+        pytest.skip("there is no PostgreSQL server to start here: apt-get install postgresql")
     with server() as started:
         yield started
 
@@ -193,6 +194,7 @@ def test_a_password_that_others_can_read_is_refused_and_never_shown(tmp_path: Pa
     refused(path, 318, "it holds a password and others may read it")
     path.chmod(0o600)
     refused(path, 303, "the database cannot be reached")
+    refused(path, 303, "Check its address, the account and the password")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,36 @@ def test_who_may_not_read_a_table_is_told_which(in_postgresql: Server, tmp_path:
     in_postgresql.run("create role nobody_here login;")
     url = in_postgresql.url.replace("reader@", "nobody_here@")
     refused(address(tmp_path, url), 303, "the account may not read cdm.person")
+
+
+class BreaksOff:
+    """A database whose rows end in the middle."""
+
+    def tables(self) -> list[tuple[str, str]]:
+        return [("cdm", "person")]
+
+    def columns(self, table: tuple[str, str]) -> pa.Schema:
+        return pa.schema([("person_id", pa.int64())])
+
+    def rows(self, table: tuple[str, str]) -> int:
+        return 2
+
+    def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
+        def some() -> Iterator[pa.RecordBatch]:
+            yield pa.record_batch({"person_id": pa.array([1])})
+            raise OSError("server closed the connection unexpectedly")
+
+        return pa.RecordBatchReader.from_batches(self.columns(table), some())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_rows_that_break_off_are_the_database_s_and_not_a_file_s(tmp_path: Path):
+    (table,) = databases.DatabaseTables(tmp_path / "cdm.toml", BreaksOff()).of("person")
+    sql = f"SELECT {table.cast('person_id', 'BIGINT')} AS p FROM {table.source()}"
+    with pytest.raises(IngestError, match=r"person: the rows of the table broke off.*database"):
+        table.reader().table(sql, table.path)
 
 
 def test_the_benchmark_beside_parquet_runs_small(running: Server):

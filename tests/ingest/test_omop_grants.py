@@ -23,7 +23,7 @@ GRANTS = (
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     if binaries() is None:
-        pytest.skip("PostgreSQL's server is not installed")
+        pytest.skip("there is no PostgreSQL server to start here: apt-get install postgresql")
     with server() as started:
         started.run("create role looker login;")
         yield started

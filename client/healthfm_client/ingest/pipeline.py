@@ -98,6 +98,7 @@ def ingest(
         StoreError: HF-2xx, where what was read would not be a sound store.
     """
     path, out = Path(path), Path(out)
+    path = path if path.name else path.resolve()  # errors name it
     with output_lock(out) as locked:
         for notice in remove_leftovers(out) if locked else []:
             notify(notice)

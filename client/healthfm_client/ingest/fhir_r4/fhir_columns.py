@@ -321,7 +321,7 @@ class _Meaning(NamedTuple):
 @lru_cache(1 << 16)
 def _meaning(concept: str, unit: _Unit | None, answer: str | None) -> _Meaning:
     """Return what an observation means, given its concept's and answer's JSON."""
-    one = Component(_as_concept(concept))
+    one = Component(code=_as_concept(concept))
     if answer is not None:
         one.valueCodeableConcept = _as_concept(answer)
     code = code_of(one.code) or ""

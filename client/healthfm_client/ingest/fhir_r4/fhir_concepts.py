@@ -18,6 +18,7 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     Concept,
     Quantity,
     Resource,
+    Valued,
 )
 
 LIMITS: Final = ("<", "<=", ">=", ">")
@@ -52,7 +53,7 @@ def unit_text(quantity: Quantity) -> str | None:
     return coded or quantity.unit or quantity.code
 
 
-def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
+def answered(code: str, one: Valued) -> tuple[str, float | None]:
     """Return (code with its unit or answer behind it, number)."""
     quantity = one.valueQuantity
     if quantity is not None and quantity.value is not None:
@@ -72,7 +73,7 @@ def answered(code: str, one: Resource | Component) -> tuple[str, float | None]:
     return code, None
 
 
-def value_not_read(one: Resource | Component) -> str:
+def value_not_read(one: Valued) -> str:
     """Return the kind of value that there is and that `answered` does not read, '' for none."""
     text = (one.valueString or "").strip()
     if text and one.valueQuantity is None and _WRITTEN.fullmatch(text) is None:

@@ -169,7 +169,7 @@ def _passed_over(text: bytes | msgspec.Raw) -> Resource | None:
         kind = KIND.decode(text).resourceType
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return Resource(kind) if kind and kind not in READ else None
+    return Resource(resourceType=kind) if kind and kind not in READ else None
 
 
 def entries(file: Path, drugs: dict[str, Concept]) -> list[Resource | None] | None:

@@ -49,10 +49,9 @@ class Period(Struct, gc=False):
     end: str | None = None
 
 
-class Component(Struct, gc=False):
-    """One of the values of an observation."""
+class Valued(Struct, gc=False):
+    """What has a value, in one of FHIR's forms."""
 
-    code: Concept | None = None
     valueQuantity: Quantity | None = None
     valueCodeableConcept: Concept | None = None
     valueInteger: int | None = None
@@ -64,6 +63,12 @@ class Component(Struct, gc=False):
     valueTime: msgspec.Raw = msgspec.Raw(b"")
     valueDateTime: msgspec.Raw = msgspec.Raw(b"")
     valuePeriod: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Component(Valued, gc=False):
+    """One of the values of an observation."""
+
+    code: Concept | None = None
 
 
 class Contained(Struct, gc=False):
@@ -81,7 +86,7 @@ class Extension(Struct, gc=False):
     extension: list[Extension] = []
 
 
-class Resource(Struct, gc=False):
+class Resource(Valued, gc=False):
     """A resource of any type: the fields of those that are read."""
 
     resourceType: str = ""
@@ -115,17 +120,6 @@ class Resource(Struct, gc=False):
     gender: str | None = None
     deceasedDateTime: str | None = None
     deceasedBoolean: bool | None = None
-    valueQuantity: Quantity | None = None
-    valueCodeableConcept: Concept | None = None
-    valueInteger: int | None = None
-    valueBoolean: bool | None = None
-    valueString: str | None = None
-    valueRange: msgspec.Raw = msgspec.Raw(b"")
-    valueRatio: msgspec.Raw = msgspec.Raw(b"")
-    valueSampledData: msgspec.Raw = msgspec.Raw(b"")
-    valueTime: msgspec.Raw = msgspec.Raw(b"")
-    valueDateTime: msgspec.Raw = msgspec.Raw(b"")
-    valuePeriod: msgspec.Raw = msgspec.Raw(b"")
     component: list[Component] = []
     extension: msgspec.Raw = msgspec.Raw(b"")
     class_: Coding | None = msgspec.field(name="class", default=None)

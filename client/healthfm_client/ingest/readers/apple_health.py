@@ -244,6 +244,8 @@ class Records:
 def read(path: Path, options: AppleOptions) -> Iterator[Site]:
     """Yield the one person's site."""
     file = _file(path)
+    if not file.is_file():
+        raise IngestError(301, where=path.name, seen="there is no export.xml in it")
     records = _records(file, options.time_zone)
     rank = records.rank(options.sources)
     (subject,) = numbers([options.person], options, file.name)

@@ -56,11 +56,11 @@ from healthfm_client.ingest.fhir_r4.fhir_types import (
     EXTENSIONS,
     NOT_SO,
     RACES,
-    Component,
     Concept,
     Period,
     Reference,
     Resource,
+    Valued,
 )
 from healthfm_client.ingest.process_pool import OrderedPool
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
@@ -360,7 +360,7 @@ def _observation(
     if value is not None or named != code or not one.component:
         rows.add(subject, time, named, value)
         rows.call(called(code, named, one))
-    values: list[Resource | Component] = [one, *one.component]
+    values: list[Valued] = [one, *one.component]
     for unread in filter(None, map(value_not_read, values)):
         rows.not_read[f"Observation.{unread}"] += 1
     for part in one.component:

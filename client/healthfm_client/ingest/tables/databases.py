@@ -40,6 +40,7 @@ SQLITE_FILES: Final = (".sqlite", ".sqlite3", ".db")
 _ROWS_AT_ONCE: Final = 1 << 17
 _BATCHES_AHEAD: Final = 3
 """Of about 16 MB each."""
+_UNREADABLE: Final = 303
 _STREAM: Final = "rows_of_the_database"
 _VOCABULARY: Final = frozenset({"concept", "concept_ancestor", "concept_relationship"})
 _CATALOGUES: Final = {
@@ -87,6 +88,23 @@ class Database(Protocol):
         """Let the database go."""
 
 
+class _StreamReader(DuckDBReader):
+    """Reads a stream of a database's, and says so where it breaks off."""
+
+    def batches(self, sql: str, file: Path) -> Iterator[pa.Table]:
+        """Yield the rows of a query over one table.
+
+        Raises:
+            IngestError: HF-303, HF-308.
+        """
+        try:
+            yield from super().batches(sql, file)
+        except IngestError as error:
+            if error.number != _UNREADABLE:
+                raise
+            raise no_answer(file, "the rows of the table broke off") from error
+
+
 @dataclass(frozen=True)
 class DatabaseTable(TableFile):
     """One table of a database, read as a Parquet file is.
@@ -122,7 +140,7 @@ class DatabaseTable(TableFile):
         Raises:
             IngestError: HF-303.
         """
-        reader, used = DuckDBReader(), list(self.used) or self._names[:1]
+        reader, used = _StreamReader(), list(self.used) or self._names[:1]
         rows = self._open.batches(self.table, used)
         reader.connection.register(_STREAM, rows)
         return reader
@@ -386,7 +404,7 @@ class AdbcDatabase:
             rows = cursor.fetch_record_batch()
             return pa.RecordBatchReader.from_batches(rows.schema, _ahead(rows, fetching))
         except (self.connection.Error, OSError, pa.ArrowException) as error:
-            raise unreadable(self.path, f"{table[1]} cannot be read") from error
+            raise no_answer(self.path, f"{table[1]} cannot be read") from error
 
     def close(self) -> None:
         """Let the database go."""
@@ -413,7 +431,7 @@ class AdbcDatabase:
         except (self.connection.Error, OSError, pa.ArrowException) as error:
             if getattr(error, "sqlstate", None) == _NOT_ALLOWED:
                 raise _not_allowed(self.path, ".".join(table)) from error
-            raise unreadable(self.path, "the database does not answer") from error
+            raise no_answer(self.path, "the database does not answer") from error
 
 
 def _ahead(rows: pa.RecordBatchReader, fetching: ThreadPoolExecutor) -> Iterator[pa.RecordBatch]:
@@ -432,7 +450,7 @@ def _connected(dbapi: Any, path: Path, url: str) -> Any:
     try:
         return dbapi.connect(url)
     except dbapi.Error as error:
-        raise unreadable(path, "the database cannot be reached, or does not let in") from error
+        raise no_answer(path, "the database cannot be reached, or does not let in") from error
 
 
 def _quoted(*names: str) -> str:
@@ -441,6 +459,17 @@ def _quoted(*names: str) -> str:
 
 def _columns(names: Sequence[str]) -> str:
     return ", ".join(map(_quoted, names))
+
+
+def no_answer(path: Path, seen: str) -> IngestError:
+    """Return the error for a database that does not answer (HF-303)."""
+    return IngestError(
+        _UNREADABLE,
+        where=path.name,
+        seen=seen,
+        wanted="a database that answers is wanted",
+        do="Check its address, the account and the password (PGPASSWORD or ~/.pgpass)",
+    )
 
 
 def _without(package: str) -> IngestError:
