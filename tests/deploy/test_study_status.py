@@ -1,4 +1,4 @@
-"""What the coordinator reads: who is connected, what a run waits for, and when nothing can happen."""
+"""What the coordinator reads: who is connected, what a run waits for, when nothing can happen."""
 
 from __future__ import annotations
 
