@@ -208,7 +208,7 @@ create table p as select subject_id as patienthealthsystemstayid, 'v' || subject
     coalesce(min(time) filter (code <> 'MEDS_BIRTH'), min(time)) as admitted from e group by all;
 create table o as select visit, left(code, cut - 1) as domain, substr(code, cut + 2) as tail,
     code, cut, date_diff('second', admitted, time) as "offset", numeric_value as value,
-    time from e join p on subject_id = patienthealthsystemstayid;
+    subject_id, time from e join p on subject_id = patienthealthsystemstayid;
 copy p to '{raw}/patient.parquet';
 copy (select subject_id as patienthealthsystemstayid, code as said, value from o where time is null)
     to '{raw}/static.csv';
