@@ -51,14 +51,14 @@ class AggregationConfig(Schema):
         0.5,
         gt=0,
         le=1,
-        description="most of a round's weight that one site may have, by their registered sizes, "
+        description="most of a group's weight that one site may have, "
         "where there are three or more; without secure sums",
     )
     max_norm_ratio: float = Field(
         10.0,
         ge=1,
         description="a group's update longer than this times the running median over sites and "
-        "rounds is shortened to it, and its site named; without secure sums",
+        "rounds (in the first its own) is shortened to it, and its site named; without secure sums",
     )
     server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     secure: SecureAggregationConfig = SecureAggregationConfig()

@@ -25,14 +25,14 @@ MEDIAN_NORM: Final = "median_norm"
 """Key of a group's row in the history: the median over the round's sites of their update's norm."""
 
 
-def weight_cap(sizes: Collection[int], most_share: float) -> float:
+def weight_cap(sizes: Collection[float], most_share: float) -> float:
     """Return the weight that a site may have at most, so that none has more than its share.
 
     Larger sites count as much as the cap. With k of them over it, k·c + Σ others is the whole, and
     c is `most_share` of that; the smallest such k is taken.
 
     Args:
-        sizes: Registered training subjects of the sites asked.
+        sizes: Training subjects of the sites asked, as each said.
         most_share: Most of the round's weight that one site may have.
 
     Returns:
@@ -82,4 +82,4 @@ def shortened(
     if norm <= bound:
         return {name: update[name] for name in names}, norm
     factor = np.float32(bound / norm)
-    return {name: np.asarray(update[name]) * factor for name in names}, norm
+    return {name: np.asarray(update[name] * factor) for name in names}, norm

@@ -35,6 +35,8 @@ from healthfm_core.trust.names import check_name, check_url
 from healthfm_core.trust.site_keys import SiteKeys
 
 FORMAT: Final = 1
+MOST_SUBJECTS: Final = 2**40
+"""No site has so many people."""
 REQUEST_FILE: Final = "request.json"
 _FILES: Final = (REQUEST_FILE, "tls.csr", "node.pub", "signing.pub", "proofs.json")
 _SIGNED: Final = _FILES[:-1]
@@ -49,6 +51,7 @@ class EnrolmentRequest:
         url: The study's address as the site knows it.
         modalities: What it means to bring, sorted; nothing is bound by it.
         made: When, ISO 8601 in UTC, by the site's clock.
+        most_subjects: Most training subjects that it will say it has; 0 where it names no number.
         tls: Public key of its certificate.
         node: Flower's public node key, as OpenSSH writes it.
         signing: Its public signing key.
@@ -58,6 +61,7 @@ class EnrolmentRequest:
     url: str
     modalities: tuple[str, ...]
     made: str
+    most_subjects: int
     tls: EllipticCurvePublicKey
     node: bytes
     signing: Ed25519PublicKey
@@ -81,18 +85,35 @@ def make_request(
     url: str,
     modalities: Collection[str],
     now: datetime | None = None,
+    most_subjects: int = 0,
 ) -> bytes:
     """Return the bytes of a request file; it holds nothing secret.
 
+    Args:
+        keys: The site's.
+        site: The name that it gives itself.
+        url: The study's address.
+        modalities: What it means to bring.
+        now: When it is made.
+        most_subjects: Most training subjects that it will say it has; 0: the request names none.
+
     Raises:
-        TrustError: The name or the address cannot be used (HF-810).
+        TrustError: The name, the address or the number cannot be used (HF-810).
     """
+    if not 0 <= most_subjects < MOST_SUBJECTS:
+        raise TrustError(
+            810,
+            where="--most-subjects",
+            seen=str(most_subjects)[:40],
+            wanted="a number of people, or 0 where the request is to name none",
+        )
     about = {
         "format": FORMAT,
         "site": check_name(site, "site"),
         "url": check_url(url),
         "modalities": sorted(modalities),
         "made": f"{now or now_utc():%Y-%m-%dT%H:%M:%SZ}",
+        **({"most_subjects": most_subjects} if most_subjects else {}),
     }
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)])
     csr = x509.CertificateSigningRequestBuilder(name).sign(keys.tls, hashes.SHA384())
@@ -150,11 +171,15 @@ def _request(about: dict[str, Any], keys: Keys, node: bytes) -> EnrolmentRequest
     made = datetime.strptime(about["made"], "%Y-%m-%dT%H:%M:%SZ")
     if about["format"] != FORMAT or unknown_names(modalities):
         raise ValueError("another format, or a modality that does not exist")
+    most = about.get("most_subjects", 0)
+    if type(most) is not int or not 0 <= most < MOST_SUBJECTS:
+        raise ValueError("an impossible number of subjects")
     return EnrolmentRequest(
         site=check_name(str(about["site"]), "site"),
         url=check_url(str(about["url"])),
         modalities=modalities,
         made=f"{made:%Y-%m-%dT%H:%M:%SZ}",
+        most_subjects=most,
         tls=keys[0],
         node=node,
         signing=keys[2],

@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
+from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.evaluation.report.plots.style import new_figure, svg
+from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.alarms import alarms
 from healthfm_core.federation.influence_bounds import running_medians, shortened, weight_cap
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_server.run_folder.run_progress import ignore_progress
+from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.transport.interface import OpenRound
+from healthfm_server.transport.round_inbox import RoundInbox
 from healthfm_simulations.engine import run_federation
 from tests import enrolled
 from tests import three_numbers as small
@@ -33,7 +39,7 @@ from tests import three_numbers as small
 def test_no_site_has_more_than_its_share_whatever_it_says(
     sizes: list[int], share: float, cap: float
 ) -> None:
-    assert weight_cap(sizes, share) == pytest.approx(cap)
+    assert weight_cap([float(size) for size in sizes], share) == pytest.approx(cap)
     if math.isfinite(cap):
         held = [min(size, cap) for size in sizes]
         assert max(held) <= share * sum(held) * (1 + 1e-9)
@@ -83,6 +89,61 @@ def test_a_site_whose_update_is_far_longer_than_the_others_is_shortened_and_name
     assert "times too long" in result.history[1]["outliers"]["b"]
     assert "outliers" not in result.history[0]
     assert result.history[1]["answered"] == ["a", "b", "c"]
+
+
+def test_in_the_first_round_too(tmp_path: Path) -> None:
+    sites = small.three_sites(tmp_path)
+    apps = small.apps({sites[1].stores[0][0].name: "long"})
+    config = small.config(rounds=1)
+    result = run_federation(config, sites, tmp_path / "run", apps=apps)
+    assert "times too long" in result.history[0]["outliers"]["b"]
+    usual = run_federation(config, sites, tmp_path / "usual", apps=small.apps())
+    longest = 10 * usual.history[0]["groups"]["backbone"]["median_norm"]
+    assert np.linalg.norm(result.parameters["backbone.w"] - 1.0) < longest
+
+
+def test_a_site_cannot_have_more_than_its_share_of_a_modality_that_few_hold(
+    tmp_path: Path,
+) -> None:
+    """Its size is like the others', who have few people with the modality."""
+    both = ("ehr", "wearable")
+    large = [small.site(tmp_path, f"h{n}", pull=1.0, n=100) for n in range(3)]
+    few = [small.site(tmp_path, f"w{n}", pull=1.0, n=10, modalities=both) for n in range(2)]
+    liar = small.site(tmp_path, "liar", pull=-9.0, n=100, modalities=both)
+    config = small.config(rounds=2)
+    result = run_federation(config, [*large, *few, liar], tmp_path / "run", apps=small.apps())
+    for row in result.history:
+        assert row["groups"]["wearable"]["weight"] == 40
+        assert row["groups"]["backbone"]["weight"] == 420
+        assert "50% of the round in head/masked_wearable, wearable" in row["outliers"]["liar"]
+
+
+def an_inbox(folder: Path, asked: list[str], medians: dict[str, float]) -> RoundInbox:
+    schema = UpdateSchema.of({"backbone.w": np.ones(2, np.float32)}, 1e6)
+    config = AggregationConfig()
+    store = RunStore.create(folder, small.config())
+    return RoundInbox(
+        OpenRound(2, 3, dict.fromkeys(asked, ("backbone",)), store, ignore_progress),
+        schema,
+        config,
+        methods()["weighted_mean"].aggregator(schema, config, 1000.0),
+        medians,
+        {},
+    )
+
+
+def test_after_a_restart_the_first_round_waits_until_the_others_sizes_are_known(
+    tmp_path: Path,
+) -> None:
+    inbox = an_inbox(tmp_path, ["a", "b", "c", "d"], {"backbone": 1.0})
+    update = {"backbone.w": np.ones(2, np.float32)}
+    inbox.take("a", update, {"backbone": 1e9})
+    inbox.take("b", update, {"backbone": 10.0})
+    assert inbox.weights == {}
+    inbox.take("c", update, {"backbone": 10.0})
+    inbox.close()
+    assert inbox.weights["a"] == {"backbone": 20.0}
+    assert inbox.waiting == {}
 
 
 def test_an_outlier_is_an_alarm_that_names_it() -> None:

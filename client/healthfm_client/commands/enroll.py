@@ -31,6 +31,14 @@ def arguments(parser: ArgumentParser) -> None:
         help="what the site means to bring: the request names them, and site.yaml permits no "
         "other; none: the request names none, and what is brought is what site.yaml permits",
     )
+    parser.add_argument(
+        "--most-subjects",
+        type=int,
+        default=0,
+        metavar="N",
+        help="most training subjects that this site will ever say it has: the request names the "
+        "number, and the coordinator holds the site to it; none: the request names none",
+    )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")
     parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
 
@@ -56,7 +64,8 @@ def run(given: Namespace) -> int:
 def _ask(home: SiteHome, given: Namespace) -> None:
     home.begin(given.name, given.study, given.modalities)
     keys = SiteKeys.create(home.keys)
-    data = make_request(keys, given.name, given.study, given.modalities)
+    most = given.most_subjects
+    data = make_request(keys, given.name, given.study, given.modalities, most_subjects=most)
     files.replace(home.request, data)
     if not home.policy.exists():
         files.write_new(home.policy, policy_permitting(given.modalities), files.PUBLIC)

@@ -10,8 +10,7 @@ from typing import Any
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.modalities.registry import modality_names
-
-_MOST_SUBJECTS = 2**40
+from healthfm_core.trust.request import MOST_SUBJECTS
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
         raise not_its_node(name, "a reply that names another node than it comes from")
     if not modalities <= set(modality_names()):
         raise _unfit(f"site {name}", "a modality that does not exist")
-    if not 0 < n_subjects < _MOST_SUBJECTS:
+    if not 0 < n_subjects < MOST_SUBJECTS:
         raise _unfit(f"site {name}", "no training subject, or an impossible number of them")
     return RegisteredSite(name, node_id, modalities, n_subjects)
 

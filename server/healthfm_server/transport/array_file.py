@@ -141,7 +141,7 @@ class ReplyFile(AbstractContextManager["ReplyFile"]):
         """Write nothing more; views stay."""
         self._file.close()
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Write `data` at the end.
 
         Raises:
@@ -165,3 +165,24 @@ class ReplyFile(AbstractContextManager["ReplyFile"]):
         if not self.size:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
+
+
+def put_on_disk(arrays: Arrays, folder: Path) -> Arrays:
+    """Return `arrays` as views into a file without a name in `folder`; if they are, as they are.
+
+    Raises:
+        RunError: The disk does not take them (HF-725).
+    """
+    if isinstance(arrays, PagedArrays):
+        return arrays
+    starts = {}
+    with ReplyFile(folder, sum(array.nbytes for array in arrays.values())) as file:
+        for name, array in arrays.items():
+            starts[name] = file.size
+            file.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        data = file.view()
+    views = {
+        name: np.frombuffer(data, array.dtype, array.size, starts[name]).reshape(array.shape)
+        for name, array in arrays.items()
+    }
+    return PagedArrays(views, data.obj) if isinstance(data.obj, mmap.mmap) else views

@@ -1,4 +1,4 @@
-"""Updates in the clear: each is checked and added the moment it arrives, and dropped.
+"""Updates in the clear: each is checked the moment it arrives, and added.
 
 A site gets the parameters of the groups that it holds and no others. A reply that does not fit is
 rejected with a reason, and the round goes on.
@@ -10,27 +10,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from statistics import median
 from typing import Any, Final
 
 from flwr.app import Message, RecordDict
 
-from healthfm_core.arrays import ArrayDict, Arrays
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.errors import TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.aggregation.aggregator import (
     AggregationMethod,
-    Aggregator,
     put_in_slot,
 )
 from healthfm_core.federation.contracting import METRICS_WANTED
-from healthfm_core.federation.influence_bounds import (
-    MEDIAN_NORM,
-    running_medians,
-    shortened,
-    weight_cap,
-)
+from healthfm_core.federation.influence_bounds import running_medians
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -38,8 +30,9 @@ from healthfm_server.study_setup.registered_sites import RegisteredSite, check_s
 from healthfm_server.transport.array_file import MappedArrays
 from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
 from healthfm_server.transport.exchange import Exchange, Timeouts
-from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
+from healthfm_server.transport.interface import Collected, OpenRound
 from healthfm_server.transport.orders import Orders
+from healthfm_server.transport.round_inbox import RoundInbox
 
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""
@@ -48,25 +41,6 @@ LONGEST_NAME: Final = 200
 """Characters of a metric's name."""
 LARGEST_METRIC: Final = 1e100
 """A sum of these over all people of all sites is a number still."""
-
-
-@dataclass
-class _Inbox:
-    """The replies of one round so far.
-
-    Attributes:
-        aggregator: Has the updates.
-        cap: Most weight that one site may have.
-        bounds: Group → most that its update's norm may be; one that has no rounds yet has none.
-        weights: RegisteredSite → group → its training subjects.
-        norms: Group → the norms that its updates had.
-    """
-
-    aggregator: Aggregator
-    cap: float
-    bounds: Mapping[str, float]
-    weights: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    norms: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +54,7 @@ class ClearTransport:
         orders: Writes the orders.
         method: The aggregation algorithm.
         config: Its settings.
+        people: Group → site → training subjects that it last said it has in it.
     """
 
     sites: Mapping[str, RegisteredSite]
@@ -88,6 +63,7 @@ class ClearTransport:
     orders: Orders
     method: AggregationMethod
     config: AggregationConfig
+    people: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
         """Return the groups that `site` holds."""
@@ -96,11 +72,13 @@ class ClearTransport:
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Send every site its order, and add each update the moment it arrives."""
         sizes = [self.sites[name].n_subjects for name in current.asked]
-        medians = running_medians(current.store.history())
-        inbox = _Inbox(
+        inbox = RoundInbox(
+            current,
+            schema,
+            self.config,
             self.method.aggregator(schema, self.config, float(sum(sizes))),
-            weight_cap(sizes, self.config.max_weight_share),
-            {group: self.config.max_norm_ratio * median for group, median in medians.items()},
+            running_medians(current.store.history()),
+            self.people,
         )
         busy = self.exchange.busy()
         asked = [
@@ -116,6 +94,7 @@ class ClearTransport:
         ):
             self._take(reply, current, schema, inbox)
             del reply
+        inbox.close()
         for site in sorted(current.asked.keys() - current.metrics.keys() - current.rejected.keys()):
             late = "it did not answer in time" if site in asked else "it was busy"
             current.reject(site, late, replied=False)
@@ -140,7 +119,7 @@ class ClearTransport:
         return contents
 
     def _take(
-        self, reply: Message, current: OpenRound, schema: UpdateSchema, inbox: _Inbox
+        self, reply: Message, current: OpenRound, schema: UpdateSchema, inbox: RoundInbox
     ) -> None:
         nodes = {self.sites[name].node_id: name for name in current.asked}
         site = nodes.get(reply.metadata.src_node_id)
@@ -155,7 +134,7 @@ class ClearTransport:
             current.accept(site, metrics)
 
     def _add(
-        self, reply: Message, site: str, current: OpenRound, schema: UpdateSchema, inbox: _Inbox
+        self, reply: Message, site: str, current: OpenRound, schema: UpdateSchema, inbox: RoundInbox
     ) -> dict[str, float]:
         """Add a reply's update to the aggregator and return its metrics."""
         if reply.has_error():
@@ -187,50 +166,17 @@ class ClearTransport:
             reason = f"{lost[:80]} is not finite"
         if reason is not None:
             raise _RejectedReplyError(reason)
-        self._add_bounded(site, update, weights, current, schema, inbox)
+        inbox.take(site, update, weights)
         return metrics
 
-    def _add_bounded(
-        self,
-        site: str,
-        update: Arrays,
-        weights: Mapping[str, float],
-        current: OpenRound,
-        schema: UpdateSchema,
-        inbox: _Inbox,
-    ) -> None:
-        """Add an update that counts for no more than one site may."""
-        if max(weights.values()) > inbox.cap:
-            share = self.config.max_weight_share
-            current.bound(site, f"its size would be more than {share:.0%} of the round")
-            weights = {group: min(weight, inbox.cap) for group, weight in weights.items()}
-        kept: ArrayDict = {}
-        for group in weights:
-            bound = inbox.bounds.get(group) or math.inf
-            arrays, norm = shortened(update, group, schema, bound)
-            if norm > bound:
-                current.bound(site, f"its update of {group} is {norm / bound:.1f} times too long")
-            inbox.norms.setdefault(group, []).append(norm)
-            kept |= arrays
-        inbox.aggregator.add(site, kept, weights)
-        inbox.weights[site] = weights
-
-    def _collected(self, current: OpenRound, inbox: _Inbox) -> Collected:
-        moved: dict[str, list[float]] = {}
-        for weights in inbox.weights.values():
-            for group, weight in weights.items():
-                moved.setdefault(group, []).append(weight)
+    def _collected(self, current: OpenRound, inbox: RoundInbox) -> Collected:
         subjects = {
-            site: inbox.weights[site].get(BACKBONE)
-            or min(float(self.sites[site].n_subjects), inbox.cap)
-            for site in current.metrics
+            site: weights.get(BACKBONE) or max(weights.values())
+            for site, weights in inbox.weights.items()
         }
         return Collected(
             results=inbox.aggregator,
-            tallies={
-                g: GroupTally(len(ws), math.fsum(ws), {MEDIAN_NORM: median(inbox.norms[g])})
-                for g, ws in moved.items()
-            },
+            tallies=inbox.tallies(),
             metrics=mean_metrics(current.metrics, subjects),
             site_metrics=current.metrics,
         )

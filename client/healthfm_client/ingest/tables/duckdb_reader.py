@@ -128,6 +128,15 @@ class TableFile:
         names = self._names if self.is_parquet else self._unique
         return '"' + names[self.columns.index(name)].replace('"', '""') + '"'
 
+    def needless_beside(self, name: str, others: Sequence[str]) -> None:
+        """Say that a column is read only where `others` have no value and no number but 0."""
+
+    def first(self, names: Sequence[str], kind: str) -> str:
+        """Return as SQL the first of some columns that has a value, and a number another than 0."""
+        casts = [self.cast(name, kind) for name in names]
+        said = casts if kind == "TIMESTAMP" else [f"nullif({one}, 0)" for one in casts]
+        return f"coalesce({', '.join(said)})"
+
     def cast(self, name: str, kind: str) -> str:
         """Return a column as SQL of a type; a cell that cannot be read as one is NULL."""
         if kind == "TIMESTAMP":

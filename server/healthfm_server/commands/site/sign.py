@@ -28,9 +28,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--most-subjects",
         type=int,
-        default=0,
         metavar="N",
-        help="most training subjects that the site may say it has, as it told you",
+        help="most training subjects that the site may say it has (default: what its request "
+        "names, if it names a number)",
     )
     parser.add_argument(
         "--compared",
@@ -44,7 +44,10 @@ def run(given: Namespace) -> int:
     study = study_of(given)
     request = read_request(files.read(given.request, "the request"), given.request.name)
     name = given.name or request.site
-    say(f"site {name}: {', '.join(request.modalities)}; request made {request.made}")
+    names = ", ".join(request.modalities) or "names no modality"
+    say(f"site {name}: {names}; request made {request.made}")
+    if request.most_subjects:
+        say(f"  it will say it has at most {request.most_subjects} training subjects")
     for key, value in request.fingerprints().items():
         say(f"  {key:8} {value}")
     if given.compared is None:
@@ -54,7 +57,10 @@ def run(given: Namespace) -> int:
     out = given.out or Path(f"{name}-kit.zip")
     files.write_new(out, _admit(study, request, name, given), files.PUBLIC)
     study.audit("command").note("site admitted", {"site": name, **request.fingerprints()})
-    if not study.sites.site(name).most_subjects:
+    most = study.sites.site(name).most_subjects
+    if most:
+        say(f"on record: it may say that it has at most {most} training subjects")
+    else:
         say("no size is on record for it: --most-subjects N --renew bounds what it may say it has")
     say(f"the kit is in {out}: send it to the site, and read them the root's fingerprint:")
     say(f"  {study.authority().fingerprint}")
@@ -69,6 +75,8 @@ def _admit(study: StudyFolder, request: EnrolmentRequest, name: str, given: Name
         raise files.unusable(Path("request"), "a node key of another kind than P-384")
     known = study.sites.sites().get(name)
     most = given.most_subjects
+    if most is None:  # who renews does not raise by it what was agreed
+        most = (known.most_subjects if known else 0) or request.most_subjects
     if known is None or given.renew:
         node_id = register_node(study.database, key)
         if known is None:
