@@ -24,6 +24,8 @@ SPLITS_FILE: Final = subject_splits_filepath
 CODES_FILE: Final = code_metadata_filepath
 SOURCE_CODES_FILE: Final = "metadata/source_codes.parquet"
 """Which codes of the source stand behind those that a mapping put in their place."""
+QUALITY_FILE: Final = "metadata/quality.json"
+"""What ``check --quality`` found; a store that replaces this one is compared with it."""
 MARKER_FILE: Final = dataset_metadata_filepath
 """Written last: a store without it is half-written."""
 WEARABLE_FOLDER: Final = "wearable"
