@@ -45,6 +45,7 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     TableFile,
     check_gzip,
     files_of,
+    rows_in,
     want_columns,
 )
 from healthfm_client.ingest.tables.local_time import times_of_utc
@@ -65,7 +66,6 @@ NOT_READ: Final = (
     *("condition_era", "drug_era", "dose_era"),
 )
 """Tables of people that are not read, and whose rows are counted; eras repeat what is."""
-_ROW_BYTES: Final = 100
 STATIC: Final = ("gender", "race", "ethnicity")
 Tables: TypeAlias = Iterator[StreamItem]
 Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
@@ -238,18 +238,7 @@ def _not_read(cdm: Cdm) -> Tables:
     yield NotRead({f"{name}.malformed_line": n for name, n in cdm.concepts.malformed.items() if n})
     for name in NOT_READ:
         for file in cdm.files(name):
-            yield NotRead({name: _rows_in(file)})
-
-
-def _rows_in(file: TableFile) -> int:
-    """Return the rows of a table, exactly where it can be read, else about."""
-    if file.is_parquet:
-        return file.rows
-    try:
-        rows = file.reader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
-    except IngestError:
-        return file.path.stat().st_size // _ROW_BYTES
-    return int(rows["n"][0].as_py())
+            yield NotRead({name: rows_in(file)})
 
 
 def _name(
