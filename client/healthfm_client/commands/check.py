@@ -1,4 +1,4 @@
-"""``check STORE``: every row held against what MEDS and HealthFM want; with ``--quality`` its sense."""
+"""``check STORE``: every row held against what MEDS and HealthFM want; ``--quality``: its sense."""
 
 from __future__ import annotations
 

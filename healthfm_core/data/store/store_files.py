@@ -121,6 +121,12 @@ def read_marker(store: Path) -> dict[str, Any]:
     return marker
 
 
+def keep_quality(store: Path, draft: Path) -> None:
+    """Give a store in the making what the last check found in the one that it replaces."""
+    if (store / QUALITY_FILE).is_file():
+        (draft / QUALITY_FILE).write_bytes((store / QUALITY_FILE).read_bytes())
+
+
 def stores_below(path: Path) -> list[Path]:
     """Return the store itself, or the stores that a folder holds, by name.
 
