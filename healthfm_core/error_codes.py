@@ -157,6 +157,12 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted='[database] with url = "postgresql://USER@HOST:PORT/DATABASE" and schema',
         do="Correct the file",
     ),
+    335: ErrorCode("a mapping file cannot be read", do="Correct it (docs/any-tables.md)"),
+    336: ErrorCode("an entry of a mapping file is wrong", do="Correct it (docs/any-tables.md)"),
+    337: ErrorCode(
+        "a mapping file's expression is not understood", do="Correct it (docs/any-tables.md)"
+    ),
+    338: ErrorCode("a table to be joined has several rows for one key"),
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",

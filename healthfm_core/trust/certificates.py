@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
     SECP384R1,
     EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
@@ -98,10 +99,14 @@ def make_server(
     days: int = LEAF_DAYS,
     now: datetime | None = None,
 ) -> Identity:
-    """Return a new key and certificate for a server that answers to `hosts`, names or addresses."""
+    """Return a new key and certificate for a server that answers to `hosts`, names or addresses.
+
+    The key is P-256: a signature of P-384 costs the server a millisecond of each handshake, a
+    stranger's too, and this one 0.03. It lives as long as the certificate and vouches for no other.
+    """
     if not hosts:
         raise ValueError("a server's certificate needs a host name or an address")
-    key = generate_private_key(SECP384R1())
+    key = generate_private_key(SECP256R1())
     builder = _builder(
         _name(study, "server"), root.certificate.subject, key.public_key(), days, now
     )

@@ -112,6 +112,7 @@ def make_app(
             request.config.federation,
             request.timeouts.deadline_s,
             stopped,
+            request.folder,
         )
         exchange = Exchange(grid, request.folder, stopped)
         setup = StudySetup(exchange, store, request.timeouts, listener, model_setup, request.signer)

@@ -95,11 +95,11 @@ def turns(callers, address, number, now=0.0):
 
 
 def test_an_addresss_handshakes_wait_for_themselves():
-    callers = callers_of()
+    callers = callers_of(CallerLimits(speaking=512))
     waits = turns(callers, "noisy", 1000)
     assert waits[:100] == [0.0] * 100  # 50 a second, two seconds of it at once
-    assert waits[100:350] == pytest.approx([0.02 * n for n in range(1, 251)])
-    assert set(waits[350:]) == {None}
+    assert waits[100:228] == pytest.approx([0.02 * n for n in range(1, 129)])  # a quarter of 512
+    assert set(waits[228:]) == {None}
     assert turns(callers, "b", 1) == [0.0]
 
 
@@ -115,7 +115,7 @@ def test_many_addresses_take_nothing_from_addresses_of_sites():
     callers.site_was_at("hospital", 0.0)
     stranger, hospital = (Caller(name, 0.0, lambda: None) for name in ("b", "hospital"))
     many = [callers.turn_of_all_s(stranger, 0.0) for _ in range(5000)]
-    assert many.count(0.0) == 400
+    assert many.count(0.0) == 600
     assert many[-1] is None
     assert [callers.turn_of_all_s(hospital, 0.0) for _ in range(200)] == [0.0] * 200
 
@@ -137,7 +137,34 @@ def test_a_neighbour_at_a_sites_address_takes_half_the_pace_at_most():
             served += 1
         if step % 100 == 0:  # the other hospital's nodes, ten a second
             assert callers.turn_s(other, now) == callers.turn_of_all_s(other, now) == 0.0
-    assert served == pytest.approx(200 * 10 + 400, abs=5)
+    assert served == pytest.approx(300 * 10 + 600, abs=5)
+
+
+@pytest.mark.parametrize("demand", [0.9, 1.1, 2.0, 5.0])
+def test_more_handshakes_than_the_pace_leave_it_served_and_not_less(demand):
+    """Half a minute of strangers at a site's address; who has to make room has waited in vain."""
+    callers = callers_of(CallerLimits())
+    callers.site_was_at("nat", 0.0)
+    pace = callers.limits.handshakes.in_all / 2
+    events, served, seconds = [], 0, 30.0
+    for step in range(int(demand * pace * seconds)):
+        now = step / (demand * pace)
+        while events and events[0][0] <= now:
+            _, _, caller = heapq.heappop(events)
+            if not caller.ended:
+                served += 1
+                callers.forget(caller)
+        caller = Caller("nat", now, lambda: None)
+        for gone in callers.add(caller, now):
+            gone.ended = True
+        wait_s = callers.turn_s(caller, now)
+        if wait_s is None:
+            callers.forget(caller)
+            continue
+        for gone in callers.speaks(caller, now):
+            gone.ended = True
+        heapq.heappush(events, (now + wait_s + 0.05, step, caller))
+    assert served >= 0.95 * min(1.0, demand) * pace * seconds
 
 
 def test_after_a_day_without_a_site_an_address_is_like_any_other():

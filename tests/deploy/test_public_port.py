@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from healthfm_server.deploy import caller_limits, gateway_tls, public_port
+from healthfm_core.errors import ConfigError
+from healthfm_server.deploy import caller_limits, gateway, public_port
 from healthfm_server.deploy.caller_limits import CallerLimits, Rate
 from healthfm_server.deploy.gateway import NODE_KEY_HEADER
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
@@ -97,16 +98,14 @@ def pull(site, body=b"x" * 100, path="pull-messages"):
     return b"\r\n".join([*head, b"", b""]), body
 
 
-def test_who_says_nothing_goes(study, opened, monkeypatch):
-    monkeypatch.setattr(public_port, "SILENT_S", 0.1)
-    opened()
+def test_who_says_nothing_goes(study, opened):
+    opened(times={"silent_s": 0.1})
     assert is_ended(connected(study))
     assert noted(study, "no handshake begun")
 
 
-def test_who_does_not_end_a_handshake_goes(study, opened, monkeypatch):
-    monkeypatch.setattr(public_port, "HANDSHAKE_S", 0.2)
-    opened()
+def test_who_does_not_end_a_handshake_goes(study, opened):
+    opened(times={"handshake_s": 0.2})
     connection = connected(study)
     connection.sendall(b"\x16\x03\x01\x02\x00\x01")
     assert is_ended(connection)
@@ -121,9 +120,8 @@ def test_who_speaks_no_tls_goes(study, opened):
     assert noted(study, "not TLS")
 
 
-def test_who_asks_nothing_goes_and_a_site_has_longer(study, site, opened, monkeypatch):
-    monkeypatch.setattr(gateway_tls, "FIRST_S", 0.1)
-    opened()
+def test_who_asks_nothing_goes_and_a_site_has_longer(study, site, opened):
+    opened(times={"first_request_s": 0.1})
     known = secured(study, site)
     assert is_ended(secured(study))
     assert noted(study, "nothing asked")
@@ -134,9 +132,8 @@ def test_who_asks_nothing_goes_and_a_site_has_longer(study, site, opened, monkey
 
 
 @pytest.mark.parametrize("whose", ["a stranger's", "a site's"])
-def test_a_head_that_never_ends_goes_however_it_is_fed(study, site, opened, monkeypatch, whose):
-    monkeypatch.setattr(gateway_tls, "HEAD_S", 0.3)
-    opened()
+def test_a_head_that_never_ends_goes_however_it_is_fed(study, site, opened, whose):
+    opened(times={"head_s": 0.3})
     connection = secured(study, site if whose == "a site's" else None)
     connection.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\n")
     with contextlib.suppress(OSError):
@@ -147,11 +144,9 @@ def test_a_head_that_never_ends_goes_however_it_is_fed(study, site, opened, monk
     assert noted(study, "head too slow")
 
 
-def test_a_body_that_crawls_goes_and_a_slow_hospitals_arrives(study, site, opened, monkeypatch):
+def test_a_body_that_crawls_goes_and_a_slow_hospitals_arrives(study, site, opened):
     """The floor is of bytes within a window; a body ten times above it takes four windows here."""
-    monkeypatch.setattr(gateway_tls, "BODY_S", 0.4)
-    monkeypatch.setattr(gateway_tls, "BODY_BYTES", 1000)
-    opened()
+    opened(times={"body_s": 0.4, "body_bytes": 1000})
     head, body = pull(site, b"x" * 40_000)
     with secured(study, site) as thin:
         thin.sendall(head)
@@ -169,9 +164,8 @@ def test_a_body_that_crawls_goes_and_a_slow_hospitals_arrives(study, site, opene
     assert noted(study, "body too slow")
 
 
-def test_an_answer_that_nobody_reads_is_given_up(study, site, opened, monkeypatch):
-    monkeypatch.setattr(gateway_tls, "ANSWER_S", 0.5)
-    opened()
+def test_an_answer_that_nobody_reads_is_given_up(study, site, opened):
+    opened(times={"answer_s": 0.5})
     connection = secured(study, site)
     connection.sendall(b"".join(pull(site, path="get-fab")))
     assert noted(study, "answer not read")
@@ -288,3 +282,41 @@ def test_a_port_that_is_taken_is_said(study, opened):
 def test_a_process_may_open_as_many_files_as_the_system_lets_it():
     most = public_port.raise_descriptors()
     assert public_port.resource.getrlimit(public_port.resource.RLIMIT_NOFILE)[0] >= most
+
+
+def test_the_limits_are_those_of_study_yaml(tmp_path, monkeypatch):
+    settings = StudySettings(study="heart", hosts=("127.0.0.1",))
+    study = StudyFolder.create(tmp_path / "study", settings)
+    file = study.path / "study.yaml"
+    assert "limits" not in file.read_text(), "what nobody chose may change with a release"
+    chosen = (
+        "limits: {unknown_address: 20, handshakes: {in_all: 90, address: 9}, times: {head_s: 7}}"
+    )
+    file.write_text(file.read_text() + chosen + "\n")
+    taken = []
+
+    async def serve_port(study, log, limits):
+        taken.append(limits)
+
+    monkeypatch.setattr(gateway, "serve_port", serve_port)
+    gateway.serve(StudyFolder.open(study.path))
+    (limits,) = taken
+    assert (limits.unknown_address, limits.handshakes.in_all, limits.times.head_s) == (20, 90, 7)
+    assert (limits.site_connections, limits.times.silent_s) == (32, 5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "where"),
+    [
+        ("{unknown: 3}", "limits.unknown"),
+        ("{times: {head_s: 0}}", "limits.times.head_s"),
+        ("{silence: 3}", "limits.silence"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_where_it_stands(tmp_path, limits, where):
+    settings = StudySettings(study="heart", hosts=("127.0.0.1",))
+    study = StudyFolder.create(tmp_path / "study", settings)
+    file = study.path / "study.yaml"
+    file.write_text(file.read_text() + f"limits: {limits}\n")
+    with pytest.raises(ConfigError, match=rf"HF-102.*study.yaml, {where}"):
+        StudyFolder.open(study.path)

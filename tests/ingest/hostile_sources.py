@@ -156,6 +156,33 @@ def chf() -> Source:
     return Source("chf_actigraphy", {"chf_minutes.parquet": pa.table(days)})
 
 
+def mapped() -> Source:
+    mapping = """
+a:
+  join: {input_prefix: b, left_on: stay, right_on: stay, columns_from_right: [start, subject_id]}
+  lab: {code: [LAB, col(item)], time: $start + $minute::minutes, numeric_value: n, unit: u}
+  said: {code: 'f"S//{$item}"', time: col(at), time_format: "%d.%m.%Y", text_value: n, other: u}
+c/d:
+  _table: {join: {b: {key: subject_id, cols: {start: min}}}}
+  birth: {code: MEDS_BIRTH, time: $year::year}
+  seen: {code: SEEN, time: 'coalesce($start, $year::"%Y")', numeric_value: $year - 1}
+"""
+    stays = {
+        "stay": ["x", "y", "z"],
+        "start": pa.array([DAY, None, DAY], pa.timestamp("us", "UTC")),
+        "subject_id": pa.array([1.0, 2.0, None]),
+    }
+    lines = ["stay,item,minute,n,u,at", "x,1,5,<2,mg/dL,01.01.2020", "y,2,,7,K,", "x,3,0,a,,1.1.20"]
+    files = {
+        "events.yaml": mapping.encode(),
+        "a.csv": "\n".join(lines).encode(),
+        "b.parquet": pa.table(stays),
+        "c/d.tsv": b"subject_id\tyear\n1\t1950\n2\t1960\n",
+        "e.csv": b"x\n1\n",
+    }
+    return Source("tables", files)
+
+
 def eicu() -> Source:
     stays = {
         "subject_id": [1, 2, 3],
@@ -242,6 +269,7 @@ SOURCES = (
     nhanes_week,
     nhanes_minutes,
     ukb,
+    mapped,
 )
 
 

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import pytest
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.reader_registry import find
 from healthfm_client.ingest.tables import databases
+from healthfm_client.ingest.tables.adbc_database import AdbcDatabase, Asked
+from healthfm_client.ingest.tables.database_file import database_file
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import IngestError
 from tests.ingest.postgresql_server import Server, binaries, server
@@ -130,9 +132,9 @@ def test_an_account_that_may_only_read_is_enough(in_postgresql: Server, tmp_path
 
 
 def test_nothing_can_be_written_even_by_who_owns_it_all(in_postgresql: Server, tmp_path: Path):
-    said = databases.database_file(address(tmp_path, in_postgresql.url))
+    said = database_file(address(tmp_path, in_postgresql.url))
     with (
-        closing(databases.AdbcDatabase.postgresql(tmp_path, said)) as database,
+        closing(AdbcDatabase.postgresql(tmp_path, said)) as database,
         database.connection.cursor() as cursor,
         pytest.raises(database.connection.Error, match="read-only"),
     ):
@@ -143,13 +145,13 @@ def test_only_the_columns_that_are_read_are_asked_for(
     in_postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: dict[str, list[str]] = {}
-    real = databases.AdbcDatabase.batches
+    real = AdbcDatabase.batches
 
     def noting(self, table, columns):
         asked.setdefault(table[1], []).extend(columns)
         return real(self, table, columns)
 
-    monkeypatch.setattr(databases.AdbcDatabase, "batches", noting)
+    monkeypatch.setattr(AdbcDatabase, "batches", noting)
     told(address(tmp_path, in_postgresql.url), tmp_path / "out")
     assert "note_text" not in asked.get("note", [])
     assert set(asked["death"]) == {"person_id", "death_date"}
@@ -237,7 +239,7 @@ class BreaksOff:
     def rows(self, table: tuple[str, str]) -> int:
         return 2
 
-    def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
+    def batches(self, table: tuple[str, str], columns: Mapping[str, Asked]) -> pa.RecordBatchReader:
         def some() -> Iterator[pa.RecordBatch]:
             yield pa.record_batch({"person_id": pa.array([1])})
             raise OSError("server closed the connection unexpectedly")

@@ -340,7 +340,7 @@ def parse_options(reader: Reader, options: dict[str, object]) -> ReaderOptions:
 def _work_folder(path: Path, out: Path, options: ReaderOptions) -> Path:
     """Return the folder that outlasts an interruption; those of other sources to `out` go."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files += [file for path in options.map for file in (path, *path.glob("*"))]
+    files += [file for path in options.files_beside() for file in (path, *path.glob("*"))]
     facts = [(f.as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     said = f"{facts}{options.model_dump_json(exclude={'workers'})}{version('healthfm')}"
     work = out.parent / f".{out.name}{WORK}{hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -60,6 +60,10 @@ class ReaderOptions(Schema):
         except (KeyError, ValueError, OSError) as error:
             raise ValueError("it is no IANA time zone, such as Europe/London") from error
 
+    def files_beside(self) -> tuple[Path, ...]:
+        """Return the files and folders beside the source that say how it is read."""
+        return self.map
+
     @property
     def now_us(self) -> int:
         """The end of `today` in µs since 1970."""

@@ -22,7 +22,11 @@ def arguments(parser: ArgumentParser) -> None:
         help="a root file (configs/study.yaml), then group=option or key=value",
     )
     parser.add_argument("--name", help="the run's name (default: run-1, run-2, ...)")
-    parser.add_argument("--nodes", type=int, help="sites to wait for (default: all admitted)")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        help="sites to wait for (default: all that are admitted when it begins)",
+    )
     parser.add_argument(
         "--even-so",
         action="store_true",
@@ -42,13 +46,12 @@ def run(given: Namespace) -> int:
         root = Path(overrides.pop(0))
         folder = root.parent
     config = compose(overrides, folder, root=root.stem)
-    admitted = [site for site in study.sites.sites().values() if not site.revoked]
     name = given.name or f"run-{1 + len(list(study.runs.glob('run-*')))}"
-    order = RunOrder.give(study.runs, name, config, given.nodes or max(1, len(admitted)))
+    order = RunOrder.give(study.runs, name, config, given.nodes)
     study.audit("command").note("run ordered", {"run": order.name})
     say(f"run {order.name} is ordered: {config.federation.rounds} rounds")
     if given.wait:
-        wait_for(order)
+        wait_for(order, study)
     return 0
 
 

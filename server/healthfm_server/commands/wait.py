@@ -9,15 +9,16 @@ from typing import Final
 from healthfm_core.command_line import Command
 from healthfm_core.errors import RunError
 from healthfm_core.stdout import say
-from healthfm_server.commands import run_of, takes_run
+from healthfm_server.commands import run_of, study_of, takes_run
 from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.deploy.study_status import run_status
 
 WAIT_S: Final = 0.5
 """Between two looks at the run."""
 
 
-def wait_for(order: RunOrder) -> None:
+def wait_for(order: RunOrder, study: StudyFolder) -> None:
     """Print each change of a run until it has ended.
 
     Raises:
@@ -25,8 +26,10 @@ def wait_for(order: RunOrder) -> None:
     """
     printed = ""
     while True:
-        status = run_status(order)
+        status = run_status(order, study.sites.sites())
         line = f"run {order.name}: {status['state']}, {status['rounds_done']} of {status['rounds']}"
+        if status["waits_for"]:
+            line += f": {status['waits_for']['sentence']}"
         if status["reason"]:
             line += f": {status['reason']}"
         if line != printed:
@@ -47,7 +50,7 @@ def wait_for(order: RunOrder) -> None:
 
 def run(given: Namespace) -> int:
     """Print what happens to a run until it has ended."""
-    wait_for(run_of(given))
+    wait_for(run_of(given), study_of(given))
     return 0
 
 

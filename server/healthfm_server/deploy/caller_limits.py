@@ -12,9 +12,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final, Literal, TypeVar
+
+from pydantic import Field
+
+from healthfm_core.config.base import Schema
 
 Stage = Literal["silent", "speaking", "site"]
 DAY_S: Final = 24 * 3600.0
@@ -25,53 +29,82 @@ STRANGERS: Final = 0.5
 HOME_WEIGHT: Final = 0.25
 PATIENCE_S: Final = 5.0
 """Longest wait for a handshake's turn; whoever would wait longer is refused."""
+WAITING: Final = 0.25
+"""Share of the callers who may have begun TLS that may wait for one turn.
+
+Were it all of them, who waits would have to go for who comes, and nobody be served."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True)
-class Rate:
-    """So many a second.
+class Rate(Schema):
+    """So many a second."""
 
-    Attributes:
-        in_all: Of all addresses where a site has called within a day; of all others together,
-            beside it, `STRANGERS` of that.
-        address: Of one address where no site has called within a day; else half of `in_all`.
-        burst_s: So many seconds of either may come at once.
-    """
-
-    in_all: float
-    address: float
-    burst_s: float = 2.0
+    in_all: float = Field(
+        gt=0,
+        description="of all addresses where a site has called within a day; of all others "
+        "together, beside it, half of that",
+    )
+    address: float = Field(
+        gt=0, description="of one address where no site has called within a day; else half of all"
+    )
+    burst_s: float = Field(2.0, gt=0, description="so many seconds of either may come at once")
 
 
-@dataclass(frozen=True)
-class CallerLimits:
-    """What the public port takes.
+class TimeLimits(Schema):
+    """How long a caller of the public port may take, in seconds."""
 
-    Attributes:
-        unknown: Unknown callers in all.
-        unknown_address: Of one address.
-        speaking: Unknown callers in all that have begun TLS, which takes 0.3 MB each.
-        site_connections: Connections of one site.
-        connections: New connections a second; more are refused.
-        handshakes: Handshakes a second, which cost most; more wait, for `PATIENCE_S` at the most.
-        site_calls_per_s: Calls a second of one site; more wait.
-        site_burst: Calls of one site that may come at once.
-    """
+    silent_s: float = Field(
+        5.0, gt=0, description="from the connection to the first byte of the handshake"
+    )
+    handshake_s: float = Field(10.0, gt=0, description="from there to its end")
+    first_request_s: float = Field(
+        10.0, gt=0, description="from a stranger's handshake to the first byte of a request"
+    )
+    head_s: float = Field(
+        20.0, gt=0, description="from the first byte of a request to the end of its head"
+    )
+    body_s: float = Field(60.0, gt=0, description="within which body_bytes of a body have to come")
+    body_bytes: int = Field(
+        16 * 1024, ge=1, description="273 bytes a second by default, a tenth of a modem's"
+    )
+    answer_s: float = Field(
+        900.0,
+        gt=0,
+        description="within which something of an answer has to be taken; "
+        "buffers of a thin line are deep",
+    )
 
-    unknown: int = 2048
-    unknown_address: int = 256
-    speaking: int = 512
-    site_connections: int = 32
-    connections: Rate = Rate(in_all=5000.0, address=500.0)
-    handshakes: Rate = Rate(in_all=400.0, address=50.0)
-    site_calls_per_s: float = 100.0
-    site_burst: int = 1000
+
+class CallerLimits(Schema):
+    """What the public port takes."""
+
+    unknown: int = Field(2048, ge=16, description="unknown callers in all")
+    unknown_address: int = Field(256, ge=1, description="unknown callers of one address")
+    speaking: int = Field(
+        512,
+        ge=1,
+        description="unknown callers in all that have begun TLS, which takes 0.3 MB each",
+    )
+    site_connections: int = Field(32, ge=1, description="connections of one site")
+    connections: Rate = Field(
+        Rate(in_all=5000.0, address=500.0),
+        description="new connections a second; more are refused",
+    )
+    handshakes: Rate = Field(
+        Rate(in_all=600.0, address=50.0),
+        description="handshakes a second, which cost most; more wait, for five seconds at the most",
+    )
+    site_calls_per_s: float = Field(
+        100.0, gt=0, description="calls a second of one site; more wait"
+    )
+    site_burst: int = Field(1000, ge=1, description="calls of one site that may come at once")
+    times: TimeLimits = TimeLimits()
 
     def within(self, descriptors: int) -> CallerLimits:
         """Return these limits, or lower ones where a process may have so few open files."""
-        return replace(self, unknown=max(16, min(self.unknown, descriptors // 4)))
+        fewer = max(16, min(self.unknown, descriptors // 4))
+        return self.model_copy(update={"unknown": fewer})
 
 
 @dataclass(eq=False)
@@ -132,34 +165,39 @@ class Paces:
     Args:
         rate: Of one address and of all.
         now_s: Time now.
+        waiting: Callers who may wait for their turn in one queue.
     """
 
-    def __init__(self, rate: Rate, now_s: float) -> None:
+    def __init__(self, rate: Rate, now_s: float, waiting: float = 0.0) -> None:
         self._rate = rate
+        self._waiting = waiting
         self._all = {
             home: Pace(per_s, per_s * rate.burst_s, now_s)
             for home, per_s in ((True, rate.in_all), (False, rate.in_all * STRANGERS))
         }
         self.of: OrderedDict[tuple[str, bool], Pace] = OrderedDict()
 
-    def take(self, address: str, home: bool, now_s: float, patience_s: float) -> float | None:
+    def take(self, address: str, home: bool, now_s: float) -> float | None:
         """Return how long a caller has to wait for others of its address; None: too long.
 
         Args:
             address: Its address.
             home: Whether a site has called from there within a day.
             now_s: Time now.
-            patience_s: Longest wait.
         """
         rate = self._rate
         per_s = rate.in_all / 2 if home else rate.address
         pace = self.of.get((address, home)) or Pace(per_s, per_s * rate.burst_s, now_s)
         _remember(self.of, (address, home), pace)
-        return pace.take(now_s, patience_s)
+        return pace.take(now_s, self._patience_s(per_s))
 
-    def take_of_all(self, home: bool, now_s: float, patience_s: float) -> float | None:
+    def take_of_all(self, home: bool, now_s: float) -> float | None:
         """Return how long a caller has to wait for those of every address; None: too long."""
-        return self._all[home].take(now_s, patience_s)
+        per_s = self._rate.in_all * (1.0 if home else STRANGERS)
+        return self._all[home].take(now_s, self._patience_s(per_s))
+
+    def _patience_s(self, per_s: float) -> float:
+        return min(PATIENCE_S, self._waiting / per_s)
 
 
 class Callers:
@@ -175,7 +213,7 @@ class Callers:
         self._groups: dict[tuple[Stage, str], OrderedDict[Caller, None]] = {}
         self._counts: dict[Stage, int] = {"silent": 0, "speaking": 0, "site": 0}
         self._connections = Paces(limits.connections, now_s)
-        self._handshakes = Paces(limits.handshakes, now_s)
+        self._handshakes = Paces(limits.handshakes, now_s, WAITING * limits.speaking)
         self._homes: OrderedDict[str, float] = OrderedDict()
 
     def __iter__(self) -> Iterator[Caller]:
@@ -189,19 +227,19 @@ class Callers:
     def takes(self, address: str, now_s: float) -> bool:
         """Return whether a new connection is taken."""
         home = self._is_home(address, now_s)
-        if self._connections.take(address, home, now_s, 0.0) is None:
+        if self._connections.take(address, home, now_s) is None:
             return False
-        return self._connections.take_of_all(home, now_s, 0.0) is not None
+        return self._connections.take_of_all(home, now_s) is not None
 
     def turn_s(self, caller: Caller, now_s: float) -> float | None:
         """Return how long a handshake waits for those of its address; None: it is refused."""
         home = self._is_home(caller.address, now_s)
-        return self._handshakes.take(caller.address, home, now_s, PATIENCE_S)
+        return self._handshakes.take(caller.address, home, now_s)
 
     def turn_of_all_s(self, caller: Caller, now_s: float) -> float | None:
         """Return how long it waits then for those of every address; None: it is refused."""
         home = self._is_home(caller.address, now_s)
-        return self._handshakes.take_of_all(home, now_s, PATIENCE_S)
+        return self._handshakes.take_of_all(home, now_s)
 
     def add(self, caller: Caller, now_s: float) -> list[Caller]:
         """Take a caller; return those that have to go, taken out already."""

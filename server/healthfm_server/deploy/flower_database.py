@@ -43,5 +43,26 @@ def compact(database: Path, most_free_bytes: int = FREE_BYTES) -> int:
         return before - _bytes(database, log)
 
 
+def online_until(database: Path) -> dict[int, float]:
+    """Return until when each node counts as connected by its last heartbeat, in Unix time.
+
+    Flower moves the time on by twice the heartbeat's interval with each call. A node that never
+    connected is left out.
+
+    Raises:
+        sqlite3.Error: The database cannot be read.
+    """
+    if not database.is_file():
+        return {}
+    with closing(sqlite3.connect(database, timeout=LOCK_TIMEOUT_S)) as opened:
+        found = opened.execute("SELECT name FROM sqlite_master WHERE name = 'node'").fetchone()
+        if found is None:
+            return {}
+        rows = opened.execute(
+            "SELECT node_id, online_until FROM node WHERE online_until IS NOT NULL"
+        ).fetchall()
+    return {int(node) % 2**64: float(until) for node, until in rows}  # Flower keeps it signed
+
+
 def _bytes(*paths: Path) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())

@@ -274,7 +274,7 @@ def _same_key(header: str, site: AdmittedSite) -> bool:
 def serve(study: StudyFolder) -> None:
     """Serve the public port until killed."""
     log = study.background_audit("gateway")
-    limits = CallerLimits().within(raise_descriptors())
+    limits = study.settings.limits.within(raise_descriptors())
     asyncio.run(serve_port(study, log, limits))
 
 

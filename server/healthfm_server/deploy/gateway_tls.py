@@ -13,18 +13,11 @@ import h11
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from healthfm_server.deploy.caller_limits import TimeLimits
+
 PEER: Final = "healthfm.peer"
 """Key of the ASGI scope under which a `Peer` stands; absent where no certificate was shown."""
-FIRST_S: Final = 10.0
-"""From a stranger's handshake to the first byte of a request."""
-HEAD_S: Final = 20.0
-"""From the first byte of a request to the end of its head."""
-BODY_S: Final = 60.0
-BODY_BYTES: Final = 16 * 1024
-"""What of a body has to come within `BODY_S`: 273 bytes a second, a tenth of a modem's."""
 BUFFER_BYTES: Final = 64 * 1024
-ANSWER_S: Final = 900.0
-"""Within which at least something of an answer has to be taken; buffers of a thin line are deep."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +85,11 @@ class PeerProtocol(H11Protocol):
         known: Whether the other side is an admitted site: its connection outlives an error.
         when_made: Is told the certificate's holder, None where there was no certificate.
         when_lost: Is told that the connection has ended.
+        times: How long the other side may take.
     """
 
     known = False
+    times = TimeLimits()
     when_made: Callable[[Peer | None], None] | None = None
     when_lost: Callable[[], None] | None = None
 
@@ -154,8 +149,8 @@ class PeerProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             return None
         if self._head_s is not None:
-            return "head too slow" if now_s - self._head_s > HEAD_S else None
-        patience_s = self.timeout_keep_alive if self.known else FIRST_S
+            return "head too slow" if now_s - self._head_s > self.times.head_s else None
+        patience_s = self.timeout_keep_alive if self.known else self.times.first_request_s
         asked = self.cycle is not None
         return None if asked or now_s - self._made_s <= patience_s else "nothing asked"
 
@@ -164,17 +159,17 @@ class PeerProtocol(H11Protocol):
         if unsent == 0 or unsent < self._unsent:
             self._taken_s = now_s
         self._unsent = unsent
-        return now_s - self._taken_s > ANSWER_S
+        return now_s - self._taken_s > self.times.answer_s
 
     def _body_crawls(self, now_s: float) -> bool:
         from_s, before = self._window
         if self.conn.their_state is not h11.SEND_BODY or self.flow.read_paused:
             self._window = now_s, self._received  # no body, or it is the SuperLink that is slow
             return False
-        if now_s - from_s < BODY_S:
+        if now_s - from_s < self.times.body_s:
             return False
         self._window = now_s, self._received
-        return self._received - before < BODY_BYTES
+        return self._received - before < self.times.body_bytes
 
     def _with_peer(self, app: Any, peer: Peer | None) -> Any:
         async def call(scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,9 +24,6 @@ from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.caller_limits import Caller, CallerLimits, Callers, address_key
 from healthfm_server.deploy.gateway_tls import Peer, PeerProtocol
 
-SILENT_S: Final = 5.0
-"""From the connection to the first byte of the handshake."""
-HANDSHAKE_S: Final = 10.0
 GOODBYE_S: Final = 10.0
 """For the other side's end of TLS."""
 SWEEP_S: Final = 1.0
@@ -113,7 +110,8 @@ class PublicPort:
 
     def _overdue(self, caller: Caller, now: float) -> str | None:
         if caller.stage == "silent":
-            return "no handshake begun" if now - caller.since_s > SILENT_S else None
+            late = now - caller.since_s > self.callers.limits.times.silent_s
+            return "no handshake begun" if late else None
         protocol = self._protocols.get(caller)
         return None if protocol is None else protocol.overdue(now)
 
@@ -205,7 +203,7 @@ class PublicPort:
                 lambda: self._protocol(caller),
                 connection,
                 ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_handshake_timeout=self.callers.limits.times.handshake_s,
                 ssl_shutdown_timeout=GOODBYE_S,
             )
             made = True
@@ -229,6 +227,7 @@ class PublicPort:
             server_state=self._server.server_state,
             app_state=self._server.lifespan.state,
         )
+        protocol.times = self.callers.limits.times
         protocol.when_made = lambda peer: self._made(caller, protocol, peer)
         protocol.when_lost = lambda: self._forget(caller)
         return protocol

@@ -39,6 +39,9 @@ CRL_S: Final = 24 * 3600.0
 COMPACT_S: Final = 600.0
 """Seconds between two looks at the size of Flower's database, while no run is active."""
 
+NO_SITE: Final = "no site is admitted yet; admit one with: healthfm-server site sign REQUEST"
+"""Why a run that waits for all admitted sites has not begun."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +116,7 @@ class RunReconciler:
         if order.wanted != "running":
             return self._halt(order, status, live)
         if live:
-            return replace(status, state="running", reason="")
+            return replace(status, state="running", reason=self._told(order, status))
         if status.state == "running":
             return self._lost(order, status, flower, now)
         if status.state == "failed" or now < status.not_before:
@@ -122,25 +125,33 @@ class RunReconciler:
 
     def _submit(self, order: RunOrder, status: RunStatus) -> RunStatus:
         """Submit a run, unless a reconciler that was killed had submitted it already."""
+        nodes = order.nodes or sum(not site.revoked for site in self._study.sites.sites().values())
+        if not nodes:
+            return replace(status, state="waiting", reason=NO_SITE)
         (order.folder / "failure.json").unlink(missing_ok=True)
         self._rounds[order.name] = order.rounds_done()
         folder = str(order.folder.resolve())
-        number = self._control.live(folder) or self._start(order, folder)
+        number = self._control.live(folder) or self._start(order, folder, nodes)
         return replace(
             status,
             state="running",
             flower_run=number,
             submissions=status.submissions + 1,
-            reason="",
+            reason="" if status.reason == NO_SITE else status.reason,
         )
 
-    def _start(self, order: RunOrder, folder: str) -> int:
+    def _told(self, order: RunOrder, status: RunStatus) -> str:
+        """Return why the last submission failed, until this one has come further."""
+        done = order.rounds_done()
+        return "" if done > self._rounds.setdefault(order.name, done) else status.reason
+
+    def _start(self, order: RunOrder, folder: str, nodes: int) -> int:
         return self._control.start(
             {
                 "config": order.config().model_dump_json(),
                 "folder": folder,
                 "resume": order.begun(),
-                "nodes": order.nodes,
+                "nodes": nodes,
                 "study": str(self._study.path.resolve()),
             },
             version("healthfm"),

@@ -61,8 +61,14 @@ class RunOrder:
         self.name = folder.name
 
     @classmethod
-    def give(cls, runs: Path, name: str, config: RunConfig, nodes: int) -> RunOrder:
+    def give(cls, runs: Path, name: str, config: RunConfig, nodes: int | None) -> RunOrder:
         """Order a new run: it starts as soon as the reconciler sees it.
+
+        Args:
+            runs: The study's folder of runs.
+            name: The run's name.
+            config: What it is to do.
+            nodes: How many nodes it waits for; None: one of each site that is admitted by then.
 
         Raises:
             RunError: There is a run of that name (HF-704).
@@ -122,9 +128,10 @@ class RunOrder:
             self.note(replace(self.status(), state="waiting", not_before=0.0, reason=""))
 
     @property
-    def nodes(self) -> int:
-        """How many nodes the run waits for before it begins."""
-        return int(json.loads((self.folder / ORDER).read_text("utf-8"))["nodes"])
+    def nodes(self) -> int | None:
+        """How many nodes the run waits for before it begins; None: all sites admitted by then."""
+        nodes = json.loads((self.folder / ORDER).read_text("utf-8"))["nodes"]
+        return None if nodes is None else int(nodes)
 
     def config(self) -> RunConfig:
         """Return the configuration it was ordered with."""

@@ -25,6 +25,7 @@ from healthfm_core.trust.names import check_host
 from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import AccessTokens
 from healthfm_server.deploy.audit_log import AuditLog, BackgroundAuditLog
+from healthfm_server.deploy.caller_limits import CallerLimits
 
 LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
@@ -51,6 +52,9 @@ class StudySettings(Schema):
     )
     most_body_mb: int = Field(
         8, ge=6, le=1024, description="largest request accepted; Flower sends pieces of 5 MB"
+    )
+    limits: CallerLimits = Field(
+        CallerLimits(), description="how many callers the public port takes, and how slow"
     )
 
     @property
@@ -96,7 +100,8 @@ class StudyFolder:
         study.publish(authority)
         files.write_new(study.superexec_secret, secrets.token_bytes(32))
         files.write_new(study._control, study.tokens.add(LOCAL, "coordinator").encode())
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        usual = {"limits"} if settings.limits == CallerLimits() else set()
+        text = yaml.safe_dump(settings.model_dump(mode="json", exclude=usual), sort_keys=False)
         files.write_new(path / SETTINGS, text.encode(), files.PUBLIC)
         return study
 

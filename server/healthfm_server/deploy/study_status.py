@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from healthfm_core.federation.code_overlap import (
@@ -10,12 +13,17 @@ from healthfm_core.federation.code_overlap import (
     told_coverage,
     told_devices,
 )
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
+from healthfm_server.deploy.flower_database import online_until
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.run_folder.run_waiting import Waiting
 
 CONNECTED: Final = "site connected"
+FULL_BYTES: Final = 256 * 2**20
+"""With less room on its disk a study's rounds and orders may not be written."""
 LOOKED_AT: Final = 8
 """Files of the audit log, 16 MiB each, that are looked through for a site's last connection."""
 
@@ -23,25 +31,48 @@ LOOKED_AT: Final = 8
 def study_status(study: StudyFolder) -> dict[str, Any]:
     """Return sites and runs of a study as plain values; the same for every reader."""
     seen = last_connections(study.audit("status"))
+    sites = study.sites.sites()
+    online = _online(study)
     return {
         "study": study.settings.study,
         "url": study.settings.url,
-        "sites": [_site(study, name, seen) for name in sorted(study.sites.sites())],
-        "runs": [run_status(order) for order in RunOrder.all(study.runs)],
+        "alarms": list(_alarms(study)),
+        "sites": [_site(sites[name], seen, online) for name in sorted(sites)],
+        "runs": [run_status(order, sites) for order in RunOrder.all(study.runs)],
     }
 
 
-def run_status(order: RunOrder) -> dict[str, Any]:
-    """Return what a run is doing."""
+def _alarms(study: StudyFolder) -> Iterator[str]:
+    free = shutil.disk_usage(study.path).free
+    if free < FULL_BYTES:
+        yield (
+            f"the disk of {study.path} has {free // 2**20} MiB left: rounds and orders may not "
+            f"be written (HF-725); make room, then the runs go on by themselves"
+        )
+
+
+def _online(study: StudyFolder) -> dict[int, float] | None:
+    """Return until when each node counts as connected; None where Flower's database is busy."""
+    try:
+        return online_until(study.database)
+    except sqlite3.Error:
+        return None
+
+
+def run_status(order: RunOrder, sites: Mapping[str, AdmittedSite]) -> dict[str, Any]:
+    """Return what a run is doing, and where it does nothing, what it waits for."""
     status, store = order.status(), RunStore(order.folder, keep=1)
     history, choice = store.history(), store.choice()
     last = history[-1] if history else {}
     events = store.events()
     coverage = told_coverage(events)
+    waits = _waits_for(order, sites) if status.state == "running" else None
+    idle = waits is not None and waits["what"] != "answers"
     return {
         "run": order.name,
         "wanted": order.wanted,
-        "state": status.state,
+        "state": "waiting" if idle else status.state,
+        "waits_for": waits,
         "rounds_done": order.rounds_done(),
         "rounds": order.config().federation.rounds,
         "submissions": status.submissions,
@@ -57,14 +88,59 @@ def run_status(order: RunOrder) -> dict[str, Any]:
     }
 
 
-def _site(study: StudyFolder, name: str, seen: Mapping[str, str]) -> dict[str, Any]:
-    site = study.sites.site(name)
+def _waits_for(order: RunOrder, sites: Mapping[str, AdmittedSite]) -> dict[str, Any] | None:
+    """Return what a run waits for, of which sites, since when; None where for nothing."""
+    waiting = Waiting.read(order.folder)
+    if waiting is None:
+        return None
+    names = {site.node_id: name for name, site in sites.items() if not site.revoked}
+    if waiting.what == "connections":
+        missing = sorted(name for node, name in names.items() if node not in waiting.nodes)
+    else:
+        missing = sorted(names.get(node, f"node {node}") for node in waiting.nodes)
     return {
-        "site": name,
+        "what": waiting.what,
+        "sites": missing,
+        "since": waiting.since,
+        "sentence": _sentence(waiting, missing),
+    }
+
+
+def _sentence(waiting: Waiting, missing: Sequence[str]) -> str:
+    who = ", ".join(missing) or "nobody that is admitted"
+    since = f"since {waiting.since[:19]}Z"
+    if waiting.what == "connections":
+        connected = f"{len(waiting.nodes)} of {waiting.of} sites are connected"
+        return f"{connected}; waits {since} for {who}"
+    if waiting.what == "approval":
+        return (
+            f"waits {since} until a person approves it at {who}"
+            " (there: healthfm-client requests, then approve)"
+        )
+    part = f"round {waiting.phase}" if waiting.phase.isdigit() else waiting.phase
+    answered = waiting.of - len(waiting.nodes)
+    return f"{part}: {answered} of {waiting.of} sites answered; asked {since}: {who}"
+
+
+def _site(
+    site: AdmittedSite, seen: Mapping[str, str], online: Mapping[int, float] | None
+) -> dict[str, Any]:
+    until = None if online is None else online.get(site.node_id)
+    now = datetime.now(UTC)
+    connected = until is not None and until > now.timestamp() and not site.revoked
+    return {
+        "site": site.name,
         "state": "revoked" if site.revoked else "admitted",
         "modalities": list(site.modalities),
-        "last_connected": seen.get(name, ""),
+        "connected": None if online is None else connected,
+        "last_seen": now.isoformat(timespec="seconds") if connected else _at(until),
+        "last_connected": seen.get(site.name, ""),
     }
+
+
+def _at(until: float | None) -> str:
+    """Return the latest time at which a node may have called, ISO 8601 in UTC."""
+    return "" if until is None else datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
 
 
 def last_connections(log: AuditLog) -> dict[str, str]:
@@ -75,12 +151,16 @@ def last_connections(log: AuditLog) -> dict[str, str]:
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """Yield a status as a person reads it."""
     yield f"study {status['study']} at {status['url']}"
+    for alarm in status["alarms"]:
+        yield f"ALARM: {alarm}"
     for site in status["sites"]:
         yield f"site {site_line(site)}"
     for run in status["runs"]:
         rounds = f"{run['rounds_done']} of {run['rounds']} rounds"
         again = f", submitted {run['submissions']} times" if run["submissions"] > 1 else ""
         yield f"run {run['run']}: {run['state']}, {rounds}{again}"
+        if run["waits_for"]:
+            yield f"  {run['waits_for']['sentence']}"
         if run["answered"]:
             yield f"  last round: {', '.join(run['answered'])} answered"
         if run["codes"]:
@@ -94,12 +174,15 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         if run["chosen_round"]:
             yield f"  {run['chosen_round']}"
         if run["reason"]:
-            yield f"  {run['reason']}"
+            before = "the last try ended: " if run["state"] == "running" else ""
+            yield f"  {before}{run['reason']}"
 
 
 def site_line(site: dict[str, Any], never: str = "") -> str:
     """Return one site of a status as a person reads it; `never` ends it before its first call."""
-    seen = site["last_connected"][:19]
-    when = f", connected {seen}Z" if seen else never
+    seen = (site["last_seen"] or site["last_connected"])[:19]
+    when = f", not connected; last seen {seen}Z" if seen else never
+    if site["connected"] or site["connected"] is None:
+        when = ", connected" if site["connected"] else ", whether it is connected is not known now"
     brings = ", ".join(site["modalities"]) or "modalities not said"
     return f"{site['site']}: {site['state']}; {brings}{when}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.errors import ProtocolError
+from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.transport.exchange import POLL_S, run_was_stopped
 
 
@@ -19,6 +21,7 @@ def wait_for_nodes(
     federation: FederationConfig,
     deadline_s: float,
     stopped: Callable[[], bool],
+    folder: Path,
 ) -> list[int]:
     """Return the ids of the connected nodes, sorted, once there are enough of them.
 
@@ -30,12 +33,14 @@ def wait_for_nodes(
         federation: Says the quorum.
         deadline_s: After it the run ends.
         stopped: Asked between two looks.
+        folder: The run's, where it is noted who is connected while others are waited for.
 
     Raises:
         ProtocolError: Too few connected before the deadline (HF-403).
         RunError: The run was stopped (HF-705).
     """
     started_s = time.monotonic()
+    note = WaitingNote(folder, "connections", "start", wanted)
     quorum = max(1, math.ceil(federation.quorum * wanted - 1e-9))
     while len(nodes := sorted(grid.get_node_ids())) < wanted:
         if stopped():
@@ -51,5 +56,7 @@ def wait_for_nodes(
                 wanted=f"the run waits for {quorum} of {wanted}",
                 do="Start the missing nodes, then run again with resume=true",
             )
+        note.of(nodes)
         time.sleep(POLL_S)
+    note.over()
     return nodes

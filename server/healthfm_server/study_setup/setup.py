@@ -26,6 +26,7 @@ from healthfm_core.trust.contract import ContractTerms
 from healthfm_server.run_folder.people_told import note_people
 from healthfm_server.run_folder.run_progress import Phase, ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site
@@ -217,6 +218,7 @@ class StudySetup:
         Each time with a new contract, because a site accepts a contract only once.
         """
         until, pause_s = time.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
+        note = WaitingNote(self.store.folder, "approval", phase, len(nodes))
         while nodes:
             record, waiting = order(), list[int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
@@ -231,8 +233,10 @@ class StudySetup:
             if waiting:
                 if pause_s == FIRST_PAUSE_S:
                     self.store.note("waits for approval", phase=phase, nodes=len(waiting))
+                note.at_once(waiting)
                 self.exchange.rest(pause_s)
             nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
+        note.over()
 
     def _register(self, answered: list[RegisteredSite]) -> dict[str, RegisteredSite]:
         """Return the sites by name, sorted; one whose name another node has already is set aside.

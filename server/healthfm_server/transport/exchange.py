@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from healthfm_core.errors import ProtocolError, RunError
 from healthfm_core.federation.update_checks import is_divergence
+from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.transport.flower_grid import of_node, replies
 
 POLL_S: Final = 0.1
@@ -104,6 +105,7 @@ class Exchange:
         del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
         self._pending |= dict(zip(ids, waiting, strict=True))
+        note = WaitingNote(self._folder, "answers", group, len(ids))
         while expected and time.monotonic() - sent_at < timeouts.deadline_s:
             any_new = False
             for reply in self._pull():
@@ -112,9 +114,11 @@ class Exchange:
                     expected.discard(reply.metadata.reply_to_message_id)
                     yield reply
                 del reply  # or it would be held until the next one is whole
+            note.of([self._pending[key].node for key in expected if key in self._pending])
             if expected and not any_new:
                 waited_s = time.monotonic() - sent_at
                 time.sleep(min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S))
+        note.over()
 
     def rest(self, seconds: float) -> None:
         """Sleep, and end at once when the run is stopped.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -44,6 +45,7 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     TableFile,
     check_gzip,
     files_of,
+    rows_in,
     want_columns,
 )
 from healthfm_client.ingest.tables.local_time import times_of_utc
@@ -64,7 +66,6 @@ NOT_READ: Final = (
     *("condition_era", "drug_era", "dose_era"),
 )
 """Tables of people that are not read, and whose rows are counted; eras repeat what is."""
-_ROW_BYTES: Final = 100
 STATIC: Final = ("gender", "race", "ethnicity")
 Tables: TypeAlias = Iterator[StreamItem]
 Rows: TypeAlias = Iterator[pa.Table | RejectedRows]
@@ -190,10 +191,11 @@ def _part(file: TableFile, tables: Tables) -> SourcePart:
 
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     about = table.subject
-    standard, source = (
-        file.cast(f"{about}_{name}", "BIGINT") for name in ("concept_id", "source_concept_id")
+    ids = [f"{about}_{name}" for name in ("concept_id", "source_concept_id")]
+    concept = file.first(ids, "BIGINT")
+    file.needless_beside(
+        f"{about}_source_value", [f"{about}_concept_id", f"{about}_source_concept_id"]
     )
-    concept = f"coalesce(nullif({standard}, 0), nullif({source}, 0))"
     columns = {
         "subject_id": file.cast("person_id", "BIGINT"),
         "time": _time(file, table.start),
@@ -211,22 +213,22 @@ def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:
     beside = beside_it(file, table.values, table.beside)
     columns["beside"] = bits(beside.values())
     counts = np.zeros(1 << len(beside), np.int64)
+    name = lru_cache(1 << 16)(partial(_name, cdm.concepts, about))
     for rows in _rows(cdm, file, columns):
         if isinstance(rows, RejectedRows):
             yield rows
             continue
         counts += np.bincount(np.asarray(rows["beside"].to_numpy()), minlength=len(counts))
-        keys = [rows[name] for name in ("concept", "source")]
+        keys = [rows["concept"], rows["source"]]
         numbers = rows["value"] if table.values else None
         if table.values:
-            keys += [rows[name] for name in ("unit", "unit_text", "answer", "comparator")]
+            keys += [rows[key] for key in ("unit", "unit_text", "answer", "comparator")]
             keys.append(rows["value"].is_valid())
         distinct = DistinctRows.of(*keys)
-        named = [_name(cdm.concepts, about, *values) for values in distinct.values]
-        yield _events(rows, distinct.coded(named), numbers)
+        yield _events(rows, distinct.coded([name(*values) for values in distinct.values]), numbers)
     held = {
-        f"{table.name}.{name}": int(counts[np.arange(len(counts)) >> bit & 1 == 1].sum())
-        for bit, name in enumerate(beside)
+        f"{table.name}.{column}": int(counts[np.arange(len(counts)) >> bit & 1 == 1].sum())
+        for bit, column in enumerate(beside)
     }
     yield NotRead(held)
 
@@ -236,18 +238,7 @@ def _not_read(cdm: Cdm) -> Tables:
     yield NotRead({f"{name}.malformed_line": n for name, n in cdm.concepts.malformed.items() if n})
     for name in NOT_READ:
         for file in cdm.files(name):
-            yield NotRead({name: _rows_in(file)})
-
-
-def _rows_in(file: TableFile) -> int:
-    """Return the rows of a table, exactly where it can be read, else about."""
-    if file.is_parquet:
-        return file.rows
-    try:
-        rows = file.reader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
-    except IngestError:
-        return file.path.stat().st_size // _ROW_BYTES
-    return int(rows["n"][0].as_py())
+            yield NotRead({name: rows_in(file)})
 
 
 def _name(
@@ -415,8 +406,7 @@ def _events(rows: pa.Table, codes: CodedRows, numbers: pa.ChunkedArray | None = 
 
 def _time(file: TableFile, start: str) -> str:
     """Return ``<start>_datetime``, or where it is empty ``<start>_date``, as SQL."""
-    exact, day = (file.cast(f"{start}_{end}", "TIMESTAMP") for end in ("datetime", "date"))
-    return f"coalesce({exact}, {day})"
+    return file.first([f"{start}_datetime", f"{start}_date"], "TIMESTAMP")
 
 
 def folder_of(path: Path) -> Path:

@@ -1,72 +1,37 @@
 """Tables that lie in a database: PostgreSQL, or a file of DuckDB's or SQLite's, only ever read.
 
 Rows come as Arrow batches, so that no table need fit in memory; a database is asked for the columns
-that are read and no others. PostgreSQL's are read in one transaction, which may not write and sees
-one state of the database. Where it is stands in a file, as TOML:
-
-    [database]
-    url = "postgresql://reader@db.hospital:5432/warehouse"
-    schema = "cdm"
-    vocabulary = "vocabulary"    # the schema of CONCEPT and the like, where it is another one
-
-The password comes from PGPASSWORD or from PostgreSQL's own password file (PGPASSFILE, ~/.pgpass);
-in the URL it is taken only where nobody but the owner may read the file.
+that are read and no others. Where PostgreSQL is stands in a file (`database_file`).
 """
 
 from __future__ import annotations
 
-import stat
-import tomllib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
-from urllib.parse import urlsplit
+from typing import Final, Protocol
 
 import duckdb
 import pyarrow as pa
-from pydantic import Field, ValidationError
 
+from healthfm_client.ingest.tables.adbc_database import (
+    UNREADABLE,
+    AdbcDatabase,
+    Asked,
+    no_answer,
+    quoted,
+)
+from healthfm_client.ingest.tables.database_file import database_file
 from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader, TableFile, unreadable
-from healthfm_core.config.base import Schema
 from healthfm_core.errors import IngestError
 
 DUCKDB_FILES: Final = (".duckdb",)
 SQLITE_FILES: Final = (".sqlite", ".sqlite3", ".db")
 _ROWS_AT_ONCE: Final = 1 << 17
-_BATCHES_AHEAD: Final = 3
-"""Of about 16 MB each."""
-_UNREADABLE: Final = 303
 _STREAM: Final = "rows_of_the_database"
 _VOCABULARY: Final = frozenset({"concept", "concept_ancestor", "concept_relationship"})
-_CATALOGUES: Final = {
-    "duckdb": "SELECT table_schema, table_name FROM information_schema.tables",
-    # information_schema has no materialized views, and nothing that the account may not read
-    "postgresql": "SELECT nspname, relname FROM pg_class JOIN pg_namespace n "
-    "ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'f')",
-    "sqlite": "SELECT '', name FROM sqlite_master WHERE type IN ('table', 'view')",
-}
-_NOT_ALLOWED: Final = "42501"
-"""PostgreSQL's SQLSTATE of insufficient_privilege."""
-_ONE_STATE: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
-
-class DatabaseFile(Schema):
-    """Where a database is.
-
-    Attributes:
-        url: ``postgresql://USER@HOST:PORT/DATABASE``.
-        schema_: Of the tables.
-        vocabulary: Of the vocabulary's tables; None: the same.
-    """
-
-    url: str = Field(pattern=r"^postgres(ql)?://")
-    schema_: str = Field("public", alias="schema", min_length=1)
-    vocabulary: str | None = Field(None, min_length=1)
+_CATALOGUE: Final = "SELECT table_schema, table_name FROM information_schema.tables"
 
 
 class Database(Protocol):
@@ -81,8 +46,11 @@ class Database(Protocol):
     def rows(self, table: tuple[str, str]) -> int:
         """Return how many rows a table has, about."""
 
-    def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
+    def batches(self, table: tuple[str, str], columns: Mapping[str, Asked]) -> pa.RecordBatchReader:
         """Return some columns of a table, as they come, until another is asked for."""
+
+    def merges(self, table: tuple[str, str], names: Sequence[str]) -> bool:
+        """Whether columns can be asked for as one, the first that says something."""
 
     def close(self) -> None:
         """Let the database go."""
@@ -100,7 +68,7 @@ class _StreamReader(DuckDBReader):
         try:
             yield from super().batches(sql, file)
         except IngestError as error:
-            if error.number != _UNREADABLE:
+            if error.number != UNREADABLE:
                 raise
             raise no_answer(file, "the rows of the table broke off") from error
 
@@ -112,12 +80,12 @@ class DatabaseTable(TableFile):
     Attributes:
         database: Where it is.
         table: Its schema and name.
-        used: Columns that something asks for.
+        used: Column → what is asked for under its name, of those that something reads.
     """
 
     database: Database | None = None
     table: tuple[str, str] = ("", "")
-    used: dict[str, None] = field(default_factory=dict, compare=False)
+    used: dict[str, Asked] = field(default_factory=dict, compare=False)
 
     @property
     def is_parquet(self) -> bool:
@@ -127,8 +95,27 @@ class DatabaseTable(TableFile):
     def column(self, name: str) -> str:
         """Return a column as SQL, NULL where the table does not have it; it will be asked for."""
         if name in self.columns:
-            self.used[self._names[self.columns.index(name)]] = None
+            spelt = self._spelt(name)
+            self.used.setdefault(spelt, Asked((spelt,)))
         return super().column(name)
+
+    def needless_beside(self, name: str, others: Sequence[str]) -> None:
+        """Say that a column is read only where `others` say nothing: the rest is not fetched."""
+        there = tuple(self._spelt(other) for other in others if other in self.columns)
+        if name in self.columns and there:
+            beside = (_merged(there),) if _merged(there) in self.used else there
+            self.used[self._spelt(name)] = Asked((self._spelt(name),), beside)
+
+    def first(self, names: Sequence[str], kind: str) -> str:
+        """Return as SQL the first of some columns that says something, which comes as one."""
+        there = tuple(self._spelt(name) for name in names if name in self.columns)
+        if len(there) < 2 or not self._open.merges(self.table, there):
+            return super().first(names, kind)
+        self.used[_merged(there)] = Asked(there)
+        return f"TRY_CAST({quoted(_merged(there))} AS {kind})"
+
+    def _spelt(self, name: str) -> str:
+        return self._names[self.columns.index(name)]
 
     def source(self) -> str:
         """Return the table as what stands behind FROM, once `reader` has opened it."""
@@ -140,7 +127,7 @@ class DatabaseTable(TableFile):
         Raises:
             IngestError: HF-303.
         """
-        reader, used = _StreamReader(), list(self.used) or self._names[:1]
+        reader, used = _StreamReader(), self.used or {self._names[0]: Asked((self._names[0],))}
         rows = self._open.batches(self.table, used)
         reader.connection.register(_STREAM, rows)
         return reader
@@ -203,6 +190,10 @@ class DatabaseTables:
         self.database.close()
 
 
+def _merged(names: Sequence[str]) -> str:
+    return "|".join(names)
+
+
 def is_database(path: Path) -> bool:
     """Whether a file is a database, or says where one is; cheap."""
     name = path.name.lower()
@@ -231,33 +222,6 @@ def opened(path: Path, time_zone: str | None = None) -> DatabaseTables:
     return DatabaseTables(path, database, said.schema_, vocabulary, time_zone)
 
 
-def database_file(path: Path) -> DatabaseFile:
-    """Return what a file says of a database.
-
-    Raises:
-        IngestError: HF-318.
-    """
-    try:
-        said = DatabaseFile.model_validate(tomllib.loads(path.read_text("utf-8"))["database"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, ValidationError) as error:
-        what = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ("database",)
-        raise IngestError(
-            318, where=path.name, seen=f"{'.'.join(map(str, what))} is missing or does not fit"
-        ) from error
-    try:
-        has_password = urlsplit(said.url).password is not None
-    except ValueError as error:
-        raise IngestError(318, where=path.name, seen="url is no address") from error
-    if has_password and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise IngestError(
-            318,
-            where=path.name,
-            seen="it holds a password and others may read it",
-            do=f"chmod 600 {path.name}, or leave the password to PGPASSWORD or ~/.pgpass",
-        )
-    return said
-
-
 @dataclass(frozen=True)
 class DuckDBFile:
     """A file of DuckDB's."""
@@ -282,23 +246,28 @@ class DuckDBFile:
 
     def tables(self) -> list[tuple[str, str]]:
         """Return (schema, table) of all there are."""
-        found = self.connection.execute(_CATALOGUES["duckdb"]).fetchall()
+        found = self.connection.execute(_CATALOGUE).fetchall()
         return [(schema, name) for schema, name in found]
 
     def columns(self, table: tuple[str, str]) -> pa.Schema:
         """Return a table's columns; HF-303 where it cannot be read."""
         if table not in self.known:
-            self.known[table] = self._run(f"SELECT * FROM {_quoted(*table)} LIMIT 0").schema
+            self.known[table] = self._run(f"SELECT * FROM {quoted(*table)} LIMIT 0").schema
         return self.known[table]
 
     def rows(self, table: tuple[str, str]) -> int:
         """Return how many rows a table has."""
-        found = self.connection.execute(f"SELECT count(*) FROM {_quoted(*table)}").fetchone()
+        found = self.connection.execute(f"SELECT count(*) FROM {quoted(*table)}").fetchone()
         return int(found[0]) if found else 0
 
-    def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
-        """Return some columns of a table, as they come."""
-        return self._run(f"SELECT {_columns(columns)} FROM {_quoted(*table)}")
+    def batches(self, table: tuple[str, str], columns: Mapping[str, Asked]) -> pa.RecordBatchReader:
+        """Return some columns of a table, as they come, whole."""
+        chosen = ", ".join(map(quoted, columns))
+        return self._run(f"SELECT {chosen} FROM {quoted(*table)}")
+
+    def merges(self, table: tuple[str, str], names: Sequence[str]) -> bool:
+        """Return that no columns are: DuckDB does it here as well."""
+        return False
 
     def close(self) -> None:
         """Let the file go."""
@@ -309,185 +278,3 @@ class DuckDBFile:
             return self.connection.cursor().sql(sql).to_arrow_reader(_ROWS_AT_ONCE)
         except duckdb.Error as error:
             raise unreadable(self.path, "a table cannot be read") from error
-
-
-@dataclass(frozen=True)
-class AdbcDatabase:
-    """A database behind an ADBC driver.
-
-    Attributes:
-        path: The file that names it, for errors.
-        kind: Which.
-        connection: Of `adbc_driver_manager.dbapi`.
-        known: Table → its columns.
-        streams: The cursor that rows come from, and what fetches them; they end with it.
-    """
-
-    path: Path
-    kind: Literal["postgresql", "sqlite"]
-    connection: Any
-    known: dict[tuple[str, str], pa.Schema] = field(default_factory=dict, compare=False)
-    streams: list[tuple[Any, ThreadPoolExecutor]] = field(default_factory=list, compare=False)
-
-    @classmethod
-    def postgresql(cls, path: Path, said: DatabaseFile) -> AdbcDatabase:
-        """Connect to PostgreSQL.
-
-        Raises:
-            IngestError: HF-303, HF-312.
-        """
-        try:
-            from adbc_driver_postgresql import dbapi
-        except ImportError as error:
-            raise _without("adbc-driver-postgresql") from error
-        found = cls(path, "postgresql", _connected(dbapi, path, said.url))
-        with closing(found.connection.cursor()) as cursor:
-            cursor.execute(_ONE_STATE)
-        return found
-
-    @classmethod
-    def sqlite(cls, path: Path) -> AdbcDatabase:
-        """Open a file of SQLite's, to read.
-
-        Raises:
-            IngestError: HF-303, HF-312.
-        """
-        try:
-            from adbc_driver_sqlite import dbapi
-        except ImportError as error:
-            raise _without("adbc-driver-sqlite") from error
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        return cls(path, "sqlite", _connected(dbapi, path, uri))
-
-    def tables(self) -> list[tuple[str, str]]:
-        """Return (schema, table) of all there are, readable or not."""
-        found = self._all(_CATALOGUES[self.kind]).columns
-        return list(zip(*(column.to_pylist() for column in found), strict=True))
-
-    def columns(self, table: tuple[str, str]) -> pa.Schema:
-        """Return a table's columns.
-
-        Raises:
-            IngestError: HF-303, where it cannot be read.
-        """
-        if table not in self.known:
-            self.known[table] = self._all(f"SELECT * FROM {_quoted(*table)} LIMIT 0", table).schema
-        return self.known[table]
-
-    def rows(self, table: tuple[str, str]) -> int:
-        """Return how many rows a table has, in PostgreSQL about.
-
-        Of one that the account may not read it is what the server last counted, at least 1.
-        """
-        if self.kind == "postgresql":
-            name = _quoted(*table).replace("'", "''")
-            sql = (
-                "SELECT reltuples::bigint AS n, has_table_privilege(oid, 'SELECT') AS may "
-                f"FROM pg_class WHERE oid = '{name}'::regclass"
-            )
-            (about,) = self._all(sql, table).to_pylist()
-            if about["n"] > 0:  # else it was empty when it was counted last, or never counted
-                return int(about["n"])
-            if not about["may"]:
-                return 1
-        return int(self._all(f"SELECT count(*) AS n FROM {_quoted(*table)}", table)["n"][0].as_py())
-
-    def batches(self, table: tuple[str, str], columns: Sequence[str]) -> pa.RecordBatchReader:
-        """Return some columns of a table, as they come; decimal numbers as floating ones."""
-        kinds = self.columns(table)
-        chosen = ", ".join(self._chosen(name, kinds.field(name).type) for name in columns)
-        self._forget()
-        cursor, fetching = self.connection.cursor(), ThreadPoolExecutor(1)
-        self.streams.append((cursor, fetching))
-        try:
-            cursor.execute(f"SELECT {chosen} FROM {_quoted(*table)}")
-            rows = cursor.fetch_record_batch()
-            return pa.RecordBatchReader.from_batches(rows.schema, _ahead(rows, fetching))
-        except (self.connection.Error, OSError, pa.ArrowException) as error:
-            raise no_answer(self.path, f"{table[1]} cannot be read") from error
-
-    def close(self) -> None:
-        """Let the database go."""
-        self._forget()
-        self.connection.close()
-
-    def _forget(self) -> None:
-        while self.streams:
-            cursor, fetching = self.streams.pop()
-            fetching.shutdown(cancel_futures=True)
-            cursor.close()
-
-    def _chosen(self, name: str, kind: pa.DataType) -> str:
-        if self.kind == "postgresql" and isinstance(kind, pa.BaseExtensionType):
-            is_number = "numeric" in str(kind)
-            return f"{_quoted(name)}::{'float8' if is_number else 'text'} AS {_quoted(name)}"
-        return _quoted(name)
-
-    def _all(self, sql: str, table: tuple[str, str] = ("", "")) -> pa.Table:
-        try:
-            with closing(self.connection.cursor()) as cursor:
-                cursor.execute(sql)
-                return cursor.fetch_arrow_table()
-        except (self.connection.Error, OSError, pa.ArrowException) as error:
-            if getattr(error, "sqlstate", None) == _NOT_ALLOWED:
-                raise _not_allowed(self.path, ".".join(table)) from error
-            raise no_answer(self.path, "the database does not answer") from error
-
-
-def _ahead(rows: pa.RecordBatchReader, fetching: ThreadPoolExecutor) -> Iterator[pa.RecordBatch]:
-    """Yield batches, a few of which are fetched while the one before is worked on."""
-    waiting = deque(fetching.submit(rows.read_next_batch) for _ in range(_BATCHES_AHEAD))
-    while waiting:
-        try:
-            batch = waiting.popleft().result()
-        except StopIteration:
-            return
-        waiting.append(fetching.submit(rows.read_next_batch))
-        yield batch
-
-
-def _connected(dbapi: Any, path: Path, url: str) -> Any:
-    try:
-        return dbapi.connect(url)
-    except dbapi.Error as error:
-        raise no_answer(path, "the database cannot be reached, or does not let in") from error
-
-
-def _quoted(*names: str) -> str:
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names if name)
-
-
-def _columns(names: Sequence[str]) -> str:
-    return ", ".join(map(_quoted, names))
-
-
-def no_answer(path: Path, seen: str) -> IngestError:
-    """Return the error for a database that does not answer (HF-303)."""
-    return IngestError(
-        _UNREADABLE,
-        where=path.name,
-        seen=seen,
-        wanted="a database that answers is wanted",
-        do="Check its address, the account and the password (PGPASSWORD or ~/.pgpass)",
-    )
-
-
-def _without(package: str) -> IngestError:
-    return IngestError(
-        312,
-        where="the database",
-        seen=f"{package} is not installed",
-        wanted="the extra `database` is wanted",
-        do="pip install healthfm[database]",
-    )
-
-
-def _not_allowed(path: Path, table: str) -> IngestError:
-    schema = table.partition(".")[0]
-    return IngestError(
-        303,
-        where=path.name,
-        seen=f"the account may not read {table}",
-        wanted="an account that may read every table of the CDM's that is there is wanted",
-        do=f"grant usage on schema {schema}; grant select on {table}",
-    )

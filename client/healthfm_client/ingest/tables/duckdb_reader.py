@@ -12,11 +12,11 @@ import glob
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import duckdb
 import pyarrow as pa
@@ -33,8 +33,16 @@ _UTC: Final = ("UTC", "Etc/UTC", "Z", "GMT", "+00:00", "-00:00")
 _OFFSET: Final = re.compile(r"(?P<sign>[+-])(?P<h>\d\d):?(?P<m>\d\d)")
 _ENDS_IN_OFFSET: Final = r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
 _BEFORE_OFFSET: Final = r"\s+([+-]\d\d)"
+_KINDS: Final[Mapping[str, Callable[[pa.DataType], bool]]] = {
+    "number": lambda kind: (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    ),
+    "float": pa.types.is_floating,
+    "time": lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind),
+}
 _DELIMITERS: Final = ",\t;|"
 _HEAD_BYTES: Final = 1 << 20
+_ROW_BYTES: Final = 100
 EXPANDS_AT_MOST: Final = 200
 """Bytes out of one byte compressed, in the first MB; clinical tables give 5 to 30."""
 
@@ -128,6 +136,15 @@ class TableFile:
         names = self._names if self.is_parquet else self._unique
         return '"' + names[self.columns.index(name)].replace('"', '""') + '"'
 
+    def needless_beside(self, name: str, others: Sequence[str]) -> None:
+        """Say that a column is read only where `others` have no value and no number but 0."""
+
+    def first(self, names: Sequence[str], kind: str) -> str:
+        """Return as SQL the first of some columns that has a value, and a number another than 0."""
+        casts = [self.cast(name, kind) for name in names]
+        said = casts if kind == "TIMESTAMP" else [f"nullif({one}, 0)" for one in casts]
+        return f"coalesce({', '.join(said)})"
+
     def cast(self, name: str, kind: str) -> str:
         """Return a column as SQL of a type; a cell that cannot be read as one is NULL."""
         if kind == "TIMESTAMP":
@@ -137,6 +154,12 @@ class TableFile:
     def is_instant(self, name: str) -> bool:
         """Whether a column holds points in time (Parquet's times adjusted to UTC), not clocks."""
         return name in self._zones
+
+    def is_a(self, name: str, kind: Literal["number", "float", "time"]) -> bool:
+        """Whether Parquet says that a column holds such values; of text nobody says anything."""
+        if not self.is_parquet or name not in self.columns:
+            return False
+        return _KINDS[kind](self._parquet[2].types[self.columns.index(name)])
 
     def of_utc(self) -> list[str]:
         """Return the columns that are points in time and name no zone but UTC, which all can be."""
@@ -396,6 +419,17 @@ class DuckDBReader:
         except duckdb.CatalogException:
             return pa.table({"line_number": pa.array([], pa.int64())})
         return lines
+
+
+def rows_in(file: TableFile) -> int:
+    """Return the rows of a table, exactly where it can be read, else about."""
+    if file.is_parquet:
+        return file.rows
+    try:
+        rows = file.reader().table(f"SELECT count(*) AS n FROM {file.source()}", file.path)
+    except IngestError:
+        return file.path.stat().st_size // _ROW_BYTES
+    return int(rows["n"][0].as_py())
 
 
 def want_columns(table: TableFile, names: Sequence[str]) -> None:
