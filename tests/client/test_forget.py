@@ -22,7 +22,7 @@ from healthfm_client import prepared_study
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest, ingest_into
 from healthfm_client.local_work import StoreSpec
-from healthfm_core.data.store.forgetting import FORGOTTEN_FILE, ForgottenPeople, forget
+from healthfm_core.data.store.forgotten_people import FORGOTTEN_FILE, ForgottenPeople, forget
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import StoreError
 

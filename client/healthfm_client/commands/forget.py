@@ -15,7 +15,7 @@ from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.arrays import Int64
 from healthfm_core.command_line import Command
-from healthfm_core.data.store.forgetting import Removal, forget, what_goes
+from healthfm_core.data.store.forgotten_people import Removal, forget, what_goes
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.errors import ConfigError, StoreError
 from healthfm_core.stdout import say

@@ -29,7 +29,7 @@ from healthfm_client.ingest.pipeline import (
 from healthfm_core.data.store.draft_folder import draft_beside, publish
 from healthfm_core.data.store.event_stream import EventStream, SourcePart
 from healthfm_core.data.store.events import ids
-from healthfm_core.data.store.forgetting import ForgottenPeople
+from healthfm_core.data.store.forgotten_people import ForgottenPeople
 from healthfm_core.data.store.integrity import read_splits
 from healthfm_core.data.store.joined_stores import JoinedStores
 from healthfm_core.data.store.schemas import CODES, SPLITS, conform

@@ -39,7 +39,7 @@ from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_
 from healthfm_core.data.store.event_spool import EventSpool
 from healthfm_core.data.store.event_stream import EventStream
 from healthfm_core.data.store.events import ids, sort_events
-from healthfm_core.data.store.forgetting import ForgottenPeople
+from healthfm_core.data.store.forgotten_people import ForgottenPeople
 from healthfm_core.data.store.genetics import score_events
 from healthfm_core.data.store.integrity import read_splits
 from healthfm_core.data.store.schemas import EVENTS, SPLITS, WEARABLE, conform

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from healthfm_client.ingest.reader_interface import Site
 from healthfm_core.data.store.event_stream import StreamItem
 from healthfm_core.data.store.events import ids
-from healthfm_core.data.store.forgetting import ForgottenPeople
+from healthfm_core.data.store.forgotten_people import ForgottenPeople
 
 
 def without_forgotten(site: Site, forgotten: ForgottenPeople) -> Site:
