@@ -62,7 +62,7 @@ def example(name: str) -> str:
 
 def test_every_mapping_file_of_the_page_is_one(tmp_path):
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         file = tmp_path / "file.yaml"
         file.write_text(block)
@@ -101,6 +101,13 @@ def test_clif_is_read_by_the_pages_file(tmp_path):
             "vital_category": ["heart_rate"],
             "vital_value": [88.0],
         },
+        "clif_respiratory_support": {
+            "hospitalization_id": ["H2", "H2"],
+            "recorded_dttm": at(*[datetime(2020, 5, 1, 13)] * 2),
+            "device_category": ["IMV", None],
+            "fio2_set": [0.4, None],
+            "peep_set": [None, 5.0],
+        },
         "clif_hospital_diagnosis": {
             "hospitalization_id": ["H2"],
             "diagnosis_code": ["E11.9"],
@@ -134,6 +141,12 @@ def test_clif_is_read_by_the_pages_file(tmp_path):
     }
     assert (datetime(2020, 5, 2, 7), "ICD10CM//E11.9", None) in two
     assert any(code == "CLIF_LAB//creatinine//mmol/L" for _, code, _ in two)
+    assert [event[1:] for event in sorted(two, key=str) if "RESPIRATORY" in event[1]] == [
+        ("CLIF_RESPIRATORY//IMV", None),
+        ("CLIF_RESPIRATORY//UNK", None),
+        ("CLIF_RESPIRATORY//fio2_set", pa.scalar(0.4, pa.float32()).as_py()),
+        ("CLIF_RESPIRATORY//peep_set", 5.0),
+    ]
     assert store.rejected == {}
 
 

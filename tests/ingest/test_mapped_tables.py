@@ -186,6 +186,54 @@ def test_the_later_form_of_the_file_says_the_same(tmp_path):
     assert store.not_read["readings/reading: no code"] == 1
 
 
+def test_a_table_is_joined_by_two_keys_of_which_one_is_a_constant(tmp_path):
+    mapping = """
+given:
+  _table:
+    cols: {kind: "'MAIN'"}
+    join: {orders: {left_on: [order, kind], right_on: [order, kind], cols: [drug]}}
+  drug: {code: 'f"D//{$drug}"', time: null}
+"""
+    orders = "order,kind,drug\n1,MAIN,a\n1,BASE,water\n2,BASE,water\n"
+    files = {"given.csv": "subject_id,order\n5,1\n6,2\n", "orders.csv": orders}
+    store = store_of(tmp_path, folder(tmp_path, mapping, **files))
+    assert rows(store) == [(5, None, "D//a", None, None)]
+    assert store.not_read == {"given/drug: no code": 1}
+
+
+def test_a_condition_says_which_cells_of_a_wide_table_are_events(tmp_path):
+    mapping = """
+vitals:
+  _table:
+    cols:
+      age: 90 if $old == "> 89" else regex_extract("^[0-9]+$", $old)::float64
+  hr: {code: HR if $hr == $hr, time: $at, numeric_value: $hr}
+  celsius: {code: TEMP if $f != 'x' and $f == $f, time: $at, numeric_value: ($f - 32) * 5 / 9}
+  age: {code: AGE, time: null, numeric_value: $age}
+  gone: {code: GONE, time: $at if $left == 'yes' or $left == 'Yes'}
+  before: {code: BEFORE, time: $at - (-$hr)::minutes}
+"""
+    text = "subject_id,at,hr,f,old,left\n1,2020-01-01,60,,> 89,no\n2,2020-01-02,,212,45,Yes\n"
+    text += "3,never,9,x,old,yes\n"
+    store = store_of(tmp_path, folder(tmp_path, mapping, **{"vitals.csv": text}))
+    assert {event[:4] for event in rows(store)} == {
+        (1, None, "AGE", 90.0),
+        (1, datetime(2020, 1, 1), "HR", 60.0),
+        (1, datetime(2020, 1, 1, 1), "BEFORE", None),
+        (2, None, "AGE", 45.0),
+        (2, datetime(2020, 1, 2), "TEMP", 100.0),
+        (2, datetime(2020, 1, 2), "GONE", None),
+        (3, None, "AGE", None),
+    }
+    assert store.rejected == {"no_date": 3}
+    assert store.not_read == {
+        "vitals/hr: no code": 1,
+        "vitals/celsius: no code": 2,
+        "vitals/gone: no time": 1,
+        "vitals/before: no time": 1,
+    }
+
+
 def test_a_key_that_says_several_things_is_refused_and_the_same_thing_twice_is_not(tmp_path):
     mapping = """
 vitals:
@@ -270,6 +318,9 @@ WRONG = {
     "a: {_table: {filter: x}, e: {code: A, time: null}}": ("336", "'filter' is not known"),
     "a: {e: {code: col(), time: null}}": ("337", "a/e, code"),
     "a: {e: {code: [], time: null}}": ("337", "a/e, code"),
+    "a: {e: {code: 'regex_extract(\"(\", $x)', time: null}}": ("337", "no regular expression"),
+    f"a: {{e: {{code: '$x + {'-' * 900}1', time: null}}}}": ("337", "is not understood"),
+    f"a: {{e: {{code: '{'(' * 900}$x', time: null}}}}": ("337", "is not understood"),
     "a: {e: {code: '$x if $y', time: null}}": ("337", "is not understood"),
     "a: {e: {code: '$x[0:3]', time: null}}": ("337", "is not understood"),
     "a: {e: {code: 'exec($x)', time: null}}": ("337", "is not understood"),
@@ -284,7 +335,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mapping", WRONG)
+@pytest.mark.parametrize("mapping", WRONG, ids=range(len(WRONG)))
 def test_what_is_wrong_with_a_mapping_file_is_said_with_its_place(tmp_path, mapping):
     number, said = WRONG[mapping]
     raw = folder(tmp_path, mapping, **{"a.csv": "subject_id,x,y\n1,1,1\n"})

@@ -3,7 +3,7 @@
 Both forms that MEDS_extract has had are read: ``col(itemid)`` of its versions to 0.5, and the part
 of dftly that event files of 0.6 and later are made of: ``$itemid``, ``f"LAB//{$itemid}"``,
 ``$a ?? 'UNK'``, ``coalesce(…)``, ``$t::"%Y-%m-%d"`` or ``$t as "%Y-%m-%d"``, ``$a + $b``,
-``$start + $offset::minutes``, ``$year::year``.
+``$start + $offset::minutes``, ``$year::year``, ``HR if $hr == $hr``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOKEN: Final = re.compile(
     r"|(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
     r"|(?P<number>\d+(?:\.\d+)?)"
     r"|(?P<name>[A-Za-z_]\w*)"
-    r"|(?P<sign>::\??|\?\?|[-+(),]))",
+    r"|(?P<sign>::\??|\?\?|[=!]=|[-+*/(),]))",
     re.ASCII,
 )
 _HOLE: Final = re.compile(r"\{([^{}]*)\}")
@@ -89,14 +89,48 @@ class CastTo:
 
 @dataclass(frozen=True)
 class Sum:
-    """Two numbers, or a time and a duration, added or subtracted."""
+    """Two numbers with ``+``, ``-``, ``*`` or ``/``, or a time and a duration."""
 
     left: Expression
     right: Expression
     sign: str
 
 
-Expression: TypeAlias = ColumnOf | Literal | Template | FirstOf | WrittenAs | CastTo | Sum
+@dataclass(frozen=True)
+class Comparison:
+    """Whether two texts are the same (``==``), or are not; neither where one is nothing."""
+
+    left: Expression
+    right: Expression
+    sign: str
+
+
+@dataclass(frozen=True)
+class OnlyIf:
+    """One of two, by a condition.
+
+    Attributes:
+        found: Where it holds.
+        cases: The condition: one of them, of each of which everything.
+        otherwise: Where it does not; None is nothing.
+    """
+
+    found: Expression
+    cases: tuple[tuple[Comparison, ...], ...]
+    otherwise: Expression | None
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """What of a text a regular expression matches; nothing where it does not."""
+
+    of: Expression
+    pattern: str
+
+
+Expression: TypeAlias = (
+    ColumnOf | Literal | Template | FirstOf | WrittenAs | CastTo | Sum | OnlyIf | PartOf
+)
 
 
 def columns_in(expression: Expression) -> Iterator[str]:
@@ -107,11 +141,15 @@ def columns_in(expression: Expression) -> Iterator[str]:
         case Template(parts) | FirstOf(parts):
             for part in parts:
                 yield from columns_in(part)
-        case WrittenAs(of, _) | CastTo(of, _):
+        case WrittenAs(of, _) | CastTo(of, _) | PartOf(of, _):
             yield from columns_in(of)
         case Sum(left, right, _):
             yield from columns_in(left)
             yield from columns_in(right)
+        case OnlyIf(found, cases, otherwise):
+            compared = [side for case in cases for one in case for side in (one.left, one.right)]
+            for part in (found, *compared, *([] if otherwise is None else [otherwise])):
+                yield from columns_in(part)
 
 
 def parse_code(said: object, where: str) -> Expression:
@@ -217,14 +255,40 @@ class _Parser:
         return None
 
     def _cast(self) -> Expression:
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise _not_understood(self._text, self._where)
-        found = self._choice()
+        self._deeper()
+        found = self._conditional()
         while self._taken("as", "AS"):
             found = self._as(found)
         self._depth -= 1
         return found
+
+    def _deeper(self) -> None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise _not_understood(self._text, self._where)
+
+    def _conditional(self) -> Expression:
+        found = self._choice()
+        if not self._taken("if"):
+            return found
+        cases = [self._all_of()]
+        while self._taken("or"):
+            cases.append(self._all_of())
+        otherwise = self._cast() if self._taken("else") else None
+        return OnlyIf(found, tuple(cases), otherwise)
+
+    def _all_of(self) -> tuple[Comparison, ...]:
+        every = [self._comparison()]
+        while self._taken("and"):
+            every.append(self._comparison())
+        return tuple(every)
+
+    def _comparison(self) -> Comparison:
+        left = self._sum()
+        sign = self._taken("==", "!=")
+        if sign is None:
+            raise _not_understood(self._text, self._where)
+        return Comparison(left, self._sum(), sign)
 
     def _choice(self) -> Expression:
         choices = [self._sum()]
@@ -233,8 +297,14 @@ class _Parser:
         return choices[0] if len(choices) == 1 else FirstOf(tuple(choices))
 
     def _sum(self) -> Expression:
-        found = self._local_cast()
+        found = self._product()
         while sign := self._taken("+", "-"):
+            found = Sum(found, self._product(), sign)
+        return found
+
+    def _product(self) -> Expression:
+        found = self._local_cast()
+        while sign := self._taken("*", "/"):
             found = Sum(found, self._local_cast(), sign)
         return found
 
@@ -266,6 +336,9 @@ class _Parser:
             return self._call(text)
         if kind == "name":
             return Literal(text)
+        if text == "-":
+            self._deeper()
+            return Sum(Literal("0"), self._local_cast(), "-")
         if text == "(":
             found = self._cast()
             if self._taken(")"):
@@ -276,7 +349,11 @@ class _Parser:
         given = [self._cast()]
         while self._taken(","):
             given.append(self._cast())
-        if not self._taken(")") or name not in ("coalesce", "hash"):
+        if not self._taken(")") or name not in ("coalesce", "hash", "regex_extract"):
+            raise _not_understood(self._text, self._where)
+        if name == "regex_extract":
+            if len(given) == 2 and isinstance(given[0], Literal):
+                return PartOf(given[1], given[0].text)
             raise _not_understood(self._text, self._where)
         if name == "hash" and len(given) == 1:
             return given[0]  # ids become subject_ids here, whatever they are
@@ -293,7 +370,7 @@ class _Parser:
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return re.sub(r"\\([\\'\"])", r"\1", text[1:-1])
 
 
 def _checked(form: str, where: str) -> str:

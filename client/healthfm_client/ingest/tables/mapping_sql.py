@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from healthfm_client.ingest.tables.duckdb_reader import TableFile, shown_at
+from healthfm_client.ingest.tables.duckdb_reader import DuckDBReader, TableFile, shown_at
 from healthfm_client.ingest.tables.mapping_expressions import (
     MICROSECONDS,
     CastTo,
     ColumnOf,
+    Comparison,
     Expression,
     FirstOf,
     Literal,
+    OnlyIf,
+    PartOf,
     Sum,
     Template,
     WrittenAs,
@@ -70,6 +73,10 @@ class MappedColumns:
                 return f"coalesce({', '.join(self.text(one) for one in choices)})"
             case CastTo(inner, kind) if kind in ("str", "string"):
                 return self.text(inner)
+            case OnlyIf():
+                return self._case(of, self.text)
+            case PartOf(inner, pattern):
+                return f"nullif(regexp_extract({self.text(inner)}, {self._pattern(pattern)}), '')"
             case WrittenAs() | CastTo():
                 return f"CAST({self.time(of)} AS VARCHAR)"
             case Sum():
@@ -80,32 +87,67 @@ class MappedColumns:
                 )
 
     def number(self, of: Expression) -> str:
-        """Return as a number, NULL where it is none; ``<5`` is 5 and a limit (see `limit`)."""
+        """Return as a number, NULL where it is none."""
         match of:
             case ColumnOf(name) if name in self.made:
                 return self._of_made(name).number(self.made[name])
             case ColumnOf(name):
-                column = self._column(name)
-                plain = f"TRY_CAST({column} AS DOUBLE)"
-                if self._is_number(name):
-                    return plain
-                bare = f"ltrim(trim(CAST({column} AS VARCHAR)), '<>=')"
-                limited = f"{self.limit(of)} IS NOT NULL"
-                return f"CASE WHEN {limited} THEN TRY_CAST({bare} AS DOUBLE) ELSE {plain} END"
+                return f"TRY_CAST({self._column(name)} AS DOUBLE)"
             case FirstOf(choices):
                 return f"coalesce({', '.join(self.number(one) for one in choices)})"
             case CastTo(inner, kind) if kind not in MICROSECONDS and kind != "year":
                 return self.number(inner)
+            case Sum(left, right, "/"):
+                return f"({self.number(left)} / nullif({self.number(right)}, 0))"
             case Sum(left, right, sign):
                 return f"({self.number(left)} {sign} {self.number(right)})"
+            case OnlyIf():
+                return self._case(of, self.number)
         return f"TRY_CAST({self.text(of)} AS DOUBLE)"
+
+    def value(self, of: Expression) -> str:
+        """Return as the number of an event; that of a limit, ``<5``, is 5 (see `limit`)."""
+        if not self._may_be_limit(of):
+            return self.number(of)
+        bare = f"TRY_CAST(ltrim({self.text(of)}, '<>=') AS DOUBLE)"
+        return f"CASE WHEN {self.limit(of)} IS NOT NULL THEN {bare} ELSE {self.number(of)} END"
 
     def limit(self, of: Expression) -> str:
         """Return ``<``, ``<=``, ``>`` or ``>=`` of a number that is written as a limit, or NULL."""
-        if isinstance(of, ColumnOf) and of.name not in self.made and not self._is_number(of.name):
-            text = f"CAST({self._column(of.name)} AS VARCHAR)"
-            return f"nullif(regexp_extract({text}, '{_LIMIT}', 1), '')"
-        return "CAST(NULL AS VARCHAR)"
+        if not self._may_be_limit(of):
+            return "CAST(NULL AS VARCHAR)"
+        return f"nullif(regexp_extract({self.text(of)}, '{_LIMIT}', 1), '')"
+
+    def _may_be_limit(self, of: Expression) -> bool:
+        return (
+            isinstance(of, ColumnOf) and of.name not in self.made and not self._is_number(of.name)
+        )
+
+    def said(self, of: Expression) -> str:
+        """Return as SQL whether a row says something there, be it readable or not."""
+        match of:
+            case ColumnOf(name) if name in self.made:
+                return self._of_made(name).said(self.made[name])
+            case WrittenAs(inner, _) | CastTo(inner, _) | PartOf(inner, _):
+                return self.said(inner)
+            case Template(parts):
+                return f"({' AND '.join(self.said(part) for part in parts) or 'true'})"
+            case FirstOf(choices):
+                return f"({' OR '.join(self.said(one) for one in choices)})"
+            case Sum(left, right, _):
+                return f"({self.said(left)} AND {self.said(right)})"
+            case OnlyIf():
+                return f"coalesce({self._case(of, self.said)}, false)"
+        return f"({self.text(of)} IS NOT NULL)"
+
+    def _case(self, of: OnlyIf, form: Callable[[Expression], str]) -> str:
+        cases = (" AND ".join(self._compared(one) for one in case) for case in of.cases)
+        otherwise = "" if of.otherwise is None else f" ELSE {form(of.otherwise)}"
+        return f"CASE WHEN {' OR '.join(cases)} THEN {form(of.found)}{otherwise} END"
+
+    def _compared(self, one: Comparison) -> str:
+        sign = "=" if one.sign == "==" else "<>"
+        return f"{self.text(one.left)} {sign} {self.text(one.right)}"
 
     def time(self, of: Expression) -> str:
         """Return as a time on the clock of the site (`local_time`), NULL where it is none."""
@@ -126,7 +168,9 @@ class MappedColumns:
                 return f"TRY(make_date(TRY_CAST({self.number(inner)} AS BIGINT), 1, 1)::TIMESTAMP)"
             case CastTo(inner, kind) if kind not in MICROSECONDS:
                 return self.time(inner)
-            case Sum(left, CastTo(amount, kind), sign) if kind in MICROSECONDS:
+            case OnlyIf():
+                return self._case(of, self.time)
+            case Sum(left, CastTo(amount, kind), "+" | "-" as sign) if kind in MICROSECONDS:
                 us = f"TRY_CAST({self.number(amount)} * {MICROSECONDS[kind]} AS BIGINT)"
                 return f"TRY({self.time(left)} {sign} to_microseconds({us}))"
         return f"TRY_CAST({self.text(of)} AS TIMESTAMP)"
@@ -139,6 +183,23 @@ class MappedColumns:
             return shown_at(f"try_strptime({text}, {_quoted(form)})", self.file.time_zone)
         plain = form.replace("%z", "").rstrip()
         return f"try_strptime(regexp_replace({text}, '{_OFFSET}', ''), {_quoted(plain)})"
+
+    def _pattern(self, pattern: str) -> str:
+        """Return a regular expression as SQL.
+
+        Raises:
+            IngestError: HF-337 where it is none of RE2's.
+        """
+        try:
+            DuckDBReader().table(f"SELECT regexp_extract('', {_quoted(pattern)})", self.file.path)
+        except IngestError as error:
+            raise IngestError(
+                337,
+                where=self.where,
+                seen=f"{pattern[:60]!r} is no regular expression",
+                wanted="one in RE2's syntax is wanted",
+            ) from error
+        return _quoted(pattern)
 
     def _of_made(self, name: str) -> MappedColumns:
         """Return these columns without one that is made, which cannot be made of itself."""
