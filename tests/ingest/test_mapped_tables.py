@@ -231,6 +231,7 @@ vitals:
         "vitals/celsius: no code": 2,
         "vitals/gone: no time": 1,
         "vitals/before: no time": 1,
+        "vitals/age: value that is no number": 1,
     }
 
 
