@@ -95,9 +95,10 @@ def _numbered(column: pa.ChunkedArray) -> tuple[Int64, int]:
 
 def tidy(code: str) -> str:
     """Return a code without what breaks a line, and cut to `LONGEST_CODE`."""
-    if len(code) <= LONGEST_CODE and code.isprintable() and " " not in code:
-        return code
-    return " ".join("".join(c if c.isprintable() else " " for c in code[:LONGEST_CODE]).split())
+    code = code[:LONGEST_CODE]
+    if not code.isprintable():
+        code = "".join(c if c.isprintable() else " " for c in code)
+    return " ".join(code.split()) if " " in code else code
 
 
 def joined(*parts: str) -> str:

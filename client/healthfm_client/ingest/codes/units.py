@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_client.ingest.codes.unit_spellings import respelt
+from healthfm_client.ingest.codes.usual_units import USUAL
 
 PREFERRED: Final = (
     "mg/dL",
@@ -80,6 +81,8 @@ def canonical(text: str | None) -> Unit:
     plain = respelt(plain)
     if not plain:
         return Unit("")
+    if plain in USUAL:
+        return Unit(*USUAL[plain])
     return _read(plain) or Unit(re.sub(r"[\s\x00-\x1f]+", " ", plain)[:_LONGEST])
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from healthfm_client.ingest.fhir_r4.fhir_types import (
     BUNDLE,
@@ -106,7 +107,7 @@ def blocks(piece: Piece) -> Iterator[UInt8]:
             at = _at_a_line(file, piece.start)
             while piece.end is None or at < piece.end:
                 size = _BLOCK if piece.end is None else min(_BLOCK, piece.end - at)
-                block = np.empty(size + _ROOM, np.uint8)
+                block = np.frombuffer(pa.allocate_buffer(size + _ROOM), np.uint8)  # used again
                 filled = file.readinto(block.data[:size])
                 if not filled:
                     break
