@@ -58,7 +58,11 @@ class QualityLimits(Schema):
             text = packaged() if file is None else file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                104, where=str(file), seen="there is no such file, or it is no text"
+                104,
+                where=str(file),
+                seen="there is no such file, or it is no text",
+                wanted="a YAML file of limits",
+                do="Print the usual ones with check --show-limits, and change them",
             ) from error
         try:
             read = cls.model_validate(yaml.safe_load(text))
