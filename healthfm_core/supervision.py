@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.errors import RunError
+from healthfm_core.supervised_start import LOOPING, last_words, recent_ends
 
 CONFIG: Final = "supervisord.conf"
 _SOCKET_LENGTH: Final = 100
@@ -200,14 +201,53 @@ class Supervision:
             time.sleep(0.1)
 
     def states(self) -> dict[str, str]:
-        """Return the state of each program, in the supervisor's words; empty where it is down."""
+        """Return the state of each program, in the supervisor's words; empty where it is down.
+
+        One that ends again and again is said to: the supervisor calls it running in between.
+        """
         done = self._call("supervisorctl", "-c", str(self.config), "status")
         rows = [line.split(None, 2) for line in done.stdout.splitlines()]
         names = {program.name for program in self.programs}
-        return {row[0]: " ".join(row[1:]) for row in rows if len(row) > 1 and row[0] in names}
+        states = {row[0]: " ".join(row[1:]) for row in rows if len(row) > 1 and row[0] in names}
+        ends = recent_ends(self.folder / "supervisord.log", names)
+        for name in states.keys() & ends.keys():
+            if ends[name] >= LOOPING:
+                why = last_words(self.folder / f"{name}.log")
+                states[name] = f"ENDS AGAIN AND AGAIN ({ends[name]} times in two minutes): {why}"
+        return states
+
+    def wait_until_running(self, timeout_s: float = 60.0) -> None:
+        """Return when every program runs.
+
+        Raises:
+            RunError: One does not, or ends again and again (HF-721).
+        """
+        until = time.monotonic() + timeout_s
+        while True:
+            states = self.states()
+            idle = [p.name for p in self.programs if not states.get(p.name, "").startswith("RUN")]
+            if not idle:
+                return
+            loops = any(states.get(name, "").startswith("ENDS") for name in idle)
+            if loops or time.monotonic() > until:
+                raise RunError(
+                    721,
+                    where=f"process {idle[0]}",
+                    seen=states.get(idle[0], "the supervisor does not answer"),
+                    wanted="it starts and stays",
+                    do=f"Read {self.folder / idle[0]}.log",
+                )
+            time.sleep(0.2)
+
+    def _is_of_this_folder(self) -> bool:
+        """Whether the configuration was written here: a copy's would speak to the original."""
+        if not self.config.is_file():
+            return False
+        line = f"file = {_escaped(str(socket_of(self.folder)))}"
+        return line in self.config.read_text("utf-8").splitlines()
 
     def _call(self, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        if not self.config.is_file():
+        if not self._is_of_this_folder():
             return subprocess.CompletedProcess([tool], 1, "", "it was never started")
         command = [_tool(tool), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)

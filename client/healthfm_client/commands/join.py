@@ -7,17 +7,19 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from healthfm_client.runtime.site_supervision import node_config, supervision, write_units
+from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
+from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
-from healthfm_core.errors import ConfigError
+from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.stdout import say
+from healthfm_core.supervised_start import refuse_copy, refuse_taken_port
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import check_valid_now
-from healthfm_core.trust.kit import install_kit
+from healthfm_core.trust.kit import Kit, install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
 
@@ -45,8 +47,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(given: Namespace) -> int:
-    """Install the kit if one is given, remember the settings, and start the processes."""
-    site = SiteFolder(given.site)
+    """Install the kit if one is given, remember the settings, start the processes, and connect."""
+    site = SiteHome(given.site)
+    _refuse_after_leaving(site)
     if given.kit is not None:
         data = files.read(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
@@ -63,13 +66,46 @@ def run(given: Namespace) -> int:
     supervisor = supervision(site)
     for path in write_units(site):
         say(f"written for the administrator: {path}")
-    say(f"site {kit.site} takes part in {kit.study} at {kit.url}; logs in {site.process}")
-    if given.foreground:
-        supervisor.become()
+    refuse_copy(supervisor.folder, "keys/node.key")
     if supervisor.runs():
         supervisor.stop()
+    do = "End that program, or join with another port: --port PORT"
+    refuse_taken_port(LOOPBACK, site.settings().port, do)
+    if given.foreground:
+        supervisor.become()
     supervisor.start()
+    supervisor.wait_until_running()
+    _connect(site, kit)
     return 0
+
+
+def _refuse_after_leaving(site: SiteHome) -> None:
+    """Refuse to start what would refuse every message.
+
+    Raises:
+        PolicyError: The site has left the study (HF-508).
+    """
+    if site.state() == "left":
+        do = "To take part again: healthfm-client resume, then healthfm-client join"
+        raise PolicyError(508, where=str(site.path), do=do)
+
+
+def _connect(site: SiteHome, kit: Kit) -> None:
+    """Say that the site takes part once the study has answered it, else why it does not yet.
+
+    Raises:
+        HealthFMError: The first thing that stands between this site and the study.
+    """
+    from healthfm_client.doctor import connectivity
+
+    say(f"the site's processes run; logs in {site.process}")
+    for finding in connectivity.look(site):
+        if finding.error is not None:
+            say("they go on trying to connect; what stands in the way now:")
+            raise finding.error
+    say(f"site {kit.site} takes part in {kit.study} at {kit.url}")
+    if site.state() == "paused":
+        say("it is paused and answers nothing until: healthfm-client resume")
 
 
 def _say_shared(paths: Sequence[Path]) -> None:

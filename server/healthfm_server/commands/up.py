@@ -7,7 +7,11 @@ from argparse import ArgumentParser, Namespace
 from healthfm_core.command_line import Command
 from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
-from healthfm_server.deploy.study_supervision import supervision, wait_until_up
+from healthfm_server.deploy.study_supervision import (
+    refuse_to_start_beside,
+    supervision,
+    wait_until_up,
+)
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -21,6 +25,7 @@ def run(given: Namespace) -> int:
     study = study_of(given)
     if closed := study.close_to_others():
         say(f"{closed} files and folders of the study could be read by others: closed")
+    refuse_to_start_beside(study)
     if given.foreground:
         supervision(study).become()
     supervision(study).start()
