@@ -65,3 +65,12 @@ def test_a_folder_without_concepts_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(IngestError, match="there is no CONCEPT in it"):
         suggest_codes(store(tmp_path), tmp_path / "empty")
+
+
+@pytest.mark.parametrize("given", [["--most", "0"], ["--least", "1.5"], ["--least", "-0.1"]])
+def test_a_bound_that_gives_nothing_or_everything_is_refused(tmp_path, given, capsys):
+    out = tmp_path / "map.csv"
+    words = ["suggest", str(tmp_path), "--vocabulary", str(tmp_path), "--out", str(out), *given]
+    assert main(words) != 0
+    assert "HF-102" in capsys.readouterr().err
+    assert not out.exists()

@@ -9,6 +9,7 @@ from healthfm_client.ingest.codes.suggested_codes import as_map, suggest_codes
 from healthfm_client.site.private_file import write_private
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import ConfigError
 from healthfm_core.stdout import say
 
 
@@ -25,6 +26,14 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Write the suggestions; nothing is applied."""
+    if given.most < 1 or not 0 <= given.least <= 1:
+        raise ConfigError(
+            102,
+            where="suggest",
+            seen=f"--most {given.most} and --least {given.least:g}",
+            wanted="one suggestion or more, and a likeness of 0 to 1",
+            do="Correct the option",
+        )
     store = SiteStore.open(given.store)
     found = suggest_codes(store.path, given.vocabulary, most=given.most, least=given.least)
     write_private(given.out, as_map(found))
