@@ -187,7 +187,7 @@ class StudySetup:
         started, answered = time.monotonic(), 0
         reasons: dict[str, str] = {}
         for reply in self._replies(nodes, kind, order, phase):
-            name = f"node {reply.metadata.src_node_id}"
+            name = self.signer.name_of(reply.metadata.src_node_id)
             try:
                 site = self._site_of(reply)
                 name = site.name
