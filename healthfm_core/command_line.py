@@ -64,8 +64,7 @@ def main(
     parser.add_argument("--version", action="version", version=told_version(program))
     if words == ["help"]:
         words = ["--help"]
-    _suggest(parser, commands, words)
-    add_commands(parser, commands, words[0] if words else "")
+    _suggest(parser, add_commands(parser, commands, words[0] if words else ""), words)
     arguments = parser.parse_args(words)
     command: Command = arguments.command
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -76,8 +75,10 @@ def main(
         signal.signal(signal.SIGTERM, before)
 
 
-def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str = "") -> None:
-    """Add the command that `first_word` names to `parser`, or all where it names none.
+def add_commands(
+    parser: ArgumentParser, commands: ModuleType, first_word: str = ""
+) -> tuple[str, ...]:
+    """Add the command that `first_word` names to `parser`, or all; return what was added.
 
     Args:
         parser: The program's, or that of a group of commands.
@@ -96,6 +97,7 @@ def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str =
             its = chosen.add_parser(word, help=command.help, description=command.help)
             command.arguments(its)
             its.set_defaults(command=command)
+    return tuple(chosen.choices)
 
 
 def told_version(program: str) -> str:
@@ -103,9 +105,8 @@ def told_version(program: str) -> str:
     return f"{program} {version('healthfm')}"
 
 
-def _suggest(parser: ArgumentParser, commands: ModuleType, words: Sequence[str]) -> None:
+def _suggest(parser: ArgumentParser, names: Sequence[str], words: Sequence[str]) -> None:
     """End with the command that a mistyped one most resembles, as argparse ends: code 2."""
-    names = [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)]
     if not words or words[0].startswith("-") or words[0] in names:
         return
     near = get_close_matches(words[0], names, n=1)
