@@ -167,9 +167,9 @@ def _on_record(reply: Message, message: Message, context: Context) -> Message:
     try:
         home = SiteHome(Path(str(context.node_config[HOME_KEY])))
         facts = egress_filter.log_facts(reply, str(metadata.run_id), metadata.group_id)
-        untold = home.repeated_refusals().repeats(metadata.message_type, facts)
-        if untold is not None:
-            more = {"untold": untold} if untold else {}
+        unlogged = home.repeated_refusals().repeats(metadata.message_type, facts)
+        if unlogged is not None:
+            more = {"unlogged": unlogged} if unlogged else {}
             home.log().append(metadata.message_type, {**facts, **more})
     except HealthFMError as error:
         return _refused(message, error)

@@ -122,4 +122,4 @@ def test_no_error_tells_a_coordinator_to_type_what_only_a_simulation_takes():
 def test_the_memory_of_refusals_is_readable(tmp_path):
     RepeatedRefusals(tmp_path / "refusals.json").repeats("query.prepare", WAITS, NOON)
     (kept,) = json.loads((tmp_path / "refusals.json").read_text()).values()
-    assert kept == {"at": NOON.isoformat(), "untold": 0}
+    assert kept == {"at": NOON.isoformat(), "unlogged": 0}

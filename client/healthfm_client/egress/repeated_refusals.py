@@ -52,11 +52,11 @@ class RepeatedRefusals:
         key = f"{what} {facts['refused']} {facts['reason']}"
         before = known.pop(key, None)
         fresh = before is None or when - datetime.fromisoformat(before["at"]) >= A_LINE_EACH
-        untold = 0 if before is None else int(before["untold"])
+        unlogged = 0 if before is None else int(before["unlogged"])
         at = when.isoformat() if fresh or before is None else before["at"]
-        known[key] = {"at": at, "untold": 0 if fresh else untold + 1}
+        known[key] = {"at": at, "unlogged": 0 if fresh else unlogged + 1}
         self._write(dict(list(known.items())[-MOST:]))
-        return untold if fresh else None
+        return unlogged if fresh else None
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
