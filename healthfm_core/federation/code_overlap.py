@@ -142,14 +142,23 @@ def told_devices(events: Iterable[Mapping[str, Any]]) -> str:
     return uses[-1].sentence() if uses else ""
 
 
-def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yield a table of sites × domains as text: what share of a site's events others' codes meet.
+def told_units(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the units that do not meet at the sites, from a run's events."""
+    told = [tuple(e["units"]) for e in events if e["event"] == "code overlap"]
+    return told[-1] if told else ()
+
+
+def overlap_table(coverage: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Return a table of sites × domains: what share of a site's events others' codes meet.
 
     The domains with the most events stand in it; the first column is of all. Where the study does
     not read every wearable device of every site, a column says how many it reads.
 
     Args:
         coverage: Site → what it answered to the study.
+
+    Returns:
+        The heads, then a line per site, the name first; nothing where no site said.
     """
     told = {site: found for site, found in sorted(coverage.items()) if {SHARED, DEVICES} & {*found}}
     with_devices = [DEVICES] * any(DEVICES in found for found in told.values())
@@ -158,15 +167,21 @@ def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         key=lambda domain: (-sum(f.get(f"{EVENTS}/{domain}", 0.0) for f in told.values()), domain),
     )[:MOST_DOMAINS]
     if not told:
-        return
-    first = max(len("site"), *map(len, told))
+        return []
     heads = ["all codes", *(["devices read"] if with_devices else []), *domains]
-    widths = [max(_CELL, len(head)) for head in heads]
     shown = [SHARED, *with_devices, *(f"{SHARED}/{domain}" for domain in domains)]
-    for name, cells in [
-        ("site", heads),
-        *((site, [_percent(found.get(name)) for name in shown]) for site, found in told.items()),
-    ]:
+    return [
+        ["site", *heads],
+        *([site, *(_percent(found.get(name)) for name in shown)] for site, found in told.items()),
+    ]
+
+
+def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield the `overlap_table` as lines of text."""
+    table = overlap_table(coverage)
+    first = max((len(row[0]) for row in table), default=0)
+    widths = [max(_CELL, len(head)) for head in table[0][1:]] if table else []
+    for name, *cells in table:
         columns = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         yield "  ".join([name.ljust(first), *columns])
 

@@ -22,6 +22,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
 from healthfm_core.federation.alarms import kind_of
+from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_simulations.arms.arm_training import (
     Listener,
@@ -65,6 +66,8 @@ class Replicate:
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    coverage: dict[str, dict[str, float]] = field(default_factory=dict)
+    units_apart: tuple[str, ...] = ()
     half_lives: HalfLives | None = None
     secondary: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
     rows: list[MetricRow] = field(default_factory=list)
@@ -211,10 +214,7 @@ def _run_fold(
         bar.finish(units)
         if vocabulary is None and trained[arm].models:
             vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
-        for choice in trained[arm].choices:
-            _note(replicate, f"{fold.name}, {choice}.")
-        for said in filter(None, (trained[arm].codes, trained[arm].devices, trained[arm].note)):
-            _note(replicate, f"{said}.")
+        _keep_what_is_told(replicate, trained[arm], fold.name)
         replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds
         replicate.history.setdefault(arm, trained[arm].history)
         console.print(f"  {name}: {trained[arm].seconds:.0f} s")
@@ -239,6 +239,16 @@ def _run_fold(
     first = trained.get("federated")
     if first and first.models and replicate.half_lives is None:
         replicate.half_lives = learned_half_lives(first.models[""], config, folder / "sites")
+
+
+def _keep_what_is_told(replicate: Replicate, trained: TrainedArm, fold: str) -> None:
+    """Keep an arm's sentences, and what the sites share from the first arm of several sites."""
+    if not replicate.coverage and len(trained.coverage) > 1:
+        replicate.coverage, replicate.units_apart = trained.coverage, trained.units_apart
+    for choice in trained.choices:
+        _note(replicate, f"{fold}, {choice}.")
+    for said in filter(None, (trained.codes, trained.devices, trained.note)):
+        _note(replicate, f"{said}.")
 
 
 def _train_imputed(
@@ -334,6 +344,8 @@ def _report(
         half_lives=first.half_lives,
         seeds=len(replicates),
         notes=notes,
+        coverage=first.coverage,
+        units_apart=first.units_apart[:MOST_LISTED],
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)

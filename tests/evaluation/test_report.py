@@ -157,8 +157,32 @@ def test_a_site_with_few_tested_people_is_not_drawn(rows):
     assert "Who gains by joining" not in render("t", rows, context(k_subgroup=41))
 
 
+def test_the_page_shows_what_sites_share_by_domain_and_units_that_do_not_meet(rows):
+    told = {
+        "south <b>": {
+            "coverage_shared": 0.5,
+            "coverage_events/DX": 0.5,
+            "coverage_shared/DX": 1.0,
+            "coverage_events/LAB": 0.5,
+            "coverage_shared/LAB": 0.0,
+        },
+        "north": {"coverage_shared": 0.25, "coverage_devices": 0.5},
+    }
+    unit = "LOINC//1 in mg/dL and mmol/L"
+    text = render("t", rows, context(coverage=told, units_apart=[unit]))
+    part = text[text.index("What the sites share") :]
+    part = part[: part.index("</section>")]
+    assert re.findall(r"<th[^>]*>([^<]*)</th>|<td>([^<]*)</td>", part) == [
+        *((head, "") for head in ("site", "all codes", "devices read", "DX", "LAB")),
+        *(("north", ""), *(("", cell) for cell in ("25 %", "50 %", "–", "–"))),
+        *(("south &lt;b&gt;", ""), *(("", cell) for cell in ("50 %", "–", "100 %", "0 %"))),
+    ]
+    assert f"<li>{unit}</li>" in part
+
+
 def test_a_page_without_anything_but_rows_is_whole(rows):
     text = render("t", rows, ReportContext(task="next_visit"))
+    assert "What the sites share" not in text
     assert "Learning curves" not in text
     assert "Sites and modalities" not in text
 

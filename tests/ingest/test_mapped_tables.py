@@ -231,6 +231,7 @@ vitals:
         "vitals/celsius: no code": 2,
         "vitals/gone: no time": 1,
         "vitals/before: no time": 1,
+        "vitals/age: value that is no number": 1,
     }
 
 
@@ -302,6 +303,14 @@ a:
     hour = 21 if zone is None else 23
     store = store_of(tmp_path, raw, **({} if zone is None else {"time_zone": zone}))
     assert {e[1] for e in rows(store)} == {datetime(2020, 7, 1, hour, 30)}
+
+
+def test_a_form_says_nothing_of_a_column_that_holds_times(tmp_path):
+    mapping = 'a:\n  e: {code: A, time: col(at), time_format: "%d/%m/%Y"}\n'
+    at = pa.array([datetime(2020, 1, 2, 3, 4, 5)], pa.timestamp("us"))
+    table = pa.table({"subject_id": [1], "at": at})
+    store = store_of(tmp_path, folder(tmp_path, mapping, **{"a.parquet": table}))
+    assert [event[1] for event in rows(store)] == [datetime(2020, 1, 2, 3, 4, 5)]
 
 
 WRONG = {

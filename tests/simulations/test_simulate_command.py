@@ -39,7 +39,10 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_report_metrics_configuration_and_checkpoints(finished):
-    assert "<svg" in (finished / "report.html").read_text()
+    page = (finished / "report.html").read_text()
+    assert "<svg" in page
+    shared = page[page.index("What the sites share") :].partition("</section>")[0]
+    assert shared.count('<th scope="row"') == 4
     assert yaml.safe_load((finished / "config.yaml").read_text())["federation"]["rounds"] == 2
     checkpoints = finished / "runs" / "fold-0" / "federated" / "checkpoints"
     assert (checkpoints / "round-0002.safetensors").is_file()

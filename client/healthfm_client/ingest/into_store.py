@@ -29,6 +29,7 @@ from healthfm_client.ingest.pipeline import (
 from healthfm_core.data.store.draft_folder import draft_beside, publish
 from healthfm_core.data.store.event_stream import EventStream, SourcePart
 from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.forgotten_people import ForgottenPeople
 from healthfm_core.data.store.integrity import read_splits
 from healthfm_core.data.store.joined_stores import JoinedStores
 from healthfm_core.data.store.schemas import CODES, SPLITS, conform
@@ -89,12 +90,14 @@ def ingest_into(
         base = SiteStore.open(store)
         with draft_beside(out) as apart, draft_beside(out) as draft:
             options = {"splits_of": store, **options}
+            forgotten = ForgottenPeople.of(store)
             paths = ingest(
                 source,
                 path,
                 apart / store.name,
                 show_progress=show_progress,
                 notify=notify,
+                forgotten=forgotten,
                 **options,
             )
             if paths != [apart / store.name]:
@@ -102,6 +105,7 @@ def ingest_into(
             more = SiteStore.open(paths[0])
             _count_known(base, more, notify)
             put_into_one(base, more, draft, show_progress)
+            forgotten.write(draft)
             publish(draft, out)
     return out
 

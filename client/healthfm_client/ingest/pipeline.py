@@ -34,10 +34,12 @@ from healthfm_client.ingest.reader_registry import find, pointed
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
+from healthfm_client.ingest.without_forgotten import without_forgotten
 from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_existing
 from healthfm_core.data.store.event_spool import EventSpool
 from healthfm_core.data.store.event_stream import EventStream
 from healthfm_core.data.store.events import ids, sort_events
+from healthfm_core.data.store.forgotten_people import ForgottenPeople
 from healthfm_core.data.store.genetics import score_events
 from healthfm_core.data.store.integrity import read_splits
 from healthfm_core.data.store.schemas import EVENTS, SPLITS, WEARABLE, conform
@@ -72,6 +74,7 @@ def ingest(
     resume: bool = False,
     show_progress: ShowProgress = ignore_progress,
     notify: Notify = ignore_notice,
+    forgotten: ForgottenPeople | None = None,
     **options: object,
 ) -> list[Path]:
     """Turn raw data into site stores.
@@ -87,6 +90,7 @@ def ingest(
             and go on from it where the source and the options are the same.
         show_progress: Shows the rows of a stream as they are read and written.
         notify: Shows what was found of an ingest that was killed.
+        forgotten: Whom to leave out; None is whom the store that is replaced has forgotten.
         options: The reader's options by name.
 
     Returns:
@@ -122,7 +126,10 @@ def ingest(
                     if site.name in names:
                         raise _second(site.name)
                     folder = draft if site.name is None else draft / site.name
+                    before = out if site.name is None else out / site.name
+                    people = forgotten or ForgottenPeople.of(before)
                     site = replace(site, splits=_before(splits, site.splits))
+                    site = without_forgotten(site, people)
                     write_site(
                         site,
                         folder,
@@ -132,6 +139,7 @@ def ingest(
                         show_progress,
                         parsed.max_set_aside,
                     )
+                    people.write(folder)
                     names.append(site.name)
                 if not names:
                     raise IngestError(306, where=out.name, seen="the source gives no site")

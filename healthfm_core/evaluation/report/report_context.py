@@ -55,6 +55,8 @@ class ReportContext:
         k_subgroup: Counts below it are withheld, and so are sites and bins with fewer.
         sites: The sites, in the order of their index.
         predictions: Arm → predictions, for reliability diagrams and the comparison by site.
+        coverage: Site → what it answered to the study before round 1, see `tokens.coverage`.
+        units_apart: Codes in units of which no two sites share one.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
@@ -81,6 +83,8 @@ class ReportContext:
     k_subgroup: int = 20
     sites: Sequence[SiteSummary] = ()
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    coverage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    units_apart: Sequence[str] = ()
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None

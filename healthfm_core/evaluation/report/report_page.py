@@ -21,6 +21,7 @@ from healthfm_core.evaluation.report.sections import (
     subgroup_tables,
     training_curves,
 )
+from healthfm_core.federation.code_overlap import overlap_table
 from healthfm_core.modalities.registry import modality_names
 
 __all__ = [
@@ -133,5 +134,6 @@ def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any
         "attributes": subgroup_tables.attributes(context),
         "modalities": modality_names(),
         "sites": site_gains.site_lines(context),
+        "overlap": overlap_table(context.coverage),
         "clock": training_curves.clock(context),
     }

@@ -25,6 +25,7 @@ from healthfm_core.federation.code_overlap import (
     overlap_sentence,
     told_coverage,
     told_devices,
+    told_units,
 )
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -65,6 +66,8 @@ class TrainedArm:
         seconds: Wall clock of the training.
         note: Why there is no model, where there is none.
         codes: What the sites' codes share, where that is little.
+        coverage: Site → what it answered to the study of the arm's one run.
+        units_apart: Codes in units of which no two sites share one.
         devices: Which wearable devices train together, where there are several.
         choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
@@ -75,6 +78,8 @@ class TrainedArm:
     seconds: float = 0.0
     note: str = ""
     codes: str = ""
+    coverage: dict[str, dict[str, float]] = field(default_factory=dict)
+    units_apart: tuple[str, ...] = ()
     devices: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
     choices: list[str] = field(default_factory=list)
@@ -135,8 +140,14 @@ def train_arm(
         trained.history.extend(result.history if not trained.history else [])
         if not name:
             events = RunStore(run, keep=1).events()
-            codes = overlap_sentence(told_coverage(events), enough=MUCH_SHARED)
-            trained = replace(trained, codes=codes, devices=told_devices(events))
+            coverage = told_coverage(events)
+            trained = replace(
+                trained,
+                codes=overlap_sentence(coverage, enough=MUCH_SHARED),
+                coverage=coverage,
+                units_apart=told_units(events),
+                devices=told_devices(events),
+            )
         if result.choice is not None and not name:
             trained.choices.append(f"{arm}: {result.choice.sentence()}")
     return replace(trained, seconds=time.monotonic() - started)

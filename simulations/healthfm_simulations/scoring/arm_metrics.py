@@ -259,6 +259,8 @@ def context_of(
     half_lives: HalfLives | None,
     seeds: int,
     notes: Sequence[str],
+    coverage: Mapping[str, Mapping[str, float]],
+    units_apart: Sequence[str],
 ) -> ReportContext:
     """Return what the report shows beside the rows."""
     predictions = {
@@ -273,6 +275,8 @@ def context_of(
         k_subgroup=config.evaluation.k_subgroup,
         sites=site_summaries(sites, folds),
         predictions=predictions,
+        coverage=coverage,
+        units_apart=units_apart,
         history=history,
         ceiling=ceiling,
         half_lives=half_lives,

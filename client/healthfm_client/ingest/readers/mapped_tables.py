@@ -89,13 +89,13 @@ class SubjectIds:
     _taken: dict[int, str] = field(default_factory=dict)
 
     def of(self, column: pa.ChunkedArray, where: str) -> pa.Array:
-        """Return subject_ids of texts without nulls.
+        """Return subject_ids of texts or integers without nulls.
 
         Raises:
             IngestError: HF-305 where two ids become one, and what a linking table raises.
         """
         coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
-        names = coded.dictionary.to_pylist()
+        names = coded.dictionary.cast(pa.string()).to_pylist()
         new = [name for name in names if name not in self.known]
         for group in self._groups(new):
             for name, number in zip(group, numbers(group, self.options, where), strict=True):
@@ -208,7 +208,7 @@ def _events_of(
     check_gzip(file.path)
     source, lent = _joined(folder, table, file)
     columns = MappedColumns(file, lent, table.made, table.name)
-    chosen = {_SUBJECT: columns.text(table.subject)}
+    chosen = {_SUBJECT: columns.id(table.subject)}
     for at, event in enumerate(table.events):
         chosen |= {f"{name}_{at}": sql for name, sql in _columns(columns, event).items()}
     sql = ", ".join(f'{expression} AS "{name}"' for name, expression in chosen.items())
@@ -241,7 +241,7 @@ def _columns(columns: MappedColumns, event: MappedEvent) -> dict[str, str]:
         number = columns.value(event.numeric_value)
         said["value"] = number
         said["limit"] = columns.limit(event.numeric_value)
-        said["worded"] = f"{columns.text(event.numeric_value)} IS NOT NULL AND {number} IS NULL"
+        said["worded"] = f"{columns.said(event.numeric_value)} AND {number} IS NULL"
     if event.text_value is not None:
         text = columns.text(event.text_value)
         same = "false"

@@ -37,6 +37,7 @@ _KINDS: Final[Mapping[str, Callable[[pa.DataType], bool]]] = {
     "number": lambda kind: (
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     ),
+    "integer": pa.types.is_signed_integer,
     "float": pa.types.is_floating,
     "time": lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind),
 }
@@ -155,7 +156,7 @@ class TableFile:
         """Whether a column holds points in time (Parquet's times adjusted to UTC), not clocks."""
         return name in self._zones
 
-    def is_a(self, name: str, kind: Literal["number", "float", "time"]) -> bool:
+    def is_a(self, name: str, kind: Literal["number", "integer", "float", "time"]) -> bool:
         """Whether Parquet says that a column holds such values; of text nobody says anything."""
         if not self.is_parquet or name not in self.columns:
             return False

@@ -86,6 +86,13 @@ class MappedColumns:
                     f"CASE WHEN {number} = {whole} THEN {whole}::VARCHAR ELSE {number}::VARCHAR END"
                 )
 
+    def id(self, of: Expression) -> str:
+        """Return as an id: an integer where the column holds such, else a text."""
+        if not isinstance(of, ColumnOf) or of.name in self.made:
+            return self.text(of)
+        whole = self._file_of(of.name).is_a(of.name, "integer")
+        return f"CAST({self._column(of.name)} AS BIGINT)" if whole else self.text(of)
+
     def number(self, of: Expression) -> str:
         """Return as a number, NULL where it is none."""
         match of:
@@ -128,6 +135,8 @@ class MappedColumns:
         match of:
             case ColumnOf(name) if name in self.made:
                 return self._of_made(name).said(self.made[name])
+            case ColumnOf(name) if self._is_number(name) or self._is_time(name):
+                return f"({self._column(name)} IS NOT NULL)"
             case WrittenAs(inner, _) | CastTo(inner, _) | PartOf(inner, _):
                 return self.said(inner)
             case Template(parts):
