@@ -102,7 +102,7 @@ def test_a_denied_run_is_refused_and_another_run_asks_anew(tmp_path: Path, capsy
     (asked,) = home.approvals()
     assert command(home.path, "deny", asked.run) == 0
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "one")
-    assert "HF-506" in reasons(store)["node 2"]
+    assert "HF-506" in reasons(store)["b"]
     enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
     assert sorted(one.answer for one in home.approvals()) == ["denied", "waiting"]
     capsys.readouterr()
