@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from healthfm_client.doctor.findings import DoctorFinding, failed, passed
@@ -11,6 +12,7 @@ from healthfm_client.runtime.certificate_renewal import renews_from
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy, not_enrolled
 from healthfm_client.site_store.description.facts import describe
+from healthfm_client.site_store.quality.quality_file import last_report
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
@@ -126,12 +128,29 @@ def data(home: SiteHome) -> Iterator[DoctorFinding]:
             if store.set_aside.is_much():
                 seen, todo = f"{path.name}: {store.set_aside.sentence()}", "ingest it again"
                 yield DoctorFinding("set aside", "warn", seen, f"{todo}: healthfm-client ingest")
+            yield from _quality(path)
     for modality in [name for name in rules.modalities if name not in held]:
         yield DoctorFinding(modality, "warn", "no data", "ingest some, if this site has any")
     shared = of_shared_people(stores, rules.k_min)
     if shared:
         yield passed("people", shared)
     rules.check_cohort(sum(len(store.subjects()) for store in join_stores(stores)))
+
+
+def _quality(path: Path) -> Iterator[DoctorFinding]:
+    """Yield what the last check of a store's quality found, where there was one."""
+    report = last_report(path)
+    if report is None:
+        return
+    again = f"healthfm-client check {path} --quality"
+    if not report.is_of_this_store:
+        seen = f"{path.name}: written anew since its quality was checked"
+        yield DoctorFinding("quality", "warn", seen, again)
+    elif report.failed:
+        seen = f"{path.name}: {report.sentence()}, first {report.failed[0].name}"
+        yield DoctorFinding("quality", "warn", seen, f"look at them: {again}")
+    else:
+        yield passed("quality", f"{path.name}: {report.sentence()}")
 
 
 def _of_store(store: SiteStore, name: str, k: int) -> Iterator[DoctorFinding]:

@@ -43,6 +43,7 @@ from healthfm_core.data.store.store_files import (
     SOURCE_CODES_FILE,
     SPLITS_FILE,
     in_order,
+    keep_quality,
     read_marker,
     read_parquet,
 )
@@ -106,6 +107,7 @@ def ingest_into(
             _count_known(base, more, notify)
             put_into_one(base, more, draft, show_progress)
             forgotten.write(draft)
+            keep_quality(store, draft)
             publish(draft, out)
     return out
 

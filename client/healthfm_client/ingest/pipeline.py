@@ -44,7 +44,7 @@ from healthfm_core.data.store.genetics import score_events
 from healthfm_core.data.store.integrity import read_splits
 from healthfm_core.data.store.schemas import EVENTS, SPLITS, WEARABLE, conform
 from healthfm_core.data.store.store_draft import StoreDraft
-from healthfm_core.data.store.store_files import SPLITS_FILE, WEARABLE_FOLDER
+from healthfm_core.data.store.store_files import SPLITS_FILE, WEARABLE_FOLDER, keep_quality
 from healthfm_core.data.store.stream_stages import read_into, sorted_and_cleaned
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import ConfigError, IngestError
@@ -140,6 +140,7 @@ def ingest(
                         parsed.max_set_aside,
                     )
                     people.write(folder)
+                    keep_quality(before, folder)
                     names.append(site.name)
                 if not names:
                     raise IngestError(306, where=out.name, seen="the source gives no site")

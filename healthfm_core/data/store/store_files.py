@@ -24,6 +24,8 @@ SPLITS_FILE: Final = subject_splits_filepath
 CODES_FILE: Final = code_metadata_filepath
 SOURCE_CODES_FILE: Final = "metadata/source_codes.parquet"
 """Which codes of the source stand behind those that a mapping put in their place."""
+QUALITY_FILE: Final = "metadata/quality.json"
+"""What ``check --quality`` found; a store that replaces this one is compared with it."""
 MARKER_FILE: Final = dataset_metadata_filepath
 """Written last: a store without it is half-written."""
 WEARABLE_FOLDER: Final = "wearable"
@@ -117,6 +119,12 @@ def read_marker(store: Path) -> dict[str, Any]:
     if not isinstance(marker, dict):
         raise _half_written(store, "is missing" if marker is None else "is not an object")
     return marker
+
+
+def keep_quality(store: Path, draft: Path) -> None:
+    """Give a store in the making what the last check found in the one that it replaces."""
+    if (store / QUALITY_FILE).is_file():
+        (draft / QUALITY_FILE).write_bytes((store / QUALITY_FILE).read_bytes())
 
 
 def stores_below(path: Path) -> list[Path]:

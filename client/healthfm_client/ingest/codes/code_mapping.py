@@ -1,10 +1,11 @@
 """Codes put in place of others, by tables that the site brings and answers for.
 
 Four forms, told apart by their columns: ``source_code, code`` (and ``unit``, of the source's
-numbers, and ``description``); OMOP's SOURCE_TO_CONCEPT_MAP; a file saved by OHDSI's Usagi, of which
-what is APPROVED counts; a folder of OMOP vocabulary tables, as from Athena, whose relationship
-"Maps to" leads from a concept to its standard one. Concepts get their names from the vocabulary
-tables of such a folder, or of the source.
+numbers, ``description``, and ``accept``: only rows that a person said yes to count); OMOP's
+SOURCE_TO_CONCEPT_MAP; a file saved by OHDSI's Usagi, of which what is APPROVED counts; a folder of
+OMOP vocabulary tables, as from Athena, whose relationship "Maps to" leads from a concept to its
+standard one. Concepts get their names from the vocabulary tables of such a folder, or of the
+source.
 
 A source's code is looked for as the store would have it (``MEASUREMENT_SOURCE//GLU``), and by what
 stands behind the domain alone (``GLU``) where the domain is no vocabulary of the world's.
@@ -47,6 +48,8 @@ VOCABULARIES: Final = frozenset(
 _LIMIT: Final = re.compile(r"(?P<limit>[<>]=?)?(?P<unit>.*)")
 _MAPS_TO: Final = "Maps to"
 _APPROVED: Final = "APPROVED"
+_ACCEPTED: Final = ("yes", "y", "x", "1", "true")
+"""What a person writes in a column ``accept``, as of `suggested_codes`; all else is no."""
 _WANTED: Final = (
     "source_code and code; source_code and target_concept_id (SOURCE_TO_CONCEPT_MAP); sourceCode, "
     "conceptId and mappingStatus (Usagi); or a folder with CONCEPT and CONCEPT_RELATIONSHIP"
@@ -165,7 +168,9 @@ class CodeMapping:
         written = (
             f"{_text(file, 'code')}, NULL, {_text(file, 'unit')}, {_text(file, 'description')}"
         )
-        self._add(file, f"{vocabulary}, {_text(file, 'source_code')}, {written}")
+        accepted = f"lower({_text(file, 'accept')}) IN {_ACCEPTED}"
+        only = accepted if "accept" in file.columns else "TRUE"
+        self._add(file, f"{vocabulary}, {_text(file, 'source_code')}, {written}", only)
         bare = self._connection.execute(
             "SELECT count(*) FROM mapping WHERE concept IS NULL AND NOT contains(code, '//')"
         ).fetchall()
