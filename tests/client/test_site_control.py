@@ -129,7 +129,7 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
     study, sites = enrolled.three(tmp_path)
     assert command(sites[1].home, "leave") == 0
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "one")
-    assert "HF-508" in reasons(store)["node 2"]
+    assert "HF-508" in reasons(store)["b"]
     assert command(sites[1].home, "resume") == 0
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
     assert store.history()[0]["answered"] == ["a", "b", "c"]
@@ -295,7 +295,7 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
         (["enroll"], "HF-103"),
         (["enroll", "--study", "http://x", "--name", "a"], "HF-810"),
         (["enroll", "--study", "https://x", "--name", "a/b"], "HF-810"),
-        (["enroll", "--kit", "nowhere.zip"], "HF-802"),
+        (["enroll", "--kit", "nowhere.zip"], "HF-107"),
         (["status"], "HF-830"),
         (["deny", "0123456789abcdef"], "HF-830"),
     ],
