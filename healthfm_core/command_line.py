@@ -13,7 +13,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
 from types import FrameType, ModuleType
 from typing import Final
 
@@ -59,7 +61,10 @@ def main(
     """
     words = sys.argv[1:] if argv is None else list(argv)
     parser = ArgumentParser(prog=program, description=description)
-    add_commands(parser, commands, words[0] if words else "")
+    parser.add_argument("--version", action="version", version=told_version(program))
+    if words == ["help"]:
+        words = ["--help"]
+    _suggest(parser, add_commands(parser, commands, words[0] if words else ""), words)
     arguments = parser.parse_args(words)
     command: Command = arguments.command
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -70,8 +75,10 @@ def main(
         signal.signal(signal.SIGTERM, before)
 
 
-def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str = "") -> None:
-    """Add the command that `first_word` names to `parser`, or all where it names none.
+def add_commands(
+    parser: ArgumentParser, commands: ModuleType, first_word: str = ""
+) -> tuple[str, ...]:
+    """Add the command that `first_word` names to `parser`, or all; return what was added.
 
     Args:
         parser: The program's, or that of a group of commands.
@@ -90,6 +97,22 @@ def add_commands(parser: ArgumentParser, commands: ModuleType, first_word: str =
             its = chosen.add_parser(word, help=command.help, description=command.help)
             command.arguments(its)
             its.set_defaults(command=command)
+    return tuple(chosen.choices)
+
+
+def told_version(program: str) -> str:
+    """Return what ``--version`` prints."""
+    return f"{program} {version('healthfm')}"
+
+
+def _suggest(parser: ArgumentParser, names: Sequence[str], words: Sequence[str]) -> None:
+    """End with the command that a mistyped one most resembles, as argparse ends: code 2."""
+    if not words or words[0].startswith("-") or words[0] in names:
+        return
+    near = get_close_matches(words[0], names, n=1)
+    choice = ", ".join(map(repr, names))
+    hint = f"; did you mean {near[0]}?" if near else ""
+    parser.error(f"there is no command {words[0]!r} (choose from {choice}){hint}")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -173,7 +173,8 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Install the same release of healthfm on both sides",
     ),
     403: ErrorCode(
-        "too few sites answered", do="Put the sites right, then run again with resume=true"
+        "too few sites answered",
+        do="Put the sites right; a study's run goes on by itself, a simulation with resume=true",
     ),
     404: ErrorCode(
         "the study is unknown at the site",
@@ -271,7 +272,8 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     611: ErrorCode(
         "too few sites are left to open a sum",
-        do="Wait until more sites are there, then run again with resume=true",
+        do="Wait until more sites are there; a study's run goes on by itself, a simulation with "
+        "resume=true",
     ),
     612: ErrorCode(
         "a request would open a single site's update",
@@ -312,12 +314,12 @@ CODES: Final[dict[int, ErrorCode]] = {
     704: ErrorCode(
         "the output folder holds another run",
         wanted="a new run needs a folder of its own",
-        do="Name another folder, or continue that run with resume=true",
+        do="Name another folder, or continue that run (a simulation: resume=true)",
     ),
     705: ErrorCode(
         "the run was interrupted and can be resumed",
         wanted="every finished round is on disk",
-        do="Run the same command with resume=true to go on",
+        do="A study's run goes on by itself; a simulation with resume=true and out= its folder",
     ),
     706: ErrorCode("the simulation engine did not start", wanted="Ray runs the sites"),
     707: ErrorCode(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,34 @@ def test_the_coordinators_help_does_not_wait_for_pytorch():
 def test_say_writes_a_line_at_once(capfd):
     say("done")
     assert capfd.readouterr().out == "done\n"
+
+
+def test_every_program_tells_its_version(capsys):
+    for name in ("healthfm_client", "healthfm_server", "healthfm_simulations.tuning"):
+        with pytest.raises(SystemExit) as ended:
+            import_module(f"{name}.__main__").main(["--version"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.split()[1] == version("healthfm")
+    assert import_module("healthfm_simulations.__main__").main(["--version"]) == 0
+    assert capsys.readouterr().out == f"healthfm-simulate {version('healthfm')}\n"
+
+
+def test_a_mistyped_command_gets_the_one_that_was_meant(commands, capsys):
+    (Path(commands.__path__[0]) / "slow.py").write_text("")
+    for word, hint in (("puase", "; did you mean pause?\n"), ("xyz", "'say-three', 'site')\n")):
+        with pytest.raises(SystemExit):
+            typed(commands, word)
+        assert hint in capsys.readouterr().err
+
+
+def test_help_as_a_word_is_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        import_module("healthfm_client.__main__").main(["help"])
+    assert ended.value.code == 0
+    assert "ingest" in capsys.readouterr().out
+
+
+def test_help_into_a_closed_pipe_ends_without_a_traceback():
+    command = f"{sys.executable} -m healthfm_simulations -h | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")

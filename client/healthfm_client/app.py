@@ -165,9 +165,12 @@ def _on_record(reply: Message, message: Message, context: Context) -> Message:
     """Return `reply` once the log of an enrolled site has it; without that nothing leaves."""
     metadata = message.metadata
     try:
-        log = SiteHome(Path(str(context.node_config[HOME_KEY]))).log()
+        home = SiteHome(Path(str(context.node_config[HOME_KEY])))
         facts = egress_filter.log_facts(reply, str(metadata.run_id), metadata.group_id)
-        log.append(metadata.message_type, facts)
+        unlogged = home.repeated_refusals().repeats(metadata.message_type, facts)
+        if unlogged is not None:
+            more = {"unlogged": unlogged} if unlogged else {}
+            home.log().append(metadata.message_type, {**facts, **more})
     except HealthFMError as error:
         return _refused(message, error)
     return reply

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from healthfm_core.errors import TrustError
+from healthfm_core.errors import ConfigError, TrustError
 
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -50,6 +50,22 @@ def read(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unusable(path, f"{what} cannot be read: {error.strerror}") from error
+
+
+def read_given(path: Path, what: str) -> bytes:
+    """Return the bytes of a file that a person named.
+
+    Raises:
+        ConfigError: It cannot be read (HF-107): a mistyped path is no damaged key.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        seen, wanted = f"{what} cannot be read: {why}", "a file that this user may read"
+        raise ConfigError(
+            107, where=str(path), seen=seen, wanted=wanted, do="Check the path"
+        ) from error
 
 
 def read_private(path: Path, what: str) -> bytes:

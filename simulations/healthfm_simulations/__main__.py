@@ -9,10 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from healthfm_core.command_line import told_version
 from healthfm_core.config.compose import compose, options
 from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 from healthfm_core.owner_only import owner_only
+from healthfm_core.stdout import say
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
@@ -36,13 +38,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the process's exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(given):
-        groups = {group: " | ".join(options(group)) for group in ("data", "model")}
-        print(USAGE.format(**groups))
-        return 0
+        return exit_code(_say_usage)
+    if "--version" in given:
+        return exit_code(lambda: _say(told_version("healthfm-simulate")))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     stopped = "Stopped. To go on from the last finished round: resume=true and out= its folder."
     with owner_only():
         return exit_code(lambda: _run(given, console), stopped=stopped)
+
+
+def _say_usage() -> int:
+    groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+    return _say(USAGE.format(**groups))
+
+
+def _say(text: str) -> int:
+    say(text)
+    return 0
 
 
 def _run(given: list[str], console: Console) -> int:

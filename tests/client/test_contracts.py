@@ -105,8 +105,8 @@ def test_a_site_that_got_something_else_refuses_and_the_others_go_on(
 ) -> None:
     study, sites = enrolled.three(tmp_path)
     store = enrolled.run(grid(sites), study, tmp_path / "run")
-    assert f"HF-{code}" in reasons(store)["node 2"]
-    assert said in reasons(store)["node 2"]
+    assert f"HF-{code}" in reasons(store)["b"]
+    assert said in reasons(store)["b"]
     log = list(SiteHome(sites[1].home).log().entries())
     assert code in {entry.get("refused") for entry in log}
     if grid is not OtherStatistics:
@@ -177,9 +177,9 @@ def test_a_site_that_answers_for_another_node_is_refused(tmp_path: Path) -> None
     with pytest.raises(ProtocolError, match=r"HF-403.*HF-8(11|20)"):
         enrolled.run(enrolled.Wire([a, c, b]), study, store_path)
     said = reasons(RunStore(store_path, keep=1))
-    assert "HF-811" in said["node 1"]
-    assert "HF-820" in said["node 2"]
-    assert "HF-820" in said["node 3"]
+    assert "HF-811" in said["a"]
+    assert "HF-820" in said["b"]
+    assert "HF-820" in said["c"]
 
 
 def test_a_reply_that_names_another_node_than_it_comes_from_is_refused(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_site_that_is_not_enrolled_says_so(tmp_path: Path) -> None:
     study, (a, b, c) = enrolled.three(tmp_path)
     (b.home / "study" / "kit.zip").unlink()
     store = enrolled.run(enrolled.Wire([a, b, c]), study, tmp_path / "run")
-    assert "HF-830" in reasons(store)["node 2"]
+    assert "HF-830" in reasons(store)["b"]
 
 
 def test_a_damaged_signing_key_stops_the_coordinator_before_it_asks(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _ask(home: SiteHome, given: Namespace) -> None:
 
 
 def _take_in(home: SiteHome, given: Namespace) -> None:
-    data = files.read(given.kit, "the kit")
+    data = files.read_given(given.kit, "the kit")
     kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=given.root)
     say(f"This site is {kit.site} in the study {kit.study} at {kit.url}.")
     for name, value in _facts(kit).items():

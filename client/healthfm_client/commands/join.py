@@ -51,7 +51,7 @@ def run(given: Namespace) -> int:
     site = SiteHome(given.site)
     _refuse_after_leaving(site)
     if given.kit is not None:
-        data = files.read(given.kit, "the kit")
+        data = files.read_given(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
     if closed := site.close_to_others():
         say(f"{closed} files and folders of the site could be read by others: closed")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections import deque
 from typing import Any
 
 from healthfm_client.commands import takes_site
+from healthfm_client.egress.egress_log import EgressLog
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.runtime.certificate_renewal import renews_from
+from healthfm_client.runtime.refused_connection import RefusedConnection
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
@@ -18,6 +19,7 @@ from healthfm_core.command_line import Command
 from healthfm_core.stdout import say
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
+from healthfm_core.trust.chained_log import Entry
 from healthfm_core.trust.site_keys import SiteKeys
 
 
@@ -48,8 +50,8 @@ def status(home: SiteHome) -> dict[str, Any]:
     """
     kit, policy = home.kit(), SitePolicy.read(home.policy)
     supervisor = supervision(home)
-    lines = deque(home.log().entries(), maxlen=1)
-    last = lines[0] if lines else None
+    last, left, refused = _last_of(home.log())
+    stopped = RefusedConnection.recent(home)
     return {
         "site": kit.site,
         "study": kit.study,
@@ -62,9 +64,24 @@ def status(home: SiteHome) -> dict[str, Any]:
         "processes_run": supervisor.config.exists() and supervisor.runs(),
         "runs_without_noise": _unprotected(policy.privacy),
         "runs_waiting": sum(asked.answer == "waiting" for asked in home.approvals()),
-        "last_left": None if last is None else f"{last['at'][:19]} {last['what']}",
+        "connection_refused": None if stopped is None else f"{stopped.at[:19]} {stopped.reason}",
+        "last_left": None if left is None else f"{left['at'][:19]} {left['what']}",
+        "last_refused": None
+        if refused is None
+        else f"{refused['at'][:19]} {refused['what']}: {refused['refused']}",
         "lines_in_log": 0 if last is None else last["n"],
     }
+
+
+def _last_of(log: EgressLog) -> tuple[Entry | None, Entry | None, Entry | None]:
+    """Return a log's last line, the last of what left, and the last of what was refused."""
+    last = left = refused = None
+    for last in log.entries():
+        if "refused" in last:
+            refused = last
+        elif "bytes" in last:
+            left = last
+    return last, left, refused
 
 
 def _unprotected(rules: SitePrivacy) -> str | None:

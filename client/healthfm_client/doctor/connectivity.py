@@ -102,6 +102,15 @@ def _failure(where: str, error: httpx.HTTPError) -> ProtocolError | TrustError:
         if isinstance(cause, ssl.SSLError):
             return _wrong_certificate(where, f"TLS failed: {cause.reason}")
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.RemoteProtocolError):
+        return TrustError(
+            805,
+            where=where,
+            seen="the server ended the connection without a word once it had seen our certificate, "
+            "as it does where the certificate was revoked",
+            wanted="an answer",
+            do="Ask the coordinator whether this site was revoked",
+        )
     if isinstance(error, httpx.TimeoutException):
         do = "Ask your network's administrator to let this machine out to that address"
         return _unreachable(where, f"no answer within {PATIENCE_S:g} s", do)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_client.runtime.site_supervision import node_config
-from healthfm_client.site.site_folder import SiteFolder, address_of
+from healthfm_client.site.site_folder import address_of
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.federation.environment import keep_quiet
 from healthfm_core.owner_only import owner_only
 from healthfm_core.supervision import die_with_supervisor
@@ -29,10 +30,11 @@ LOOK_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-def serve_node(site: SiteFolder) -> None:
+def serve_node(site: SiteHome) -> None:
     """Be the node: ask the coordinator for work, for ever; a refusal is tried again."""
     from healthfm_client.runtime.certificate_renewal import keep_valid
     from healthfm_client.runtime.flower_processes import NodeSettings, run_node
+    from healthfm_client.runtime.refused_connection import note_refusal
 
     settings, kit, tls = site.settings(), site.kit(), site.tls()
     if settings.proxy is not None:
@@ -53,11 +55,11 @@ def serve_node(site: SiteFolder) -> None:
             )
         )
     finally:
-        _log.info("the connection has ended; it is made again")
+        _log.warning("the connection has ended and is made again: %s", note_refusal(site))
         time.sleep(AGAIN_S)
 
 
-def serve_worker(site: SiteFolder) -> None:
+def serve_worker(site: SiteHome) -> None:
     """Be the worker: compute what the node received, until killed or the run is stopped."""
     from healthfm_client.app import app
     from healthfm_client.runtime.flower_processes import Worker
@@ -67,7 +69,7 @@ def serve_worker(site: SiteFolder) -> None:
     worker.run()
 
 
-def _end_when_stopped(site: SiteFolder, worker: object) -> None:
+def _end_when_stopped(site: SiteHome, worker: object) -> None:
     """End the process, and so its computing, when the run it works for was stopped."""
     while True:
         time.sleep(LOOK_S)
@@ -90,7 +92,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("httpx", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    site = SiteFolder(given.site)
+    site = SiteHome(given.site)
     die_with_supervisor(site.process)
     with owner_only():
         PROCESSES[given.process](site)

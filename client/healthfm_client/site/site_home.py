@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_client.egress.egress_log import EgressLog
+from healthfm_client.egress.repeated_refusals import RepeatedRefusals
 from healthfm_client.site.run_approvals import Approvals
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.errors import PolicyError
@@ -85,6 +86,10 @@ class SiteHome(SiteFolder):
     def log(self) -> EgressLog:
         """Return the log of what left."""
         return EgressLog(self.path / "egress.log")
+
+    def repeated_refusals(self) -> RepeatedRefusals:
+        """Return the memory of what was refused of late."""
+        return RepeatedRefusals(self._state / "refusals.json")
 
     def used_contracts(self) -> UsedNonces:
         """Return the memory of contracts that were used."""

@@ -100,7 +100,7 @@ class RunStore:
                 701,
                 where=str(folder),
                 seen="there is no run in it",
-                do="Leave resume=true out, or name the folder of the run",
+                do="Name the folder of the run; a simulation that is new goes without resume=true",
             )
         differing = _differences(path, config)
         if differing:

@@ -54,7 +54,8 @@ def wait_for_nodes(
                 where="start",
                 seen=f"{len(nodes)} nodes are connected",
                 wanted=f"the run waits for {quorum} of {wanted}",
-                do="Start the missing nodes, then run again with resume=true",
+                do="Start the missing nodes; a study's run goes on by itself, a simulation with "
+                "resume=true",
             )
         note.of(nodes)
         time.sleep(POLL_S)

@@ -100,6 +100,12 @@ class ContractSigner:
         lasts = timedelta(seconds=lasts_s)
         return sign_order(self.signer, record, digests, site=site, lasts=lasts)
 
+    def name_of(self, node: int) -> str:
+        """Return the site whose node that is, for a person to read; its number in a simulation."""
+        known = {} if self.registry is None else self.registry.sites()
+        names = (name for name, site in known.items() if site.node_id == node)
+        return next(names, f"node {node}")
+
     def check(self, site: RegisteredSite) -> RegisteredSite:
         """Return `site` where it may answer from its node.
 

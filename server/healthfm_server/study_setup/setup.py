@@ -187,13 +187,14 @@ class StudySetup:
         started, answered = time.monotonic(), 0
         reasons: dict[str, str] = {}
         for reply in self._replies(nodes, kind, order, phase):
-            name = f"node {reply.metadata.src_node_id}"
+            name = ""
             try:
                 site = self._site_of(reply)
                 name = site.name
                 take(site, reply)
                 answered += 1
             except (HealthFMError, KeyError, ValueError, TypeError) as error:
+                name = name or self.signer.name_of(reply.metadata.src_node_id)
                 reasons[name] = str(error)[:300]
                 self.store.note("set aside", phase=phase, site=name, reason=reasons[name])
             self.listener(

@@ -172,5 +172,6 @@ def too_few(
         where=where,
         seen=f"{answered} of {asked} sites gave a usable answer{because}",
         wanted="federation.quorum of them must",
-        do="See events.log, put the sites right, then run again with resume=true",
+        do="See events.log and put the sites right; a study's run goes on by itself, a simulation "
+        "with resume=true",
     )

@@ -12,6 +12,7 @@ from typing import Final
 import yaml
 from rich.console import Console
 
+from healthfm_core.command_line import told_version
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose, to_yaml
 from healthfm_core.console import exit_code
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "people's metric. Nobody who is scored later is in the stores it trains at. The same "
         "command goes on with a search that was stopped or killed.",
     )
+    parser.add_argument("--version", action="version", version=told_version("healthfm-tune"))
     parser.add_argument("overrides", nargs="*", help="group=option or key=value, as there")
     parser.add_argument(
         "--plan", default="network", help="a file of configs/tune, or one's own .yaml: what varies"

@@ -42,7 +42,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Admit a site: without ``--compared`` only show what is to be compared."""
     study = study_of(given)
-    request = read_request(files.read(given.request, "the request"), given.request.name)
+    request = read_request(files.read_given(given.request, "the request"), given.request.name)
     name = given.name or request.site
     names = ", ".join(request.modalities) or "names no modality"
     say(f"site {name}: {names}; request made {request.made}")
