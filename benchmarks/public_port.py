@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import random
+import socket
 import ssl
 import statistics
 import subprocess
@@ -52,12 +53,12 @@ from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 from healthfm_server.deploy.flower_superlink import register_node
 from healthfm_server.deploy.public_port import raise_descriptors
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from healthfm_server.deploy.study_supervision import wait_until_up
 
 RESULTS = Path(__file__).parent / "results"
 HOME, AWAY = "127.0.0.1", "127.0.0.2"
 POLL_S, LIFE_S, PATIENCE_S = 3.0, 30.0, 30.0
 CALLS_A_CONNECTION = 10
+START_S = 90.0
 
 
 @dataclass
@@ -199,6 +200,20 @@ def running(*words: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def wait_until_they_listen(*ports: int) -> None:
+    """Return when somebody accepts connections at each port; no supervisor started them."""
+    for port in ports:
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection((HOME, port), timeout=1.0).close()
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+
 def processor_s(process: int) -> float:
     """Return the processor time that a process has taken, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -305,7 +320,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
         running(*behind, log=log),
         running(*serve, "gateway", *where, log=log) as gateway,
     ):
-        wait_until_up(study)
+        wait_until_they_listen(settings.superlink_port, settings.port)
         for site in sites:
             site.start()
         time.sleep(3 * POLL_S)
