@@ -21,6 +21,7 @@ import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client import prepared_study
 from healthfm_client.__main__ import main
 from healthfm_client.ingest import ingest, ingest_into
+from healthfm_client.ingest.interrupted import work_folders
 from healthfm_client.local_work import StoreSpec
 from healthfm_core.data.store.forgotten_people import FORGOTTEN_FILE, ForgottenPeople, forget
 from healthfm_core.data.store.site_store import SiteStore
@@ -171,6 +172,50 @@ def test_a_source_read_again_does_not_bring_the_person_back(store: Path, tmp_pat
     assert ForgottenPeople.of(store).among(np.array([11, WHO])).tolist() == [WHO]
     read_in(raw, tmp_path / "another")
     assert WHO in SiteStore.open(tmp_path / "another").subjects(), "it never knew the store"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_nor_does_an_interrupted_ingest_that_had_read_the_person_already(
+    tmp_path: Path, several: bool
+) -> None:
+    """Of one store, and of several stores that come from one source."""
+    raw, out = source(tmp_path / "events.parquet"), tmp_path / "store"
+    column = ""
+    if several:
+        table = pq.read_table(raw)
+        pq.write_table(table.append_column("site", pa.array(["north"] * len(table))), raw)
+        column = "site"
+    options: dict[str, Any] = {"site_column": column, "max_set_aside": 1, "overwrite": True}
+    (store,) = ingest("event_table", raw, out, **options)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "writing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest("event_table", raw, out, resume=True, show_progress=stop, **options)
+    assert work_folders(out)
+    assert main(["forget", str(WHO), "--store", str(store), "--yes"]) == 0
+    assert work_folders(out) == []
+    (again,) = ingest("event_table", raw, out, resume=True, **options)
+    assert again == store
+    assert SiteStore.open(store).subjects().tolist() == sorted(OTHERS)
+
+
+def test_whoever_has_nothing_but_rows_that_were_set_aside_is_forgotten_too(tmp_path: Path) -> None:
+    raw = source(tmp_path / "events.parquet")
+    table = pq.read_table(raw)
+    far = pa.array([t == FUTURE or w != WHO for t, w in zip(*_columns(table), strict=True)])
+    pq.write_table(table.filter(far), raw)
+    store = read_in(raw, tmp_path / "store")
+    assert WHO not in SiteStore.open(store).subjects()
+    assert WHO in of_everybody(store)["rejected"]
+    assert main(["forget", str(WHO), "--store", str(store), "--yes"]) == 0
+    assert WHO not in of_everybody(store)["rejected"]
+
+
+def _columns(table: pa.Table) -> tuple[list[Any], list[Any]]:
+    return table["time"].to_pylist(), table["subject_id"].to_pylist()
 
 
 KILLED = """

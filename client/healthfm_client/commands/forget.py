@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from healthfm_client.commands import site_of, takes_site
-from healthfm_client.ingest.interrupted import output_lock, remove_leftovers
+from healthfm_client.ingest.interrupted import output_lock, remove_leftovers, work_folders
 from healthfm_client.ingest.reader_interface import ReaderOptions
 from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.site.site_folder import SiteFolder
@@ -50,7 +51,8 @@ def run(given: Namespace) -> int:
         for path in paths:
             if path not in folders:
                 _put_right(path, locks)
-        found = [removal for path in paths if (removal := what_goes(path, subjects)).people]
+        removals = [what_goes(path, subjects) for path in paths]
+        found = [removal for removal in removals if removal.people or removal.rows]
         if not found:
             raise _nobody(paths)
         for removal in found:
@@ -59,6 +61,7 @@ def run(given: Namespace) -> int:
             say("Nothing was changed. With --yes they go, and this cannot be taken back.")
             return 0
         for removal in found:
+            _drop_what_was_read(removal.store, locks)
             forget(removal.store, subjects)
             say(
                 f"{removal.store}: they are out of it; a source read again does not bring them back"
@@ -82,6 +85,20 @@ def _put_right(folder: Path, locks: ExitStack) -> Path:
         for notice in remove_leftovers(folder):
             say(notice)
     return folder
+
+
+def _drop_what_was_read(store: Path, locks: ExitStack) -> None:
+    """Remove what an interrupted ingest had read for ``--resume``: the person is in it.
+
+    It lies beside the store, or beside the folder of stores that the store is in.
+    """
+    for out in (store, store.parent):
+        left = work_folders(out)
+        if left and out == store.parent:
+            locks.enter_context(output_lock(out))
+        for folder in left:
+            shutil.rmtree(folder)
+            say(f"{folder}: removed; an interrupted ingest had kept what it read there")
 
 
 def _subject_ids(given: Namespace) -> Int64:

@@ -136,7 +136,8 @@ def what_goes(path: Path, subjects: Int64) -> Removal:
         StoreError: HF-2xx where it cannot be read.
     """
     known = np.intersect1d(SiteStore.open(path).subjects(), subjects)
-    wanted, rows, without_ids = pa.array(known), dict.fromkeys(_KINDS.values(), 0), []
+    wanted = pa.array(np.unique(subjects))  # of somebody unknown rows may have been set aside
+    rows, without_ids = dict.fromkeys(_KINDS.values(), 0), []
     for folder, file in _files(path):
         if not _names_people(file):
             without_ids.append(file.relative_to(path).as_posix())
