@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ import yaml
 
 from healthfm_client.__main__ import main
 from healthfm_client.doctor import site_files
-from healthfm_client.site_store.quality.checks import QualityCheck, check_quality
+from healthfm_client.site_store.quality.checks import (
+    QualityCheck,
+    QualityOfStore,
+    check_quality,
+)
 from healthfm_client.site_store.quality.limits import QualityLimits, packaged
 from healthfm_client.site_store.quality.quality_file import check_and_keep, last_report
+from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_core.errors import ConfigError
 
@@ -223,6 +230,49 @@ def test_json_and_page_have_every_check(tmp_path: Path, capsys: pytest.CaptureFi
     assert '<html lang="en">' in text
     assert "<script" not in text
     assert "http" not in text.replace("http-equiv", ""), "it needs nothing from elsewhere"
+
+
+def test_a_store_of_wearables_alone_is_checked_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days, folder = tmp_path / "days.csv", tmp_path / "stores"
+    rows = "".join(f"{p},2016-04-{d:02d},{100 * d}\n" for p in range(1, 31) for d in range(1, 29))
+    days.write_text("subject_id,day,steps\n" + rows)
+    assert main(["ingest", "daily_table", str(days), "--out", str(folder / "watch")]) == 0
+    written(folder / "clinic", [*sound(), (2, DAY, "ICD10CM//O80", None)])
+    capsys.readouterr()
+    assert main(["check", str(folder), "--quality", "--json"]) == 0
+    clinic, watch = json.loads(capsys.readouterr().out)
+    assert [check["name"] for check in clinic["checks"] if check["failed"]] == ["plausibleGender"]
+    assert [check["name"] for check in watch["checks"] if check["failed"]] == []
+
+
+def test_what_does_not_fit_in_memory_is_spilt_where_only_the_owner_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, elsewhere = written(tmp_path / "stores" / "s", sound()), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with closing(QualityOfStore(SiteStore.open(store), QualityLimits.read())) as quality:
+        ((folder,),) = quality._ask("SELECT current_setting('temp_directory')")
+        assert Path(folder).parent == store.parent
+        assert Path(folder).stat().st_mode & 0o077 == 0
+        assert stores_below(store.parent) == [store]
+    assert [child.name for child in store.parent.iterdir()] == ["s"]
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("quartiles", [{POTASSIUM: [1]}, {POTASSIUM: 4}, [], None])
+def test_a_kept_check_that_cannot_be_read_counts_as_none(tmp_path: Path, quartiles: object) -> None:
+    store = written(tmp_path / "s", sound())
+    check_and_keep(store, QualityLimits.read())
+    kept = store / "metadata" / "quality.json"
+    said = json.loads(kept.read_text())
+    said["facts"]["quartiles"] = quartiles
+    kept.write_text(json.dumps(said))
+    assert last_report(store) is None
+    assert list(site_files._quality(store)) == []
+    assert check_and_keep(store, QualityLimits.read()).before is None
 
 
 def test_options_of_quality_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

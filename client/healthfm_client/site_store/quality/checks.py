@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import duckdb
@@ -95,12 +96,15 @@ class QualityOfStore:
     def __init__(self, store: SiteStore, limits: QualityLimits) -> None:
         self._store = store
         self._limits = limits
-        self._database = duckdb.connect(config={"memory_limit": MEMORY, "threads": 2})
+        # By default DuckDB spills people's rows into the working folder, readable by all.
+        prefix = f".{store.path.name}.quality-"
+        self._spilt = TemporaryDirectory(prefix=prefix, dir=store.path.parent)
+        self._database = duckdb.connect(
+            config={"memory_limit": MEMORY, "threads": 2, "temp_directory": self._spilt.name}
+        )
         files = [str(file) for file in in_order(store.path / DATA)]
         self._database.execute("SET preserve_insertion_order = false")
-        columns = "subject_id, time, CAST(code AS VARCHAR) AS code, numeric_value"
-        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-        self._ask(f"CREATE VIEW events AS SELECT {columns} FROM read_parquet([{listed}])")
+        self._ask(f"CREATE VIEW events AS {_events(files)}")
         self._ask(
             "CREATE TABLE people AS SELECT subject_id, "
             "min(time) FILTER (code = 'MEDS_BIRTH') AS birth, "
@@ -110,8 +114,9 @@ class QualityOfStore:
         )
 
     def close(self) -> None:
-        """End the database."""
+        """End the database, and remove what it spilt."""
         self._database.close()
+        self._spilt.cleanup()
 
     def checks(self) -> Iterator[QualityCheck]:
         """Yield what each check found; codes with too few rows are left out."""
@@ -243,6 +248,18 @@ class QualityOfStore:
         for name, table in tables.items():
             self._database.register(name, table)
         return self._database.execute(query, list(given)).fetchall()
+
+
+def _events(files: list[str]) -> str:
+    """Return the query of a store's events; of none where it has wearables or scores alone."""
+    if not files:
+        return (
+            "SELECT NULL::BIGINT AS subject_id, NULL::TIMESTAMP AS time, NULL::VARCHAR AS code, "
+            "NULL::FLOAT AS numeric_value WHERE false"
+        )
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    columns = "subject_id, time, CAST(code AS VARCHAR) AS code, numeric_value"
+    return f"SELECT {columns} FROM read_parquet([{listed}])"
 
 
 def drift(now: CodeFacts, before: CodeFacts, limits: QualityLimits) -> list[QualityCheck]:

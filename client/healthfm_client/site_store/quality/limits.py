@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, ValidationError, model_validator
 
 from healthfm_core.config.base import Schema
 from healthfm_core.errors import ConfigError
@@ -40,7 +40,7 @@ class ValueLimits(Schema):
 class QualityLimits(Schema):
     """What a check may find before it fails."""
 
-    thresholds: dict[str, float]
+    thresholds: dict[str, NonNegativeFloat]
     fewest_rows: int = Field(20, ge=1)
     days_after_death: int = Field(60, ge=0)
     standard: tuple[str, ...]

@@ -97,7 +97,7 @@ def last_report(path: Path) -> QualityReport | None:
             _facts(said["facts"]),
             None if before is None else _facts(before),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
