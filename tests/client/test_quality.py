@@ -280,3 +280,14 @@ def test_options_of_quality_need_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["check", str(store), "--json"]) != 0
     assert "HF-103" in capsys.readouterr().err
     assert main(["check"]) != 0
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, page = written(tmp_path / "s", sound()), tmp_path / "quality.html"
+    page.write_text("another's")
+    assert main(["check", str(store), "--quality", "--html", str(page)]) != 0
+    assert "HF-711" in capsys.readouterr().err
+    assert page.read_text() == "another's"
+    assert last_report(store) is None

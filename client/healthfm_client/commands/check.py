@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.site.private_file import write_private
+from healthfm_client.site.private_file import check_stays, write_private
 from healthfm_client.site_store.quality.checks import QualityCheck
 from healthfm_client.site_store.quality.limits import QualityLimits, packaged
 from healthfm_client.site_store.quality.quality_file import QualityReport, check_and_keep
@@ -50,6 +50,8 @@ def run(given: Namespace) -> int:
             wanted="a store, and --quality for --limits, --json and --html",
             do="Give both",
         )
+    if given.html is not None:
+        check_stays(given.html)
     limits = QualityLimits.read(given.limits) if given.quality else None
     reports = []
     for path in stores_below(given.store):
