@@ -1,29 +1,15 @@
 """Every error code: what it means, and what its sentence usually says of a remedy.
 
-To add a code, add its entry here, then ``python tests/exit_codes.py > docs/exit-codes.md``.
+To add a code, add its entry here, of 3xx in `ingest_error_codes`, then
+``python tests/exit_codes.py > docs/exit-codes.md``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True)
-class ErrorCode:
-    """One entry.
-
-    Attributes:
-        means: What is wrong, in docs/exit-codes.md; also what an error has seen if it says nothing
-            else.
-        wanted: What is usually wanted instead; empty where each error says its own.
-        do: The action that usually resolves it; empty where each error says its own.
-    """
-
-    means: str
-    wanted: str = ""
-    do: str = ""
-
+from healthfm_core.error_entry import ErrorCode
+from healthfm_core.ingest_error_codes import INGEST_CODES
 
 CODES: Final[dict[int, ErrorCode]] = {
     # 1xx configuration
@@ -100,69 +86,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         "people, with --subjects or --key; or join with one of the two",
     ),
     # 3xx ingest
-    301: ErrorCode(
-        "the input does not exist", wanted="a source to read is wanted", do="Check the path"
-    ),
-    302: ErrorCode("no reader recognises the input", do="Name the source"),
-    303: ErrorCode(
-        "an input file cannot be read",
-        wanted="a whole file is wanted, text in UTF-8 or in the encoding named",
-        do="Export or copy the file again",
-    ),
-    304: ErrorCode(
-        "the output exists already",
-        wanted="a new name is wanted, since nothing is replaced unasked",
-    ),
-    305: ErrorCode("an identifier is missing"),
-    306: ErrorCode(
-        "the input holds no usable row",
-        wanted="at least one is wanted",
-        do="Check the source's export",
-    ),
-    307: ErrorCode("a column is missing from the input", do="Check the source's export"),
-    308: ErrorCode("a column of the input has the wrong type", do="Check the source's export"),
-    309: ErrorCode(
-        "the input has too many distinct codes",
-        wanted="codes of a vocabulary are wanted, not texts or identifiers",
-        do="Check which column is taken as the code",
-    ),
-    310: ErrorCode(
-        "an archive or compressed file is not safe to unpack",
-        do="Check where it comes from, or unpack it yourself and name the folder",
-    ),
-    311: ErrorCode(
-        "the disk is nearly full",
-        wanted="space for the events on their way is wanted, about 30 bytes each",
-        do="Free some space, or name an output folder on another disk",
-    ),
-    312: ErrorCode("a package that is needed for it is not installed"),
-    313: ErrorCode(
-        "another ingest is writing there",
-        wanted="one at a time is wanted",
-        do="Wait for it to end, or name another folder",
-    ),
-    314: ErrorCode(
-        "a process that reads the input was killed",
-        wanted="all of them are wanted to the end",
-        do="Give fewer --workers, or end other programs",
-    ),
-    315: ErrorCode(
-        "most of the source would be set aside",
-        do="Correct the export, or keep the rest with --max-set-aside 1",
-    ),
-    316: ErrorCode("a store knows nobody of the source that is to go into it"),
-    317: ErrorCode("a source of several sites is to go into one store"),
-    318: ErrorCode(
-        "a database is described wrong, or too openly",
-        wanted='[database] with url = "postgresql://USER@HOST:PORT/DATABASE" and schema',
-        do="Correct the file",
-    ),
-    335: ErrorCode("a mapping file cannot be read", do="Correct it (docs/any-tables.md)"),
-    336: ErrorCode("an entry of a mapping file is wrong", do="Correct it (docs/any-tables.md)"),
-    337: ErrorCode(
-        "a mapping file's expression is not understood", do="Correct it (docs/any-tables.md)"
-    ),
-    338: ErrorCode("a table to be joined has several rows for one key"),
+    **INGEST_CODES,
     # 4xx federation
     401: ErrorCode(
         "sites run different protocol versions",
@@ -203,6 +127,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         "the sites' codes hardly meet",
         do="Map codes to the same vocabularies at ingest, or go on all the same with "
         "--even-so (federation.min_shared_codes=0)",
+    ),
+    411: ErrorCode(
+        "the site does not hold the model that a change is of",
+        wanted="the model of the round that the order names, as the coordinator has it",
+        do="Nothing: the coordinator sends the whole model in the same round",
     ),
     # 5xx site policy
     501: ErrorCode(
@@ -337,7 +266,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     ),
     711: ErrorCode(
         "the output file exists already or cannot be written",
-        wanted="a page about a person is a new file in a folder that is there",
+        wanted="what is about people is a new file in a folder that is there",
         do="Name another file",
     ),
     712: ErrorCode(
@@ -373,6 +302,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="tuning people with and without the outcome at one site at least",
         do="Choose another metric, or sites with more tuning people",
     ),
+    728: ErrorCode(
+        "a notice was not delivered",
+        wanted="a mail server, webhook or desktop that takes it",
+        do="Correct notices in study.yaml or site.yaml, and try it with: notices --test",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",
@@ -387,7 +321,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     803: ErrorCode(
         "a certificate was not issued by this study's root",
         wanted="a certificate that this study's root signed",
-        do="Ask the coordinator for a new kit, and compare the root's fingerprint with them",
+        do="Ask the coordinator for a new kit, and compare the root's ten words with them",
     ),
     804: ErrorCode(
         "a certificate is expired or not yet valid",
@@ -402,7 +336,7 @@ CODES: Final[dict[int, ErrorCode]] = {
     807: ErrorCode(
         "a request does not prove that its sender has the keys",
         wanted="a request signed by each key that it names",
-        do="Ask the site to send it again, and compare the fingerprints with them",
+        do="Ask the site to send it again, and compare the ten words with them",
     ),
     808: ErrorCode(
         "a kit was not signed by the study",
@@ -490,10 +424,30 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="no more training subjects than were agreed when it was admitted",
         do="Ask the site; if it has grown: healthfm-server site sign --renew --most-subjects N",
     ),
+    839: ErrorCode(
+        "sites still stand on the older root",
+        wanted="every site that is not revoked on the new root",
+        do="Wait until status says so: a connected site takes it within minutes; for one that is "
+        "gone: site revoke, a new kit by hand, or rotate retire --force",
+    ),
     830: ErrorCode(
         "the site has no kit",
         wanted="the kit that the coordinator sent back is needed",
-        do="Give it once: healthfm-client join --kit FILE --root FINGERPRINT",
+        do="Give it once: healthfm-client join --kit FILE --root TEN WORDS",
+    ),
+    831: ErrorCode(
+        "a request to the coordinator's page or its API cannot be used",
+        do="Correct it; /api/v1/openapi.json describes each",
+    ),
+    832: ErrorCode(
+        "a form was sent by another page than the coordinator's own",
+        wanted="a form that this session's page showed",
+        do="Open the page again and send the form from there",
+    ),
+    833: ErrorCode(
+        "a run is ordered for a site that was revoked",
+        wanted="sites that are admitted",
+        do="Leave it out, or admit it again: healthfm-server site sign REQUEST --renew",
     ),
 }
 """Code → its entry; a number is never used again for something else."""

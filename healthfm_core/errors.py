@@ -77,7 +77,7 @@ class StoreError(HealthFMError):
 
 
 class IngestError(HealthFMError):
-    """A source cannot be turned into a store (HF-3xx)."""
+    """A source cannot be turned into a store, or an input used (HF-3xx)."""
 
     exit_code = 4
 

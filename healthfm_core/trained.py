@@ -18,6 +18,7 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from meds import death_code
 from safetensors import SafetensorError, safe_open
@@ -26,12 +27,13 @@ from safetensors.numpy import save
 from healthfm_core.arrays import Float32, Float32Arrays, Int64
 from healthfm_core.config.renamed import upgraded_parameters
 from healthfm_core.data.batch.loader import BatchLoader
+from healthfm_core.data.batch.moments import Moments
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
-from healthfm_core.models.inference import answer
+from healthfm_core.models.inference import answer, logistic, logits_of
 from healthfm_core.objectives.time_to_event import check_horizon, risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
@@ -106,8 +108,12 @@ class TrainedModel:
     parameters: Mapping[str, Float32]
     round: int
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, more: Sequence[str] = ()) -> None:
         """Write the folder, whole or not at all.
+
+        Args:
+            folder: Does not exist yet.
+            more: Lines for the model card, of the run that trained it.
 
         Raises:
             RunError: There is something at `folder` already (HF-704).
@@ -130,7 +136,7 @@ class TrainedModel:
             }
             (draft / WEIGHTS).write_bytes(save(dict(self.parameters), metadata=marks))
             (draft / STUDY).write_text(self.study.to_json(), "utf-8")
-            (draft / CARD).write_text(self.card(), "utf-8")
+            (draft / CARD).write_text(self.card(more), "utf-8")
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -197,6 +203,93 @@ class TrainedModel:
         subject_id = reading.people.subject_id[answers.subject]
         return Risks(subject_id, answers.time_us, targets, probability.numpy())
 
+    def risks_at(
+        self, store: SiteStore, *, horizon_days: float, at: pa.Table | None = None
+    ) -> Risks:
+        """Return each target's risk within `horizon_days` of one moment of each person.
+
+        The record is read up to the last visit by then, as in training. Whatever has not come
+        between that visit and the moment is known not to have: the risk is that of who is left.
+
+        Args:
+            store: The store, or a view of one.
+            horizon_days: How far to look from the moment.
+            at: Whom and when to ask about: subject_id, prediction_time; None is everybody with a
+                history, at the end of the last visit.
+
+        Raises:
+            RunError: The model was not trained to say so (HF-708).
+        """
+        self.check_horizon(horizon_days)
+        reading = self.read(store, at)
+        moments = Moments.of(reading.loader, named=at is not None, after_visits=True)
+        asked = reading.loader.asked(moments.rows(reading.loader), batch_size=BATCH)
+        gaps, targets = moments.gap_days[moments.answered], self.study.vocabulary.targets
+        parts = [np.zeros((0, len(targets)), np.float32)]
+        for number, logits in enumerate(logits_of(reading.model, asked, "time_to_event")):
+            from_days = gaps[number * BATCH :][: len(logits)]
+            parts.append(self.risk_of(logits, horizon_days, from_days))
+        subject = moments.subject[moments.answered]
+        return Risks(
+            reading.people.subject_id[subject],
+            moments.time_us[moments.answered],
+            targets,
+            np.concatenate(parts),
+        )
+
+    def label_probabilities(self, store: SiteStore, *, at: pa.Table | None = None) -> Risks:
+        """Return the probability of the study's label at one moment of each person.
+
+        Args:
+            store: The store, or a view of one.
+            at: Whom and when to ask about: subject_id, prediction_time; None is everybody with a
+                history, at its end.
+
+        Raises:
+            RunError: The model was not trained on a label (HF-708).
+        """
+        task = self.check_label()
+        reading = self.read(store, at)
+        moments = Moments.of(reading.loader, named=at is not None, after_visits=False)
+        asked = reading.loader.asked(moments.rows(reading.loader), batch_size=BATCH)
+        logits = [np.zeros((0, 1), np.float32), *logits_of(reading.model, asked, "label")]
+        subject = moments.subject[moments.answered]
+        return Risks(
+            reading.people.subject_id[subject],
+            moments.time_us[moments.answered],
+            (task,),
+            logistic(np.concatenate(logits)),
+        )
+
+    def risk_of(self, logits: Float32, horizon_days: float, from_days: Float32) -> Float32:
+        """Return [b, V] risks from [b, V·K] log hazards and [b] days from query to moment."""
+        edges = self.study.config.train.horizons_days
+        found = risk(
+            torch.from_numpy(logits)[:, None],
+            edges,
+            horizon_days,
+            death=death_among(self.study.vocabulary.targets),
+            from_days=torch.from_numpy(from_days)[:, None],
+        )
+        return found[:, 0].numpy()
+
+    def check_label(self) -> str:
+        """Return the label task that the model was trained on.
+
+        Raises:
+            RunError: There is none (HF-708).
+        """
+        task = self.study.config.label_task
+        if task is None or self.study.config.train.objectives.label <= 0:
+            raise RunError(
+                708,
+                where=f"study {self.study.run_id}",
+                seen="the model has no head for a label",
+                wanted="a model trained with train.objectives.label on a task",
+                do="Train with evaluation.task and train.objectives.label=1",
+            )
+        return task
+
     def check_horizon(self, horizon_days: float) -> None:
         """Check that the model can say what happens within a horizon.
 
@@ -214,8 +307,29 @@ class TrainedModel:
             )
         check_horizon(horizon_days, self.study.config.train.horizons_days, where=where)
 
-    def read(self, store: SiteStore) -> StoreReading:
+    def read(self, store: SiteStore, at: pa.Table | None = None) -> StoreReading:
         """Return the store, or view of one, as this model reads it.
+
+        Args:
+            store: The store.
+            at: Whom and when something is asked of: the labels of the people read.
+
+        Raises:
+            RunError: The parameters are not those that this release's model has (HF-707).
+        """
+        view = store.narrowed(modalities=frozenset(self.study.modalities))
+        people = self.people(view, at)
+        model = self.network(view.modalities)
+        return StoreReading(people, loader_for(people, self.study), model, self.study.vocabulary)
+
+    def people(self, store: SiteStore, at: pa.Table | None = None) -> Sequences:
+        """Return the people of a store, or view of one, as this model's tokens; see `read`."""
+        view = store.narrowed(modalities=frozenset(self.study.modalities))
+        study = self.study
+        return tokenize([view], study.vocabulary, study.config.tokens, split=None, asked=at)
+
+    def network(self, modalities: frozenset[str]) -> HealthFM:
+        """Return the model with the encoders of `modalities`, set to evaluation.
 
         Raises:
             RunError: The parameters are not those that this release's model has (HF-707).
@@ -227,12 +341,7 @@ class TrainedModel:
                 Path(f"study {self.study.run_id}"),
                 "the parameters are not those that this release's model has",
             )
-        view = store.narrowed(modalities=frozenset(self.study.modalities))
-        people = tokenize([view], self.study.vocabulary, self.study.config.tokens, split=None)
-        model = loaded_model(self.parameters, self.study, view.modalities)
-        return StoreReading(
-            people, loader_for(people, self.study), model.eval(), self.study.vocabulary
-        )
+        return loaded_model(self.parameters, self.study, modalities).eval()
 
     def start(self, fresh: Mapping[str, Float32]) -> Float32Arrays:
         """Return what a new run's model starts from: this model, and `fresh` where it has nothing.
@@ -256,8 +365,8 @@ class TrainedModel:
                 )
         return {**fresh, **{name: array.copy() for name, array in known.items()}}
 
-    def card(self) -> str:
-        """Return the model card, in Markdown."""
+    def card(self, more: Sequence[str] = ()) -> str:
+        """Return the model card, in Markdown, with `more` lines on the run."""
         study, vocabulary = self.study, self.study.vocabulary
         weights = study.config.train.objectives.model_dump()
         numbers = sum(array.size for array in self.parameters.values())
@@ -276,6 +385,7 @@ class TrainedModel:
             f"| rounds | {self.round} of {study.config.federation.rounds} |",
             f"| privacy | {_privacy(study)}; no record is in this folder |",
             "",
+            *more,
             "Not a medical device: for research, and to be validated on your own people, by",
             "subgroup, before anything is concluded. Risks are at the rates of the study's sites;",
             "where an outcome is rarer or more common they have to be recalibrated.",

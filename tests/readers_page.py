@@ -35,6 +35,7 @@ NO_READER = {
     "ECG and other waveforms (WFDB, DICOM, EDF)": "what the device or a cardiologist found in them "
     "(intervals, rhythm) as LOINC codes in an `event_table`",
     "images (DICOM)": "findings as codes, likewise",
+    "a FHIR server": "its bulk export by `fhir-export` ([how](fhir-server.md)); then `fhir`",
     "a database that is not OMOP's": "a table each exported as Parquet or CSV; then `tables`",
     "OMOP in SQL Server, Oracle, Snowflake, BigQuery, Databricks": "each table unloaded as Parquet "
     "([how](omop-in-a-database.md)); then `omop`",

@@ -128,11 +128,13 @@ def no_statistics() -> SiteStatistics:
         sketch=Sketch(np.zeros(0, np.int32), np.zeros(0, np.int32), count),
         panel=(),
         panel_subjects=count,
+        panel_sites=count,
         channels=(),
         channel_subjects=count,
         channel_sum=real,
         channel_square=real,
         channel_hz=real,
+        channel_sites=count,
         modality_subjects=np.zeros(3, np.int64),
         label_values=np.zeros(2, np.int64),
     )

@@ -160,7 +160,7 @@ def test_the_page_does_what_it_shows(model, stores, tmp_path, monkeypatch):
     (tmp_path / "stores" / "mine").symlink_to(stores[0].path)
     monkeypatch.chdir(tmp_path)
     result = doctest.testfile(str(PAGE), module_relative=False)
-    assert result == (0, 16)
+    assert result == (0, 18)
 
 
 def test_a_run_s_model_is_exported_by_its_coordinator(tmp_path, capsys):

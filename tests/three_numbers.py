@@ -186,11 +186,13 @@ def counts_of(n: int, modalities: Collection[str]) -> ArrayDict:
         sketch=Sketch(none.astype(np.int32), none.astype(np.int32), none),
         panel=(),
         panel_subjects=none,
+        panel_sites=none,
         channels=(),
         channel_subjects=none,
         channel_sum=real,
         channel_square=real,
         channel_hz=real,
+        channel_sites=none,
         modality_subjects=np.array([n * (m in modalities) for m in modality_names()], np.int64),
         label_values=np.zeros(2, np.int64),
     )

@@ -43,6 +43,7 @@ FULL: Final[Mapping[str, tuple[str, ...]]] = {
 
 _SIZE: Final = (
     "data.cohort.subjects=320",
+    "data.cohort.held_out=0.15",
     "tokens.k_min=5",
     "train.max_steps=6",
     "data.cohort.label_shift=1.0",

@@ -27,24 +27,24 @@ class CoreLocalWork:
             StoreError: A store is missing, half-written or not MEDS, or two contradict each other
                 about a person (HF-2xx).
         """
-        opened = _open(stores)
-        held = frozenset[str]().union(*(store.modalities for store in opened))
-        return held, sum(len(store.subjects()) for store in opened)
+        views = opened(stores)
+        held = frozenset[str]().union(*(store.modalities for store in views))
+        return held, sum(len(store.subjects()) for store in views)
 
     def statistics(
         self, stores: Sequence[StoreSpec], tokens: TokensConfig, task: str | None
     ) -> ArrayDict:
         """Return counts over k and mergeable sketches of the training people."""
-        return dict(site_statistics(_open(stores), tokens, task=task).to_arrays())
+        return dict(site_statistics(opened(stores), tokens, task=task).to_arrays())
 
     def load(self, stores: Sequence[StoreSpec], study: Study) -> training.SiteData:
         """Return the stores' people tokenised by the study's vocabulary."""
-        return training.SiteData.load(_open(stores), study)
+        return training.SiteData.load(opened(stores), study)
 
     def coverage(self, stores: Sequence[StoreSpec], study: Study, k_min: int) -> dict[str, float]:
         """Return how much of the site's record the study's vocabulary covers, and others share."""
         domains = study.config.tokens.domains
-        return coverage(_open(stores), study.vocabulary, domains=domains, k_min=k_min)
+        return coverage(opened(stores), study.vocabulary, domains=domains, k_min=k_min)
 
     def train_round(
         self,
@@ -63,7 +63,7 @@ class CoreLocalWork:
         return training.plan_privacy(data.train, study, config)
 
 
-def _open(stores: Sequence[StoreSpec]) -> list[StoreView]:
+def opened(stores: Sequence[StoreSpec]) -> list[StoreView]:
     """Open the stores so that nobody is in two of them.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -15,6 +15,9 @@ from healthfm_client.local_work import LocalWork
 from healthfm_client.prepared_study import agreed_contract, prepared
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
 from healthfm_client.site.control_variates import ControlState
+from healthfm_client.site.held_models import HeldModels
+from healthfm_client.site.residuals import SiteResiduals
+from healthfm_client.site.round_files import RoundFiles
 from healthfm_client.site.site_node import SiteNode
 from healthfm_client.transport import sum_messages
 from healthfm_client.transport.masking import Masking
@@ -22,6 +25,8 @@ from healthfm_client.transport.site_array_records import parameters_of, to_recor
 from healthfm_core.arrays import Float32
 from healthfm_core.federation import contracting, protocol
 from healthfm_core.federation.aggregation.method_registry import methods
+from healthfm_core.federation.compression.error_feedback import uplink_compressor
+from healthfm_core.federation.compression.reference_model import downlink_compressor
 from healthfm_core.federation.parameter_groups import BACKBONE, group_of, groups_held
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.federation.secure.codecs import codec_for
@@ -29,6 +34,11 @@ from healthfm_core.federation.secure.contracted_sums import ROUND
 from healthfm_core.federation.secure.update_codec import UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_core.training import DriftCorrection
+
+RESIDUALS: Final = "residuals"
+"""Folder of what codecs left out of updates, in the site's state."""
+MODELS: Final = "models"
+"""Folder of the models that changes are of, in the site's state."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +80,43 @@ class TrainingRound:
             node.accept_order(record, arrays)
         known = prepared(work, node, context, study_hash)
         wanted = ("*",) if contract is None else contract.terms.metrics
-        received = parameters_of(arrays)
+        compressor = downlink_compressor(known.study.config.federation.codec)
+        if compressor is None:
+            received = parameters_of(arrays)
+        else:
+            files = round_files(node, known.study, MODELS, "models", 1)
+            received = HeldModels(files, compressor).receive(order, arrays)
         parameters = {name: array for name, array in received.items() if "/" not in name}
         control = None
-        federation = known.study.config.federation
-        algorithm = methods()[federation.aggregation.method].control_variates
+        method = known.study.config.federation.aggregation.method
+        algorithm = methods()[method].control_variates
         if algorithm is not None:
-            prefix, folder = (
-                f"{algorithm.slot}/",
-                node.state_folder() / algorithm.slot / known.study.hash,
-            )
+            prefix = f"{algorithm.slot}/"
             server = {
                 n.removeprefix(prefix): a for n, a in received.items() if n.startswith(prefix)
             }
-            keep = federation.keep_checkpoints
-            control = ControlState(folder, algorithm, server, order.round, keep)
+            files = round_files(node, known.study, algorithm.slot, "control variates")
+            control = ControlState(files, algorithm, server, order.round)
         return cls(order, known.study, known.data, parameters, control, wanted)
+
+
+def round_files(
+    node: SiteNode, study: Study, name: str, what: str, kept: int | None = None
+) -> RoundFiles:
+    """Return the files of a study's state `name`.
+
+    Args:
+        node: The site.
+        study: Whose.
+        name: Of their folder.
+        what: They are.
+        kept: Besides the latest; None: as many as the coordinator keeps checkpoints.
+
+    Raises:
+        ConfigError: The node has no folder for them (HF-102).
+    """
+    folder = node.state_folder() / name / study.hash
+    return RoundFiles(folder, what, kept or study.config.federation.keep_checkpoints)
 
 
 class RoundReply(Protocol):
@@ -137,7 +168,11 @@ def _reply(
     work: LocalWork, message: Message, node: SiteNode, context: Context, received: TrainingRound
 ) -> RoundReply:
     if not received.study.config.federation.aggregation.secure.enabled:
-        return ClearReply(node)
+        compressor = uplink_compressor(received.study.config.federation.codec)
+        if compressor is None:
+            return ClearReply(node)
+        files = round_files(node, received.study, RESIDUALS, "residuals of its updates")
+        return ClearReply(node, SiteResiduals(files, compressor, received.order))
     masking = Masking.of(node, context)
     record = sum_messages.received(message, node, masking)
     masking.check_sum(ROUND, received.study.hash, received.order.round)
@@ -181,13 +216,15 @@ class MaskingOrder:
 
 @dataclass(frozen=True)
 class ClearReply:
-    """The update as it is, which the coordinator sees.
+    """The update as it is, or encoded, which the coordinator sees.
 
     Attributes:
         node: The site.
+        residuals: Encode it; None: it travels as float32.
     """
 
     node: SiteNode
+    residuals: SiteResiduals | None = None
 
     def to_train(self, current: TrainingRound) -> TrainingRound:
         """Return the round: the coordinator asks a site for the groups it holds."""
@@ -195,12 +232,14 @@ class ClearReply:
 
     def records(self, result: RoundResult) -> RecordDict:
         """Return the site's name, update, weights and metrics."""
+        kept = self.residuals
+        update = result.update if kept is None else kept.encode(result)
         return RecordDict(
             {
                 protocol.SITE: ConfigRecord(
                     {"site": self.node.name, "node": str(self.node.node_id)}
                 ),
-                protocol.ARRAYS: to_record(result.update),
+                protocol.ARRAYS: to_record(update),
                 protocol.WEIGHTS: MetricRecord(dict(result.weights)),
                 protocol.METRICS: MetricRecord(dict(result.metrics)),
             }

@@ -63,6 +63,12 @@ class CohortConfig(Schema):
     without_wearable: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
     without_genomics: float = Field(0.5, ge=0, le=1, description="share of sites that lack it")
     size_skew: float = Field(2.0, gt=0, description="Dirichlet alpha of the site sizes")
+    held_out: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        description="share of people who are held out; the others train and tune, 70 to 15",
+    )
     label_shift: float = Field(0.5, ge=0, description="SD of a site's log-rate offset per code")
     label_alpha: float | None = Field(
         None,
@@ -78,6 +84,16 @@ class CohortConfig(Schema):
         (), description="sites (site-00, …) whose people come more rarely; nothing else differs"
     )
     code_dialect: float = Field(0.0, ge=0, le=1, description="share of codes a site renames")
+    code_variants: int = Field(
+        1, ge=1, le=9, description="codes below each condition's that sites write it as; 1: its own"
+    )
+    code_habit: float = Field(
+        0.3,
+        gt=0,
+        le=1000,
+        description="Dirichlet alpha of a site's shares of these codes: .1 leaves it mostly one, "
+        "100 all alike",
+    )
 
 
 class DataConfig(Schema):

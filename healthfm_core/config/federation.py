@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.config.base import Schema
+from healthfm_core.config.codec import CodecConfig
 
 TuningMetric = Literal[
     "tuning_auroc",
@@ -63,6 +64,7 @@ class FederationConfig(Schema):
         "the site is left out; 0: none is",
     )
     aggregation: AggregationConfig = AggregationConfig()
+    codec: CodecConfig = CodecConfig()
 
     @model_validator(mode="after")
     def _what_is_monitored_is_asked_for(self) -> Self:
@@ -76,5 +78,23 @@ class FederationConfig(Schema):
             raise ValueError(
                 "federation.early_stopping.monitor needs federation.evaluate_every of 1 or more: "
                 "without it no site scores a round"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _codecs_have_updates_to_write(self) -> Self:
+        if self.codec.uplink == self.codec.downlink == "none":
+            return self
+        if self.aggregation.secure.enabled:
+            raise ValueError(
+                "federation.codec writes each site's update in fewer bits, and under "
+                "federation.aggregation.secure an update is whole numbers of a ring: leave one of "
+                "the two out"
+            )
+        if self.aggregation.method == "scaffold":
+            raise ValueError(
+                "federation.aggregation.method=scaffold needs the exact change of every site's "
+                "control variates, and federation.codec rounds what travels: leave one of the "
+                "two out"
             )
         return self

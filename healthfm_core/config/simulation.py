@@ -48,5 +48,10 @@ class SimulationConfig(Schema):
         default_factory=dict, description="site → last round it takes part in"
     )
     replicates: int = Field(1, ge=1, description="seeds seed, seed+1, …; intervals over them")
-    workers: int = Field(1, ge=1, description="replicates at work at a time, a process each")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="processes at work at a time: a replicate each, or an arm each where there is "
+        "one replicate; what is computed does not depend on it",
+    )
     ray_address: str | None = None

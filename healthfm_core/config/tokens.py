@@ -39,6 +39,14 @@ class TokensConfig(Schema):
         "the first //, or a whole code); () is all",
     )
     k_min: int = Field(20, ge=1, description="a code leaves a site when k of its subjects have it")
+    common_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a code without values that fewer than this share of the sites know becomes "
+        "the nearest of its ancestors that as many know, two sites at least, four levels up at "
+        "most, by the stores' metadata/codes.parquet or the form of ICD and ATC codes; 0: off",
+    )
     value_bins: int = Field(10, ge=2, le=100, description="quantile bins of a numeric code")
     max_len: int = Field(256, ge=8, description="most recent tokens kept of a subject, statics too")
     max_codes: int = Field(8192, ge=1)

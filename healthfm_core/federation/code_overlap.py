@@ -13,16 +13,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from healthfm_core.errors import ProtocolError
-from healthfm_core.tokens.coverage import DEVICES, EVENTS, SHARED
+from healthfm_core.tokens.coverage import SHARED
 from healthfm_core.tokens.shared_channels import DeviceUse
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import domain_of
 
 MOST_LISTED: Final = 20
-MOST_DOMAINS: Final = 8
-"""Columns of the table, and units listed, at most."""
+"""Units that do not meet, at most."""
+ROLLED_UP: Final = "codes rolled up"
+"""The run's event that tells it."""
 NO_DOMAIN: Final = "no domain"
-_CELL: Final = len("100 %")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,15 @@ class CodeOverlap:
     def to_event(self) -> dict[str, Any]:
         """Return the fields of the run's event."""
         return asdict(self)
+
+    def rolled_up(self, before: CodeOverlap) -> dict[str, Any]:
+        """Return the fields of the run's event that tells what rolling codes up changed."""
+        return {
+            "codes_before": sum(domain.codes for domain in before.domains),
+            "codes_after": sum(domain.codes for domain in self.domains),
+            "share_before": before.share,
+            "share_after": self.share,
+        }
 
     def check(self, least: float) -> None:
         """Refuse sites that hardly share a code.
@@ -142,48 +151,23 @@ def told_devices(events: Iterable[Mapping[str, Any]]) -> str:
     return uses[-1].sentence() if uses else ""
 
 
+def told_roll_up(events: Iterable[Mapping[str, Any]]) -> str:
+    """Return what rolling codes up changed, '' where the study rolls none up."""
+    told = [e for e in events if e["event"] == ROLLED_UP]
+    if not told:
+        return ""
+    codes = f"{told[-1]['codes_before']:,} codes became {told[-1]['codes_after']:,}"
+    shares = f"{percent(told[-1]['share_before'])} to {percent(told[-1]['share_after'])}"
+    return (
+        f"Codes that few sites know rolled up to ancestors that more know: {codes}; of what is "
+        f"recorded of people {shares} stand under codes that more than one site has"
+    )
+
+
 def told_units(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the units that do not meet at the sites, from a run's events."""
     told = [tuple(e["units"]) for e in events if e["event"] == "code overlap"]
     return told[-1] if told else ()
-
-
-def overlap_table(coverage: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """Return a table of sites × domains: what share of a site's events others' codes meet.
-
-    The domains with the most events stand in it; the first column is of all. Where the study does
-    not read every wearable device of every site, a column says how many it reads.
-
-    Args:
-        coverage: Site → what it answered to the study.
-
-    Returns:
-        The heads, then a line per site, the name first; nothing where no site said.
-    """
-    told = {site: found for site, found in sorted(coverage.items()) if {SHARED, DEVICES} & {*found}}
-    with_devices = [DEVICES] * any(DEVICES in found for found in told.values())
-    domains = sorted(
-        {name.partition("/")[2] for found in told.values() for name in found if "/" in name},
-        key=lambda domain: (-sum(f.get(f"{EVENTS}/{domain}", 0.0) for f in told.values()), domain),
-    )[:MOST_DOMAINS]
-    if not told:
-        return []
-    heads = ["all codes", *(["devices read"] if with_devices else []), *domains]
-    shown = [SHARED, *with_devices, *(f"{SHARED}/{domain}" for domain in domains)]
-    return [
-        ["site", *heads],
-        *([site, *(_percent(found.get(name)) for name in shown)] for site, found in told.items()),
-    ]
-
-
-def overlap_lines(coverage: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yield the `overlap_table` as lines of text."""
-    table = overlap_table(coverage)
-    first = max((len(row[0]) for row in table), default=0)
-    widths = [max(_CELL, len(head)) for head in table[0][1:]] if table else []
-    for name, *cells in table:
-        columns = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        yield "  ".join([name.ljust(first), *columns])
 
 
 def overlap_sentence(coverage: Mapping[str, Mapping[str, float]], enough: float = 2.0) -> str:
@@ -198,10 +182,11 @@ def overlap_sentence(coverage: Mapping[str, Mapping[str, float]], enough: float 
         return ""
     least = min(shares, key=lambda site: (shares[site], site))
     return (
-        f"Codes: {_percent(shares[least])} (at {least}) to {_percent(max(shares.values()))} of a "
+        f"Codes: {percent(shares[least])} (at {least}) to {percent(max(shares.values()))} of a "
         "site's events stand under codes that another site has too"
     )
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Return a share as people read it; – is none."""
     return "–" if share is None else f"{100 * share:.0f} %"

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -33,9 +33,9 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
@@ -184,6 +184,10 @@ class RoundOrder:
         seed: seed of all the site's randomness in this round.
         train: whether to train at all. After the last round of a run that chooses among its rounds
             the sites score the last model and send zeros.
+        counted: group → the last round whose update of this site is in the model, where updates
+            are encoded: from there the site goes on with what its codec left out.
+        reference: The round whose model the arrays are a change of; 0: they are the model.
+        digests: group → SHA-256 of its parameters after that change, in hex.
     """
 
     round: int
@@ -192,12 +196,18 @@ class RoundOrder:
     evaluate: bool
     seed: int
     train: bool = True
+    counted: Mapping[str, int] = field(default_factory=dict)
+    reference: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the order as JSON; that it trains is not said, as earlier releases read it."""
+        """Return the order as JSON; what is as usual is not said, as earlier releases read it."""
         said = asdict(self)
         if self.train:
             del said["train"]
+        for name in ("counted", "reference", "digests"):
+            if not said[name]:
+                del said[name]
         return json.dumps(said, sort_keys=True)
 
     @classmethod
@@ -222,9 +232,14 @@ class RoundOrder:
 
 
 def _check_types(order: RoundOrder) -> None:
-    numbers, flags = (order.round, order.rounds, order.seed), (order.evaluate, order.train)
+    numbers = (order.round, order.rounds, order.seed, order.reference)
+    flags = (order.evaluate, order.train)
     if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
         raise TypeError("a number, or whether to do something, of another type")
+    if type(order.counted) is not dict or {*map(type, order.counted.values())} - {int}:
+        raise TypeError("rounds that were counted of another type")
+    if type(order.digests) is not dict or {*map(type, order.digests.values())} - {str}:
+        raise TypeError("digests of another type")
 
 
 @dataclass(frozen=True)

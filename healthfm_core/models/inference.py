@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +41,28 @@ class Answers:
     @property
     def score(self) -> Float32:
         """[n, O] probabilities: the logistic of `logit`."""
-        half = self.logit * 0.5
-        return (0.5 * (np.tanh(half) + 1)).astype(np.float32)
+        return logistic(self.logit)
+
+
+def logistic(logit: Float32) -> Float32:
+    """Return the probabilities that log odds stand for."""
+    half = logit * 0.5
+    return (0.5 * (np.tanh(half) + 1)).astype(np.float32)
+
+
+def logits_of(model: HealthFM, batches: Iterable[Batch], head: str) -> Iterator[Float32]:
+    """Yield each batch's outputs of `head` [B, O], for rows of one query; `model` is in evaluation.
+
+    Args:
+        model: The model.
+        batches: Rows that ask once each.
+        head: Which head.
+    """
+    for batch in batches:
+        with torch.no_grad():
+            here = batch.to(model.device)
+            outputs = model.head(head, model(here, here.query), here)
+        yield outputs[:, 0].cpu().numpy()
 
 
 @torch.no_grad()

@@ -81,6 +81,7 @@ def risk(
     horizon_days: float,
     *,
     death: int | None = None,
+    from_days: Float[Tensor, "B Q"] | None = None,
 ) -> Float[Tensor, "B Q V"]:
     """Return P(event within `horizon_days`), in closed form.
 
@@ -93,13 +94,20 @@ def risk(
         edges_days: Ends of the pieces.
         horizon_days: How far to look.
         death: Which target is death; None where the study has none.
+        from_days: When after each query the horizon begins, given that until then neither the
+            target nor death came; None is at the query. What is later than the last edge counts
+            as without any hazard, so that the caller has to see to it.
 
     Raises:
         RunError: No hazard is known so far ahead (HF-708).
     """
     check_horizon(horizon_days, edges_days, where="a risk by hazards")
     z = logits_BQV.reshape(*logits_BQV.shape[:2], -1, len(edges_days))
-    years = piece_exposure(z.new_full(z.shape[:-1], horizon_days), edges_days)
+    ends = z.new_full(z.shape[:-1], horizon_days)
+    years = piece_exposure(ends, edges_days)
+    if from_days is not None:
+        begin = from_days.to(z.dtype)[..., None].expand_as(ends)
+        years = piece_exposure(begin + ends, edges_days) - piece_exposure(begin, edges_days)
     hazard = z.exp()
     if death is None:
         return -torch.expm1(-(hazard * years).sum(-1))

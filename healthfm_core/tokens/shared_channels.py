@@ -10,6 +10,7 @@ minute are not those in an hour. What is left out is told the coordinator before
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,7 @@ from healthfm_core.tokens.wearing import ChannelSource, WearableSpec, wearing_sp
 ACTIVITY: Final = "ACTIVITY"
 """How much somebody moved, on each device's own scale."""
 SHARED: Final[Mapping[str, str]] = dict.fromkeys(
-    ("INTENSITY", "ACCELERATION", "COUNTS", "log_activity"), ACTIVITY
+    ("INTENSITY", "ACCELERATION", "COUNTS", "MET", "log_activity"), ACTIVITY
 )
 """Channel of a device → that of a study of several; others keep their name, which says their unit:
 HR in beats/min, STEPS a minute, SLEEP as a level, GLUCOSE in mg/dL."""
@@ -110,6 +111,39 @@ def device_use(
             if missed:
                 left_out[f"{name} ({', '.join(missed)})"] = _why_not(merged, name, spec, config)
     return DeviceUse(read, left_out)
+
+
+def features_of(
+    channels: Sequence[tuple[str, str]], spec: WearableSpec | None
+) -> dict[tuple[str, str], str | None]:
+    """Return pair (device, channel) → the study's channel that it is read as, None for none."""
+    names = () if spec is None else spec.channels
+    read: dict[tuple[str, str], str] = {}
+    for device in {device for device, _ in channels}:
+        for source in () if spec is None else spec.of_device(device):
+            read[device, source.channel] = names[source.feature]
+    return {pair: read.get(pair) for pair in channels}
+
+
+def features_of_several(
+    merged: SiteStatistics,
+    each: Sequence[Sequence[tuple[str, str]]],
+    spec: WearableSpec | None,
+) -> set[str]:
+    """Return the study's channels that more than one site has.
+
+    Args:
+        merged: The sum of the sites' statistics.
+        each: Every site's pairs (device, channel). Where it is empty, since sums hide the sites,
+            a channel counts that several have of one device: of two devices they may be one's.
+        spec: What the study reads.
+    """
+    if each:
+        sites = Counter(name for own in each for name in {*features_of(own, spec).values()})
+        return {name for name, n in sites.items() if name is not None and n > 1}
+    read = features_of(merged.channels, spec)
+    at = zip(merged.channels, merged.channel_sites.tolist(), strict=True)
+    return {name for pair, n in at if n > 1 and (name := read[pair]) is not None}
 
 
 def _why_not(merged: SiteStatistics, device: str, spec: WearableSpec, config: TokensConfig) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from healthfm_core.modalities.registry import (
 from healthfm_core.modalities.spec import ModalitySpec
 from healthfm_core.tokens import values
 from healthfm_core.tokens.concept_sets import study_events
+from healthfm_core.tokens.lineage import lineage_of, with_forms
 from healthfm_core.tokens.records import (
     Events,
     pool,
@@ -56,6 +57,8 @@ class _CodeCounts(TypedDict):
     sites: Int64
     all_visits: Int64
     sketch: Sketch
+    lineage: tuple[tuple[str, str], ...]
+    lineage_sites: Int64
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,20 @@ class SiteStatistics:
         sketch: one value per subject of each numeric code, over `codes`.
         panel: P names of the panels' columns (`modalities.registry.column_of`), by name.
         panel_subjects: [P] int64, subjects who have a value of it.
+        panel_sites: [P] int64, sites that let it out: 1 in a site's own, and not sent.
         channels: K pairs (device, channel).
         channel_subjects: [K] int64, subjects with an observed sample.
         channel_sum: [K] float64, sum over subjects of the mean of their samples.
         channel_square: [K] float64, sum over subjects of the mean of their squared samples.
         channel_hz: [K] float64, highest sampling rate seen.
+        channel_sites: [K] int64, sites that let it out: 1 in a site's own, and not sent.
         modality_subjects: [M] int64, subjects with each of the modalities, in their order.
         label_values: [2] int64, labels of the study's task that are 0 and that are 1; both 0 where
             fewer than k subjects have either.
+        lineage: L pairs (code, its parent) of the codes without values that are let out, and of
+            what is above them (`lineage.lineage_of`), by name; none where the study asks for none.
+        lineage_sites: [L] int64, sites that say so, which have a code at or below it: 1 in a
+            site's own, and not sent.
     """
 
     codes: tuple[str, ...]
@@ -94,17 +103,23 @@ class SiteStatistics:
     sketch: Sketch
     panel: tuple[str, ...]
     panel_subjects: Int64
+    panel_sites: Int64
     channels: tuple[tuple[str, str], ...]
     channel_subjects: Int64
     channel_sum: Float64
     channel_square: Float64
     channel_hz: Float64
+    channel_sites: Int64
     modality_subjects: Int64
     label_values: Int64
+    lineage: tuple[tuple[str, str], ...] = ()
+    lineage_sites: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return plain numeric arrays for the wire; names travel as UTF-8 bytes of JSON."""
         names = {"codes": self.codes, "panel": self.panel, "channels": self.channels}
+        if self.lineage:
+            names["lineage"] = self.lineage
         text = json.dumps(names, ensure_ascii=False, separators=(",", ":")).encode()
         return {
             "names": np.frombuffer(text, np.uint8).copy(),
@@ -127,7 +142,11 @@ class SiteStatistics:
                 codes=tuple(names["codes"]),
                 sites=np.ones(len(names["codes"]), np.int64),
                 panel=tuple(names["panel"]),
+                panel_sites=np.ones(len(names["panel"]), np.int64),
                 channels=tuple((device, channel) for device, channel in names["channels"]),
+                channel_sites=np.ones(len(names["channels"]), np.int64),
+                lineage=tuple((code, parent) for code, parent in names.get("lineage", ())),
+                lineage_sites=np.ones(len(names.get("lineage", ())), np.int64),
                 sketch=Sketch(
                     np.asarray(arrays["sketch_code"], np.int32),
                     np.asarray(arrays["sketch_bucket"], np.int32),
@@ -211,6 +230,10 @@ def _check(statistics: SiteStatistics) -> None:
     sizes = dict.fromkeys(by_code, len(lengths["subjects"]))
     sizes |= {"panel_subjects": len(statistics.panel), "modality_subjects": len(modality_names())}
     sizes |= {"all_visits": 1, "label_values": 2}
+    if not all(isinstance(name, str) for pair in statistics.lineage for name in pair):
+        raise _unfit("lineage has what is no name")
+    if len({code for code, _ in statistics.lineage}) < len(statistics.lineage):
+        raise _unfit("lineage names two parents of one code")
     for name in _ARRAYS:
         size = sizes.get(name, len(statistics.channels))
         array = getattr(statistics, name)
@@ -245,6 +268,8 @@ def site_statistics(
     k = config.k_min
     events = pool([study_events(store, split, config) for store in stores])
     parents = {c: p for store in stores for c, p in read_parents(store).items()}
+    if config.common_share:
+        parents = with_forms(parents, events.codes)
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     birth = np.array([code == birth_code for code in events.codes], np.bool_)
     clinical = events.where(~(of_panel | birth)[events.code])
@@ -260,11 +285,13 @@ def site_statistics(
         **_code_counts(clinical, config, parents),
         panel=panel,
         panel_subjects=panel_subjects,
+        panel_sites=np.ones(len(panel), np.int64),
         channels=tuple(worn.channels[i] for i in keep),
         channel_subjects=worn.subjects[keep],
         channel_sum=worn.sum[keep],
         channel_square=worn.square[keep],
         channel_hz=worn.hz[keep],
+        channel_sites=np.ones(len(keep), np.int64),
         modality_subjects=_withheld(np.array(people, np.int64), k),
         label_values=_label_values(stores, task, split, k),
     )
@@ -335,8 +362,11 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
     place = np.full(len(codes), -1, np.int64)
     place[kept] = np.arange(len(kept))
     of_own = counted_as[events.code] == events.code
+    names = tuple(codes[i] for i in kept)
+    sketch = _sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min)
+    lineage = _lineage(names, sketch, parents) if config.common_share else ()
     return _CodeCounts(
-        codes=tuple(codes[i] for i in kept),
+        codes=names,
         subjects=subjects[kept],
         timed_subjects=_without_small_rests(
             _subjects_per(timed_code, timed_subject, len(codes))[kept],
@@ -347,8 +377,17 @@ def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str
         reached=np.full(len(kept), _distinct(events.subject), np.int64),
         sites=np.ones(len(kept), np.int64),
         all_visits=np.array([starts.sum() if _distinct(timed_subject) >= config.k_min else 0]),
-        sketch=_sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min),
+        sketch=sketch,
+        lineage=lineage,
+        lineage_sites=np.ones(len(lineage), np.int64),
     )
+
+
+def _lineage(
+    codes: Sequence[str], sketch: Sketch, parents: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    numeric = {*sketch.code.tolist()}
+    return lineage_of((code for i, code in enumerate(codes) if i not in numeric), parents)
 
 
 def _rolled_up(events: Events, parents: Mapping[str, str], k: int) -> tuple[list[str], Int64]:
@@ -393,6 +432,7 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
     codes, maps = _union([s.codes for s in statistics])
     panel, panel_maps = _union([s.panel for s in statistics])
     channels, channel_maps = _union([s.channels for s in statistics])
+    lineage, lineage_maps = _union([s.lineage for s in statistics])
 
     def total(name: str, where: Sequence[Int64], size: int, dtype: type[np.generic]) -> Any:
         sums = np.zeros(size, dtype)
@@ -420,13 +460,17 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         sketch=values.add(moved),
         panel=panel,
         panel_subjects=total("panel_subjects", panel_maps, len(panel), np.int64),
+        panel_sites=total("panel_sites", panel_maps, len(panel), np.int64),
         channels=channels,
         channel_subjects=total("channel_subjects", channel_maps, len(channels), np.int64),
         channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),
         channel_square=total("channel_square", channel_maps, len(channels), np.float64),
         channel_hz=hz,
+        channel_sites=total("channel_sites", channel_maps, len(channels), np.int64),
         modality_subjects=total("modality_subjects", everyone, len(modality_names()), np.int64),
         label_values=total("label_values", either, 2, np.int64),
+        lineage=lineage,
+        lineage_sites=total("lineage_sites", lineage_maps, len(lineage), np.int64),
     )
 
 

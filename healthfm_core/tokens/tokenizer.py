@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from meds import birth_code
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int32, Int64
@@ -78,6 +79,7 @@ def tokenize(
     *,
     split: str | None,
     task: str | None = None,
+    asked: pa.Table | None = None,
 ) -> Sequences:
     """Return the sequences of every subject of a split, store by store.
 
@@ -88,12 +90,21 @@ def tokenize(
         config: How visits, bins and wearables are cut.
         split: train, tuning or held_out; None is all three.
         task: Label table to read; a store without it gives no labels.
+        asked: Instead, of whom something is asked and when: subject_id, prediction_time and, where
+            it is known, boolean_value. Who is of no store is left out.
 
     Returns:
         Subjects in the order of the stores, and of their ids within one. A subject without any
         event is there, with no items.
     """
-    parts = [_tokenize_store(store, vocabulary, config, split, task) for store in stores]
+    tables = [
+        store.labels(task) if asked is None and task is not None and task in store.tasks else asked
+        for store in stores
+    ]
+    parts = [
+        _tokenize_store(store, vocabulary, config, split, table)
+        for store, table in zip(stores, tables, strict=True)
+    ]
     return concatenate(
         [
             replace(part, site=np.full(part.n_subjects, index, np.int32))
@@ -107,7 +118,7 @@ def _tokenize_store(
     vocabulary: Vocabulary,
     config: TokensConfig,
     split: str | None,
-    task: str | None,
+    labelled: pa.Table | None,
 ) -> Sequences:
     events = study_events(store, split, config)
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
@@ -118,7 +129,7 @@ def _tokenize_store(
     value = np.where(how[own.code] == EXACT, own.value, np.nan)
     none = np.zeros((len(value), 0))
     clinical = _Clinical(own.subject, own.time_us, own.static, index[own.code], value, none)
-    labels = _labels(store, task, events.subjects)
+    labels = _labels(labelled, events.subjects)
     clinical = _in_bins(clinical, labels, config.bin_hours, spread=config.bin_spread)
     worn = _worn(store, vocabulary, split)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
@@ -279,12 +290,13 @@ def _worn(store: StoreView, vocabulary: Vocabulary, split: str | None) -> Wearab
     return WearableTokens(none, none, np.empty(shape, np.float32), np.empty(shape, np.bool_))
 
 
-def _labels(store: StoreView, task: str | None, subjects: Int64) -> _Labels:
-    if task is None or task not in store.tasks:
+def _labels(table: pa.Table | None, subjects: Int64) -> _Labels:
+    if table is None:
         return _Labels(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    table = store.labels(task)
     who = ids(table)
-    value = np.asarray(table["boolean_value"].to_numpy()).astype(np.float32)
+    value = np.full(len(who), np.nan, np.float32)
+    if "boolean_value" in table.column_names:
+        value = np.asarray(table["boolean_value"].to_numpy()).astype(np.float32)
     rows = np.isin(who, subjects)
     at = np.searchsorted(subjects, who[rows]).astype(np.int64)
     time_us, value = times_us(table, "prediction_time")[rows], value[rows]

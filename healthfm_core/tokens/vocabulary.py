@@ -24,7 +24,9 @@ from healthfm_core.modalities.registry import (
 )
 from healthfm_core.modalities.wearable import WEARABLE_PREFIX
 from healthfm_core.tokens import values
+from healthfm_core.tokens.common_ancestors import roll_ups, rolled_up
 from healthfm_core.tokens.concept_sets import concept_code
+from healthfm_core.tokens.lineage import with_forms
 from healthfm_core.tokens.shared_channels import study_wearable
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.wearing import ChannelSource, WearableSpec
@@ -87,6 +89,8 @@ class Vocabulary:
         reach: For each of `codes` the share of all subjects who are at a site that has it.
         sites: For each of `codes` 1 where one site alone let it out, 2 where several did, 0 where
             none did (a code of the model that the study starts from); () before release 0.6.
+        become: Code that a site let out → the one of `codes` that stands for it, its ancestor
+            (`common_ancestors`); None where the study rolls no codes up.
     """
 
     codes: tuple[str, ...]
@@ -101,6 +105,7 @@ class Vocabulary:
     wearable: WearableSpec | None
     reach: tuple[float, ...]
     sites: tuple[int, ...] = ()
+    become: Mapping[str, str] | None = None
 
     def has(self, modality: str) -> bool:
         """Whether the sites let out anything of a modality, so that its encoder has an input."""
@@ -166,8 +171,9 @@ class Vocabulary:
     def look_up(self, codes: Sequence[str], parents: Mapping[str, str]) -> tuple[Int64, Int64]:
         """Return each code's index and how it was found.
 
-        A code that the study does not have becomes its nearest ancestor that the study has, else
-        the unknown of its domain, else the unknown of all.
+        A code that the study does not have becomes what the study says it becomes, else its nearest
+        ancestor that the study has, else the unknown of its domain, else the unknown of all. Where
+        the study rolls codes up, ancestors are also those of the codes' forms.
 
         Args:
             codes: A site's own codes.
@@ -176,15 +182,19 @@ class Vocabulary:
         Returns:
             ([n] code index, [n] `EXACT`, `ANCESTOR`, `DOMAIN` or `UNKNOWN`).
         """
+        if self.become is not None:
+            parents = with_forms(parents, codes)
         pairs = [self._find(code, parents) for code in codes]
         both = np.array(pairs, np.int64).reshape(len(pairs), 2)
         return both[:, 0].copy(), both[:, 1].copy()
 
     def _find(self, code: str, parents: Mapping[str, str]) -> tuple[int, int]:
+        become = self.become or {}
         if code in self._index:
             return self._index[code], EXACT
-        seen, above = {code}, parents.get(code)
+        seen, above = {code}, become.get(code) or parents.get(code)
         while above is not None and above not in seen:
+            above = become.get(above, above)
             if above in self._index:
                 return self._index[above], ANCESTOR
             seen.add(above)
@@ -248,6 +258,8 @@ class Vocabulary:
         fields[_PANEL_KEY] = fields.pop("panel")
         if not self.sites:
             del fields["sites"]
+        if self.become is None:
+            del fields["become"]
         if self.wearable is not None and not self.wearable.sources:
             del fields["wearable"]["sources"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -285,6 +297,9 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         raise ValueError("every code has 0, 1 or 2 for its sites")
     if not {*percentiles, *raw["targets"]} <= set(raw["codes"]):
         raise ValueError("a target or a numeric code is not a code")
+    become = raw.get("become")
+    if become is not None and not {*become.values()} <= {*raw["codes"]}:
+        raise ValueError("a code becomes what is not a code")
     device = raw["wearable"]
     return Vocabulary(
         codes=tuple(raw["codes"]),
@@ -299,6 +314,7 @@ def _read(raw: dict[str, Any]) -> Vocabulary:
         wearable=None if device is None else _read_device(device),
         reach=tuple(map(float, raw["reach"])),
         sites=sites,
+        become=None if become is None else dict(sorted(become.items())),
     )
 
 
@@ -349,11 +365,16 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
     The `max_codes` codes most subjects have enter. A code is numeric where a site let out values
     of it. A target is a code without values that occurs at a time and is not a wearable summary;
     the `max_targets` most frequent are kept. Concept sets are kept whatever their frequency.
+    Codes that too few sites know are counted as an ancestor (`common_ancestors`).
 
     Raises:
         ConfigError: A concept set occurs in too few people (HF-106), or the study's device is too
             slow for the window or token asked for (HF-103).
     """
+    become = None
+    if config.common_share:
+        become = roll_ups(merged, config)
+        merged = rolled_up(merged, become)
     order = sorted(range(len(merged.codes)), key=lambda i: (-merged.subjects[i], merged.codes[i]))
     asked = _asked_for(merged, config)
     order = _foremost(order, asked, config.max_codes)
@@ -387,7 +408,13 @@ def build_vocabulary(merged: SiteStatistics, config: TokensConfig) -> Vocabulary
         wearable=study_wearable(merged, config),
         reach=tuple(min(1.0, float(merged.reached[i]) / everyone) for i in order),
         sites=tuple(min(SEVERAL, int(merged.sites[i])) for i in order),
+        become=None if become is None else _kept(become, codes),
     )
+
+
+def _kept(become: Mapping[str, str], codes: Sequence[str]) -> dict[str, str]:
+    kept = {*codes}
+    return {code: above for code, above in sorted(become.items()) if above in kept}
 
 
 def _asked_for(merged: SiteStatistics, config: TokensConfig) -> set[int]:

@@ -111,6 +111,11 @@ class Authority:
         """What a site's administrator compares: the fingerprint of the root that signs now."""
         return fingerprint.of_certificate(self.root.certificate)
 
+    @property
+    def words(self) -> str:
+        """The ten words of `fingerprint`, to be read to a site's administrator."""
+        return fingerprint.in_words(self.fingerprint)
+
     def roots_pem(self) -> bytes:
         """Return the roots that are trusted, the newest first: the server's list for sites."""
         return b"".join(pem(self._roots[n].certificate) for n in sorted(self._roots, reverse=True))

@@ -99,6 +99,8 @@ class Contract:
         issued: When it was signed.
         expires: When it ends.
         nonce: 128 random bits; a site takes a contract once.
+        statement: What the coordinator states for people to read: ``run``, the run's name, and
+            what `healthfm_core.config.study_statement` names. No request is checked by it.
     """
 
     study: str
@@ -106,6 +108,7 @@ class Contract:
     issued: datetime
     expires: datetime
     nonce: str = field(default_factory=new_nonce)
+    statement: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return canonical JSON: equal contracts give equal text."""
@@ -116,6 +119,7 @@ class Contract:
             "issued": write_time(self.issued),
             "expires": write_time(self.expires),
             "nonce": self.nonce,
+            "statement": dict(self.statement),
         }
         return signed.canonical(raw).decode()
 
@@ -137,6 +141,7 @@ class Contract:
                 issued=read_time(raw["issued"]),
                 expires=read_time(raw["expires"]),
                 nonce=raw["nonce"],
+                statement=_statement(raw["statement"]),
             )
             as_written = contract.to_json() == text and is_nonce(contract.nonce)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -159,6 +164,20 @@ class Contract:
 
 
 _LISTS: Final = ("panel", "channels", "modalities", "metrics")
+_MOST_STATED: Final = 8000
+"""Characters that a statement may have in all."""
+
+
+def _statement(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return a contract's statement.
+
+    Raises:
+        TypeError: It is something else than some text by name.
+    """
+    words = [*raw, *raw.values()]
+    if not all(isinstance(word, str) for word in words) or sum(map(len, words)) > _MOST_STATED:
+        raise TypeError("a statement that is no text")
+    return dict(raw)
 
 
 @dataclass(frozen=True)
@@ -183,10 +202,12 @@ class StudySigner:
     Attributes:
         study: The study's name.
         key: Its signing key.
+        statement: What it states for people to read, in every contract.
     """
 
     study: str
     key: Ed25519PrivateKey
+    statement: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, study: str, path: Path) -> StudySigner:
@@ -209,7 +230,7 @@ class StudySigner:
     ) -> SignedContract:
         """Return a new signed contract about `terms`."""
         now = (now or now_utc()).replace(microsecond=0)
-        text = Contract(self.study, terms, now, now + lasts).to_json()
+        text = Contract(self.study, terms, now, now + lasts, statement=self.statement).to_json()
         known = fingerprint.of_key(self.key.public_key())
         return SignedContract(text, signed.sign(self.key, text.encode()), known)
 

@@ -76,6 +76,11 @@ class Kit:
         return fingerprint.of_certificate(self.root)
 
     @property
+    def root_words(self) -> str:
+        """The ten words of `root_fingerprint`."""
+        return fingerprint.in_words(self.root_fingerprint)
+
+    @property
     def signer_key(self) -> Ed25519PublicKey:
         """The key that signs this study's contracts."""
         key = self.signer.public_key()
@@ -262,23 +267,17 @@ def _text(inside: dict[str, bytes]) -> bytes:
 
 
 def _compare(kit: Kit, told: str) -> None:
-    if not fingerprint.is_one(told) or not fingerprint.same(kit.root_fingerprint, told):
-        raise TrustError(
-            809,
-            where="kit, root",
-            seen=f"the fingerprint {kit.root_fingerprint}",
-            wanted=f"the one you were told, {told[:100]}",
-            do="Do not use this kit; ask the coordinator by telephone which one is right",
-        )
+    do = "Do not use this kit; ask the coordinator by telephone which one is right"
+    fingerprint.refuse_other(kit.root_fingerprint, told, where="kit, root", do=do)
 
 
 def _untold(kit: Kit) -> TrustError:
     return TrustError(
         809,
         where="kit, root",
-        seen=f"the fingerprint {kit.root_fingerprint}, which nobody has confirmed yet",
-        wanted="the fingerprint that the coordinator reads to you",
-        do="Ask the coordinator for it, then give it with --root",
+        seen=f"the words {kit.root_words!r}, which nobody has confirmed yet",
+        wanted="the ten words that the coordinator reads to you",
+        do="Ask the coordinator for them by telephone, then give them with --root",
     )
 
 

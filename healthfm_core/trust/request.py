@@ -55,6 +55,8 @@ class EnrolmentRequest:
         tls: Public key of its certificate.
         node: Flower's public node key, as OpenSSH writes it.
         signing: Its public signing key.
+        one_covers_all: Whether the tls key signed the others, so that who compared its
+            fingerprint has compared all three; not so in requests of 0.8 and before.
     """
 
     site: str
@@ -65,13 +67,19 @@ class EnrolmentRequest:
     tls: EllipticCurvePublicKey
     node: bytes
     signing: Ed25519PublicKey
+    one_covers_all: bool
+
+    @property
+    def words(self) -> str:
+        """The ten words that the site reads to the coordinator: of its tls key's fingerprint."""
+        return fingerprint.in_words(fingerprint.of_key(self.tls))
 
     def signing_pem(self) -> bytes:
         """Return the site's public signing key as PEM."""
         return self.signing.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprints that site and coordinator read to each other, by key."""
+        """Return the fingerprint of each key; the tls key's is compared, for all three."""
         return {
             "tls": fingerprint.of_key(self.tls),
             "node": fingerprint.of_key(load_ssh_public_key(self.node)),
@@ -125,7 +133,8 @@ def make_request(
     }
     digest = _digest(files)
     node = base64.b64encode(keys.node.sign(digest, ECDSA(hashes.SHA384()))).decode()
-    proofs = {"node": node, "signing": signed.sign(keys.signing, digest)}
+    tls = base64.b64encode(keys.tls.sign(digest, ECDSA(hashes.SHA384()))).decode()
+    proofs = {"node": node, "signing": signed.sign(keys.signing, digest), "tls": tls}
     return archive.pack({**files, "proofs.json": signed.canonical(proofs)})
 
 
@@ -141,7 +150,7 @@ def read_request(data: bytes, where: str = "request") -> EnrolmentRequest:
         about, proofs = json.loads(files[REQUEST_FILE]), json.loads(files["proofs.json"])
         csr = x509.load_pem_x509_csr(files["tls.csr"])
         keys = _keys(csr, files)
-        request = _request(about, keys, files["node.pub"])
+        request = _request(about, keys, files["node.pub"], "tls" in proofs)
         named = [str(attribute.value) for attribute in csr.subject]
         holds = csr.is_signature_valid and named == [request.site]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -166,7 +175,9 @@ def _keys(csr: x509.CertificateSigningRequest, files: dict[str, bytes]) -> Keys:
     return tls, node, signing
 
 
-def _request(about: dict[str, Any], keys: Keys, node: bytes) -> EnrolmentRequest:
+def _request(
+    about: dict[str, Any], keys: Keys, node: bytes, one_covers_all: bool
+) -> EnrolmentRequest:
     modalities = tuple(sorted(map(str, about["modalities"])))
     made = datetime.strptime(about["made"], "%Y-%m-%dT%H:%M:%SZ")
     if about["format"] != FORMAT or unknown_names(modalities):
@@ -183,6 +194,7 @@ def _request(about: dict[str, Any], keys: Keys, node: bytes) -> EnrolmentRequest
         tls=keys[0],
         node=node,
         signing=keys[2],
+        one_covers_all=one_covers_all,
     )
 
 
@@ -197,9 +209,11 @@ def _digest(files: dict[str, bytes]) -> bytes:
 
 
 def _proved(keys: Keys, proofs: dict[str, str], digest: bytes) -> bool:
+    given = {"node": keys[1], **({"tls": keys[0]} if "tls" in proofs else {})}
     try:
-        node = base64.b64decode(proofs["node"], validate=True)
-        keys[1].verify(node, digest, ECDSA(hashes.SHA384()))
+        for name, key in given.items():
+            proof = base64.b64decode(proofs[name], validate=True)
+            key.verify(proof, digest, ECDSA(hashes.SHA384()))
         return signed.verified(keys[2], digest, proofs["signing"])
     except (InvalidSignature, binascii.Error, KeyError, TypeError, ValueError):
         return False

@@ -15,6 +15,8 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
+from healthfm_core.federation.compression.error_feedback import uplink_compressor
+from healthfm_core.federation.compression.reference_model import downlink_compressor
 from healthfm_core.federation.protocol import Study
 from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -46,6 +48,7 @@ class RunRequest:
         resume: ``resume``: whether to continue the run in it. In a deployment a run that was
             begun is always continued, because a killed process may have begun it.
         nodes: ``nodes``: how many nodes to wait for.
+        only: ``only``: numbers of the nodes that the run is for, with commas; empty: all.
         timeouts: ``timeout_factor``: factor on deadline and life of messages, for an engine whose
             sites take turns.
         signer: ``study``: folder of the study whose contracts are signed; none in a simulation.
@@ -55,6 +58,7 @@ class RunRequest:
     folder: Path
     resume: bool
     nodes: int
+    only: frozenset[int]
     timeouts: Timeouts
     signer: ContractSigner
 
@@ -70,8 +74,9 @@ class RunRequest:
             folder=folder,
             resume=bool(raw.get("resume", False)) or ("study" in raw and RunStore.begun(folder)),
             nodes=int(raw.get("nodes", 1)),
+            only=frozenset(int(node) for node in str(raw.get("only", "")).split(",") if node),
             timeouts=Timeouts(federation.deadline_s * factor, federation.ttl_s * factor),
-            signer=ContractSigner.of(Path(str(raw["study"])))
+            signer=ContractSigner.of(Path(str(raw["study"])), folder.name)
             if "study" in raw
             else ContractSigner(),
         )
@@ -113,6 +118,7 @@ def make_app(
             request.timeouts.deadline_s,
             stopped,
             request.folder,
+            request.only,
         )
         exchange = Exchange(grid, request.folder, stopped)
         setup = StudySetup(exchange, store, request.timeouts, listener, model_setup, request.signer)
@@ -142,11 +148,13 @@ def make_round_loop(
     """Return the round loop with the algorithm and the transport that the study asks for."""
     config = study.config.federation.aggregation
     method = methods()[config.method]
+    codec = study.config.federation.codec
+    up, down = uplink_compressor(codec), downlink_compressor(codec)
     orders = Orders(study, sites, exchange, timeouts, signer or ContractSigner())
     transport: Transport = (
         SecureTransport(study, sites, exchange, timeouts, orders)
         if config.secure.enabled
-        else ClearTransport(sites, exchange, timeouts, orders, method, config)
+        else ClearTransport(sites, exchange, timeouts, orders, method, config, up, down)
     )
     return RoundLoop(study, sites, method, transport, orders, store, listener)
 

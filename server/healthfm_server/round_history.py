@@ -23,12 +23,15 @@ def history_row(
         "asked": sorted(current.asked),
         "answered": sorted(current.metrics),
         "set_aside": dict(sorted(current.rejected.items())),
+        "site_seconds": dict(sorted(current.answered_s.items())),
         "groups": groups,
         "metrics": _finite(collected.metrics),
         "site_metrics": {
             site: _finite(metrics) for site, metrics in sorted(collected.site_metrics.items())
         },
     }
+    if current.bytes_down:
+        row["bytes"] = {"down": current.bytes_down, "up": current.bytes_up}
     if current.outliers:
         row["outliers"] = dict(sorted(current.outliers.items()))
     before = current.store.history()

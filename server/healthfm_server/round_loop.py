@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from healthfm_core.arrays import ArrayDict
@@ -94,7 +94,7 @@ class RoundLoop:
             raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
         row = history_row(current, collected, groups, self.study)
-        after = self._step(state, means, groups)
+        after = replace(self._step(state, means, groups), reference=collected.reference)
         _refuse_divergence(after)
         early = self.study.config.federation.early_stopping
         best = self._best_so_far(row) if early.monitor is not None and early.restore_best else None

@@ -6,8 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,16 @@ from rich.console import Console
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.config.simulation import Arm
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
 from healthfm_core.federation.alarms import kind_of
 from healthfm_core.federation.code_overlap import MOST_LISTED
-from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_simulations.arms.arm_training import (
-    Listener,
-    TrainedArm,
-    have_same_modalities,
-    shared_vocabulary,
-    train_arm,
-)
+from healthfm_core.federation.input_overlap import InputOverlap
+from healthfm_core.processes import follow_the_parent
+from healthfm_simulations.arms.arm_training import TrainedArm
+from healthfm_simulations.arms.arms_of_fold import ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
-from healthfm_simulations.arms.zero_imputation import imputed_fold
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
 from healthfm_simulations.run_bar import RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
@@ -44,7 +37,7 @@ from healthfm_simulations.scoring.arm_metrics import (
     split_ceiling,
 )
 from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
-from healthfm_simulations.scoring.model_scores import EVERYTHING
+from healthfm_simulations.scoring.model_scores import EVERYTHING, check_what_is_judged
 from healthfm_simulations.scoring.scoring_ledger import note_scoring
 from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
@@ -67,7 +60,9 @@ class Replicate:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)
+    inputs: InputOverlap | None = None
     units_apart: tuple[str, ...] = ()
+    rolled_up: str = ""
     half_lives: HalfLives | None = None
     secondary: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
     rows: list[MetricRow] = field(default_factory=list)
@@ -133,15 +128,17 @@ def run_simulation(
     Raises:
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
+    check_what_is_judged(config)
     open_folder(config, out)
     simulation = config.simulation
     each = [
         config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
-    if simulation.workers == 1:
+    if simulation.workers == 1 or len(each) == 1:
         replicates = [_replicate(one, out, console) for one in each]
     else:
-        with ProcessPoolExecutor(simulation.workers, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
             replicates = list(pool.map(_replicate, each, [out] * len(each)))
     return _report(config, replicates, out, command)
 
@@ -172,14 +169,8 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
 
 
 def _units(replicate: Replicate) -> float:
-    return float(
-        sum(len(replicate.config.simulation.arms) * _people(fold) for fold in replicate.folds)
-        * replicate.config.federation.rounds
-    )
-
-
-def _people(fold: CrossValidationFold) -> int:
-    return sum(len(site.view().subjects("train")) for site in fold.train)
+    arms = len(replicate.config.simulation.arms)
+    return arms * sum(units_of(replicate.config, fold) for fold in replicate.folds)
 
 
 def _run_fold(
@@ -190,37 +181,18 @@ def _run_fold(
     console: Console,
 ) -> None:
     config = replicate.config
-    trained: dict[str, TrainedArm] = {}
-    arms = _in_order(config.simulation.arms)
-    vocabulary = _shared_before_training(arms, config, fold)
-    units = float(_people(fold) * config.federation.rounds)
-    for arm in arms:
-        name = f"{fold.name}/{arm}"
-        if arm == "fedavg" and "federated" in trained and have_same_modalities(fold):
-            trained[arm] = trained["federated"]
-            note = "All sites hold the same modalities, so plain FedAvg is the federated run."
-            _note(replicate, note)
-        elif arm == "ensemble" and "local" in trained:
-            trained[arm] = TrainedArm(trained["local"].models)
-        else:
-            on_progress = _progress_of(bar, name, units, arm, len(fold.train))
-            run = folder / "runs" / fold.name / ("local" if arm == "ensemble" else arm)
-            if arm == "imputed":
-                trained[arm] = _train_imputed(config, fold, run, vocabulary, on_progress)
-            else:
-                trained[arm] = train_arm(
-                    arm, config, fold, run, vocabulary=vocabulary, on_progress=on_progress
-                )
-        bar.finish(units)
-        if vocabulary is None and trained[arm].models:
-            vocabulary = next(iter(trained[arm].models.values())).study.vocabulary
-        _keep_what_is_told(replicate, trained[arm], fold.name)
-        replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + trained[arm].seconds
-        replicate.history.setdefault(arm, trained[arm].history)
-        console.print(f"  {name}: {trained[arm].seconds:.0f} s")
+    arms = ArmsOfFold(config, fold, folder, bar, console)
+    arms.train()
+    trained: dict[str, TrainedArm] = dict(arms.trained.items())
+    for arm, of in trained.items():
+        _keep_what_is_told(replicate, of, fold.name)
+        replicate.seconds[arm] = replicate.seconds.get(arm, 0.0) + of.seconds
+        replicate.history.setdefault(arm, of.history)
+    for note in arms.notes:
+        _note(replicate, note)
     scored = collect(replicate.collected, trained, fold, replicate.sites, config)
-    if config.simulation.baselines and vocabulary is not None and scored is not None:
-        baselines = reference_predictions(config, fold, replicate.sites, vocabulary, scored)
+    if config.simulation.baselines and arms.vocabulary is not None and scored is not None:
+        baselines = reference_predictions(config, fold, replicate.sites, arms.vocabulary, scored)
         for (inputs, name), predictions in baselines.by_arm.items():
             replicate.collected.add(inputs, name, predictions)
         for note in baselines.notes:
@@ -245,53 +217,11 @@ def _keep_what_is_told(replicate: Replicate, trained: TrainedArm, fold: str) -> 
     """Keep an arm's sentences, and what the sites share from the first arm of several sites."""
     if not replicate.coverage and len(trained.coverage) > 1:
         replicate.coverage, replicate.units_apart = trained.coverage, trained.units_apart
+        replicate.rolled_up, replicate.inputs = trained.rolled_up, trained.inputs
     for choice in trained.choices:
         _note(replicate, f"{fold}, {choice}.")
     for said in filter(None, (trained.codes, trained.devices, trained.note)):
         _note(replicate, f"{said}.")
-
-
-def _train_imputed(
-    config: RunConfig,
-    fold: CrossValidationFold,
-    run: Path,
-    vocabulary: Vocabulary | None,
-    on_progress: Listener,
-) -> TrainedArm:
-    """Train on copies of the stores with zeros where a person lacks a modality."""
-    vocabulary = vocabulary or shared_vocabulary(config, fold)
-    copies = run.with_name("imputed-stores")
-    zeros = imputed_fold(fold, vocabulary, config, copies, None)
-    trained = train_arm(
-        "imputed", config, zeros, run, vocabulary=vocabulary, on_progress=on_progress
-    )
-    shown_fold = partial(imputed_fold, fold, vocabulary, config, copies)
-    return replace(trained, shown_fold=shown_fold)
-
-
-def _in_order(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms: first that which makes the vocabulary, last that which trains nothing."""
-    place = {"federated": 0, "ensemble": 2}
-    return sorted(dict.fromkeys(arms), key=lambda arm: place.get(arm, 1))
-
-
-def _shared_before_training(
-    arms: Sequence[Arm], config: RunConfig, fold: CrossValidationFold
-) -> Vocabulary | None:
-    """Return the vocabulary of all sites, where no arm will train on all of them first."""
-    alone = "federated" not in arms and {"local", "ensemble", "imputed"} & set(arms)
-    return shared_vocabulary(config, fold) if alone else None
-
-
-def _progress_of(bar: RunProgressBar, name: str, units: float, arm: Arm, sites: int) -> Any:
-    seen: dict[str, float] = {}
-    runs = sites if arm in ("local", "ensemble") else 1
-
-    def show_progress(run: str, share: float) -> None:
-        seen[run] = share
-        bar.show_progress(name, units * sum(seen.values()) / runs)
-
-    return show_progress
 
 
 def _note_alarms(replicate: Replicate, trained: Mapping[str, TrainedArm]) -> None:
@@ -345,7 +275,9 @@ def _report(
         seeds=len(replicates),
         notes=notes,
         coverage=first.coverage,
+        inputs=first.inputs,
         units_apart=first.units_apart[:MOST_LISTED],
+        rolled_up=first.rolled_up,
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)

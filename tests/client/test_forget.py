@@ -20,9 +20,12 @@ import pytest
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client import prepared_study
 from healthfm_client.__main__ import main
-from healthfm_client.ingest import ingest, ingest_into
+from healthfm_client.ingest import ingest, ingest_into, update_store
 from healthfm_client.ingest.interrupted import work_folders
+from healthfm_client.ingest.reader_interface import Site
+from healthfm_client.ingest.without_forgotten import without_forgotten
 from healthfm_client.local_work import StoreSpec
+from healthfm_core.data.store.event_stream import EventStream, RejectedRows, SourcePart
 from healthfm_core.data.store.forgotten_people import FORGOTTEN_FILE, ForgottenPeople, forget
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import StoreError
@@ -222,6 +225,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from healthfm_client.__main__ import main
+from healthfm_core.data.store import draft_folder
 rename, left = Path.rename, int(sys.argv[1])
 def dying(self, target):
     global left
@@ -230,6 +234,7 @@ def dying(self, target):
     left -= 1
     return rename(self, target)
 Path.rename = dying
+draft_folder.names_swapped = lambda *_: False  # as on a file system that cannot
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -285,6 +290,36 @@ def test_a_site_in_the_middle_of_a_run_trains_on_nobody_who_was_forgotten(
     assert prepared() is first, "the store is as it was"
     forget(store, np.array([WHO]))
     assert prepared() == sorted(OTHERS)
+
+
+def test_and_on_whoever_an_update_brought(tmp_path: Path, store: Path, prepared: Any) -> None:
+    first = prepared()
+    raw = source(tmp_path / "more.parquet", (11, 9_000_000))
+    options: dict[str, Any] = {"site_column": "", "max_set_aside": 1}
+    update_store("event_table", raw, store, "rows", **options)
+    assert 9_000_000 not in first
+    assert prepared() == sorted([*first, 9_000_000])
+
+
+def test_an_update_brings_nothing_of_who_was_forgotten(tmp_path: Path, store: Path) -> None:
+    forget(store, np.array([WHO]))
+    before = of_everybody(store)
+    raw = source(tmp_path / "more.parquet", (WHO,))
+    options: dict[str, Any] = {"site_column": "", "max_set_aside": 1}
+    for how in ("rows", "people"):
+        update_store("event_table", raw, store, how, **options)
+        assert of_everybody(store) == before
+
+
+def test_raw_rows_that_a_reader_set_aside_are_none_of_who_was_forgotten() -> None:
+    raw = pa.table({"subject_id": pa.array([WHO, 11, None], pa.int64()), "raw": ["a", "b", "c"]})
+    part = SourcePart("all", 3, [RejectedRows("no_date", raw)])
+    forgotten = ForgottenPeople(b"key").with_more(np.array([WHO]), {})
+    site = without_forgotten(Site(None, stream=EventStream([part], 0)), forgotten)
+    assert site.stream is not None
+    (kept,) = site.stream.parts[0].tables
+    assert isinstance(kept, RejectedRows)
+    assert kept.rows["raw"].to_pylist() == ["b", "c"]
 
 
 def test_nor_on_a_store_that_is_there_no_more(store: Path, prepared: Any) -> None:

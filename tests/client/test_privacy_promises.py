@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
+from healthfm_client.consent.noise_sentences import noise_sentence
 from healthfm_client.privacy_accounting.ledger_report import LedgerReport, report_page
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
-from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.config import PrivacyConfig
@@ -117,9 +117,9 @@ def test_an_epsilon_that_nothing_keeps_count_of_is_refused() -> None:
 def test_who_approves_a_run_reads_its_epsilon_and_what_it_means(
     privacy: dict[str, Any], rules: dict[str, Any], said: str
 ) -> None:
-    words = describe_run(contract(**privacy), k_min=1, privacy=SitePrivacy(**rules))
-    assert said in " ".join(words)
-    assert "bounds" not in " ".join(words)
+    words = noise_sentence(contract(**privacy).terms, SitePrivacy(**rules))
+    assert said in words
+    assert "bounds" not in words
 
 
 def private_run(

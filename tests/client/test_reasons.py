@@ -107,7 +107,7 @@ def test_a_mistyped_kit_is_a_path_to_check_and_no_key_to_restore(home, tmp_path,
 def test_a_node_is_called_by_its_sites_name(tmp_path):
     study = make_study(tmp_path / "study")
     Site(study, tmp_path / "north", "north")
-    signer = ContractSigner.of(study.path)
+    signer = ContractSigner.of(study.path, "first")
     assert signer.name_of(study.sites.site("north").node_id) == "north"
     assert signer.name_of(5) == "node 5"
     assert ContractSigner().name_of(5) == "node 5"

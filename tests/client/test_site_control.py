@@ -22,6 +22,7 @@ from healthfm_client.site.working_hours import WorkingHours, is_working_time
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.trust import fingerprint
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.kit import make_kit
 from healthfm_core.trust.request import read_request
@@ -258,7 +259,8 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     assert command(site, *asks) == 0
     said = capsys.readouterr().out
     request = read_request((site / "request.zip").read_bytes())
-    assert all(value in said for value in request.fingerprints().values())
+    assert request.words in said
+    assert not any(value in said for value in request.fingerprints().values())
     assert SitePolicy.read(site / "site.yaml").require_approval
     assert command(site, "status") == 9
     assert "HF-830" in capsys.readouterr().err
@@ -267,8 +269,12 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     kit.write_bytes(make_kit(authority, request, url=enrolled.URL, node_id=7))
     assert command(site, "enroll", "--kit", str(kit)) == 9
     assert "HF-809" in capsys.readouterr().err
-    assert command(site, "enroll", "--kit", str(kit), "--root", authority.fingerprint) == 0
-    assert "This site is north in the study heart" in capsys.readouterr().out
+    assert command(site, "enroll", "--kit", str(kit), "--root", *request.words.split()) == 9
+    assert f"the words {authority.words!r}" in capsys.readouterr().err
+    assert command(site, "enroll", "--kit", str(kit), "--root", *authority.words.split()) == 0
+    said = capsys.readouterr().out
+    assert "This site is north in the study heart" in said
+    assert authority.words in said
 
     (site / "site.yaml").write_text("k_min: 7\n")
     assert command(site, *asks) == 0, "said again it makes the request again, with the same keys"
@@ -282,8 +288,18 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     assert (status["site"], status["state"], status["lines_in_log"]) == ("north", "open", 0)
     assert status["processes_run"] is False
     assert status["signing_key"] == request.fingerprints()["signing"], "what other sites list"
+    words = {name: status[f"{name}_words"] for name in ("root", "own", "signing")}
+    assert (words["root"], words["own"]) == (authority.words, request.words)
+    assert words["signing"] == fingerprint.in_words(status["signing_key"])
+    assert (status["root_fingerprint"], status["own_fingerprint"]) == (
+        authority.fingerprint,
+        request.fingerprints()["tls"],
+    )
     assert command(site, "status") == 0
-    lines = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out
+    assert all(value in printed for value in words.values())
+    assert authority.fingerprint not in printed
+    lines = [line.rsplit(maxsplit=1) for line in printed.splitlines()]
     shown = {name.strip(): value for name, value in lines}
     assert (shown["lines in log"], shown["runs waiting"]) == ("0", "0")
     assert (shown["processes run"], shown["last left"]) == ("no", "nothing")

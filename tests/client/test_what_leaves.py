@@ -162,6 +162,8 @@ def test_every_name_that_crossed_the_wire_is_on_the_page(run) -> None:
         names |= set(reply.content) | set(reply.content.config_records[protocol.SITE])
         if reply.metadata.message_type == protocol.STATISTICS:
             names |= set(read(reply.content.array_records[protocol.ARRAYS]))
+            told = read(reply.content.array_records[protocol.ARRAYS])["names"]
+            assert json.loads(told.tobytes()).keys() == {"codes", "panel", "channels"}
     assert {name for name in names if f"`{name}`" not in PAGE} == set()
     row = {kind: re.search(rf"^\| `{kind}` \|.*\|(.*)\|$", PAGE, re.MULTILINE) for kind in SENT}
     for kind, found in row.items():

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from healthfm_core.data.store.events import (
     STATIC_TIME,
+    are_among,
     births,
     duplicates,
+    first_equals,
     repeated,
     set_aside,
     sort_events,
@@ -64,6 +66,23 @@ def test_repeated_rows_are_those_a_set_has_seen(rows):
     expected = [row in seen or seen.add(row) is not None for row in rows]
     keys = np.array(rows, np.int64).reshape(-1, 2)
     assert repeated([keys[:, 0].copy(), keys[:, 1].copy()]).tolist() == expected
+
+
+@given(st.lists(st.integers(-2, 2), max_size=20))
+def test_each_row_names_the_first_that_it_equals(rows):
+    keys = np.array(rows, np.int64)
+    assert first_equals([keys]).tolist() == [rows.index(row) for row in rows]
+
+
+def test_events_are_found_among_others_however_often_they_occur(events):
+    a, b, c = ((1, JANUARY, code, 1.0, None) for code in "ABC")
+    assert are_among(events([a, a, b, c, b]), events([b, a, b])).tolist() == [True] * 3 + [
+        False,
+        True,
+    ]
+    text = (1, JANUARY, "A", 1.0, "text")
+    plain = events([a]).drop_columns(["text_value"])
+    assert are_among(events([a, text]), plain).tolist() == [True, False]
 
 
 def test_births_are_the_first_of_each_subject(events):

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from healthfm_core.data.store.splits import assign, keeps_label, keyed_uniform, split_table
+from healthfm_core.data.store.splits import (
+    assign,
+    keeps_label,
+    keyed_uniform,
+    shares_with,
+    split_table,
+)
 
 
 def test_nobody_moves_when_others_come_or_go():
@@ -16,6 +22,15 @@ def test_shares_are_seventy_fifteen_fifteen():
     split = assign(np.arange(100_000))
     shares = [np.mean(split == name) for name in ("train", "tuning", "held_out")]
     np.testing.assert_allclose(shares, [0.70, 0.15, 0.15], atol=0.005)
+
+
+def test_a_larger_share_is_held_out_of_all_others_alike():
+    everyone = np.arange(100_000)
+    usual, more = assign(everyone), assign(everyone, shares=shares_with(0.35))
+    shares = [np.mean(more == name) for name in ("train", "tuning", "held_out")]
+    np.testing.assert_allclose(shares, [0.65 * 70 / 85, 0.65 * 15 / 85, 0.35], atol=0.005)
+    assert (more[usual == "held_out"] == "held_out").all()
+    assert (assign(everyone, shares=shares_with(0.15)) == usual).all()
 
 
 def test_another_key_gives_another_partition():

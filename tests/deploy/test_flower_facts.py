@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import sqlite3
+from contextlib import closing
 
 import flwr.supercore.corestate.in_memory_corestate as tasks_module
 import flwr.supercore.heartbeat as heartbeat_module
@@ -29,6 +31,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.runtime.flower_processes  # noqa: F401  (what it replaces is looked at below)
+from healthfm_server.deploy.flower_database import orders_taken
 from healthfm_server.deploy.flower_superlink import (
     _BUNDLE,
     Control,
@@ -206,3 +209,22 @@ def test_the_headers_of_a_node_are_let_through(link):
     client._client = httpx.Client(transport=httpx.MockTransport(keep))
     client.ActivateNode(ActivateNodeRequest(public_key=b"x"))
     assert set(seen) - PASSED_ON == {"host", "connection", "user-agent"}
+
+
+def test_which_orders_were_taken_stands_in_flowers_database(link):
+    _, database, _ = link
+    assert orders_taken(database, 5) == {}
+    with closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute("PRAGMA foreign_keys = OFF")
+        columns = "message_id, group_id, run_id, dst_node_id, created_at, delivered_at"
+        rows = [
+            ("a", "1", 5, -3, 1.0, "2026-11-24"),
+            ("b", "2", 5, -3, 2.0, ""),
+            ("c", "2", 5, 8, 2.0, "2026-11-24"),
+            ("d", "2", 6, 9, 2.0, "2026-11-24"),
+            ("e", "2", 7 - 2**63, 9, 2.0, "2026-11-24"),
+        ]
+        places = f"INSERT INTO message_ins ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
+        opened.executemany(places, rows)
+    assert orders_taken(database, 5) == {2**64 - 3: False, 8: True}
+    assert orders_taken(database, 2**63 + 7) == {9: True}

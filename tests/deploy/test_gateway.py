@@ -17,6 +17,7 @@ from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.deploy.gateway import NODE_KEY_HEADER
+from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from tests.deploy.serving import (
     PATIENCE_S,
@@ -80,6 +81,18 @@ def test_a_site_gets_through_and_its_answer_comes_back(site):
     answer = site.call(body=b"y" * 5_500_000)
     assert (answer.status_code, answer.headers["x-seen"]) == (200, "5500000")
     assert answer.content == b"answer yyyyyyyyyy"
+
+
+def test_when_a_site_called_is_written_for_other_processes(study, site):
+    study.process.mkdir(exist_ok=True)
+    before = time.time()
+    site.call()
+    until = time.monotonic() + PATIENCE_S
+    while (seen := CallTimes.read(study.calls, time.time())) is None or not seen.sites:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert before - 0.1 <= seen.sites["a"] <= time.time()
+    assert not seen.is_silent("a")
 
 
 def test_a_body_over_the_limit_is_refused_whether_it_says_so_or_not(site):

@@ -53,8 +53,9 @@ def test_a_certificate_that_ends_soon_is_new_after_two_looks(study, tmp_path):
     assert certificate_renewal.look(home, tls, None) == certificate_renewal.RECHECK_S
     assert days_left(home) < 41
     Renewals(study).sign(study.audit("reconciler"))
-    assert certificate_renewal.look(home, tls, None) == certificate_renewal.CHECK_S
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.RECHECK_S
     assert days_left(home) > 390
+    assert certificate_renewal.look(home, tls, None) == certificate_renewal.CHECK_S
     after = home.kit()
     assert after.certificate.public_key() == before.certificate.public_key()
     assert (after.site, after.node_id, after.root) == (before.site, before.node_id, before.root)

@@ -14,6 +14,7 @@ from healthfm_server.deploy.flower_superlink import FlowerRun
 from healthfm_server.deploy.reconciler import RETRY_PAUSES_S, RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
+from tests.deploy.serving import Site
 
 
 class FakeControl:
@@ -169,7 +170,9 @@ def test_a_second_run_of_the_same_name_is_refused(study, order):
         RunOrder.find(study.runs, "second")
 
 
-def test_flowers_database_is_made_smaller_while_no_run_is_on(reconciler, study, order, monkeypatch):
+def test_what_was_deleted_leaves_flowers_database_while_no_run_is_on(
+    reconciler, study, order, monkeypatch
+):
     asked = []
     monkeypatch.setattr("healthfm_server.deploy.reconciler.compact", asked.append)
     reconciler.look(1000.0)
@@ -180,7 +183,7 @@ def test_flowers_database_is_made_smaller_while_no_run_is_on(reconciler, study, 
     assert asked == [study.database]
     reconciler.look(1002.0)
     assert asked == [study.database]
-    reconciler.look(1700.0)
+    reconciler.look(1040.0)
     assert asked == [study.database] * 2
 
 
@@ -190,4 +193,19 @@ def test_a_database_in_use_is_left_for_later(reconciler, monkeypatch, caplog):
 
     monkeypatch.setattr("healthfm_server.deploy.reconciler.compact", locked)
     reconciler.look(1000.0)
-    assert "cannot be made smaller now (database is locked)" in caplog.text
+    assert "stays in Flower's database for now (database is locked)" in caplog.text
+
+
+def test_a_run_for_named_sites_is_for_their_nodes_alone(study, reconciler, control, tmp_path):
+    config = RunConfig.model_validate({"federation": {"rounds": 2}})
+    order = RunOrder.give(study.runs, "chosen", config, None, ["a", "c"])
+    reconciler.look(0.0)
+    assert "none of the sites that it is for is admitted" in order.status().reason
+    for name in ("a", "b", "c"):
+        Site(study, tmp_path / name, name)
+    nodes = {name: site.node_id for name, site in study.sites.sites().items()}
+    reconciler.look(1.0)
+    (started,) = [one for one in control.started if one["folder"].endswith("chosen")]
+    assert started["nodes"] == 2
+    assert set(started["only"].split(",")) == {str(nodes["a"]), str(nodes["c"])}
+    assert order.status().reason == ""

@@ -8,16 +8,24 @@ import time
 from collections import namedtuple
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, Error, RecordDict
 
 from healthfm_core.config.run import RunConfig
+from healthfm_core.federation.input_overlap import (
+    INPUTS,
+    HeldAndShared,
+    InputOverlap,
+    SiteInputs,
+)
 from healthfm_server.__main__ import main
 from healthfm_server.deploy import study_status as status_module
 from healthfm_server.deploy.reconciler import RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.site_calls import SILENT_S, STALE_S, CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.deploy.study_status import run_status, status_lines, study_status
 from healthfm_server.run_folder import run_waiting
@@ -159,6 +167,28 @@ def test_who_is_connected_now_is_told_by_heartbeats_not_by_the_last_connection(s
     assert any("site south: admitted; ehr, not connected; last seen 2" in line for line in lines)
 
 
+def test_a_site_that_has_not_called_for_seconds_is_not_told_as_connected(study):
+    now = float(int(time.time()))
+    with closing(sqlite3.connect(study.database)) as opened, opened:
+        opened.execute("CREATE TABLE node (node_id INTEGER, online_until REAL)")
+        rows = [(NORTH, now + 60), (SOUTH - 2**64, now + 60)]
+        opened.executemany("INSERT INTO node VALUES (?, ?)", rows)
+    study.process.mkdir()
+    silent = {"north": now - 1.0, "south": now - SILENT_S - 1.0}
+
+    def connected(at, began, sites):
+        study.calls.write_text(CallTimes(at, began, sites).to_json())
+        return [site["connected"] for site in study_status(study)["sites"]]
+
+    assert connected(now, now - 60, silent) == [True, False]
+    assert study_status(study)["sites"][1]["last_seen"].startswith(
+        datetime.fromtimestamp(now - SILENT_S - 1.0, UTC).isoformat(timespec="seconds")
+    )
+    assert connected(now, now - 60, {}) == [False, False]
+    assert connected(now, now - 1.0, {}) == [True, True]  # the gateway has just begun
+    assert connected(now - STALE_S - 1, now - 60, {}) == [True, True]  # and has ended
+
+
 def test_a_database_that_is_busy_leaves_it_open_who_is_connected(study):
     study.database.write_bytes(b"this is no database" * 100)
     assert [site["connected"] for site in study_status(study)["sites"]] == [None, None]
@@ -177,6 +207,30 @@ def test_no_run_is_told_as_running_while_the_study_is_down(study, order, capsys)
     printed = capsys.readouterr().out
     assert "run first: interrupted, 0 of 2 rounds" in printed
     assert "the study is down; start it with: healthfm-server up" in printed
+
+
+def test_which_channels_and_scores_the_sites_share_is_told_to_people_and_programs(
+    study, order, capsys
+):
+    has, lacks = HeldAndShared(2, 1), HeldAndShared(1, 0)
+    sites = {
+        "north": SiteInputs(has, {"genomics": has}, {"band": ("HR", "STEPS")}, {"band": ("HR",)}),
+        "south": SiteInputs(lacks, {"genomics": lacks}, {"ring": ("SLEEP",)}, {}),
+    }
+    held = InputOverlap(HeldAndShared(3, 1), {"genomics": HeldAndShared(3, 1)}, sites)
+    RunStore(order.folder, keep=1).note(INPUTS, **held.to_event())
+    lines = told(study)
+    assert "  Wearable channels: 1 of the study's 3 at more than one site" in lines
+    assert "  Scores: 1 of 3 at more than one site; fewest of these at south, 0" in lines
+    assert main(["status", "--study", str(study.path), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["inputs"].pop("said") == [line.strip() for line in lines if " at more than" in line]
+    assert InputOverlap.from_event(run["inputs"]) == held
+
+
+def test_a_run_that_tells_nothing_of_them_has_a_status(study, order):
+    assert run_status(order, study.sites.sites())["inputs"] is None
+    assert not [line for line in told(study) if " at more than" in line]
 
 
 def test_why_a_try_failed_stays_told_until_the_next_has_come_further(study, order):

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.run_folder.run_store import RunStore
 from tests.end_to_end.alone import devices
@@ -118,11 +117,11 @@ def _until(condition: Callable[[], bool]) -> None:
 def set_up(shell: Shell) -> None:
     """Run the tutorial up to the moment where sites have joined."""
     made, asked, signed, joined, *_ = documented(REPOSITORY / "docs" / "deployment.md")
-    for line in made:
-        shell.run(line)
-    shell.values["ROOT"] = Authority(shell.folder / "study" / "authority").fingerprint
+    init, up = made
+    shell.values["ROOT"] = told(shell.run(init))
+    shell.run(up)
     for site, line in zip(SITES, asked, strict=True):
-        shell.values[site.upper()] = told(shell.run(line), "tls")
+        shell.values[site.upper()] = told(shell.run(line))
         approve_all(shell.folder / site)
     for line in (*signed, *joined):
         shell.run(line)

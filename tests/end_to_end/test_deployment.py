@@ -19,7 +19,6 @@ from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.trust.authority import Authority
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.run_store import RunStore
 from tests.end_to_end.alone import attempts, devices
@@ -54,15 +53,15 @@ def deployed(tmp_path_factory):
     stores = make_stores(folder / "stores")
     values |= {f"{site.upper()}_STORE": str(path) for site, path in stores.items()}
     shell = Shell(folder, values)
-    made, asked, signed, joined, *rest, changed, audited = documented(PAGE)
+    made, asked, signed, joined, *rest, rotated, retired, changed, audited = documented(PAGE)
     ordered, approved, ran, paused, tokens = rest
     with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
         try:
-            for line in made:
-                shell.run(line)
-            values["ROOT"] = Authority(folder / "study" / "authority").fingerprint
+            init, up = made
+            values["ROOT"] = told(shell.run(init))
+            shell.run(up)
             for site, line in zip(SITES, asked, strict=True):
-                values[site.upper()] = told(shell.run(line), "tls")
+                values[site.upper()] = told(shell.run(line))
             for line in (*signed, *joined, *ordered):
                 shell.run(line)
             values["RUN"] = asked_for(folder)
@@ -70,7 +69,7 @@ def deployed(tmp_path_factory):
                 shell.run(line)
             for line in audited:
                 shell.run(line)
-            yield shell, tunnel, changed
+            yield shell, tunnel, (rotated, retired, changed)
         finally:
             for site in SITES:
                 stop(folder / site)
@@ -111,7 +110,9 @@ def test_three_sites_with_different_modalities_finish_three_rounds(deployed):
     prepared = {row["site"]: row["modalities"] for row in store.events() if "modalities" in row}
     for site, other in HELD.items():
         assert prepared[site] == sorted({"ehr", *([other] if other else [])})
-    assert (shell.folder / "model").is_dir()
+    card = (shell.folder / "model" / "README.md").read_text("utf-8")
+    assert "Run `first`, id `" in card
+    assert all(re.search(rf"^\| {site} \| .* \| 3 of 3 \|$", card, re.M) for site in SITES)
 
 
 @pytest.mark.slow
@@ -257,8 +258,41 @@ def test_a_run_hit_by_a_kill_finishes_by_itself_with_every_round(deployed, fault
 
 
 @pytest.mark.slow
+def test_no_update_is_in_flowers_database_after_the_runs(deployed):
+    """A .npy file begins so; the reconciler takes out what Flower deleted within a minute."""
+    shell, *_ = deployed
+    until = time.monotonic() + 600
+    while any(
+        b"\x93NUMPY" in f.read_bytes() for f in (shell.folder / "study").glob("superlink.db*")
+    ):
+        assert time.monotonic() < until
+        time.sleep(1)
+
+
+@pytest.mark.slow
+def test_a_new_root_needs_no_new_kits_and_the_old_one_is_not_retired_too_early(deployed):
+    shell, _, (rotated, retired, _) = deployed
+    for line in rotated:
+        shell.run(line)
+    assert "HF-839" in shell.run(retired[0], fails=True)
+    for site in SITES:  # a node asks as it begins, else every ten minutes
+        shell.run(f"healthfm-client join --site {site}")
+    until = time.monotonic() + 600
+    while (status := json.loads(shell.run("healthfm-server status --json --study study")))[
+        "rotation"
+    ]["waiting"]:
+        assert time.monotonic() < until, status["rotation"]
+        time.sleep(0.5)
+    for line in retired:
+        shell.run(line)
+    for site in SITES:
+        shell.run(f"healthfm-client join --site {site}")
+    assert status["root_words"] in shell.run("healthfm-client status --site north")
+
+
+@pytest.mark.slow
 def test_a_revoked_site_is_shut_out_and_the_study_comes_down(deployed):
-    shell, _, changed = deployed
+    shell, _, (*_, changed) = deployed
     *before, down = changed
     for line in before:
         shell.run(line)

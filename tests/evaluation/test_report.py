@@ -20,6 +20,7 @@ from healthfm_core.evaluation.report.report_page import (
 )
 from healthfm_core.evaluation.report.terminal_tables import arms_text, contrasts, subset_tables
 from healthfm_core.evaluation.report.wording import count, duration, number
+from healthfm_core.federation.input_overlap import HeldAndShared, InputOverlap, SiteInputs
 
 
 def predictions(noise: float, *, seed: int = 0, subjects: int = 80) -> Predictions:
@@ -178,6 +179,25 @@ def test_the_page_shows_what_sites_share_by_domain_and_units_that_do_not_meet(ro
         *(("south &lt;b&gt;", ""), *(("", cell) for cell in ("50 %", "–", "100 %", "0 %"))),
     ]
     assert f"<li>{unit}</li>" in part
+
+
+def test_the_page_shows_which_channels_and_scores_the_sites_share(rows):
+    has = HeldAndShared(2, 1)
+    of = SiteInputs(has, {"genomics": has}, {"b<i>": ("HR", "STEPS")}, {"b<i>": ("HR",)})
+    inputs = InputOverlap(HeldAndShared(3, 1), {"genomics": HeldAndShared(3, 1)}, {"north": of})
+    told = {"north": {"coverage_shared": 0.25}, "south": {}}
+    text = render("t", rows, context(coverage=told, inputs=inputs))
+    part = text[text.index("What the sites share") :]
+    part = part[: part.index("</section>")]
+    assert re.findall(r"<td>([^<]*)</td>", part) == [
+        *("25 %", "2, 1 shared", "2, 1 shared"),
+        *("–", "–", "–"),
+    ]
+    assert re.findall(r"<li>([^<]*)</li>", part) == [
+        "Wearable channels: 1 of the study&#39;s 3 at more than one site",
+        "Scores: 1 of 3 at more than one site; fewest of these at north, 1",
+        "wearables at north: b&lt;i&gt; (HR, STEPS); others have HR",
+    ]
 
 
 def test_a_page_without_anything_but_rows_is_whole(rows):

@@ -15,10 +15,10 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.code_overlap import (
     CodeOverlap,
-    overlap_lines,
     overlap_sentence,
     told_coverage,
 )
+from healthfm_core.federation.overlap_table import overlap_lines
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.arms.arm_training import FixedVocabularySetup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,17 @@ def test_what_is_no_study_is_refused(text: str) -> None:
 def test_an_order_survives_the_wire() -> None:
     order = RoundOrder(round=2, rounds=9, groups=("backbone", "ehr"), evaluate=True, seed=2**62)
     assert RoundOrder.from_json(order.to_json()) == order
+    assert "counted" not in order.to_json(), "as earlier releases read it"
+    encoded = replace(order, counted={"backbone": 1, "ehr": 1})
+    assert RoundOrder.from_json(encoded.to_json()) == encoded
+
+
+@pytest.mark.parametrize("counted", [[], {"ehr": "1"}, {"ehr": 1.0}, {"ehr": True}, None])
+def test_rounds_of_another_type_are_no_order(counted: object) -> None:
+    order = RoundOrder(round=2, rounds=9, groups=("ehr",), evaluate=True, seed=1)
+    text = json.dumps({**json.loads(order.to_json()), "counted": counted})
+    with pytest.raises(ProtocolError, match="HF-402"):
+        RoundOrder.from_json(text)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"groups": []}', '{"groups": [], "more": 1}'])

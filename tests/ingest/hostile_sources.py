@@ -114,6 +114,80 @@ def cgm() -> Source:
     )
 
 
+def takeout() -> Source:
+    heart = [
+        {"dateTime": f"03/14/20 08:00:{n:02d}", "value": {"bpm": 60 + n, "confidence": n % 3}}
+        for n in range(0, 60, 5)
+    ]
+    night = {
+        "logId": 1,
+        "dateOfSleep": "2020-03-14",
+        "minutesAsleep": 2,
+        "levels": {
+            "summary": {"deep": {"minutes": 1}},
+            "data": [{"dateTime": "2020-03-14T01:00:00.000", "level": "deep", "seconds": 60}],
+            "shortData": [{"dateTime": "2020-03-14T01:00:30.000", "level": "wake", "seconds": 30}],
+        },
+    }
+    of_day = [{"dateTime": "03/14/20 00:00:00", "value": "30"}]
+    resting = [{"dateTime": "03/14/20 00:00:00", "value": {"date": "03/14/20", "value": 61.5}}]
+    files = {
+        "heart_rate": heart,
+        "sleep": [night],
+        "steps": of_day,
+        "calories": of_day,
+        "very_active_minutes": of_day,
+        "resting_heart_rate": resting,
+        "exercise": [{}],
+    }
+    below = "7/Takeout/Fitbit/Global Export Data"
+    texts = {
+        f"{below}/{kind}-2020-03-14.json": json.dumps(of).encode() for kind, of in files.items()
+    }
+    profile = b"id,timezone\nA,Europe/Vienna\n"
+    return Source("fitbit_takeout", {**texts, "7/Takeout/Fitbit/Your Profile/Profile.csv": profile})
+
+
+def withings() -> Source:
+    at = "2020-03-14T08:00:00+01:00"
+    texts = {
+        "raw_tracker_steps.csv": f'start,duration,value\n{at},"[60,60]","[12,30]"\n{at},[60],[1]\n',
+        "raw_hr_hr.csv": f"start,duration,value\n{at},[60],[61]\n",
+        "raw_tracker_sleep-state.csv": f'start,duration,value\n{at},"[60,60,60]","[0,1,2]"\n',
+        "aggregates_steps.csv": "date,value\n2020-03-14,5000\n",
+        "sleep.csv": 'from,to,"light (s)","deep (s)","rem (s)","awake (s)"\n'
+        "2020-03-14T00:00:00Z,2020-03-14T06:00:00Z,60,60,,0\n",
+        "weight.csv": 'Date,"Weight (kg)"\n"2020-03-14 08:00:00",70\n',
+        "bp.csv": "Date,Heart rate,Systolic,Diastolic\n2020-03-14 08:00:00,60,120,80\n",
+        "height.csv": 'Date,"Height (m)"\n2020-03-14,1.7\n',
+    }
+    return Source("withings", {f"7/{name}": text.encode() for name, text in texts.items()})
+
+
+def oura() -> Source:
+    at = "2020-03-14T00:00:00+01:00"
+    series = '"{""interval"": 300, ""items"": [60, null]}"'
+    night = f"long_sleep;2020-03-14;{at};4321;1200;{series}"
+    texts = {
+        "sleepmodel.csv": "type;day;bedtime_start;sleep_phase_5_min;total_sleep_duration;"
+        f"heart_rate\n{night}\n",
+        "dailyactivity.csv": f"day;timestamp;steps;high_activity_time\n2020-03-14;{at};500;600\n",
+        "heartrate.csv": "timestamp;bpm;source\n2020-03-14T08:00:00Z;70;awake\n",
+        "dailyspo2.csv": 'day;spo2_percentage\n2020-03-14;"{""average"": 97}"\n',
+    }
+    return Source("oura", {f"7/App Data/{name}": text.encode() for name, text in texts.items()})
+
+
+def oura_json() -> Source:
+    night = {"summary_date": "2020-03-14", "bedtime_start": "2020-03-14T00:00:00+01:00"}
+    night |= {"hypnogram_5min": "4321", "total": 900, "hr_5min": [60, 0], "is_longest": 1}
+    day = {"day": "2020-03-14", "class_5_min": "1", "steps": 10, "met": {"interval": 60.0}}
+    day |= {"timestamp": "2020-03-14T04:00:00+01:00", "met_1min": [1.5, 2]}
+    heart = [{"timestamp": "2020-03-14T08:00:00Z", "bpm": 70}]
+    whole = {"sleep": [night], "daily_activity": {"data": [day]}, "heartrate": heart, "tag": [1]}
+    return Source("oura", {"7.json": json.dumps(whole).encode()})
+
+
 def pgs() -> Source:
     lines = ["sampleset,IID,PGS,SUM,Z_norm2", *(f"a,{n},PGS1,{n},{n / 9}" for n in range(9))]
     return Source("pgsc_calc", {"s.csv": "\n".join(lines).encode()}, alone=True)
@@ -258,6 +332,10 @@ SOURCES = (
     daily,
     apple,
     cgm,
+    takeout,
+    withings,
+    oura,
+    oura_json,
     pgs,
     plink2,
     aouprs,

@@ -36,9 +36,9 @@ HEALTH = """<?xml version="1.0" encoding="UTF-8"?>
 </HealthData>"""
 
 
-def minutes(store: SiteStore, channel: str) -> dict[str, float]:
+def minutes(store: SiteStore, channel: str, device: str | None = None) -> dict[str, float]:
     """Minute → value, of those with a reading."""
-    table = store.wearable()
+    table = store.wearable(device)
     found = {}
     for row in table.filter(pc.equal(table["channel"], channel)).to_pylist():
         for n, (value, seen) in enumerate(zip(row["value"], row["mask"], strict=True)):

@@ -234,6 +234,22 @@ def test_samples_fill_each_other_s_gaps_and_the_first_s_stay():
     assert (table.num_rows, table["hz"].to_pylist(), differing) == (1, [1.0], 4)
 
 
+def test_stretches_that_begin_apart_say_no_time_twice():
+    who = np.array([7])
+    first = stretches(who, np.array([0]), "HR", 1.0, np.array([[1, 2, 3]], np.float32))
+    later = stretches(who, np.array([1_000_000]), "HR", 1.0, np.array([[2, 9, 4]], np.float32))
+    rows, differing = put_together([first, later])
+    said = [(row["value"], row["mask"]) for row in rows.to_pylist()]
+    assert said == [([1, 2, 3], [True] * 3), ([0, 0, 4], [False, False, True])]
+    assert differing == 1
+    rows, differing = put_together([first, first.slice(0, 1), later.slice(0, 0)])
+    assert (rows.num_rows, differing) == (1, 0)
+    between = stretches(who, np.array([500_000]), "HR", 1.0, np.array([[8, 8]], np.float32))
+    others = stretches(np.array([8]), np.array([1_000_000]), "HR", 1.0, np.ones((1, 2), np.float32))
+    rows, differing = put_together([first, between, others])
+    assert [row["mask"] for row in rows.to_pylist()] == [[True] * 3, [True] * 2, [True] * 2]
+
+
 def test_the_command_adds_and_its_dry_run_does_not(tmp_path, clinic, capsys):
     command = ["ingest", "fitbit", str(watches(tmp_path / "in", ("1", "2")))]
     assert main([*command, "--into", str(clinic), "--dry-run"]) == 0

@@ -44,7 +44,7 @@ def check_with_meds(store: Path) -> None:
     own = said.pop("healthfm")
     DatasetMetadataSchema.validate(said)
     assert DatasetMetadataSchema(**said).meds_version.startswith("0.4")
-    assert set(own) == {"rejected", "not_read", "scores"}
+    assert set(own) == {"rejected", "not_read", "scores", "sources"}
 
 
 def sample(name: str, folder: Path):

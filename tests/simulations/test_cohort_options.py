@@ -47,6 +47,19 @@ def test_an_option_that_is_not_switched_on_moves_nothing(changes):
     assert all(a.truth.equals(b.truth) for a, b in zip(one.sites, other.sites, strict=True))
 
 
+def test_so_many_people_are_held_out_as_was_asked(tmp_path):
+    """They are the same people otherwise, and nobody is held out whom a larger share spares."""
+    found = {}
+    for share in (0.15, 0.4):
+        stores = write_sites(cohort(held_out=share), tmp_path / str(share))
+        found[share] = [SiteStore.open(store).subjects("held_out") for store in stores]
+    count = {share: sum(map(len, people)) for share, people in found.items()}
+    assert abs(count[0.15] / 900 - 0.15) < 0.04
+    assert abs(count[0.4] / 900 - 0.4) < 0.05
+    for few, many in zip(found[0.15], found[0.4], strict=True):
+        assert set(few) < set(many)
+
+
 def test_people_of_a_gap_site_come_more_rarely_and_the_others_as_before():
     found = cohort(gap_scale=4.0, gap_sites=("site-01",), years=12)
     usual, rare, also = (gaps_days(site) for site in found.sites)

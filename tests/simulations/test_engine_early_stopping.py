@@ -21,6 +21,7 @@ from healthfm_core.config import PrivacyConfig
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.ledger import Ledger
+from healthfm_core.trained import CARD
 from healthfm_server.run_folder.model_export import export_model
 from healthfm_server.run_folder.run_description import describe_run
 from healthfm_server.run_folder.run_store import RunStore
@@ -125,6 +126,15 @@ def test_the_exported_model_and_what_is_said_of_the_run_are_the_chosen_round_s(
     assert result.choice is not None
     assert result.choice.sentence() in list(describe_run(tmp_path / "run"))
     assert export_model(tmp_path / "run", tmp_path / "eight", 8) == 8
+    chosen, last = ((tmp_path / name / CARD).read_text() for name in ("model", "eight"))
+    scores = result.choice.scores
+    eighth, best = f"{scores[8]:.3f} (round 8)", f"{scores[2]:.3f} (round 2)"
+    assert f"| tuning_auroc | {best} | {eighth} | {best} |" in chosen
+    assert f"| tuning_auroc | {eighth} | {eighth} | {best} |" in last
+    assert result.choice.sentence() in chosen
+    assert "| a | ehr, wearable | 2 of 2 |" in chosen
+    assert "| a | ehr, wearable | 8 of 8 |" in last
+    assert f"Run `run`, id `{result.study.run_id}`: 2 rounds are in this" in chosen
 
 
 @pytest.mark.parametrize("patience", [2, None])

@@ -55,9 +55,9 @@ def _fingerprint(cohort: Cohort) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_cohort_s_five_partitions_are_found_by_their_files():
+def test_the_cohort_s_six_partitions_are_found_by_their_files():
     found = [one.name for one in partitions()]
-    assert sorted(found) == ["dialect", "gaps", "labels", "modalities", "sizes"]
+    assert sorted(found) == ["dialect", "gaps", "habits", "labels", "modalities", "sizes"]
 
 
 @pytest.mark.usefixtures("toy")

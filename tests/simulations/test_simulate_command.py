@@ -24,6 +24,7 @@ SMALL = [
     "rounds=2",
     "train.max_steps=2",
     "evaluation.bootstraps=20",
+    "simulation.workers=1",
 ]
 
 

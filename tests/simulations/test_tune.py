@@ -39,7 +39,13 @@ from tests import three_numbers as small
 from tests.simulations.test_engine_early_stopping import APPS, METRIC
 from tests.simulations.test_simulate_command import SMALL
 
-COHORT = [*SMALL, "rounds=3", "federation.evaluate_every=1", "data.cohort.subjects=120"]
+COHORT = [
+    *SMALL,
+    "rounds=3",
+    "federation.evaluate_every=1",
+    "data.cohort.subjects=120",
+    "data.cohort.held_out=0.15",
+]
 PLAN = {
     "metric": "tuning_auroc",
     "space": {

@@ -14,7 +14,8 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store.joined_stores import join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.baselines.label_baselines import choose, summarise
-from healthfm_core.federation.code_overlap import overlap_lines, told_coverage, told_devices
+from healthfm_core.federation.code_overlap import told_coverage, told_devices
+from healthfm_core.federation.overlap_table import overlap_lines
 from healthfm_core.tokens.coverage import coverage
 from healthfm_core.tokens.shared_channels import device_use, study_wearable
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics

@@ -44,11 +44,13 @@ def statistics() -> SiteStatistics:
         ),
         panel=("PGS1", "PGS2"),
         panel_subjects=np.array([5, 5]),
+        panel_sites=np.array([1, 1]),
         channels=(("band", "hr"), ("wrist", "hr"), ("wrist", "steps")),
         channel_subjects=np.array([3, 4, 2]),
         channel_sum=np.array([3.0, 400.0, 8.0]),
         channel_square=np.array([3.0, 40400.0, 32.0]),
         channel_hz=np.array([1.0, 1 / 60, 1 / 60]),
+        channel_sites=np.array([1, 1, 1]),
         modality_subjects=np.array([1000, 7, 5]),
         label_values=np.array([900, 100]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import resource
@@ -44,6 +45,37 @@ def test_a_request_says_who_asks_and_holds_no_private_key(keys, request_file):
     assert (found.site, found.url, found.modalities) == ("north", URL, ("ehr", "wearable"))
     assert found.fingerprints()["tls"] == fingerprint.of_key(keys.tls.public_key())
     assert b"PRIVATE" not in b"".join(opened(request_file).values())
+
+
+def test_whoever_compared_one_key_has_compared_all_three(keys, request_file, tmp_path):
+    """A request caught on its way: its tls key's part, and all that another's two keys can sign."""
+    found = read_request(request_file)
+    assert found.one_covers_all
+    assert found.words == fingerprint.in_words(fingerprint.of_key(keys.tls.public_key()))
+    others = dataclasses.replace(SiteKeys.create(tmp_path / "thief"), tls=keys.tls)
+    mixed = make_request(others, "north", URL, ["ehr", "wearable"])
+    caught, proofs = (json.loads(opened(r)["proofs.json"])["tls"] for r in (request_file, mixed))
+    both = opened(mixed)["proofs.json"].decode().replace(proofs, caught)
+    with pytest.raises(TrustError, match="HF-807"):
+        read_request(changed(mixed, "proofs.json", both.encode()))
+
+
+def test_a_request_whose_tls_key_did_not_sign_says_so(request_file):
+    """As 0.8 wrote them; a renewal is compared with all keys on record, and may be one."""
+    proofs = json.loads(opened(request_file)["proofs.json"])
+    del proofs["tls"]
+    before = changed(request_file, "proofs.json", json.dumps(proofs).encode())
+    assert not read_request(before).one_covers_all
+
+
+def test_a_kit_is_installed_by_the_words_that_were_told(authority, keys, request_file, tmp_path):
+    data, words = kit_of(authority, request_file), authority.words
+    wrong = " ".join([*words.split()[:9], "zoo" if not words.endswith("zoo") else "zone"])
+    with pytest.raises(TrustError, match="HF-809"):
+        install_kit(data, tmp_path / "study", keys, root_fingerprint=wrong)
+    assert installed(tmp_path / "study") is None
+    install_kit(data, tmp_path / "study", keys, root_fingerprint=words.replace(" ", "-"))
+    assert installed(tmp_path / "study").root_words == words
 
 
 def test_a_kit_is_installed_by_the_fingerprint_that_was_told(

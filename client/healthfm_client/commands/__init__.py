@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import TrustError
+
+if TYPE_CHECKING:
+    from healthfm_client.site.site_home import SiteHome
 
 
 def site_of(given: Namespace) -> SiteHome:
@@ -16,6 +19,8 @@ def site_of(given: Namespace) -> SiteHome:
     Raises:
         TrustError: Nobody enrolled there (HF-830): a mistyped folder is not paused or left.
     """
+    from healthfm_client.site.site_home import SiteHome  # here: commands of a store do not need it
+
     home = SiteHome(given.site)
     if home.keys.exists():
         return home
@@ -36,3 +41,18 @@ def takes_site(parser: ArgumentParser) -> None:
         default=Path(os.environ.get("HEALTHFM_SITE", ".")),
         help="the site's folder (default: $HEALTHFM_SITE, else this folder)",
     )
+
+
+def takes_root(parser: ArgumentParser) -> None:
+    """Add the option that takes what the coordinator read to the site's administrator."""
+    parser.add_argument(
+        "--root",
+        nargs="+",
+        metavar="WORD",
+        help="the ten words that the coordinator read to you (or the root's fingerprint)",
+    )
+
+
+def root_of(given: Namespace) -> str | None:
+    """Return the root's fingerprint as it was typed, in words or digits; None where it was not."""
+    return None if given.root is None else " ".join(given.root)

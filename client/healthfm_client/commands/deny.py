@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from healthfm_client.commands.approve import answer, arguments
+from healthfm_client.commands.approve import answer, takes_run
 from healthfm_core.command_line import Command
 
 
@@ -13,4 +13,4 @@ def run(given: Namespace) -> int:
     return answer(given, "denied")
 
 
-COMMAND = Command("refuse a run, even one approved before", run, arguments)
+COMMAND = Command("refuse a run, even one approved before", run, takes_run)

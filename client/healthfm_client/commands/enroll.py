@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from healthfm_client.commands import takes_site
+from healthfm_client.commands import root_of, takes_root, takes_site
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy, not_enrolled, policy_permitting
 from healthfm_core.command_line import Command
@@ -40,7 +40,7 @@ def arguments(parser: ArgumentParser) -> None:
         "number, and the coordinator holds the site to it; none: the request names none",
     )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent back")
-    parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
+    takes_root(parser)
 
 
 def run(given: Namespace) -> int:
@@ -55,7 +55,7 @@ def run(given: Namespace) -> int:
             103,
             where="enroll",
             seen="neither a study with a name for this site, nor a kit",
-            wanted="--study URL --name NAME to ask, then --kit FILE --root FINGERPRINT",
+            wanted="--study URL --name NAME to ask, then --kit FILE --root TEN WORDS",
             do="Give the two that belong together",
         )
     return 0
@@ -74,15 +74,15 @@ def _ask(home: SiteHome, given: Namespace) -> None:
         say(f"{home.policy} permits more than the request names: {', '.join(beyond)}.")
     say(f"This site's private keys are in {home.keys}; they never leave this machine.")
     say(f"What the site permits stands in {home.policy}: read it, and change what you like.")
-    say(f"Send the coordinator {home.request}, and read them these by telephone:")
-    for name, value in read_request(data).fingerprints().items():
-        say(f"  {name:8} {value}")
-    say("With the kit that comes back: healthfm-client enroll --kit FILE --root FINGERPRINT")
+    say(f"Send the coordinator {home.request}, and read them these ten words by telephone:")
+    say(f"  {read_request(data).words}")
+    say("With the kit that comes back, and the ten words that they read to you:")
+    say("  healthfm-client enroll --kit FILE --root TEN WORDS")
 
 
 def _take_in(home: SiteHome, given: Namespace) -> None:
     data = files.read_given(given.kit, "the kit")
-    kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=given.root)
+    kit = install_kit(data, home.study, SiteKeys.load(home.keys), root_fingerprint=root_of(given))
     say(f"This site is {kit.site} in the study {kit.study} at {kit.url}.")
     for name, value in _facts(kit).items():
         say(f"  {name:12} {value}")
@@ -91,8 +91,7 @@ def _take_in(home: SiteHome, given: Namespace) -> None:
 
 def _facts(kit: Kit) -> dict[str, str]:
     return {
-        "root": kit.root_fingerprint,
-        "signer": kit.signer_fingerprint,
+        "root": kit.root_words,
         "certificate": f"until {kit.certificate.not_valid_after_utc:%Y-%m-%d}",
     }
 

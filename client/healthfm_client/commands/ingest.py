@@ -1,6 +1,7 @@
 """``ingest SOURCE PATH --out DIR``: raw data in, checked site stores out, or nothing.
 
-``--into STORE`` adds what the source has of a store's people to it.
+``--into STORE`` adds what another source has of a store's people to it; ``--update`` what is new in
+the source that the store was made of.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args, get_origin
 
 from healthfm_client.commands.describe import as_text
-from healthfm_client.ingest import ingest, ingest_into
+from healthfm_client.ingest import ingest, ingest_into, update_store
 from healthfm_client.ingest.interrupted import output_lock, remove_leftovers
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions
 from healthfm_client.ingest.reader_registry import AUTO, readers
+from healthfm_client.ingest.update_writing import PEOPLE, ROWS
 from healthfm_client.progress_bar import progress_bar
 from healthfm_client.site_store.description.facts import describe
 from healthfm_core.command_line import Command
@@ -51,6 +53,17 @@ def arguments(parser: ArgumentParser) -> None:
             "--resume", action="store_true", help="after an interruption, go on from what was read"
         )
         its.add_argument(
+            "--update",
+            choices=(ROWS, PEOPLE),
+            help="add to the store --out what is new: PATH has new rows, or people with all of "
+            "their rows, in place of those before",
+        )
+        its.add_argument(
+            "--remove-absent",
+            action="store_true",
+            help="with --update people: take out who is not in PATH, which is the whole source",
+        )
+        its.add_argument(
             "--dry-run", action="store_true", help="do it all, say what came of it, keep nothing"
         )
         for option in options.model_fields:
@@ -82,10 +95,9 @@ def _add_flag(parser: ArgumentParser, options: type[ReaderOptions], name: str) -
 def run(given: Namespace) -> int:
     """Ingest, and print a line per store (a few of many) and one of all."""
     out: Path = given.out or given.into
-    if given.into is not None:
-        _refuse_output_flags(given)
+    _refuse_output_flags(given)
     if not given.dry_run:
-        _report([SiteStore.open(path) for path in _ingested(given, out)])
+        _report([SiteStore.open(path) for path in _ingested(given, out)], given.update is None)
         return 0
     with output_lock(out) as locked:
         for notice in remove_leftovers(out) if locked else []:
@@ -93,7 +105,7 @@ def run(given: Namespace) -> int:
         with TemporaryDirectory(prefix=f".{out.name}.dry-run-", dir=out.parent) as folder:
             paths = _ingested(given, Path(folder) / out.name)
             stores = [SiteStore.open(path) for path in paths]
-            _report(stores)
+            _report(stores, given.update is None)
             for store in stores[:SHOWN]:
                 say(as_text(describe(store, THRESHOLD)))
     say("Nothing was kept: this was a dry run.")
@@ -101,16 +113,25 @@ def run(given: Namespace) -> int:
 
 
 def _refuse_output_flags(given: Namespace) -> None:
-    """Raise HF-102 for flags that say what becomes of an output folder."""
-    flags = [name for name in ("overwrite", "resume") if getattr(given, name)]
-    if flags:
-        raise ConfigError(
-            102,
-            where=f"--{flags[0]}",
-            seen="--into adds to a store",
-            wanted="the store is replaced by the whole, or stays as it is",
-            do="Leave the flag out",
-        )
+    """Raise HF-102 for flags that do not go with another."""
+    about_output = [name for name in ("overwrite", "resume") if getattr(given, name)]
+    if given.update is not None and given.into is not None:
+        raise _refused("update", "--into adds another source to a store", _TO_ITS_OWN)
+    if given.into is not None and about_output:
+        raise _refused(about_output[0], "--into adds to a store", _WHOLE)
+    if given.update is not None and about_output:
+        raise _refused(about_output[0], "--update adds to a store", _WHOLE)
+    if given.remove_absent and given.update != PEOPLE:
+        raise _refused("remove-absent", "it is no update of people", _WHOLE_SOURCE)
+
+
+_WHOLE = "the store is replaced by the whole, or stays as it is"
+_TO_ITS_OWN = "an update goes to the store that was made of the source, with --out"
+_WHOLE_SOURCE = "only of a whole source can be told who is gone from it: --update people"
+
+
+def _refused(flag: str, seen: str, wanted: str) -> ConfigError:
+    return ConfigError(102, where=f"--{flag}", seen=seen, wanted=wanted, do="Leave the flag out")
 
 
 def _ingested(given: Namespace, out: Path) -> list[Path]:
@@ -128,6 +149,19 @@ def _ingested(given: Namespace, out: Path) -> list[Path]:
                 **options,
             )
             return [whole]
+        if given.update is not None:
+            updated = update_store(
+                given.source,
+                given.path,
+                given.out,
+                given.update,
+                remove_absent=given.remove_absent,
+                out=out,
+                show_progress=progress,
+                notify=say,
+                **options,
+            )
+            return [updated]
         return ingest(
             given.source,
             given.path,
@@ -140,16 +174,17 @@ def _ingested(given: Namespace, out: Path) -> list[Path]:
         )
 
 
-def _report(stores: list[SiteStore]) -> None:
+def _report(stores: list[SiteStore], whole: bool) -> None:
+    """Print what stores hold; their modalities, told by every row, not after an update."""
     people = [len(store.subjects()) for store in stores]
-    held = [", ".join(sorted(store.modalities)) for store in stores[:SHOWN]]
+    held = [", ".join(["", *sorted(store.modalities)]) if whole else "" for store in stores[:SHOWN]]
     rejected: Counter[str] = Counter()
     not_read: Counter[str] = Counter()
     for store in stores:
         rejected.update(store.rejected)
         not_read.update(store.not_read)
     for store, subjects, modalities in zip(stores, people, held, strict=False):
-        say(f"{store.path}: {_count(subjects)} subjects, {modalities}")
+        say(f"{store.path}: {_count(subjects)} subjects{modalities}")
     if len(stores) > SHOWN:
         say(f"… and {len(stores) - SHOWN} more")
     say(f"{len(stores)} store{'s' * (len(stores) != 1)}, {_count(sum(people))} subjects")

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from healthfm_client.commands import root_of, takes_root
 from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
 from healthfm_client.site.site_home import SiteHome
@@ -32,7 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="the site's folder (default: $HEALTHFM_SITE, else this folder)",
     )
     parser.add_argument("--kit", type=Path, help="the kit that the coordinator sent")
-    parser.add_argument("--root", help="the root's fingerprint that the coordinator read to you")
+    takes_root(parser)
     parser.add_argument(
         "--store", type=Path, action="append", help="a store to take part with; once, or again"
     )
@@ -52,7 +53,7 @@ def run(given: Namespace) -> int:
     _refuse_after_leaving(site)
     if given.kit is not None:
         data = files.read_given(given.kit, "the kit")
-        install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=given.root)
+        install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=root_of(given))
     if closed := site.close_to_others():
         say(f"{closed} files and folders of the site could be read by others: closed")
     kit = site.kit()

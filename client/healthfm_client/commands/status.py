@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import Any, Final
 
 from healthfm_client.commands import takes_site
 from healthfm_client.egress.egress_log import EgressLog
@@ -22,6 +22,9 @@ from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.chained_log import Entry
 from healthfm_core.trust.site_keys import SiteKeys
 
+FOR_PROGRAMS: Final = frozenset({"root_fingerprint", "own_fingerprint", "signing_key"})
+"""Facts of ``--json`` that a person reads in words."""
+
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
@@ -36,6 +39,8 @@ def run(given: Namespace) -> int:
         say(json.dumps(facts, indent=2))
     else:
         for name, value in facts.items():
+            if name in FOR_PROGRAMS:
+                continue
             say(f"{name.replace('_', ' '):<20} {_shown(value)}")
     return 0
 
@@ -49,14 +54,19 @@ def status(home: SiteHome) -> dict[str, Any]:
         ConfigError: Its policy cannot be used (HF-1xx).
     """
     kit, policy = home.kit(), SitePolicy.read(home.policy)
-    supervisor = supervision(home)
+    supervisor, keys = supervision(home), SiteKeys.load(home.keys)
     last, left, refused = _last_of(home.log())
     stopped = RefusedConnection.recent(home)
     return {
         "site": kit.site,
         "study": kit.study,
         "server": kit.url,
-        "signing_key": fingerprint.of_key(SiteKeys.load(home.keys).signing.public_key()),
+        "root_words": kit.root_words,
+        "root_fingerprint": kit.root_fingerprint,
+        "own_words": fingerprint.in_words(fingerprint.of_key(keys.tls.public_key())),
+        "own_fingerprint": fingerprint.of_key(keys.tls.public_key()),
+        "signing_words": fingerprint.in_words(fingerprint.of_key(keys.signing.public_key())),
+        "signing_key": fingerprint.of_key(keys.signing.public_key()),
         "certificate_until": f"{kit.certificate.not_valid_after_utc:%Y-%m-%d}",
         "certificate_renews_from": f"{renews_from(kit):%Y-%m-%d}",
         "state": home.state(),

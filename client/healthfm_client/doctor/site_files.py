@@ -19,6 +19,7 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.errors import PolicyError
 from healthfm_core.owner_only import closing_command, open_to_others
+from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import RENEWED_DAYS, check_valid_now, now_utc
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -36,8 +37,8 @@ def enrolment(home: SiteHome) -> Iterator[DoctorFinding]:
     yield passed("keys", f"three private keys in {home.keys}, readable by their owner only")
     kit = home.kit()
     yield passed("kit", f"{kit.site} in the study {kit.study}, node {kit.node_id}, {kit.url}")
-    yield passed("root", kit.root_fingerprint)
-    yield passed("signer", kit.signer_fingerprint)
+    for name, value in (("root", kit.root_fingerprint), ("signer", kit.signer_fingerprint)):
+        yield passed(name, f"{fingerprint.in_words(value)} ({value})")
     check_valid_now(kit.certificate, where="certificate")
     until = kit.certificate.not_valid_after_utc
     left = (until - now_utc()).days

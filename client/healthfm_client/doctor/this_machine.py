@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from healthfm_client.doctor.findings import DoctorFinding, failed, passed
 from healthfm_core.errors import ConfigError
 from healthfm_core.kernels.ct_attention import ops
 from healthfm_core.kernels.ct_attention.cpu import compiled
+from healthfm_core.processes import usable_processors
 
 GIB: Final = 2**30
 LOW_MEMORY_GIB: Final = 4.0
@@ -32,9 +32,7 @@ def look(folder: Path) -> Iterator[DoctorFinding]:
     """
     packages = ", ".join(f"{name} {version(name)}" for name in ("healthfm", "torch", "flwr"))
     yield passed("packages", f"Python {platform.python_version()}, {packages}")
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    processors = usable_processors()
     threads = torch.get_num_threads()
     yield passed("processors", f"{processors} {platform.machine()}, {threads} threads in use")
     yield from _attention()

@@ -26,6 +26,7 @@ from healthfm_client.ingest.pipeline import (
     ingest,
     write_stream,
 )
+from healthfm_client.ingest.source_record import SourceRecord, as_json
 from healthfm_core.data.store.draft_folder import draft_beside, publish
 from healthfm_core.data.store.event_stream import EventStream, SourcePart
 from healthfm_core.data.store.events import ids
@@ -37,7 +38,6 @@ from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_draft import StoreDraft
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
-    DATA,
     OWN_KEY,
     REJECTED_FOLDER,
     SOURCE_CODES_FILE,
@@ -47,6 +47,7 @@ from healthfm_core.data.store.store_files import (
     read_marker,
     read_parquet,
 )
+from healthfm_core.data.store.store_layers import StoreLayer, event_files
 from healthfm_core.data.store.wearables import put_together, sort_wearable
 from healthfm_core.errors import IngestError
 from healthfm_core.modalities.registry import VITAL_CODES
@@ -102,7 +103,7 @@ def ingest_into(
                 **options,
             )
             if paths != [apart / store.name]:
-                raise _several_sites(path, len(paths))
+                raise several_sites(path, len(paths))
             more = SiteStore.open(paths[0])
             _count_known(base, more, notify)
             put_into_one(base, more, draft, show_progress)
@@ -136,7 +137,8 @@ def put_into_one(
         scores = _scores(both)
         draft.write_codes(_codes(both), scores)
         draft.write_source_codes(_source_codes(both))
-        draft.check_and_mark(scores)
+        sources = [one for store in both for one in SourceRecord.all_of(read_marker(store.path))]
+        draft.check_and_mark(scores, as_json(sources))
 
 
 def _count_known(base: SiteStore, more: SiteStore, notify: Notify) -> None:
@@ -164,16 +166,18 @@ def _count_known(base: SiteStore, more: SiteStore, notify: Notify) -> None:
 def _parts(stores: Sequence[SiteStore]) -> Iterator[SourcePart]:
     known = {code: np.zeros(0, np.int64) for code in VITAL_CODES}
     for number, store in enumerate(stores):
-        for file in in_order(store.path / DATA):
+        for file, layer in event_files(store.path):
             where = f"{number}/{file.relative_to(store.path).as_posix()}"
             rows = pq.read_metadata(file).num_rows
-            yield SourcePart(where, rows, _events(file, where, dict(known)))
+            yield SourcePart(where, rows, _events(file, where, layer, dict(known)))
         known = {code: store.first_times(code)[0] for code in VITAL_CODES}
 
 
-def _events(file: Path, where: str, known: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+def _events(
+    file: Path, where: str, layer: StoreLayer, known: dict[str, np.ndarray]
+) -> Iterator[pa.Table]:
     """Yield a file's events without births and deaths that an earlier store has."""
-    rows = read_parquet(file, where, coded=("code",))
+    rows = layer.current(read_parquet(file, where, coded=("code",)))
     for code, people in known.items():
         said = pc.and_(
             pc.equal(rows["code"].cast(pa.string()), code),
@@ -244,7 +248,8 @@ def _scores(stores: Sequence[SiteStore]) -> str:
     return next((str(own["scores"]) for own in markers if own.get("scores")), "")
 
 
-def _several_sites(path: Path, sites: int) -> IngestError:
+def several_sites(path: Path, sites: int) -> IngestError:
+    """Return the error for a source of several sites, or of another by name."""
     return IngestError(
         317,
         where=path.name,

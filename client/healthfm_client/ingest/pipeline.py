@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
@@ -29,10 +29,12 @@ from healthfm_client.ingest.reader_interface import (
     ReaderOptions,
     Site,
     SitesInOneStream,
+    WearingStream,
 )
-from healthfm_client.ingest.reader_registry import find, pointed
+from healthfm_client.ingest.reader_registry import find, opened_as_it_is, pointed
 from healthfm_client.ingest.site_relinking import relinked
 from healthfm_client.ingest.site_splitting import SitePiles, pile_up
+from healthfm_client.ingest.source_record import SourceRecord, as_json
 from healthfm_client.ingest.tables.archives import SUFFIXES, scratch_folder, unpack
 from healthfm_client.ingest.without_forgotten import without_forgotten
 from healthfm_core.data.store.draft_folder import draft_beside, publish, refuse_existing
@@ -108,12 +110,8 @@ def ingest(
             notify(notice)
         if not resume and work_folders(out):
             notify("What an interrupted ingest had read is still there; with --resume it is used.")
-        preset = options.pop("preset", None) if source == "event_table" else None
         with scratch_folder(out) as scratch:
-            is_archive = path.is_file() and path.name.lower().endswith(SUFFIXES)
-            raw = unpack(path, scratch) if is_archive else path
-            reader = find(str(preset or source), raw)
-            parsed = parse_options(reader, options)
+            reader, raw, parsed = opened_source(source, path, scratch, options)
             work = _work_folder(path, out, parsed) if resume else None
             codes = None if parsed.codes is None else read_codes(parsed.codes)
             splits = None if parsed.splits_of is None else read_splits(parsed.splits_of)
@@ -128,7 +126,8 @@ def ingest(
                     folder = draft if site.name is None else draft / site.name
                     before = out if site.name is None else out / site.name
                     people = forgotten or ForgottenPeople.of(before)
-                    site = replace(site, splits=_before(splits, site.splits))
+                    record = SourceRecord.of(reader, parsed, site, path)
+                    site = replace(site, splits=joined_splits(splits, site.splits))
                     site = without_forgotten(site, people)
                     write_site(
                         site,
@@ -138,6 +137,7 @@ def ingest(
                         codes,
                         show_progress,
                         parsed.max_set_aside,
+                        [record],
                     )
                     people.write(folder)
                     keep_quality(before, folder)
@@ -148,6 +148,24 @@ def ingest(
         for folder in work_folders(out):
             shutil.rmtree(folder, ignore_errors=True)
     return [out] if names == [None] else [out / name for name in sorted(filter(None, names))]
+
+
+def opened_source(
+    source: str, path: Path, scratch: Path, options: Mapping[str, object]
+) -> tuple[Reader, Path, ReaderOptions]:
+    """Return (what reads a source, the source unpacked, the reader's options).
+
+    Raises:
+        ConfigError: HF-101, HF-102 for the options.
+        IngestError: HF-301, HF-302, HF-310.
+    """
+    given = dict(options)
+    preset = given.pop("preset", None) if source == "event_table" else None
+    name = str(preset or source)
+    is_archive = path.is_file() and path.name.lower().endswith(SUFFIXES)
+    raw = unpack(path, scratch) if is_archive and not opened_as_it_is(name, path) else path
+    reader = find(name, raw)
+    return reader, raw, parse_options(reader, given)
 
 
 def read_sites(
@@ -198,7 +216,7 @@ def _given(reader: Reader, raw: Path, options: ReaderOptions) -> Iterator[Site |
         raise pointed(error, reader, raw) from error
 
 
-def _before(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
+def joined_splits(first: pa.Table | None, second: pa.Table | None) -> pa.Table | None:
     """Return two tables of splits as one; whoever is in both keeps the split of the first."""
     if first is None or second is None:
         return second if first is None else first
@@ -214,6 +232,7 @@ def write_site(
     codes: CodeTable | None = None,
     show_progress: ShowProgress = ignore_progress,
     max_set_aside: float = 1.0,
+    sources: Sequence[SourceRecord] = (),
 ) -> None:
     """Write one site's store: events are read, sorted, cleaned and written, then all about them.
 
@@ -225,6 +244,7 @@ def write_site(
         codes: What the site's own file says of codes.
         show_progress: Shows the rows of a stream.
         max_set_aside: Share of the rows that may be set aside.
+        sources: What is noted of where the rows are from.
 
     Raises:
         IngestError: HF-306, HF-309, HF-311, HF-315, and what reading a stream raises.
@@ -246,18 +266,33 @@ def write_site(
             draft.write_events(sort_events(pa.concat_tables([events, *scores])))
         for reason, rows in site.rejected.items():
             draft.write_rejected(reason, rows)
-        draft.close()
-        _refuse_emptied(draft, max_set_aside)
         for device, table in site.wearables.items():
             rows = conform(table, WEARABLE, f"{at}: {WEARABLE_FOLDER}/{device}")
             draft.write_wearable(device, sort_wearable(rows))
+        if site.wearing is not None:
+            write_wearing(site.wearing, draft, show_progress)
+        draft.close()
+        refuse_emptied(draft, max_set_aside)
         draft.write_splits()
         for task, labels in site.labels.items():
             draft.write_labels(task, labels, of_anyone=site.stream is not None)
         normalisation = site.normalisation if scores else ""
         draft.write_codes(describe_codes(site, draft.codes, texts, codes), normalisation)
         draft.write_source_codes({**site.source_codes, **source_codes})
-        draft.check_and_mark(normalisation)
+        draft.check_and_mark(normalisation, as_json(sources))
+
+
+def write_wearing(wearing: WearingStream, draft: StoreDraft, show_progress: ShowProgress) -> None:
+    """Write wearables part by part, of which a few are in memory at a time."""
+    for done, part in enumerate(wearing.parts, 1):
+        for device, table in part.wearables.items():
+            rows = conform(table, WEARABLE, f"{draft.name}: {WEARABLE_FOLDER}/{device}")
+            draft.add_wearable(device, rows)
+        for reason, rejected in part.rejected.items():
+            draft.write_rejected(reason, rejected)
+        draft.note_not_read(part.not_read)
+        show_progress("reading people", done, wearing.people)
+    draft.end_wearables()
 
 
 def write_stream(
@@ -295,10 +330,16 @@ def write_stream(
     return spool.texts, spool.source_codes
 
 
-def _refuse_emptied(draft: StoreDraft, most: float) -> None:
-    """Raise HF-315 where too many rows are set aside, or all of a domain of codes."""
+def refuse_emptied(draft: StoreDraft, most: float, known: Collection[str] = ()) -> None:
+    """Raise HF-315 where too many rows are set aside, or all of a domain of codes.
+
+    Args:
+        draft: With every event written.
+        most: Share of the rows that may be set aside.
+        known: Codes of the source beside those that were written.
+    """
     aside = draft.set_aside
-    lost = aside.lost_domains({code.partition("//")[0] for code in draft.codes})
+    lost = aside.lost_domains({code.partition("//")[0] for code in (*draft.codes, *known)})
     if most >= 1 or not (aside.is_much(most) or lost):
         return
     whole = f"; of {', '.join(lost)} nothing is left" if lost else ""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 from typing import Any, Final, Generic, TypeVar
 
 from healthfm_core.errors import IngestError
+from healthfm_core.processes import follow_the_parent
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -80,16 +78,8 @@ class OrderedPool(Generic[Piece, Result]):
 
 def _begin(work: Callable[[Any], Any]) -> None:
     """Keep the work; an interruption is the parent's to deal with, whose end is this one's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_the_parent()
     _of_this_process[:] = [work]
-    Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _done(piece: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -72,6 +72,34 @@ class ReaderOptions(Schema):
 
 
 @dataclass(frozen=True)
+class WearingPart:
+    """What devices say of some people, whom no other part of the source has.
+
+    Attributes:
+        wearables: Device → rows of `schemas.WEARABLE` in any order.
+        rejected: Reason → rows set aside.
+        not_read: Kind of record → how many there are that the reader does not read.
+    """
+
+    wearables: Mapping[str, pa.Table]
+    rejected: Mapping[str, pa.Table] = field(default_factory=dict)
+    not_read: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WearingStream:
+    """What devices say of all people, in parts, so that it need not fit in memory.
+
+    Attributes:
+        parts: Read as they are asked for, once.
+        people: How many parts there are, about; for the progress that is shown.
+    """
+
+    parts: Iterable[WearingPart]
+    people: int
+
+
+@dataclass(frozen=True)
 class Site:
     """All that a source says of one site; any part may be absent.
 
@@ -80,6 +108,7 @@ class Site:
         events: MEDS columns, rows in any order.
         stream: Events that need not fit in memory; scores may come beside them, `events` not.
         wearables: Device → rows of `schemas.WEARABLE`.
+        wearing: Wearables that need not fit in memory; `wearables` not beside them.
         scores: subject_id, score, z.
         normalisation: How the scores came to be z (see `healthfm_core.data.store.genetics`).
         labels: Task → MEDS label table.
@@ -90,12 +119,14 @@ class Site:
         source_codes: (code, code of the source that a mapping replaced by it) → rows.
         notices: Sentences for the person who reads it in.
         title: The store's own name; None is `name`, or the output folder's.
+        vocabularies: Tables beside the events that decide what a code is called.
     """
 
     name: str | None
     events: pa.Table | None = None
     stream: EventStream | None = None
     wearables: Mapping[str, pa.Table] = field(default_factory=dict)
+    wearing: WearingStream | None = None
     scores: pa.Table | None = None
     normalisation: str = DECLARED_Z
     labels: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -106,6 +137,7 @@ class Site:
     source_codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     title: str | None = None
+    vocabularies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +169,7 @@ class Reader:
         options: Its options, all with a default.
         links: Whether it turns ids into subject_ids itself; for others, whose ids are integers,
             the pipeline does.
+        opens_archives: Whether a .zip is read as it is, by `sniff` too, and not unpacked before.
         sniff: Whether a path looks like this source; cheap, never raises for a wrong one.
         read: (path, options) → the sites, one at a time, or several in one stream; raises
             `IngestError`.
@@ -153,6 +186,7 @@ class Reader:
     ]
     options: type[ReaderOptions] = ReaderOptions
     links: bool = False
+    opens_archives: bool = False
     reads: str = ""
     not_read: str = ""
     tried_on: str = ""

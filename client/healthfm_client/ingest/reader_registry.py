@@ -60,6 +60,12 @@ def find(source: str, path: Path) -> Reader:
     return reader
 
 
+def opened_as_it_is(source: str, path: Path) -> bool:
+    """Whether the reader called `source`, or for ``auto`` one that recognises it, opens a zip."""
+    able = [reader for reader in readers().values() if reader.opens_archives]
+    return any(reader.name == source or (source == AUTO and reader.sniff(path)) for reader in able)
+
+
 def pointed(error: IngestError, reader: Reader, path: Path) -> IngestError:
     """Return an error of a reader, with what to point at where it does not recognise the path."""
     if error.number not in _POINTLESS or reader.sniff(path):

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from healthfm_client.ingest.reader_interface import ReaderOptions, Site, SitesInOneStream
+from healthfm_client.ingest.reader_interface import (
+    ReaderOptions,
+    Site,
+    SitesInOneStream,
+    WearingPart,
+    WearingStream,
+)
 from healthfm_client.ingest.subject_linking import SUBJECT, linked
 from healthfm_core.data.store.event_stream import EventStream, StreamItem
 
@@ -25,6 +31,7 @@ def relinked(site: Site | SitesInOneStream, options: ReaderOptions) -> Site | Si
         events=None if site.events is None else _table(site.events, options),
         stream=None if site.stream is None else _stream(site.stream, options),
         wearables=_tables(site.wearables, options),
+        wearing=None if site.wearing is None else _wearing(site.wearing, options),
         scores=None if site.scores is None else _table(site.scores, options),
         labels=labels,
         splits=splits,
@@ -39,6 +46,15 @@ def _stream(stream: EventStream, options: ReaderOptions) -> EventStream:
 def _items(items: Iterable[StreamItem], options: ReaderOptions) -> Iterator[StreamItem]:
     for item in items:
         yield _table(item, options) if isinstance(item, pa.Table) else item
+
+
+def _wearing(wearing: WearingStream, options: ReaderOptions) -> WearingStream:
+    return replace(wearing, parts=_parts(wearing.parts, options))
+
+
+def _parts(parts: Iterable[WearingPart], options: ReaderOptions) -> Iterator[WearingPart]:
+    for part in parts:
+        yield replace(part, wearables=_tables(part.wearables, options))
 
 
 def _tables(tables: Mapping[str, pa.Table], options: ReaderOptions) -> dict[str, pa.Table]:

@@ -123,6 +123,33 @@ def stretched(values: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
     return stretches, table.filter(pa.array(again & ~same))
 
 
+def days_of_one(
+    subject: int, channels: Mapping[str, Mapping[int, float]], now_us: int
+) -> tuple[pa.Table, pa.Table]:
+    """Return one person's (wearable rows, values that cannot be true).
+
+    Args:
+        subject: Whose.
+        channels: Channel → day since 1970 → its value.
+        now_us: What is later cannot be true.
+    """
+    kept, odd = [_VALUES.empty_table()], [_VALUES.empty_table()]
+    for channel, days in sorted(channels.items()):
+        day = np.array(list(days), np.int64)
+        columns = {
+            "person": pa.array(np.full(len(day), subject, np.int64)),
+            "day": pa.array(day * DAY_US).cast(pa.timestamp("us")),
+            "channel": pa.array([channel] * len(day), pa.string()),
+            "value": pa.array(list(days.values()), pa.float64()),
+        }
+        table = pa.table(columns)
+        good = _possible(table, channel, now_us)
+        table = table.rename_columns(_VALUES.names).cast(_VALUES)
+        kept.append(table.filter(pa.array(good)))
+        odd.append(table.filter(pa.array(~good)))
+    return stretched(kept)[0], pa.concat_tables(odd)
+
+
 def cells_not_read(file: TableFile, known: Collection[str]) -> dict[str, int]:
     """Return column → cells that are not empty, of the columns that are none of `known`."""
     others = [name for name in file.columns if name not in known]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from healthfm_client.ingest.reader_interface import Site
-from healthfm_core.data.store.event_stream import StreamItem
-from healthfm_core.data.store.events import ids
+from healthfm_client.ingest.reader_interface import Site, WearingPart, WearingStream
+from healthfm_core.data.store.event_stream import RejectedRows, StreamItem
 from healthfm_core.data.store.forgotten_people import ForgottenPeople
 
 
@@ -31,24 +30,42 @@ def without_forgotten(site: Site, forgotten: ForgottenPeople) -> Site:
         site,
         events=kept(site.events),
         stream=stream,
-        wearables={name: _kept(table, forgotten) for name, table in site.wearables.items()},
+        wearables=_tables(site.wearables, forgotten),
+        wearing=None if site.wearing is None else _wearing(site.wearing, forgotten),
         scores=kept(site.scores),
-        labels={name: _kept(table, forgotten) for name, table in site.labels.items()},
+        labels=_tables(site.labels, forgotten),
         splits=kept(site.splits),
-        rejected={name: _kept(table, forgotten) for name, table in site.rejected.items()},
+        rejected=_tables(site.rejected, forgotten),
     )
+
+
+def _wearing(wearing: WearingStream, forgotten: ForgottenPeople) -> WearingStream:
+    return replace(wearing, parts=_parts(wearing.parts, forgotten))
+
+
+def _parts(parts: Iterable[WearingPart], forgotten: ForgottenPeople) -> Iterator[WearingPart]:
+    for part in parts:
+        wearables, rejected = (_tables(of, forgotten) for of in (part.wearables, part.rejected))
+        yield replace(part, wearables=wearables, rejected=rejected)
+
+
+def _tables(tables: Mapping[str, pa.Table], forgotten: ForgottenPeople) -> dict[str, pa.Table]:
+    return {name: _kept(table, forgotten) for name, table in tables.items()}
 
 
 def _items(items: Iterable[StreamItem], forgotten: ForgottenPeople) -> Iterator[StreamItem]:
     for item in items:
-        yield _kept(item, forgotten) if isinstance(item, pa.Table) else item
+        if isinstance(item, RejectedRows):
+            yield RejectedRows(item.reason, _kept(item.rows, forgotten))
+        else:
+            yield _kept(item, forgotten) if isinstance(item, pa.Table) else item
 
 
 def _kept(table: pa.Table, forgotten: ForgottenPeople) -> pa.Table:
     """Return a table without their rows; one that names nobody by a number is as it was."""
     if "subject_id" not in table.column_names or not _is_number(table["subject_id"].type):
         return table
-    gone = forgotten.among(np.unique(ids(table)))
+    gone = forgotten.among(np.unique(table["subject_id"].drop_null().to_numpy()))
     if not len(gone):
         return table
     return table.filter(pc.invert(pc.is_in(table["subject_id"], pa.array(gone))))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +23,7 @@ OWNER_ONLY: Final = 0o600
 
 
 def check_stays(file: Path) -> None:
-    """Check that a page about a person may be written to `file`.
+    """Check that what is about people may be written to `file`.
 
     Raises:
         RunError: There is something already (HF-711).
@@ -52,6 +55,31 @@ def write_private(file: Path, text: str) -> None:
     except BaseException:
         file.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def private_draft(file: Path) -> Iterator[Path]:
+    """Give an empty file beside `file`, its owner's alone, that takes its name at the end.
+
+    After an exception, an interruption too, nothing is left.
+
+    Raises:
+        RunError: There is a `file` by the end, or none can be written there (HF-711).
+    """
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY))
+    except OSError as error:
+        raise _not_written(file, error.strerror or "it cannot be written") from error
+    try:
+        yield draft
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        os.link(draft, file)  # which, unlike a renaming, replaces nothing
+    except OSError as error:
+        raise _not_written(file, error.strerror or "it cannot be written") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _not_written(file: Path, seen: str) -> RunError:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
-from healthfm_core.config.privacy_mechanisms import MECHANISMS, hides_each_person
+from healthfm_client.consent.run_sentences import sentences
 from healthfm_core.errors import PolicyError
-from healthfm_core.modalities.registry import described
-from healthfm_core.trust import files
+from healthfm_core.trust import files, signed
 from healthfm_core.trust.certificates import now_utc
-from healthfm_core.trust.contract import Contract, ContractTerms
+from healthfm_core.trust.contract import Contract
 
 Answer = Literal["waiting", "approved", "denied"]
 _RUN: Final = re.compile(r"[0-9a-f]{16}")
+_OF_ONE_RUN: Final = ("name", "seed")
+"""Settings in which runs of the same terms may differ."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class ApprovalRequest:
         expires: Until when its contract holds.
         answer: What the administrator said.
         answered: When, empty while it waits.
+        name: What the coordinator's people call it.
+        terms: Hash of what runs of the same terms have in common.
+        config: Its configuration.
+        stated: What the coordinator states; None in a request of a release before 0.9.
+        facts: What `words` say, for a program (`consent.run_facts`).
+        further: Whether the approval holds for further runs of the same terms.
+        approved_by: The earlier run whose approval held for this one too; empty: its own.
     """
 
     run: str
@@ -46,6 +53,23 @@ class ApprovalRequest:
     expires: str
     answer: Answer = "waiting"
     answered: str = ""
+    name: str = ""
+    terms: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    further: bool = False
+    approved_by: str = ""
+
+    @property
+    def called(self) -> str:
+        """What a person types for it: its name, or its number where it has none."""
+        return self.name or self.run
+
+    def is_of(self, contract: Contract) -> bool:
+        """Whether a contract asks what this request asked."""
+        same = self.stated is None or self.stated == contract.statement
+        return same and self.config_hash == contract.terms.config_hash
 
 
 class Approvals:
@@ -64,49 +88,100 @@ class Approvals:
         yield from sorted(requests, key=lambda asked: (asked.since, asked.run))
 
     def check(
-        self, contract: Contract, words: tuple[str, ...], now: datetime | None = None
+        self,
+        contract: Contract,
+        facts: Callable[[], Mapping[str, Any]],
+        now: datetime | None = None,
     ) -> None:
-        """Refuse a run that nobody has approved, and note that it asks, in `words`.
+        """Refuse a run that nobody has approved, and note that it asks.
+
+        Args:
+            contract: What the coordinator signed.
+            facts: Counts what the run would do here; called when the run asks first.
+            now: The time, for tests.
 
         Raises:
             PolicyError: It waits (HF-503) or was denied (HF-506).
         """
-        terms = contract.terms
-        asked = self._find(terms.run)
-        if asked is None or asked.config_hash != terms.config_hash:
-            asked = ApprovalRequest(
-                run=terms.run,
-                study=contract.study,
-                config_hash=terms.config_hash,
-                words=words,
-                since=_stamp(now),
-                expires=_stamp(contract.expires),
-            )
-            self._write(asked)
-        where = f"site policy, run {terms.run}"
+        asked = self._find(contract.terms.run)
+        if asked is None or not asked.is_of(contract):
+            asked = self._ask(contract, facts(), now)
+        where = f"site policy, run {asked.called}"
         if asked.answer == "waiting":
             raise PolicyError(503, where=where, seen="nobody at the site has approved it yet")
         if asked.answer == "denied":
             raise PolicyError(506, where=where)
 
-    def answer(self, run: str, answer: Answer, now: datetime | None = None) -> ApprovalRequest:
+    def answer(
+        self, run: str, answer: Answer, now: datetime | None = None, *, further: bool = False
+    ) -> ApprovalRequest:
         """Put the administrator's answer on disk and return the run; it may be changed later.
 
+        Args:
+            run: Its name or its number.
+            answer: What the administrator says.
+            now: The time, for tests.
+            further: Whether an approval holds for further runs of the same terms, too.
+
         Raises:
-            PolicyError: No such run asks (HF-503).
+            PolicyError: No such run asks, or several are called so (HF-503).
         """
-        asked = self._find(run)
-        if asked is None:
-            raise PolicyError(
-                503,
-                where=f"run {run[:32]}",
-                seen="no run of that number has asked",
-                wanted="a number from the list",
-                do="List them with: healthfm-client requests",
-            )
-        answered = replace(asked, answer=answer, answered=_stamp(now))
+        asked = self.find(run)
+        stands = further and answer == "approved"
+        answered = replace(
+            asked, answer=answer, answered=_stamp(now), further=stands, approved_by=""
+        )
         self._write(answered)
         return answered
+
+    def find(self, run: str) -> ApprovalRequest:
+        """Return the run of a name or number.
+
+        Raises:
+            PolicyError: None has it, or several are called so (HF-503).
+        """
+        numbered = self._find(run)
+        found = [numbered] if numbered else [asked for asked in self if asked.name == run]
+        if len(found) == 1:
+            return found[0]
+        numbers = ", ".join(asked.run for asked in found)
+        raise PolicyError(
+            503,
+            where=f"run {run[:64]}",
+            seen=f"several runs are called so: {numbers}" if found else "no such run has asked",
+            wanted="one of these numbers" if found else "a name or number from the list",
+            do="List them with: healthfm-client requests",
+        )
+
+    def last_approved(self, before: ApprovalRequest) -> ApprovalRequest | None:
+        """Return the run that was approved last, other than `before`; None where none was."""
+        approved = (a for a in self if a.answer == "approved" and a.run != before.run)
+        return max(approved, key=lambda asked: asked.answered, default=None)
+
+    def _ask(
+        self, contract: Contract, facts: Mapping[str, Any], now: datetime | None
+    ) -> ApprovalRequest:
+        """Put on disk that a run asks; approved at once where a standing approval covers it."""
+        terms = contract.terms
+        asked = ApprovalRequest(
+            run=terms.run,
+            study=contract.study,
+            config_hash=terms.config_hash,
+            words=sentences(facts),
+            since=_stamp(now),
+            expires=_stamp(contract.expires),
+            name=str(contract.statement.get("run", "")),
+            terms=_terms(contract),
+            config=dict(terms.config),
+            stated=dict(contract.statement),
+            facts=facts,
+        )
+        standing = [one for one in self if one.further and one.terms == asked.terms]
+        if standing:
+            by = standing[-1].called
+            asked = replace(asked, answer="approved", answered=_stamp(now), approved_by=by)
+        self._write(asked)
+        return asked
 
     def _find(self, run: str) -> ApprovalRequest | None:
         path = self._folder / f"{run}.json"
@@ -127,80 +202,11 @@ class Approvals:
         files.replace(self._folder / f"{asked.run}.json", text.encode())
 
 
-def describe_run(contract: Contract, *, k_min: int, privacy: SitePrivacy) -> tuple[str, ...]:
-    """Return what a run would do at the site, for who knows the hospital and not the model.
-
-    Args:
-        contract: What the coordinator signed.
-        k_min: The site's own threshold for counts.
-        privacy: The site's own rules about noise.
-    """
-    terms = contract.terms
-    k = max(terms.k_min, k_min)
-    modalities = described(terms.modalities)
-    return (
-        f"Run {_plain(terms.config.get('name', ''))!r} of the study {contract.study}.",
-        "It trains a model on this site's computer. Records, names and dates stay here.",
-        f"First it asks how many people have each code; counts under {k} stay here.",
-        f"Then, {terms.rounds} times, it sends a model, trains it here for a while, and gets the "
-        "changes of the model back, with averages of how well it does.",
-        f"It reads: {modalities or 'whatever site.yaml permits'}.",
-        _noise(terms, privacy),
-        "The coordinator sees only sums over several sites."
-        if terms.sums_only
-        else "The coordinator sees the changes of this site by itself.",
-        f"The contract holds until {contract.expires:%Y-%m-%d %H:%M} UTC.",
-    )
-
-
-def _noise(terms: ContractTerms, rules: SitePrivacy) -> str:
-    """Return what a run's noise promises a person here, with its ε and δ."""
-    asked, most = terms.privacy, rules.epsilon
-    mode = MECHANISMS.get(str(asked.get("mode", "off")))
-    secure = terms.config.get("federation", {}).get("aggregation", {}).get("secure", {})
-    if hides_each_person(asked) and asked.get("epsilon") is None:
-        limit = f"a cost of more than ε {most:g} is refused" if most else _ANY_EPSILON
-        return (
-            f"Noise of {float(asked.get('noise_multiplier') or 0):g} times what one person may "
-            "change is added here. What it hides depends on this site's people and is counted "
-            f"before the first round: {limit}."
-        )
-    if hides_each_person(asked):
-        epsilon = min(float(asked["epsilon"]), most or math.inf)
-        delta = min(float(asked.get("delta", rules.delta)), rules.delta)
-        return f"Noise is added here. {_meaning(epsilon, delta)}"
-    if rules.mode == "dp" and most is not None:
-        return f"Noise is added here, as site.yaml wants. {_meaning(most, rules.delta)}"
-    if mode is not None and mode.noise_in_sum:
-        said = _meaning(float(asked["epsilon"]), float(asked.get("delta", rules.delta)))
-        return f"The sites add noise together, and it hides less where others add none. {said}"
-    if terms.sums_only and secure.get("epsilon") is not None:
-        said = _meaning(float(secure["epsilon"]), float(secure["delta"]))
-        return f"Noise is added to the sum over sites, for each {secure['unit']}. {said}"
-    return (
-        "No noise is added: changes of a model are known to tell a little about the people it was "
-        "trained on."
-    )
-
-
-_ANY_EPSILON: Final = (
-    "site.yaml sets no privacy.epsilon, so that any cost is taken, noise that hides nobody too"
-)
-
-
-def _meaning(epsilon: float, delta: float) -> str:
-    """Return what ε says of an attacker who held it as likely as not; 10 and more says little."""
-    sure = 100 / (1 + math.exp(-epsilon))
-    how_sure = f"{sure:.2f} % sure" if sure < 99.99 else "all but certain"
-    worth = " That is no protection to rely on." if epsilon > 10 else ""
-    return (
-        f"It promises ε {epsilon:g} (δ {delta:g}) for the whole run: who held it as likely as not "
-        f"that somebody took part can be {how_sure} of it afterwards.{worth}"
-    )
-
-
-def _plain(name: object) -> str:
-    return "".join(character for character in str(name)[:64] if character.isprintable())
+def _terms(contract: Contract) -> str:
+    """Return a hash of what runs of the same terms have in common."""
+    config = {k: v for k, v in contract.terms.config.items() if k not in _OF_ONE_RUN}
+    stated = {k: v for k, v in contract.statement.items() if k != "run"}
+    return hashlib.sha256(signed.canonical([contract.study, config, stated])).hexdigest()
 
 
 def _stamp(now: datetime | None) -> str:

@@ -27,7 +27,7 @@ from healthfm_core.trust.site_keys import TLS_KEY, SiteKeys
 SETTINGS: Final = "join.yaml"
 OWN: Final = (
     *("keys", "study", "state", "process", "site.yaml", SETTINGS),
-    *("enrolment.json", "request.zip", "egress.log", "egress.head"),
+    *("enrolment.json", "request.zip", "egress.log", "egress.head", "notices.json"),
 )
 """What this software makes in a site's folder; an administrator may keep other things there."""
 

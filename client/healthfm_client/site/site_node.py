@@ -7,15 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from flwr.app import ArrayRecord, Context
 
+from healthfm_client.consent.run_facts import run_facts
 from healthfm_client.local_work import StoreSpec
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site import computer_limits
-from healthfm_client.site.run_approvals import describe_run
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_core.errors import ConfigError, TrustError
@@ -103,7 +104,7 @@ class SiteNode:
                 102,
                 where=f"node configuration, {STATE_KEY}",
                 seen="no folder",
-                wanted="an algorithm with control variates keeps them at the site between rounds",
+                wanted="control variates and residuals are kept at the site between rounds",
                 do=f"Name a folder of the site's own as {STATE_KEY}",
             )
         return folder
@@ -129,9 +130,8 @@ class SiteNode:
         )
         self.policy.check_terms(contract.terms)
         if self.policy.require_approval:
-            rules = self.policy
-            words = describe_run(contract, k_min=rules.k_min, privacy=rules.privacy)
-            self.home.approvals().check(contract, words, now)
+            facts = partial(run_facts, contract, self.policy, self.stores, self.kit)
+            self.home.approvals().check(contract, facts, now)
         return contract
 
     def check_question(self, order: Mapping[str, Any]) -> None:

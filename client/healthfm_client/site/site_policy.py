@@ -23,13 +23,14 @@ from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
 from healthfm_core.modalities.registry import modality_names
+from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import ContractTerms
 
 
 def _a_fingerprint(text: str) -> str:
-    if not fingerprint.is_one(text):
-        raise ValueError("not a fingerprint: 64 hexadecimal digits, colons or not")
+    if wrong := fingerprint.fault(text):
+        raise ValueError(wrong)
     return text
 
 
@@ -90,6 +91,9 @@ class SitePolicy(Schema):
         ComputerLimits(), description="how much of its computer it lends"
     )
     privacy: SitePrivacy = SitePrivacy()
+    notices: NoticeSettings = Field(
+        NoticeSettings(), description="how the site's people are told of what happens"
+    )
 
     @model_validator(mode="after")
     def _the_floor_names_its_numbers(self) -> Self:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from meds import death_code
 
 from healthfm_core.arrays import Bool, Int64
+from healthfm_core.data.store.compacted_store import compacted
 from healthfm_core.data.store.events import STATIC_TIME, coded, ids, repeated, times_us
 from healthfm_core.data.store.labels import label_table
 from healthfm_core.data.store.site_store import SiteStore
@@ -100,9 +101,10 @@ class Definition:
                 label, or gives one person two answers at one time.
         """
         result = Extracted(label_table(*(np.zeros(0, np.int64),) * 2, np.zeros(0, np.bool_)))
-        files = in_order(store.path / DATA)
-        tables = [result.labels, *(self._of_file(file, result) for file in files)]
-        result.labels = self._once(pa.concat_tables(tables))
+        with compacted(store.path) as whole:
+            files = in_order(whole / DATA)
+            tables = [result.labels, *(self._of_file(file, result) for file in files)]
+            result.labels = self._once(pa.concat_tables(tables))
         if not result.labels.num_rows:
             trigger = self._config.trigger.predicate
             times = result.occurrences.get(trigger)

@@ -279,7 +279,8 @@ class Masking:
         pins, before = dict(self._pins()), dict(self._pins())
         for name, advert in book.adverts.items():
             if name != self._site and known.get(name) != advert.signing_key:
-                _log.info("site %s signs with %s", name, _fingerprint(advert.signing_key))
+                words = fingerprint.in_words(_fingerprint(advert.signing_key))
+                _log.info("site %s signs with the key %s", name, words)
                 pins[name] = advert.signing_key.hex()
         if self._home is None:
             self._memory.pins = pins
@@ -294,10 +295,10 @@ class Masking:
                 raise PrivacyError(
                     610,
                     where="site policy, peers",
-                    seen=f"site {name!r} signs with {signer}, "
+                    seen=f"site {name!r} signs with the key {fingerprint.in_words(signer)!r}, "
                     + ("the list has another key" if name in self._peers else "it is not listed"),
                     wanted="every site of a sum is on this site's list of peers, with its key",
-                    do="Compare the fingerprint with that site by telephone, then list it",
+                    do="Compare the words with that site by telephone, then list them",
                 )
 
     def _session(self) -> secure.SiteSession:

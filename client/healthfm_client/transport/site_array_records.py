@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
-from healthfm_core.arrays import Arrays, Float32Arrays
+from healthfm_core.arrays import ArrayDict, Arrays, Float32Arrays
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation import wire
 
@@ -38,6 +38,24 @@ def parameters_of(record: ArrayRecord) -> Float32Arrays:
                 raise _unusable(name, "its type is not float32")
             parameters[name] = view.copy()
     return parameters
+
+
+def arrays_of(record: ArrayRecord) -> ArrayDict:
+    """Return read-only views of the received arrays, whatever their types.
+
+    Raises:
+        ProtocolError: They cannot be read, or one is there twice (HF-402).
+    """
+    found: ArrayDict = {}
+    for piece, array in record.items():
+        try:
+            views = wire.unbundle(array.data)
+        except ValueError as error:
+            raise _unusable(piece, str(error)) from error
+        if views.keys() & found.keys():
+            raise _unusable(piece, "an array that is there twice")
+        found |= views
+    return found
 
 
 def _unusable(name: str, seen: str) -> ProtocolError:

@@ -210,6 +210,37 @@ class BatchLoader:
         rows = self._visit_rows(np.repeat(who, len(visit)), visit, last)
         return replace(rows, stop=rows.known_stop)
 
+    def rows_at(self, subject: Int64, time_us: Int64) -> RowPlan:
+        """Return a row per subject and time that holds nothing later, and asks then.
+
+        Args:
+            subject: [R] indices of the subjects, who have some history by then.
+            time_us: [R] µs since 1970.
+        """
+        return self._rows_at(subject, time_us, np.full(len(subject), np.nan, np.float32))
+
+    def last_item_us(self, subject: Int64, time_us: Int64, *, clinical: bool) -> Int64:
+        """Return [R] when each subject's last item up to a time was, `UNKNOWN_TIME` without any.
+
+        Args:
+            subject: [R] indices of the subjects.
+            time_us: [R] µs since 1970.
+            clinical: The last clinical event instead, where there is one: the end of a visit, as
+                far as it is over by then.
+        """
+        sequences, record = self.sequences, self._record
+        first = sequences.offsets[subject] + record.n_static[subject]
+        last = record.history_before(subject, time_us) - 1
+        none = last < first
+        at = np.maximum(last, 0)
+        if clinical and len(sequences.kind):
+            event = np.where(sequences.kind == EVENT, np.arange(len(sequences.kind)), -1)
+            event = np.maximum.accumulate(event)[at]
+            at = np.where(event >= first, event, at)
+        if not len(sequences.time_us):
+            return np.full(len(subject), UNKNOWN_TIME, np.int64)
+        return np.where(none, UNKNOWN_TIME, sequences.time_us[at])
+
     def asked(
         self, rows: RowPlan, *, batch_size: int, hidden: HiddenItems | None = None
     ) -> Iterator[Batch]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from healthfm_core.errors import IngestError
+
+_HERE: Final = -100
+"""AT_FDCWD of Linux's fcntl.h: relative paths are those of this process."""
+_EXCHANGE: Final = 2
+"""RENAME_EXCHANGE of Linux's renameat2 (3.15)."""
 
 
 @contextmanager
@@ -24,7 +32,13 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Give a finished draft its name; what stood at `path` goes once the draft is there."""
+    """Give a finished draft its name; what stood at `path` goes once the draft is there.
+
+    Whoever opens `path` finds the old or the new; where names cannot be swapped, for a moment none.
+    """
+    if path.exists() and names_swapped(draft, path):
+        shutil.rmtree(draft, ignore_errors=True)
+        return
     old = draft.with_name(f"{draft.name}.old")
     if path.exists():
         path.rename(old)
@@ -35,6 +49,23 @@ def publish(draft: Path, path: Path) -> None:
             old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def names_swapped(one: Path, other: Path) -> bool:
+    """Swap the names of two folders at once; give whether the system and the file system can."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (_HERE, os.fsencode(one), _HERE, os.fsencode(other))
+    return rename is not None and rename(*names, _EXCHANGE) == 0
+
+
+def link_file(file: Path, place: Path) -> None:
+    """Give a file that stays as it is its place in a draft, without a copy where that goes."""
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copy2(file, place)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

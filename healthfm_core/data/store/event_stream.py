@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -52,11 +53,15 @@ class SourcePart:
         name: Unique in its source, and the same when the source is read again.
         rows: How many rows it has, about; for the progress that is shown.
         tables: What is in it, read as it is asked for, once: a generator's call, usually.
+        file: The file that it is; None where it is none, as a table of a database.
+        of_everyone: Whether it has a row for each person, who has other rows elsewhere.
     """
 
     name: str
     rows: int
     tables: Iterable[StreamItem]
+    file: Path | None = None
+    of_everyone: bool = False
 
 
 @dataclass(frozen=True)

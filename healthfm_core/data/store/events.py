@@ -73,7 +73,12 @@ def with_plain_codes(table: pa.Table) -> pa.Table:
 
 
 def repeated(keys: list[Int64]) -> Bool:
-    """Return where a row equals an earlier row in all of `keys`.
+    """Return where a row equals an earlier row in all of `keys`."""
+    return np.asarray(first_equals(keys) != np.arange(len(keys[0])), np.bool_)
+
+
+def first_equals(keys: list[Int64]) -> Int64:
+    """Return the first row that each row equals in all of `keys`, itself where there is no earlier.
 
     Rows are compared by a 64-bit hash first and exactly where hashes agree.
     """
@@ -83,14 +88,22 @@ def repeated(keys: list[Int64]) -> Bool:
         hashed = mix(hashed * np.uint64(0x9E3779B97F4A7C15) + key.view(np.uint64))
     ranked = np.sort(hashed)
     twice = ranked[1:][ranked[1:] == ranked[:-1]]
-    result = np.zeros(size, np.bool_)
+    first = np.arange(size)
     if not len(twice):
-        return result
+        return first
     rows = np.flatnonzero(np.isin(hashed, twice))
-    rows = rows[np.lexsort([key[rows] for key in keys])]
+    rows = rows[np.lexsort([key[rows] for key in keys])]  # which keeps the order of equal rows
     same = np.logical_and.reduce([key[rows[1:]] == key[rows[:-1]] for key in keys])
-    result[rows[1:][same]] = True
-    return result
+    begins = np.insert(~same, 0, True)
+    first[rows] = rows[begins][np.cumsum(begins) - 1]
+    return first
+
+
+def are_among(table: pa.Table, others: pa.Table) -> Bool:
+    """Return where an event equals one of `others`, as `duplicates` compares."""
+    both = pa.concat_tables([others, table], promote_options="permissive")
+    first = first_equals(_keys(both, coded(both["code"])[0]))
+    return np.asarray(first[others.num_rows :] < others.num_rows, np.bool_)
 
 
 def duplicates(table: pa.Table, code: Int64 | None = None) -> Bool:
@@ -105,16 +118,17 @@ def duplicates(table: pa.Table, code: Int64 | None = None) -> Bool:
     code = coded(table["code"])[0] if code is None else code
     subject, time = ids(table), times_us(table)
     if not is_ascending(subject, time):
-        return _duplicates(table, code)
+        return repeated(_keys(table, code))
     result = np.zeros(table.num_rows, np.bool_)
     as_before = (subject[1:] == subject[:-1]) & (time[1:] == time[:-1])
     shared = np.flatnonzero(np.append(as_before, False) | np.insert(as_before, 0, False))
     if len(shared):
-        result[shared] = _duplicates(table.take(pa.array(shared)), code[shared])
+        result[shared] = repeated(_keys(table.take(pa.array(shared)), code[shared]))
     return result
 
 
-def _duplicates(table: pa.Table, code: Int64) -> Bool:
+def _keys(table: pa.Table, code: Int64) -> list[Int64]:
+    """Return what makes an event another one, as numbers."""
     numbers = table["numeric_value"]
     values = np.asarray(numbers.fill_null(0.0).to_numpy(), np.float32) + np.float32(0.0)
     bits = values.view(np.uint32).astype(np.int64)
@@ -123,7 +137,7 @@ def _duplicates(table: pa.Table, code: Int64) -> Bool:
     keys = [ids(table), times_us(table), code, bits]
     if "text_value" in table.column_names and table["text_value"].null_count < table.num_rows:
         keys.append(coded(table["text_value"])[0])
-    return repeated(keys)
+    return keys
 
 
 def check_events(table: pa.Table, where: str) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,14 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.draft_folder import draft_beside, publish
+from healthfm_core.data.store.compacted_store import compacted
+from healthfm_core.data.store.draft_folder import draft_beside, link_file, publish
+from healthfm_core.data.store.rejected_files import rejected_by_reason
 from healthfm_core.data.store.schemas import CODES, SOURCE_CODES, conform
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
     DATA,
     LABELS_FOLDER,
-    MARKER_FILE,
     OWN_KEY,
     REJECTED_FOLDER,
     SOURCE_CODES_FILE,
@@ -41,8 +40,10 @@ from healthfm_core.data.store.store_files import (
     may_hold,
     read_marker,
     read_parquet,
+    write_marker,
     write_parquet,
 )
+from healthfm_core.data.store.store_layers import update_folders
 from healthfm_core.errors import StoreError
 
 FORGOTTEN_FILE: Final = "metadata/forgotten.json"
@@ -151,8 +152,9 @@ def what_goes(path: Path, subjects: Int64) -> Removal:
 def forget(path: Path, subjects: Int64, *, today: date | None = None) -> Removal:
     """Take people out of a store, which is as it was or without them, whenever this is killed.
 
-    Files that have nothing of theirs are not written again. Splits, labels and files of the others
-    keep their bytes or their rows.
+    Files that have nothing of theirs are not written again, but the events of a store with updates,
+    which are put together first. Splits, labels and files of the others keep their bytes or their
+    rows.
 
     Args:
         path: The store.
@@ -178,21 +180,39 @@ def forget(path: Path, subjects: Int64, *, today: date | None = None) -> Removal
     day = (today or datetime.now(UTC).date()).isoformat()
     row = {"day": day, "people": removal.people, "rows": dict(removal.rows)}
     with draft_beside(path) as draft:
-        wanted = pa.array(np.unique(subjects))
-        gone = _write_others(path, draft, wanted)
-        _write_metadata(path, draft, wanted, _only_theirs(draft, gone))
+        write_without(path, draft, subjects)
         ForgottenPeople.of(path).with_more(subjects, row).write(draft)
-        _mark(path, draft)
         if len(np.intersect1d(SiteStore.open(draft).subjects(), subjects)):
             raise AssertionError("somebody to be forgotten is in the store still")
         publish(draft, path)
     return removal
 
 
+def write_without(store: Path, draft: Path, subjects: Int64) -> None:
+    """Write a store without some people and without updates; what has nothing of theirs is linked.
+
+    Args:
+        store: It stays as it is.
+        draft: A new folder beside it.
+        subjects: Whom.
+
+    Raises:
+        StoreError: HF-2xx where it cannot be read.
+    """
+    wanted = pa.array(np.unique(subjects))
+    with compacted(store) as whole:
+        gone = _write_others(whole, draft, wanted)
+        _write_metadata(whole, draft, wanted, _only_theirs(draft, gone))
+        _mark(whole, draft)
+
+
 def _files(store: Path) -> Iterator[tuple[str, Path]]:
     for folder in _KINDS:
         for file in in_order(store / folder):
             yield folder, file
+    for update in update_folders(store):
+        for file in in_order(update / DATA):
+            yield DATA, file
 
 
 def _names_people(file: Path) -> bool:
@@ -208,14 +228,14 @@ def _write_others(store: Path, draft: Path, wanted: pa.Array) -> set[str]:
         place = draft / file.relative_to(store)
         place.parent.mkdir(parents=True, exist_ok=True)
         if not (_names_people(file) and may_hold(file, file.name, wanted)):
-            _link(file, place)
+            link_file(file, place)
             continue
         table = read_parquet(file, file.name)
         theirs = pc.is_in(table[_SUBJECT], wanted)
         if folder == DATA:
             codes.update(table.filter(theirs)["code"].unique().to_pylist())
         if not pc.any(theirs).as_py():
-            _link(file, place)
+            link_file(file, place)
         elif not pc.all(theirs).as_py() or folder == LABELS_FOLDER:
             write_parquet(table.filter(pc.invert(theirs)), place)
     return codes
@@ -249,23 +269,5 @@ def _mark(store: Path, draft: Path) -> None:
     """Write dataset.json, last of all, with the rows that are still set aside."""
     marker = read_marker(store)
     own = dict(marker.get(OWN_KEY, {}))
-    left: dict[str, int] = {}
-    for file in in_order(draft / REJECTED_FOLDER):
-        reasons: Sequence[str] = [r for r in own.get("rejected", {}) if _is_of(file.stem, r)]
-        for reason in reasons[:1]:
-            left[reason] = left.get(reason, 0) + pq.read_metadata(file).num_rows
-    text = json.dumps({**marker, OWN_KEY: {**own, "rejected": left}}, indent=2, sort_keys=True)
-    (draft / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def _is_of(stem: str, reason: str) -> bool:
-    """Return whether a file of rejected rows is of a reason: its name, or that and a number."""
-    return stem == reason or (stem.startswith(f"{reason}-") and stem[len(reason) + 1 :].isdigit())
-
-
-def _link(file: Path, place: Path) -> None:
-    """Give a file that stays as it is its place in the draft, without a copy where that goes."""
-    try:
-        os.link(file, place)
-    except OSError:
-        shutil.copy2(file, place)
+    left = rejected_by_reason(draft / REJECTED_FOLDER, own.get("rejected", {}))
+    write_marker(draft, {**marker, OWN_KEY: {**own, "rejected": left}})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.events import check_events, ids
+from healthfm_core.data.store.events import check_events, ids, sort_events
 from healthfm_core.data.store.labels import check_labels
 from healthfm_core.data.store.schemas import (
     EVENTS,
@@ -26,8 +27,15 @@ from healthfm_core.data.store.store_files import (
     SPLITS_FILE,
     WEARABLE_FOLDER,
     in_order,
+    may_hold,
     read_parquet,
     read_schema,
+)
+from healthfm_core.data.store.store_layers import (
+    UPDATES_FOLDER,
+    StoreLayer,
+    event_files,
+    layers_of,
 )
 from healthfm_core.data.store.wearables import check_wearable
 from healthfm_core.errors import StoreError
@@ -39,11 +47,13 @@ def check_schemas(store: Path) -> None:
     Raises:
         StoreError: HF-201, HF-202, HF-206, HF-209.
     """
-    for folder, wanted in ((DATA, EVENTS), (WEARABLE_FOLDER, WEARABLE), (LABELS_FOLDER, LABELS)):
-        for file in in_order(store / folder):
+    events = [file for file, _ in event_files(store)]
+    wearable, labels = (in_order(store / folder) for folder in (WEARABLE_FOLDER, LABELS_FOLDER))
+    for files, wanted in ((events, EVENTS), (wearable, WEARABLE), (labels, LABELS)):
+        for file in files:
             where = file.relative_to(store).as_posix()
             check_schema(read_schema(file, where), wanted, where)
-    if not in_order(store / DATA) and not in_order(store / WEARABLE_FOLDER):
+    if not events and not wearable:
         raise empty(store.name)
 
 
@@ -68,15 +78,19 @@ def check_store(store: Path, *, rows: bool = True) -> None:
     if not len(subjects):
         raise empty(store.name)
     if rows:
-        check_event_files(in_order(store / DATA), store, splits)
+        layers = layers_of(store)
+        for layer in layers:
+            check_event_files(layer.files(), store, splits)
+        _check_across(layers, store)
     for device in sorted(path for path in (store / WEARABLE_FOLDER).glob("*") if path.is_dir()):
-        files = in_order(device)
-        tables = [conform(read_parquet(file, file.name), WEARABLE, file.name) for file in files]
         where = device.relative_to(store).as_posix()
-        for table in tables:
+        people: list[Int64] = []
+        for file in in_order(device):
+            table = conform(read_parquet(file, file.name), WEARABLE, file.name)
             check_wearable(table, where)
             _check_known(ids(table), subjects, where)
-        _check_one_place([ids(table) for table in tables], where, "files")
+            people.append(np.unique(ids(table)))
+        _check_one_place(people, where, "files")
     for file in in_order(store / LABELS_FOLDER):
         where = file.relative_to(store).as_posix()
         check_labels(read_parquet(file, where), subjects, where)
@@ -130,6 +144,23 @@ def check_event_files(files: Iterable[Path], store: Path, splits: pa.Table | Non
             _check_known(subjects, ids(splits), where)
             _check_split(subjects, splits, file.parent.name, where)
     _check_one_place(seen, DATA, "files")
+
+
+def _check_across(layers: Sequence[StoreLayer], store: Path) -> None:
+    """Check that no event of the people whom updates added to is in two layers."""
+    if len(layers) == 1:
+        return
+    files = [file for layer in layers[1:] for file in layer.files()]
+    of_updates = [ids(read_parquet(file, file.name, ["subject_id"])) for file in files]
+    people = pa.array(np.unique(np.concatenate([np.zeros(0, np.int64), *of_updates])))
+    tables = [EVENTS.empty_table()]
+    for layer in layers:
+        for file in layer.files():
+            where = file.relative_to(store).as_posix()
+            if may_hold(file, where, people):
+                rows = layer.current(conform(read_parquet(file, where), EVENTS, where))
+                tables.append(rows.filter(pc.is_in(rows["subject_id"], people)))
+    check_events(sort_events(pa.concat_tables(tables)), UPDATES_FOLDER)
 
 
 def _check_split(subjects: Int64, splits: pa.Table, folder: str, where: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from healthfm_core.data.store.draft_folder import link_file
+from healthfm_core.data.store.store_files import in_order, read_parquet, read_schema
 
 
 class RejectedFiles:
@@ -45,3 +50,54 @@ class RejectedFiles:
     def _new_file(self, reason: str) -> Path:
         names = (reason if not n else f"{reason}-{n + 1}" for n in count())
         return next(f for name in names if not (f := self._folder / f"{name}.parquet").exists())
+
+
+def rejected_by_reason(folder: Path, reasons: Iterable[str]) -> dict[str, int]:
+    """Return reason → rows in a folder's files, of those that have any."""
+    named, found = list(reasons), dict[str, int]()
+    for file in in_order(folder):
+        for reason in [reason for reason in named if _is_of(file.stem, reason)][:1]:
+            found[reason] = found.get(reason, 0) + pq.read_metadata(file).num_rows
+    return found
+
+
+def reason_and_kind(file: Path) -> tuple[str, pa.Schema]:
+    """Return of which reason a file's rows are, and of which kind.
+
+    Raises:
+        StoreError: It cannot be read (HF-209).
+    """
+    return re.sub(r"-\d+$", "", file.stem), read_schema(file, file.name)
+
+
+def put_rejected_together(folder: Path, place: Path) -> None:
+    """Write a folder's rejected rows so that those of one reason and kind are one file.
+
+    Args:
+        folder: It stays as it is.
+        place: The folder in a store in the making; a file that stays one is linked.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    alike: list[tuple[tuple[str, pa.Schema], list[Path]]] = []
+    for file in in_order(folder):
+        kind = reason_and_kind(file)
+        files = next((files for known, files in alike if known == kind), None)
+        if files is None:
+            alike.append((kind, [file]))
+        else:
+            files.append(file)
+    for (_, schema), files in alike:
+        place.mkdir(parents=True, exist_ok=True)
+        if len(files) == 1:
+            link_file(files[0], place / files[0].name)
+            continue
+        with pq.ParquetWriter(place / files[0].name, schema, compression="zstd") as writer:
+            for file in files:
+                writer.write_table(read_parquet(file, file.name))
+
+
+def _is_of(stem: str, reason: str) -> bool:
+    """Return whether a file of rejected rows is of a reason: its name, or that and a number."""
+    return stem == reason or (stem.startswith(f"{reason}-") and stem[len(reason) + 1 :].isdigit())

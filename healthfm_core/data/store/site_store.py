@@ -25,7 +25,6 @@ from healthfm_core.data.store.schemas import (
 from healthfm_core.data.store.set_aside_share import SetAside
 from healthfm_core.data.store.store_files import (
     CODES_FILE,
-    DATA,
     LABELS_FOLDER,
     OWN_KEY,
     SOURCE_CODES_FILE,
@@ -35,6 +34,7 @@ from healthfm_core.data.store.store_files import (
     read_marker,
     read_parquet,
 )
+from healthfm_core.data.store.store_layers import event_files
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import StoreError
 from healthfm_core.modalities.ehr import EHR
@@ -64,6 +64,8 @@ class SiteStore:
         self.name = name
         self._permitted = permitted
         self._people = people
+        self._events: pa.Table | None = None
+        self._parents: dict[str, list[str]] | None = None
 
     @classmethod
     def open(cls, path: Path, *, modalities: Collection[str] | None = None) -> Self:
@@ -100,7 +102,29 @@ class SiteStore:
             wanted = np.unique(np.array(list(subjects), np.int64))
             self._check_known(wanted)
             people = pa.array(wanted)
-        return type(self)(self.path, self.name, shown, people)
+        if self._events is None:
+            return type(self)(self.path, self.name, shown, people)
+        events = self._events if subjects is None else _of(self._events, people)
+        return self._holding(events, shown, people)
+
+    def with_events(self, events: pa.Table, subjects: Int64) -> Self:
+        """Return a view of some people whose events, of every split, were read before.
+
+        What all of the store's people share is not read again for it.
+
+        Args:
+            events: What `events` gave for these people, and nobody else's.
+            subjects: [n] who they are, people of this view, ascending.
+        """
+        return self._holding(events, self._permitted, pa.array(subjects, pa.int64()))
+
+    def _holding(self, events: pa.Table, shown: frozenset[str], people: pa.Array | None) -> Self:
+        view = type(self)(self.path, self.name, shown, people)
+        view._events = events
+        view._codes, view._device_folders = self._codes, self._device_folders
+        view._splits = self._splits if people is None else _of(self._splits, people)
+        view._parents = self._parents = self.parents()
+        return view
 
     @cached_property
     def modalities(self) -> frozenset[str]:
@@ -132,12 +156,13 @@ class SiteStore:
         Args:
             split: train, tuning or held_out; None is all three.
         """
-        folder = self.path / DATA
+        if self._events is not None and split is None:
+            return self._visible(self._events)
         tables = []
-        for file in in_order(folder if split is None else folder / split):
+        for file, layer in event_files(self.path, split):
             where = file.relative_to(self.path).as_posix()
             if self._people is None or may_hold(file, where, self._people):
-                rows = self._own(read_parquet(file, where, coded=("code",)))
+                rows = self._own(layer.current(read_parquet(file, where, coded=("code",))))
                 tables.append(self._visible(conform_coded(rows, where)))
         if not tables:
             return EVENTS.empty_table()
@@ -163,10 +188,12 @@ class SiteStore:
         files = in_order(self.path / WEARABLE_FOLDER / device)
         if self._people is not None:
             files = [file for file in files if may_hold(file, file.name, self._people)]
-        tables = [conform(read_parquet(file, file.name), WEARABLE, file.name) for file in files]
-        if split is not None or self._people is not None:
-            wanted = pa.array(self.subjects(split))
-            tables = [t.filter(pc.is_in(t["subject_id"], wanted)) for t in tables]
+        of_some = split is not None or self._people is not None
+        wanted = pa.array(self.subjects(split)) if of_some else None
+        tables = []
+        for file in files:
+            rows = conform(read_parquet(file, file.name), WEARABLE, file.name)
+            tables.append(rows if wanted is None else _of(rows, wanted))
         table = pa.concat_tables(tables) if tables else WEARABLE.empty_table()
         return table if _by_subject(table) else sort_wearable(table)
 
@@ -197,6 +224,8 @@ class SiteStore:
     def parents(self) -> dict[str, list[str]]:
         """Return each code's parents, from ``metadata/codes.parquet`` if any."""
         path = self.path / CODES_FILE
+        if self._parents is not None:
+            return self._parents
         if not path.is_file() or "parent_codes" not in pq.read_schema(path).names:
             return {}
         table = pq.read_table(path, columns=["code", "parent_codes"])
@@ -209,9 +238,9 @@ class SiteStore:
         Whatever the view may show: two stores must agree on a birth that a study does not read.
         """
         columns, times = ["subject_id", "time", "code"], [np.zeros((2, 0), np.int64)]
-        for file in in_order(self.path / DATA):
+        for file, layer in event_files(self.path):
             where = file.relative_to(self.path).as_posix()
-            rows = self._own(read_parquet(file, where, columns, ("code",)))
+            rows = self._own(layer.current(read_parquet(file, where, columns, ("code",))))
             rows = rows.filter(pc.equal(rows["code"].cast(pa.string()), code))
             rows = rows.filter(pc.is_valid(rows["time"]))
             times.append(np.stack([ids(rows), times_us(rows)]))
@@ -275,8 +304,8 @@ class SiteStore:
 
     @property
     def set_aside(self) -> SetAside:
-        """What became of the rows of the store's source: footers and marker are read."""
-        rows = sum(pq.read_metadata(file).num_rows for file in in_order(self.path / DATA))
+        """What became of the rows of the store's source."""
+        rows = sum(layer.rows_in(file) for file, layer in event_files(self.path))
         return SetAside.told(rows, self.rejected)
 
     @cached_property
@@ -286,9 +315,12 @@ class SiteStore:
 
     @cached_property
     def _codes(self) -> frozenset[str]:
-        files = in_order(self.path / DATA)
-        tables = (read_parquet(file, file.name, ["code"], ("code",)) for file in files)
-        return frozenset(name for table in tables for name in table["code"].unique().to_pylist())
+        found: set[str] = set()
+        for file, layer in event_files(self.path):
+            columns = ["subject_id", "code"] if len(layer.replaced) else ["code"]
+            rows = layer.current(read_parquet(file, file.name, columns, ("code",)))
+            found.update(rows["code"].unique().to_pylist())
+        return frozenset(found)
 
     @cached_property
     def _splits(self) -> pa.Table:
@@ -296,9 +328,7 @@ class SiteStore:
 
     def _own(self, rows: pa.Table) -> pa.Table:
         """Return the rows of this view's people."""
-        if self._people is None:
-            return rows
-        return rows.filter(pc.is_in(rows["subject_id"], self._people))
+        return rows if self._people is None else _of(rows, self._people)
 
     def _check_known(self, wanted: Int64) -> None:
         missing = int((~np.isin(wanted, self.subjects())).sum())
@@ -340,6 +370,10 @@ def conform_coded(rows: pa.Table, where: str) -> pa.Table:
     if not pa.types.is_dictionary(codes.type):
         return table
     return table.set_column(table.column_names.index("code"), "code", codes)
+
+
+def _of(rows: pa.Table, people: pa.Array) -> pa.Table:
+    return rows.filter(pc.is_in(rows["subject_id"], people))
 
 
 def _by_subject(table: pa.Table) -> bool:

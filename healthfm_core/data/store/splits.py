@@ -52,6 +52,16 @@ def assign(
     return names[np.minimum(chosen, len(names) - 1)]
 
 
+def shares_with(held_out: float) -> dict[str, float]:
+    """Return the splits' shares where `held_out`, in (0, 1), are held out.
+
+    Training and tuning people share the rest as they do by default. Who is held out of a smaller
+    share is held out of every larger one.
+    """
+    others = DEFAULT_SHARES[TRAIN] + DEFAULT_SHARES[TUNING]
+    return {**DEFAULT_SHARES, HELD_OUT: others * held_out / (1 - held_out)}
+
+
 def keeps_label(subject_id: Int64, *, share: float, seed: int) -> Bool:
     """Return [S] whose labels are used where only a `share` of the training people have any.
 

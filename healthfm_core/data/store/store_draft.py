@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,20 @@ from healthfm_core.data.store.store_files import (
     CODES_FILE,
     DATA,
     LABELS_FOLDER,
-    MARKER_FILE,
     OWN_KEY,
     REJECTED_FOLDER,
     SOURCE_CODES_FILE,
     SPLITS_FILE,
     WEARABLE_FOLDER,
+    write_marker,
     write_parquet,
     write_shards,
 )
+from healthfm_core.data.store.wearable_shards import SAMPLES_PER_FILE, WearableShards
 from healthfm_core.errors import IngestError
 from healthfm_core.modalities.genomics import PRS_PREFIX
 
 EVENTS_PER_FILE: Final = 2_000_000
-SAMPLES_PER_FILE: Final = 50_000_000
 _DIFFERENCES: Final = ("subject_id", "time")
 """Columns that are written as differences; sorted as they are, that is small and quick."""
 
@@ -57,7 +57,8 @@ class StoreDraft:
     """Writes a store's files into a folder that nobody takes for a store yet.
 
     Call, in this order: `write_events`, or `write_group` for each group; `write_rejected`;
-    `note_not_read`; `write_wearable`; `write_splits`, once all subjects are known; `write_labels`;
+    `note_not_read`; `write_wearable`, or `add_wearable` for each part and `end_wearables`, with
+    what was set aside of it; `write_splits`, once all subjects are known; `write_labels`;
     `write_codes`; `write_source_codes`; `check_and_mark`, which makes it a store. `close` ends the
     files that are open.
 
@@ -65,11 +66,19 @@ class StoreDraft:
         folder: Made if it is not there.
         dataset_name: The site's name.
         splits: Who is used for what.
+        layer: What ``data/`` is in, for an update; None is `folder`.
     """
 
-    def __init__(self, folder: Path, dataset_name: str, splits: Splits = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dataset_name: str,
+        splits: Splits = None,
+        layer: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._layer = layer or folder
         self.name = dataset_name
         self._given_splits = splits
         self._subjects: list[Int64] = [np.zeros(0, np.int64)]
@@ -77,9 +86,20 @@ class StoreDraft:
         self._codes: set[str] = set()
         self._groups = 0
         self._devices: list[str] = []
+        self._shards: dict[str, WearableShards] = {}
         self._rejected = RejectedFiles(folder / REJECTED_FOLDER)
-        self._not_read: dict[str, int] = {}
+        self._not_read: Counter[str] = Counter()
         self.set_aside = SetAside()
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Reason → rows set aside so far."""
+        return self._rejected.counts
+
+    @property
+    def subjects(self) -> Int64:
+        """Who has an event or a sample among those written so far, ascending."""
+        return np.unique(np.concatenate(self._subjects))
 
     @property
     def codes(self) -> list[str]:
@@ -116,7 +136,7 @@ class StoreDraft:
         for name in np.unique(split):
             rows = (split == name)[place]
             table = events if rows.all() else events.filter(pa.array(rows))
-            _write_group(table, self.folder / DATA / name / f"{self._groups}.parquet")
+            _write_group(table, self._layer / DATA / name / f"{self._groups}.parquet")
         self._groups += 1
 
     def write_rejected(self, reason: str, rows: pa.Table) -> None:
@@ -125,8 +145,8 @@ class StoreDraft:
         self.set_aside.add(reason, rows)
 
     def note_not_read(self, kinds: Mapping[str, int]) -> None:
-        """Note what the source holds that was not read: kind → how many."""
-        self._not_read = {kind: int(count) for kind, count in sorted(kinds.items()) if count}
+        """Note what more the source holds that was not read: kind → how many."""
+        self._not_read.update(kinds)
 
     def close(self) -> None:
         """End the files of rejected rows."""
@@ -141,6 +161,24 @@ class StoreDraft:
             self._devices.append(device)
             self._subjects.append(np.unique(ids(rows)))
 
+    def add_wearable(self, device: str, rows: pa.Table) -> None:
+        """Write rows of some people, of whom this device has no others."""
+        if device not in self._shards:
+            self._shards[device] = WearableShards(self.folder / WEARABLE_FOLDER / device)
+        self._subjects.append(np.unique(ids(rows)))
+        self._shards[device].add(rows)
+
+    def end_wearables(self) -> None:
+        """End the files that `add_wearable` wrote."""
+        for device, shards in self._shards.items():
+            shards.end()
+            if (self.folder / WEARABLE_FOLDER / device).is_dir():
+                self._devices.append(device)
+
+    def note_people(self, subjects: Int64) -> None:
+        """Count people as the store's who have no row among those written, but in other files."""
+        self._subjects.append(subjects)
+
     def write_splits(self) -> None:
         """Write which subject is used for what.
 
@@ -148,10 +186,10 @@ class StoreDraft:
             StoreError: HF-206 where the store has no subject.
             IngestError: HF-306 where a stream gave no usable row.
         """
-        self._everyone = np.unique(np.concatenate(self._subjects))
+        self._everyone = self.subjects
         if not len(self._everyone):
             raise _nothing_usable(self.name) if self._groups else empty(self.name)
-        write_parquet(self._split_table(self._everyone), self.folder / SPLITS_FILE)
+        write_parquet(self.split_of(self._everyone), self.folder / SPLITS_FILE)
 
     def write_labels(self, task: str, labels: pa.Table, *, of_anyone: bool = False) -> None:
         """Write a task's labels.
@@ -167,7 +205,11 @@ class StoreDraft:
         write_parquet(check_labels(labels, self._everyone, where), self.folder / where)
 
     def write_codes(self, described: pa.Table, scores: str = "") -> None:
-        """Write what is known of the codes that occur and of those above them.
+        """Write what is known of the codes that occur and of those above them, see `code_table`."""
+        write_parquet(self.code_table(described, scores), self.folder / CODES_FILE)
+
+    def code_table(self, described: pa.Table, scores: str = "") -> pa.Table:
+        """Return what is known of the codes that occur and of those above them, by name.
 
         Args:
             described: MEDS's table of codes.
@@ -186,8 +228,7 @@ class StoreDraft:
             },
             schema=CODES,
         )
-        table = pa.concat_tables([known.cast(CODES), more]).sort_by("code")
-        write_parquet(table, self.folder / CODES_FILE)
+        return pa.concat_tables([known.cast(CODES), more]).sort_by("code")
 
     def write_source_codes(self, mapped: Mapping[tuple[str, str], int]) -> None:
         """Write which codes a mapping replaced, beside the others; nothing where it replaced none.
@@ -205,10 +246,14 @@ class StoreDraft:
         }
         write_parquet(pa.table(columns, schema=SOURCE_CODES), self.folder / SOURCE_CODES_FILE)
 
-    def check_and_mark(self, scores: str = "") -> None:
+    def check_and_mark(self, scores: str = "", sources: Sequence[Mapping[str, Any]] = ()) -> None:
         """Check every file, then write dataset.json, without which a folder is no store.
 
         The rows of a stream are not checked again: each group was when it was cleaned.
+
+        Args:
+            scores: How polygenic scores were normalised, see `genetics`.
+            sources: What is noted of where the rows are from.
 
         Raises:
             StoreError: HF-201 to HF-211.
@@ -223,12 +268,12 @@ class StoreDraft:
             "additional_value_modality_columns": devices,
             OWN_KEY: {
                 "rejected": self._rejected.counts,
-                "not_read": self._not_read,
+                "not_read": {kind: int(n) for kind, n in sorted(self._not_read.items()) if n},
                 "scores": scores or None,
+                "sources": list(sources),
             },
         }
-        text = json.dumps(marker, indent=2, sort_keys=True)
-        (self.folder / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
+        write_marker(self.folder, marker)
 
     def _splits_of(self, subject: Int64) -> tuple[npt.NDArray[np.object_], Int64]:
         """Note the subjects of rows in order of subjects.
@@ -240,10 +285,11 @@ class StoreDraft:
         if len(subject):
             subjects = subject[np.append(True, subject[1:] != subject[:-1])]
         self._subjects.append(subjects)
-        split = np.asarray(self._split_table(subjects)["split"].to_pylist(), dtype=object)
+        split = np.asarray(self.split_of(subjects)["split"].to_pylist(), dtype=object)
         return split, np.searchsorted(subjects, subject)
 
-    def _split_table(self, subjects: Int64) -> pa.Table:
+    def split_of(self, subjects: Int64) -> pa.Table:
+        """Return MEDS's subject_splits of some subjects, ascending."""
         given = self._given_splits
         if given is None:
             return split_table(subjects, assign(subjects, key=DEFAULT_KEY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,6 +122,13 @@ def read_marker(store: Path) -> dict[str, Any]:
     return marker
 
 
+def write_marker(store: Path, marker: Mapping[str, Any]) -> None:
+    """Write dataset.json; what the file's name was linked to stays as it is."""
+    file = store / MARKER_FILE
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps(marker, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def keep_quality(store: Path, draft: Path) -> None:
     """Give a store in the making what the last check found in the one that it replaces."""
     if (store / QUALITY_FILE).is_file():
@@ -143,8 +151,12 @@ def stores_below(path: Path) -> list[Path]:
 
 
 def write_parquet(table: pa.Table, file: Path) -> None:
-    """Write a table so that equal tables give equal bytes."""
+    """Write a table so that equal tables give equal bytes.
+
+    What the file's name was linked to stays as it is.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
     pq.write_table(table, file, compression="zstd", row_group_size=1 << 20)
 
 

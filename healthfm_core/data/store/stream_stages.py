@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from healthfm_core.data.store.event_stream import (
     StreamItem,
 )
 from healthfm_core.data.store.events import coded, set_aside, sort_events, with_plain_codes
+from healthfm_core.processes import usable_processors
 
 WORKERS: Final = 4
 """Groups that are cleaned at once, at most; each takes about 250 MB."""
@@ -82,8 +82,7 @@ def _add(spool: EventSpool, item: StreamItem) -> int:
 def sorted_and_cleaned(spool: EventSpool, stream: EventStream) -> Iterator[CleanedGroup]:
     """Yield the groups of a spool in order, a few of them in work at a time."""
     groups = spool.groups()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = min(WORKERS, cores or 1, len(groups))
+    workers = min(WORKERS, usable_processors(), len(groups))
     if workers == 1:
         for cells in groups:
             yield sort_and_clean(spool.take(cells), stream)

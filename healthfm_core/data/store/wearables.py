@@ -70,19 +70,21 @@ def put_together(tables: Sequence[pa.Table]) -> tuple[pa.Table, int]:
     Returns:
         (rows in any order, samples that differ from the one that was kept).
     """
-    table = pa.concat_tables(tables)
+    table, differing = tables[0], 0
+    for more in tables[1:]:
+        more, unlike = _only_new(table, more)
+        table, differing = pa.concat_tables([table, more]), differing + unlike
     keys = np.stack([ids(table), times_us(table, "start"), coded(table["channel"])[0]])
     _, first, group, size = np.unique(
         keys, axis=1, return_index=True, return_inverse=True, return_counts=True
     )
     often = np.flatnonzero(size[group.ravel()] > 1)
     if not len(often):
-        return table, 0
+        return table, differing
     alone = np.ones(table.num_rows, np.bool_)
     alone[often] = False
     rows = dict.fromkeys(first[group.ravel()[often]].tolist())
     merged: dict[int, tuple[Float32, Bool, float]] = {}
-    differing = 0
     for at in often.tolist():
         kept = int(first[group.ravel()[at]])
         row = table.slice(at, 1)
@@ -102,6 +104,60 @@ def put_together(tables: Sequence[pa.Table]) -> tuple[pa.Table, int]:
             together.column_names.index(name), field, lists.cast(field.type)
         )
     return pa.concat_tables([table.filter(pa.array(alone)), together]), differing
+
+
+def _only_new(before: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
+    """Return rows without readings of times that stretches with another start have.
+
+    Returns:
+        (the rows that have a reading left, readings that differ from those that there were).
+    """
+    both, size = pa.concat_tables([before, rows]), before.num_rows
+    keys = np.stack([ids(both), coded(both["channel"])[0]])
+    of = np.unique(keys, axis=1, return_inverse=True)[1].ravel()
+    start, hz = times_us(both, "start"), np.asarray(both["hz"].to_numpy())
+    length = np.asarray(pc.list_value_length(both["value"]).to_numpy(), np.int64)
+    end = start + np.rint(length / hz * SECOND_US).astype(np.int64)
+    latest = np.full(len(both), np.iinfo(np.int64).min)
+    np.maximum.at(latest, of[:size], end[:size])
+    changed: dict[int, pa.Table] = {}
+    differing = 0
+    for at in (size + np.flatnonzero(start[size:] < latest[of[size:]])).tolist():
+        near = np.flatnonzero(
+            (of[:size] == of[at]) & (start[:size] < end[at]) & (end[:size] > start[at])
+        )
+        for other in near[(start[near] != start[at]) & (hz[near] == hz[at])].tolist():
+            shift = (start[at] - start[other]) * hz[at] / SECOND_US
+            if abs(shift - round(shift)) < 1e-6:
+                own = changed.get(at, both.slice(at, 1))
+                changed[at], unlike = _masked(own, both.slice(other, 1), round(shift))
+                differing += unlike
+    if not changed:
+        return rows, 0
+    kept = np.ones(rows.num_rows, np.bool_)
+    kept[[at - size for at in changed]] = False
+    left = [row for row in changed.values() if pc.any(pc.list_flatten(row["mask"])).as_py()]
+    return pa.concat_tables([rows.filter(pa.array(kept)), *left]), differing
+
+
+def _masked(row: pa.Table, other: pa.Table, shift: int) -> tuple[pa.Table, int]:
+    """Return a row without the readings that another has, which began `shift` samples before."""
+    value, mask, hz = _samples_of(row)
+    before, seen, _ = _samples_of(other)
+    at = np.arange(len(value)) + shift
+    inside = (at >= 0) & (at < len(before))
+    twice = np.zeros(len(value), np.bool_)
+    twice[inside] = mask[inside] & seen[at[inside]]
+    differing = int((value[twice] != before[at[twice]]).sum())
+    left = stretches(
+        ids(row),
+        times_us(row, "start"),
+        row["channel"][0].as_py(),
+        hz,
+        value[None],
+        (mask & ~twice)[None],
+    )
+    return left.cast(row.schema), differing
 
 
 def _samples_of(row: pa.Table) -> tuple[Float32, Bool, float]:

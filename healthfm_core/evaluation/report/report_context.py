@@ -11,6 +11,7 @@ from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.federation.input_overlap import InputOverlap
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class ReportContext:
         sites: The sites, in the order of their index.
         predictions: Arm → predictions, for reliability diagrams and the comparison by site.
         coverage: Site → what it answered to the study before round 1, see `tokens.coverage`.
+        inputs: Which wearable channels and scores the sites have; None is not known.
         units_apart: Codes in units of which no two sites share one.
+        rolled_up: What rolling codes up to common ancestors changed, '' where none were.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
@@ -84,7 +87,9 @@ class ReportContext:
     sites: Sequence[SiteSummary] = ()
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     coverage: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    inputs: InputOverlap | None = None
     units_apart: Sequence[str] = ()
+    rolled_up: str = ""
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None

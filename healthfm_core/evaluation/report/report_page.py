@@ -21,7 +21,7 @@ from healthfm_core.evaluation.report.sections import (
     subgroup_tables,
     training_curves,
 )
-from healthfm_core.federation.code_overlap import overlap_table
+from healthfm_core.federation.overlap_table import overlap_table
 from healthfm_core.modalities.registry import modality_names
 
 __all__ = [
@@ -134,6 +134,9 @@ def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any
         "attributes": subgroup_tables.attributes(context),
         "modalities": modality_names(),
         "sites": site_gains.site_lines(context),
-        "overlap": overlap_table(context.coverage),
+        "input_sentences": []
+        if context.inputs is None
+        else [*context.inputs.sentences(), *context.inputs.of_devices()],
+        "overlap": overlap_table(context.coverage, context.inputs),
         "clock": training_curves.clock(context),
     }

@@ -132,9 +132,11 @@ def mark_sizes() -> dict[str, tuple[int, str]]:
 
 
 def _names(statistics: SiteStatistics) -> Iterator[tuple[str, list[int]]]:
-    """Yield the text that names each code, panel column and channel, and its counts."""
+    """Yield the text that names each code, parent, panel column and channel, and its counts."""
     for i, code in enumerate(statistics.codes):
         yield _text("code", code), [int(getattr(statistics, name)[i]) for name in _BY_CODE]
+    for pair in statistics.lineage:
+        yield _text("lineage", *pair), []
     for i, column in enumerate(statistics.panel):
         yield _text("panel", column), [int(statistics.panel_subjects[i])]
     for i, channel in enumerate(statistics.channels):
@@ -190,6 +192,10 @@ def _sketch_entries(statistics: SiteStatistics) -> tuple[UInt64, UInt64]:
     return key, statistics.sketch.count.astype(np.uint64)[:, None]
 
 
+_ChannelSums = tuple[int, float, float, float, int]
+"""Subjects, sum, sum of squares, highest rate, sites."""
+
+
 @dataclass(frozen=True)
 class _Named:
     """A name and its sums: [sites, counts …]."""
@@ -243,6 +249,7 @@ def _assemble(
     codes = sorted((n for n in named if n.parts[0] == "code"), key=lambda n: n.parts[1])
     panel = sorted((n for n in named if n.parts[0] == "panel"), key=lambda n: n.parts[1])
     channels = _channels([n for n in named if n.parts[0] == "channel"])
+    lineage = {(n.parts[1], n.parts[2]): n.sites for n in named if n.parts[0] == "lineage"}
     by_code = {
         name: np.array([int(n.sums[i]) for n in codes], np.int64) for i, name in enumerate(_BY_CODE)
     }
@@ -254,27 +261,32 @@ def _assemble(
         sketch=_read_sketch(sketch, [n.parts[1] for n in codes]),
         panel=tuple(n.parts[1] for n in panel),
         panel_subjects=np.array([int(n.sums[0]) for n in panel], np.int64),
+        panel_sites=np.array([n.sites for n in panel], np.int64),
         channels=tuple(channels),
         channel_subjects=np.array([sums[0] for sums in channels.values()], np.int64),
         channel_sum=np.array([sums[1] for sums in channels.values()], np.float64),
         channel_square=np.array([sums[2] for sums in channels.values()], np.float64),
         channel_hz=np.array([sums[3] for sums in channels.values()], np.float64),
+        channel_sites=np.array([sums[4] for sums in channels.values()], np.int64),
         modality_subjects=modality_subjects,
         label_values=label_values,
+        lineage=tuple(sorted(lineage)),
+        lineage_sites=np.array([lineage[pair] for pair in sorted(lineage)], np.int64),
     )
 
 
-def _channels(named: list[_Named]) -> dict[tuple[str, str], tuple[int, float, float, float]]:
-    """Return channel → subjects, sum, sum of squares, highest rate; rates have entries apart."""
-    sums_by_channel: dict[tuple[str, str], tuple[int, float, float, float]] = {}
+def _channels(named: list[_Named]) -> dict[tuple[str, str], _ChannelSums]:
+    """Return the sums of each channel; rates have entries apart."""
+    sums_by_channel: dict[tuple[str, str], _ChannelSums] = {}
     for n in named:
         _, device, channel, hz = n.parts
-        before = sums_by_channel.get((device, channel), (0, 0.0, 0.0, 0.0))
+        before = sums_by_channel.get((device, channel), (0, 0.0, 0.0, 0.0, 0))
         sums_by_channel[device, channel] = (
             before[0] + int(n.sums[0]),
             before[1] + _from_limbs(n.sums[1 : 1 + _LIMBS], n.sites),
             before[2] + _from_limbs(n.sums[1 + _LIMBS :], n.sites),
             max(before[3], float(hz)),
+            before[4] + n.sites,
         )
     return dict(sorted(sums_by_channel.items()))
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from healthfm_core.arrays import Arrays, Float64
+from healthfm_core.federation.declared_metrics import is_count
 from healthfm_core.federation.parameter_groups import BACKBONE, modality_of
 from healthfm_core.federation.secure.group_layout import GroupLayout
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
@@ -39,7 +40,7 @@ class RoundSum:
         weights: group → Σ w, likewise; where modalities are hidden, what was divided by.
         clipped: group → sites whose update was shortened; ``backbone`` alone where modalities are
             hidden: an update of another group is shortened at a site that holds it.
-        metrics: name → mean over the sites that report it, by their weight.
+        metrics: name → mean over the sites that report it, by their weight; people are summed.
     """
 
     means: Mapping[str, Mapping[str, Float64]]
@@ -203,13 +204,17 @@ class SumCodec:
         return arrays
 
     def _metric_units(self, metrics: Mapping[str, float], weight: int) -> Iterator[tuple[int, int]]:
-        """Yield (value times weight in the ring, weight) of each metric, zeros where it lacks."""
+        """Yield (value times weight in the ring, weight) of each metric, zeros where it lacks.
+
+        A number of people has weight 1 at every site, and is added up.
+        """
         units = np.zeros(1, np.uint64)
         for name in self.metrics:
             value = metrics.get(name, math.nan)
             there = math.isfinite(value) and abs(value) <= _LARGEST_METRIC
-            self._metric_ring.encode(np.array([value if there else 0.0]), weight, units)
-            yield int(units[0]), weight if there else 0
+            counted = 1 if is_count(name) else weight
+            self._metric_ring.encode(np.array([value if there else 0.0]), counted, units)
+            yield int(units[0]), counted if there else 0
 
     def decode(self, sums: Mapping[str, Ring], present: float = 1.0) -> RoundSum:
         """Return what the opened sums say, see `UpdateCodec`."""
@@ -236,7 +241,7 @@ class SumCodec:
     def _means(self, totals: Ring, weights: Sequence[float]) -> dict[str, float]:
         values = self._metric_ring.decode(np.ascontiguousarray(totals))
         return {
-            name: float(total) / weight
+            name: float(total) / (1 if is_count(name) else weight)
             for name, total, weight in zip(self.metrics, values, weights, strict=True)
             if weight
         }

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from healthfm_core.command_line import Command
 from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
+from healthfm_server.deploy.root_rotation import refuse_retirement
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -16,18 +17,30 @@ def arguments(parser: ArgumentParser) -> None:
         "what",
         choices=("server", "root", "retire"),
         help="server: a new server certificate; root: a new root that signs from now on; "
-        "retire: trust no older root any more",
+        "retire: trust no older root any more, once every site has the new one",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="retire even where sites still stand on an older root: they need new kits by hand",
     )
 
 
 def run(given: Namespace) -> int:
-    """Change a certificate; the running processes use the new one within a second."""
+    """Change a certificate; the running processes use the new one within a second.
+
+    Raises:
+        TrustError: A site would be cut off (HF-839).
+    """
     study = study_of(given)
     authority = study.authority()
+    if given.what == "retire" and not given.force:
+        refuse_retirement(study)
     if given.what == "root":
         authority.rotate()
-        say(f"new root fingerprint: {authority.fingerprint}")
-        say("next: sign each site's kit again (site sign --renew), then: rotate retire")
+        say(f"the new root, in words: {authority.words}")
+        say("connected sites take it by themselves within minutes; status says how many have.")
+        say("next, when all have it: healthfm-server rotate retire")
     if given.what == "retire":
         for row in authority.retire():
             say(f"cut off: {row.role} {row.who}, certificate of the old root")

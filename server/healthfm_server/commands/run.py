@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from healthfm_core.command_line import Command
-from healthfm_core.config.compose import compose
 from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.commands.wait import wait_for
-from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_details
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,6 +26,13 @@ def arguments(parser: ArgumentParser) -> None:
         help="sites to wait for (default: all that are admitted when it begins)",
     )
     parser.add_argument(
+        "--sites",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="the sites that it is for, by name (default: all)",
+    )
+    parser.add_argument(
         "--even-so",
         action="store_true",
         help="go on where the sites' codes hardly meet (federation.min_shared_codes=0)",
@@ -38,18 +43,17 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Order a run."""
     study = study_of(given)
-    root, overrides = Path("simulate.yaml"), list(given.settings)
-    if given.even_so:
-        overrides.append("federation.min_shared_codes=0")
-    folder: Path | None = None
-    if overrides and overrides[0].endswith(".yaml"):
-        root = Path(overrides.pop(0))
-        folder = root.parent
-    config = compose(overrides, folder, root=root.stem)
-    name = given.name or f"run-{1 + len(list(study.runs.glob('run-*')))}"
-    order = RunOrder.give(study.runs, name, config, given.nodes)
-    study.audit("command").note("run ordered", {"run": order.name})
-    say(f"run {order.name} is ordered: {config.federation.rounds} rounds")
+    wish = RunWish(
+        settings=tuple(given.settings),
+        name=given.name or "",
+        sites=given.sites,
+        nodes=given.nodes,
+        even_so=given.even_so,
+    )
+    order, config = order_run(study, wish)
+    study.audit("command").note("run ordered", ordered_details(order))
+    whom = f" for {', '.join(order.sites)}" if order.sites else ""
+    say(f"run {order.name} is ordered{whom}: {config.federation.rounds} rounds")
     if given.wait:
         wait_for(order, study)
     return 0

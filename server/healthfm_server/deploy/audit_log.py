@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from healthfm_core.errors import HealthFMError, TrustError
 from healthfm_core.trust.chained_log import ChainedLog, Entry, altered_log
+from healthfm_server.run_folder.row_reading import rows_backwards
 
 FIRST: Final = hashlib.sha256(b"healthfm audit log 1").hexdigest()
 """What the first line names as the one before it."""
@@ -107,6 +108,17 @@ class AuditLog:
             with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
                 rows += [row for line in file if event in line for row in _read(line)]
         return [row for row in rows if event in ("", row["event"])]
+
+    def newest(self, before: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the events of the chain, the newest first, without proof that the log is whole.
+
+        Args:
+            before: Only those whose number ``n`` is smaller; 0: all.
+        """
+        for path in (self.path, *reversed(self._chain.earlier())):
+            for row in rows_backwards(path):
+                if not before or row.get("n", 0) < before:
+                    yield row
 
     def entries(self) -> Iterator[Entry]:
         """Yield the lines in their order, each held against the one before it.

@@ -84,6 +84,7 @@ folder = ""
 study = ""
 resume = false
 nodes = 1
+only = ""
 """
 
 

@@ -41,6 +41,7 @@ from healthfm_server.deploy.caller_limits import CallerLimits, Pace
 from healthfm_server.deploy.gateway_routes import OwnRoutes
 from healthfm_server.deploy.gateway_tls import PEER, GatewayTLSContext, Peer, PeerProtocol
 from healthfm_server.deploy.public_port import PublicPort, raise_descriptors
+from healthfm_server.deploy.site_calls import WRITE_S, SiteCalls
 from healthfm_server.deploy.study_folder import LOOPBACK, StudyFolder
 from healthfm_server.deploy.study_status import CONNECTED
 
@@ -91,6 +92,7 @@ class Fleet:
         self._sites: dict[str, AdmittedSite] = {}
         self._stamp = 0
         self._noted: dict[tuple[str, str], float] = {}
+        self.calls = SiteCalls(study.calls)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one call."""
@@ -98,6 +100,7 @@ class Fleet:
         reason = self._why_not(peer, request)
         if peer is None or reason is not None:
             return self._refuse(request, peer, 401, reason or "no certificate")
+        self.calls.note(peer.name)
         wait_s = self._pace_of(peer.name).take(time.monotonic())
         if wait_s:
             await asyncio.sleep(wait_s)
@@ -146,16 +149,22 @@ class Fleet:
         headers = [(k, v) for k, v in request.headers.items() if k in PASSED_ON]
         path = request.scope["path"]
         passed = self.client.build_request(
-            "POST", path, headers=headers, content=self._limited(request)
+            "POST", path, headers=headers, content=self._limited(request, peer)
         )
         answer = await self.client.send(passed, stream=True)
         if path == FLEET + "activate-node":
             event = CONNECTED if answer.is_success else "site refused by Flower"
             self._note_now_and_then(event, peer.name, _who(request, peer), answer.status_code)
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
+        pieces = self._taken(answer.aiter_raw(), peer)
         return StreamingResponse(
-            answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose)
+            pieces, answer.status_code, kept, background=BackgroundTask(answer.aclose)
         )
+
+    async def _taken(self, pieces: AsyncIterator[bytes], peer: Peer) -> AsyncIterator[bytes]:
+        async for piece in pieces:
+            self.calls.note(peer.name)
+            yield piece
 
     def _note_now_and_then(
         self, event: str, site: str, details: dict[str, str], status: int
@@ -166,9 +175,10 @@ class Fleet:
             self._noted[event, site] = now
             self._log.note(event, details | {"status": str(status)})
 
-    async def _limited(self, request: Request) -> AsyncIterator[bytes]:
+    async def _limited(self, request: Request, peer: Peer) -> AsyncIterator[bytes]:
         seen = 0
         async for piece in request.stream():
+            self.calls.note(peer.name)
             seen += len(piece)
             if seen > self._most_bytes:
                 raise TooLargeError
@@ -314,7 +324,8 @@ async def serve_port(
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     port = PublicPort(server, context, log, limits, fleet.admits)
-    beside = [asyncio.create_task(_follow(context)), asyncio.create_task(port.sweep())]
+    tasks = _follow(context), port.sweep(), _write_calls(fleet.calls)
+    beside = [asyncio.create_task(task) for task in tasks]
     try:
         for row in study.audit("gateway").rows(CONNECTED, newest=2):
             port.remember(row["from"], row["at"])
@@ -338,3 +349,13 @@ async def _follow(context: GatewayTLSContext) -> None:
             context.follow()
         except OSError as error:
             logging.getLogger(__name__).warning("the certificate cannot be read: %s", error)
+
+
+async def _write_calls(calls: SiteCalls) -> None:
+    """Write every second when the sites called; where the disk refuses, it is tried again."""
+    while True:
+        try:
+            await run_in_threadpool(calls.write)
+        except OSError as error:
+            logging.getLogger(__name__).warning("the sites' calls cannot be written: %s", error)
+        await asyncio.sleep(WRITE_S)

@@ -22,6 +22,7 @@ from healthfm_server.deploy.access_tokens import AccessToken, Role
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_tls import PEER
 from healthfm_server.deploy.kit_renewal import Renewals
+from healthfm_server.deploy.root_rotation import note_shown
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.deploy.study_status import study_status
@@ -67,7 +68,9 @@ class OwnRoutes:
         """Answer a site with a certificate, or whoever has a token, with this server's release."""
         site = self._site(request)
         if site is not None:
-            return JSONResponse({**self._release, "site": site.name})
+            await run_in_threadpool(note_shown, self._study, site.name, request.scope[PEER].root)
+            root = await run_in_threadpool(self._study.root_fingerprint)
+            return JSONResponse({**self._release, "site": site.name, "root": root})
         token = self._token(request, "look")
         if isinstance(token, Response):
             return token
@@ -101,7 +104,7 @@ class OwnRoutes:
         data = await _body(request)
         if data is None:
             return Response("too large", 413)
-        kit = self._renewals.ask(site, data)
+        kit = await run_in_threadpool(self._renewals.ask, site, data)
         return Response(status_code=202) if kit is None else Response(kit)
 
     def _site(self, request: Request) -> AdmittedSite | None:

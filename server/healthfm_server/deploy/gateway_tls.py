@@ -27,10 +27,12 @@ class Peer:
     Attributes:
         name: Its common name: the site.
         serial: Its serial number, as `ssl` writes it.
+        root: Common name of the root that signed it.
     """
 
     name: str
     serial: str
+    root: str = ""
 
 
 class GatewayTLSContext(ssl.SSLContext):
@@ -191,6 +193,8 @@ class PeerProtocol(H11Protocol):
 
 def peer_of(certificate: dict[str, Any]) -> Peer | None:
     """Return the holder of a certificate as `ssl` describes it; None where there is none."""
-    names = {key: value for part in certificate.get("subject", ()) for key, value in part}
-    name = names.get("commonName")
-    return Peer(name, certificate["serialNumber"]) if name else None
+    name, root = (
+        {key: value for part in certificate.get(whose, ()) for key, value in part}.get("commonName")
+        for whose in ("subject", "issuer")
+    )
+    return Peer(name, certificate["serialNumber"], root or "") if name else None

@@ -1,4 +1,4 @@
-"""Renewed certificates for sites whose own expire soon, for the keys that they enrolled with.
+"""New certificates for sites, where theirs end soon or the root has changed, for the same keys.
 
 The gateway receives a site's request and returns its kit; it never holds the authority's key.
 The run reconciler signs, and nobody outside can reach that. No fingerprint is compared by telephone
@@ -45,13 +45,18 @@ class Renewals:
         path = self._folder / f"{site.name}{MADE}"
         if path.is_file():
             kit = path.read_bytes()
-            if read_kit(kit, now=now).certificate.not_valid_after_utc > _soon(now):
+            made = read_kit(kit, now=now)
+            is_of_root = made.root_fingerprint == self._study.root_fingerprint()
+            if is_of_root and made.certificate.not_valid_after_utc > _soon(now):
                 return kit
         files.replace(self._folder / f"{site.name}{ASKED}", data)
         return None
 
     def sign(self, log: AuditLog, now: datetime | None = None) -> None:
-        """Sign what waits: for sites on the list, whose newest certificate ends soon."""
+        """Sign what waits: for sites on the list, whose newest certificate ends soon.
+
+        Or was signed by another root than the one that signs now.
+        """
         for path in sorted(self._folder.glob(f"*{ASKED}")):
             name = path.name.removesuffix(ASKED)
             try:
@@ -64,13 +69,15 @@ class Renewals:
     def _sign(self, site: AdmittedSite, data: bytes, now: datetime | None) -> None:
         authority = self._study.authority()
         _check(site, data)
-        until = max((row.until for row in authority.issued() if row.who == site.name), default="")
+        theirs = [row for row in authority.issued() if row.who == site.name]
+        until = max((row.until for row in theirs if row.root == authority.number), default="")
         if site.revoked or until > f"{_soon(now):%Y-%m-%dT%H:%M:%SZ}":
             raise TrustError(
                 811,
                 where=f"site {site.name}",
                 seen="it is revoked" if site.revoked else f"it has a certificate until {until}",
-                wanted=f"a site on the list, whose certificate ends within {RENEWED_DAYS} days",
+                wanted=f"a site on the list, whose certificate ends within {RENEWED_DAYS} days, or "
+                "whose root has changed",
                 do="Nothing; a new kit by hand is made with: healthfm-server site sign",
             )
         url = self._study.settings.url
@@ -87,7 +94,7 @@ def _check(site: AdmittedSite, data: bytes) -> None:
             where=f"request of {site.name}",
             seen="it is for other keys than the site enrolled with",
             wanted="the keys whose fingerprints were compared",
-            do="Send the coordinator the new request.zip, and read them its fingerprints",
+            do="Send the coordinator the new request.zip, and read them its ten words",
         )
 
 

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Final
 
 import httpx
 
+from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.flower_database import compact
 from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
 from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.run_orders import RunOrder, RunStatus
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_notices import tell_for_ever
 from healthfm_server.run_folder.file_lock import held
 
 LOOK_S: Final = 1.0
@@ -36,11 +40,13 @@ NOT_RETRIED: Final = frozenset({101, 102, 103, 104, 406, 701, 702, 703, 704, 707
 CRL_S: Final = 24 * 3600.0
 """Seconds between two revocation lists; each is valid for 30 days."""
 
-COMPACT_S: Final = 600.0
-"""Seconds between two looks at the size of Flower's database, while no run is active."""
+COMPACT_S: Final = 30.0
+"""Seconds between two looks at what was deleted from Flower's database, while no run is active."""
 
 NO_SITE: Final = "no site is admitted yet; admit one with: healthfm-server site sign REQUEST"
 """Why a run that waits for all admitted sites has not begun."""
+NONE_OF_THEM: Final = "none of the sites that it is for is admitted; see: healthfm-server site list"
+"""Why a run for named sites has not begun."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +107,7 @@ class RunReconciler:
         try:
             freed = compact(self._study.database)
         except sqlite3.Error as error:
-            _log.warning("Flower's database cannot be made smaller now (%s)", error)
+            _log.warning("what was deleted stays in Flower's database for now (%s)", error)
             return
         if freed:
             self._log.note("database made smaller", {"bytes": freed})
@@ -125,19 +131,20 @@ class RunReconciler:
 
     def _submit(self, order: RunOrder, status: RunStatus) -> RunStatus:
         """Submit a run, unless a reconciler that was killed had submitted it already."""
-        nodes = order.nodes or sum(not site.revoked for site in self._study.sites.sites().values())
-        if not nodes:
-            return replace(status, state="waiting", reason=NO_SITE)
+        chosen = self._chosen(order)
+        nodes = order.nodes or len(chosen)
+        if not chosen and (order.sites or not nodes):
+            return replace(status, state="waiting", reason=NONE_OF_THEM if order.sites else NO_SITE)
         (order.folder / "failure.json").unlink(missing_ok=True)
         self._rounds[order.name] = order.rounds_done()
         folder = str(order.folder.resolve())
-        number = self._control.live(folder) or self._start(order, folder, nodes)
+        number = self._control.live(folder) or self._start(order, folder, nodes, chosen)
         return replace(
             status,
             state="running",
             flower_run=number,
             submissions=status.submissions + 1,
-            reason="" if status.reason == NO_SITE else status.reason,
+            reason="" if status.reason in (NO_SITE, NONE_OF_THEM) else status.reason,
         )
 
     def _told(self, order: RunOrder, status: RunStatus) -> str:
@@ -145,13 +152,21 @@ class RunReconciler:
         done = order.rounds_done()
         return "" if done > self._rounds.setdefault(order.name, done) else status.reason
 
-    def _start(self, order: RunOrder, folder: str, nodes: int) -> int:
+    def _chosen(self, order: RunOrder) -> list[AdmittedSite]:
+        """Return the sites that a run is for and that may answer now."""
+        admitted = [site for site in self._study.sites.sites().values() if not site.revoked]
+        return [site for site in admitted if not order.sites or site.name in order.sites]
+
+    def _start(
+        self, order: RunOrder, folder: str, nodes: int, chosen: Sequence[AdmittedSite]
+    ) -> int:
         return self._control.start(
             {
                 "config": order.config().model_dump_json(),
                 "folder": folder,
                 "resume": order.begun(),
                 "nodes": nodes,
+                "only": ",".join(str(site.node_id) for site in chosen) if order.sites else "",
                 "study": str(self._study.path.resolve()),
             },
             version("healthfm"),
@@ -192,4 +207,5 @@ def serve(study: StudyFolder) -> None:
     """
     with held(study.path / "reconciler.lock", f"study {study.settings.study}"):
         control = Control(study.settings.superlink_port, study.control_token())
+        threading.Thread(target=tell_for_ever, args=(study.path,), daemon=True).start()
         RunReconciler(study, control, study.audit("reconciler")).run()

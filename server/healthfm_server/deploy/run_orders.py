@@ -7,11 +7,11 @@ wanted; only the reconciler changes the status.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from healthfm_core.config.renamed import RUN
 from healthfm_core.config.run import RunConfig
@@ -61,14 +61,23 @@ class RunOrder:
         self.name = folder.name
 
     @classmethod
-    def give(cls, runs: Path, name: str, config: RunConfig, nodes: int | None) -> RunOrder:
+    def give(
+        cls,
+        runs: Path,
+        name: str,
+        config: RunConfig,
+        nodes: int | None,
+        sites: Sequence[str] = (),
+    ) -> RunOrder:
         """Order a new run: it starts as soon as the reconciler sees it.
 
         Args:
             runs: The study's folder of runs.
             name: The run's name.
             config: What it is to do.
-            nodes: How many nodes it waits for; None: one of each site that is admitted by then.
+            nodes: How many nodes it waits for; None: one of each site that is admitted by then,
+                or of each of `sites`.
+            sites: Names of the sites that it is for; empty: all.
 
         Raises:
             RunError: There is a run of that name (HF-704).
@@ -86,7 +95,7 @@ class RunOrder:
         folder.mkdir(parents=True)
         order = cls(folder)
         given = datetime.now(UTC).isoformat(timespec="seconds")
-        text = {"wanted": "running", "nodes": nodes, "given": given}
+        text = {"wanted": "running", "nodes": nodes, "sites": sorted(sites), "given": given}
         files.replace(folder / "wanted-config.json", config.model_dump_json(indent=1).encode())
         files.replace(folder / ORDER, json.dumps(text).encode())
         return order
@@ -132,6 +141,16 @@ class RunOrder:
         """How many nodes the run waits for before it begins; None: all sites admitted by then."""
         nodes = json.loads((self.folder / ORDER).read_text("utf-8"))["nodes"]
         return None if nodes is None else int(nodes)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites that the run is for; empty: all."""
+        return tuple(self.about().get("sites", ()))
+
+    def about(self) -> dict[str, Any]:
+        """Return what was ordered and when: ``given``, ``wanted``, ``nodes``, ``sites``."""
+        about: dict[str, Any] = json.loads((self.folder / ORDER).read_text("utf-8"))
+        return about
 
     def config(self) -> RunConfig:
         """Return the configuration it was ordered with."""

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from cryptography import x509
 from pydantic import Field, ValidationError
 
 from healthfm_core.config.base import Schema
+from healthfm_core.config.study_statement import StudyStatement
 from healthfm_core.errors import ConfigError, RunError
+from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.owner_only import close_to_others
-from healthfm_core.trust import files
+from healthfm_core.trust import certificates, files, fingerprint
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.names import check_host
 from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import AccessTokens
 from healthfm_server.deploy.audit_log import AuditLog, BackgroundAuditLog
 from healthfm_server.deploy.caller_limits import CallerLimits
+from healthfm_server.deploy.site_calls import FILE as SITE_CALLS
 
 LOOPBACK: Final = "127.0.0.1"
 SETTINGS: Final = "study.yaml"
@@ -33,7 +37,7 @@ LOCAL: Final = "this-machine"
 """Name of the token by which the commands on the coordinator's own machine control runs."""
 OWN: Final = (
     *("authority", "server", "sites.json*", "tokens.json*", "secret", "superlink.db*", "runs"),
-    *("requests", "renewals", "audit*", "process", "reconciler.lock", SETTINGS),
+    *("requests", "renewals", "audit*", "process", "reconciler.lock", "notices.json", SETTINGS),
 )
 """What this software makes in a study folder; a coordinator may keep other things there."""
 
@@ -55,6 +59,12 @@ class StudySettings(Schema):
     )
     limits: CallerLimits = Field(
         CallerLimits(), description="how many callers the public port takes, and how slow"
+    )
+    statement: StudyStatement = Field(
+        StudyStatement(), description="what people at the sites read before they approve a run"
+    )
+    notices: NoticeSettings = Field(
+        NoticeSettings(), description="how the coordinator's people are told of what happens"
     )
 
     @property
@@ -81,6 +91,7 @@ class StudyFolder:
         self.server = path / "server"
         self.runs = path / "runs"
         self.process = path / "process"
+        self.calls = self.process / SITE_CALLS
         self.superexec_secret = path / "secret" / "superexec"
         self._control = path / "secret" / "control"
 
@@ -100,7 +111,8 @@ class StudyFolder:
         study.publish(authority)
         files.write_new(study.superexec_secret, secrets.token_bytes(32))
         files.write_new(study._control, study.tokens.add(LOCAL, "coordinator").encode())
-        usual = {"limits"} if settings.limits == CallerLimits() else set()
+        plain = {"limits": CallerLimits(), "notices": NoticeSettings()}
+        usual = {name for name, value in plain.items() if getattr(settings, name) == value}
         text = yaml.safe_dump(settings.model_dump(mode="json", exclude=usual), sort_keys=False)
         files.write_new(path / SETTINGS, text.encode(), files.PUBLIC)
         return study
@@ -137,6 +149,23 @@ class StudyFolder:
     def authority(self) -> Authority:
         """Return the study's certificate authority."""
         return Authority(self.path / "authority")
+
+    def trusted_roots(self) -> list[x509.Certificate]:
+        """Return the roots that are trusted, the newest first, without the authority's keys.
+
+        Raises:
+            TrustError: The published roots are missing or damaged (HF-802, HF-803).
+        """
+        path = self.server / "trust.pem"
+        return certificates.read_certificates(files.read(path, "the study's roots"), str(path))
+
+    def root_fingerprint(self) -> str:
+        """Return the fingerprint of the root that signs now.
+
+        Raises:
+            TrustError: The published roots are missing or damaged (HF-802, HF-803).
+        """
+        return fingerprint.of_certificate(self.trusted_roots()[0])
 
     def audit(self, process: str) -> AuditLog:
         """Return the audit log, for `process` to write."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,11 +14,17 @@ from healthfm_core.federation.code_overlap import (
     overlap_sentence,
     told_coverage,
     told_devices,
+    told_roll_up,
 )
+from healthfm_core.federation.input_overlap import told_inputs
+from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.flower_database import online_until
+from healthfm_server.deploy.root_rotation import root_rotation
 from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.deploy.run_reading import RunReading
+from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import Waiting
@@ -28,17 +36,34 @@ LOOKED_AT: Final = 8
 """Files of the audit log, 16 MiB each, that are looked through for a site's last connection."""
 
 
-def study_status(study: StudyFolder) -> dict[str, Any]:
-    """Return sites and runs of a study as plain values; the same for every reader."""
-    seen = last_connections(study.audit("status"))
+def study_status(
+    study: StudyFolder,
+    runs: Sequence[dict[str, Any]] | None = None,
+    seen: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return sites and runs of a study as plain values; the same for every reader.
+
+    Args:
+        study: The study.
+        runs: As `run_status` returns each; None: they are read now.
+        seen: As `last_connections` returns it; None: it is read now.
+    """
+    if seen is None:
+        seen = last_connections(study.audit("status"))
     sites = study.sites.sites()
-    online = _online(study)
+    online, rotation = _online(study), root_rotation(study)
+    calls = CallTimes.read(study.calls, time.time())
     return {
         "study": study.settings.study,
         "url": study.settings.url,
+        "root_words": fingerprint.in_words(study.root_fingerprint()),
+        "root_fingerprint": study.root_fingerprint(),
         "alarms": list(_alarms(study)),
-        "sites": [_site(sites[name], seen, online) for name in sorted(sites)],
-        "runs": [run_status(order, sites) for order in RunOrder.all(study.runs)],
+        "rotation": None if rotation is None else {**asdict(rotation), "said": rotation.sentence()},
+        "sites": [_site(sites[name], seen, online, calls) for name in sorted(sites)],
+        "runs": [run_status(order, sites) for order in RunOrder.all(study.runs)]
+        if runs is None
+        else list(runs),
     }
 
 
@@ -59,13 +84,20 @@ def _online(study: StudyFolder) -> dict[int, float] | None:
         return None
 
 
-def run_status(order: RunOrder, sites: Mapping[str, AdmittedSite]) -> dict[str, Any]:
-    """Return what a run is doing, and where it does nothing, what it waits for."""
-    status, store = order.status(), RunStore(order.folder, keep=1)
-    history, choice = store.history(), store.choice()
-    last = history[-1] if history else {}
-    events = store.events()
-    coverage = told_coverage(events)
+def run_status(
+    order: RunOrder, sites: Mapping[str, AdmittedSite], reading: RunReading | None = None
+) -> dict[str, Any]:
+    """Return what a run is doing, and where it does nothing, what it waits for.
+
+    Args:
+        order: The run.
+        sites: The study's, by name.
+        reading: Of the run's folder; None: it is read now.
+    """
+    read = RunReading.of(order) if reading is None else reading
+    status, last = order.status(), read.last
+    choice = RunStore(order.folder, keep=1).choice()
+    coverage, inputs = told_coverage(read.events), told_inputs(read.events)
     waits = _waits_for(order, sites) if status.state == "running" else None
     idle = waits is not None and waits["what"] != "answers"
     return {
@@ -74,17 +106,20 @@ def run_status(order: RunOrder, sites: Mapping[str, AdmittedSite]) -> dict[str, 
         "state": "waiting" if idle else status.state,
         "waits_for": waits,
         "rounds_done": order.rounds_done(),
-        "rounds": order.config().federation.rounds,
+        "rounds": read.config.federation.rounds,
         "submissions": status.submissions,
         "reason": status.reason,
         "coverage": coverage,
         "codes": overlap_sentence(coverage),
-        "devices": told_devices(events),
+        "rolled_up": told_roll_up(read.events),
+        "devices": told_devices(read.events),
+        "inputs": None if inputs is None else {**inputs.to_event(), "said": [*inputs.sentences()]},
         "chosen_round": "" if choice is None else choice.sentence(),
         "answered": last.get("answered", []),
         "set_aside": last.get("set_aside", {}),
         "outliers": last.get("outliers", {}),
         "metrics": last.get("metrics", {}),
+        "alarms": last.get("alarms", []),
     }
 
 
@@ -95,7 +130,9 @@ def _waits_for(order: RunOrder, sites: Mapping[str, AdmittedSite]) -> dict[str, 
         return None
     names = {site.node_id: name for name, site in sites.items() if not site.revoked}
     if waiting.what == "connections":
-        missing = sorted(name for node, name in names.items() if node not in waiting.nodes)
+        chosen = [name for name in names.values() if not order.sites or name in order.sites]
+        there = {names.get(node) for node in waiting.nodes}
+        missing = sorted(name for name in chosen if name not in there)
     else:
         missing = sorted(names.get(node, f"node {node}") for node in waiting.nodes)
     return {
@@ -123,11 +160,17 @@ def _sentence(waiting: Waiting, missing: Sequence[str]) -> str:
 
 
 def _site(
-    site: AdmittedSite, seen: Mapping[str, str], online: Mapping[int, float] | None
+    site: AdmittedSite,
+    seen: Mapping[str, str],
+    online: Mapping[int, float] | None,
+    calls: CallTimes | None,
 ) -> dict[str, Any]:
     until = None if online is None else online.get(site.node_id)
     now = datetime.now(UTC)
     connected = until is not None and until > now.timestamp() and not site.revoked
+    if calls is not None:
+        connected = connected and not calls.is_silent(site.name)
+        until = calls.sites.get(site.name, until)
     return {
         "site": site.name,
         "state": "revoked" if site.revoked else "admitted",
@@ -151,8 +194,11 @@ def last_connections(log: AuditLog) -> dict[str, str]:
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """Yield a status as a person reads it."""
     yield f"study {status['study']} at {status['url']}"
+    yield f"read to a site that joins: {status['root_words']}"
     for alarm in status["alarms"]:
         yield f"ALARM: {alarm}"
+    if status["rotation"]:
+        yield f"the root is being changed: {status['rotation']['said']}"
     for site in status["sites"]:
         yield f"site {site_line(site)}"
     for run in status["runs"]:
@@ -165,8 +211,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  last round: {', '.join(run['answered'])} answered"
         if run["codes"]:
             yield f"  {run['codes']}"
-        if run["devices"]:
-            yield f"  {run['devices']}"
+        yield from (f"  {said}" for said in (run["rolled_up"], run["devices"]) if said)
+        yield from (f"  {said}" for said in (run["inputs"] or {}).get("said", ()))
         for site, reason in run["outliers"].items():
             yield f"  {site} was held back: {reason}"
         for site, reason in run["set_aside"].items():

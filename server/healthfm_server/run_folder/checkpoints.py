@@ -1,7 +1,8 @@
 """The checkpoints of a run: one after every round, complete once its marker is there.
 
 ``round-0007.safetensors`` is the model, ``round-0007.optimizer.safetensors`` the server optimiser's
-moments, ``round-0007.control.safetensors`` the control variates of an algorithm that has them, and
+moments, ``round-0007.control.safetensors`` the control variates of an algorithm that has them,
+``round-0007.reference.safetensors`` the model that the sites hold where it is another one, and
 ``round-0007.json`` the marker, written last with the digests of the others.
 """
 
@@ -22,7 +23,10 @@ from healthfm_server.run_folder.durable_files import replace_file
 from healthfm_server.transport import array_file
 
 _MARKER: Final = re.compile(r"round-(\d{4,})\.json")
-_SUFFIXES: Final = (".json", ".safetensors", ".optimizer.safetensors", ".control.safetensors")
+_SUFFIXES: Final = (
+    *(".json", ".safetensors", ".optimizer.safetensors"),
+    *(".control.safetensors", ".reference.safetensors"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class ServerState:
         parameters: The global model, float32.
         optimizer: The server optimiser's moments.
         control_variates: Parameter → the aggregation algorithm's own state, where it has one.
+        reference: The model that the round began with at its sites, where changes of it travel.
     """
 
     round: int
     parameters: Mapping[str, Float32]
     optimizer: OptimizerState
     control_variates: Mapping[str, Float32] = field(default_factory=dict)
+    reference: Mapping[str, Float32] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Checkpoints:
             files[f"{stem}.optimizer.safetensors"] = moments
         if state.control_variates:
             files[f"{stem}.control.safetensors"] = state.control_variates
+        if state.reference:
+            files[f"{stem}.reference.safetensors"] = state.reference
         digests = {
             name: replace_file(self.folder / name, array_file.pieces(arrays))
             for name, arrays in files.items()
@@ -145,7 +153,8 @@ def _state(round_: int, files: Mapping[str, array_file.MappedArrays]) -> ServerS
     optimizer = OptimizerState.from_arrays(moments)
     first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
     moved = OptimizerState(first, second)
-    return ServerState(round_, parameters, moved, upgraded_parameters(control))
+    reference = upgraded_parameters(files.get(f"{stem}.reference.safetensors", {}))
+    return ServerState(round_, parameters, moved, upgraded_parameters(control), reference)
 
 
 def damaged(path: Path, seen: str) -> RunError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from healthfm_core.errors import RunError
 from healthfm_core.trained import TrainedModel
+from healthfm_server.run_folder.run_card import run_card
 from healthfm_server.run_folder.run_store import RunStore
 
 
@@ -27,5 +28,6 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
             wanted="a run that has at least the model it starts from",
             do="Continue the run with resume=true",
         )
-    TrainedModel(study, state.parameters, state.round).save(folder)
+    model = TrainedModel(study, state.parameters, state.round)
+    model.save(folder, list(run_card(store, study, state.round)))
     return state.round

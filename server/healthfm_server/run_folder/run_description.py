@@ -8,17 +8,24 @@ from typing import Any, Final
 
 from healthfm_core.federation.code_overlap import (
     MOST_LISTED,
-    overlap_lines,
+    ROLLED_UP,
     told_coverage,
     told_devices,
+    told_roll_up,
 )
+from healthfm_core.federation.input_overlap import INPUTS, told_inputs
+from healthfm_core.federation.overlap_table import overlap_lines
 from healthfm_server.run_folder.run_store import RunStore
 
 _SAID: Final = (
-    *("prepared", "code overlap", "devices", "people by modality"),
-    "round chosen",
+    *("prepared", "code overlap", ROLLED_UP, "devices", INPUTS),
+    *("people by modality", "round chosen"),
 )
 """Events that stand above the rounds already."""
+_TABLE: Final = (
+    "share of a site's events under codes that another site has too, by domain; wearable channels "
+    "and scores that it has, and those that another site has too:"
+)
 _SHOWN: Final = ("loss_", "tuning_")
 
 
@@ -49,12 +56,14 @@ def _sites(events: list[dict[str, Any]]) -> Iterator[str]:
     for name in sorted(sites):
         site = sites[name]
         yield f"site {name}: {', '.join(site['modalities'])}; {site['subjects']} training subjects"
-    table = list(overlap_lines(told_coverage(events)))
+    inputs = told_inputs(events)
+    table = list(overlap_lines(told_coverage(events), inputs))
     if table:
-        yield "share of a site's events under codes that another site has too, by domain:"
+        yield _TABLE
         yield from (f"  {line}" for line in table)
-    if use := told_devices(events):
-        yield use
+    yield from filter(None, (told_roll_up(events), told_devices(events)))
+    if inputs is not None:
+        yield from (*inputs.of_devices(), *inputs.sentences())
     for event in events:
         if event["event"] == "code overlap":
             yield from (f"units that do not meet: {unit}" for unit in event["units"][:MOST_LISTED])

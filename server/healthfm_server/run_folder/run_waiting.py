@@ -34,6 +34,8 @@ class Waiting:
             ``connections``, else those waited for.
         of: How many nodes were asked, or are to connect.
         since: When this wait began, ISO 8601 in UTC.
+        asked: The nodes that were asked; empty where `what` is ``connections``, and in notes of
+            releases before 0.9.
     """
 
     what: What
@@ -41,6 +43,7 @@ class Waiting:
     nodes: tuple[int, ...]
     of: int
     since: str
+    asked: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -49,7 +52,8 @@ class Waiting:
             raw = json.loads((folder / FILE).read_text("utf-8"))
         except FileNotFoundError:
             return None
-        return cls(**{**raw, "nodes": tuple(raw["nodes"])})
+        asked = tuple(raw.get("asked", ()))
+        return cls(**{**raw, "nodes": tuple(raw["nodes"]), "asked": asked})
 
 
 class WaitingNote:
@@ -60,13 +64,17 @@ class WaitingNote:
         what: The kind of wait.
         phase: In which part of the run.
         of: How many nodes it is about.
+        asked: Which, where they were asked something.
     """
 
-    def __init__(self, folder: Path, what: What, phase: str, of: int) -> None:
+    def __init__(
+        self, folder: Path, what: What, phase: str, of: int, asked: Collection[int] = ()
+    ) -> None:
         self._path = folder / FILE
         self._what: What = what
         self._phase = phase
         self._of = of
+        self._asked = tuple(sorted(asked))
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._looked = time.monotonic()
         self._said: tuple[int, ...] | None = None
@@ -81,7 +89,7 @@ class WaitingNote:
         if said == self._said or now - self._looked < NOTED_S:
             return
         self._looked, self._said = now, said
-        about = Waiting(self._what, self._phase, said, self._of, self._since)
+        about = Waiting(self._what, self._phase, said, self._of, self._since, self._asked)
         partial = self._path.with_name(f".{FILE}.tmp")
         with writing(self._path):
             partial.write_text(json.dumps(asdict(about)), "utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -22,6 +22,7 @@ def wait_for_nodes(
     deadline_s: float,
     stopped: Callable[[], bool],
     folder: Path,
+    only: Collection[int] = (),
 ) -> list[int]:
     """Return the ids of the connected nodes, sorted, once there are enough of them.
 
@@ -34,6 +35,7 @@ def wait_for_nodes(
         deadline_s: After it the run ends.
         stopped: Asked between two looks.
         folder: The run's, where it is noted who is connected while others are waited for.
+        only: The nodes that the run is for, whoever else is connected; empty: all.
 
     Raises:
         ProtocolError: Too few connected before the deadline (HF-403).
@@ -42,7 +44,11 @@ def wait_for_nodes(
     started_s = time.monotonic()
     note = WaitingNote(folder, "connections", "start", wanted)
     quorum = max(1, math.ceil(federation.quorum * wanted - 1e-9))
-    while len(nodes := sorted(grid.get_node_ids())) < wanted:
+
+    def there() -> list[int]:
+        return sorted(node for node in grid.get_node_ids() if not only or node in only)
+
+    while len(nodes := there()) < wanted:
         if stopped():
             raise run_was_stopped()
         waited_s = time.monotonic() - started_s

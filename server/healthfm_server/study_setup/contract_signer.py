@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +22,7 @@ from healthfm_core.federation.secure.contracted_sums import sign_message
 from healthfm_core.trust import files
 from healthfm_core.trust.contract import ContractTerms, StudySigner
 from healthfm_core.trust.site_registry import REGISTRY_FILE, Registry
+from healthfm_server.deploy.study_folder import SETTINGS, StudyFolder
 from healthfm_server.study_setup.registered_sites import RegisteredSite, not_its_node
 
 AUTHORITY: Final = "authority"
@@ -40,11 +41,16 @@ class ContractSigner:
     registry: Registry | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
+    def of(cls, folder: Path, run: str) -> Self:
         """Return the signer of the study in `folder`, as ``healthfm-server init`` made it.
+
+        Args:
+            folder: The study's.
+            run: What the coordinator's people call the run whose contracts it signs.
 
         Raises:
             TrustError: The study's name or its signing key cannot be used (HF-802).
+            ConfigError: Its ``study.yaml`` cannot be used (HF-102).
         """
         path = folder / AUTHORITY / "study.json"
         try:
@@ -52,7 +58,10 @@ class ContractSigner:
         except (ValueError, KeyError, TypeError) as error:
             raise files.unusable(path, "the study's name is damaged") from error
         signer = StudySigner.load(study, folder / AUTHORITY / "signer.key")
-        return cls(signer, Registry(folder / REGISTRY_FILE))
+        stated = {"run": run}
+        if (folder / SETTINGS).is_file():
+            stated |= StudyFolder.open(folder).settings.statement.stated()
+        return cls(replace(signer, statement=stated), Registry(folder / REGISTRY_FILE))
 
     def sign(self, terms: Callable[[], ContractTerms], config: RunConfig) -> dict[str, str]:
         """Return the fields of a new contract, for a message; none in a simulation.

@@ -9,6 +9,7 @@ from healthfm_core import training
 from healthfm_core.arrays import Float32Arrays
 from healthfm_core.config.run import RunConfig
 from healthfm_core.federation.protocol import Study
+from healthfm_core.tokens.common_ancestors import rolled_up
 from healthfm_core.tokens.statistics import SiteStatistics
 from healthfm_core.tokens.vocabulary import SEVERAL, Vocabulary, build_vocabulary
 from healthfm_core.trained import TrainedModel
@@ -31,7 +32,8 @@ class CoreModelSetup:
         if config.federation.start_from is None:
             return built
         known = TrainedModel.load(Path(config.federation.start_from)).study.vocabulary
-        here = dict(zip(statistics.codes, statistics.sites.tolist(), strict=True))
+        told = rolled_up(statistics, known.become or {})
+        here = dict(zip(told.codes, told.sites.tolist(), strict=True))
         sites = tuple(min(SEVERAL, here.get(code, 0)) for code in known.codes)
         return replace(known, label_rate=built.label_rate, sites=sites)
 

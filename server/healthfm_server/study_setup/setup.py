@@ -14,11 +14,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
-from healthfm_core.federation.code_overlap import CodeOverlap, too_little
+from healthfm_core.federation.code_overlap import ROLLED_UP, CodeOverlap, too_little
 from healthfm_core.federation.contracting import terms_before, terms_of
+from healthfm_core.federation.input_overlap import INPUTS, InputOverlap
 from healthfm_core.federation.parameter_groups import agree_on_modalities, nothing_let_out
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.tokens.common_ancestors import rolled_up
 from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
 from healthfm_core.tokens.vocabulary import SEVERAL
@@ -94,7 +96,8 @@ class StudySetup:
         )
         statistics = [answers[site.node_id][1] for site in sites.values()]
         with_codes = sum(bool(found.codes) for found in statistics)
-        return self._write(merge(statistics), with_codes, modalities, config)
+        each = {name: answers[site.node_id][1] for name, site in sites.items()}
+        return self._write(merge(statistics), with_codes, modalities, config, each)
 
     def _secure_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[..., ConfigRecord], agreement: str
@@ -118,12 +121,15 @@ class StudySetup:
         with_codes: int,
         modalities: tuple[str, ...],
         config: RunConfig,
+        each: Mapping[str, SiteStatistics] = MappingProxyType({}),
     ) -> Study:
+        vocabulary = self.model_setup.vocabulary(merged, config)
         if with_codes > 1:
             overlap = CodeOverlap.of(merged)
+            if vocabulary.become is not None:
+                overlap = self._rolled_up(overlap, rolled_up(merged, vocabulary.become))
             self.store.note("code overlap", **overlap.to_event())
             overlap.check(config.federation.min_shared_codes)
-        vocabulary = self.model_setup.vocabulary(merged, config)
         learnable = self.model_setup.learnable(vocabulary, modalities)
         if not learnable:
             raise nothing_let_out(config.tokens.k_min)
@@ -133,6 +139,9 @@ class StudySetup:
         use = device_use(merged, vocabulary.wearable, config.tokens)
         if use.sentence():
             self.store.note("devices", **asdict(use))
+        inputs = InputOverlap.of(merged, each, vocabulary.wearable)
+        if len(each) != 1 and not inputs.is_empty():
+            self.store.note(INPUTS, **inputs.to_event())
         study = Study(
             version=protocol.VERSION,
             run_id=self.store.run_id(),
@@ -142,6 +151,12 @@ class StudySetup:
         )
         self.store.save_study(study)
         return study
+
+    def _rolled_up(self, before: CodeOverlap, rolled: SiteStatistics) -> CodeOverlap:
+        """Note what rolling codes up changed, and return what the sites share after it."""
+        after = CodeOverlap.of(rolled)
+        self.store.note(ROLLED_UP, **after.rolled_up(before))
+        return after
 
     def sites(self, nodes: list[int], study: Study) -> dict[str, RegisteredSite]:
         """Send the study to `nodes` and return the sites that prepared for it, by name.
@@ -219,7 +234,7 @@ class StudySetup:
         Each time with a new contract, because a site accepts a contract only once.
         """
         until, pause_s = time.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
-        note = WaitingNote(self.store.folder, "approval", phase, len(nodes))
+        note = WaitingNote(self.store.folder, "approval", phase, len(nodes), nodes)
         while nodes:
             record, waiting = order(), list[int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}

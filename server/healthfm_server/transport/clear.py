@@ -7,13 +7,15 @@ rejected with a reason, and the round goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Final
 
 from flwr.app import Message, RecordDict
 
+from healthfm_core.arrays import Arrays
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.errors import TrustError
 from healthfm_core.federation import protocol
@@ -21,19 +23,26 @@ from healthfm_core.federation.aggregation.aggregator import (
     AggregationMethod,
     put_in_slot,
 )
+from healthfm_core.federation.compression.compressor import Compressor
+from healthfm_core.federation.compression.error_feedback import counted_rounds
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.federation.declared_metrics import is_count
 from healthfm_core.federation.influence_bounds import running_medians
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
+from healthfm_core.seeding import seed_for
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import MappedArrays
-from healthfm_server.transport.array_records import digests_of, read, record_of, to_arrays
+from healthfm_server.transport.array_records import read
+from healthfm_server.transport.downlink import Downlink
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, OpenRound
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.round_inbox import RoundInbox
 
+_LACKS_THE_MODEL: Final = 411
+"""Code of a site that does not hold what a change of the model is of, and gets it whole."""
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""
 MOST_METRICS: Final = 1000
@@ -54,6 +63,8 @@ class ClearTransport:
         orders: Writes the orders.
         method: The aggregation algorithm.
         config: Its settings.
+        uplink: How updates are encoded; None: they are float32.
+        downlink: How changes of the model are; None: it travels whole.
         people: Group → site → training subjects that it last said it has in it.
     """
 
@@ -63,6 +74,8 @@ class ClearTransport:
     orders: Orders
     method: AggregationMethod
     config: AggregationConfig
+    uplink: Compressor | None = None
+    downlink: Compressor | None = None
     people: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def groups(self, site: RegisteredSite, schema: UpdateSchema) -> tuple[str, ...]:
@@ -86,36 +99,65 @@ class ClearTransport:
             for name in current.asked
             if self.sites[name].node_id not in busy and name not in self.orders.unprepared
         ]
-        for reply in self.exchange(
-            self._contents(current, asked, state, schema),
-            protocol.TRAIN,
-            str(current.number),
-            self.timeouts,
-        ):
+        down = self._down(current, asked, state, schema)
+        for reply in self._replies(current, asked, down):
             self._take(reply, current, schema, inbox)
             del reply
         inbox.close()
         for site in sorted(current.asked.keys() - current.metrics.keys() - current.rejected.keys()):
             late = "it did not answer in time" if site in asked else "it was busy"
             current.reject(site, late, replied=False)
-        return self._collected(current, inbox)
+        reference = {} if self.downlink is None else down.model
+        return replace(self._collected(current, inbox), reference=reference)
+
+    def _down(
+        self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
+    ) -> Downlink:
+        """Return how the model goes down in this round."""
+        kept = self.method.control_variates
+        if self.downlink is None:
+            beside = {} if kept is None else put_in_slot(kept.slot, state.control_variates)
+            return Downlink(state.parameters, beside)
+        rows = [row for row in current.store.history() if row["round"] == state.round]
+        answered = [name for row in rows for name in row["answered"] if name in asked]
+        seed = seed_for(self.orders.study.config.seed, "downlink", current.number)
+        return Downlink.of(state, schema.groups, answered, self.downlink, seed)
+
+    def _replies(self, current: OpenRound, asked: list[str], down: Downlink) -> Iterator[Message]:
+        """Yield each site's reply; who lacks what a change is of is asked again, with the whole."""
+        lacking: list[str] = []
+        nodes = {self.sites[name].node_id: name for name in down.holders}
+        exchange = partial(self.exchange, kind=protocol.TRAIN, group=str(current.number))
+        contents = partial(self._contents, current)
+        for reply in exchange(contents(asked, down), timeouts=self.timeouts):
+            site = nodes.get(reply.metadata.src_node_id)
+            if site and reply.has_error() and reply.error.code == _LACKS_THE_MODEL:
+                current.store.note("model sent whole", round=current.number, site=site)
+                lacking.append(site)
+            else:
+                yield reply
+            del reply
+        if lacking:
+            whole = replace(down, holders=frozenset())
+            yield from exchange(contents(lacking, whole), timeouts=self.timeouts)
 
     def _contents(
-        self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
+        self, current: OpenRound, asked: list[str], down: Downlink
     ) -> dict[int, RecordDict]:
-        kept = self.method.control_variates
-        beside = {} if kept is None else put_in_slot(kept.slot, state.control_variates)
-        arrays = to_arrays({**state.parameters, **beside})
-        if isinstance(state.parameters, MappedArrays):
-            state.parameters.release()
-        digests = digests_of(arrays)
+        counted = {} if self.uplink is None else counted_rounds(current.store.history())
+        held = {site in down.holders for site in asked}
+        pieces = {one: down.pieces(held=one) for one in held}
+        if isinstance(down.model, MappedArrays):
+            down.model.release()
         contents = {}
-        for name in asked:
-            groups = current.asked[name]
-            names = (name for group in groups for name in schema.groups[group])
-            contents[self.sites[name].node_id] = self.orders.to_train(
-                current, name, record_of(arrays, names), digests
-            )
+        for site in asked:
+            groups, sent = current.asked[site], pieces[site in down.holders]
+            rounds = {g: n for g, n in counted.get(site, {}).items() if g in groups}
+            record = sent.record(groups)
+            more = {**sent.fields(groups), "counted": rounds}
+            order = self.orders.to_train(current, site, record, sent.digests, more=more)
+            contents[self.sites[site].node_id] = order
+            current.bytes_down += sum(len(array.data) for array in record.values())
         return contents
 
     def _take(
@@ -146,9 +188,12 @@ class ClearTransport:
         try:
             records = reply.content
             check_sender(records.config_records[protocol.SITE], self.sites[site])
-            update = read(records.array_records[protocol.ARRAYS])
+            arrays = records.array_records[protocol.ARRAYS]
+            received = read(arrays)
+            current.bytes_up += sum(len(array.data) for array in arrays.values())
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
             metrics = _metrics(records.metric_records[protocol.METRICS])
+            update = self._decoded(received, weights, schema)
         except TrustError as error:
             raise _RejectedReplyError(str(error)) from error
         except (KeyError, ValueError, TypeError) as error:
@@ -169,6 +214,17 @@ class ClearTransport:
         inbox.take(site, update, weights)
         return metrics
 
+    def _decoded(self, received: Arrays, weights: Collection[str], schema: UpdateSchema) -> Arrays:
+        """Return the parameters of a reply, which are decoded one at a time as they are read.
+
+        Raises:
+            ValueError: They are not encoded as the run says.
+        """
+        if self.uplink is None:
+            return received
+        groups = {group: names for group, names in schema.groups.items() if group in weights}
+        return self.uplink.decode(groups, schema.shapes, received)
+
     def _collected(self, current: OpenRound, inbox: RoundInbox) -> Collected:
         subjects = {
             site: weights.get(BACKBONE) or max(weights.values())
@@ -177,7 +233,7 @@ class ClearTransport:
         return Collected(
             results=inbox.aggregator,
             tallies=inbox.tallies(),
-            metrics=mean_metrics(current.metrics, subjects),
+            metrics=metrics_of_all(current.metrics, subjects),
             site_metrics=current.metrics,
         )
 
@@ -186,10 +242,10 @@ class _RejectedReplyError(Exception):
     """A reply that cannot be used; the text says why."""
 
 
-def mean_metrics(
+def metrics_of_all(
     metrics: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return each metric's mean over the sites that report it, weighted, in the sites' order.
+    """Return each metric's weighted mean over the sites that report it; people are added up.
 
     Args:
         metrics: Site → metric → value; those that are not finite, or that no mean could hold, are
@@ -204,7 +260,9 @@ def mean_metrics(
     means = {}
     for name in sorted(terms):
         total = math.fsum(w for w, _ in terms[name])
-        if total > 0:
+        if is_count(name):
+            means[name] = math.fsum(v for _, v in terms[name])
+        elif total > 0:
             means[name] = math.fsum(w * v for w, v in terms[name]) / total
     return means
 

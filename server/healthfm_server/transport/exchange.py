@@ -102,10 +102,10 @@ class Exchange:
         until = sent_at + timeouts.ttl_s
         waiting = [_Pending(node, until, _most_bytes(sent)) for node, sent in contents.items()]
         ids = list(self._grid.push_messages(messages))
+        note = WaitingNote(self._folder, "answers", group, len(ids), contents)
         del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
         self._pending |= dict(zip(ids, waiting, strict=True))
-        note = WaitingNote(self._folder, "answers", group, len(ids))
         while expected and time.monotonic() - sent_at < timeouts.deadline_s:
             any_new = False
             for reply in self._pull():

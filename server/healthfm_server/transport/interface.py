@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from healthfm_core.arrays import Float64
+from healthfm_core.arrays import Float32, Float64
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener
@@ -30,6 +30,8 @@ class OpenRound:
         metrics: RegisteredSite whose update was taken → its metrics.
         rejected: RegisteredSite whose update was not → why.
         outliers: RegisteredSite whose update counts for less than it said → why.
+        bytes_down: Of arrays, to all sites together.
+        bytes_up: Of arrays in the updates that could be read, from all sites together.
     """
 
     number: int
@@ -42,10 +44,14 @@ class OpenRound:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     outliers: dict[str, str] = field(default_factory=dict)
+    answered_s: dict[str, float] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
 
     def accept(self, site: str, metrics: dict[str, float]) -> None:
         """Count a site's update in."""
         self.metrics[site] = metrics
+        self.answered_s[site] = round(time.monotonic() - self.started, 3)
         self.listener(self._event("site", site, {}))
 
     def reject(self, site: str, reason: str, *, replied: bool = True) -> None:
@@ -113,6 +119,7 @@ class Collected:
         metrics: Mean of each metric over the sites.
         site_metrics: RegisteredSite → its own metrics, where the coordinator sees them.
         rho: What the round cost in concentrated differential privacy, where its sums carry noise.
+        reference: The model that the round began with at its sites, where changes of it travel.
     """
 
     results: GroupResults
@@ -120,6 +127,7 @@ class Collected:
     metrics: Mapping[str, float]
     site_metrics: Mapping[str, Mapping[str, float]]
     rho: float | None = None
+    reference: Mapping[str, Float32] = field(default_factory=dict)
 
 
 class Transport(Protocol):

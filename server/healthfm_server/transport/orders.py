@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -47,6 +49,7 @@ class Orders:
         digests: Mapping[str, str],
         *,
         score: bool = True,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> RecordDict:
         """Return the records of one site's order.
 
@@ -56,6 +59,7 @@ class Orders:
             arrays: What goes with it.
             digests: SHA-256 of each piece of all arrays, in hex.
             score: Whether the sites may be asked for scores of the model at all.
+            more: Fields of the `RoundOrder` that codecs need.
         """
         federation = self.study.config.federation
         every = federation.evaluate_every
@@ -67,6 +71,7 @@ class Orders:
             or (score and every > 0 and (current.number - 1) % every == 0),
             seed=seed_for(self.study.config.seed, "round", current.number, site),
             train=current.train,
+            **more,
         )
         fields = {"json": order.to_json(), "study": self.study.hash}
         sent = {piece: digests[piece] for piece in arrays}

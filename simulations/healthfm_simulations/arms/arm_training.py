@@ -25,8 +25,10 @@ from healthfm_core.federation.code_overlap import (
     overlap_sentence,
     told_coverage,
     told_devices,
+    told_roll_up,
     told_units,
 )
+from healthfm_core.federation.input_overlap import InputOverlap, told_inputs
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary
 from healthfm_server.run_folder.run_store import RunStore
@@ -67,7 +69,9 @@ class TrainedArm:
         note: Why there is no model, where there is none.
         codes: What the sites' codes share, where that is little.
         coverage: Site → what it answered to the study of the arm's one run.
+        inputs: Which wearable channels and scores the sites of the arm's one run have.
         units_apart: Codes in units of which no two sites share one.
+        rolled_up: What rolling codes up changed, where the study rolls up.
         devices: Which wearable devices train together, where there are several.
         choices: Which round's model the arm's one run ended with, where it was to choose.
         shown_fold: Input subset → the test people as this arm's models read them; None: unchanged.
@@ -79,7 +83,9 @@ class TrainedArm:
     note: str = ""
     codes: str = ""
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)
+    inputs: InputOverlap | None = None
     units_apart: tuple[str, ...] = ()
+    rolled_up: str = ""
     devices: str = ""
     shown_fold: Callable[[str], CrossValidationFold] | None = None
     choices: list[str] = field(default_factory=list)
@@ -145,7 +151,9 @@ def train_arm(
                 trained,
                 codes=overlap_sentence(coverage, enough=MUCH_SHARED),
                 coverage=coverage,
+                inputs=told_inputs(events),
                 units_apart=told_units(events),
+                rolled_up=told_roll_up(events),
                 devices=told_devices(events),
             )
         if result.choice is not None and not name:

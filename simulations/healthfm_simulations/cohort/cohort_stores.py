@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from healthfm_core.data.store.splits import assign, shares_with, split_table
 from healthfm_core.data.store.store_writer import StoreWriter
 from healthfm_simulations.cohort.cohort_tables import RETURN_TASK, CodeBook
 from healthfm_simulations.cohort.generate_cohort import Cohort
@@ -30,7 +33,8 @@ def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
     Raises:
         IngestError: HF-304 where a store is there already.
     """
-    stores = [_write_store(site, folder / site.name) for site in cohort.sites]
+    shares = shares_with(cohort.config.held_out)
+    stores = [_write_store(site, folder / site.name, shares) for site in cohort.sites]
     truth = folder / TRUTH
     truth.mkdir(parents=True, exist_ok=True)
     for site in cohort.sites:
@@ -39,9 +43,11 @@ def write_sites(cohort: Cohort, folder: Path) -> list[Path]:
     return stores
 
 
-def _write_store(site: CohortSite, path: Path) -> Path:
+def _write_store(site: CohortSite, path: Path, shares: Mapping[str, float]) -> Path:
     writer = StoreWriter(path, dataset_name=site.name)
     writer.add_events(site.events)
+    people = np.unique(site.events["subject_id"].to_numpy())
+    writer.set_splits(split_table(people, assign(people, shares=shares)))
     writer.set_codes(site.codes)
     writer.set_labels(RETURN_TASK, site.returns)
     if site.scores.num_rows:

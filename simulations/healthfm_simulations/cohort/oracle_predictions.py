@@ -18,6 +18,8 @@ from healthfm_core.evaluation import Predictions
 from healthfm_simulations.cohort.cohort_stores import PROCESS_FILE, TRUTH
 
 OracleInformation = Literal["filtered", "present", "all"]
+Truth = OracleInformation | Literal["outcome", "repeats"]
+"""A column of the oracle's tables."""
 
 
 def ceiling(
@@ -91,7 +93,7 @@ def scores_at(
     time_us: Int64,
     targets: Sequence[str],
     *,
-    information: OracleInformation = "present",
+    information: Truth = "present",
 ) -> Float32:
     """Return the oracle's probability [n, V] of each target at each visit asked about.
 
@@ -103,7 +105,8 @@ def scores_at(
         subject: [n] subject ids.
         time_us: [n] time of the visit asked about (a SEP's own time).
         targets: V names.
-        information: What the oracle knows, see `ceiling`.
+        information: What the oracle knows, see `ceiling`; or instead of a probability what
+            happened, and how many earlier visits held the target.
 
     Raises:
         StoreError: HF-208 without oracle tables in `folder`; HF-210 where a visit is not in it.

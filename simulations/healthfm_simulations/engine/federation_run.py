@@ -124,7 +124,7 @@ def run_federation(
         else:
             inprocess.simulate(server, client, nodes, run_config)
     except KeyboardInterrupt as interrupt:
-        raise _interrupted(folder) from interrupt
+        raise interrupted(folder) from interrupt
     except RunError as error:
         if error.number != 705 or not stop.is_set():
             raise
@@ -150,7 +150,7 @@ def _result(folder: Path, config: RunConfig) -> FederationResult:
     store = RunStore(folder, config.federation.keep_checkpoints)
     study, state, choice = store.study(), store.result(), store.choice()
     if study is None or state is None:
-        raise _interrupted(folder)
+        raise interrupted(folder)
     return FederationResult(state.parameters, study, store.history(), choice)
 
 
@@ -166,5 +166,6 @@ def _check_names(nodes: Sequence[NodeSpec]) -> None:
         )
 
 
-def _interrupted(folder: Path) -> RunError:
+def interrupted(folder: Path) -> RunError:
+    """Return the error of a run in `folder` that was stopped, and can be gone on with."""
     return RunError(705, where=str(folder), seen="the run was interrupted")

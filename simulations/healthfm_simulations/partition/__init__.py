@@ -2,9 +2,10 @@
 
 Of the simulated cohort: how many people a site has (`size_skew`), which modalities it lacks
 (`missing_modalities`), how often conditions occur (`label_shift`), how often people come
-(`visit_gaps`), and its own names for codes (`code_dialect`). Each is built from pure functions of a
-seeded generator. Of real stores: `split_store` deals the people of one store to several sites, and
-`early_store` keeps what came before the last months of each record.
+(`visit_gaps`), its own names for codes (`code_dialect`), and which of the codes below a condition
+it writes (`code_habits`). Each is built from pure functions of a seeded generator. Of real stores:
+`split_store` deals the people of one store to several sites, and `early_store` keeps what came
+before the last months of each record.
 """
 
 from healthfm_simulations.partition.code_dialect import (

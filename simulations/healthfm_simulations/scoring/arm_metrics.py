@@ -14,6 +14,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.metrics.metric_rows import MINUS
 from healthfm_core.evaluation.report.report_page import HalfLives, ReportContext, SiteSummary
+from healthfm_core.federation.input_overlap import InputOverlap
 from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.training import loaded_model
@@ -260,7 +261,9 @@ def context_of(
     seeds: int,
     notes: Sequence[str],
     coverage: Mapping[str, Mapping[str, float]],
+    inputs: InputOverlap | None,
     units_apart: Sequence[str],
+    rolled_up: str,
 ) -> ReportContext:
     """Return what the report shows beside the rows."""
     predictions = {
@@ -276,7 +279,9 @@ def context_of(
         sites=site_summaries(sites, folds),
         predictions=predictions,
         coverage=coverage,
+        inputs=inputs,
         units_apart=units_apart,
+        rolled_up=rolled_up,
         history=history,
         ceiling=ceiling,
         half_lives=half_lives,

@@ -12,6 +12,7 @@ from healthfm_core.arrays import Bool, Float32, Int32, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import ConfigError
 from healthfm_core.evaluation import Predictions
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models.inference import Answers, answer
@@ -21,6 +22,7 @@ from healthfm_simulations.cohort import is_condition, scores_at
 from healthfm_simulations.cohort.oracle_predictions import OracleInformation
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.partition import RecordCuts
+from healthfm_simulations.partition.code_habits import condition_of
 from healthfm_simulations.sites import SimulatedSite
 
 NEXT_VISIT = "next_visit"
@@ -171,10 +173,15 @@ def _score_site(
         columns = np.flatnonzero(judged)
         names = tuple(model.study.vocabulary.targets[i] for i in columns)
         outcome, repeats = answers.target[:, columns], answers.repeats[:, columns]
+        asked = answers.score[:, columns], outcome, repeats
+        if config.data.source == "cohort" and config.data.cohort.code_variants > 1:
+            names, either = by_condition(names, asked[0])
+            asked = either, *_what_happened(site, subject_id, answers.time_us, names)
     else:
-        columns, names = np.arange(1), ("",)
-        outcome, repeats = answers.label[:, None] > 0, np.zeros((len(key), 1), np.float32)
-    predictions = Predictions.of_queries(key, where, answers.score[:, columns], outcome, repeats)
+        names = ("",)
+        nothing = np.zeros((len(key), 1), np.float32)
+        asked = answers.score[:, :1], answers.label[:, None] > 0, nothing
+    predictions = Predictions.of_queries(key, where, *asked)
     scored = ScoredQueries(predictions, where, subject_id, answers.time_us, names)
     if fold.late_days is None:
         return scored
@@ -211,6 +218,61 @@ def judged_targets(targets: Sequence[str], config: RunConfig) -> Bool:
     if config.data.source == "cohort":
         return is_condition(targets)
     return np.ones(len(targets), np.bool_)
+
+
+def _what_happened(
+    site: SimulatedSite, subject_id: Int64, time_us: Int64, conditions: Sequence[str]
+) -> tuple[Bool, Float32]:
+    """Return which conditions [n, C] visits held and how many earlier ones did, by the truth.
+
+    A study misses the rarest codes below a condition: what its tokens say would leave those out.
+    """
+    where = (site.path.parent, site.name, subject_id, time_us, conditions)
+    outcome = scores_at(*where, information="outcome")
+    return outcome > 0, scores_at(*where, information="repeats")
+
+
+def check_what_is_judged(config: RunConfig) -> None:
+    """Refuse what judges single codes, where sites write a condition under several.
+
+    Raises:
+        ConfigError: HF-103.
+    """
+    if config.data.source != "cohort" or config.data.cohort.code_variants == 1:
+        return
+    asks = {
+        "simulation.baselines": config.simulation.baselines,
+        "evaluation.horizons_days": bool(config.evaluation.horizons_days),
+        "evaluation.probes_days": bool(config.evaluation.probes_days),
+        "evaluation.heritable": config.evaluation.heritable,
+    }
+    for key in (key for key, is_asked in asks.items() if is_asked):
+        raise ConfigError(
+            103,
+            where="data.cohort.code_variants",
+            seen=f"{config.data.cohort.code_variants}, and {key}, which judges single codes",
+            wanted="conditions that are judged whatever code they stand under",
+            do=f"Leave {key} out, or set data.cohort.code_variants=1",
+        )
+
+
+def by_condition(names: tuple[str, ...], score: Float32) -> tuple[tuple[str, ...], Float32]:
+    """Return what is said of the simulated cohort's conditions, of which some have several codes.
+
+    A condition occurs where one of its codes does: with probability 1 − Π(1 − p), taken as
+    independent.
+
+    Args:
+        names: V codes, see `code_habits`.
+        score: [n, V] probabilities.
+
+    Returns:
+        The C conditions, by their first code, and their probabilities [n, C].
+    """
+    conditions = tuple(dict.fromkeys(map(condition_of, names)))
+    groups = [[i for i, n in enumerate(names) if condition_of(n) == c] for c in conditions]
+    either = [1 - np.prod(1 - score[:, of], axis=1) for of in groups]
+    return conditions, np.stack(either, axis=1).astype(np.float32)
 
 
 def _take(answers: Answers, rows: npt.NDArray[np.intp]) -> Answers:

@@ -55,13 +55,17 @@ def test_a_list_of_peers_keeps_strangers_and_other_keys_out() -> None:
         name: fingerprint.of_key(Ed25519PublicKey.from_public_bytes(advert.signing_key))
         for name, advert in secure.KeyBook.from_json(text).adverts.items()
     }
+    words = {name: fingerprint.in_words(key) for name, key in known.items()}
     for peers, seen in (
-        ({"b": known["b"]}, f"'c' signs with {known['c']}, it is not listed"),
-        ({"b": known["b"], "c": known["b"]}, f"'c' signs with {known['c']}, the list has another"),
+        ({"b": known["b"]}, f"'c' signs with the key '{words['c']}', it is not listed"),
+        (
+            {"b": words["b"], "c": words["b"]},
+            f"'c' signs with the key '{words['c']}', the list has another",
+        ),
     ):
         with pytest.raises(PrivacyError, match=rf"HF-610.*{seen}"):
             Masking("a", contexts["a"], peers).shares(text)
-    listed = Masking("a", contexts["a"], {"b": known["b"].lower(), "c": known["c"]})
+    listed = Masking("a", contexts["a"], {"b": known["b"].lower(), "c": words["c"]})
     assert secure.SealedShares.from_json(listed.shares(text)).site == "a"
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from healthfm_core.federation.aggregation.weighted_mean import WeightedMean
 from healthfm_core.federation.update_checks import UpdateSchema
-from healthfm_server.transport.clear import mean_metrics
+from healthfm_server.transport.clear import metrics_of_all
 
 SHAPES = {"backbone.w": (3,), "encoders.wearable.w": (2, 2), "encoders.wearable.b": ()}
 NAMES = {"backbone": ("backbone.w",), "wearable": ("encoders.wearable.b", "encoders.wearable.w")}
@@ -108,6 +108,11 @@ def test_blocks_join_without_a_seam() -> None:
     np.testing.assert_allclose(found.result("backbone")["backbone.w"], expected, rtol=0, atol=1e-11)
 
 
+def test_people_are_added_up_over_the_sites_and_not_averaged() -> None:
+    metrics = {"a": {"tuning_subjects": 30.0}, "b": {"tuning_subjects": 12.0}, "c": {}}
+    assert metrics_of_all(metrics, {"a": 5.0, "b": 0.0, "c": 9.0}) == {"tuning_subjects": 42.0}
+
+
 def test_metrics_are_means_over_the_sites_that_report_them() -> None:
     metrics = {"b": {"loss": 4.0}, "a": {"loss": 1.0, "auroc": 0.5}, "c": {"loss": np.nan}}
-    assert mean_metrics(metrics, {"a": 1.0, "b": 2.0, "c": 3.0}) == {"auroc": 0.5, "loss": 3.0}
+    assert metrics_of_all(metrics, {"a": 1.0, "b": 2.0, "c": 3.0}) == {"auroc": 0.5, "loss": 3.0}

@@ -52,6 +52,19 @@ def test_all_sites_together_give_the_means_by_people():
     assert opened.clipped == {"backbone": 0}
 
 
+@pytest.mark.parametrize("hidden", [HiddenWeights(5, PEOPLE), None])
+def test_people_are_added_up_in_a_sum_and_other_metrics_averaged(hidden: HiddenWeights | None):
+    config = SecureAggregationConfig(enabled=True, ring_bits=64)
+    plan = sum_codec(SCHEMA, ("steps", "tuning_subjects"), 60, 3, config, hidden)
+    told = ({"steps": 1.0, "tuning_subjects": 7.0}, {"steps": 4.0, "tuning_subjects": 12.0}, {})
+    weights = {"backbone": 20.0, "ehr": 20.0}
+    parts = [plan.encode(update(0.1), weights, metrics, 20.0) for metrics in told]
+    steps = 5 / (3 if hidden else 2)  # who hides what it has counts as a zero
+    assert plan.decode(added(*parts)).metrics == pytest.approx(
+        {"steps": steps, "tuning_subjects": 19.0}
+    )
+
+
 def test_no_number_beside_the_update_is_another_with_a_modality_than_without():
     plan = codec()
     without, with_it = (sent(plan, 0.1, 20, wearers)[COUNTS] for wearers in (0, 20))

@@ -65,7 +65,7 @@ class Coordinator:
         begin = RunStore.resume if RunStore.begun(folder) else RunStore.create
         self.store = begin(folder, self.config)
         self.exchange = Exchange(grid, folder)
-        self.signer = ContractSigner() if study is None else ContractSigner.of(study)
+        self.signer = ContractSigner() if study is None else ContractSigner.of(study, "first")
         work = small.ServerWork()
         self.setup = StudySetup(
             self.exchange, self.store, TIMEOUTS, ignore_progress, work, self.signer

@@ -22,6 +22,7 @@ from healthfm_client.ingest.tables.duckdb_reader import (
     unreadable,
     want_columns,
 )
+from healthfm_client.site_store.current_events import view_current_events
 from healthfm_core.data.store.store_files import CODES_FILE
 
 _WORDS: Final = "list_distinct(regexp_extract_all(lower({}), '[a-z0-9]+'))"
@@ -134,12 +135,12 @@ def _add_own(reader: DuckDBReader, store: Path, known: tuple[str, ...]) -> None:
     behind = "string_split(code, '//')"
     sql = (
         f"CREATE TEMP TABLE own AS WITH held AS ("
-        f"SELECT {base} AS code, count(*) AS rows FROM read_parquet(?) "
+        f"SELECT {base} AS code, count(*) AS rows FROM events "
         f"WHERE contains(code, '//') AND {behind}[1] NOT IN {known} GROUP BY 1), "
         f"told AS (SELECT {base} AS code, min(description) AS text FROM read_parquet(?) "
         f"WHERE description <> '' GROUP BY 1) "
         f"SELECT held.code, coalesce(text, string_split(held.code, '//')[2]) AS name, rows "
         f"FROM held LEFT JOIN told USING (code)"
     )
-    places = [str(store / "data" / "*" / "*.parquet"), str(store / CODES_FILE)]
-    reader.connection.execute(sql, places)
+    view_current_events(reader.connection, store)
+    reader.connection.execute(sql, [str(store / CODES_FILE)])

@@ -107,7 +107,7 @@ def stream_events(
         site = {site_column: _site_kind(file, site_column)} if site_column else {}
         check_columns(file, COLUMNS | site, _TEXTS)
         tables = _tables(file, site, time_zone)
-        parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, tables))
+        parts.append(SourcePart(file.name, pq.read_metadata(file).num_rows, tables, file))
     if not sum(part.rows for part in parts):
         refuse_empty(pa.table({}), path.name)
     return EventStream(tuple(parts), now_us)

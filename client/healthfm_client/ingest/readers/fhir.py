@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from healthfm_client.fhir_export.export_state import refuse_unfinished
 from healthfm_client.ingest.codes.distinct_codes import joined, tidy
 from healthfm_client.ingest.codes.shared_spellings import (
     race_code,
@@ -94,7 +95,12 @@ class FhirOptions(ReaderOptions):
 
 
 def read(path: Path, options: FhirOptions) -> Iterator[Site]:
-    """Yield the export as one site."""
+    """Yield the export as one site.
+
+    Raises:
+        IngestError: HF-334 for a download that has not come to its end, and those of reading.
+    """
+    refuse_unfinished(path)
     files = files_below(path)
     refuse_empty(pa.table({"file": [file.name for file in files]}), path.name)
     if options.key is not None:
@@ -120,7 +126,7 @@ def _parts(
         at = own.stop
         tables = _part(done, own) if own else _compressed(file, options, drugs)
         rows = max(1, file.stat().st_size // _EVENT_BYTES)
-        yield SourcePart(f"{file.parent.name}/{file.name}", rows, tables)
+        yield SourcePart(f"{file.parent.name}/{file.name}", rows, tables, file)
 
 
 def _medications(files: Iterable[Path]) -> dict[str, Concept]:

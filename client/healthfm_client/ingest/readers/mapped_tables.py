@@ -136,6 +136,7 @@ def read(path: Path, options: MappedTablesOptions) -> Iterator[Site]:
             f"{table.name}: {file.path.relative_to(folder).as_posix()}",
             file.rows,
             _events_of(folder, table, file, subjects),
+            file.path,
         )
         for table, files in there
         for file in files

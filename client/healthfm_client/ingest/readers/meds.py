@@ -41,6 +41,7 @@ from healthfm_core.data.store.store_files import (
     read_marker,
     read_parquet,
 )
+from healthfm_core.data.store.store_layers import event_files
 
 TASKS_FOLDER: Final = "task_labels"
 
@@ -103,9 +104,9 @@ def _source_codes(path: Path) -> dict[tuple[str, str], int]:
 def _events(path: Path) -> tuple[pa.Table, dict[str, list[str]]]:
     """Return the events under the store's codes, in its units, and which codes those changed."""
     events, changed = [EVENTS.empty_table()], dict[str, list[str]]()
-    for file in in_order(path / DATA):
+    for file, layer in event_files(path):
         where = file.relative_to(path).as_posix()
-        raw = read_parquet(file, where)
+        raw = layer.current(read_parquet(file, where))
         beside = UNIT in raw.column_names and is_text(raw[UNIT].type)
         unit = raw[UNIT].cast(pa.string()) if beside else None
         rows, new = in_store_units(conform(raw, EVENTS, where), unit)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -149,7 +149,12 @@ def read(path: Path, options: OmopOptions) -> Iterator[Site]:
         stream = EventStream(parts, options.now_us, codes=cdm.concepts.described)
         names = ("person", "death", "visit_occurrence", *(table.name for table in TABLES))
         of_utc = [column for name in names for file in cdm.files(name) for column in file.of_utc()]
-        yield Site(None, stream=stream, notices=times_of_utc(of_utc, options.time_zone))
+        yield Site(
+            None,
+            stream=stream,
+            notices=times_of_utc(of_utc, options.time_zone),
+            vocabularies=("CONCEPT",) if len(cdm.concepts) else (),
+        )
 
 
 def _tables(path: Path, options: OmopOptions) -> FolderTables | DatabaseTables:
@@ -171,7 +176,7 @@ def _people(tables: FolderTables | DatabaseTables) -> Int64:
 
 def _parts(cdm: Cdm) -> Iterator[SourcePart]:
     for file in cdm.files("person"):
-        yield _part(file, _births(cdm, file))
+        yield replace(_part(file, _births(cdm, file)), of_everyone=True)
     for file in cdm.files("death"):
         want_columns(file, ["person_id"])
         yield _part(file, _deaths(cdm, file))
@@ -186,7 +191,9 @@ def _parts(cdm: Cdm) -> Iterator[SourcePart]:
 
 
 def _part(file: TableFile, tables: Tables) -> SourcePart:
-    return SourcePart(f"{file.path.parent.name}/{file.path.name}", file.rows, tables)
+    name = f"{file.path.parent.name}/{file.path.name}"
+    own = file.path if file.path.is_file() else None  # and no table of a database
+    return SourcePart(name, file.rows, tables, own)
 
 
 def _clinical(cdm: Cdm, table: Clinical, file: TableFile) -> Tables:

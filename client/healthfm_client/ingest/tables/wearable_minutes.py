@@ -22,9 +22,11 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "SLEEP": (0.0, 4.0),
     "ACCELERATION": (0.0, 8000.0),
     "GLUCOSE": (20.0, 600.0),
+    "ENERGY": (0.0, 100.0),
+    "MET": (0.0, 30.0),
 }
 """Channel → what a minute of it can be: beats/min, steps, Fitbit's 0 to 3, level, milli-g,
-mg/dL."""
+mg/dL, kcal, multiples of what somebody at rest uses."""
 
 
 def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.Table:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-
 from healthfm_client.site.private_file import write_private
 
 _TEMPLATES: Final = ("healthfm_client.site_store.description", "healthfm_core.evaluation.report")
@@ -17,6 +15,8 @@ WITHHELD: Final = "withheld"
 
 def page(stores: Sequence[dict[str, Any]]) -> str:
     """Return the HTML of what `facts.describe` says of one store or several."""
+    import jinja2  # here: commands that write no page need not wait for it
+
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in _TEMPLATES]),
         autoescape=True,

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 import duckdb
 import pyarrow as pa
 
+from healthfm_client.site_store.current_events import view_current_events
 from healthfm_client.site_store.quality.limits import QualityLimits
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.data.store.store_files import DATA, in_order
 
 MEMORY: Final = "768MB"
 Category = Literal["conformance", "completeness", "plausibility"]
@@ -102,9 +102,8 @@ class QualityOfStore:
         self._database = duckdb.connect(
             config={"memory_limit": MEMORY, "threads": 2, "temp_directory": self._spilt.name}
         )
-        files = [str(file) for file in in_order(store.path / DATA)]
         self._database.execute("SET preserve_insertion_order = false")
-        self._ask(f"CREATE VIEW events AS {_events(files)}")
+        view_current_events(self._database, store.path)
         self._ask(
             "CREATE TABLE people AS SELECT subject_id, "
             "min(time) FILTER (code = 'MEDS_BIRTH') AS birth, "
@@ -248,18 +247,6 @@ class QualityOfStore:
         for name, table in tables.items():
             self._database.register(name, table)
         return self._database.execute(query, list(given)).fetchall()
-
-
-def _events(files: list[str]) -> str:
-    """Return the query of a store's events; of none where it has wearables or scores alone."""
-    if not files:
-        return (
-            "SELECT NULL::BIGINT AS subject_id, NULL::TIMESTAMP AS time, NULL::VARCHAR AS code, "
-            "NULL::FLOAT AS numeric_value WHERE false"
-        )
-    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    columns = "subject_id, time, CAST(code AS VARCHAR) AS code, numeric_value"
-    return f"SELECT {columns} FROM read_parquet([{listed}])"
 
 
 def drift(now: CodeFacts, before: CodeFacts, limits: QualityLimits) -> list[QualityCheck]:

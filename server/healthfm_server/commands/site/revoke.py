@@ -17,14 +17,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Shut a site out, at once."""
-    from healthfm_server.deploy.flower_superlink import forget_node
+    from healthfm_server.deploy.admission import revoke_site  # here: it loads Flower
 
     study = study_of(given)
-    site = study.sites.revoke(given.site)
-    authority = study.authority()
-    authority.revoke(given.site)
-    study.publish(authority)
-    forget_node(study.database, site.node_id)
+    site = revoke_site(study, given.site)
     study.audit("command").note("site revoked", {"site": site.name})
     say(f"site {site.name} is shut out: its next call is refused")
     return 0

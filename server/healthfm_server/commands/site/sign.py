@@ -5,17 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
 from healthfm_core.command_line import Command
-from healthfm_core.errors import TrustError
 from healthfm_core.stdout import say
-from healthfm_core.trust import files, fingerprint
-from healthfm_core.trust.kit import make_kit
-from healthfm_core.trust.request import EnrolmentRequest, read_request
+from healthfm_core.trust import files
+from healthfm_core.trust.request import read_request
 from healthfm_server.commands import study_of, takes_study
-from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.admission_terms import AdmissionTerms
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -34,8 +29,9 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--compared",
-        metavar="FINGERPRINT",
-        help="the fingerprint of the site's tls key, as the site read it to you",
+        nargs="+",
+        metavar="WORD",
+        help="the ten words as the site read them to you (or its tls key's fingerprint)",
     )
 
 
@@ -48,58 +44,25 @@ def run(given: Namespace) -> int:
     say(f"site {name}: {names}; request made {request.made}")
     if request.most_subjects:
         say(f"  it will say it has at most {request.most_subjects} training subjects")
-    for key, value in request.fingerprints().items():
-        say(f"  {key:8} {value}")
     if given.compared is None:
-        say("Ask the site to read you its tls fingerprint; then sign with --compared FINGERPRINT")
+        say("Ask the site by telephone to read you its ten words. They have to be:")
+        say(f"  {request.words}")
+        say("Then sign with --compared and the ten words")
         return 0
-    _compare(request, given.compared)
+    from healthfm_server.deploy.admission import admit_site  # here: it loads Flower
+
+    terms = AdmissionTerms(name, " ".join(given.compared), given.most_subjects, given.renew)
     out = given.out or Path(f"{name}-kit.zip")
-    files.write_new(out, _admit(study, request, name, given), files.PUBLIC)
+    admit_site(study, request, terms, out)
     study.audit("command").note("site admitted", {"site": name, **request.fingerprints()})
     most = study.sites.site(name).most_subjects
     if most:
         say(f"on record: it may say that it has at most {most} training subjects")
     else:
         say("no size is on record for it: --most-subjects N --renew bounds what it may say it has")
-    say(f"the kit is in {out}: send it to the site, and read them the root's fingerprint:")
-    say(f"  {study.authority().fingerprint}")
+    say(f"the kit is in {out}: send it to the site, and read them these ten words by telephone:")
+    say(f"  {study.authority().words}")
     return 0
-
-
-def _admit(study: StudyFolder, request: EnrolmentRequest, name: str, given: Namespace) -> bytes:
-    from healthfm_server.deploy.flower_superlink import forget_node, register_node
-
-    key = load_ssh_public_key(request.node)
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise files.unusable(Path("request"), "a node key of another kind than P-384")
-    known = study.sites.sites().get(name)
-    most = given.most_subjects
-    if most is None:  # who renews does not raise by it what was agreed
-        most = (known.most_subjects if known else 0) or request.most_subjects
-    if known is None or given.renew:
-        node_id = register_node(study.database, key)
-        if known is None:
-            study.sites.admit(request, node_id, name=name, most_subjects=most)
-        else:
-            study.sites.renew(request, node_id, name=name, most_subjects=most)
-            if known.node_id != node_id:
-                forget_node(study.database, known.node_id)
-    else:
-        node_id = study.sites.admit(request, known.node_id, name=name).node_id
-    return make_kit(study.authority(), request, url=study.settings.url, node_id=node_id, site=name)
-
-
-def _compare(request: EnrolmentRequest, compared: str) -> None:
-    ours = request.fingerprints()["tls"]
-    if not fingerprint.is_one(compared) or not fingerprint.same(ours, compared):
-        raise TrustError(
-            809,
-            where=f"request of {request.site}",
-            seen=f"the fingerprint {ours}",
-            wanted=f"the one the site read to you, {compared[:100]}",
-            do="Do not sign; ask the site by telephone which one is right",
-        )
 
 
 COMMAND = Command("admit a site by its request file", run, arguments)

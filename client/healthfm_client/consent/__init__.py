@@ -1,0 +1,1 @@
+"""What a person at the site reads before a run may compute here."""

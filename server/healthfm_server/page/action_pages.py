@@ -1,0 +1,212 @@
+"""Forms that change something: each is asked for on a page of its own and confirmed there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from healthfm_core.errors import HealthFMError, TrustError
+from healthfm_core.trust.authority import unknown_site
+from healthfm_server.deploy.admission_terms import AdmissionTerms
+from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.page.page_access import API, PageAccess, Visitor
+from healthfm_server.page.page_frame import PageFrame, body_of
+from healthfm_server.page.page_templates import part
+from healthfm_server.page.study_actions import EFFECTS, StudyActions, wish_of, wish_of_json
+
+DIFFERS: Final = 809
+OTHER_WORDS: Final = (
+    "These are not the ten words of this request [HF-809]. Ask the site to read them once more; if "
+    "they stay others, do not admit it: the request was changed on its way."
+)
+"""Does not name the right ones: whoever saw them here could do without the telephone."""
+
+
+class _Verb(Convertor[str]):
+    """Reads pause, resume or stop in an address, and nothing else."""
+
+    regex = "|".join(sorted(EFFECTS))
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("verb", _Verb())
+
+
+class ActionPages:
+    """The pages and calls that change something.
+
+    Args:
+        study: The study.
+        actions: Do it.
+        frame: Goes around each page.
+    """
+
+    def __init__(self, study: StudyFolder, actions: StudyActions, frame: PageFrame) -> None:
+        self._study = study
+        self._actions = actions
+        self._frame = frame
+
+    def routes(self, access: PageAccess) -> list[Route]:
+        """Return the routes, each for who may order."""
+
+        def order(method: str, path: str, answer: Any) -> Route:
+            return Route(path, access.guarded("order", answer), methods=[method])
+
+        verbs = "{action:verb}"
+        return [
+            order("POST", f"{API}/runs", self.api_launch),
+            order("POST", f"{API}/runs/{{name}}/{verbs}", self.api_change),
+            order("POST", f"{API}/sites/{{name}}/revoke", self.api_revoke),
+            order("GET", "/launch", self.launch_form),
+            order("POST", "/launch", self.launch),
+            order("GET", f"/runs/{{name}}/{verbs}", self.change_form),
+            order("POST", f"/runs/{{name}}/{verbs}", self.change),
+            order("GET", "/sites/{name}/revoke", self.revoke_form),
+            order("POST", "/sites/{name}/revoke", self.revoke),
+            order("GET", "/requests/{file}", self.admit_form),
+            order("POST", "/requests/{file}", self.admit),
+            order("GET", "/kits/{name}", self.kit),
+        ]
+
+    async def launch_form(self, request: Request, visitor: Visitor) -> Response:
+        """Ask what is to be run, and by which sites."""
+        return self._launch(visitor, {}, ())
+
+    async def launch(self, request: Request, visitor: Visitor) -> Response:
+        """Order a run."""
+        form = dict(await self._frame.form_of(request, visitor))
+        wish = wish_of(form)
+        try:
+            order = await run_in_threadpool(self._actions.order, wish, visitor.token.name)
+        except HealthFMError as error:
+            return self._launch(visitor, form, wish.sites, str(error))
+        return RedirectResponse(f"/runs/{part(order.name)}", 303)
+
+    async def change_form(self, request: Request, visitor: Visitor) -> Response:
+        """Ask whether a run is to be paused, resumed or stopped."""
+        name, action = request.path_params["name"], request.path_params["action"]
+        return self._confirm(
+            visitor,
+            f"{action.capitalize()} run {name}?",
+            EFFECTS[action],
+            action,
+            f"/runs/{part(name)}",
+        )
+
+    async def change(self, request: Request, visitor: Visitor) -> Response:
+        """Pause, resume or stop a run."""
+        await self._frame.form_of(request, visitor)
+        name, action = request.path_params["name"], request.path_params["action"]
+        await run_in_threadpool(self._actions.change, name, action, visitor.token.name)
+        return RedirectResponse(f"/runs/{part(name)}", 303)
+
+    async def revoke_form(self, request: Request, visitor: Visitor) -> Response:
+        """Ask whether a site is to be shut out."""
+        name = request.path_params["name"]
+        if name not in self._study.sites.sites():
+            raise unknown_site(name)
+        effect = "Its next call is refused. To be let in again, it needs a new kit."
+        return self._confirm(visitor, f"Revoke site {name}?", effect, "revoke", "/")
+
+    async def revoke(self, request: Request, visitor: Visitor) -> Response:
+        """Shut a site out."""
+        await self._frame.form_of(request, visitor)
+        name = request.path_params["name"]
+        await run_in_threadpool(self._actions.revoke, name, visitor.token.name)
+        return RedirectResponse("/", 303)
+
+    async def admit_form(self, request: Request, visitor: Visitor) -> Response:
+        """Show who asks to join, and ask for the ten words that the site reads."""
+        return await self._admit(request, visitor)
+
+    async def admit(self, request: Request, visitor: Visitor) -> Response:
+        """Admit a site whose ten words were the right ones, and offer its kit."""
+        form = await self._frame.form_of(request, visitor)
+        file = request.path_params["file"]
+        try:
+            terms = AdmissionTerms(
+                name=form.get("name", "").strip(),
+                compared=form.get("words", "").strip(),
+                most_subjects=_count(form.get("most_subjects", "").strip()),
+                renew=form.get("renew", "") == "yes",
+            )
+            await run_in_threadpool(self._actions.admit, file, terms, visitor.token.name)
+        except HealthFMError as error:
+            said = OTHER_WORDS if error.number == DIFFERS else str(error)
+            return await self._admit(request, visitor, said)
+        words = self._study.authority().words
+        return self._frame.page("admitted.html.j2", visitor, site=terms.name, words=words)
+
+    async def kit(self, request: Request, visitor: Visitor) -> Response:
+        """Answer a site's kit."""
+        kit = self._actions.kit(request.path_params["name"])
+        if not kit.is_file():
+            raise unknown_site(request.path_params["name"])
+        return FileResponse(kit, media_type="application/zip", filename=kit.name)
+
+    async def api_launch(self, request: Request, visitor: Visitor) -> Response:
+        """Order a run for a program."""
+        try:
+            asked = json.loads(await body_of(request))
+        except ValueError as error:
+            raise TrustError(831, where="run", seen="it is no JSON", wanted="JSON") from error
+        wish = wish_of_json(asked)
+        order = await run_in_threadpool(self._actions.order, wish, visitor.token.name)
+        return JSONResponse({"run": order.name, "wanted": order.wanted}, 201)
+
+    async def api_change(self, request: Request, visitor: Visitor) -> Response:
+        """Pause, resume or stop a run for a program."""
+        name, action = request.path_params["name"], request.path_params["action"]
+        order = await run_in_threadpool(self._actions.change, name, action, visitor.token.name)
+        return JSONResponse({"run": order.name, "wanted": order.wanted})
+
+    async def api_revoke(self, request: Request, visitor: Visitor) -> Response:
+        """Shut a site out for a program."""
+        name = request.path_params["name"]
+        await run_in_threadpool(self._actions.revoke, name, visitor.token.name)
+        return JSONResponse({"site": name, "state": "revoked"})
+
+    def _launch(
+        self, visitor: Visitor, form: dict[str, str], chosen: Sequence[str], said: str = ""
+    ) -> Response:
+        sites = [site for _, site in sorted(self._study.sites.sites().items()) if not site.revoked]
+        values = {"form": form, "sites": sites, "chosen": chosen, "said": said}
+        return self._frame.page("launch.html.j2", visitor, 400 if said else 200, **values)
+
+    def _confirm(
+        self, visitor: Visitor, question: str, effect: str, verb: str, back: str
+    ) -> Response:
+        values = {"question": question, "effect": effect, "verb": verb, "back": back}
+        return self._frame.page("confirm.html.j2", visitor, **values)
+
+    async def _admit(self, request: Request, visitor: Visitor, said: str = "") -> Response:
+        file = request.path_params["file"]
+        asked = await run_in_threadpool(self._actions.request, file)
+        known = asked.site in self._study.sites.sites()
+        values = {"file": file, "asked": asked, "known": known, "said": said}
+        return self._frame.page("admit.html.j2", visitor, 400 if said else 200, **values)
+
+
+def _count(text: str) -> int | None:
+    """Return a number of people, None where none is given.
+
+    Raises:
+        TrustError: It is no number (HF-831).
+    """
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**12:
+        return int(text)
+    raise TrustError(831, where="most subjects", seen=repr(text[:40]), wanted="a number of people")
