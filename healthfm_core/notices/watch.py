@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,17 +52,24 @@ def look_once(
         outbox.write()
 
 
-def watch(read: Callable[[], NoticeSettings], look: Look, folder: Path, origin: str) -> None:
-    """Look for ever; what goes wrong is in the log, and the next look tries again.
+def watch(
+    read: Callable[[], NoticeSettings],
+    look: Look,
+    folder: Path,
+    origin: str,
+    stopped: threading.Event,
+) -> None:
+    """Look until it is stopped; what goes wrong is in the log, and the next look tries again.
 
     Args:
         read: Returns the settings as they are now: they may be changed at any time.
         look: Says what holds now.
         folder: Where what was told is kept.
         origin: Which study or site tells it.
+        stopped: Once it is set, the look that is under way is the last.
     """
     trouble = ""
-    while True:
+    while not stopped.is_set():
         try:
             look_once(read(), look, folder, origin, datetime.now(UTC))
             trouble = ""
@@ -70,4 +77,4 @@ def watch(read: Callable[[], NoticeSettings], look: Look, folder: Path, origin: 
             if str(error) != trouble:
                 _log.warning("no notices for now: %s", error)
             trouble = str(error)
-        time.sleep(LOOK_S)
+        stopped.wait(LOOK_S)

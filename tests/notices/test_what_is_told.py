@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +27,7 @@ from healthfm_server.__main__ import main as server
 from healthfm_server.deploy import study_status as status_module
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from healthfm_server.deploy.study_notices import look, study_notices, tell_for_ever
+from healthfm_server.deploy.study_notices import look, study_notices, tell_until
 from tests import enrolled
 from tests.deploy.serving import PATIENCE_S
 from tests.notices.receivers import certificate, webhook_server
@@ -174,16 +175,29 @@ def test_what_happens_in_a_study_reaches_a_webhook_and_what_had_ended_does_not(
         file.write_text(yaml.safe_dump(given))
         assert server(["notices", "--study", str(study.path), "--test"]) == 0
         assert capsys.readouterr().out == "webhook: taken\n"
-        threading.Thread(target=tell_for_ever, args=(study.path,), daemon=True).start()
-        wait_for(lambda: (study.path / watch.FILE).exists())
-        note(RunOrder.give(study.runs, "second", order.config(), None), state="finished")
-        wait_for(lambda: len(hook.got) > 1)
+        with telling(study):
+            wait_for(lambda: (study.path / watch.FILE).exists())
+            note(RunOrder.give(study.runs, "second", order.config(), None), state="finished")
+            wait_for(lambda: len(hook.got) > 1)
     subjects = [json.loads(body)["data"]["subject"] for _, body in hook.got]
     assert subjects == ["a test of the notices", "run second has finished"]
     assert server(["notices", "--study", str(study.path)]) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("by webhook: asks, ended, ")
     assert second.endswith("run second has finished")
+
+
+@contextmanager
+def telling(study):
+    """Tell what happens meanwhile; no thread stays for the next test."""
+    stopped = threading.Event()
+    teller = threading.Thread(target=tell_until, args=(stopped, study.path))
+    teller.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        teller.join()
 
 
 def wait_for(holds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -125,8 +126,12 @@ def settings_of(home: SiteHome) -> NoticeSettings:
     return SitePolicy.read(home.policy).notices.in_folder(home.path)
 
 
-def tell_for_ever(home: SiteHome) -> None:
+def tell_until(stopped: threading.Event, home: SiteHome) -> None:
     """Tell what happens at a site; its ``site.yaml`` may be changed meanwhile."""
     watch(
-        lambda: settings_of(home), lambda settings: look(home, settings), home.path, told_by(home)
+        lambda: settings_of(home),
+        lambda settings: look(home, settings),
+        home.path,
+        told_by(home),
+        stopped,
     )

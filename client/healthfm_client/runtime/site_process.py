@@ -35,7 +35,7 @@ def serve_node(site: SiteHome) -> None:
     from healthfm_client.runtime.certificate_renewal import keep_valid
     from healthfm_client.runtime.flower_processes import NodeSettings, run_node
     from healthfm_client.runtime.refused_connection import note_refusal
-    from healthfm_client.runtime.site_notices import tell_for_ever
+    from healthfm_client.runtime.site_notices import tell_until
 
     settings, kit, tls = site.settings(), site.kit(), site.tls()
     if settings.proxy is not None:
@@ -43,7 +43,7 @@ def serve_node(site: SiteHome) -> None:
     site.stopped.mkdir(parents=True, exist_ok=True)
     proxy = os.environ.get("HTTPS_PROXY")
     threading.Thread(target=keep_valid, args=(site, tls, proxy), daemon=True).start()
-    threading.Thread(target=tell_for_ever, args=(site,), daemon=True).start()
+    threading.Thread(target=tell_until, args=(threading.Event(), site), daemon=True).start()
     try:
         run_node(
             NodeSettings(

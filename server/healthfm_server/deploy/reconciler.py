@@ -25,7 +25,7 @@ from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
 from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.run_orders import RunOrder, RunStatus
 from healthfm_server.deploy.study_folder import StudyFolder
-from healthfm_server.deploy.study_notices import tell_for_ever
+from healthfm_server.deploy.study_notices import tell_until
 from healthfm_server.run_folder.file_lock import held
 
 LOOK_S: Final = 1.0
@@ -207,5 +207,7 @@ def serve(study: StudyFolder) -> None:
     """
     with held(study.path / "reconciler.lock", f"study {study.settings.study}"):
         control = Control(study.settings.superlink_port, study.control_token())
-        threading.Thread(target=tell_for_ever, args=(study.path,), daemon=True).start()
+        threading.Thread(
+            target=tell_until, args=(threading.Event(), study.path), daemon=True
+        ).start()
         RunReconciler(study, control, study.audit("reconciler")).run()

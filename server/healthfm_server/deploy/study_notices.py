@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,11 +94,12 @@ def settings_of(study: StudyFolder) -> NoticeSettings:
     return study.settings.notices.in_folder(study.path)
 
 
-def tell_for_ever(path: Path) -> None:
+def tell_until(stopped: threading.Event, path: Path) -> None:
     """Tell what happens in the study in `path`; its ``study.yaml`` may be changed meanwhile."""
     watch(
         lambda: settings_of(StudyFolder.open(path)),
         lambda settings: look(StudyFolder.open(path), settings),
         path,
         told_by(StudyFolder.open(path)),
+        stopped,
     )
