@@ -147,7 +147,8 @@ def test_lists_and_open_keys():
 
 
 def test_a_whole_section_can_be_given():
-    assert compose(["train.objectives={label: 1}"]).train.objectives.label == 1.0
+    given = ["train.objectives={label: 1}", "evaluation.task=back"]
+    assert compose(given).train.objectives.label == 1.0
 
 
 @pytest.mark.parametrize(

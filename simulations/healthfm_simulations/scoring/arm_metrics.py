@@ -51,10 +51,12 @@ class CollectedPredictions:
         parts: (input subset, arm) → predictions per fold.
         single: input subset → local site → predictions per fold, where sites that take no part
             in the test have a model each.
+        targets: Names of the last fold's target columns; one empty name for a label.
     """
 
     parts: dict[tuple[str, str], list[Predictions]] = field(default_factory=dict)
     single: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
+    targets: tuple[str, ...] = ("",)
 
     def add(self, inputs: str, arm: str, predictions: Predictions) -> None:
         """Take one fold's predictions."""
@@ -86,6 +88,7 @@ def collect(
         answers = answered_by_all(_answers(collected, trained, fold, sites, config, inputs))
         for arm, scored in answers.items():
             collected.add(inputs, arm, scored.predictions)
+            collected.targets = scored.targets
         first = first or next(iter(answers.values()), None)
         is_visit = config.data.source == "cohort" and config.label_task is None
         if is_visit and inputs == EVERYTHING and "federated" in answers:
@@ -115,6 +118,7 @@ def _answers(
                     scored = score(model, fold, sites, config, inputs)
                     singles = collected.single.setdefault(inputs, {})
                     singles.setdefault(name, []).append(scored.predictions)
+                    collected.targets = scored.targets
         elif arm == "local":
             own = [
                 score(models[site.name], replace(fold, test=(site,)), sites, config, inputs)
