@@ -83,12 +83,35 @@ STATUS: Final = _object(
     runs=_list_of("Run"),
     processes=REASONS,
 )
+PARTICIPATION: Final = _object(
+    site=TEXT,
+    asked=COUNT,
+    answered=COUNT,
+    held_back=COUNT,
+    late=COUNT,
+    refused=COUNT,
+    answer_s={"type": ["number", "null"], "description": "mean of the newest rounds"},
+    epsilon={"type": ["number", "null"], "description": "largest that the site told"},
+    reasons=TEXTS,
+)
+REPORT: Final = _object(
+    title=TEXT,
+    is_final={"type": "boolean"},
+    facts={"type": "array", "items": _object(what=TEXT, value=TEXT)},
+    participation=_list_of("Participation"),
+    metrics=FIGURES,
+    site_metrics={"type": "object", "additionalProperties": FIGURES},
+    alarms=TEXTS,
+    notes=TEXTS,
+)
 SCHEMAS: Final[dict[str, Schema]] = {
     "Site": SITE,
     "Run": RUN,
     "SiteNow": SITE_NOW,
     "RunFacts": RUN_FACTS,
     "Status": STATUS,
+    "Participation": PARTICIPATION,
+    "Report": REPORT,
     "Error": {**_object(error=TEXT), "description": "with `code` where there is one"},
 }
 NAME: Final = {"name": "name", "in": "path", "required": True, "schema": TEXT}
@@ -121,6 +144,11 @@ def description() -> dict[str, Any]:
             "What was noted, the newest first",
             [NAME, LIMIT],
             _object(events=ROWS),
+        ),
+        "/runs/{name}/report": (
+            "What a run has shown so far: facts, who took part, metrics, fingerprints",
+            [NAME],
+            {"$ref": "#/components/schemas/Report"},
         ),
         "/sites": (
             "The sites, and the files of requests that wait",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from healthfm_server.page.page_frame import PageFrame, read_form
 from healthfm_server.page.page_security import OnlyFromHere
 from healthfm_server.page.page_sessions import LONGEST_S, PageSessions
 from healthfm_server.page.page_views import PageViews
+from healthfm_server.page.report_pages import ReportPages
 from healthfm_server.page.study_actions import StudyActions
 from healthfm_server.page.study_api import StudyApi, explained
 from healthfm_server.page.study_view import StudyView
@@ -46,6 +49,7 @@ class CoordinatorPage:
         self.study_actions = StudyActions(study, self.log)
         self.actions = ActionPages(study, self.study_actions, self.frame)
         self.views = PageViews(self.view, self.frame)
+        self.reports = ReportPages(study)
         self.access = PageAccess(study.tokens, self.sessions, self.log, self.refusal)
 
     def app(self) -> Starlette:
@@ -56,6 +60,7 @@ class CoordinatorPage:
                 *api.routes(self.access),
                 *self.actions.routes(self.access),
                 *self.views.routes(self.access),
+                *self.reports.routes(self.access),
                 Route("/sign-in", self.sign_in_form, methods=["GET"]),
                 Route("/sign-in", self.sign_in, methods=["POST"]),
                 Route("/sign-out", self.access.guarded("look", self.sign_out), methods=["POST"]),
@@ -63,7 +68,13 @@ class CoordinatorPage:
             ],
             middleware=[Middleware(OnlyFromHere)],
             exception_handlers={HealthFMError: self.explained},
+            lifespan=self._lifespan,
         )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        await self.reports.close()
 
     async def sign_in_form(self, request: Request) -> Response:
         """Ask for a token; the script of a one-time link fills it in."""
