@@ -27,7 +27,7 @@ from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.page.run_history import RunHistory, figures_at
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_report.participation import participation
-from healthfm_server.run_report.run_facts import run_facts
+from healthfm_server.run_report.report_facts import report_facts
 
 FOLDER: Final = "report"
 """In the run's folder."""
@@ -83,7 +83,7 @@ class RunReport:
             history={"federated": list(_records(history))},
             site_history=dict(_site_records(history)),
             participation=participation(history, order.folder),
-            facts=tuple(run_facts(folder, order, history, study)),
+            facts=tuple(report_facts(folder, order, history, study)),
             refresh_s=0 if is_over else REFRESH_S,
             config=to_yaml(config),
             alarms=tuple(_alarms(events)),

@@ -18,7 +18,7 @@ from healthfm_server.page.run_history import RunHistory
 from healthfm_server.run_folder.run_store import RunStore
 
 
-def run_facts(
+def report_facts(
     folder: StudyFolder, order: RunOrder, history: RunHistory, study: Study | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (what, value), for a person.
