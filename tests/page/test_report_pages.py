@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from healthfm_core.local_page.page_access import API
 from healthfm_server.page import report_pages
-from healthfm_server.page.page_access import API
 from tests.page.made_study import add_round, make_study, order_run, served_page
 
 
@@ -28,11 +28,12 @@ def test_the_report_may_load_nothing_and_run_no_script_and_roles_hold(study, pag
     order = order_run(study)
     add_round(order, 1)
     viewer = page.bearer(study.tokens.add("ada", "viewer"))
-    eve = page.bearer(study.tokens.add("eve", "enrolment"))
-    for path in ("/runs/first/report", f"{API}/runs/first/report"):
-        assert page.client().get(path).status_code == 401
-        assert eve.get(path).status_code == 403
-    told = viewer.get("/runs/first/report")
+    eve, api = study.tokens.add("eve", "enrolment"), f"{API}/runs/first/report"
+    looking = page.browser(study.tokens.add("bob", "viewer"))
+    assert page.client().get(api).status_code == 401
+    assert page.bearer(eve).get(api).status_code == 403
+    assert page.browser(eve).get("runs/first/report").status_code == 403
+    told = looking.get("runs/first/report")
     assert "This run goes on: 3 sites, 1 of 5 rounds so far." in told.text
     policy = told.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline';")
@@ -46,7 +47,7 @@ def test_the_report_may_load_nothing_and_run_no_script_and_roles_hold(study, pag
     while viewer.get(f"{API}/runs/first/report").json()["metrics"]["tuning_auroc"] < 0.515:
         assert time.monotonic() < end, "it is answered as it was, and made anew meanwhile"
         time.sleep(0.1)
-    assert 'href="/runs/first/report"' in page.browser().get("/runs/first").text
+    assert 'href="runs/first/report"' in looking.get("runs/first").text
 
 
 def test_a_report_that_cannot_be_made_is_said_with_its_reason(study, page, monkeypatch):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.evaluation.report.report_context import SiteParticipation
+from healthfm_core.row_reading import rows_backwards
 from healthfm_server.page.round_cells import SiteState
 from healthfm_server.page.run_history import RECENT, RunHistory
-from healthfm_server.run_folder.row_reading import rows_backwards
 
 EVENTS_READ: Final = 20_000
 """Newest events that are looked through for reasons."""
