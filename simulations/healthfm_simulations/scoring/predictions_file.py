@@ -155,6 +155,6 @@ def _arms(collected: CollectedPredictions) -> Iterator[tuple[str, str, list[Pred
 def _named(names: Sequence[str | None], index: np.ndarray) -> pa.Array:
     """Return names by their place in `names`, null where that has None."""
     known = [name or "" for name in names]
-    absent = np.array([name is None for name in names])[index]
+    absent = np.array([name is None for name in names], np.bool_)[index]
     indices = pa.array(index.astype(np.int32), mask=absent)
     return pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
