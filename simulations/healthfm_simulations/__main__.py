@@ -75,8 +75,8 @@ def _run(given: list[str], console: Console) -> int:
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
     for table in (
-        terminal_tables.arms_table(result.rows, seeds=result.seeds),
-        *terminal_tables.subset_tables(result.rows, seeds=result.seeds),
+        terminal_tables.arms_table(result.rows, seeds=result.seeds, remarks=result.remarks),
+        *terminal_tables.subset_tables(result.rows, seeds=result.seeds, remarks=result.remarks),
     ):
         console.print(table)
     for table in terminal_tables.task_tables(result.secondary):

@@ -82,6 +82,7 @@ class SimulationResult:
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
+        remarks: input subset → arm → what its row leaves out, or why it has none.
     """
 
     rows: list[MetricRow]
@@ -89,6 +90,7 @@ class SimulationResult:
     report: Path
     notes: list[str]
     seeds: int
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def open_folder(config: RunConfig, out: Path) -> bool:
@@ -248,7 +250,7 @@ def _keep_what_is_told(replicate: Replicate, trained: TrainedArm, fold: str) -> 
         replicate.rolled_up, replicate.inputs = trained.rolled_up, trained.inputs
     for choice in trained.choices:
         _note(replicate, f"{fold}, {choice}.")
-    for said in filter(None, (trained.codes, trained.devices, trained.note)):
+    for said in filter(None, (trained.codes, trained.devices)):
         _note(replicate, f"{said}.")
 
 
@@ -309,7 +311,8 @@ def _report(
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return SimulationResult(rows, secondary, page, notes, len(replicates))
+    said = first.collected.remarks
+    return SimulationResult(rows, secondary, page, notes, len(replicates), said)
 
 
 def _title(config: RunConfig) -> str:

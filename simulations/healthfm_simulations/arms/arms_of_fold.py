@@ -81,7 +81,8 @@ class ArmsOfFold:
             self.notes.append(SAME_RUN)
             trained = self.trained["federated"]
         elif arm == "ensemble" and "local" in self.trained:
-            trained = TrainedArm(self.trained["local"].models)
+            local = self.trained["local"]
+            trained = TrainedArm(local.models, absent=local.absent)
         elif took is not None:
             return replace(self._of_its_run(arm, _hear_nothing), seconds=took)
         else:

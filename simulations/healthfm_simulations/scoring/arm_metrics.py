@@ -24,6 +24,7 @@ from healthfm_simulations.arms.ensemble import score_ensemble
 from healthfm_simulations.cohort import half_lives as true_half_lives
 from healthfm_simulations.cohort.oracle_predictions import OracleInformation
 from healthfm_simulations.cross_validation import CrossValidationFold
+from healthfm_simulations.scoring.arm_remarks import remarks_of
 from healthfm_simulations.scoring.model_scores import (
     EVERYTHING,
     NEXT_VISIT,
@@ -52,11 +53,13 @@ class CollectedPredictions:
         single: input subset → local site → predictions per fold, where sites that take no part
             in the test have a model each.
         targets: Names of the last fold's target columns; one empty name for a label.
+        remarks: input subset → arm → what its row leaves out, of the first fold that has it.
     """
 
     parts: dict[tuple[str, str], list[Predictions]] = field(default_factory=dict)
     single: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
     targets: tuple[str, ...] = ("",)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, inputs: str, arm: str, predictions: Predictions) -> None:
         """Take one fold's predictions."""
@@ -85,6 +88,8 @@ def collect(
     """
     first = None
     for inputs in (EVERYTHING, *config.evaluation.inputs):
+        said = collected.remarks.setdefault(inputs, {})
+        said.update({**remarks_of(trained, fold, inputs), **said})
         answers = answered_by_all(_answers(collected, trained, fold, sites, config, inputs))
         for arm, scored in answers.items():
             collected.add(inputs, arm, scored.predictions)
