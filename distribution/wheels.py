@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -54,7 +55,8 @@ def metadata(wheel: Path) -> tuple[str, str]:
 
 
 def metadata_text(wheel: Path) -> str:
-    """Return a wheel's METADATA file."""
+    """Return a wheel's METADATA file; of packages that it carries inside it may have others."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        own = re.compile(r"[^/]+\.dist-info/METADATA")
+        (name,) = filter(own.fullmatch, archive.namelist())
         return archive.read(name).decode("utf-8")

@@ -29,6 +29,7 @@ def bundle(tmp_path) -> Path:
     with zipfile.ZipFile(folder / "wheels" / "healthfm-7.0-py3-none-any.whl", "w") as wheel:
         about = "healthfm-7.0.dist-info/"
         wheel.writestr("stand_in.py", STAND_IN)
+        wheel.writestr("vendored/other-1.0.dist-info/METADATA", "Name: other\nVersion: 1.0\n")
         wheel.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: healthfm\nVersion: 7.0\n")
         wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         scripts = "[console_scripts]\nhealthfm-client = stand_in:main\n"

@@ -65,7 +65,7 @@ class Installation:
         self._commands = commands
         self._folder = folder
 
-    def run(self, name: str, *arguments: str | Path, within_s: float = 900) -> str:
+    def run(self, name: str, *arguments: str | Path, within_s: float = 3600) -> str:
         """Run one command; return what it printed on its output.
 
         Raises:
