@@ -291,6 +291,7 @@ def context_of(
         inputs=inputs,
         units_apart=units_apart,
         rolled_up=rolled_up,
+        remarks=collected.remarks,
         history=history,
         ceiling=ceiling,
         half_lives=half_lives,
