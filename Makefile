@@ -26,7 +26,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed-dev ## everything: the four packages, Ray, the tools of make test and make check
+install: $(VENV)/installed-dev ## everything: the five packages, Ray, the tools of make test and make check
 
 simulate: $(VENV)/installed-run ## a simulated federation and its report; ARGS="key=value ..." changes it
 	@$(BIN)/healthfm-simulate $(ARGS)

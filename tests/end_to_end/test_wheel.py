@@ -17,7 +17,13 @@ from healthfm_core.kernels.ct_attention.cpu import compiled
 from tests.compiled_kernel import needs_compiler
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"healthfm_core", "healthfm_server", "healthfm_client", "healthfm_simulations"}
+PACKAGES = {
+    "healthfm_core",
+    "healthfm_flower",
+    "healthfm_server",
+    "healthfm_client",
+    "healthfm_simulations",
+}
 PIP = (sys.executable, "-m", "pip")
 ALONE = ("--quiet", "--no-deps", "--no-index")
 pytestmark = pytest.mark.slow
@@ -64,7 +70,7 @@ def run(command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess[str
     return done
 
 
-def test_the_wheel_holds_the_four_packages_and_the_configs_and_nothing_else(wheel):
+def test_the_wheel_holds_the_five_packages_and_the_configs_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
