@@ -40,8 +40,7 @@ assert tests.quiet_flower
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = tuple(
-    str(ROOT / name) + "/"
-    for name in ("healthfm_core", "healthfm_flower", "server", "client", "simulations")
+    str(ROOT / name) + "/" for name in ("healthfm_core", "server", "client", "simulations")
 )
 PERSONS = 60
 INTERFACES = {

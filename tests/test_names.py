@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("healthfm_core", "healthfm_flower", "server", "client", "simulations")
+PACKAGES = ("healthfm_core", "server", "client", "simulations")
 GLOSSARY = ROOT / "docs" / "glossary.md"
 MAY_REPEAT = {
     "__init__.py",

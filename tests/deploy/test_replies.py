@@ -21,7 +21,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from healthfm_client.runtime import flower_processes
 from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.errors import RunError
-from healthfm_flower.supernode_internals import PIECE_FETCHERS
+from healthfm_core.flower.supernode_internals import PIECE_FETCHERS
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.flower_grid import replies
 

@@ -1,7 +1,7 @@
 """Each fact of Flower's insides that HealthFM relies on, held against Flower itself.
 
 A new release is judged so: `pip install flwr==NEW`, then these, then `make test-deployment`. What
-fails names what healthfm_flower has to say otherwise.
+fails names what healthfm_core.flower has to say otherwise.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.runtime.flower_processes  # noqa: F401  (what it replaces is looked at below)
-from healthfm_flower.flower_database import online_until, orders_taken
-from healthfm_flower.grid_internals import HttpGrid, runtime_client
-from healthfm_flower.message_internals import (
+from healthfm_core.flower.flower_database import online_until, orders_taken
+from healthfm_core.flower.grid_internals import HttpGrid, runtime_client
+from healthfm_core.flower.message_internals import (
     SUPERLINK_NODE_ID,
     set_message_id,
     set_sender,
     take_identity,
     twin,
 )
-from healthfm_flower.supernode_internals import PIECE_FETCHERS
+from healthfm_core.flower.supernode_internals import PIECE_FETCHERS
 from healthfm_server.deploy.flower_superlink import (
     _BUNDLE,
     Control,

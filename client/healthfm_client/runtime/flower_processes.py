@@ -25,7 +25,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from healthfm_client.runtime.late_replies import RepliesToOneMessage
-from healthfm_flower.supernode_internals import (
+from healthfm_core.flower.supernode_internals import (
     PIECE_FETCHERS,
     AcquireTaskRequest,
     ErrorCode,

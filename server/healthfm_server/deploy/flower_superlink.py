@@ -3,7 +3,7 @@
 The open-source SuperLink authenticates nobody. So ours listens on loopback only, wants a token for
 everything that starts or stops a run, and gives a ServerApp only to an executor that knows its
 secret. What it needs of Flower's insides is in
-`healthfm_flower.superlink_internals`.
+`healthfm_core.flower.superlink_internals`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import FastAPI
 
-from healthfm_flower.superlink_internals import (
+from healthfm_core.flower.superlink_internals import (
     ACCESS_TOKEN_KEY,
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_FLWR_AID,

@@ -4,7 +4,7 @@ Flower's grid answers a question for several messages with all of them in memory
 for each costs its SuperLink a dozen milliseconds, ten times a second and site. Here one question
 tells which replies are there, and each is fetched when the one before was dealt with. Its arrays
 come piece by piece and go to a file as they come: Flower's own way holds every piece three times.
-What it needs of Flower's insides is in `healthfm_flower.grid_internals`.
+What it needs of Flower's insides is in `healthfm_core.flower.grid_internals`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flwr.app import Array, Error, Message
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from healthfm_flower.grid_internals import (
+from healthfm_core.flower.grid_internals import (
     HttpGrid,
     InflatableObject,
     KnownMessage,
@@ -34,7 +34,7 @@ from healthfm_flower.grid_internals import (
     pull_objects,
     runtime_client,
 )
-from healthfm_flower.message_internals import (
+from healthfm_core.flower.message_internals import (
     SUPERLINK_NODE_ID,
     ArrayChunk,
     ErrorCode,

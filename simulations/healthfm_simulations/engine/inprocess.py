@@ -18,7 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from healthfm_flower.message_internals import Run, set_message_id, take_identity, twin
+from healthfm_core.flower.message_internals import Run, set_message_id, take_identity, twin
 from healthfm_simulations.engine.nodes import NodeSpec
 
 
