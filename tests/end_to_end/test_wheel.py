@@ -80,6 +80,7 @@ def test_the_wheel_holds_the_four_packages_and_the_configs_and_nothing_else(whee
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 
+@pytest.mark.deployment
 def test_two_builds_from_two_folders_are_one_wheel_to_the_byte(wheel, tmp_path):
     """The second compiles the attention again: no path and no time is in what comes out."""
     copy = tmp_path / "another" / "place"
