@@ -262,6 +262,40 @@ class TrainedModel:
             logistic(np.concatenate(logits)),
         )
 
+    def predict(
+        self, store: SiteStore, *, horizon_days: float | None = None, at: pa.Table | None = None
+    ) -> pa.Table:
+        """Return what the model says of a store's people, in MEDS's columns of a prediction.
+
+        Nobody is left out for being unlike the model's people, as `healthfm-client predict` does.
+
+        Args:
+            store: The store, or a view of one.
+            horizon_days: Each target's risk within so many days (`risks_at`); None asks for the
+                label that the model was trained on (`label_probabilities`).
+            at: Whom and when to ask about: subject_id, prediction_time; None is everybody.
+
+        Returns:
+            subject_id, prediction_time, task, predicted_boolean_probability: a row for each person
+            and moment, and each target; it is about people.
+
+        Raises:
+            RunError: The model was not trained to say so (HF-708).
+        """
+        if horizon_days is None:
+            said = self.label_probabilities(store, at=at)
+        else:
+            said = self.risks_at(store, horizon_days=horizon_days, at=at)
+        count, places = len(said.targets), np.arange(len(said.subject_id), dtype=np.int64)
+        row, task = np.repeat(places, count), np.tile(np.arange(count, dtype=np.int32), len(places))
+        columns = {
+            "subject_id": pa.array(said.subject_id[row]),
+            "prediction_time": pa.array(said.time_us[row]).cast(pa.timestamp("us")),
+            "task": pa.DictionaryArray.from_arrays(task, list(said.targets)),
+            "predicted_boolean_probability": pa.array(said.probability.ravel().astype(np.float64)),
+        }
+        return pa.table(columns)
+
     def risk_of(self, logits: Float32, horizon_days: float, from_days: Float32) -> Float32:
         """Return [b, V] risks from [b, V·K] log hazards and [b] days from query to moment."""
         edges = self.study.config.train.horizons_days

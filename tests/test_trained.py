@@ -134,6 +134,24 @@ def test_a_horizon_that_the_model_knows_nothing_of_is_refused(model, stores, day
         model.risks(stores[0], horizon_days=days)
 
 
+def test_predictions_are_the_risks_in_a_row_for_each_person_moment_and_target(model, stores):
+    store = stores[0]
+    risks = model.risks_at(store, horizon_days=30)
+    table = model.predict(store, horizon_days=30)
+    count = len(risks.targets)
+    assert table.num_rows == len(risks.subject_id) * count > 0
+    assert table["task"].to_pylist()[:count] == list(risks.targets)
+    assert table["subject_id"].to_pylist()[::count] == risks.subject_id.tolist()
+    assert table["prediction_time"].cast("int64").to_pylist()[::count] == risks.time_us.tolist()
+    told = np.asarray(table["predicted_boolean_probability"]).reshape(-1, count)
+    np.testing.assert_array_equal(told.astype(np.float32), risks.probability)
+
+
+def test_a_model_without_a_label_predicts_none(model, stores):
+    with pytest.raises(RunError, match="no head for a label"):
+        model.predict(stores[0])
+
+
 def test_who_dies_first_has_nothing_else_occur(model, stores, monkeypatch):
     assert death_among(("DX//A", "MEDS_DEATH")) == 1
     assert death_among(("DX//A",)) is None

@@ -61,7 +61,7 @@ def _say(text: str) -> int:
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
     config = compose(given)
-    from healthfm_core.evaluation.report import terminal_tables  # here: torch takes seconds to load
+    from healthfm_simulations.printed_result import printed  # here: torch takes seconds to load
     from healthfm_simulations.simulation_run import run_simulation
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
@@ -75,15 +75,8 @@ def _run(given: list[str], console: Console) -> int:
             again += [f"out={out}", "resume=true"]
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
-    for table in (
-        terminal_tables.arms_table(result.rows, seeds=result.seeds, remarks=result.remarks),
-        *terminal_tables.subset_tables(result.rows, seeds=result.seeds, remarks=result.remarks),
-    ):
-        console.print(table)
-    for table in terminal_tables.task_tables(result.secondary):
-        console.print(table)
-    for line in (*terminal_tables.contrasts(result.rows), *result.notes):
-        console.print(line)
+    for part in printed(result):
+        console.print(part)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")
     return 0
 

@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunBar(Protocol):
+    """Hears how far a simulation is, and shows it while it is entered."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End."""
+        ...
+
+    def show_progress(self, name: str, units: float) -> None:
+        """Show run `name` with `units` of it done, on top of the runs that are finished."""
+        ...
+
+    def finish(self, units: float) -> None:
+        """Count a run of `units` as finished."""
+        ...
+
+
+MakeBar = Callable[[Console, float], RunBar]
+"""Makes a bar for a console, and the units of the whole experiment."""
 
 
 class RunProgressBar:

@@ -20,7 +20,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
-from healthfm_core.evaluation.report.report_page import HalfLives, write_report
+from healthfm_core.evaluation.report.report_page import HalfLives, ReportContext, write_report
 from healthfm_core.federation.alarms import kind_of
 from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
@@ -29,7 +29,7 @@ from healthfm_simulations.arms.arm_training import TrainedArm
 from healthfm_simulations.arms.arms_of_fold import RUNS, ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
-from healthfm_simulations.run_bar import RunProgressBar
+from healthfm_simulations.run_bar import MakeBar, RunBar, RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
     CollectedPredictions,
     collect,
@@ -79,6 +79,8 @@ class SimulationResult:
     Attributes:
         rows: Rows of the main task, the oracle's among them.
         secondary: Rows of the secondary evaluations: horizons, probes, physiology.
+        arm_rows: Those rows without the oracle's, as the report's figures take them.
+        context: What the report shows beside the rows.
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
@@ -87,6 +89,8 @@ class SimulationResult:
 
     rows: list[MetricRow]
     secondary: list[MetricRow]
+    arm_rows: list[MetricRow]
+    context: ReportContext
     report: Path
     notes: list[str]
     seeds: int
@@ -143,32 +147,51 @@ def _gone_if_refused(out: Path, *, is_new: bool) -> Iterator[None]:
 
 
 def run_simulation(
-    config: RunConfig, out: Path, *, command: str, console: Console
+    config: RunConfig,
+    out: Path,
+    *,
+    command: str,
+    console: Console,
+    make_bar: MakeBar = RunProgressBar,
 ) -> SimulationResult:
     """Run all replicates of `config` and write report, metrics and checkpoints to `out`.
+
+    Args:
+        config: What is run.
+        out: The result folder, new or of this very run.
+        command: What the report says that it was made with.
+        console: Hears what is done.
+        make_bar: Makes the bar that shows how far it is, where seeds do not run side by side.
 
     Raises:
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
     check_what_is_judged(config)
     with _gone_if_refused(out, is_new=open_folder(config, out)):
-        replicates = _replicates(config, out, console)
+        replicates = _replicates(config, out, console, make_bar)
     return _report(config, replicates, out, command)
 
 
-def _replicates(config: RunConfig, out: Path, console: Console) -> list[Replicate]:
+def _replicates(
+    config: RunConfig, out: Path, console: Console, make_bar: MakeBar
+) -> list[Replicate]:
     simulation = config.simulation
     each = [
         config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
     if simulation.workers == 1 or len(each) == 1:
-        return [_replicate(one, out, console) for one in each]
+        return [_replicate(one, out, console, make_bar) for one in each]
     spawn = get_context("spawn")
     with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
         return list(pool.map(_replicate, each, [out] * len(each)))
 
 
-def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
+def _replicate(
+    config: RunConfig,
+    out: Path,
+    console: Console | None = None,
+    make_bar: MakeBar = RunProgressBar,
+) -> Replicate:
     """Run one seed; the same in this process and in one of its own."""
     torch.set_num_threads(config.simulation.threads)
     console = console or Console(highlight=False, width=100)
@@ -187,7 +210,7 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     )
     with (
         PredictionsFile(folder, sites) as file,
-        RunProgressBar(console, _units(replicate)) as bar,
+        make_bar(console, _units(replicate)) as bar,
     ):
         for fold in replicate.folds:
             _run_fold(replicate, fold, folder, bar, console)
@@ -207,7 +230,7 @@ def _run_fold(
     replicate: Replicate,
     fold: CrossValidationFold,
     folder: Path,
-    bar: RunProgressBar,
+    bar: RunBar,
     console: Console,
 ) -> None:
     config = replicate.config
@@ -312,7 +335,7 @@ def _report(
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
     said = first.collected.remarks
-    return SimulationResult(rows, secondary, page, notes, len(replicates), said)
+    return SimulationResult(rows, secondary, arms, context, page, notes, len(replicates), said)
 
 
 def _title(config: RunConfig) -> str:

@@ -84,17 +84,16 @@ def render(title: str, rows: Sequence[MetricRow], context: ReportContext) -> str
     return environment.get_template("report.html.j2").render(
         title=title,
         context=context,
-        figures=_figures(rows, context, arms),
+        figures=figures(rows, context),
         n_subjects=max((row.n_subjects for row in rows), default=0),
         **_arm_parts(rows, context, arms),
         **_context_parts(context, arms),
     )
 
 
-def _figures(
-    rows: Sequence[MetricRow], context: ReportContext, arms: Sequence[str]
-) -> dict[str, str]:
-    """Every figure as SVG; empty where there is nothing to draw."""
+def figures(rows: Sequence[MetricRow], context: ReportContext) -> dict[str, str]:
+    """Return every figure as SVG in the page's colours; empty where there is nothing to draw."""
+    arms = arms_of(rows, context.reference)
     return {
         "arms": arm_comparison.interval_figure(rows, context),
         "sites": site_gains.sites_figure(context, arms),

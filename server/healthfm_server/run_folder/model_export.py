@@ -17,6 +17,17 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
         RunError: There is no such run or round (HF-701), a checkpoint is damaged (HF-703), or
             there is something at `folder` already (HF-704).
     """
+    model = model_of_run(run, round_)
+    model.save(folder, list(run_card(RunStore.open(run), model.study, model.round)))
+    return model.round
+
+
+def model_of_run(run: Path, round_: int | None = None) -> TrainedModel:
+    """Return the model after `round_` (None: the one that the run ended with).
+
+    Raises:
+        RunError: There is no such run or round (HF-701), or a checkpoint is damaged (HF-703).
+    """
     store = RunStore.open(run)
     study = store.study()
     state = store.result() if round_ is None else store.checkpoints.load(round_)
@@ -28,6 +39,4 @@ def export_model(run: Path, folder: Path, round_: int | None = None) -> int:
             wanted="a run that has at least the model it starts from",
             do="Continue the run with resume=true",
         )
-    model = TrainedModel(study, state.parameters, state.round)
-    model.save(folder, list(run_card(store, study, state.round)))
-    return state.round
+    return TrainedModel(study, state.parameters, state.round)

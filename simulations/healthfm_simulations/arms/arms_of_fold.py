@@ -24,7 +24,7 @@ from healthfm_simulations.arms.arms_side_by_side import train_side_by_side
 from healthfm_simulations.arms.zero_imputation import imputed_fold
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.engine.federation_run import interrupted, rounds_done
-from healthfm_simulations.run_bar import RunProgressBar
+from healthfm_simulations.run_bar import RunBar
 
 ONE_A_SITE: Final[tuple[Arm, ...]] = ("local", "ensemble")
 """Arms that train a model at each site."""
@@ -53,7 +53,7 @@ class ArmsOfFold:
     config: RunConfig
     fold: CrossValidationFold
     folder: Path
-    bar: RunProgressBar
+    bar: RunBar
     console: Console
     trained: dict[Arm, TrainedArm] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
