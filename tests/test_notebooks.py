@@ -52,6 +52,7 @@ def test_a_cell_shows_how_far_the_run_is_and_then_that_it_is_done(cells):
 def test_a_result_shows_its_arms(cells):
     (first, *_), folder = cells
     assert "federated − local" in shown(first)
+    assert "\x1b" not in shown(first), "no colours of a terminal"
     assert "95 % intervals over" in shown(first)
     assert len(list((folder / "runs").glob("*/report.html"))) == 1
 

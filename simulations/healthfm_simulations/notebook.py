@@ -156,13 +156,20 @@ def simulate(
     from healthfm_simulations.simulation_run import run_simulation
 
     folder = Path(out or run.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
-    console = Console(highlight=False, width=100, force_jupyter=False, quiet=not show_progress)
+    inside = is_notebook()  # whose kernel claims to be a terminal, with colours
+    console = Console(
+        highlight=False,
+        width=100,
+        force_terminal=False if inside else None,
+        force_jupyter=False,
+        quiet=not show_progress,
+    )
     with owner_only():
         done = run_simulation(
             run,
             folder,
             command=shlex.join(["healthfm-simulate", *given]),
             console=console,
-            make_bar=NotebookProgressBar if show_progress and is_notebook() else RunProgressBar,
+            make_bar=NotebookProgressBar if show_progress and inside else RunProgressBar,
         )
     return Result(folder, run, tuple(done.notes), done.remarks, done)

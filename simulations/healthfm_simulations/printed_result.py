@@ -26,7 +26,9 @@ def printed(result: SimulationResult) -> Iterator[Table | str]:
 def as_text(result: SimulationResult, width: int = 100) -> str:
     """Return all of it as plain text."""
     page = io.StringIO()
-    console = Console(file=page, width=width, highlight=False, markup=False, force_jupyter=False)
+    console = Console(
+        file=page, width=width, highlight=False, force_terminal=False, force_jupyter=False
+    )
     for part in printed(result):
         console.print(part)
     return page.getvalue().strip("\n")
