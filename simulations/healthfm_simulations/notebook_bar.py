@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from html import escape
+from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
 
 
 def is_notebook() -> bool:
@@ -34,12 +32,11 @@ class NotebookProgressBar:
         self._total, self._before, self._done = total, 0.0, 0.0
         self._name, self._shown = "", (-1, "")
         self._began = time.monotonic()
-        self._handle: DisplayHandle | None = None
+        self._handle: Any = None
 
     def __enter__(self) -> Self:
-        from IPython.display import display  # here: only a notebook has it
-
-        self._handle = display(self._page(), raw=True, display_id=True)
+        ipython = import_module("IPython.display")  # here: only a notebook has it
+        self._handle = ipython.display(self._page(), raw=True, display_id=True)
         return self
 
     def __exit__(
