@@ -21,6 +21,7 @@ from healthfm_core.trust import fingerprint
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.chained_log import Entry
 from healthfm_core.trust.kit import Kit
+from healthfm_core.trust.names import plain_text
 from healthfm_core.trust.site_keys import SiteKeys
 
 Stage = Literal["requested", "admitted", "joined"]
@@ -98,7 +99,7 @@ def connection_of(
     answers, refused = StudyAnswers.read(home.process), RefusedConnection.recent(home, now)
     at = "" if answers is None else answers.at.isoformat(timespec="seconds")
     if refused is not None and refused.at > at:
-        seen = f"The study does not let this site in: {refused.reason}"
+        seen = f"The study does not let this site in: {plain_text(refused.reason)}"
         return SiteConnection("refused", seen, "It is tried again by itself", at)
     if answers is not None and answers.is_recent(now):
         since = answers.since.isoformat(timespec="seconds")
@@ -143,11 +144,13 @@ def site_status(home: SiteHome, processes: Mapping[str, str] | None = None) -> d
             {"run": one.run, "name": one.called, "study": one.study, "since": one.since}
             for one in waiting
         ],
-        "connection_refused": None if stopped is None else f"{stopped.at[:19]} {stopped.reason}",
-        "last_left": None if left is None else f"{left['at'][:19]} {left['what']}",
+        "connection_refused": None
+        if stopped is None
+        else f"{stopped.at[:19]} {plain_text(stopped.reason)}",
+        "last_left": None if left is None else f"{left['at'][:19]} {plain_text(left['what'])}",
         "last_refused": None
         if refused is None
-        else f"{refused['at'][:19]} {refused['what']}: {refused['refused']}",
+        else f"{refused['at'][:19]} {plain_text(refused['what'])}: {refused['refused']}",
         "lines_in_log": home.log().length(),
     }
 

@@ -24,6 +24,7 @@ from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.errors import ConfigError
 from healthfm_core.stdout import say
 from healthfm_core.trust import files
+from healthfm_core.trust.certificates import check_valid_now
 from healthfm_core.trust.kit import Kit, install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -59,6 +60,7 @@ def run(given: Namespace) -> int:
         data = files.read_given(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=root_of(given))
     kit = site.kit()
+    check_valid_now(kit.certificate, where="certificate")
     if given.store:
         _say_shared([path for folder in given.store for path in stores_below(folder)])
     _remember(site, given)
