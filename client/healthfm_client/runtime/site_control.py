@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.errors import HealthFMError, PolicyError
+from healthfm_core.service_units import say_of_root
 from healthfm_core.supervised_start import refuse_copy, refuse_taken_port
 from healthfm_core.supervision import Supervision
 from healthfm_core.trust.certificates import check_valid_now
@@ -37,6 +38,8 @@ def prepare(home: SiteHome) -> Iterator[str]:
     home.secret()
     for path in write_units(home):
         yield f"written for the administrator: {path}"
+    if warning := say_of_root(home.path):
+        yield warning
     supervisor = supervision(home)
     refuse_copy(supervisor.folder, "keys/node.key")
     if supervisor.runs():
