@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from healthfm_client.runtime.site_supervision import LOOPBACK
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import MARKER_FILE, stores_below
-from healthfm_core.errors import ConfigError, TrustError
+from healthfm_core.errors import ConfigError, HealthFMError, TrustError
+from healthfm_core.supervised_start import refuse_taken_port
 from healthfm_core.trust.kit import install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -77,7 +80,8 @@ class JoinWish:
         if self.stores:
             kept = home.settings().model_dump() if home.settings_file.is_file() else {}
             stores = tuple(StoreChoice(path=path.resolve()) for path in self.stores)
-            home.write_settings(JoinSettings.model_validate({**kept, "stores": stores}))
+            settings = JoinSettings.model_validate({**kept, "stores": stores})
+            home.write_settings(settings if kept else _with_free_port(settings))
 
     def _install(self, home: SiteHome) -> None:
         if not self.kit:
@@ -92,6 +96,16 @@ class JoinWish:
             )
         keys = SiteKeys.load(home.keys)
         install_kit(self.kit, home.study, keys, root_fingerprint=self.words)
+
+
+def _with_free_port(settings: JoinSettings) -> JoinSettings:
+    """Return settings whose port no other program has: several sites may share a machine."""
+    try:
+        refuse_taken_port(LOOPBACK, settings.port, do="", patience_s=0.0)
+    except HealthFMError:
+        with socket.create_server((LOOPBACK, 0)) as free:
+            return settings.model_copy(update={"port": free.getsockname()[1]})
+    return settings
 
 
 def stores_nearby(home: SiteHome) -> list[Path]:
