@@ -7,13 +7,18 @@ import json
 import re
 from base64 import b64encode
 from datetime import timedelta
+from socket import create_server
 
 import pytest
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client.__main__ import main
+from healthfm_client.page import join_wish
+from healthfm_client.page.join_wish import JoinWish
 from healthfm_client.runtime import site_control
+from healthfm_client.site.site_folder import JoinSettings
 from healthfm_core.local_page.page_access import API
+from healthfm_core.supervised_start import can_listen
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.request import read_request
@@ -256,6 +261,35 @@ def test_a_site_without_a_kit_joins_by_kit_words_and_store(tmp_path, monkeypatch
     assert [one.path for one in begun] == [home.path]
     assert home.kit().study == "heart"
     assert [one.path for one in home.settings().stores] == [store]
+
+
+def test_a_site_that_joins_beside_another_takes_a_port_that_is_free(tmp_path, monkeypatch):
+    home = make_site(tmp_path, kit=False, joined=False)
+    authority = Authority(tmp_path / "authority")
+    wish = JoinWish(kit_for(home, authority), authority.words, (tmp_path / "stores" / "clinic",))
+    monkeypatch.setattr(join_wish, "can_listen", lambda host, port: False)
+    wish.take_in(home)
+    port = home.settings().port
+    assert port != JoinSettings.model_fields["port"].default
+    with create_server(("127.0.0.1", port)):
+        assert not can_listen("127.0.0.1", port)
+    assert can_listen("127.0.0.1", port)
+
+
+def test_what_nobody_foresaw_is_a_sentence_and_not_a_blank_page(capfd, home, page, monkeypatch):
+    def broken(home):
+        raise KeyError("a slip")
+
+    client = page.browser()
+    monkeypatch.setattr("healthfm_client.page.site_actions.leave", broken)
+    answer = sent(client, "/leave")
+    assert answer.status_code == 500
+    assert "Something went wrong that nobody foresaw." in answer.text
+    assert "a slip" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    told = page.bearer(page.page.token).post("/api/v1/leave", json={})
+    assert (told.status_code, "nobody foresaw" in told.json()["error"]) == (500, True)
+    assert "a slip" in capfd.readouterr().err
 
 
 def read_words(home):

@@ -16,8 +16,8 @@ from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import MARKER_FILE, stores_below
-from healthfm_core.errors import ConfigError, HealthFMError, TrustError
-from healthfm_core.supervised_start import refuse_taken_port
+from healthfm_core.errors import ConfigError, TrustError
+from healthfm_core.supervised_start import can_listen
 from healthfm_core.trust.kit import install_kit
 from healthfm_core.trust.site_keys import SiteKeys
 
@@ -100,12 +100,10 @@ class JoinWish:
 
 def _with_free_port(settings: JoinSettings) -> JoinSettings:
     """Return settings whose port no other program has: several sites may share a machine."""
-    try:
-        refuse_taken_port(LOOPBACK, settings.port, do="", patience_s=0.0)
-    except HealthFMError:
-        with socket.create_server((LOOPBACK, 0)) as free:
-            return settings.model_copy(update={"port": free.getsockname()[1]})
-    return settings
+    if can_listen(LOOPBACK, settings.port):
+        return settings
+    with socket.create_server((LOOPBACK, 0)) as free:
+        return settings.model_copy(update={"port": free.getsockname()[1]})
 
 
 def stores_nearby(home: SiteHome) -> list[Path]:
