@@ -152,7 +152,7 @@ def make_round_loop(
     up, down = uplink_compressor(codec), downlink_compressor(codec)
     orders = Orders(study, sites, exchange, timeouts, signer or ContractSigner())
     transport: Transport = (
-        SecureTransport(study, sites, exchange, timeouts, orders)
+        SecureTransport(study, sites, exchange, timeouts, orders, down)
         if config.secure.enabled
         else ClearTransport(sites, exchange, timeouts, orders, method, config, up, down)
     )

@@ -35,14 +35,12 @@ from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import MappedArrays
 from healthfm_server.transport.array_records import read
-from healthfm_server.transport.downlink import Downlink
+from healthfm_server.transport.downlink import LACKS_THE_MODEL, Downlink, holders_of
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, OpenRound
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.round_inbox import RoundInbox
 
-_LACKS_THE_MODEL: Final = 411
-"""Code of a site that does not hold what a change of the model is of, and gets it whole."""
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""
 MOST_METRICS: Final = 1000
@@ -118,10 +116,9 @@ class ClearTransport:
         if self.downlink is None:
             beside = {} if kept is None else put_in_slot(kept.slot, state.control_variates)
             return Downlink(state.parameters, beside)
-        rows = [row for row in current.store.history() if row["round"] == state.round]
-        answered = [name for row in rows for name in row["answered"] if name in asked]
         seed = seed_for(self.orders.study.config.seed, "downlink", current.number)
-        return Downlink.of(state, schema.groups, answered, self.downlink, seed)
+        holders = holders_of(state, current, asked)
+        return Downlink.of(state, schema.groups, holders, self.downlink, seed)
 
     def _replies(self, current: OpenRound, asked: list[str], down: Downlink) -> Iterator[Message]:
         """Yield each site's reply; who lacks what a change is of is asked again, with the whole."""
@@ -131,7 +128,7 @@ class ClearTransport:
         contents = partial(self._contents, current)
         for reply in exchange(contents(asked, down), timeouts=self.timeouts):
             site = nodes.get(reply.metadata.src_node_id)
-            if site and reply.has_error() and reply.error.code == _LACKS_THE_MODEL:
+            if site and reply.has_error() and reply.error.code == LACKS_THE_MODEL:
                 current.store.note("model sent whole", round=current.number, site=site)
                 lacking.append(site)
             else:
