@@ -28,6 +28,7 @@ from typing import Any, Final, Self
 
 from healthfm_core.arrays import Float32
 from healthfm_core.config import renamed
+from healthfm_core.config.network import NetworkConfig
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
@@ -78,6 +79,7 @@ def for_the_wire(config: RunConfig) -> RunConfig:
             "data": data,
             "federation": federation,
             "simulation": SimulationConfig(),
+            "network": NetworkConfig(),
         }
     )
 
