@@ -11,6 +11,7 @@ from healthfm_core.config.data import DataConfig
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.network import NetworkConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
@@ -34,6 +35,7 @@ class RunConfig(Schema):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+    network: NetworkConfig = NetworkConfig()
 
     @model_validator(mode="after")
     def _rounds_of_joining_exist(self) -> Self:
@@ -42,6 +44,14 @@ class RunConfig(Schema):
             raise ValueError("simulation.joins takes rounds from 2 to federation.rounds")
         if any(not 1 <= last < rounds for last in self.simulation.leaves.values()):
             raise ValueError("simulation.leaves takes rounds from 1 to federation.rounds - 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_clock_is_for_all_sites(self) -> Self:
+        if self.network.enabled and self.simulation.engine != "inprocess":
+            raise ValueError(
+                "network.enabled needs simulation.engine=inprocess, which knows what happens when"
+            )
         return self
 
     @model_validator(mode="after")

@@ -85,7 +85,8 @@ class RoundLoop:
         number, rounds = state.round + 1, self.study.config.federation.rounds
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
-        current = OpenRound(number, rounds, asked, self.store, self.listener)
+        clock = self.orders.exchange.clock
+        current = OpenRound(number, rounds, asked, self.store, self.listener, clock=clock)
         self.orders.prepare_again(sampled)
         collected = self.transport.collect(current, state, schema)
         n_asked, answered = len(asked), len(current.metrics)
@@ -134,7 +135,10 @@ class RoundLoop:
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
         self.orders.prepare_again(sampled)
-        scoring = OpenRound(number, rounds, asked, self.store, ignore_progress, train=False)
+        clock = self.orders.exchange.clock
+        scoring = OpenRound(
+            number, rounds, asked, self.store, ignore_progress, train=False, clock=clock
+        )
         metrics = self.transport.collect(scoring, state, schema).metrics
         return {state.round: metrics[monitor]} if monitor in metrics else {}
 

@@ -81,6 +81,8 @@ def _run(given: list[str], console: Console) -> int:
         console.print(table)
     for table in terminal_tables.task_tables(result.secondary):
         console.print(table)
+    if (course := terminal_tables.course_table(result.course)) is not None:
+        console.print(course)
     for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")

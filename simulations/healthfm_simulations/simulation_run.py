@@ -19,6 +19,7 @@ from healthfm_core.config.compose import to_yaml
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 from healthfm_core.federation.alarms import kind_of
 from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
@@ -78,6 +79,7 @@ class SimulationResult:
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
+        course: What it took each arm to be as good as a target, in a simulated network.
     """
 
     rows: list[MetricRow]
@@ -85,6 +87,7 @@ class SimulationResult:
     report: Path
     notes: list[str]
     seeds: int
+    course: Sequence[CourseRow] = ()
 
 
 def open_folder(config: RunConfig, out: Path) -> None:
@@ -281,7 +284,7 @@ def _report(
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return SimulationResult(rows, secondary, page, notes, len(replicates))
+    return SimulationResult(rows, secondary, page, notes, len(replicates), context.course)
 
 
 def _title(config: RunConfig) -> str:

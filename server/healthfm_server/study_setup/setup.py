@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -199,7 +198,7 @@ class StudySetup:
         phase: Phase,
         config: RunConfig,
     ) -> None:
-        started, answered = time.monotonic(), 0
+        started, answered = self.exchange.clock.monotonic(), 0
         reasons: dict[str, str] = {}
         for reply in self._replies(nodes, kind, order, phase):
             name = ""
@@ -217,7 +216,7 @@ class StudySetup:
                     phase=phase,
                     round=0,
                     rounds=config.federation.rounds,
-                    seconds=time.monotonic() - started,
+                    seconds=self.exchange.clock.monotonic() - started,
                     done=answered + len(reasons),
                     sites=len(nodes),
                     site=name,
@@ -233,16 +232,16 @@ class StudySetup:
 
         Each time with a new contract, because a site accepts a contract only once.
         """
-        until, pause_s = time.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
+        until, pause_s = self.exchange.clock.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
         note = WaitingNote(self.store.folder, "approval", phase, len(nodes), nodes)
         while nodes:
             record, waiting = order(), list[int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
-            left_s = max(until - time.monotonic(), 0.0)
+            left_s = max(until - self.exchange.clock.monotonic(), 0.0)
             timeouts = Timeouts(left_s, self.timeouts.ttl_s)
             for reply in self.exchange(contents, kind, phase, timeouts):
                 waits = reply.has_error() and reply.error.code == WAITS_FOR_APPROVAL
-                if waits and time.monotonic() + pause_s < until:
+                if waits and self.exchange.clock.monotonic() + pause_s < until:
                     waiting.append(reply.metadata.src_node_id)
                 else:
                     yield reply

@@ -17,11 +17,13 @@ from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.early_stopping import RoundChoice
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
+from healthfm_server.clock import SYSTEM_CLOCK
 from healthfm_server.run_folder.run_progress import ProgressEvent
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
+from healthfm_simulations.network.network_grid import NetworkGrid
 
 __all__ = [
     "Apps",
@@ -108,8 +110,6 @@ def run_federation(
         if event.phase == "round" and event.round == until < config.federation.rounds:
             stop.set()
 
-    server = make_server_app(apps.server, hear, stop.is_set)
-    client = make_client_app(apps.client)
     run_config: dict[str, str | int | float | bool] = {
         "config": config.model_dump_json(),
         "folder": str(folder),
@@ -120,9 +120,13 @@ def run_federation(
         if (engine or config.simulation.engine) == "ray":
             from healthfm_simulations.engine.on_ray import simulate  # where wanted: it is heavy
 
-            simulate(server, client, nodes, run_config, config.simulation)
+            server = make_server_app(apps.server, hear, stop.is_set)
+            simulate(server, make_client_app(apps.client), nodes, run_config, config.simulation)
         else:
-            inprocess.simulate(server, client, nodes, run_config)
+            grid = _grid(config, nodes, folder, apps.client)
+            clock = grid.clock if isinstance(grid, NetworkGrid) else SYSTEM_CLOCK
+            server = make_server_app(apps.server, hear, stop.is_set, clock)
+            inprocess.run_on(grid, server, run_config)
     except KeyboardInterrupt as interrupt:
         raise interrupted(folder) from interrupt
     except RunError as error:
@@ -131,6 +135,18 @@ def run_federation(
     finally:
         stop.set()
     return _result(folder, config)
+
+
+def _grid(
+    config: RunConfig, nodes: Sequence[NodeSpec], folder: Path, work: LocalWork
+) -> inprocess.InProcessGrid:
+    """Return the grid of a run in this process, behind simulated lines where it has some."""
+    if not config.network.enabled:
+        return inprocess.InProcessGrid(make_client_app(work), nodes)
+    history = RunStore(folder, keep=1).history() if RunStore.begun(folder) else []
+    shown_s = [float(row["simulated_s"]) for row in history if "simulated_s" in row]
+    folder.mkdir(parents=True, exist_ok=True)
+    return NetworkGrid.over(work, nodes, config, folder, begin_s=max(shown_s, default=0.0))
 
 
 def rounds_done(folder: Path) -> int:

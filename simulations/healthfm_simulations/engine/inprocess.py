@@ -119,14 +119,11 @@ def copied(content: RecordDict) -> RecordDict:
     return RecordDict(records)
 
 
-def simulate(
-    server: ServerApp, client: ClientApp, nodes: Sequence[NodeSpec], run_config: UserConfig
-) -> None:
-    """Run `server` against the sites `nodes` to its end, in this process.
+def run_on(grid: InProcessGrid, server: ServerApp, run_config: UserConfig) -> None:
+    """Run `server` against the sites of `grid` to its end, in this process.
 
     Raises:
         HealthFMError: What the server's app raises.
         KeyboardInterrupt: At Ctrl-C; the run folder is complete up to its last checkpoint.
     """
-    grid = InProcessGrid(client, nodes)
     server(grid, Context(1, 0, {}, RecordDict(), {**run_config}))
