@@ -12,6 +12,7 @@ from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
 from healthfm_core.config.network import NetworkConfig
+from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
@@ -36,6 +37,7 @@ class RunConfig(Schema):
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
     network: NetworkConfig = NetworkConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _rounds_of_joining_exist(self) -> Self:

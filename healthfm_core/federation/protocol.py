@@ -29,6 +29,7 @@ from typing import Any, Final, Self
 from healthfm_core.arrays import Float32
 from healthfm_core.config import renamed
 from healthfm_core.config.network import NetworkConfig
+from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
@@ -80,6 +81,7 @@ def for_the_wire(config: RunConfig) -> RunConfig:
             "federation": federation,
             "simulation": SimulationConfig(),
             "network": NetworkConfig(),
+            "plan": PlanConfig(),
         }
     )
 

@@ -30,6 +30,8 @@ metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by def
   out=       result folder                    resume=true   go on with the run in out=
   simulation.arms=[federated,local]           simulation.engine=ray
   data.path= folder of the raw data           simulation.replicates=5   seeds
+  network=   {network}                        behind simulated lines, in virtual time
+  plan=      {plan}                           how long so many sites would take
 
 Any key of config.yaml can be set the same way."""
 
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say_usage() -> int:
-    groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+    groups = {group: " | ".join(options(group)) for group in ("data", "model", "network", "plan")}
     return _say(USAGE.format(**groups))
 
 
@@ -66,6 +68,11 @@ def _run(given: list[str], console: Console) -> int:
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)
+    if config.plan.sites is not None:
+        from healthfm_simulations.planning.study_plan import make_plan
+
+        make_plan(config, out, console)
+        return 0
     try:
         result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:

@@ -12,17 +12,23 @@ from healthfm_core.config.network import NetworkConfig
 from healthfm_core.errors import ConfigError
 from healthfm_simulations.network.line_sharing import LineSharing, Transfer
 from healthfm_simulations.network.order_course import begin_work_s, order_luck
-from healthfm_simulations.network.site_lines import LineValues, SiteLine, site_lines
+from healthfm_simulations.network.site_connections import (
+    LineValues,
+    SiteConnection,
+    site_connections,
+)
 
 MBIT = 1e6
 
 
-def line(down: float = 10.0, up: float = 10.0, **more: float) -> SiteLine:
+def line(down: float = 10.0, up: float = 10.0, **more: float) -> SiteConnection:
     values = {"latency_ms": 0.0, "loss": 0.0, "steps_per_s": 1.0, **more}
-    return SiteLine((0.0,), (LineValues(down, up, **values),))
+    return SiteConnection((0.0,), (LineValues(down, up, **values),))
 
 
-def moved(sharing: LineSharing, *transfers: tuple[SiteLine, float, bool, float]) -> list[float]:
+def moved(
+    sharing: LineSharing, *transfers: tuple[SiteConnection, float, bool, float]
+) -> list[float]:
     """Return when each transfer (line, megabits, up, begin) was done."""
     done = [math.nan] * len(transfers)
     for place, (of, megabits, up, begins_s) in enumerate(transfers):
@@ -61,7 +67,7 @@ def test_a_thousand_transfers_end_when_their_sum_over_the_shared_line_says() -> 
 
 def test_a_line_that_changes_changes_a_transfer_on_it() -> None:
     first = line(down=10).values[0]
-    of = SiteLine((0.0, 2.0, 7.0), (first, LineValues(0, 0, 0, 0, 1, online=False), first))
+    of = SiteConnection((0.0, 2.0, 7.0), (first, LineValues(0, 0, 0, 0, 1, online=False), first))
     assert moved(LineSharing(1000.0), (of, 30.0, False, 0.0)) == pytest.approx([8.0])
 
 
@@ -93,14 +99,14 @@ def test_work_begins_in_a_sites_hours_by_its_own_clock(
 
 def test_a_sites_values_follow_from_the_seed_and_its_name_alone() -> None:
     config = NetworkConfig(up_mbit_s={"median": 5, "factor": 2}, time_zones=(-5, 3))
-    few, more = (site_lines(config, names, seed=1) for names in (["a", "b"], ["c", "b", "a"]))
+    few, more = (site_connections(config, names, seed=1) for names in (["a", "b"], ["c", "b", "a"]))
     assert few["a"] == more["a"] != more["b"]
-    assert site_lines(config, ["a"], seed=2)["a"] != few["a"]
+    assert site_connections(config, ["a"], seed=2)["a"] != few["a"]
 
 
 def test_two_thirds_of_the_sites_are_within_the_factor() -> None:
     config = NetworkConfig(up_mbit_s={"median": 5, "factor": 2})
-    lines = site_lines(config, [f"s{i}" for i in range(2000)], seed=0).values()
+    lines = site_connections(config, [f"s{i}" for i in range(2000)], seed=0).values()
     up = np.array([of.values[0].up_mbit_s for of in lines])
     assert np.median(up) == pytest.approx(5, rel=0.1)
     assert ((up > 2.5) & (up < 10)).mean() == pytest.approx(0.68, abs=0.04)
@@ -116,9 +122,9 @@ def test_so_many_orders_are_lost_and_so_many_slow() -> None:
 
 
 def test_a_clock_that_is_too_far_off_is_refused() -> None:
-    assert SiteLine((0.0,), (), clock_error_s=10.5).is_refused
-    assert SiteLine((0.0,), (), clock_error_s=-301).is_refused
-    assert not SiteLine((0.0,), (), clock_error_s=-299).is_refused
+    assert SiteConnection((0.0,), (), clock_error_s=10.5).is_refused
+    assert SiteConnection((0.0,), (), clock_error_s=-301).is_refused
+    assert not SiteConnection((0.0,), (), clock_error_s=-299).is_refused
 
 
 TRACE = "site,at_s,up_mbit_s,online\nnorth,0,4,\nnorth,60,1,\nnorth,90,,0\nsouth,0,9,1\n"
@@ -127,7 +133,7 @@ TRACE = "site,at_s,up_mbit_s,online\nnorth,0,4,\nnorth,60,1,\nnorth,90,,0\nsouth
 def test_a_trace_says_what_holds_when_and_others_are_like_one_of_its_sites(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text(TRACE)
     config = NetworkConfig(trace=str(tmp_path / "trace.csv"))
-    lines = site_lines(config, ["north", "south", *(f"x{i}" for i in range(20))], seed=0)
+    lines = site_connections(config, ["north", "south", *(f"x{i}" for i in range(20))], seed=0)
     assert [lines["north"].at(s).up_mbit_s for s in (0, 59, 60, 100)] == [4, 4, 1, 1]
     assert [lines["north"].at(s).online for s in (89.9, 90)] == [True, False]
     assert lines["north"].next_change_s(60) == 90
@@ -155,4 +161,4 @@ def test_a_trace_that_cannot_be_used_is_refused_by_what_is_wrong(
     if text is not None:
         path.write_text(text)
     with pytest.raises(ConfigError, match=f"HF-102.*{said}"):
-        site_lines(NetworkConfig(trace=str(path)), ["a"], seed=0)
+        site_connections(NetworkConfig(trace=str(path)), ["a"], seed=0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from healthfm_simulations.network.site_lines import SiteLine
+from healthfm_simulations.network.site_connections import SiteConnection
 
 _DONE_BITS: Final = 1e-3
 """What is left of a transfer through rounding."""
@@ -31,7 +31,7 @@ class Transfer:
         done: Called with the moment at which the last one has moved.
     """
 
-    line: SiteLine
+    line: SiteConnection
     bits: float
     up: bool
     begins_s: float

@@ -6,10 +6,12 @@ arrived. The coordinator's clock is the grid's: while it waits, the lines move (
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -36,7 +38,11 @@ from healthfm_simulations.network.order_course import (
     requests_s,
 )
 from healthfm_simulations.network.simulated_clock import SimulatedClock
-from healthfm_simulations.network.site_lines import SiteLine, at_home, site_lines
+from healthfm_simulations.network.site_connections import (
+    SiteConnection,
+    of_one_site,
+    site_connections,
+)
 
 _STEPS = "steps"
 """Name of the metric that says how many local steps a round took."""
@@ -72,42 +78,51 @@ class CountedWork:
 
 
 @dataclass
-class _Order:
-    """One message and what becomes of it.
+class OrderCourse:
+    """One message, what becomes of it, and what takes how long of its way.
 
     Attributes:
+        site: Whose.
         message: It.
         line: Of its site.
         luck: What chance has in store for it.
         reply: The site's, once it was computed.
-        arrived_s: When the coordinator has it.
+        down_s: Coming down the line.
+        waits_s: For the site's hours.
+        computes_s: At work.
+        up_s: Going up the line.
+        idle_s: Until somebody looks for it, at both ends.
+        arrived_s: When the coordinator has the reply.
     """
 
+    site: str
     message: Message
-    line: SiteLine
+    line: SiteConnection
     luck: OrderLuck
     reply: Message | None = None
+    down_s: float = 0.0
+    waits_s: float = 0.0
+    computes_s: float = 0.0
+    up_s: float = 0.0
+    idle_s: float = 0.0
     arrived_s: float = math.inf
 
-
-@dataclass
-class _Alarm:
-    """Something that happens at a moment."""
-
-    at_s: float
-    act: Callable[[], None] = field(repr=False)
+    @property
+    def seconds(self) -> float:
+        """Return how long its whole way took."""
+        return self.down_s + self.waits_s + self.computes_s + self.up_s + self.idle_s
 
 
 class NetworkGrid(InProcessGrid):
     """Runs the sites of a simulated network.
 
     Args:
-        app: The sites' app, over `work`.
+        app: The sites' app.
         nodes: The sites; a node's number is its place from 1.
         config: The network.
         seed: The run's.
-        work: What the app does, with its steps counted.
         folder: On whose disk replies lie while they are on their way.
+        work: What the app does, with its steps counted; without it nothing is computed.
         begin_s: What the clock shows first.
     """
 
@@ -117,20 +132,21 @@ class NetworkGrid(InProcessGrid):
         nodes: Sequence[NodeSpec],
         config: NetworkConfig,
         seed: int,
-        work: CountedWork,
         folder: Path,
+        work: CountedWork | None = None,
         begin_s: float = 0.0,
     ) -> None:
         super().__init__(app, nodes)
         self._names = {i: node.name for i, node in enumerate(nodes, start=1)}
-        lines = site_lines(config, list(self._names.values()), seed)
+        lines = site_connections(config, list(self._names.values()), seed)
         if len(nodes) == 1:  # nothing travels: who trains alone does so at home
-            config, lines = at_home(config), {n: line.at_home() for n, line in lines.items()}
+            config, lines = of_one_site(config), {n: c.without_line() for n, c in lines.items()}
         self._lines = {i: lines[name] for i, name in self._names.items()}
         self._config, self._seed, self._work, self._folder = config, seed, work, folder
         self._sharing = LineSharing(config.coordinator_mbit_s, begin_s)
-        self._alarms: list[_Alarm] = []
-        self._orders: dict[str, _Order] = {}
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
+        self._set = 0
+        self._courses: dict[str, OrderCourse] = {}
         self._asked: Counter[str] = Counter()
         self.clock = SimulatedClock(self._next_s, self._pass_to, begin_s)
 
@@ -146,7 +162,7 @@ class NetworkGrid(InProcessGrid):
         """Return the grid of a run over its sites' work; for the others see the class."""
         counted = CountedWork(work)
         app = make_app(cast(LocalWork, counted))
-        return cls(app, nodes, config.network, config.seed, counted, folder, begin_s)
+        return cls(app, nodes, config.network, config.seed, folder, counted, begin_s)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes whose clocks are right enough for them to be let in."""
@@ -160,20 +176,26 @@ class NetworkGrid(InProcessGrid):
             key = str(self._sent)
             stamp(message, key)
             node = message.metadata.dst_node_id
-            luck = self._luck(message)
-            order = _Order(message, self._lines[node], luck)
-            self._orders[key] = order
-            if not (luck.is_lost and luck.before_work):
-                self._travel(order, message.content, False, self._config.idle_s / 2, self._work_on)
+            course = OrderCourse(self._names[node], message, self._lines[node], self._luck(message))
+            self._courses[key] = course
+            if not (course.luck.is_lost and course.luck.before_work):
+                course.idle_s += self._config.idle_s / 2
+                self._later(course.idle_s, partial(self._come_down, course))
             ids.append(key)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies that have arrived."""
-        wanted = [key for key in message_ids if key in self._orders]
-        here = [key for key in wanted if self._orders[key].arrived_s <= self.clock.now_s]
-        for key in sorted(here, key=lambda one: self._orders[one].arrived_s):
-            yield cast(Message, self._orders.pop(key).reply)
+        now_s = self.clock.now_s
+        wanted = [key for key in message_ids if key in self._courses]
+        here = [key for key in wanted if self._courses[key].arrived_s <= now_s]
+        for key in sorted(here, key=lambda one: self._courses[one].arrived_s):
+            course = self._courses.pop(key)
+            self._taken(key, course)
+            yield cast(Message, course.reply)
+
+    def _taken(self, key: str, course: OrderCourse) -> None:
+        """Hear of a reply that the coordinator takes, by the message it is to."""
 
     def _luck(self, message: Message) -> OrderLuck:
         """Return an order's luck, the same for a run that is resumed before it."""
@@ -183,49 +205,76 @@ class NetworkGrid(InProcessGrid):
         name = self._names[about.dst_node_id]
         return order_luck(self._config, self._seed, name, f"{what}/{self._asked[what]}")
 
-    def _travel(
-        self,
-        order: _Order,
-        content: RecordDict | None,
-        up: bool,
-        wait_s: float,
-        then: Callable[[_Order, float], None],
-    ) -> None:
-        """Let a message begin its way after `wait_s`; `then` it is there."""
+    def _come_down(self, course: OrderCourse) -> None:
+        begun_s = self._sharing.now_s
 
-        def begin() -> None:
-            size = bits_of(0 if content is None else size_of(content))
+        def come(at_s: float) -> None:
+            course.down_s = at_s - begun_s
+            self._work_on(course)
+
+        self._travel(course, self._size(course.message.content), up=False, then=come)
+
+    def _work_on(self, course: OrderCourse) -> None:
+        """The order has come: compute when the site does so."""
+        if course.message.metadata.message_type == TRAIN:
             now_s = self._sharing.now_s
-            first_s = now_s + requests_s(order.line, now_s)
-            if first_s == math.inf:  # offline: again when that changes
-                self._alarms.append(_Alarm(order.line.next_change_s(now_s), begin))
-                return
-            transfer = Transfer(order.line, size, up, first_s, lambda at_s: then(order, at_s))
-            self._sharing.add(transfer)
+            begins_s = begin_work_s(self._config.hours, course.line.zone_h, now_s)
+            course.waits_s = begins_s - now_s
+        self._later(course.waits_s, partial(self._compute, course))
 
-        self._alarms.append(_Alarm(self._sharing.now_s + wait_s, begin))
-
-    def _work_on(self, order: _Order, now_s: float) -> None:
-        """The order has come: compute when the site does so, and send the answer."""
-        begins_s = now_s
-        if order.message.metadata.message_type == TRAIN:
-            begins_s = begin_work_s(self._config.hours, order.line.zone_h, now_s)
-        self._alarms.append(_Alarm(begins_s, lambda: self._compute(order)))
-
-    def _compute(self, order: _Order) -> None:
-        self._work.steps = 0.0
-        reply = self._deliver(order.message)
-        steps_per_s = order.line.at(self._sharing.now_s).steps_per_s
-        takes_s = order.luck.slowness * self._work.steps / steps_per_s
-        if order.luck.is_lost:
+    def _compute(self, course: OrderCourse) -> None:
+        reply, steps = self._answer(course)
+        if course.luck.is_lost:
             return
-        order.reply = self._on_disk(reply)
-        content = reply.content if reply.has_content() else None
-        self._travel(order, content, True, takes_s, self._arrive)
+        course.reply = self._on_disk(reply)
+        steps_per_s = course.line.at(self._sharing.now_s).steps_per_s
+        course.computes_s = course.luck.slowness * steps / steps_per_s
+        self._later(course.computes_s, partial(self._go_up, course))
 
-    def _arrive(self, order: _Order, now_s: float) -> None:
-        order.arrived_s = now_s + self._config.idle_s / 2
-        self._alarms.append(_Alarm(order.arrived_s, lambda: None))
+    def _answer(self, course: OrderCourse) -> tuple[Message, float]:
+        """Return a site's reply, and how many steps it trained for it."""
+        if self._work is None:
+            return self._deliver(course.message), 0.0
+        self._work.steps = 0.0
+        return self._deliver(course.message), self._work.steps
+
+    def _go_up(self, course: OrderCourse) -> None:
+        begun_s = self._sharing.now_s
+        reply = cast(Message, course.reply)
+
+        def arrive(at_s: float) -> None:
+            course.up_s = at_s - begun_s
+            course.idle_s += self._config.idle_s / 2
+            course.arrived_s = at_s + self._config.idle_s / 2
+            self._later(self._config.idle_s / 2, lambda: None)
+
+        size = self._size(reply.content) if reply.has_content() else 0
+        self._travel(course, size, up=True, then=arrive)
+
+    def _travel(
+        self, course: OrderCourse, n_bytes: int, *, up: bool, then: Callable[[float], None]
+    ) -> None:
+        """Let a message go its way; `then` it is there."""
+        now_s = self._sharing.now_s
+        first_s = now_s + requests_s(course.line, now_s)
+        if first_s == math.inf:  # offline: again when that changes
+            change_s = course.line.next_change_s(now_s)
+            if change_s < math.inf:
+                again = partial(self._travel, course, n_bytes, up=up, then=then)
+                self._later(change_s - now_s, again)
+            return
+        self._sharing.add(Transfer(course.line, bits_of(n_bytes), up, first_s, then))
+
+    def _size(self, content: RecordDict) -> int:
+        """Return about how many bytes a message's records are as they travel."""
+        arrays = (array for record in content.array_records.values() for array in record.values())
+        texts = (
+            len(str(name)) + len(str(value))
+            for records in (content.config_records, content.metric_records)
+            for record in records.values()
+            for name, value in record.items()
+        )
+        return sum(len(array.data) for array in arrays) + sum(texts)
 
     def _on_disk(self, reply: Message) -> Message:
         """Return a reply whose arrays lie in a file."""
@@ -241,30 +290,19 @@ class NetworkGrid(InProcessGrid):
             start = end
         return reply
 
+    def _later(self, wait_s: float, act: Callable[[], None]) -> None:
+        """Let something happen after a while."""
+        self._set += 1  # what is due at one moment happens in the order in which it was set
+        heapq.heappush(self._alarms, (self._sharing.now_s + wait_s, self._set, act))
+
     def _next_s(self) -> float:
-        alarms = min((alarm.at_s for alarm in self._alarms), default=math.inf)
-        return min(alarms, self._sharing.next_s())
+        alarm_s = self._alarms[0][0] if self._alarms else math.inf
+        return min(alarm_s, self._sharing.next_s())
 
     def _pass_to(self, until_s: float) -> None:
         """Let everything happen up to a moment, in its order."""
-        while (at_s := min(self._next_s(), until_s)) < until_s or self._is_due(until_s):
+        while (at_s := self._next_s()) <= until_s:
             self._sharing.advance(at_s)
-            for alarm in [one for one in self._alarms if one.at_s <= self._sharing.now_s]:
-                self._alarms.remove(alarm)
-                alarm.act()
+            while self._alarms and self._alarms[0][0] <= self._sharing.now_s:
+                heapq.heappop(self._alarms)[2]()
         self._sharing.advance(until_s)
-
-    def _is_due(self, now_s: float) -> bool:
-        return any(alarm.at_s <= now_s for alarm in self._alarms)
-
-
-def size_of(content: RecordDict) -> int:
-    """Return about how many bytes a message's records are as they travel."""
-    arrays = (array for record in content.array_records.values() for array in record.values())
-    texts = (
-        len(str(name)) + len(str(value))
-        for records in (content.config_records, content.metric_records)
-        for record in records.values()
-        for name, value in record.items()
-    )
-    return sum(len(array.data) for array in arrays) + sum(texts)

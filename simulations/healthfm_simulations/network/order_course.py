@@ -13,7 +13,7 @@ from typing import Final
 
 from healthfm_core.config.network import NetworkConfig
 from healthfm_core.seeding import numpy_generator
-from healthfm_simulations.network.site_lines import SiteLine
+from healthfm_simulations.network.site_connections import SiteConnection
 
 REQUESTS: Final = 8
 """Requests one after the other that a message takes, each way."""
@@ -68,7 +68,7 @@ def begin_work_s(hours: tuple[float, float] | None, zone_h: float, now_s: float)
     return now_s if inside else now_s + ((begin - local) % 24) * HOUR_S
 
 
-def requests_s(line: SiteLine, now_s: float) -> float:
+def requests_s(line: SiteConnection, now_s: float) -> float:
     """Return what the requests of one message take beside its bytes; infinity while offline."""
     values = line.at(now_s)
     return REQUESTS * values.latency_ms / 1000 if values.online else math.inf

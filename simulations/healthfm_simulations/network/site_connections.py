@@ -63,7 +63,7 @@ class LineValues:
 
 
 @dataclass(frozen=True)
-class SiteLine:
+class SiteConnection:
     """One site.
 
     Attributes:
@@ -87,7 +87,7 @@ class SiteLine:
         place = bisect.bisect_right(self.at_s, now_s)
         return self.at_s[place] if place < len(self.at_s) else math.inf
 
-    def at_home(self) -> SiteLine:
+    def without_line(self) -> SiteConnection:
         """Return the same computer without a line."""
         values = [
             replace(v, down_mbit_s=_NO_LINE, up_mbit_s=_NO_LINE, latency_ms=0.0, loss=0.0)
@@ -101,7 +101,9 @@ class SiteLine:
         return not -MOST_BEHIND_S <= self.clock_error_s <= MOST_AHEAD_S
 
 
-def site_lines(config: NetworkConfig, sites: Sequence[str], seed: int) -> dict[str, SiteLine]:
+def site_connections(
+    config: NetworkConfig, sites: Sequence[str], seed: int
+) -> dict[str, SiteConnection]:
     """Return site → its line.
 
     Args:
@@ -118,12 +120,12 @@ def site_lines(config: NetworkConfig, sites: Sequence[str], seed: int) -> dict[s
     return _traced(read_trace(Path(config.trace)), drawn, seed)
 
 
-def at_home(config: NetworkConfig) -> NetworkConfig:
+def of_one_site(config: NetworkConfig) -> NetworkConfig:
     """Return the settings of a site that trains alone: nothing travels and nothing is lost."""
     return config.model_copy(update={"idle_s": 0.0, "dropout": 0.0, "coordinator_mbit_s": _NO_LINE})
 
 
-def _drawn(config: NetworkConfig, site: str, seed: int) -> SiteLine:
+def _drawn(config: NetworkConfig, site: str, seed: int) -> SiteConnection:
     chance = numpy_generator(seed, "network", site)
 
     def of(spread: SiteSpread) -> float:
@@ -138,7 +140,7 @@ def _drawn(config: NetworkConfig, site: str, seed: int) -> SiteLine:
     )
     west, east = config.time_zones
     zone_h = float(chance.uniform(west, east))
-    return SiteLine((0.0,), (values,), zone_h, float(config.clock_error_s * chance.normal()))
+    return SiteConnection((0.0,), (values,), zone_h, float(config.clock_error_s * chance.normal()))
 
 
 TraceRows = Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]
@@ -191,7 +193,9 @@ def _numbers(path: Path, number: int, row: Mapping[str, str]) -> tuple[float, di
     return values.pop("at_s", 0.0), values
 
 
-def _traced(rows: TraceRows, drawn: Mapping[str, SiteLine], seed: int) -> dict[str, SiteLine]:
+def _traced(
+    rows: TraceRows, drawn: Mapping[str, SiteConnection], seed: int
+) -> dict[str, SiteConnection]:
     """Return each site with its own rows, or with those of a traced site drawn by chance."""
     lines = {}
     for site, line in drawn.items():
