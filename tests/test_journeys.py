@@ -27,8 +27,8 @@ store asks for the files of its updates, and an ingest notes what it reads, for 
 which event each one equals is told apart, since an update asks it. Counts of people are added up
 over the sites where other metrics are averaged. A run may name codecs for the updates and for the
 model, which are asked for on both journeys. How long each site took stands in the history.
-The coordinator asks a clock that may be a simulation's what time it is; settings say a network, a plan
-and how few bits a masked sum may have, and what of these does not go together is refused.
+The coordinator asks a clock that may be a simulation's what time it is; settings say a network, a
+plan and how few bits a masked sum may have, and what of these does not go together is refused.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 
