@@ -106,9 +106,11 @@ def test_what_becomes_the_supervisor_in_the_foreground_stops_the_one_in_the_back
 def test_when_the_supervisor_is_killed_its_processes_end_and_it_starts_again(supervision):
     supervision.start()
     child = eventually(lambda: process_of(supervision, "child"))
+    sleeper = eventually(lambda: process_of(supervision, "sleeper"))
     eventually(lambda: "up" in (supervision.folder / "child.log").read_text())
     os.kill(int((supervision.folder / "supervisord.pid").read_text()), signal.SIGKILL)
     eventually(lambda: not lives(child))
+    os.kill(sleeper, signal.SIGKILL)  # this one does not look for its supervisor
     supervision.start()
     assert eventually(lambda: process_of(supervision, "child", other_than=child))
 
