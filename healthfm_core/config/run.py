@@ -57,6 +57,30 @@ class RunConfig(Schema):
         return self
 
     @model_validator(mode="after")
+    def _regions_add_up(self) -> Self:
+        federation, simulation = self.federation, self.simulation
+        if not simulation.regions:
+            return self
+        against = {
+            "federation.aggregation.secure": federation.aggregation.secure.enabled,
+            f"federation.aggregation.method={federation.aggregation.method}": (
+                federation.aggregation.method != "weighted_mean"
+            ),
+            "federation.aggregation.groups=shared": federation.aggregation.groups == "shared",
+            "federation.codec.downlink": federation.codec.downlink != "none",
+            f"simulation.engine={simulation.engine}": simulation.engine != "inprocess",
+            "simulation.joins and leaves": bool(simulation.joins or simulation.leaves),
+            "network.enabled": self.network.enabled,
+        }
+        for what, is_set in against.items():
+            if is_set:
+                raise ValueError(
+                    f"simulation.regions adds the sites' updates up region by region, which does "
+                    f"not go with {what}: leave one of the two out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _estimators_are_trained(self) -> Self:
         weights = self.train.objectives
         needs = {
