@@ -29,6 +29,8 @@ over the sites where other metrics are averaged. A run may name codecs for the u
 model, which are asked for on both journeys. How long each site took stands in the history.
 A configuration may name a key as the minor version before did: two functions of the second. Whether
 something is asked, and the site has the label that alone is, is looked at before it is trained.
+The coordinator asks a clock that may be a simulation's what time it is; settings say a network, a
+plan and how few bits a masked sum may have, and what of these does not go together is refused.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 

@@ -11,6 +11,8 @@ from healthfm_core.config.data import DataConfig
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.network import NetworkConfig
+from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
@@ -34,6 +36,8 @@ class RunConfig(Schema):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+    network: NetworkConfig = NetworkConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _rounds_of_joining_exist(self) -> Self:
@@ -42,6 +46,38 @@ class RunConfig(Schema):
             raise ValueError("simulation.joins takes rounds from 2 to federation.rounds")
         if any(not 1 <= last < rounds for last in self.simulation.leaves.values()):
             raise ValueError("simulation.leaves takes rounds from 1 to federation.rounds - 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_clock_is_for_all_sites(self) -> Self:
+        if self.network.enabled and self.simulation.engine != "inprocess":
+            raise ValueError(
+                "network.enabled needs simulation.engine=inprocess, which knows what happens when"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_add_up(self) -> Self:
+        federation, simulation = self.federation, self.simulation
+        if not simulation.regions:
+            return self
+        against = {
+            "federation.aggregation.secure": federation.aggregation.secure.enabled,
+            f"federation.aggregation.method={federation.aggregation.method}": (
+                federation.aggregation.method != "weighted_mean"
+            ),
+            "federation.aggregation.groups=shared": federation.aggregation.groups == "shared",
+            "federation.codec.downlink": federation.codec.downlink != "none",
+            f"simulation.engine={simulation.engine}": simulation.engine != "inprocess",
+            "simulation.joins and leaves": bool(simulation.joins or simulation.leaves),
+            "network.enabled": self.network.enabled,
+        }
+        for what, is_set in against.items():
+            if is_set:
+                raise ValueError(
+                    f"simulation.regions adds the sites' updates up region by region, which does "
+                    f"not go with {what}: leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")

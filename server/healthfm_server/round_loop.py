@@ -8,7 +8,7 @@ sites answered, the round is not closed and the run can be resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,11 +85,12 @@ class RoundLoop:
         number, rounds = state.round + 1, self.study.config.federation.rounds
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
-        current = OpenRound(number, rounds, asked, self.store, self.listener)
+        clock = self.orders.exchange.clock
+        current = OpenRound(number, rounds, asked, self.store, self.listener, clock=clock)
         self.orders.prepare_again(sampled)
         collected = self.transport.collect(current, state, schema)
         n_asked, answered = len(asked), len(current.metrics)
-        if answered < _quorum(n_asked, self.study.config.federation.quorum):
+        if answered < quorum_of(n_asked, self.study.config.federation.quorum):
             self.store.note("quorum missed", round=number, asked=n_asked, answered=answered)
             raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
@@ -134,7 +135,10 @@ class RoundLoop:
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
         self.orders.prepare_again(sampled)
-        scoring = OpenRound(number, rounds, asked, self.store, ignore_progress, train=False)
+        clock = self.orders.exchange.clock
+        scoring = OpenRound(
+            number, rounds, asked, self.store, ignore_progress, train=False, clock=clock
+        )
         metrics = self.transport.collect(scoring, state, schema).metrics
         return {state.round: metrics[monitor]} if monitor in metrics else {}
 
@@ -145,10 +149,8 @@ class RoundLoop:
 
     def sample(self, number: int) -> tuple[str, ...]:
         """Return the sites of round `number`, sorted: the same for the same seed and round."""
-        names = sorted(self.sites)
-        count = max(1, math.ceil(self.study.config.federation.fraction * len(names)))
-        order = numpy_generator(self.study.config.seed, "sample", number).permutation(len(names))
-        return tuple(sorted(names[i] for i in order[:count]))
+        config = self.study.config
+        return sampled_sites(self.sites, config.federation.fraction, config.seed, number)
 
     def _aggregate(
         self, current: OpenRound, collected: Collected, schema: UpdateSchema
@@ -160,7 +162,7 @@ class RoundLoop:
             tally = collected.tallies.get(group)
             answered = 0 if tally is None else tally.sites
             holders = sum(group in asked for asked in current.asked.values())
-            enough = answered >= _quorum(holders, self.study.config.federation.quorum)
+            enough = answered >= quorum_of(holders, self.study.config.federation.quorum)
             if tally is None or not enough or not collected.results.has_enough_sites(group):
                 self._note_kept(group, answered, holders, current)
                 continue
@@ -225,5 +227,21 @@ def _refuse_divergence(state: ServerState) -> None:
             raise RunError(726, where=f"round {state.round}", seen=f"{name} is not finite")
 
 
-def _quorum(sites: int, share: float) -> int:
+def sampled_sites(sites: Iterable[str], fraction: float, seed: int, number: int) -> tuple[str, ...]:
+    """Return the sites of a round, sorted: the same for the same seed and round.
+
+    Args:
+        sites: Names of all.
+        fraction: Share of them that a round asks.
+        seed: The run's.
+        number: Of the round.
+    """
+    names = sorted(sites)
+    count = max(1, math.ceil(fraction * len(names)))
+    order = numpy_generator(seed, "sample", number).permutation(len(names))
+    return tuple(sorted(names[i] for i in order[:count]))
+
+
+def quorum_of(sites: int, share: float) -> int:
+    """Return how many of so many sites a share of them is, at least one."""
     return max(1, math.ceil(share * sites - 1e-9))

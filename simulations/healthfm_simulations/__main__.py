@@ -31,6 +31,8 @@ in the folder out= (runs/<time> by default).
   out=       result folder                    resume=true   go on with the run in out=
   simulation.arms=[federated,local]           simulation.engine=ray
   data.path= folder of the raw data           simulation.replicates=5   seeds
+  network=   {network}                        behind simulated lines, in virtual time
+  plan=      {plan}                           how long so many sites would take
 
 Any key of config.yaml can be set the same way."""
 
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say_usage() -> int:
-    groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+    groups = {group: " | ".join(options(group)) for group in ("data", "model", "network", "plan")}
     return _say(USAGE.format(**groups))
 
 
@@ -67,6 +69,11 @@ def _run(given: list[str], console: Console) -> int:
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)
+    if config.plan.sites is not None:
+        from healthfm_simulations.planning.study_plan import make_plan
+
+        make_plan(config, out, console)
+        return 0
     try:
         result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:
@@ -82,6 +89,8 @@ def _run(given: list[str], console: Console) -> int:
         console.print(table)
     for table in terminal_tables.task_tables(result.secondary):
         console.print(table)
+    if (course := terminal_tables.course_table(result.course)) is not None:
+        console.print(course)
     for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")

@@ -21,6 +21,7 @@ from healthfm_core.config.compose import to_yaml
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 from healthfm_core.federation.alarms import kind_of
 from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
@@ -83,6 +84,7 @@ class SimulationResult:
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
         remarks: input subset → arm → what its row leaves out, or why it has none.
+        course: What it took each arm to be as good as a target, in a simulated network.
     """
 
     rows: list[MetricRow]
@@ -91,6 +93,7 @@ class SimulationResult:
     notes: list[str]
     seeds: int
     remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    course: Sequence[CourseRow] = ()
 
 
 def open_folder(config: RunConfig, out: Path) -> bool:
@@ -311,8 +314,10 @@ def _report(
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    said = first.collected.remarks
-    return SimulationResult(rows, secondary, page, notes, len(replicates), said)
+    remarks = first.collected.remarks
+    return SimulationResult(
+        rows, secondary, page, notes, len(replicates), remarks, context.course
+    )
 
 
 def _title(config: RunConfig) -> str:
