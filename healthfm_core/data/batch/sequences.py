@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int32, Int64, UInt8
+from healthfm_core.data.batch.segments import offsets_of, search
 
 PAD: Final = 0
 STATIC: Final = 1
@@ -99,3 +101,85 @@ class Sequences:
     def n_subjects(self) -> int:
         """Number of subjects S."""
         return len(self.subject_id)
+
+    def n_items(self, subject: Int64) -> Int64:
+        """Return how many items each of some subjects has."""
+        return np.asarray(self.offsets[subject + 1] - self.offsets[subject])
+
+    def n_visits(self, subject: Int64) -> Int64:
+        """Return how many visits each of some subjects has."""
+        return np.asarray(self.visit_offsets[subject + 1] - self.visit_offsets[subject])
+
+    @property
+    def items_worn(self) -> Int64:
+        """[S] how many wearable tokens each subject has."""
+        return np.diff(self.record.worn_offsets)
+
+    @cached_property
+    def record(self) -> RecordIndex:
+        """What batching reads of the people again and again; of people on disk it lies there."""
+        return RecordIndex.of(self)
+
+    def history_before(self, subject: Int64, time_us: Int64) -> Int64:
+        """Return the item before which all that is not later than `time_us` lies."""
+        low = self.offsets[subject] + self.record.n_static[subject]
+        return search(self.time_us, low, self.offsets[subject + 1], time_us, "right")
+
+
+@dataclass(frozen=True)
+class RecordIndex:
+    """What collation reads of `Sequences` again and again, worked out once.
+
+    Attributes:
+        n_static: [S] int64, static items.
+        end_us: [S] int64, time of the last item, `UNKNOWN_TIME` where there is no timed one.
+        worn_offsets: [S + 1] int64 into `worn_item`.
+        worn_item: [H] int64, the wearable items.
+        visit_end_us: [U] int64, time of the visit's last event.
+        visit_stop: [U] int64, one past the last item that is not later than its end.
+    """
+
+    n_static: Int64
+    end_us: Int64
+    worn_offsets: Int64
+    worn_item: Int64
+    visit_end_us: Int64
+    visit_stop: Int64
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> RecordIndex:
+        """Return it of people in memory."""
+        subjects = sequences.n_subjects
+        n_items, n_visits = np.diff(sequences.offsets), np.diff(sequences.visit_offsets)
+        subject = np.repeat(np.arange(subjects), n_items)
+        static, worn = sequences.kind == STATIC, np.flatnonzero(sequences.kind == WEARABLE)
+        n_static = np.bincount(subject[static], minlength=subjects).astype(np.int64)
+        end_us = np.full(subjects, UNKNOWN_TIME, np.int64)
+        timed = n_items > n_static
+        end_us[timed] = sequences.time_us[sequences.offsets[1:][timed] - 1]
+        of_visit = np.repeat(np.arange(subjects), n_visits)
+        visit_end_us = sequences.time_us[last_of_visits(sequences)]
+        first_timed = sequences.offsets[:-1] + n_static
+        return cls(
+            n_static=n_static,
+            end_us=end_us,
+            worn_offsets=offsets_of(np.bincount(subject[worn], minlength=subjects)),
+            worn_item=worn,
+            visit_end_us=visit_end_us,
+            visit_stop=search(
+                sequences.time_us,
+                first_timed[of_visit],
+                sequences.offsets[1:][of_visit],
+                visit_end_us,
+                "right",
+            ),
+        )
+
+
+def last_of_visits(sequences: Sequences) -> Int64:
+    """Return [U] each visit's last item."""
+    events = np.flatnonzero(sequences.kind == EVENT)
+    subject = np.searchsorted(sequences.offsets, events, side="right") - 1
+    last = np.zeros(len(sequences.visit_time_us), np.int64)
+    last[sequences.visit_offsets[subject] + sequences.visit[events]] = events
+    return last
