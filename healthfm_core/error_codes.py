@@ -436,11 +436,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Give it once: healthfm-client join --kit FILE --root TEN WORDS",
     ),
     831: ErrorCode(
-        "a request to the coordinator's page or its API cannot be used",
+        "a request to a page or its API cannot be used",
         do="Correct it; /api/v1/openapi.json describes each",
     ),
     832: ErrorCode(
-        "a form was sent by another page than the coordinator's own",
+        "a form was sent by another page than this one's own",
         wanted="a form that this session's page showed",
         do="Open the page again and send the form from there",
     ),

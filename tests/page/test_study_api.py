@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from healthfm_core.local_page.page_access import API
 from healthfm_server.deploy.run_orders import ACTIONS
-from healthfm_server.page.page_access import API
 from tests.page.made_study import (
     NODES,
     add_round,

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from healthfm_core.row_reading import RowFollower
 from healthfm_server.page.round_cells import SiteState, closed_state
-from healthfm_server.run_folder.row_reading import RowFollower
 
 KEPT: Final = ("loss", "tuning_", "privacy_")
 """How the metrics begin that are kept of every round; the API has all, from the file."""
