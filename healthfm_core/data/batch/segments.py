@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from healthfm_core.arrays import Bool, Int64, Integers
-
-AT_ONCE: Final = 1 << 21
-"""Elements of segments that are looked at together, where all need not fit in memory."""
-
-
-def in_parts(sizes: Integers, most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
-    """Yield ``(low, high)``: neighbouring segments of at most so many elements, or a larger one.
-
-    Args:
-        sizes: [n] elements of each segment.
-        most: Elements of a part.
-    """
-    ends, low, done = np.cumsum(sizes), 0, 0
-    while low < len(ends):
-        high = max(int(np.searchsorted(ends, done + most, side="right")), low + 1)
-        yield low, high
-        low, done = high, int(ends[high - 1])
 
 
 def ranges(start: Int64, count: Int64) -> Int64:

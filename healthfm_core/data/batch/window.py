@@ -6,8 +6,9 @@ import numpy as np
 
 from healthfm_core.arrays import Int64
 from healthfm_core.data.batch.row_plan import Drops, RowPlan, Sizes, place_items
-from healthfm_core.data.batch.segments import in_parts, ranges
+from healthfm_core.data.batch.segments import ranges
 from healthfm_core.data.batch.sequences import EVENT, STATIC, Sequences
+from healthfm_core.parts import in_parts
 
 
 def first_in_window(sequences: Sequences, sizes: Sizes) -> Int64:

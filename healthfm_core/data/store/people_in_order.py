@@ -46,7 +46,7 @@ class PeopleInOrder:
         people = self.subjects[low:high]
         start, stop = np.searchsorted(ids(self._events), [people[0], people[-1] + 1])
         rows = self._events.slice(int(start), int(stop - start))
-        return self._store.with_events(rows, people)
+        return self._store.with_records(rows, people)
 
     def _load(self, low: int, high: int) -> None:
         high = min(high, len(self.subjects))
