@@ -312,6 +312,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a mail server, webhook or desktop that takes it",
         do="Correct notices in study.yaml or site.yaml, and try it with: notices --test",
     ),
+    729: ErrorCode(
+        "a run's report cannot be made",
+        wanted="the run's folder as the run wrote it",
+        do="Run on the coordinator's machine, which says more: healthfm-server report RUN",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",

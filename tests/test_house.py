@@ -200,8 +200,8 @@ def test_make_has_the_targets_that_the_readme_names():
 def test_the_changelog_opens_with_this_version():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     released = [version for version in versions if version != "Unreleased"]
-    assert "Unreleased" not in versions[1:]
     assert released[0] == PROJECT["project"]["version"]
+    assert "Unreleased" not in versions[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic
@@ -71,13 +72,26 @@ class LocalPage(Generic[Who]):
         self.frame = PageFrame(parts.title, PageTemplates(parts.package), rules)
         self.access = PageAccess(rules, sessions, self.refusal)
 
-    def app(self, api: Sequence[BaseRoute], pages: Sequence[BaseRoute]) -> Starlette:
+    def app(
+        self,
+        api: Sequence[BaseRoute],
+        pages: Sequence[BaseRoute],
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> Starlette:
         """Return the application, for loopback.
 
         Args:
             api: Routes for programs, which show a token.
             pages: Routes of a session's pages, below its own address.
+            close: Ends what the pages began, when the server ends.
         """
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            yield
+            if close is not None:
+                await close()
+
         sign_out = Route("/sign-out", self.access.guarded("look", self.sign_out), methods=["POST"])
         return Starlette(
             routes=[
@@ -90,6 +104,7 @@ class LocalPage(Generic[Who]):
             ],
             middleware=[Middleware(OnlyFromHere)],
             exception_handlers={HealthFMError: self.explained},
+            lifespan=lifespan,
         )
 
     async def nobody(self, request: Request) -> Response:

@@ -16,6 +16,7 @@ from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.page.coordinator_page import CoordinatorPage
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import Waiting
+from healthfm_server.run_report.run_report import FOLDER, RunReport
 from tests.page.page_client import served
 
 NODES = {"north": 7, "south": 2**63 + 5, "west": 11}
@@ -68,6 +69,11 @@ def add_round(order, number, *, late=(), refused=(), asked=tuple(NODES), alarms=
         file.write(json.dumps(row) + "\n")
     (order.folder / "checkpoints" / f"round-{number:04d}.json").write_text("{}")
     return store
+
+
+def write_report(study, order):
+    """Write a run's report, as the command does, so that no process has to."""
+    RunReport.of(study, order).write(order.folder / FOLDER)
 
 
 def wait_for(order, what, phase, nodes, asked=()):

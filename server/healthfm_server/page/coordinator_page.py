@@ -15,6 +15,7 @@ from healthfm_server.deploy.study_folder import LOCAL, StudyFolder
 from healthfm_server.page.action_pages import ActionPages
 from healthfm_server.page.page_rules import TokenRules
 from healthfm_server.page.page_views import PageViews
+from healthfm_server.page.report_pages import ReportPages
 from healthfm_server.page.study_actions import StudyActions
 from healthfm_server.page.study_api import StudyApi
 from healthfm_server.page.study_view import StudyView
@@ -41,12 +42,16 @@ class CoordinatorPage:
         self._page = LocalPage(parts, rules, self.sessions)
         self.actions = ActionPages(study, StudyActions(study, log), self._page.frame)
         self.views = PageViews(self.view, self._page.frame)
+        self.reports = ReportPages(study)
 
     def app(self) -> Starlette:
         """Return the application, for loopback."""
         access = self._page.access
-        api = [*StudyApi(self.view).routes(access), *self.actions.api_routes(access)]
-        return self._page.app(api, [*self.actions.routes(access), *self.views.routes(access)])
+        shown = (self.views, self.actions, self.reports)
+        asked = (StudyApi(self.view), self.actions, self.reports)
+        api = [route for part in asked for route in part.api_routes(access)]
+        pages = [route for part in shown for route in part.routes(access)]
+        return self._page.app(api, pages, self.reports.close)
 
 
 def own_token(study: StudyFolder) -> AccessToken:

@@ -83,12 +83,35 @@ STATUS: Final = object_of(
     runs=list_of("Run"),
     processes=REASONS,
 )
+PARTICIPATION: Final = object_of(
+    site=TEXT,
+    asked=COUNT,
+    answered=COUNT,
+    held_back=COUNT,
+    late=COUNT,
+    refused=COUNT,
+    answer_s={**FIGURE_OR_NULL, "description": "mean of the newest rounds"},
+    epsilon={**FIGURE_OR_NULL, "description": "largest that the site told"},
+    reasons=TEXTS,
+)
+REPORT: Final = object_of(
+    title=TEXT,
+    is_final=YES,
+    facts={"type": "array", "items": object_of(what=TEXT, value=TEXT)},
+    participation=list_of("Participation"),
+    metrics=FIGURES,
+    site_metrics={"type": "object", "additionalProperties": FIGURES},
+    alarms=TEXTS,
+    notes=TEXTS,
+)
 SCHEMAS: Final[dict[str, Schema]] = {
     "Site": SITE,
     "Run": RUN,
     "SiteNow": SITE_NOW,
     "RunFacts": RUN_FACTS,
     "Status": STATUS,
+    "Participation": PARTICIPATION,
+    "Report": REPORT,
 }
 NAME: Final = in_path("name")
 LIMIT: Final = in_query("limit", "100; at most 1000")
@@ -116,6 +139,11 @@ def _reads() -> dict[str, ApiCall]:
             (NAME, AFTER, LIMIT),
         ),
         "/runs/{name}/events": ApiCall(events, object_of(events=ROWS), (NAME, LIMIT)),
+        "/runs/{name}/report": ApiCall(
+            "What a run has shown so far: facts, who took part, metrics, fingerprints",
+            reference("Report"),
+            (NAME,),
+        ),
         "/sites": ApiCall("The sites, and the files of requests that wait", sites),
         "/log": ApiCall(
             "Lines of the audit log, the newest first", object_of(lines=ROWS), (BEFORE, LIMIT)

@@ -30,7 +30,7 @@ class StudyApi:
     def __init__(self, view: StudyView) -> None:
         self._view = view
 
-    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
         """Return the routes, each for who may look."""
         reads = {
             "/status": self.status,
