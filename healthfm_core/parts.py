@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-
-from healthfm_core.arrays import Integers
+import numpy.typing as npt
 
 AT_ONCE: Final = 1 << 21
 """Elements of segments that are looked at together."""
 
 
-def in_parts(sizes: Integers, most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
+def in_parts(sizes: npt.NDArray[np.integer], most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
     """Yield ``(low, high)``: neighbours whose sizes sum to `most` at most, or one that is larger.
 
     Args:
