@@ -29,7 +29,7 @@ from healthfm_core.models.inference import logits_of
 from healthfm_core.predict.people_limits import REASONS, PeopleFacts, PeopleLimits
 from healthfm_core.predict.prediction_task import PredictionTask
 from healthfm_core.trained import BATCH, TrainedModel
-from healthfm_core.training.site_data import loader_for
+from healthfm_core.training.loaders import loader_for
 
 PEOPLE: Final = 1024
 """People read at a time."""

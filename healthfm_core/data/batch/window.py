@@ -16,6 +16,13 @@ def first_in_window(sequences: Sequences, sizes: Sizes) -> Int64:
 
     Whose record fits into a row is not looked at; of the others, a part at a time.
     """
+    name = f"first_visit {sizes.max_len} {sizes.max_wearable} {sorted(sizes.soft_tokens.items())}"
+    if name not in sequences.per_subject:
+        sequences.per_subject[name] = _first_visits(sequences, sizes)
+    return sequences.per_subject[name]
+
+
+def _first_visits(sequences: Sequences, sizes: Sizes) -> Int64:
     first = np.zeros(sequences.n_subjects, np.int64)
     n_items = np.diff(sequences.offsets)
     most = sizes.max_len - sum(sizes.soft_tokens.values())

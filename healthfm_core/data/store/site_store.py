@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +92,23 @@ class SiteStore:
         check_schemas(path)
         permitted = frozenset(modality_names() if modalities is None else modalities)
         return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+
+    @property
+    def files_version(self) -> str:
+        """What tells the store from what it was before: its files' names, sizes and times."""
+        files = sorted(file for file in self.path.rglob("*") if file.is_file())
+        facts = [
+            (file.relative_to(self.path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in files
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """What tells this view from every other: the store's files, what is shown, and of whom."""
+        own = "" if self._people is None else hashlib.sha256(self.subjects().tobytes()).hexdigest()
+        said = json.dumps([self.files_version, sorted(self._permitted), own])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def narrowed(
         self,
