@@ -91,7 +91,7 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Free some disk and come again; the store is as it was",
     ),
     214: ErrorCode(
-        "a store changes again and again while it is read",
+        "the store was changed while it was read",
         wanted="a store that stays as it is for as long as its people are tokenised",
         do="Wait until the ingest, update or copy that writes to it is done, and come again",
     ),

@@ -21,9 +21,9 @@ def biobank(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_biobank_of_a_few_hundred_goes_through_every_phase(
     biobank: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(people_blocks, "EVENTS_PER_BLOCK", 4000)
+    monkeypatch.setattr(people_blocks, "EVENTS_PER_BLOCK", 30_000)
     given = biobank.parsed(
-        ["--people=400", "--events=16000", "--worn=12", "--steps=2", "--repeats=1"]
+        ["--people=400", "--events=16000", "--worn=90", "--steps=2", "--repeats=1"]
     )
     given.work = tmp_path
     found: dict[str, dict[str, Any]] = {

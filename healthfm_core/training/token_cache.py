@@ -34,7 +34,6 @@ TRAIN: Final = "train"
 TUNING: Final = "tuning"
 KEPT: Final = 2
 """Caches of one store that stay, those used last."""
-_ATTEMPTS: Final = 3
 _SOURCES: Final = ("data", "modalities", "tokens")
 """Packages whose code decides what is in a cache."""
 
@@ -50,24 +49,22 @@ def tokens_of(
         splits: Whose people train.
 
     Raises:
-        StoreError: A store cannot be read (HF-2xx), does not stay as it is (HF-214), or the disk is
-            full (HF-213).
+        StoreError: A store cannot be read (HF-2xx), is not what it was when it was opened
+            (HF-214), or the disk is full (HF-213).
     """
     members = [member for store in stores for member in store.members]
     folder = working_folder(members[0].path)
-    for _ in range(_ATTEMPTS):
-        name = _name(members, study, splits)
+    name = _name(members, study, splits)
+    found = _opened(folder / name)
+    if found is None:
+        _write(folder, name, stores, study, splits)
         found = _opened(folder / name)
-        if found is None:
-            _write(folder, name, stores, study, splits)
-            if _name(members, study, splits) != name:
-                continue  # a store was changed meanwhile
-            found = _opened(folder / name)
-        if found is not None:
-            _link(folder / name, members[1:])
-            _remove_others(folder, name)
-            return found
-    raise StoreError(214, where=members[0].name, seen="its files changed while they were read")
+    if found is None or any(member.has_changed for member in members):
+        shutil.rmtree(folder / name, ignore_errors=True)  # it may hold who was forgotten meanwhile
+        raise StoreError(214, where=members[0].name)
+    _link(folder / name, members[1:])
+    _remove_others(folder, name)
+    return found
 
 
 def _name(members: Sequence[SiteStore], study: Study, splits: Sequence[str]) -> str:
@@ -117,6 +114,8 @@ def _write(
                     _append(writer, stores, study, split)
                 writer.close()
             except OSError as error:
+                if not draft.is_dir():
+                    return  # somebody was forgotten meanwhile, and it went with them
                 seen = error.strerror or "no reason"
                 raise StoreError(213, where=stores[0].name, seen=seen) from error
             finally:

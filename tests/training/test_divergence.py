@@ -128,7 +128,8 @@ def test_a_site_does_not_score_with_answers_that_are_not_finite(monkeypatch) -> 
 
     answers = SimpleNamespace(logit=np.array([[0.1], [np.nan]]))
     monkeypatch.setattr(module, "answer", lambda *given: answers)
-    loader = SimpleNamespace(in_order=lambda **given: iter(()))
+    people = SimpleNamespace(n_subjects=1)
+    loader = SimpleNamespace(sequences=people, in_order=lambda **given: iter((None,)))
     study = SimpleNamespace(config=compose([]))
     model = SimpleNamespace(heads={"next_visit"})
     with pytest.raises(RunError, match=r"HF-726.*answers that are not finite"):

@@ -158,7 +158,7 @@ def test_a_store_that_changed_is_read_anew_and_the_old_tokens_go(tmp_path: Path)
     first = SiteData.load([store], study)
     (old,) = caches(store)
     (store.path / "metadata" / "quality.json").write_text("{}")
-    SiteData.load([store], study)
+    SiteData.load([SiteStore.open(store.path)], study)
     (new,) = caches(store)
     assert new.name != old.name
     assert first.train.kind.sum() > 0  # whoever has it open goes on
@@ -229,16 +229,23 @@ def test_a_process_killed_while_it_writes_leaves_no_cache_and_the_next_makes_one
     assert len(list(folder_beside(store.path).iterdir())) == 1
 
 
-def test_a_store_that_never_stays_as_it_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_of_a_store_that_changes_while_it_is_read_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     store = store_of(tmp_path)
     study = study_of(store)
-    write_it = token_cache._write
+    gone = int(store.subjects("train")[0])
+    append = token_cache._append
 
-    def changing(*given: object) -> None:
-        write_it(*given)  # type: ignore[arg-type]
-        with (store.path / "metadata" / "quality.json").open("a") as file:
-            file.write(" ")
+    def forgetting(*given: object) -> None:
+        append(*given)  # type: ignore[arg-type]
+        monkeypatch.setattr(token_cache, "_append", append)
+        forget(store.path, np.array([gone]))
 
-    monkeypatch.setattr(token_cache, "_write", changing)
+    monkeypatch.setattr(token_cache, "_append", forgetting)
     with pytest.raises(StoreError, match="HF-214"):
         SiteData.load([store], study)
+    assert bytes_beside(store.path) == 0
+    with pytest.raises(StoreError, match="HF-214"):  # a view of what the store was
+        SiteData.load([store], study)
+    assert gone not in SiteData.load([SiteStore.open(store.path)], study).train.subject_id

@@ -31,6 +31,7 @@ from healthfm_core.data.store.store_files import (
     OWN_KEY,
     SOURCE_CODES_FILE,
     WEARABLE_FOLDER,
+    files_version,
     in_order,
     may_hold,
     read_batches,
@@ -59,16 +60,25 @@ class SiteStore:
     Attributes:
         path: The store's folder.
         name: The site's name (``dataset_name`` in dataset.json).
+        files_version: What tells the store from what it was before: its files' names, sizes and
+            times when it was opened.
     """
 
     path: Path
     name: str
+    files_version: str
 
     def __init__(
-        self, path: Path, name: str, permitted: frozenset[str], people: pa.Array | None = None
+        self,
+        path: Path,
+        name: str,
+        files_version: str,
+        permitted: frozenset[str],
+        people: pa.Array | None = None,
     ) -> None:
         self.path = path
         self.name = name
+        self.files_version = files_version
         self._permitted = permitted
         self._people = people
         self._events: pa.Table | None = None
@@ -88,20 +98,16 @@ class SiteStore:
             StoreError: HF-201, HF-202, HF-206 to HF-209.
         """
         path = Path(path)
+        version = files_version(path)
         marker = read_marker(path)
         check_schemas(path)
         permitted = frozenset(modality_names() if modalities is None else modalities)
-        return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+        return cls(path, str(marker.get("dataset_name") or path.name), version, permitted)
 
     @property
-    def files_version(self) -> str:
-        """What tells the store from what it was before: its files' names, sizes and times."""
-        files = sorted(file for file in self.path.rglob("*") if file.is_file())
-        facts = [
-            (file.relative_to(self.path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
-            for file in files
-        ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    def has_changed(self) -> bool:
+        """Whether the store is not any more what it was when it was opened."""
+        return files_version(self.path) != self.files_version
 
     @property
     def version(self) -> str:
@@ -128,7 +134,7 @@ class SiteStore:
             self._check_known(wanted)
             people = pa.array(wanted)
         if self._events is None:
-            return type(self)(self.path, self.name, shown, people)
+            return type(self)(self.path, self.name, self.files_version, shown, people)
         events, wearables = self._events, self._wearables
         if subjects is not None:
             events = _of(events, people)
@@ -158,7 +164,7 @@ class SiteStore:
         shown: frozenset[str],
         people: pa.Array | None,
     ) -> Self:
-        view = type(self)(self.path, self.name, shown, people)
+        view = type(self)(self.path, self.name, self.files_version, shown, people)
         view._events, view._wearables = events, wearables
         for fact in ("_codes", "_device_folders"):
             if fact in vars(self):
