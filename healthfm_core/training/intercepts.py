@@ -20,9 +20,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
-from healthfm_core.parts import in_parts
 
 Intercepts = Mapping[str, Float32]
 

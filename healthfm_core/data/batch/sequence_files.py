@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from healthfm_core.array_files import SUFFIX, ArrayWriter, MappedArrays
 from healthfm_core.data.batch.sequences import INDICES, RecordIndex, Sequences
+from healthfm_core.npy_files import SUFFIX, ArrayViews, ArrayWriter
 
 _FACTS: Final = "facts.json"
 _INDEX: Final = "index."
@@ -100,7 +100,7 @@ def sequences_in(folder: Path) -> Sequences:
         ValueError: One is not whole.
     """
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    arrays = MappedArrays.of({name: folder / f"{name}{SUFFIX}" for name in facts["columns"]})
+    arrays = ArrayViews.of({name: folder / f"{name}{SUFFIX}" for name in facts["columns"]})
     for name, check in facts["checks"].items():
         if arrays.check(name) != check:
             raise ValueError(f"{name} is not what was written")

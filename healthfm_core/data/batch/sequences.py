@@ -9,9 +9,9 @@ from typing import Final, Self
 
 import numpy as np
 
-from healthfm_core.array_files import MappedArrays
 from healthfm_core.arrays import Bool, Float32, Int32, Int64, UInt8
 from healthfm_core.data.batch.segments import offsets_of, search
+from healthfm_core.npy_files import ArrayViews
 
 PAD: Final = 0
 STATIC: Final = 1
@@ -151,7 +151,7 @@ class Sequences:
         return {}
 
     @cached_property
-    def files(self) -> MappedArrays | None:
+    def files(self) -> ArrayViews | None:
         """The files that the columns are views into; None where they are in memory."""
         return None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from healthfm_core.arrays import Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.row_plan import Drops, RowPlan, Sizes, place_items
 from healthfm_core.data.batch.segments import ranges
 from healthfm_core.data.batch.sequences import EVENT, STATIC, Sequences
-from healthfm_core.parts import in_parts
 
 
 def first_in_window(sequences: Sequences, sizes: Sizes) -> Int64:

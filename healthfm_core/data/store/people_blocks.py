@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.store.beside_store import draft_in, working_folder
 from healthfm_core.data.store.event_spool import CodeNumbers, append_rows, named, read_rows
 from healthfm_core.data.store.events import ids, sort_events, with_plain_codes
@@ -29,7 +30,6 @@ from healthfm_core.data.store.store_files import WEARABLE_FOLDER, in_order, samp
 from healthfm_core.data.store.store_layers import event_files
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import StoreError
-from healthfm_core.parts import in_parts
 
 EVENTS_PER_BLOCK: Final = 1 << 20
 """Events of a block, about; samples of wearables count as `_SAMPLES` to one."""

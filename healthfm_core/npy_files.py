@@ -1,7 +1,7 @@
 """Arrays in ``.npy`` files, so that they take no memory: written in parts, read as views.
 
 The pages of a view are the file's. The system takes them back whenever it needs room, and
-`MappedArrays.release` gives them back at once, so that a process that reads all of a large file in
+`ArrayViews.release` gives them back at once, so that a process that reads all of a large file in
 time never holds more than it looked at last.
 """
 
@@ -81,7 +81,7 @@ class ArrayWriter:
         npy.write_array_header_1_0(self._out, facts)  # which leaves room for a larger number
 
 
-class MappedArrays(Mapping[str, npt.NDArray[Any]]):
+class ArrayViews(Mapping[str, npt.NDArray[Any]]):
     """The arrays of a folder's ``.npy`` files, as views into them, to be read only.
 
     Args:
