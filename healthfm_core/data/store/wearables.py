@@ -56,9 +56,9 @@ def stretches(
 
 
 def sort_wearable(table: pa.Table) -> pa.Table:
-    """Return the rows by subject, start and channel, in the types that they came in."""
+    """Return the rows by subject, start and channel."""
     keys = [(name, "ascending") for name in ("subject_id", "start", "channel")]
-    return table.sort_by(keys).cast(table.schema)  # which sorting forgets may not be null
+    return table.sort_by(keys)
 
 
 def put_together(tables: Sequence[pa.Table]) -> tuple[pa.Table, int]:
