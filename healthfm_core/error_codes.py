@@ -307,6 +307,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a mail server, webhook or desktop that takes it",
         do="Correct notices in study.yaml or site.yaml, and try it with: notices --test",
     ),
+    729: ErrorCode(
+        "a run's report cannot be made",
+        wanted="the run's folder as the run wrote it",
+        do="Run on the coordinator's machine, which says more: healthfm-server report RUN",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",
@@ -436,11 +441,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Give it once: healthfm-client join --kit FILE --root TEN WORDS",
     ),
     831: ErrorCode(
-        "a request to the coordinator's page or its API cannot be used",
+        "a request to a page or its API cannot be used",
         do="Correct it; /api/v1/openapi.json describes each",
     ),
     832: ErrorCode(
-        "a form was sent by another page than the coordinator's own",
+        "a form was sent by another page than this one's own",
         wanted="a form that this session's page showed",
         do="Open the page again and send the form from there",
     ),

@@ -31,6 +31,7 @@ from healthfm_core.data.batch.moments import Moments
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import RunError
+from healthfm_core.federation.privacy_statement import privacy_statement
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import answer, logistic, logits_of
@@ -383,7 +384,7 @@ class TrainedModel:
             f"| vocabulary | {vocabulary.n_codes:,} codes, {len(vocabulary.targets)} targets, "
             f"{len(vocabulary.panel)} scores; SHA-256 {vocabulary.hash} |",
             f"| rounds | {self.round} of {study.config.federation.rounds} |",
-            f"| privacy | {_privacy(study)}; no record is in this folder |",
+            f"| privacy | {privacy_statement(study)}; no record is in this folder |",
             "",
             *more,
             "Not a medical device: for research, and to be validated on your own people, by",
@@ -394,33 +395,6 @@ class TrainedModel:
             "",
         ]
         return "\n".join(lines)
-
-
-def _privacy(study: Study) -> str:
-    """Return what was promised to the people that the model was trained on, from the study."""
-    privacy, secure = study.config.privacy, study.config.federation.aggregation.secure
-    mechanism, delta = privacy.mechanism, f"δ {privacy.delta:g}"
-    unit = "unit: one person's whole record at a site; each site may add more noise, none less"
-    if mechanism.per_site_noise and privacy.epsilon is None:
-        noise = f"noise multiplier {privacy.noise_multiplier:g}"
-        return (
-            f"differential privacy ({privacy.mode}) with {noise}, clipping norm "
-            f"{privacy.max_grad_norm:g}, {delta}: "
-            f"ε depends on a site's size and is in its ledger; {unit}"
-        )
-    if mechanism.per_site_noise:
-        return f"differential privacy ({privacy.mode}), ε {privacy.epsilon:g}, {delta}; {unit}"
-    if mechanism.noise_in_sum:
-        return (
-            f"differential privacy ({privacy.mode}), ε {privacy.epsilon:g}, {delta}; unit: one "
-            "person's whole record at a site; the sites share the noise"
-        )
-    if secure.enabled and secure.epsilon is not None:
-        return (
-            f"differential privacy of the sums over sites, ε {secure.epsilon:g}, δ "
-            f"{secure.delta:g}; unit: one {secure.unit}; the sites share the noise"
-        )
-    return "the study asked for no differential privacy"
 
 
 def death_among(targets: Sequence[str]) -> int | None:

@@ -22,7 +22,10 @@ from tests import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = ("healthfm_core", "server", "client", "simulations", "benchmarks", "tests")
+FOLDERS = (
+    *("healthfm_core", "server", "client", "simulations"),
+    *("distribution", "benchmarks", "tests"),
+)
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] != "tests"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -199,7 +202,9 @@ def test_make_has_the_targets_that_the_readme_names():
 
 def test_the_changelog_opens_with_this_version():
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert versions[0] == PROJECT["project"]["version"]
+    released = [version for version in versions if version != "Unreleased"]
+    assert released[0] == PROJECT["project"]["version"]
+    assert "Unreleased" not in versions[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

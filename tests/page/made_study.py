@@ -7,19 +7,17 @@ import sqlite3
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from threading import Thread
-
-import httpx
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
-from healthfm_server.page.page_app import CoordinatorPage
-from healthfm_server.page.page_serving import listener, server
+from healthfm_server.page.coordinator_page import CoordinatorPage
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import Waiting
+from healthfm_server.run_report.run_report import FOLDER, RunReport
+from tests.page.page_client import served
 
 NODES = {"north": 7, "south": 2**63 + 5, "west": 11}
 EVIL = "<script>alert(1)</script>"
@@ -73,6 +71,11 @@ def add_round(order, number, *, late=(), refused=(), asked=tuple(NODES), alarms=
     return store
 
 
+def write_report(study, order):
+    """Write a run's report, as the command does, so that no process has to."""
+    RunReport.of(study, order).write(order.folder / FOLDER)
+
+
 def wait_for(order, what, phase, nodes, asked=()):
     """Note what a run waits for."""
     since = "2026-11-24T07:00:00+00:00"
@@ -101,54 +104,9 @@ def set_online(study, connected, taken=()):
     study.calls.write_text(CallTimes(now, now - 100, calls).to_json())
 
 
-class PageClient:
-    """A study's page, asked as a program and as a browser.
-
-    Attributes:
-        page: The page.
-        url: Where it is served.
-    """
-
-    def __init__(self, page, url):
-        self.page = page
-        self.url = url
-        self._clients = []
-
-    def bearer(self, token):
-        """Return a client that shows a token."""
-        client = self.client()
-        client.headers["authorization"] = f"Bearer {token}"
-        return client
-
-    def browser(self, given=None):
-        """Return a client that has a session, by a token or a one-time link."""
-        client = self.client()
-        answer = client.post("/sign-in", data={"token": given or self.page.sessions.link_secret()})
-        assert answer.status_code == 303, answer.text
-        return client
-
-    def client(self):
-        """Return a client that has shown nothing."""
-        self._clients.append(httpx.Client(base_url=self.url, trust_env=False, timeout=600.0))
-        return self._clients[-1]
-
-    def close(self):
-        for client in self._clients:
-            client.close()
-
-
 @contextmanager
 def served_page(study):
     """Serve the page of a study on loopback, as its process does."""
     page = CoordinatorPage(study)
-    with listener(0) as listening:
-        serving = server(page)
-        thread = Thread(target=serving.run, kwargs={"sockets": [listening]})
-        thread.start()
-        asking = PageClient(page, f"http://127.0.0.1:{listening.getsockname()[1]}")
-        try:
-            yield asking
-        finally:
-            asking.close()
-            serving.should_exit = True
-            thread.join()
+    with served(page, page.views.live) as asking:
+        yield asking

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -42,7 +44,7 @@ def seen(study):
         window.look_like(DESK)
         window.open(f"{page.url}/sign-in#{page.page.sessions.link_secret()}")
         window.until(lambda: window.text("h1") == "demo")
-        yield window, page.url
+        yield window, page.url + window.run("return location.pathname").rstrip("/")
 
 
 def test_a_site_that_does_not_call_any_more_and_a_round_that_ends_show_by_themselves(study, seen):
@@ -65,6 +67,34 @@ def test_nothing_is_asked_of_anywhere_but_the_page_itself(seen):
     assert asked == {urlsplit(url).netloc}
     assert window.complaints() == []
     assert "#" not in window.run("return location.href")
+
+
+def test_another_program_of_this_machine_is_not_sent_the_cookie_of_who_visits_it(seen):
+    window, url = seen
+    heard = []
+
+    class Hostile(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append((self.path, self.headers.get("cookie"), self.headers.get("referer")))
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>hostile</title><img src='/s/guess/'><img src='/inner'>")
+
+        def log_message(self, *about):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as other:
+        thread = Thread(target=other.serve_forever)
+        thread.start()
+        window.run(f"location = 'http://127.0.0.1:{other.server_port}/'")
+        window.until(lambda: {"/", "/inner", "/s/guess/"} <= {path for path, *_ in heard})
+        other.shutdown()
+        thread.join()
+    assert {cookie for _, cookie, _ in heard} == {None}
+    assert {referer for path, _, referer in heard if path == "/"} == {None}
+    window.open(f"{url}/log")
+    assert window.text("h1") == "Log"
 
 
 def test_a_run_is_stopped_with_the_keyboard_alone(study, seen):

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from healthfm_core.local_page.page_access import API
 from healthfm_server.deploy.run_orders import ACTIONS
-from healthfm_server.page.page_access import API
 from tests.page.made_study import (
     NODES,
     add_round,
@@ -18,6 +18,7 @@ from tests.page.made_study import (
     served_page,
     set_online,
     wait_for,
+    write_report,
 )
 
 
@@ -49,7 +50,7 @@ def paths(description):
 
 
 def test_without_a_token_nothing_is_told_and_the_wrong_role_is_refused(study, page, viewer):
-    order_run(study)
+    write_report(study, order_run(study))
     enrolment = page.bearer(study.tokens.add("eve", "enrolment"))
     for path in paths(read(viewer, "/openapi.json")):
         told = page.client().get(path)
@@ -195,10 +196,11 @@ def test_answers_are_as_they_are_described(study, page, viewer, monkeypatch):
     everybody = sorted(NODES.values())
     wait_for(order, "answers", "2", everybody, everybody)
     set_online(study, connected=NODES)
+    write_report(study, order)
     described = read(viewer, "/openapi.json")
     assert described["openapi"] == "3.1.0"
     reads = {path: m for path, m in described["paths"].items() if "get" in m}
-    assert len(reads) == 8
+    assert len(reads) == 9
     for path, methods in reads.items():
         told = viewer.get(path.replace("{name}", "first")).json()
         answer = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]

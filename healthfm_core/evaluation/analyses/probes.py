@@ -15,8 +15,6 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from healthfm_core import arrays
 from healthfm_core.arrays import Float64, Int64
@@ -177,6 +175,9 @@ def _fit(
     train: ProbeData, tuning: ProbeData, test: ProbeData, strengths: Sequence[float]
 ) -> tuple[Float64, Float64, float]:
     """Return the log odds of tuning and test rows under the best C, and that C."""
+    from sklearn.exceptions import ConvergenceWarning  # here: a report that fits nothing is quick
+    from sklearn.linear_model import LogisticRegression
+
     turn = _rotation(train.x)
     x, seen, asked = train.x @ turn, tuning.x @ turn, test.x @ turn
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)

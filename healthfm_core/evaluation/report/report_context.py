@@ -22,13 +22,40 @@ class SiteSummary:
         name: The site's name; its position in `ReportContext.sites` is its index in `Predictions`.
         modalities: Those the site used, of ehr, wearable, genomics.
         n_subjects: People at the site; shown as ``< k`` below the threshold.
-        n_held_out: Of these, people the models were tested on.
+        n_held_out: Of these, people the models were tested on; None where the site tells nothing.
     """
 
     name: str
     modalities: frozenset[str]
     n_subjects: int
-    n_held_out: int = 0
+    n_held_out: int | None = 0
+
+
+@dataclass(frozen=True)
+class SiteParticipation:
+    """What one site did in a federation's rounds.
+
+    Attributes:
+        site: Its name.
+        asked: Rounds in which it was asked.
+        answered: Rounds in which its update was taken, held back or not.
+        held_back: Of these, rounds in which it counted for less than it said.
+        late: Rounds by whose end nothing had come.
+        refused: Rounds in which its answer was not taken, or it took no part.
+        answer_s: Mean seconds until its answer, over the newest rounds; None where not counted.
+        epsilon: Largest ε it told of its people; None where it told none.
+        reasons: Why it was left out, each once, the newest first.
+    """
+
+    site: str
+    asked: int
+    answered: int
+    held_back: int
+    late: int
+    refused: int
+    answer_s: float | None = None
+    epsilon: float | None = None
+    reasons: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +89,11 @@ class ReportContext:
         rolled_up: What rolling codes up to common ancestors changed, '' where none were.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
+        site_history: Site → the same of its own people, where sites tell it.
+        participation: What each site did in the rounds of a real federation.
+        facts: What and its value, of the run itself: names, fingerprints, what it cost.
+        alarms: Sentences, each with the round in which it began.
+        refresh_s: The page is loaded again after so many seconds; 0: it is final.
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
@@ -91,6 +123,11 @@ class ReportContext:
     units_apart: Sequence[str] = ()
     rolled_up: str = ""
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    site_history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    participation: Sequence[SiteParticipation] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    alarms: Sequence[str] = ()
+    refresh_s: int = 0
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from healthfm_core.evaluation.report.sections import (
     calibration_tables,
     horizon_tables,
     missing_figures,
+    participation_table,
     site_gains,
     state_tables,
     subgroup_tables,
@@ -98,6 +99,7 @@ def _figures(
         "arms": arm_comparison.interval_figure(rows, context),
         "sites": site_gains.sites_figure(context, arms),
         "curves": training_curves.curves_figure(context, arms),
+        "site_curves": training_curves.site_curves_figure(context),
         "reliability": calibration_tables.reliability_figure(context, arms),
         "half_lives": training_curves.half_life_figure(context),
         "probes": state_tables.probe_figure(context, arms),
@@ -134,6 +136,8 @@ def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any
         "attributes": subgroup_tables.attributes(context),
         "modalities": modality_names(),
         "sites": site_gains.site_lines(context),
+        "participation": participation_table.participation_lines(context),
+        "tells_epsilon": participation_table.tells_epsilon(context),
         "input_sentences": []
         if context.inputs is None
         else [*context.inputs.sentences(), *context.inputs.of_devices()],

@@ -24,7 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Serve the page until interrupted; the web server is imported here, ``--help`` needs none."""
-    from healthfm_server.page.page_serving import serve_page
+    from healthfm_server.page.page_process import serve_page
 
     serve_page(study_of(given), given.port)
     return 0

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.errors import HealthFMError, TrustError
+from healthfm_core.row_reading import rows_backwards
 from healthfm_core.trust.chained_log import ChainedLog, Entry, altered_log
-from healthfm_server.run_folder.row_reading import rows_backwards
 
 FIRST: Final = hashlib.sha256(b"healthfm audit log 1").hexdigest()
 """What the first line names as the one before it."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from healthfm_core.config.run import RunConfig
+from healthfm_core.row_reading import rows_backwards
 from healthfm_server.deploy.run_orders import RunOrder
-from healthfm_server.run_folder.row_reading import rows_backwards
 from healthfm_server.run_folder.run_store import RunStore
 
 

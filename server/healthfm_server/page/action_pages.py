@@ -13,12 +13,13 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError, TrustError
+from healthfm_core.local_page.page_access import API, PageAccess, Visitor
+from healthfm_core.local_page.page_frame import PageFrame, body_of
+from healthfm_core.local_page.page_templates import part
 from healthfm_core.trust.authority import unknown_site
+from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.deploy.admission_terms import AdmissionTerms
 from healthfm_server.deploy.study_folder import StudyFolder
-from healthfm_server.page.page_access import API, PageAccess, Visitor
-from healthfm_server.page.page_frame import PageFrame, body_of
-from healthfm_server.page.page_templates import part
 from healthfm_server.page.study_actions import EFFECTS, StudyActions, wish_of, wish_of_json
 
 DIFFERS: Final = 809
@@ -53,12 +54,14 @@ class ActionPages:
         frame: Goes around each page.
     """
 
-    def __init__(self, study: StudyFolder, actions: StudyActions, frame: PageFrame) -> None:
+    def __init__(
+        self, study: StudyFolder, actions: StudyActions, frame: PageFrame[AccessToken]
+    ) -> None:
         self._study = study
         self._actions = actions
         self._frame = frame
 
-    def routes(self, access: PageAccess) -> list[Route]:
+    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
         """Return the routes, each for who may order."""
 
         def order(method: str, path: str, answer: Any) -> Route:
@@ -66,9 +69,6 @@ class ActionPages:
 
         verbs = "{action:verb}"
         return [
-            order("POST", f"{API}/runs", self.api_launch),
-            order("POST", f"{API}/runs/{{name}}/{verbs}", self.api_change),
-            order("POST", f"{API}/sites/{{name}}/revoke", self.api_revoke),
             order("GET", "/launch", self.launch_form),
             order("POST", "/launch", self.launch),
             order("GET", f"/runs/{{name}}/{verbs}", self.change_form),
@@ -80,21 +80,33 @@ class ActionPages:
             order("GET", "/kits/{name}", self.kit),
         ]
 
-    async def launch_form(self, request: Request, visitor: Visitor) -> Response:
+    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+        """Return the routes for programs, each for who may order."""
+        changes = {
+            "/runs": self.api_launch,
+            "/runs/{name}/{action:verb}": self.api_change,
+            "/sites/{name}/revoke": self.api_revoke,
+        }
+        return [
+            Route(f"{API}{path}", access.guarded("order", answer), methods=["POST"])
+            for path, answer in changes.items()
+        ]
+
+    async def launch_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Ask what is to be run, and by which sites."""
         return self._launch(visitor, {}, ())
 
-    async def launch(self, request: Request, visitor: Visitor) -> Response:
+    async def launch(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Order a run."""
         form = dict(await self._frame.form_of(request, visitor))
         wish = wish_of(form)
         try:
-            order = await run_in_threadpool(self._actions.order, wish, visitor.token.name)
+            order = await run_in_threadpool(self._actions.order, wish, visitor.name)
         except HealthFMError as error:
             return self._launch(visitor, form, wish.sites, str(error))
-        return RedirectResponse(f"/runs/{part(order.name)}", 303)
+        return RedirectResponse(f"{visitor.root}/runs/{part(order.name)}", 303)
 
-    async def change_form(self, request: Request, visitor: Visitor) -> Response:
+    async def change_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Ask whether a run is to be paused, resumed or stopped."""
         name, action = request.path_params["name"], request.path_params["action"]
         return self._confirm(
@@ -102,36 +114,36 @@ class ActionPages:
             f"{action.capitalize()} run {name}?",
             EFFECTS[action],
             action,
-            f"/runs/{part(name)}",
+            f"runs/{part(name)}",
         )
 
-    async def change(self, request: Request, visitor: Visitor) -> Response:
+    async def change(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Pause, resume or stop a run."""
         await self._frame.form_of(request, visitor)
         name, action = request.path_params["name"], request.path_params["action"]
-        await run_in_threadpool(self._actions.change, name, action, visitor.token.name)
-        return RedirectResponse(f"/runs/{part(name)}", 303)
+        await run_in_threadpool(self._actions.change, name, action, visitor.name)
+        return RedirectResponse(f"{visitor.root}/runs/{part(name)}", 303)
 
-    async def revoke_form(self, request: Request, visitor: Visitor) -> Response:
+    async def revoke_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Ask whether a site is to be shut out."""
         name = request.path_params["name"]
         if name not in self._study.sites.sites():
             raise unknown_site(name)
         effect = "Its next call is refused. To be let in again, it needs a new kit."
-        return self._confirm(visitor, f"Revoke site {name}?", effect, "revoke", "/")
+        return self._confirm(visitor, f"Revoke site {name}?", effect, "revoke", "./")
 
-    async def revoke(self, request: Request, visitor: Visitor) -> Response:
+    async def revoke(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Shut a site out."""
         await self._frame.form_of(request, visitor)
         name = request.path_params["name"]
-        await run_in_threadpool(self._actions.revoke, name, visitor.token.name)
-        return RedirectResponse("/", 303)
+        await run_in_threadpool(self._actions.revoke, name, visitor.name)
+        return RedirectResponse(f"{visitor.root}/", 303)
 
-    async def admit_form(self, request: Request, visitor: Visitor) -> Response:
+    async def admit_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Show who asks to join, and ask for the ten words that the site reads."""
         return await self._admit(request, visitor)
 
-    async def admit(self, request: Request, visitor: Visitor) -> Response:
+    async def admit(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Admit a site whose ten words were the right ones, and offer its kit."""
         form = await self._frame.form_of(request, visitor)
         file = request.path_params["file"]
@@ -142,56 +154,62 @@ class ActionPages:
                 most_subjects=_count(form.get("most_subjects", "").strip()),
                 renew=form.get("renew", "") == "yes",
             )
-            await run_in_threadpool(self._actions.admit, file, terms, visitor.token.name)
+            await run_in_threadpool(self._actions.admit, file, terms, visitor.name)
         except HealthFMError as error:
             said = OTHER_WORDS if error.number == DIFFERS else str(error)
             return await self._admit(request, visitor, said)
         words = self._study.authority().words
         return self._frame.page("admitted.html.j2", visitor, site=terms.name, words=words)
 
-    async def kit(self, request: Request, visitor: Visitor) -> Response:
+    async def kit(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer a site's kit."""
         kit = self._actions.kit(request.path_params["name"])
         if not kit.is_file():
             raise unknown_site(request.path_params["name"])
         return FileResponse(kit, media_type="application/zip", filename=kit.name)
 
-    async def api_launch(self, request: Request, visitor: Visitor) -> Response:
+    async def api_launch(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Order a run for a program."""
         try:
             asked = json.loads(await body_of(request))
         except ValueError as error:
             raise TrustError(831, where="run", seen="it is no JSON", wanted="JSON") from error
         wish = wish_of_json(asked)
-        order = await run_in_threadpool(self._actions.order, wish, visitor.token.name)
+        order = await run_in_threadpool(self._actions.order, wish, visitor.name)
         return JSONResponse({"run": order.name, "wanted": order.wanted}, 201)
 
-    async def api_change(self, request: Request, visitor: Visitor) -> Response:
+    async def api_change(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Pause, resume or stop a run for a program."""
         name, action = request.path_params["name"], request.path_params["action"]
-        order = await run_in_threadpool(self._actions.change, name, action, visitor.token.name)
+        order = await run_in_threadpool(self._actions.change, name, action, visitor.name)
         return JSONResponse({"run": order.name, "wanted": order.wanted})
 
-    async def api_revoke(self, request: Request, visitor: Visitor) -> Response:
+    async def api_revoke(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Shut a site out for a program."""
         name = request.path_params["name"]
-        await run_in_threadpool(self._actions.revoke, name, visitor.token.name)
+        await run_in_threadpool(self._actions.revoke, name, visitor.name)
         return JSONResponse({"site": name, "state": "revoked"})
 
     def _launch(
-        self, visitor: Visitor, form: dict[str, str], chosen: Sequence[str], said: str = ""
+        self,
+        visitor: Visitor[AccessToken],
+        form: dict[str, str],
+        chosen: Sequence[str],
+        said: str = "",
     ) -> Response:
         sites = [site for _, site in sorted(self._study.sites.sites().items()) if not site.revoked]
         values = {"form": form, "sites": sites, "chosen": chosen, "said": said}
         return self._frame.page("launch.html.j2", visitor, 400 if said else 200, **values)
 
     def _confirm(
-        self, visitor: Visitor, question: str, effect: str, verb: str, back: str
+        self, visitor: Visitor[AccessToken], question: str, effect: str, verb: str, back: str
     ) -> Response:
         values = {"question": question, "effect": effect, "verb": verb, "back": back}
         return self._frame.page("confirm.html.j2", visitor, **values)
 
-    async def _admit(self, request: Request, visitor: Visitor, said: str = "") -> Response:
+    async def _admit(
+        self, request: Request, visitor: Visitor[AccessToken], said: str = ""
+    ) -> Response:
         file = request.path_params["file"]
         asked = await run_in_threadpool(self._actions.request, file)
         known = asked.site in self._study.sites.sites()

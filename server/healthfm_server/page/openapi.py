@@ -1,33 +1,33 @@
-"""The description of the API, as OpenAPI 3.1 has it."""
+"""The description of the coordinator's API, as OpenAPI 3.1 has it."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any, Final
 
-from healthfm_server.page.page_access import API
+from healthfm_core.local_page.openapi_parts import (
+    ANY,
+    COUNT,
+    FIGURE_OR_NULL,
+    FIGURES,
+    REASONS,
+    ROWS,
+    TEXT,
+    TEXTS,
+    TIME,
+    YES,
+    ApiCall,
+    Schema,
+    described_api,
+    in_path,
+    in_query,
+    list_of,
+    object_of,
+    reference,
+)
 from healthfm_server.page.round_cells import SiteState
 
-Schema = dict[str, Any]
-
-TEXT: Final[Schema] = {"type": "string"}
-TIME: Final[Schema] = {"type": "string", "description": "ISO 8601 in UTC; empty where unknown"}
-COUNT: Final[Schema] = {"type": "integer"}
-TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
-REASONS: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
-FIGURES: Final[Schema] = {"type": "object", "additionalProperties": {"type": "number"}}
 STATES: Final = ("waiting", "running", "paused", "stopped", "finished", "failed", "interrupted")
-
-
-def _object(**properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "required": sorted(properties)}
-
-
-def _list_of(name: str) -> Schema:
-    return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
-
-
-SITE: Final = _object(
+SITE: Final = object_of(
     site=TEXT,
     state={"enum": ["admitted", "revoked"]},
     modalities=TEXTS,
@@ -35,13 +35,13 @@ SITE: Final = _object(
     last_seen=TIME,
     last_connected=TIME,
 )
-WAIT: Final = _object(
+WAIT: Final = object_of(
     what={"enum": ["connections", "approval", "answers"]},
     sites=TEXTS,
     since=TIME,
     sentence=TEXT,
 )
-RUN: Final = _object(
+RUN: Final = object_of(
     run=TEXT,
     wanted={"enum": ["running", "paused", "stopped"]},
     state={"enum": list(STATES)},
@@ -62,26 +62,47 @@ RUN: Final = _object(
     metrics=FIGURES,
     alarms=TEXTS,
 )
-SITE_NOW: Final = _object(site=TEXT, state={"enum": [one.word for one in SiteState]}, reason=TEXT)
-RUN_FACTS: Final = _object(
+SITE_NOW: Final = object_of(site=TEXT, state={"enum": [one.word for one in SiteState]}, reason=TEXT)
+RUN_FACTS: Final = object_of(
     **RUN["properties"],
-    order={"type": "object"},
+    order=ANY,
     open_round={"type": ["integer", "null"]},
-    sites_now=_list_of("SiteNow"),
-    round_seconds={"type": ["number", "null"], "description": "mean of the last rounds"},
+    sites_now=list_of("SiteNow"),
+    round_seconds={**FIGURE_OR_NULL, "description": "mean of the last rounds"},
     expected_end=TIME,
     privacy={"type": "object", "description": "spent by sums that carry noise; empty without"},
 )
-STATUS: Final = _object(
+STATUS: Final = object_of(
     study=TEXT,
     url=TEXT,
     root_words=TEXT,
     root_fingerprint=TEXT,
     rotation={"type": ["object", "null"], "description": "which sites stand on an older root"},
     alarms=TEXTS,
-    sites=_list_of("Site"),
-    runs=_list_of("Run"),
+    sites=list_of("Site"),
+    runs=list_of("Run"),
     processes=REASONS,
+)
+PARTICIPATION: Final = object_of(
+    site=TEXT,
+    asked=COUNT,
+    answered=COUNT,
+    held_back=COUNT,
+    late=COUNT,
+    refused=COUNT,
+    answer_s={**FIGURE_OR_NULL, "description": "mean of the newest rounds"},
+    epsilon={**FIGURE_OR_NULL, "description": "largest that the site told"},
+    reasons=TEXTS,
+)
+REPORT: Final = object_of(
+    title=TEXT,
+    is_final=YES,
+    facts={"type": "array", "items": object_of(what=TEXT, value=TEXT)},
+    participation=list_of("Participation"),
+    metrics=FIGURES,
+    site_metrics={"type": "object", "additionalProperties": FIGURES},
+    alarms=TEXTS,
+    notes=TEXTS,
 )
 SCHEMAS: Final[dict[str, Schema]] = {
     "Site": SITE,
@@ -89,103 +110,59 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "SiteNow": SITE_NOW,
     "RunFacts": RUN_FACTS,
     "Status": STATUS,
-    "Error": {**_object(error=TEXT), "description": "with `code` where there is one"},
+    "Participation": PARTICIPATION,
+    "Report": REPORT,
 }
-NAME: Final = {"name": "name", "in": "path", "required": True, "schema": TEXT}
-LIMIT: Final = {"name": "limit", "in": "query", "schema": COUNT, "description": "100; at most 1000"}
-AFTER: Final = {"name": "after", "in": "query", "schema": COUNT, "description": "later rounds only"}
-BEFORE: Final = {"name": "before", "in": "query", "schema": COUNT, "description": "lower `n` only"}
-ROWS: Final[Schema] = {"type": "array", "items": {"type": "object"}}
+NAME: Final = in_path("name")
+LIMIT: Final = in_query("limit", "100; at most 1000")
+AFTER: Final = in_query("after", "later rounds only")
+BEFORE: Final = in_query("before", "lower `n` only")
 
 
 def description() -> dict[str, Any]:
     """Return the description of the API."""
-    reads: dict[str, tuple[str, list[Schema], Schema]] = {
-        "/status": (
-            "Sites, runs, alarms and processes",
-            [],
-            {"$ref": "#/components/schemas/Status"},
+    return described_api("HealthFM, the coordinator", _reads(), _changes(), SCHEMAS)
+
+
+def _reads() -> dict[str, ApiCall]:
+    events = "What was noted, the newest first"
+    sites = object_of(sites=list_of("Site"), requests=TEXTS)
+    return {
+        "/status": ApiCall("Sites, runs, alarms and processes", reference("Status")),
+        "/runs": ApiCall("The runs", object_of(runs=list_of("Run"))),
+        "/runs/{name}": ApiCall(
+            "One run, and what each site does in it now", reference("RunFacts"), (NAME,)
         ),
-        "/runs": ("The runs", [], _object(runs=_list_of("Run"))),
-        "/runs/{name}": (
-            "One run, and what each site does in it now",
-            [NAME],
-            {"$ref": "#/components/schemas/RunFacts"},
-        ),
-        "/runs/{name}/history": (
+        "/runs/{name}/history": ApiCall(
             "Rows of rounds: who answered, what moved, metrics, seconds",
-            [NAME, AFTER, LIMIT],
-            _object(rows=ROWS),
+            object_of(rows=ROWS),
+            (NAME, AFTER, LIMIT),
         ),
-        "/runs/{name}/events": (
-            "What was noted, the newest first",
-            [NAME, LIMIT],
-            _object(events=ROWS),
+        "/runs/{name}/events": ApiCall(events, object_of(events=ROWS), (NAME, LIMIT)),
+        "/runs/{name}/report": ApiCall(
+            "What a run has shown so far: facts, who took part, metrics, fingerprints",
+            reference("Report"),
+            (NAME,),
         ),
-        "/sites": (
-            "The sites, and the files of requests that wait",
-            [],
-            _object(sites=_list_of("Site"), requests=TEXTS),
+        "/sites": ApiCall("The sites, and the files of requests that wait", sites),
+        "/log": ApiCall(
+            "Lines of the audit log, the newest first", object_of(lines=ROWS), (BEFORE, LIMIT)
         ),
-        "/log": ("Lines of the audit log, the newest first", [BEFORE, LIMIT], _object(lines=ROWS)),
-        "/openapi.json": ("This description", [], {"type": "object"}),
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "HealthFM, the coordinator", "version": version("healthfm")},
-        "security": [{"token": []}],
-        "paths": _paths(reads),
-        "components": {
-            "schemas": SCHEMAS,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
+        "/openapi.json": ApiCall("This description", ANY),
     }
 
 
-def _paths(reads: dict[str, tuple[str, list[Schema], Schema]]) -> dict[str, Any]:
-    paths = {f"{API}{path}": {"get": _read(*about)} for path, about in reads.items()}
-    for path, (summary, parameters, body, status, schema) in _changes().items():
-        change = _read(summary, parameters, schema)
-        change["responses"] = {status: change["responses"].pop("200"), **change["responses"]}
-        if body:
-            change["requestBody"] = {"content": {"application/json": {"schema": body}}}
-        paths.setdefault(f"{API}{path}", {})["post"] = change
-    return paths
-
-
-def _changes() -> dict[str, tuple[str, list[Schema], Schema | None, str, Schema]]:
-    """Return what a coordinator's token may change: path → what of it is told."""
-    wish = {"settings": TEXTS, "name": TEXT, "sites": TEXTS, "even_so": {"type": "boolean"}}
+def _changes() -> dict[str, ApiCall]:
+    """Return what a coordinator's token may change."""
+    wish = {"settings": TEXTS, "name": TEXT, "sites": TEXTS, "even_so": YES}
     order: Schema = {"type": "object", "properties": wish, "additionalProperties": False}
-    told = _object(run=TEXT, wanted=RUN["properties"]["wanted"])
-    changed = _object(site=TEXT, state={"enum": ["revoked"]})
+    told = object_of(run=TEXT, wanted=RUN["properties"]["wanted"])
+    changed = object_of(site=TEXT, state={"enum": ["revoked"]})
+    launch = "Order a run; without `sites` it is for all"
     return {
-        "/runs": ("Order a run; without `sites` it is for all", [], order, "201", told),
-        "/runs/{name}/pause": ("Stop a run for now", [NAME], None, "200", told),
-        "/runs/{name}/resume": ("Continue a run", [NAME], None, "200", told),
-        "/runs/{name}/stop": ("Give a run up", [NAME], None, "200", told),
-        "/sites/{name}/revoke": ("Shut a site out", [NAME], None, "200", changed),
+        "/runs": ApiCall(launch, told, (), order, "201"),
+        "/runs/{name}/pause": ApiCall("Stop a run for now", told, (NAME,)),
+        "/runs/{name}/resume": ApiCall("Continue a run", told, (NAME,)),
+        "/runs/{name}/stop": ApiCall("Give a run up", told, (NAME,)),
+        "/sites/{name}/revoke": ApiCall("Shut a site out", changed, (NAME,)),
     }
-
-
-def _read(summary: str, parameters: list[Schema], schema: Schema) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {"200": _answer("done", schema), **_refusals()},
-    }
-
-
-def _answer(said: str, schema: Schema) -> dict[str, Any]:
-    return {"description": said, "content": {"application/json": {"schema": schema}}}
-
-
-def _refusals() -> dict[str, Any]:
-    error = {"$ref": "#/components/schemas/Error"}
-    said = {
-        "400": "cannot be done; the sentence says why",
-        "401": "no token, or one that is not known",
-        "403": "the token's role does not permit it",
-        "404": "there is no such run or site",
-    }
-    return {status: _answer(text, error) for status, text in said.items()}

@@ -11,15 +11,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from healthfm_core.local_page.live_updates import MOST_STREAMS, LivePages, Render
+from healthfm_core.local_page.page_access import PageAccess, Visitor
+from healthfm_core.local_page.page_frame import PageFrame, number_of
+from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.page.curves import curves_of
-from healthfm_server.page.live_updates import MOST_STREAMS, LivePages, Render
 from healthfm_server.page.matrix import Matrix, matrix_of
-from healthfm_server.page.page_access import PageAccess, Visitor
-from healthfm_server.page.page_frame import PageFrame
-from healthfm_server.page.page_templates import rendered
 from healthfm_server.page.run_history import RunHistory
 from healthfm_server.page.site_totals import site_totals
-from healthfm_server.page.study_api import number_of
 from healthfm_server.page.study_view import StudyView
 
 EVENTS_SHOWN: Final = 30
@@ -38,13 +37,14 @@ class PageViews:
         live: The parts that change.
     """
 
-    def __init__(self, view: StudyView, frame: PageFrame) -> None:
+    def __init__(self, view: StudyView, frame: PageFrame[AccessToken]) -> None:
         self._view = view
         self._frame = frame
+        self._rendered = frame.templates.rendered
         self.live = LivePages()
         self._by_round: dict[str, tuple[int, dict[str, str]]] = {}
 
-    def routes(self, access: PageAccess) -> list[Route]:
+    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
         """Return the routes, each for who may look."""
 
         def look(path: str, answer: Any) -> Route:
@@ -59,16 +59,16 @@ class PageViews:
             look("/log", self.log),
         ]
 
-    async def overview(self, request: Request, visitor: Visitor) -> Response:
+    async def overview(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Show the study."""
         parts = await run_in_threadpool(self.live.parts, *self._of_study(visitor))
         return self._frame.page("overview.html.j2", visitor, parts=parts)
 
-    async def live_overview(self, request: Request, visitor: Visitor) -> Response:
+    async def live_overview(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Send what changes of the study."""
         return self._stream(request, *self._of_study(visitor))
 
-    async def run(self, request: Request, visitor: Visitor) -> Response:
+    async def run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Show a run."""
         name, until = request.path_params["name"], number_of(request, "until", 0)
         key, render = self._of_run(visitor, name, until)
@@ -83,13 +83,13 @@ class PageViews:
             rows=rows,
         )
 
-    async def live_run(self, request: Request, visitor: Visitor) -> Response:
+    async def live_run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Send what changes of a run."""
         name, until = request.path_params["name"], number_of(request, "until", 0)
         await run_in_threadpool(self._view.run, name)
         return self._stream(request, *self._of_run(visitor, name, until))
 
-    async def log(self, request: Request, visitor: Visitor) -> Response:
+    async def log(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Show the audit log, the newest lines first."""
         before = number_of(request, "before", 0)
         lines = self._view.study.audit("page").newest(before)
@@ -112,7 +112,7 @@ class PageViews:
         events = self.live.events(key, render, goes_on)
         return StreamingResponse(events, media_type="text/event-stream")
 
-    def _of_study(self, visitor: Visitor) -> tuple[str, Render]:
+    def _of_study(self, visitor: Visitor[AccessToken]) -> tuple[str, Render]:
         may_order = visitor.may("order") and visitor.session is not None
 
         def render() -> dict[str, str]:
@@ -121,12 +121,12 @@ class PageViews:
             values = {"status": status, "waiting": waiting, "may_order": may_order}
             names = ("alarms", "runs", "sites", "processes")
             return {
-                f"study-{name}": rendered(f"study_{name}.html.j2", **values) for name in names
-            } | {"said": rendered("study_said.html.j2", **values)}
+                f"study-{name}": self._rendered(f"study_{name}.html.j2", **values) for name in names
+            } | {"said": self._rendered("study_said.html.j2", **values)}
 
         return f"study {may_order}", render
 
-    def _of_run(self, visitor: Visitor, name: str, until: int) -> tuple[str, Render]:
+    def _of_run(self, visitor: Visitor[AccessToken], name: str, until: int) -> tuple[str, Render]:
         may_order = visitor.may("order") and visitor.session is not None
 
         def render() -> dict[str, str]:
@@ -142,22 +142,22 @@ class PageViews:
             history, run.order.sites, run.now, facts["open_round"], until or None
         )
         values = {"run": facts, "may_order": may_order, "history": history, "matrix": matrix}
-        yield "run-state", rendered("run_state.html.j2", **values)
-        yield "said", rendered("run_said.html.j2", **values)
-        yield "matrix-head", rendered("matrix_head.html.j2", **values)
+        yield "run-state", self._rendered("run_state.html.j2", **values)
+        yield "said", self._rendered("run_said.html.j2", **values)
+        yield "matrix-head", self._rendered("matrix_head.html.j2", **values)
         for at, line in enumerate(matrix.lines):
-            yield f"row-{at}", rendered("matrix_row.html.j2", line=line, matrix=matrix)
-        yield "matrix-foot", rendered("matrix_foot.html.j2", **values)
+            yield f"row-{at}", self._rendered("matrix_row.html.j2", line=line, matrix=matrix)
+        yield "matrix-foot", self._rendered("matrix_foot.html.j2", **values)
         yield from self._of_rounds(name, history).items()
-        yield "run-events", rendered("run_events.html.j2", events=run.events(EVENTS_SHOWN))
+        yield "run-events", self._rendered("run_events.html.j2", events=run.events(EVENTS_SHOWN))
 
     def _of_rounds(self, name: str, history: RunHistory) -> dict[str, str]:
         """Return the parts that change with a round alone."""
         version, parts = self._by_round.get(name, (-1, {}))
         if version != history.version:
             parts = {
-                "run-curves": rendered("run_curves.html.j2", curves=curves_of(history)),
-                "run-sites": rendered("run_sites.html.j2", sites=site_totals(history)),
+                "run-curves": self._rendered("run_curves.html.j2", curves=curves_of(history)),
+                "run-sites": self._rendered("run_sites.html.j2", sites=site_totals(history)),
             }
             self._by_round[name] = history.version, parts
         return parts

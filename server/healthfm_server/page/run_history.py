@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from healthfm_core.row_reading import RowFollower
 from healthfm_server.page.round_cells import SiteState, closed_state
-from healthfm_server.run_folder.row_reading import RowFollower
 
 KEPT: Final = ("loss", "tuning_", "privacy_")
 """How the metrics begin that are kept of every round; the API has all, from the file."""
@@ -39,6 +40,7 @@ class HistoryRow(msgspec.Struct):
     site_metrics: dict[str, dict[str, float]] = {}
     site_seconds: dict[str, float] = {}
     privacy: dict[str, Any] = {}
+    bytes: dict[str, int] = {}
     alarms: list[str] = []
 
 
@@ -55,6 +57,7 @@ class RunHistory:
         figures: Metric → its mean over the sites, of each round; NaN where there is none.
         site_figures: Metric → site → its own, of each round.
         privacy: What the rounds cost so far, where their sums carry noise.
+        bytes: ``down`` and ``up``, of arrays, in all rounds together; empty where not counted.
         alarms: Of the newest round.
         version: Another number whenever something was read.
     """
@@ -72,6 +75,7 @@ class RunHistory:
         self.figures: dict[str, array[float]] = {}
         self.site_figures: dict[str, dict[str, array[float]]] = {}
         self.privacy: dict[str, Any] = {}
+        self.bytes: dict[str, int] = {}
         self.alarms: list[str] = []
         self._taken, self._asked = array("L"), array("L")
         self._cells: list[bytes] = []
@@ -111,6 +115,8 @@ class RunHistory:
         for kept in (self._reasons, self._site_seconds):
             while len(kept) > REASONS_OF:
                 kept.pop(next(iter(kept)))
+        for way, count in row.bytes.items():
+            self.bytes[way] = self.bytes.get(way, 0) + count
         self._add_figures(row)
         self.privacy, self.alarms = row.privacy or self.privacy, row.alarms
 
@@ -144,6 +150,13 @@ class RunHistory:
         """Return in how many rounds a site's update was taken, and in how many it was asked."""
         column = self.sites.get(site)
         return (0, 0) if column is None else (self._taken[column], self._asked[column])
+
+    def counts(self, site: str) -> Counter[SiteState]:
+        """Return in how many rounds a site did what."""
+        column = self.sites.get(site)
+        if column is None:
+            return Counter()
+        return Counter(SiteState(cells[column]) for cells in self._cells if column < len(cells))
 
     def _count(self, column: int, cell: int) -> None:
         while len(self._asked) <= column:

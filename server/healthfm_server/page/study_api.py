@@ -10,15 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from healthfm_core.errors import HealthFMError, TrustError
+from healthfm_core.local_page.page_access import API, PageAccess, Visitor
+from healthfm_core.local_page.page_frame import number_of
+from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.page.openapi import description
-from healthfm_server.page.page_access import API, PageAccess, Visitor, api_refusal
 from healthfm_server.page.study_view import StudyView
 
 MOST_ROWS: Final = 1000
 USUAL_ROWS: Final = 100
-MISSING: Final = frozenset({722, 811})
-"""Codes of what is not there: a run, a site."""
 
 
 class StudyApi:
@@ -31,7 +30,7 @@ class StudyApi:
     def __init__(self, view: StudyView) -> None:
         self._view = view
 
-    def routes(self, access: PageAccess) -> list[Route]:
+    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
         """Return the routes, each for who may look."""
         reads = {
             "/status": self.status,
@@ -48,21 +47,21 @@ class StudyApi:
             for path, answer in reads.items()
         ]
 
-    async def status(self, request: Request, visitor: Visitor) -> Response:
+    async def status(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer what ``healthfm-server status --json`` prints."""
         return JSONResponse(await run_in_threadpool(self._view.status))
 
-    async def runs(self, request: Request, visitor: Visitor) -> Response:
+    async def runs(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer the runs of the status."""
         status = await run_in_threadpool(self._view.status)
         return JSONResponse({"runs": status["runs"]})
 
-    async def run(self, request: Request, visitor: Visitor) -> Response:
+    async def run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer one run, and what each site does in it now."""
         name = request.path_params["name"]
         return JSONResponse(await run_in_threadpool(self._view.run_facts, name))
 
-    async def history(self, request: Request, visitor: Visitor) -> Response:
+    async def history(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer rows of a run's history."""
         after, limit = number_of(request, "after", 0), number_of(request, "limit", USUAL_ROWS)
 
@@ -72,44 +71,26 @@ class StudyApi:
 
         return JSONResponse({"rows": await run_in_threadpool(rows)})
 
-    async def events(self, request: Request, visitor: Visitor) -> Response:
+    async def events(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer a run's newest events."""
         limit = min(number_of(request, "limit", USUAL_ROWS), MOST_ROWS)
         name = request.path_params["name"]
         events = await run_in_threadpool(lambda: self._view.run(name).events(limit))
         return JSONResponse({"events": events})
 
-    async def sites(self, request: Request, visitor: Visitor) -> Response:
+    async def sites(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer the sites, and the requests that wait to be signed."""
         status = await run_in_threadpool(self._view.status)
         waiting = sorted(p.name for p in (self._view.study.path / "requests").glob("*.zip"))
         return JSONResponse({"sites": status["sites"], "requests": waiting})
 
-    async def log(self, request: Request, visitor: Visitor) -> Response:
+    async def log(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer lines of the audit log, the newest first."""
         before, limit = number_of(request, "before", 0), number_of(request, "limit", USUAL_ROWS)
         lines = self._view.study.audit("page").newest(before)
         found = await run_in_threadpool(lambda: list(islice(lines, min(limit, MOST_ROWS))))
         return JSONResponse({"lines": found})
 
-    async def openapi(self, request: Request, visitor: Visitor) -> Response:
+    async def openapi(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
         """Answer the description of this API."""
         return JSONResponse(description())
-
-
-def explained(error: HealthFMError) -> Response:
-    """Return what the API answers where something is not there, or cannot be done."""
-    status = 404 if error.number in MISSING else 400
-    return api_refusal(status, str(error), {"code": f"HF-{error.number}"})
-
-
-def number_of(request: Request, name: str, usual: int) -> int:
-    """Return a number of the query.
-
-    Raises:
-        TrustError: It is none (HF-831).
-    """
-    given = request.query_params.get(name, str(usual))
-    if given.isascii() and given.isdigit() and len(given) < 16:
-        return int(given)
-    raise TrustError(831, where=f"{name}=", seen=repr(given[:40]), wanted="a number")

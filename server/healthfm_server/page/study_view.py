@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.config.run import RunConfig
+from healthfm_core.row_reading import RowFollower, rows_backwards
 from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.flower_database import orders_taken
 from healthfm_server.deploy.run_orders import RunOrder
@@ -30,7 +31,6 @@ from healthfm_server.deploy.study_status import (
 from healthfm_server.deploy.study_supervision import supervision
 from healthfm_server.page.round_cells import SiteState
 from healthfm_server.page.run_history import RunHistory
-from healthfm_server.run_folder.row_reading import RowFollower, rows_backwards
 from healthfm_server.run_folder.run_waiting import Waiting
 
 PROCESSES_S: Final = 5.0

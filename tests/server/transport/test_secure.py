@@ -191,6 +191,10 @@ def transcript(folder: Path, modalities: list[tuple[str, ...]], runs: int) -> An
     return {node: np.concatenate(arrays) for node, arrays in sent.items()}, shape
 
 
+BY_CHANCE = 1e-9
+"""Keys come from the operating system: no false alarm in the lifetime of this project."""
+
+
 def test_what_the_coordinator_sees_does_not_depend_on_who_has_which_modality(
     tmp_path: Path,
 ) -> None:
@@ -202,7 +206,7 @@ def test_what_the_coordinator_sees_does_not_depend_on_who_has_which_modality(
     for node in one:
         assert len(np.unique(np.concatenate([one[node], other[node]]))) >= 0.99 * 2 * len(one[node])
         for words in (one[node], other[node]):
-            assert stats.kstest(words / 2.0**32, "uniform").pvalue > 1e-4
+            assert stats.kstest(words / 2.0**32, "uniform").pvalue > BY_CHANCE
             bits = np.unpackbits(words.view(np.uint8)).mean()
             assert abs(bits - 0.5) < 5 * 0.5 / np.sqrt(32 * len(words))
-        assert stats.ks_2samp(one[node], other[node]).pvalue > 1e-4
+        assert stats.ks_2samp(one[node], other[node]).pvalue > BY_CHANCE

@@ -22,8 +22,16 @@ from healthfm_core.evaluation.report.wording import arm_name
 def learning_curves(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
     arms: Sequence[str],
+    *,
+    name: str = "curves",
 ) -> str:
-    """Draw arm → metric → (rounds, values), one panel per metric."""
+    """Draw arm → metric → (rounds, values), one panel per metric.
+
+    Args:
+        curves: What to draw.
+        arms: All arms in the order of their colours.
+        name: Makes the ids in the SVG its own.
+    """
     metrics = list(dict.fromkeys(metric for by_metric in curves.values() for metric in by_metric))
     shade = colours(arms)
     with mpl.rc_context(STYLE):
@@ -44,7 +52,7 @@ def learning_curves(
         for axis in axes.ravel()[len(metrics) :]:
             axis.set_visible(False)
         axes[0, 0].legend(fontsize=8)
-        return svg(figure, "curves", "learning curves")
+        return svg(figure, name, "learning curves")
 
 
 def reliability_diagram(

@@ -13,7 +13,7 @@ from healthfm_core.evaluation.metrics.report_metrics import metric_title
 from healthfm_core.evaluation.report import plots
 from healthfm_core.evaluation.report.report_context import ReportContext
 from healthfm_core.evaluation.report.sections.table_layout import headline
-from healthfm_core.evaluation.report.wording import SUBSET_NAMES, count
+from healthfm_core.evaluation.report.wording import NOTHING, SUBSET_NAMES, count
 from healthfm_core.modalities.registry import modality_names
 
 MOST_SITES_DRAWN: Final = 40
@@ -72,7 +72,7 @@ def site_lines(context: ReportContext) -> list[SiteLine]:
             site.name,
             tuple(name in site.modalities for name in modality_names()),
             count(site.n_subjects, k),
-            count(site.n_held_out, k),
+            NOTHING if site.n_held_out is None else count(site.n_held_out, k),
         )
         for site in context.sites
     ]

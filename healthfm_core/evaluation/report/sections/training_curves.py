@@ -17,22 +17,40 @@ CURVES_FIRST: Final = (
     "tuning_auroc",
 )
 MOST_CURVES: Final = 4
+MOST_SITES: Final = 8
+"""Sites that have a line each: more lines than colours and markers cannot be told apart."""
 
 
 def curves_figure(context: ReportContext, arms: Sequence[str]) -> str:
     """Learning curves over rounds; empty where no arm has a number in two rounds."""
-    curves = {arm: _series(records) for arm, records in context.history.items()}
-    names = list(dict.fromkeys(name for series in curves.values() for name in series))
-    first = [name for name in CURVES_FIRST if name in names]
-    losses = [name for name in names if name.startswith("loss")]
-    chosen = (first + [name for name in losses if name not in first])[:MOST_CURVES]
+    return _curves(context.history, arms, "curves", MOST_CURVES)
+
+
+def site_curves_figure(context: ReportContext) -> str:
+    """Each site's own curve; empty where none tells one, or they are too many to tell apart."""
+    if len(context.site_history) > MOST_SITES:
+        return ""
+    return _curves(context.site_history, sorted(context.site_history), "site-curves", 2)
+
+
+def _curves(
+    history: Mapping[str, Sequence[Mapping[str, object]]],
+    arms: Sequence[str],
+    name: str,
+    most: int,
+) -> str:
+    curves = {arm: _series(records) for arm, records in history.items()}
+    found = list(dict.fromkeys(metric for series in curves.values() for metric in series))
+    first = [metric for metric in CURVES_FIRST if metric in found]
+    losses = [metric for metric in found if metric.startswith("loss")]
+    chosen = (first + [metric for metric in losses if metric not in first])[:most]
     drawn = {
-        arm: {name: series[name] for name in chosen if name in series}
+        arm: {metric: series[metric] for metric in chosen if metric in series}
         for arm, series in curves.items()
     }
     if not any(drawn.values()):
         return ""
-    return plots.learning_curves(drawn, list(dict.fromkeys([*arms, *drawn])))
+    return plots.learning_curves(drawn, list(dict.fromkeys([*arms, *drawn])), name=name)
 
 
 def _series(

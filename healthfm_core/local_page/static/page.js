@@ -62,8 +62,7 @@ function ago() {
 }
 
 signInByLink();
-const matrix = document.getElementById("matrix");
-if (matrix) matrix.scrollLeft = matrix.scrollWidth; /* the newest round is on the right */
+for (const one of document.querySelectorAll("[data-newest-right]")) one.scrollLeft = one.scrollWidth;
 document.querySelectorAll("[data-live]").forEach(watch);
 if (document.querySelector("time[data-ago]")) setInterval(ago, 1000);
 ago();

@@ -19,7 +19,7 @@ HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 """By which the page may be asked for, with any port: ``ssh -L`` gives it another."""
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'self'"
 )
 HEADERS: Final = {
     "content-security-policy": POLICY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Generic
 from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
@@ -11,27 +11,32 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from healthfm_core.errors import TrustError
-from healthfm_server.deploy.audit_log import AuditLog
-from healthfm_server.page.page_access import Visitor
-from healthfm_server.page.page_templates import rendered
+from healthfm_core.local_page.page_access import PageRules, Visitor
+from healthfm_core.local_page.page_sessions import Who
+from healthfm_core.local_page.page_templates import PageTemplates
 
 MOST_FORM_BYTES: Final = 64 * 1024
 
 
-class PageFrame:
-    """Makes the pages of one study.
+class PageFrame(Generic[Who]):
+    """Makes pages.
 
     Args:
-        study: Its name.
-        log: Takes what is refused.
+        title: What stands at the head of each.
+        templates: Theirs.
+        rules: Take what is refused.
+
+    Attributes:
+        templates: As given.
     """
 
-    def __init__(self, study: str, log: AuditLog) -> None:
-        self._study = study
-        self._log = log
+    def __init__(self, title: str, templates: PageTemplates, rules: PageRules[Who]) -> None:
+        self.templates = templates
+        self._title = title
+        self._rules = rules
 
     def page(
-        self, template: str, visitor: Visitor | None, status: int = 200, /, **values: object
+        self, template: str, visitor: Visitor[Who] | None, status: int = 200, /, **values: object
     ) -> Response:
         """Return a page.
 
@@ -41,11 +46,10 @@ class PageFrame:
             status: Of the answer.
             values: The template's.
         """
-        return HTMLResponse(
-            rendered(template, study=self._study, visitor=visitor, **values), status
-        )
+        text = self.templates.rendered(template, title=self._title, visitor=visitor, **values)
+        return HTMLResponse(text, status)
 
-    async def form_of(self, request: Request, visitor: Visitor) -> Mapping[str, str]:
+    async def form_of(self, request: Request, visitor: Visitor[Who]) -> Mapping[str, str]:
         """Return a form's fields, where a page of the visitor's own session sent it.
 
         Raises:
@@ -54,8 +58,8 @@ class PageFrame:
         form = await read_form(request)
         if visitor.session is not None and visitor.session.sent_form(form.get("form", "")):
             return form
-        details = {"reason": "form of another page", "token": visitor.token.name}
-        await run_in_threadpool(self._log.note_refusal, "page refused", details)
+        details = {"path": "", "reason": "form of another page", "token": visitor.name}
+        await run_in_threadpool(self._rules.note_refusal, details)
         raise TrustError(832, where="a form", seen="it does not come from a page of your session")
 
 
@@ -88,3 +92,15 @@ async def body_of(request: Request) -> bytes:
         if len(data) > MOST_FORM_BYTES:
             raise TrustError(831, where="a form", seen="it is too large", wanted="64 KiB at most")
     return data
+
+
+def number_of(request: Request, name: str, usual: int) -> int:
+    """Return a number of the query.
+
+    Raises:
+        TrustError: It is none (HF-831).
+    """
+    given = request.query_params.get(name, str(usual))
+    if given.isascii() and given.isdigit() and len(given) < 16:
+        return int(given)
+    raise TrustError(831, where=f"{name}=", seen=repr(given[:40]), wanted="a number")
