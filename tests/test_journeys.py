@@ -26,8 +26,9 @@ has beside its source (a mapping file) and columns that are not read with others
 store asks for the files of its updates, and an ingest notes what it reads, for an update to know;
 which event each one equals is told apart, since an update asks it. Counts of people are added up
 over the sites where other metrics are averaged. A run may name codecs for the updates and for the
-model, which are asked for on both journeys. How long each site took stands in the history. Site and
-coordinator ask whether a round is one of regression, and a model whether its memories give one mean.
+model, which are asked for on both journeys. How long each site took stands in the history. Site
+and coordinator ask whether a round is one of regression, and a model whether its memories give one
+mean.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 
