@@ -16,7 +16,6 @@ from rich.console import Console
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
 from healthfm_core.federation.alarms import kind_of
@@ -27,6 +26,7 @@ from healthfm_simulations.arms.arm_training import TrainedArm
 from healthfm_simulations.arms.arms_of_fold import ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
+from healthfm_simulations.result_folder import result_folder
 from healthfm_simulations.run_bar import RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
     CollectedPredictions,
@@ -42,10 +42,6 @@ from healthfm_simulations.scoring.scoring_ledger import note_scoring
 from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
-
-CONFIG_FILE = "config.yaml"
-RESUMED_KEYS = ("out", "resume")
-"""Keys that may differ between a run and the command that resumes it."""
 
 
 @dataclass
@@ -87,39 +83,6 @@ class SimulationResult:
     seeds: int
 
 
-def open_folder(config: RunConfig, out: Path) -> None:
-    """Make the result folder, or check that it holds this very run.
-
-    Raises:
-        RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
-    """
-    file = out / CONFIG_FILE
-    text = to_yaml(config.model_copy(update={"out": None, "resume": False}))
-    if config.resume and not file.is_file():
-        raise RunError(
-            701,
-            where=str(out),
-            seen="there is no run in it",
-            do="Leave resume out, or name the run's folder with out=",
-        )
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise RunError(
-            702,
-            where=str(file),
-            seen="the run in it was begun with other settings",
-            do="Give the same settings, or another out=",
-        )
-    if not config.resume and out.exists() and any(out.iterdir()):
-        raise RunError(
-            704,
-            where=str(out),
-            seen="the folder is not empty",
-            do="Add resume=true to go on with it, or give another out=",
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-
-
 def run_simulation(
     config: RunConfig, out: Path, *, command: str, console: Console
 ) -> SimulationResult:
@@ -129,18 +92,20 @@ def run_simulation(
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
     check_what_is_judged(config)
-    open_folder(config, out)
+    with result_folder(config, out):
+        return _report(config, _replicates(config, out, console), out, command)
+
+
+def _replicates(config: RunConfig, out: Path, console: Console) -> list[Replicate]:
     simulation = config.simulation
     each = [
         config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
     if simulation.workers == 1 or len(each) == 1:
-        replicates = [_replicate(one, out, console) for one in each]
-    else:
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
-            replicates = list(pool.map(_replicate, each, [out] * len(each)))
-    return _report(config, replicates, out, command)
+        return [_replicate(one, out, console) for one in each]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
+        return list(pool.map(_replicate, each, [out] * len(each)))
 
 
 def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
