@@ -15,6 +15,7 @@ from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 from healthfm_core.owner_only import owner_only
 from healthfm_core.stdout import say
+from healthfm_simulations.result_folder import config_to_resume
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
@@ -62,7 +63,7 @@ def _say(text: str) -> int:
 
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
-    config = compose(given)
+    config = config_to_resume(given, compose(given))
     from healthfm_core.evaluation.report import terminal_tables  # here: torch takes seconds to load
     from healthfm_simulations.simulation_run import run_simulation
 
@@ -78,9 +79,8 @@ def _run(given: list[str], console: Console) -> int:
         result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:
         if error.number == 705:
-            again = [item for item in given if not item.startswith(("out=", "resume="))]
-            again += [f"out={out}", "resume=true"]
-            print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
+            again = ["healthfm-simulate", f"out={out}", "resume=true"]
+            print(f"To go on: {shlex.join(again)}", file=sys.stderr)
         raise
     for table in (
         terminal_tables.arms_table(result.rows, seeds=result.seeds, remarks=result.remarks),
