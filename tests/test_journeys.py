@@ -35,6 +35,10 @@ A site's people are read in blocks, tokenised into files beside the store and re
 that they need not fit in memory; what a row is made of is worked out when it is read.
 Site and coordinator ask whether a round is one of regression, and a model whether its memories
 give one mean.
+model, which are asked for on both journeys. How long each site took stands in the history. A
+configuration may name a key as the minor version before did: two functions of the second. Site and
+coordinator ask whether a round is one of regression, and a model whether its memories give one
+mean.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 
