@@ -24,9 +24,9 @@ from healthfm_core.arrays import Float32
 from healthfm_core.config import RunConfig
 from healthfm_core.config.network import NetworkConfig
 from healthfm_core.federation.protocol import TRAIN, RoundOrder, RoundResult, Study
+from healthfm_core.flower.message_internals import set_message_id
 from healthfm_core.training import DriftCorrection, PrivacyPlan
 from healthfm_server.transport.array_file import ReplyFile
-from healthfm_simulations.engine.flower_internals import stamp
 from healthfm_simulations.engine.inprocess import InProcessGrid
 from healthfm_simulations.engine.nodes import NodeSpec
 from healthfm_simulations.network.line_sharing import LineSharing, Transfer
@@ -174,7 +174,7 @@ class NetworkGrid(InProcessGrid):
         for message in messages:
             self._sent += 1
             key = str(self._sent)
-            stamp(message, key)
+            set_message_id(message, key)
             node = message.metadata.dst_node_id
             course = OrderCourse(self._names[node], message, self._lines[node], self._luck(message))
             self._courses[key] = course
