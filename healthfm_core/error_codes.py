@@ -174,6 +174,16 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="its administrator decides when it takes part",
         do="Go on without it",
     ),
+    509: ErrorCode(
+        "a run asks for something else than what was read",
+        wanted="an answer to what the run asks now",
+        do="Read it again, then answer",
+    ),
+    510: ErrorCode(
+        "there is no such line in the egress log",
+        wanted="a number that a line has",
+        do="List them with: healthfm-client audit",
+    ),
     # 6xx privacy
     601: ErrorCode(
         "the privacy budget would be exceeded",

@@ -16,7 +16,7 @@ from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.config.train import TrainConfig
+from healthfm_core.config.train import ObjectivesConfig, TrainConfig
 from healthfm_core.errors import ConfigError
 
 
@@ -54,6 +54,30 @@ class RunConfig(Schema):
             raise ValueError(
                 "network.enabled needs simulation.engine=inprocess, which knows what happens when"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_add_up(self) -> Self:
+        federation, simulation = self.federation, self.simulation
+        if not simulation.regions:
+            return self
+        against = {
+            "federation.aggregation.secure": federation.aggregation.secure.enabled,
+            f"federation.aggregation.method={federation.aggregation.method}": (
+                federation.aggregation.method != "weighted_mean"
+            ),
+            "federation.aggregation.groups=shared": federation.aggregation.groups == "shared",
+            "federation.codec.downlink": federation.codec.downlink != "none",
+            f"simulation.engine={simulation.engine}": simulation.engine != "inprocess",
+            "simulation.joins and leaves": bool(simulation.joins or simulation.leaves),
+            "network.enabled": self.network.enabled,
+        }
+        for what, is_set in against.items():
+            if is_set:
+                raise ValueError(
+                    f"simulation.regions adds the sites' updates up region by region, which does "
+                    f"not go with {what}: leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -144,6 +168,32 @@ class RunConfig(Schema):
             wanted="the last of train.horizons_days reaches the furthest horizon",
             do=f"Write train.horizons_days=[{reaching}]",
         )
+
+    def check_objectives(self) -> None:
+        """Check that something is asked, and that a label that is asked has a name.
+
+        Where a run is begun, as `check_horizons`.
+
+        Raises:
+            ConfigError: It is not so (HF-103).
+        """
+        weights = self.train.objectives
+        if not weights.asked():
+            raise ConfigError(
+                103,
+                where="train.objectives",
+                seen="every objective that asks something has the weight 0",
+                wanted=f"one of {', '.join(ObjectivesConfig.asking())} is above 0",
+                do="Write train.objectives.next_visit=1, or label=1 for a label",
+            )
+        if weights.label > 0 and self.label_task is None:
+            raise ConfigError(
+                103,
+                where="train.objectives.label",
+                seen="a label is to be learned, and none is named",
+                wanted="the name of a label table of the stores",
+                do="Write evaluation.task=NAME",
+            )
 
     @property
     def label_task(self) -> str | None:

@@ -67,6 +67,8 @@ LEAVING: Final[Mapping[str, frozenset[str]]] = {
 """Message → the records that may go back; a site holds back a reply with any other."""
 SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})
 """Keys that a site record may have."""
+REGION_SITES: Final = "sites"
+"""Key of a regional coordinator's record beside those: how many sites it speaks for."""
 
 
 def for_the_wire(config: RunConfig) -> RunConfig:
@@ -194,6 +196,8 @@ class RoundOrder:
         digests: group → SHA-256 of its parameters after that change, in hex.
         shapes: parameter → shape, where the arrays are a change of a model of zeros: the first that
             the sites get.
+        most_weight: To a regional coordinator, the most weight that a group can get of all sites of
+            the round: in its unit it adds its own up. 0: the order is a site's.
     """
 
     round: int
@@ -206,13 +210,14 @@ class RoundOrder:
     reference: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    most_weight: float = 0.0
 
     def to_json(self) -> str:
         """Return the order as JSON; what is as usual is not said, as earlier releases read it."""
         said = asdict(self)
         if self.train:
             del said["train"]
-        for name in ("counted", "reference", "digests", "shapes"):
+        for name in ("counted", "reference", "digests", "shapes", "most_weight"):
             if not said[name]:
                 del said[name]
         return json.dumps(said, sort_keys=True)
@@ -243,6 +248,8 @@ def _check_types(order: RoundOrder) -> None:
     flags = (order.evaluate, order.train)
     if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
         raise TypeError("a number, or whether to do something, of another type")
+    if type(order.most_weight) not in (int, float):
+        raise TypeError("a weight of another type")
     if type(order.counted) is not dict or {*map(type, order.counted.values())} - {int}:
         raise TypeError("rounds that were counted of another type")
     if type(order.digests) is not dict or {*map(type, order.digests.values())} - {str}:

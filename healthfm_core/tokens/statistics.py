@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, TypeVar
@@ -427,12 +428,28 @@ def _sketch(events: Events, place: Int64, k: int) -> Sketch:
     return values.spread(merged, values.stands_alone(merged, sketch, k))
 
 
+def _exact_sum(values: Sequence[float]) -> float:
+    """Return the sum, rounded once; infinite where no number holds it."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
 def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
     """Return the sum of sites' statistics over the union of their codes."""
     codes, maps = _union([s.codes for s in statistics])
     panel, panel_maps = _union([s.panel for s in statistics])
     channels, channel_maps = _union([s.channels for s in statistics])
     lineage, lineage_maps = _union([s.lineage for s in statistics])
+
+    def real_total(name: str) -> Float64:
+        """Add up what is no whole number, whose sum depends on no order either."""
+        parts: list[list[float]] = [[] for _ in channels]
+        for statistic, at in zip(statistics, channel_maps, strict=True):
+            for place, value in zip(at, getattr(statistic, name), strict=True):
+                parts[place].append(float(value))
+        return np.array([_exact_sum(part) for part in parts])
 
     def total(name: str, where: Sequence[Int64], size: int, dtype: type[np.generic]) -> Any:
         sums = np.zeros(size, dtype)
@@ -463,8 +480,8 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         panel_sites=total("panel_sites", panel_maps, len(panel), np.int64),
         channels=channels,
         channel_subjects=total("channel_subjects", channel_maps, len(channels), np.int64),
-        channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),
-        channel_square=total("channel_square", channel_maps, len(channels), np.float64),
+        channel_sum=real_total("channel_sum"),
+        channel_square=real_total("channel_square"),
         channel_hz=hz,
         channel_sites=total("channel_sites", channel_maps, len(channels), np.int64),
         modality_subjects=total("modality_subjects", everyone, len(modality_names()), np.int64),

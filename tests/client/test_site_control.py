@@ -262,8 +262,10 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     assert request.words in said
     assert not any(value in said for value in request.fingerprints().values())
     assert SitePolicy.read(site / "site.yaml").require_approval
-    assert command(site, "status") == 9
-    assert "HF-830" in capsys.readouterr().err
+    assert command(site, "status") == 0
+    said = capsys.readouterr().out
+    assert "This site has made its request and has no kit yet" in said
+    assert request.words in said
 
     kit = tmp_path / "kit.zip"
     kit.write_bytes(make_kit(authority, request, url=enrolled.URL, node_id=7))
@@ -299,6 +301,7 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr().out
     assert all(value in printed for value in words.values())
     assert authority.fingerprint not in printed
+    assert "not joined. This site has its kit and does not take part yet." in printed
     lines = [line.rsplit(maxsplit=1) for line in printed.splitlines()]
     shown = {name.strip(): value for name, value in lines}
     assert (shown["lines in log"], shown["runs waiting"]) == ("0", "0")

@@ -30,6 +30,7 @@ from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
+from healthfm_server.study_setup.region_statistics import statistics_by_site
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
@@ -80,12 +81,13 @@ class StudySetup:
 
         if config.federation.aggregation.secure.enabled:
             return self._secure_study(nodes, config, ask, agreement_of(terms()))
-        answers: dict[int, tuple[RegisteredSite, SiteStatistics]] = {}
+        answers: dict[int, tuple[RegisteredSite, dict[str, SiteStatistics]]] = {}
 
         def take(site: RegisteredSite, reply: Message) -> None:
             arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
-            found = SiteStatistics.from_arrays(arrays)
-            found.check_people(site.n_subjects)
+            found = statistics_by_site(site, arrays)
+            for statistics in found.values():
+                statistics.check_people(site.n_subjects)
             answers[site.node_id] = site, found
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
@@ -93,10 +95,11 @@ class StudySetup:
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation.groups
         )
-        statistics = [answers[site.node_id][1] for site in sites.values()]
-        with_codes = sum(bool(found.codes) for found in statistics)
-        each = {name: answers[site.node_id][1] for name, site in sites.items()}
-        return self._write(merge(statistics), with_codes, modalities, config, each)
+        each: dict[str, SiteStatistics] = {}
+        for site in sites.values():
+            each |= answers[site.node_id][1]
+        with_codes = sum(bool(found.codes) for found in each.values())
+        return self._write(merge(list(each.values())), with_codes, modalities, config, each)
 
     def _secure_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[..., ConfigRecord], agreement: str

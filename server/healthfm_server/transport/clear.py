@@ -82,12 +82,11 @@ class ClearTransport:
 
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Send every site its order, and add each update the moment it arrives."""
-        sizes = [self.sites[name].n_subjects for name in current.asked]
         inbox = RoundInbox(
             current,
             schema,
             self.config,
-            self.method.aggregator(schema, self.config, float(sum(sizes))),
+            self.method.aggregator(schema, self.config, self._most_weight(current)),
             running_medians(current.store.history()),
             self.people,
         )
@@ -107,6 +106,12 @@ class ClearTransport:
             current.reject(site, late, replied=False)
         reference = {} if self.downlink is None else down.model
         return replace(self._collected(current, inbox), reference=reference)
+
+    def _most_weight(self, current: OpenRound) -> float:
+        """Return the most weight that a group can get in this round."""
+        if current.most_weight is not None:
+            return current.most_weight
+        return float(sum(self.sites[name].n_subjects for name in current.asked))
 
     def _down(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
@@ -152,6 +157,8 @@ class ClearTransport:
             rounds = {g: n for g, n in counted.get(site, {}).items() if g in groups}
             record = sent.record(groups)
             more = {**sent.fields(groups), "counted": rounds}
+            if self.sites[site].sites:
+                more["most_weight"] = self._most_weight(current)
             order = self.orders.to_train(current, site, record, sent.digests, more=more)
             contents[self.sites[site].node_id] = order
             current.bytes_down += sum(len(array.data) for array in record.values())
@@ -182,6 +189,8 @@ class ClearTransport:
             raise _RejectedReplyError(
                 reply.error.reason or f"the node failed with code {reply.error.code}"
             )
+        if self.sites[site].sites:
+            return self._add_region(reply, site, current, inbox)
         try:
             records = reply.content
             check_sender(records.config_records[protocol.SITE], self.sites[site])
@@ -209,6 +218,23 @@ class ClearTransport:
         if reason is not None:
             raise _RejectedReplyError(reason)
         inbox.take(site, update, weights)
+        return metrics
+
+    def _add_region(
+        self, reply: Message, site: str, current: OpenRound, inbox: RoundInbox
+    ) -> dict[str, float]:
+        """Add what a regional coordinator's sites add up to, and return their metrics."""
+        try:
+            records = reply.content
+            check_sender(records.config_records[protocol.SITE], self.sites[site])
+            arrays = records.array_records[protocol.ARRAYS]
+            received = read(arrays)
+            current.bytes_up += sum(len(array.data) for array in arrays.values())
+            weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
+            metrics = _metrics(records.metric_records[protocol.METRICS])
+            inbox.take_sums(site, received, weights, self.sites[site].n_subjects)
+        except (TrustError, KeyError, ValueError, TypeError) as error:
+            raise _RejectedReplyError(f"its sums cannot be used: {error}"[:300]) from error
         return metrics
 
     def _decoded(self, received: Arrays, weights: Collection[str], schema: UpdateSchema) -> Arrays:

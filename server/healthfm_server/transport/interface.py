@@ -26,6 +26,9 @@ class OpenRound:
         store: Takes the events.
         listener: Hears of every reply.
         train: Whether the sites train; without it they score the model and send zeros.
+        most_weight: Most weight that a group can get, where others add to the same sums; None: as
+            much as the sites asked have people.
+        others_weight: Site of a region → the people of all other sites of the whole round.
         clock: The coordinator's.
         started: When it began, by that clock.
         metrics: RegisteredSite whose update was taken → its metrics.
@@ -41,6 +44,8 @@ class OpenRound:
     store: RunStore
     listener: ProgressListener
     train: bool = True
+    most_weight: float | None = None
+    others_weight: Mapping[str, float] = field(default_factory=dict)
     clock: Clock = SYSTEM_CLOCK
     started: float = field(init=False)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)

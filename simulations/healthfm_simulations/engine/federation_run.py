@@ -23,6 +23,7 @@ from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
+from healthfm_simulations.engine.regions import regional_grid
 from healthfm_simulations.network.network_grid import NetworkGrid
 
 __all__ = [
@@ -114,7 +115,7 @@ def run_federation(
         "config": config.model_dump_json(),
         "folder": str(folder),
         "resume": resume and (folder / "config.json").exists(),
-        "nodes": len(nodes),
+        "nodes": _nodes_of(config, nodes),
     }
     try:
         if (engine or config.simulation.engine) == "ray":
@@ -123,7 +124,7 @@ def run_federation(
             server = make_server_app(apps.server, hear, stop.is_set)
             simulate(server, make_client_app(apps.client), nodes, run_config, config.simulation)
         else:
-            grid = _grid(config, nodes, folder, apps.client)
+            grid = _grid(config, nodes, folder, apps.client, stop.is_set)
             clock = grid.clock if isinstance(grid, NetworkGrid) else SYSTEM_CLOCK
             server = make_server_app(apps.server, hear, stop.is_set, clock)
             inprocess.run_on(grid, server, run_config)
@@ -137,10 +138,21 @@ def run_federation(
     return _result(folder, config)
 
 
+def _nodes_of(config: RunConfig, nodes: Sequence[NodeSpec]) -> int:
+    """Return how many nodes the coordinator waits for: who trains alone has no region."""
+    return config.simulation.regions if config.simulation.regions and len(nodes) > 1 else len(nodes)
+
+
 def _grid(
-    config: RunConfig, nodes: Sequence[NodeSpec], folder: Path, work: LocalWork
+    config: RunConfig,
+    nodes: Sequence[NodeSpec],
+    folder: Path,
+    work: LocalWork,
+    stopped: Callable[[], bool],
 ) -> inprocess.InProcessGrid:
-    """Return the grid of a run in this process, behind simulated lines where it has some."""
+    """Return the grid of a run in this process, with its regions or its simulated lines."""
+    if config.simulation.regions and len(nodes) > 1:
+        return regional_grid(config, nodes, folder, make_client_app(work), stopped)
     if not config.network.enabled:
         return inprocess.InProcessGrid(make_client_app(work), nodes)
     history = RunStore(folder, keep=1).history() if RunStore.begun(folder) else []
