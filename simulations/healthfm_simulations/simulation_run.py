@@ -315,9 +315,7 @@ def _report(
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
     remarks = first.collected.remarks
-    return SimulationResult(
-        rows, secondary, page, notes, len(replicates), remarks, context.course
-    )
+    return SimulationResult(rows, secondary, page, notes, len(replicates), remarks, context.course)
 
 
 def _title(config: RunConfig) -> str:

@@ -87,7 +87,7 @@ class ClearTransport:
             schema,
             self.config,
             self.method.aggregator(schema, self.config, self._most_weight(current)),
-            running_medians(current.store.history()),
+            running_medians(self._alike(current)),
             self.people,
         )
         busy = self.exchange.busy()
@@ -112,6 +112,15 @@ class ClearTransport:
         if current.most_weight is not None:
             return current.most_weight
         return float(sum(self.sites[name].n_subjects for name in current.asked))
+
+    def _alike(self, current: OpenRound) -> list[dict[str, Any]]:
+        """Return the rows of earlier rounds whose updates are of the kind of this round's.
+
+        A gradient is not of the length of what local steps change.
+        """
+        train, rows = self.orders.study.config.train, current.store.history()
+        kind = train.is_regression(current.number, current.rounds)
+        return [row for row in rows if train.is_regression(row["round"], current.rounds) == kind]
 
     def _down(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
