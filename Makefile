@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos bundle matrix clean
+.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos bundle release matrix clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -57,6 +57,9 @@ fuzz: $(VENV)/installed-dev ## changed messages to real apps, many; ARGS="--mess
 
 bundle: $(VENV)/installed-dev ## one file that installs it without a network; ARGS="--key ~/.ssh/KEY --extras database,labels"
 	$(BIN)/python -m distribution.bundle $(ARGS)
+
+release: $(VENV)/installed-dev ## what a signed tag is published as; ARGS="--key ~/.ssh/KEY"; docs/releasing.md
+	$(BIN)/python -m distribution.release $(ARGS)
 
 matrix: $(VENV)/installed-dev ## the wheel in an empty environment of each Python that is here; ARGS="3.12 3.13"
 	OMP_NUM_THREADS=1 $(BIN)/python -m distribution.matrix $(ARGS)
