@@ -39,6 +39,9 @@ model, which are asked for on both journeys. How long each site took stands in t
 configuration may name a key as the minor version before did: two functions of the second. Site and
 coordinator ask whether a round is one of regression, and a model whether its memories give one
 mean.
+A configuration may name a key as the minor version before did: two functions of the second.
+A site's people are read in blocks, tokenised into files beside the store and read from there, so
+that they need not fit in memory; what a row is made of is worked out when it is read.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 
