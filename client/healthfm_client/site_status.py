@@ -48,7 +48,7 @@ _NOT_JOINED: Final[dict[str, tuple[str, str]]] = {
 
 
 @dataclass(frozen=True)
-class SiteConnection:
+class StudyConnection:
     """Whether a site is connected, and if not, why and what to do.
 
     Attributes:
@@ -79,7 +79,7 @@ def processes_of(home: SiteHome) -> dict[str, str]:
 
 def connection_of(
     home: SiteHome, processes: Mapping[str, str], now: datetime | None = None
-) -> SiteConnection:
+) -> StudyConnection:
     """Return whether the site is connected.
 
     Args:
@@ -89,25 +89,25 @@ def connection_of(
     """
     if home.state() == "left":
         do = "To take part again: healthfm-client resume, then healthfm-client join"
-        return SiteConnection("left", "This site has left the study", do)
+        return StudyConnection("left", "This site has left the study", do)
     if (stage := stage_of(home)) != "joined":
-        return SiteConnection("not joined", *_NOT_JOINED[stage])
+        return StudyConnection("not joined", *_NOT_JOINED[stage])
     if not processes:
         do = "Start them: healthfm-client join"
-        return SiteConnection("stopped", "This site's processes do not run", do)
+        return StudyConnection("stopped", "This site's processes do not run", do)
     now = now or now_utc()
     answers, refused = StudyAnswers.read(home.process), RefusedConnection.recent(home, now)
     at = "" if answers is None else answers.at.isoformat(timespec="seconds")
     if refused is not None and refused.at > at:
         seen = f"The study does not let this site in: {plain_text(refused.reason)}"
-        return SiteConnection("refused", seen, "It is tried again by itself", at)
+        return StudyConnection("refused", seen, "It is tried again by itself", at)
     if answers is not None and answers.is_recent(now):
         since = answers.since.isoformat(timespec="seconds")
-        return SiteConnection("connected", "This site is connected to the study", "", since)
+        return StudyConnection("connected", "This site is connected to the study", "", since)
     looping = [state for state in processes.values() if not state.startswith("RUNNING")]
     seen = looping[0] if looping else "the study does not answer"
     do = "Ask the doctor what stands in the way; it is tried again by itself"
-    return SiteConnection("silent", f"This site is not connected: {seen}", do, at)
+    return StudyConnection("silent", f"This site is not connected: {seen}", do, at)
 
 
 def site_status(home: SiteHome, processes: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from healthfm_core.config import CohortConfig
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.report.report_context import ReportContext
-from healthfm_core.evaluation.report.sections.site_gains import site_connections
+from healthfm_core.evaluation.report.sections.site_gains import site_lines
 from healthfm_simulations import partition
 from healthfm_simulations.cohort import Cohort, generate, write_sites
 from healthfm_simulations.cross_validation import CrossValidationFold
@@ -73,7 +73,7 @@ def test_the_report_s_table_of_sites_shows_what_the_new_partition_did(tmp_path):
     paths = write_sites(generate(CONFIG, 0), tmp_path / "sites")
     sites = tuple(SimulatedSite(SiteStore.open(path).name, path, None) for path in paths)
     summaries = site_summaries(sites, [CrossValidationFold("fold-0", sites, sites, "held_out")])
-    lines = site_connections(ReportContext(task="next_visit", sites=summaries))
+    lines = site_lines(ReportContext(task="next_visit", sites=summaries))
     assert [line.held[1] for line in lines] == [True, True, True, False]
 
 

@@ -56,7 +56,9 @@ class PeopleInOrder(AbstractContextManager["PeopleInOrder"]):
         of = [_of(people, block) for block in self._held.values()]
         events = pa.concat_tables([EVENTS.empty_table(), *(view.events() for view in of)])
         wearables = {
-            device: pa.concat_tables([view.wearable(device) for view in of])
+            device: pa.concat_tables(
+                [view.wearable(device) for view in of], promote_options="default"
+            )
             for device in self._store.devices
         }
         return self._store.with_records(events, people, wearables)

@@ -261,14 +261,14 @@ class SiteStore:
         if device not in self.devices:
             raise self._absent(f"{WEARABLE_FOLDER}/{device}", "device", self.devices)
         if self._wearables is not None and split is None:
-            return self._wearables.get(device, WEARABLE.empty_table()).cast(WEARABLE)
+            return self._wearables.get(device, WEARABLE.empty_table())
         tables = [
             self._worn_by(conform(read_parquet(file, file.name), WEARABLE, file.name), split)
             for file in in_order(self.path / WEARABLE_FOLDER / device)
             if self._people is None or may_hold(file, file.name, self._people)
         ]
         table = pa.concat_tables(tables) if tables else WEARABLE.empty_table()
-        return (table if _by_subject(table) else sort_wearable(table)).cast(WEARABLE)
+        return table if _by_subject(table) else sort_wearable(table)
 
     def wearable_parts(self, device: str, split: str | None = None) -> Iterator[pa.Table]:
         """Yield what `wearable` gives some rows at a time, in the order of the files."""
