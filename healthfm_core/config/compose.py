@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from healthfm_core.config import renamed
+from healthfm_core.config import deprecated, renamed
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError
 
@@ -66,6 +66,7 @@ def compose(
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise _unreadable(folder, error) from error
+    values = deprecated.under_new_names(values, deprecated.RUN)
     renamed.RUN.refuse(values)
     try:
         config = RunConfig.model_validate(values)
@@ -107,6 +108,7 @@ def _for_hydra(override: str, folder: Path) -> str:
     """Check one override and put it in Hydra's words; every value is the schema's to judge."""
     key, equals, value = override.partition("=")
     key = ALIASES.get(key.lstrip("+"), key.lstrip("+"))
+    key = deprecated.key_now(key, deprecated.RUN)
     if not equals or not key or key.startswith("~"):
         raise ConfigError(
             101,

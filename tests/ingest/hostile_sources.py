@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.readers import nhanes
 from tests.ingest.conftest import warehouse
+from tests.ingest.fit_file import SAMPLE
 from tests.ingest.test_devices import HEALTH
 from tests.ingest.test_fhir import RESOURCES
 
@@ -188,6 +189,10 @@ def oura_json() -> Source:
     return Source("oura", {"7.json": json.dumps(whole).encode()})
 
 
+def garmin() -> Source:
+    return Source("garmin", {f"7/{name}": text for name, text in SAMPLE.items()})
+
+
 def pgs() -> Source:
     lines = ["sampleset,IID,PGS,SUM,Z_norm2", *(f"a,{n},PGS1,{n},{n / 9}" for n in range(9))]
     return Source("pgsc_calc", {"s.csv": "\n".join(lines).encode()}, alone=True)
@@ -336,6 +341,7 @@ SOURCES = (
     withings,
     oura,
     oura_json,
+    garmin,
     pgs,
     plink2,
     aouprs,

@@ -18,7 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from healthfm_simulations.engine.flower_internals import Run, stamp, take_identity, twin
+from healthfm_core.flower.message_internals import Run, set_message_id, take_identity, twin
 from healthfm_simulations.engine.nodes import NodeSpec
 
 
@@ -69,7 +69,7 @@ class InProcessGrid(Grid):
         ids = []
         for message in messages:
             self._sent += 1
-            stamp(message, str(self._sent))
+            set_message_id(message, str(self._sent))
             self._waiting[str(self._sent)] = message
             ids.append(str(self._sent))
         return ids
