@@ -17,6 +17,7 @@ from healthfm_core.data.batch.segments import offsets_of, run_starts, search
 from healthfm_core.data.batch.sequences import (
     COUNT_SCALE,
     EVENT,
+    INDICES,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
@@ -323,9 +324,9 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
             columns[field.name] = parts[0].panel_names
             continue
         arrays = [getattr(part, field.name) for part in parts]
-        if field.name in _MOVED:
+        if field.name in INDICES:
             before = offsets_of(
-                np.array([len(getattr(part, _MOVED[field.name])) for part in parts])
+                np.array([len(getattr(part, INDICES[field.name])) for part in parts])
             )
             arrays = [
                 np.where(array < 0, array, array + shift)
@@ -335,13 +336,3 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
             arrays = [arrays[0], *(array[1:] for array in arrays[1:])]
         columns[field.name] = np.ascontiguousarray(np.concatenate(arrays))
     return Sequences(**columns)
-
-
-_MOVED = {
-    "offsets": "kind",
-    "wearable_row": "wearable",
-    "visit_offsets": "visit_time_us",
-    "visit_target_offsets": "visit_target",
-    "label_subject": "subject_id",
-}
-"""Columns that index another column, and which."""

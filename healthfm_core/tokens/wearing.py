@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.batch.segments import ranges, run_starts
 from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.data.store.people_blocks import PeopleBlocks
 from healthfm_core.errors import ConfigError
-from healthfm_core.parts import in_parts
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
 _TOKENS: Final = 1 << 40

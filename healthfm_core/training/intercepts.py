@@ -20,9 +20,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
-from healthfm_core.parts import in_parts
 
 Intercepts = Mapping[str, Float32]
 
@@ -101,6 +101,13 @@ def log_odds_ratio(cases: Any, rows: int, rate: Any, prior: float = PRIOR_CASES)
 
 def subjects_with(sequences: Sequences, targets: int) -> Int64:
     """Return [V] how many subjects have each target in any visit."""
+    name = f"subjects_with {targets}"
+    if name not in sequences.totals:
+        sequences.totals[name] = _subjects_with(sequences, targets)
+    return sequences.totals[name]
+
+
+def _subjects_with(sequences: Sequences, targets: int) -> Int64:
     found = np.zeros(targets, np.int64)
     bounds = sequences.visit_target_offsets[sequences.visit_offsets]
     for low, high in in_parts(np.diff(bounds)):

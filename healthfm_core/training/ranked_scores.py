@@ -16,8 +16,8 @@ from typing import Final, Literal, Self
 
 import numpy as np
 
-from healthfm_core.array_files import SUFFIX, MappedArrays
 from healthfm_core.arrays import Bool, Float32, Int64, UInt32
+from healthfm_core.npy_files import SUFFIX, ArrayViews
 
 AT_ONCE: Final = 1 << 22
 """Scores that are sorted together."""
@@ -114,7 +114,7 @@ class RankedScores:
         }
         np.save(files["cases"], part.cases)
         np.save(files["others"], part.others)
-        mapped = MappedArrays.of(files)
+        mapped = ArrayViews.of(files)
         self._parts.append(_SortedPart(mapped["cases"], mapped["others"], mapped.release))
 
 

@@ -236,9 +236,11 @@ class BatchLoader:
     ) -> Batch:
         kind = SEP if query == "sep" else NOW
         later_us = self._forecast_us if query == "early" else 0
-        return collate(
+        batch = collate(
             self.sequences, rows, drops, self._sizes, query_kind=kind, later_us=later_us, rng=rng
         )
+        self.sequences.release()
+        return batch
 
     def _lengths(self, rows: RowChoice, which: Int64 | None = None) -> Int32:
         """Return how long some of the rows are (None: all), a part of them at a time."""
@@ -249,6 +251,7 @@ class BatchLoader:
             history = some.stop - self.sequences.offsets[some.subject]
             history = np.minimum(history, self._sizes.max_len)
             lengths[low : low + len(some)] = history + np.diff(some.query_offsets)
+            self.sequences.release()
         return lengths
 
     def _dropped(

@@ -14,10 +14,10 @@ from typing import Final, Literal
 import numpy as np
 
 from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.segments import offsets_of, ranges, search
 from healthfm_core.data.batch.sequences import EVENT, UNKNOWN_TIME, Sequences
-from healthfm_core.parts import in_parts
 
 Query = Literal["sep", "now", "label", "worn", "early"]
 QUERIES: Final[tuple[Query, ...]] = ("sep", "now", "label", "worn", "early")

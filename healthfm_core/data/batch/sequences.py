@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int32, Int64, UInt8
 from healthfm_core.data.batch.segments import offsets_of, search
+from healthfm_core.npy_files import ArrayViews
 
 PAD: Final = 0
 STATIC: Final = 1
@@ -29,6 +31,22 @@ COUNT_SCALE: Final = 4.0
 
 UNKNOWN_TIME: Final = np.iinfo(np.int64).min
 """Stands for a missing birth."""
+
+INDICES: Final[Mapping[str, str]] = {
+    "offsets": "kind",
+    "wearable_row": "wearable",
+    "visit_offsets": "visit_time_us",
+    "visit_target_offsets": "visit_target",
+    "label_subject": "subject_id",
+    "worn_offsets": "worn_item",
+    "worn_item": "kind",
+    "visit_stop": "kind",
+}
+"""Columns of `Sequences` and of `RecordIndex` that index another column, and which."""
+
+
+_WORKED_OUT: Final = ("record", "per_subject", "totals", "files")
+"""What does not depend on the labels."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +133,43 @@ class Sequences:
         """[S] how many wearable tokens each subject has."""
         return np.diff(self.record.worn_offsets)
 
+    # What follows lies on disk where the people do (`sequence_files`).
+
     @cached_property
     def record(self) -> RecordIndex:
-        """What batching reads of the people again and again; of people on disk it lies there."""
+        """What batching reads of the people again and again."""
         return RecordIndex.of(self)
+
+    @cached_property
+    def per_subject(self) -> dict[str, Int64]:
+        """What was worked out of each subject [S], by what it is; filled as it is asked for."""
+        return {}
+
+    @cached_property
+    def totals(self) -> dict[str, Int64]:
+        """What was counted over all subjects, likewise."""
+        return {}
+
+    @cached_property
+    def files(self) -> ArrayViews | None:
+        """The files that the columns are views into; None where they are in memory."""
+        return None
+
+    def release(self) -> None:
+        """Take the pages of the files out of memory that were read so far."""
+        if self.files is not None:
+            self.files.release()
+
+    def with_labels(self, kept: Bool) -> Self:
+        """Return the same people with some of their labels."""
+        fewer = replace(
+            self,
+            label_subject=self.label_subject[kept],
+            label_time_us=self.label_time_us[kept],
+            label_value=self.label_value[kept],
+        )
+        vars(fewer).update({name: getattr(self, name) for name in _WORKED_OUT})
+        return fewer
 
     def history_before(self, subject: Int64, time_us: Int64) -> Int64:
         """Return the item before which all that is not later than `time_us` lies."""

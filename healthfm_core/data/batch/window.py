@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from healthfm_core.arrays import Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.row_plan import Drops, RowPlan, Sizes, place_items
 from healthfm_core.data.batch.segments import ranges
 from healthfm_core.data.batch.sequences import EVENT, STATIC, Sequences
-from healthfm_core.parts import in_parts
 
 
 def first_in_window(sequences: Sequences, sizes: Sizes) -> Int64:
@@ -16,6 +16,13 @@ def first_in_window(sequences: Sequences, sizes: Sizes) -> Int64:
 
     Whose record fits into a row is not looked at; of the others, a part at a time.
     """
+    name = f"first_visit {sizes.max_len} {sizes.max_wearable} {sorted(sizes.soft_tokens.items())}"
+    if name not in sequences.per_subject:
+        sequences.per_subject[name] = _first_visits(sequences, sizes)
+    return sequences.per_subject[name]
+
+
+def _first_visits(sequences: Sequences, sizes: Sizes) -> Int64:
     first = np.zeros(sequences.n_subjects, np.int64)
     n_items = np.diff(sequences.offsets)
     most = sizes.max_len - sum(sizes.soft_tokens.values())

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
+from healthfm_core.owner_only import owner_only
+
 _SUFFIX: Final = ".tokens"
 _DRAFT: Final = ".draft-"
 _LOCK: Final = ".lock"
@@ -57,11 +59,12 @@ def working_folder(store: Path) -> Path:
 def draft_in(folder: Path) -> Iterator[Path]:
     """Give a new folder in a working folder; at the end it goes, unless it was given another name.
 
-    No other process takes it for a dead one's meanwhile.
+    No other process takes it for a dead one's meanwhile. What this process writes is its owner's
+    alone.
     """
     draft = folder / f"{_DRAFT}{secrets.token_hex(4)}"
     lock = draft.with_name(f"{draft.name}{_LOCK}")
-    with lock.open("x") as file:
+    with owner_only(), lock.open("x") as file:
         _lock(file)
         draft.mkdir(mode=0o700)
         try:
@@ -71,9 +74,9 @@ def draft_in(folder: Path) -> Iterator[Path]:
             lock.unlink(missing_ok=True)
 
 
-def size_of(folder: Path) -> int:
-    """Return the bytes in the files of a folder."""
-    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+def bytes_beside(store: Path) -> int:
+    """Return the bytes of all that was worked out of a store, see `remove_beside`."""
+    return sum(_size_of(one) for one in _worked_out(store))
 
 
 def remove_beside(store: Path) -> int:
@@ -84,14 +87,24 @@ def remove_beside(store: Path) -> int:
     Returns:
         The bytes that went.
     """
-    folder = folder_beside(store)
-    if not folder.is_dir():
-        return 0
-    linked = [one.resolve() for one in folder.iterdir() if one.is_symlink() and one.is_dir()]
-    size = size_of(folder) + sum(size_of(one) for one in linked)
-    for one in (*linked, folder):
+    size = bytes_beside(store)
+    for one in _worked_out(store):
         shutil.rmtree(one)
     return size
+
+
+def _worked_out(store: Path) -> list[Path]:
+    folder = folder_beside(store)
+    if not folder.is_dir():
+        return []
+    return [
+        *(one.resolve() for one in folder.iterdir() if one.is_symlink() and one.exists()),
+        folder,
+    ]
+
+
+def _size_of(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
 
 
 def _remove_dead_drafts(folder: Path) -> None:

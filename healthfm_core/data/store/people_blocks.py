@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from healthfm_core.arrays import Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.store.beside_store import draft_in, working_folder
 from healthfm_core.data.store.event_spool import CodeNumbers, append_rows, named, read_rows
 from healthfm_core.data.store.events import ids, sort_events, with_plain_codes
@@ -29,7 +30,6 @@ from healthfm_core.data.store.store_files import WEARABLE_FOLDER, in_order, samp
 from healthfm_core.data.store.store_layers import event_files
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import StoreError
-from healthfm_core.parts import in_parts
 
 EVENTS_PER_BLOCK: Final = 1 << 20
 """Events of a block, about; samples of wearables count as `_SAMPLES` to one."""
@@ -48,24 +48,36 @@ class PeopleBlocks(AbstractContextManager["PeopleBlocks"]):
         store: The store, or stores that share people.
         split: train, tuning or held_out; None is all three.
         events: About how many events a block has; None: `EVENTS_PER_BLOCK`.
+        texts: Events have their texts, and the types of `EVENTS`; no study reads them.
+
+    Attributes:
+        subjects: [S] everyone, ascending.
+        bounds: ``(low, high)`` of `subjects` for each block.
     """
 
-    def __init__(self, store: StoreView, split: str | None, *, events: int | None = None) -> None:
+    def __init__(
+        self,
+        store: StoreView,
+        split: str | None,
+        *,
+        events: int | None = None,
+        texts: bool = False,
+    ) -> None:
         events = EVENTS_PER_BLOCK if events is None else events
         self._members = store.members
-        self._split = split
+        self._split, self._texts = split, texts or len(self._members) > 1
         self.subjects = store.subjects(split)
         sizes = np.zeros(len(self.subjects), np.int64)
         if sum(_size(member, split) for member in self._members) > events:
             for member in self._members:
                 sizes += _sizes(member, split, self.subjects)
-        self._bounds = list(in_parts(sizes, events)) or [(0, 0)]
+        self.bounds = list(in_parts(sizes, events)) or [(0, 0)]
         self._files = ExitStack()
         self._spools: list[_BlockFiles] = []
         self._whole: StoreView | None = None
 
     def __len__(self) -> int:
-        return len(self._bounds)
+        return len(self.bounds)
 
     def __exit__(
         self,
@@ -73,28 +85,40 @@ class PeopleBlocks(AbstractContextManager["PeopleBlocks"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the files."""
         self._whole, self._spools = None, []
         self._files.close()
 
     def __iter__(self) -> Iterator[StoreView]:
-        if len(self._bounds) == 1:
+        for number in range(len(self)):
+            yield self.block(number)
+
+    def block(self, number: int) -> StoreView:
+        """Return the view of one block's people.
+
+        Raises:
+            StoreError: A file cannot be read (HF-209), or the disk is full (HF-213).
+        """
+        if len(self) == 1:
             if self._whole is None:
                 self._whole = _joined([self._of_split(member) for member in self._members])
-            yield self._whole
-            return
+            return self._whole
         if not self._spools:
             self._spools = [self._laid_out(member) for member in self._members]
-        for number, (low, high) in enumerate(self._bounds):
-            people = self.subjects[low:high]
-            yield _joined([spool.view(number, people) for spool in self._spools])
+        low, high = self.bounds[number]
+        people = self.subjects[low:high]
+        return _joined([spool.view(number, people) for spool in self._spools])
 
     def _of_split(self, store: SiteStore) -> SiteStore:
         return store.with_records(store.events(self._split), store.subjects(self._split))
 
     def _laid_out(self, store: SiteStore) -> _BlockFiles:
         folder = self._files.enter_context(draft_in(working_folder(store.path)))
-        starts = self.subjects[[low for low, _ in self._bounds]]
-        files = _BlockFiles(store, self._split, starts, folder, texts=len(self._members) > 1)
+        starts = self.subjects[[low for low, _ in self.bounds]]
+        files = _BlockFiles(store, self._split, starts, folder, texts=self._texts)
         try:
             files.write()
         except OSError as error:
@@ -154,7 +178,7 @@ class _BlockFiles:
         for device in self._store.devices:
             tables = list(read_rows(self._file(f"{WEARABLE_FOLDER}-{device}", number)))
             if tables:
-                wearables[device] = sort_wearable(pa.concat_tables(tables).cast(WEARABLE))
+                wearables[device] = sort_wearable(pa.concat_tables(tables)).cast(WEARABLE)
         return self._store.with_records(events, own, wearables)
 
     def _file(self, kind: str, number: int) -> Path:

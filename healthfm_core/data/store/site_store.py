@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,7 @@ from healthfm_core.data.store.store_files import (
     OWN_KEY,
     SOURCE_CODES_FILE,
     WEARABLE_FOLDER,
+    files_version,
     in_order,
     may_hold,
     read_batches,
@@ -57,16 +60,25 @@ class SiteStore:
     Attributes:
         path: The store's folder.
         name: The site's name (``dataset_name`` in dataset.json).
+        files_version: What tells the store from what it was before: its files' names, sizes and
+            times when it was opened.
     """
 
     path: Path
     name: str
+    files_version: str
 
     def __init__(
-        self, path: Path, name: str, permitted: frozenset[str], people: pa.Array | None = None
+        self,
+        path: Path,
+        name: str,
+        files_version: str,
+        permitted: frozenset[str],
+        people: pa.Array | None = None,
     ) -> None:
         self.path = path
         self.name = name
+        self.files_version = files_version
         self._permitted = permitted
         self._people = people
         self._events: pa.Table | None = None
@@ -86,10 +98,23 @@ class SiteStore:
             StoreError: HF-201, HF-202, HF-206 to HF-209.
         """
         path = Path(path)
+        version = files_version(path)
         marker = read_marker(path)
         check_schemas(path)
         permitted = frozenset(modality_names() if modalities is None else modalities)
-        return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+        return cls(path, str(marker.get("dataset_name") or path.name), version, permitted)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the store is not any more what it was when it was opened."""
+        return files_version(self.path) != self.files_version
+
+    @property
+    def version(self) -> str:
+        """What tells this view from every other: the store's files, what is shown, and of whom."""
+        own = "" if self._people is None else hashlib.sha256(self.subjects().tobytes()).hexdigest()
+        said = json.dumps([self.files_version, sorted(self._permitted), own])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def narrowed(
         self,
@@ -109,7 +134,7 @@ class SiteStore:
             self._check_known(wanted)
             people = pa.array(wanted)
         if self._events is None:
-            return type(self)(self.path, self.name, shown, people)
+            return type(self)(self.path, self.name, self.files_version, shown, people)
         events, wearables = self._events, self._wearables
         if subjects is not None:
             events = _of(events, people)
@@ -139,7 +164,7 @@ class SiteStore:
         shown: frozenset[str],
         people: pa.Array | None,
     ) -> Self:
-        view = type(self)(self.path, self.name, shown, people)
+        view = type(self)(self.path, self.name, self.files_version, shown, people)
         view._events, view._wearables = events, wearables
         for fact in ("_codes", "_device_folders"):
             if fact in vars(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -136,6 +137,14 @@ def samples_a_row(file: Path, where: str) -> float:
     columns = [group.column(at) for group in groups for at in range(group.num_columns)]
     samples = sum(one.num_values for one in columns if one.path_in_schema.startswith("value"))
     return float(samples / max(1, footer.num_rows))
+
+
+def files_version(store: Path) -> str:
+    """Return what tells a store from what it was before: its files' names, sizes and times."""
+    files = sorted(file for file in store.rglob("*") if file.is_file())
+    known = [(file.relative_to(store).as_posix(), file.stat()) for file in files]
+    facts = [(name, found.st_size, found.st_mtime_ns) for name, found in known]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def read_marker(store: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Arrays in ``.npy`` files, so that they take no memory: written in parts, read as views.
 
 The pages of a view are the file's. The system takes them back whenever it needs room, and
-`MappedArrays.release` gives them back at once, so that a process that reads all of a large file in
+`ArrayViews.release` gives them back at once, so that a process that reads all of a large file in
 time never holds more than it looked at last.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,9 +26,13 @@ class ArrayWriter:
 
     Args:
         file: A new file.
+
+    Attributes:
+        check: CRC-32 of the elements so far.
     """
 
     def __init__(self, file: Path) -> None:
+        self.check = 0
         self._out = file.open("xb")
         self._dtype: np.dtype[Any] | None = None
         self._shape: tuple[int, ...] = ()
@@ -39,19 +44,28 @@ class ArrayWriter:
             self._write_header()
         if part.dtype != self._dtype or part.shape[1:] != self._shape[1:]:
             raise ValueError(f"{part.dtype}{part.shape} behind {self._dtype}{self._shape}")
-        self._out.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        self.check = zlib.crc32(data, self.check)
+        self._out.write(data)
         self._shape = (self._shape[0] + len(part), *self._shape[1:])
 
     def __len__(self) -> int:
         return self._shape[0] if self._shape else 0
 
-    def close(self) -> None:
-        """Write how many there are, and have the system put all of it on the disk."""
+    @property
+    def size(self) -> int:
+        """Bytes of the elements so far."""
+        each = 0 if self._dtype is None else self._dtype.itemsize
+        return int(np.prod(self._shape, dtype=np.int64)) * each if self._shape else 0
+
+    def close(self, *, sync: bool = True) -> None:
+        """Write how many there are; with `sync` wait until all of it is on the disk."""
         if self._dtype is not None:
             self._out.seek(0)
             self._write_header()
         self._out.flush()
-        os.fsync(self._out.fileno())
+        if sync:
+            os.fsync(self._out.fileno())
         self._out.close()
 
     def abandon(self) -> None:
@@ -67,7 +81,7 @@ class ArrayWriter:
         npy.write_array_header_1_0(self._out, facts)  # which leaves room for a larger number
 
 
-class MappedArrays(Mapping[str, npt.NDArray[Any]]):
+class ArrayViews(Mapping[str, npt.NDArray[Any]]):
     """The arrays of a folder's ``.npy`` files, as views into them, to be read only.
 
     Args:
@@ -109,6 +123,10 @@ class MappedArrays(Mapping[str, npt.NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def check(self, name: str) -> int:
+        """Return the CRC-32 of an array's elements."""
+        return zlib.crc32(self._views[name].reshape(-1).view(np.uint8).data)
 
     def release(self) -> None:
         """Take the files' pages out of memory; who reads again gets them again."""

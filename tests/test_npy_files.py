@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from healthfm_core.array_files import ArrayWriter, MappedArrays
+from healthfm_core.npy_files import ArrayViews, ArrayWriter
 
 
 def written(file: Path, *parts: np.ndarray) -> Path:
@@ -23,7 +23,7 @@ def test_parts_become_one_array_that_numpy_reads(tmp_path: Path):
     file = written(tmp_path / "x.npy", *parts)
     whole = np.concatenate(parts)
     assert np.array_equal(np.load(file), whole)
-    arrays = MappedArrays.of({"x": file})
+    arrays = ArrayViews.of({"x": file})
     assert np.array_equal(arrays["x"], whole)
     arrays.release()
     assert np.array_equal(arrays["x"], whole)
@@ -31,7 +31,7 @@ def test_parts_become_one_array_that_numpy_reads(tmp_path: Path):
 
 
 def test_an_array_of_nothing_keeps_its_type_and_shape(tmp_path: Path):
-    arrays = MappedArrays.of({"x": written(tmp_path / "x.npy", np.zeros((0, 5), np.int32))})
+    arrays = ArrayViews.of({"x": written(tmp_path / "x.npy", np.zeros((0, 5), np.int32))})
     assert arrays["x"].shape == (0, 5)
     assert arrays["x"].dtype == np.int32
 
@@ -49,7 +49,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path):
     file = written(tmp_path / "x.npy", np.arange(100))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(ValueError, match="cut off"):
-        MappedArrays.of({"x": file})
+        ArrayViews.of({"x": file})
 
 
 def test_a_file_that_was_never_closed_is_refused(tmp_path: Path):
@@ -57,4 +57,4 @@ def test_a_file_that_was_never_closed_is_refused(tmp_path: Path):
     out.append(np.arange(100))
     out.abandon()
     with pytest.raises(ValueError, match="cut off"):
-        MappedArrays.of({"x": tmp_path / "x.npy"})
+        ArrayViews.of({"x": tmp_path / "x.npy"})
