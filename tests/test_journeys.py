@@ -35,6 +35,8 @@ A site's people are read in blocks, tokenised into files beside the store and re
 that they need not fit in memory; what a row is made of is worked out when it is read.
 Site and coordinator ask whether a round is one of regression, and a model whether its memories
 give one mean.
+A site's people are read in blocks, tokenised into files beside the store and read from there, so
+that they need not fit in memory; what a row is made of is worked out when it is read.
 """
 COUNTS = re.compile(r"(\d+) functions in .*; (\d+) returns to a file")
 

@@ -178,7 +178,7 @@ class _BlockFiles:
         for device in self._store.devices:
             tables = list(read_rows(self._file(f"{WEARABLE_FOLDER}-{device}", number)))
             if tables:
-                wearables[device] = sort_wearable(pa.concat_tables(tables).cast(WEARABLE))
+                wearables[device] = sort_wearable(pa.concat_tables(tables)).cast(WEARABLE)
         return self._store.with_records(events, own, wearables)
 
     def _file(self, kind: str, number: int) -> Path:
