@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -14,14 +16,17 @@ import pytest
 from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.supervision import Supervision
-from tests.end_to_end.deployed import REPOSITORY, Shell, free_ports, make_stores, told
-from tests.page.browser import browser
+from tests.end_to_end.deployed import REPOSITORY, SITES, Shell, free_ports, make_stores, told
+from tests.page.browser import DESK, PHONE, browser
 
 pytestmark = pytest.mark.deployment
 
-SITES = ("north", "south")
+CHOSEN = ("north", "south")
+SHOWN_WITHIN_S = 10.0
+STUDY_PAGES = ("", "runs/first", "log", "launch", "runs/first/stop", "sites/west/revoke")
+SITE_PAGES = ("", "runs", "left", "left/1", "privacy", "data", "doctor", "pause", "leave", "join")
 SETTINGS = "model=tiny federation.rounds=500 train.max_steps=1 tokens.k_min=20"
-COUNTED = re.compile(r"(\d+) commands, (\d+) clicks and (\d+) fields")
+COUNTED = re.compile(r"(\d+)\scommands,\s(\d+)\sclicks\sand\s(\d+)\sfields")
 
 
 class Person:
@@ -66,7 +71,10 @@ def page_of(*words):
 
 @pytest.fixture(scope="module")
 def kits(tmp_path_factory):
-    """A study that is up, and two sites whose kits have come, as files."""
+    """A study that is up, and sites whose kits have come, as files.
+
+    Yields the folder, the ten words of the study's root, and how many commands it took.
+    """
     folder = tmp_path_factory.mktemp("pages")
     port, superlink = free_ports(2)
     values = {"HOST": "127.0.0.1", "PORT": str(port), "SUPERLINK_PORT": str(superlink)}
@@ -76,22 +84,18 @@ def kits(tmp_path_factory):
     try:
         root = told(shell.run(f"{made} --superlink-port $SUPERLINK_PORT {purpose}"))
         shell.run("healthfm-server up --study study")
+        stores = make_stores(folder / "made", 300)
         for site in SITES:
-            stores = make_stores(folder / site / "stores", 300)
+            (folder / site / "stores").mkdir(parents=True)
+            stores[site].rename(folder / site / "stores" / "clinic")
             asked = f"healthfm-client enroll --site {site}/home --study https://$HOST:$PORT"
             values["WORDS"] = told(shell.run(f"{asked} --name {site} --modalities ehr"))
-            for other in set(stores) - {site}:
-                remove(stores[other])
             signed = f"healthfm-server site sign {site}/home/request.zip --study study"
             shell.run(f"{signed} --compared $WORDS --out {site}-kit.zip")
-        yield folder, root
+        yield folder, root, len(shell.printed)
     finally:
         for config in folder.glob("**/process/supervisord.conf"):
             Supervision(config.parent, [], {}).stop()
-
-
-def remove(store):
-    subprocess.run(["rm", "-r", store], check=True)
 
 
 def status(site):
@@ -102,28 +106,20 @@ def status(site):
 
 @pytest.mark.slow
 def test_from_kits_in_hand_to_the_first_round_and_on_to_leaving(kits):
-    folder, root = kits
+    folder, root, commands = kits
+    homes = {site: folder / site / "home" for site in SITES}
+    served = {"study": ("healthfm_server", "page", "--study", str(folder / "study"))}
+    for site, home in homes.items():
+        served[site] = ("healthfm_client", "page", "--no-browser", "--site", str(home))
     with ExitStack() as open_pages, browser() as window:
         person = Person(window)
-        links = {
-            name: open_pages.enter_context(page_of(*words))
-            for name, words in {
-                "study": ("healthfm_server", "page", "--study", str(folder / "study")),
-                **{
-                    site: (
-                        *("healthfm_client", "page", "--no-browser"),
-                        *("--site", str(folder / site / "home")),
-                    )
-                    for site in SITES
-                },
-            }.items()
-        }
-        person.commands += len(links)
+        links = {name: open_pages.enter_context(page_of(*words)) for name, words in served.items()}
+        person.commands = commands + len(links)
         roots = {name: sign_in(window, link) for name, link in links.items()}
         for site in SITES:
             join(person, roots[site], folder / f"{site}-kit.zip", root)
         order(person, roots["study"])
-        for site in SITES:
+        for site in CHOSEN:
             approve(person, roots[site])
         window.open(f"{roots['study']}runs/first")
         window.until(lambda: rounds_done(window) >= 1)
@@ -131,13 +127,75 @@ def test_from_kits_in_hand_to_the_first_round_and_on_to_leaving(kits):
         counted = tuple(map(int, COUNTED.search(said).groups()))
         assert counted == (person.commands, person.clicks, person.fields)
 
+        assert "west" not in window.text("table.matrix")  # nobody chose it
         window.open(f"{roots['north']}left")
         window.until_text("changes of the model")
         window.until_text("none changed or taken out")
+        for size in (PHONE, DESK):
+            look_at_every_page(window, roots, size, folder / "pictures")
+        kill_and_go_on(person, roots, homes["south"])
         pause_and_resume(person, roots)
-        leave(person, roots, folder / "north" / "home")
+        read_the_report(person, roots)
+        leave(person, roots, homes["north"])
         asked = {url.split("/")[2] for url in window.requested()}
         assert asked == {root.split("/")[2] for root in roots.values()}
+
+
+def look_at_every_page(window, roots, size, pictures):
+    """Let axe-core read every page as it is with real processes, and take its picture."""
+    pictures.mkdir(exist_ok=True)
+    window.look_like(size)
+    pages = [("study", path) for path in STUDY_PAGES] + [("north", path) for path in SITE_PAGES]
+    for name, path in pages:
+        window.open(roots[name] + path)
+        window.until(lambda: window.run("return document.readyState") == "complete")
+        assert window.hard_to_read() == [], (name, path)
+        wide = window.run("return document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, (name, path)
+        file = f"{size[0]} {name} {path.replace('/', ' ')}".strip()
+        window.screenshot(pictures / f"{file}.png")
+
+
+def kill_and_go_on(person, roots, home):
+    """Kill a site as a power cut does; who is missing shows, and after a pause it goes on."""
+    window = person.window
+    window.open(f"{roots['study']}runs/first")
+    window.until_text("answered", "#row-1")
+    supervised = supervision(SiteHome(home))
+    pids = [int(state.split()[2].rstrip(",")) for state in supervised.states().values()]
+    supervisor = int((supervised.folder / "supervisord.pid").read_text("utf-8"))
+    for pid in (supervisor, *pids):
+        os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    window.until_text("offline", "#row-1")
+    assert time.monotonic() - killed < SHOWN_WITHIN_S
+    assert "south" in window.text("#run-state")
+    confirm(person, "Pause", "Pause run first?")
+    window.until_text("paused", ".headline")
+    window.open(roots["south"])
+    window.until_text("Start", ".actions")
+    confirm(person, "Start", "Start this site’s processes?")
+    window.until_text("This site is connected to the study")
+    window.open(f"{roots['study']}runs/first")
+    before = rounds_done(window)
+    confirm(person, "Resume", "Resume run first?")
+    window.until(lambda: rounds_done(window) > before)
+
+
+def confirm(person, link, question):
+    """Follow a link, and say yes to what it asks."""
+    person.follow(link)
+    person.window.until(lambda: person.window.text("h1") == question)
+    person.press("form:not(.out) button")
+
+
+def read_the_report(person, roots):
+    window = person.window
+    window.open(f"{roots['study']}runs/first")
+    person.follow("Report")
+    window.until(lambda: "north" in window.text("body") and "south" in window.text("body"))
+    assert "/report" in window.run("return location.pathname")
+    assert "This run goes on" in window.text("body")
 
 
 def sign_in(window, link):
@@ -165,6 +223,8 @@ def order(person, root):
     person.follow("New run")
     window.until(lambda: window.text("h1") == "New run")
     person.write("#name", "first")
+    for site in CHOSEN:
+        person.press(f"input[value={site}]")
     person.write("#settings", "\n".join(SETTINGS.split()))
     person.press("form:not(.out) button")
     window.until(lambda: window.text("h1") == "first")
