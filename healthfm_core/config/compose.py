@@ -73,6 +73,7 @@ def compose(
     except ValidationError as error:
         raise _refusal(error) from None
     config.check_horizons()
+    config.check_objectives()
     return config
 
 

@@ -14,7 +14,7 @@ from healthfm_core.config.model import ModelConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.config.train import TrainConfig
+from healthfm_core.config.train import ObjectivesConfig, TrainConfig
 from healthfm_core.errors import ConfigError
 
 
@@ -132,6 +132,32 @@ class RunConfig(Schema):
             wanted="the last of train.horizons_days reaches the furthest horizon",
             do=f"Write train.horizons_days=[{reaching}]",
         )
+
+    def check_objectives(self) -> None:
+        """Check that something is asked, and that a label that is asked has a name.
+
+        Where a run is begun, as `check_horizons`.
+
+        Raises:
+            ConfigError: It is not so (HF-103).
+        """
+        weights = self.train.objectives
+        if not weights.asked():
+            raise ConfigError(
+                103,
+                where="train.objectives",
+                seen="every objective that asks something has the weight 0",
+                wanted=f"one of {', '.join(ObjectivesConfig.asking())} is above 0",
+                do="Write train.objectives.next_visit=1, or label=1 for a label",
+            )
+        if weights.label > 0 and self.label_task is None:
+            raise ConfigError(
+                103,
+                where="train.objectives.label",
+                seen="a label is to be learned, and none is named",
+                wanted="the name of a label table of the stores",
+                do="Write evaluation.task=NAME",
+            )
 
     @property
     def label_task(self) -> str | None:

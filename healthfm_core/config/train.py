@@ -42,6 +42,10 @@ class ObjectivesConfig(Schema):
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return tuple(name for name, extra in extras.items() if extra == {"asks": True})
 
+    def asked(self) -> tuple[str, ...]:
+        """Return those of `asking` that are trained."""
+        return tuple(name for name in self.asking() if getattr(self, name) > 0)
+
 
 class TrainConfig(Schema):
     """Local training."""

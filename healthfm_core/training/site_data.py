@@ -13,6 +13,7 @@ from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.data.store.splits import keeps_label
+from healthfm_core.errors import StoreError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.encoder_registry import soft_tokens
@@ -45,9 +46,13 @@ class SiteData:
 
         No two of the stores share a person (`join_stores`).
         What the study's model has no encoder for is left aside, as if the site did not hold it.
+
+        Raises:
+            StoreError: The study learns a label alone, and no store has it (HF-208).
         """
         splits, task = training_splits(study.config), study.config.label_task
         wanted = frozenset(study.modalities)
+        _check_labelled(stores, study.config)
         views = [s.narrowed(modalities=wanted & s.modalities) for s in stores]
         by_split = {
             split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
@@ -63,6 +68,20 @@ class SiteData:
             by_split["tuning"],
             modalities=held,
             intercepts=site_intercepts(train, study),
+        )
+
+
+def _check_labelled(stores: Sequence[StoreView], config: RunConfig) -> None:
+    task = config.label_task
+    if config.train.objectives.asked() != ("label",) or task is None:
+        return
+    if not any(task in store.tasks for store in stores):
+        raise StoreError(
+            208,
+            where=f"labels/{task}",
+            seen="the study learns this label and nothing else, and the site has none of it",
+            wanted="a label table of that name",
+            do=f"Make it: healthfm-client labels STORE FILE --name {task}",
         )
 
 

@@ -20,11 +20,12 @@ USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
 Trains one health model over several simulated sites and compares arms: federated
 (modality-aware), plain FedAvg, local-only per site, centralised, and on request the ensemble of
-the local models. Leaves report.html,
-metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by default).
+the local models. Leaves report.html, metrics.json, predictions.parquet, config.yaml and checkpoints
+in the folder out= (runs/<time> by default).
 
   data=      {data}
   model=     {model}
+  train=label_tabular evaluation.task=NAME    learn a label of the stores' tables
   sites=     natural | region | hospital | groups      (eicu_demo)
   rounds=    number of rounds                 seed=    number
   out=       result folder                    resume=true   go on with the run in out=
@@ -75,8 +76,8 @@ def _run(given: list[str], console: Console) -> int:
             print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
         raise
     for table in (
-        terminal_tables.arms_table(result.rows, seeds=result.seeds),
-        *terminal_tables.subset_tables(result.rows, seeds=result.seeds),
+        terminal_tables.arms_table(result.rows, seeds=result.seeds, remarks=result.remarks),
+        *terminal_tables.subset_tables(result.rows, seeds=result.seeds, remarks=result.remarks),
     ):
         console.print(table)
     for table in terminal_tables.task_tables(result.secondary):

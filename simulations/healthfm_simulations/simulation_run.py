@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +18,7 @@ from rich.console import Console
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.errors import RunError
+from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
 from healthfm_core.federation.alarms import kind_of
@@ -24,7 +26,7 @@ from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
 from healthfm_core.processes import follow_the_parent
 from healthfm_simulations.arms.arm_training import TrainedArm
-from healthfm_simulations.arms.arms_of_fold import ArmsOfFold, units_of
+from healthfm_simulations.arms.arms_of_fold import RUNS, ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
 from healthfm_simulations.run_bar import RunProgressBar
@@ -38,10 +40,12 @@ from healthfm_simulations.scoring.arm_metrics import (
 )
 from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
 from healthfm_simulations.scoring.model_scores import EVERYTHING, check_what_is_judged
+from healthfm_simulations.scoring.predictions_file import PredictionsFile
 from healthfm_simulations.scoring.scoring_ledger import note_scoring
 from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
+from healthfm_simulations.study_checks import check_study
 
 CONFIG_FILE = "config.yaml"
 RESUMED_KEYS = ("out", "resume")
@@ -78,6 +82,7 @@ class SimulationResult:
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
+        remarks: input subset → arm → what its row leaves out, or why it has none.
     """
 
     rows: list[MetricRow]
@@ -85,10 +90,11 @@ class SimulationResult:
     report: Path
     notes: list[str]
     seeds: int
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def open_folder(config: RunConfig, out: Path) -> None:
-    """Make the result folder, or check that it holds this very run.
+def open_folder(config: RunConfig, out: Path) -> bool:
+    """Make the result folder, or check that it holds this very run; return whether it is new.
 
     Raises:
         RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
@@ -116,8 +122,24 @@ def open_folder(config: RunConfig, out: Path) -> None:
             seen="the folder is not empty",
             do="Add resume=true to go on with it, or give another out=",
         )
+    is_new = not file.is_file()
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
+    return is_new
+
+
+@contextmanager
+def _gone_if_refused(out: Path, *, is_new: bool) -> Iterator[None]:
+    """Remove a new folder where the run is refused before anything is trained.
+
+    The command is then corrected, and would not find its folder empty.
+    """
+    try:
+        yield
+    except ConfigError:
+        if is_new and not any(out.rglob(RUNS)):
+            shutil.rmtree(out)
+        raise
 
 
 def run_simulation(
@@ -129,18 +151,21 @@ def run_simulation(
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
     check_what_is_judged(config)
-    open_folder(config, out)
+    with _gone_if_refused(out, is_new=open_folder(config, out)):
+        replicates = _replicates(config, out, console)
+    return _report(config, replicates, out, command)
+
+
+def _replicates(config: RunConfig, out: Path, console: Console) -> list[Replicate]:
     simulation = config.simulation
     each = [
         config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
     if simulation.workers == 1 or len(each) == 1:
-        replicates = [_replicate(one, out, console) for one in each]
-    else:
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
-            replicates = list(pool.map(_replicate, each, [out] * len(each)))
-    return _report(config, replicates, out, command)
+        return [_replicate(one, out, console) for one in each]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
+        return list(pool.map(_replicate, each, [out] * len(each)))
 
 
 def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
@@ -153,15 +178,20 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     started = time.monotonic()
     sites = prepare_sites(config, folder / "sites")
     replicate = Replicate(config, sites, cross_validation_folds(config, sites))
+    check_study(config, sites, replicate.folds)
     people = sum(len(site.view().subjects()) for site in sites)
     took = time.monotonic() - started
     console.print(
         f"seed {config.seed}: {people:,} people at {len(sites)} sites "
         f"({config.data.source}), ready in {took:.0f} s"
     )
-    with RunProgressBar(console, _units(replicate)) as bar:
+    with (
+        PredictionsFile(folder, sites) as file,
+        RunProgressBar(console, _units(replicate)) as bar,
+    ):
         for fold in replicate.folds:
             _run_fold(replicate, fold, folder, bar, console)
+            file.add(replicate.collected, fold)
     _note(replicate, note_scoring(config, replicate.folds, out))
     replicate.rows = rows_of(replicate.collected, config)
     write_by_site(folder, rows_by_site(replicate.collected.of(EVERYTHING), sites, config))
@@ -220,7 +250,7 @@ def _keep_what_is_told(replicate: Replicate, trained: TrainedArm, fold: str) -> 
         replicate.rolled_up, replicate.inputs = trained.rolled_up, trained.inputs
     for choice in trained.choices:
         _note(replicate, f"{fold}, {choice}.")
-    for said in filter(None, (trained.codes, trained.devices, trained.note)):
+    for said in filter(None, (trained.codes, trained.devices)):
         _note(replicate, f"{said}.")
 
 
@@ -281,7 +311,8 @@ def _report(
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return SimulationResult(rows, secondary, page, notes, len(replicates))
+    said = first.collected.remarks
+    return SimulationResult(rows, secondary, page, notes, len(replicates), said)
 
 
 def _title(config: RunConfig) -> str:

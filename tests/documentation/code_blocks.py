@@ -25,6 +25,7 @@ RUN_BY = {
     "docs/any-tables.md": "tests/ingest/test_mapped_data_sets.py",
     "docs/deployment.md": "tests/end_to_end/test_deployment.py",
     "docs/using-a-trained-model.md": "tests/test_trained.py",
+    "docs/your-table.md": "tests/test_your_table_page.py",
 }
 """Page → the test that takes its code from the page and runs it; the kinds are `RUN_KINDS`."""
 RUN_KINDS = {
@@ -33,6 +34,7 @@ RUN_KINDS = {
     "docs/any-tables.md": {"yaml"},
     "docs/deployment.md": {"console"},
     "docs/using-a-trained-model.md": {"python"},
+    "docs/your-table.md": {"console", "python", "yaml"},
 }
 NEEDS_A_SITE = "a site's own data and study; deployment.md's commands are these, and are run"
 NEEDS_ROOT = (

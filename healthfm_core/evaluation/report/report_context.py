@@ -87,6 +87,8 @@ class ReportContext:
         inputs: Which wearable channels and scores the sites have; None is not known.
         units_apart: Codes in units of which no two sites share one.
         rolled_up: What rolling codes up to common ancestors changed, '' where none were.
+        remarks: input subset, ``all`` or as in the rows → arm → what its row leaves out of the
+            inputs, or why it has none.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
         site_history: Site → the same of its own people, where sites tell it.
@@ -122,6 +124,7 @@ class ReportContext:
     inputs: InputOverlap | None = None
     units_apart: Sequence[str] = ()
     rolled_up: str = ""
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     site_history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     participation: Sequence[SiteParticipation] = ()

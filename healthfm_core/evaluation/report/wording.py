@@ -20,6 +20,12 @@ def subset_name(subset: str) -> str:
     return f"{text}, {SUBSET_NAMES.get(rest, rest)}" if rest else text
 
 
+def inputs_of(subset: str) -> str:
+    """Return the inputs that a subset of rows was given: ``all``, or as its name begins."""
+    first = subset.partition("/")[0]
+    return "all" if first in SUBSET_NAMES else first
+
+
 def number(value: float, *, signed: bool = False, digits: int = 3) -> str:
     """Write 0.1432 as ``.143`` and −0.02 as ``−.020``; a dash where there is no number."""
     if not math.isfinite(value):

@@ -29,6 +29,9 @@ from healthfm_simulations.run_bar import RunProgressBar
 ONE_A_SITE: Final[tuple[Arm, ...]] = ("local", "ensemble")
 """Arms that train a model at each site."""
 
+RUNS: Final = "runs"
+"""Folder of the arms' run folders."""
+
 SAME_RUN: Final = "All sites hold the same modalities, so plain FedAvg is the federated run."
 
 
@@ -78,7 +81,8 @@ class ArmsOfFold:
             self.notes.append(SAME_RUN)
             trained = self.trained["federated"]
         elif arm == "ensemble" and "local" in self.trained:
-            trained = TrainedArm(self.trained["local"].models)
+            local = self.trained["local"]
+            trained = TrainedArm(local.models, absent=local.absent)
         elif took is not None:
             return replace(self._of_its_run(arm, _hear_nothing), seconds=took)
         else:
@@ -171,7 +175,7 @@ class ArmsOfFold:
 
     def _run(self, arm: Arm) -> Path:
         name = "local" if arm == "ensemble" else arm
-        return self.folder / "runs" / self.fold.name / name
+        return self.folder / RUNS / self.fold.name / name
 
     def _runs_of(self, arm: Arm) -> int:
         return len(self.fold.train) if arm in ONE_A_SITE else 1
