@@ -6,7 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from healthfm_client.commands import site_of, takes_site
 from healthfm_client.runtime.site_supervision import supervision
+from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.command_line import Command
+from healthfm_core.data.store.beside_store import remove_beside
 from healthfm_core.stdout import say
 
 
@@ -22,7 +24,12 @@ def run(given: Namespace) -> int:
     supervisor = supervision(home)
     if supervisor.config.exists() and supervisor.runs():
         supervisor.stop()
+    folder = SiteFolder(home.path)
+    joined = folder.settings().stores if folder.settings_file.is_file() else ()
+    tokens = sum(remove_beside(choice.path) for choice in joined)
     say("This site has left the study: nothing of it runs, and nothing more leaves.")
+    if tokens:
+        say(f"Removed what was made of its stores for training: {tokens / 1e6:,.1f} MB of tokens.")
     say(f"Its keys and its log stay in {home.path}; tell the coordinator to revoke it.")
     say("To take part again: healthfm-client resume, then healthfm-client join.")
     return 0
