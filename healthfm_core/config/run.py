@@ -66,11 +66,34 @@ class RunConfig(Schema):
     def _summaries_have_numbers(self) -> Self:
         asks = {
             "model.summary_hours": self.model.summary_hours is not None,
+            "model.linear_hours": self.model.linear_hours is not None,
+            "model.linear_knots": bool(self.model.linear_knots),
             "train.objectives.value_forecast": self.train.objectives.value_forecast > 0,
         }
         for key, is_asked in asks.items():
             if is_asked and not self.tokens.bin_spread:
                 raise ValueError(f"{key} reads what bins tell: tokens.bin_spread=true goes with it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_regression_has_exact_gradients(self) -> Self:
+        rounds, federation = self.train.regression_rounds, self.federation
+        if rounds == 0:
+            return self
+        key = f"train.regression_rounds={rounds}"
+        aggregation, codec = federation.aggregation, federation.codec
+        needs = {
+            "train.objectives.label above 0": self.train.objectives.label > 0,
+            f"federation.rounds of {rounds} or more": federation.rounds >= rounds,
+            "federation.fraction=1": federation.fraction == 1,
+            "federation.aggregation.method=weighted_mean": aggregation.method == "weighted_mean",
+            "federation.codec off": codec.uplink == codec.downlink == "none",
+            "privacy.mode=none": not self.privacy.mechanism.is_private,
+            "federation.aggregation.secure without noise": aggregation.secure.epsilon is None,
+        }
+        for need, is_met in needs.items():
+            if not is_met:
+                raise ValueError(f"{key} steps along exact gradients of a label: it needs {need}")
         return self
 
     @model_validator(mode="after")

@@ -115,10 +115,11 @@ def take_steps(
         drift: Added to the direction of each step.
     """
     optimizer, learning_rate_sum = gradient.optimizer(), 0.0
+    rounds = config.network_rounds(order.rounds)
     model.train()
     for step in range(gradient.steps):
         done = step / gradient.steps
-        rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=done)
+        rate = learning_rate(config, round_=order.round, rounds=rounds, done=done)
         set_learning_rate(optimizer.param_groups, rate)
         optimizer.zero_grad(set_to_none=True)
         gradient.compute()

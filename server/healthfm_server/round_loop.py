@@ -16,6 +16,7 @@ from healthfm_core.arrays import ArrayDict
 from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.aggregator import AggregationMethod
 from healthfm_core.federation.aggregation.per_code_mean import per_code_mean
+from healthfm_core.federation.aggregation.regression_step import regression_step
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
 from healthfm_core.federation.early_stopping import (
     best_round,
@@ -181,7 +182,10 @@ class RoundLoop:
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
     ) -> ServerState:
         """Return the state after one step along the means, which are used up."""
-        aggregation = self.study.config.federation.aggregation
+        config = self.study.config
+        aggregation = config.federation.aggregation
+        if config.train.is_regression(state.round + 1, config.federation.rounds):
+            return self._regression_step(state, means, groups)
         control = self._control_variates(state, means, groups)
         if aggregation.code_rows == "their_sites":
             means |= per_code_mean(means, self.study.vocabulary)
@@ -189,6 +193,19 @@ class RoundLoop:
             state.parameters, state.optimizer, means, aggregation.server_optimizer
         )
         return ServerState(state.round + 1, parameters, optimizer, control)
+
+    def _regression_step(
+        self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
+    ) -> ServerState:
+        """Return the state after one step along the sites' summed gradients."""
+        weights = {group: float(row["weight"]) for group, row in groups.items()}
+        penalty = self.study.config.train.regression_penalty
+        memory = state.optimizer.regression
+        parameters, memory = regression_step(
+            state.parameters, memory, means, weights, penalty=penalty
+        )
+        optimizer = replace(state.optimizer, regression=memory)
+        return ServerState(state.round + 1, parameters, optimizer, state.control_variates)
 
     def _control_variates(
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]

@@ -90,7 +90,7 @@ class ClearTransport:
             schema,
             self.config,
             self.method.aggregator(schema, self.config, float(sum(sizes))),
-            running_medians(current.store.history()),
+            running_medians(self._alike(current)),
             self.people,
         )
         busy = self.exchange.busy()
@@ -109,6 +109,15 @@ class ClearTransport:
             current.reject(site, late, replied=False)
         reference = {} if self.downlink is None else down.model
         return replace(self._collected(current, inbox), reference=reference)
+
+    def _alike(self, current: OpenRound) -> list[dict[str, Any]]:
+        """Return the rows of earlier rounds whose updates are of the kind of this round's.
+
+        A gradient is not of the length of what local steps change.
+        """
+        train, rows = self.orders.study.config.train, current.store.history()
+        kind = train.is_regression(current.number, current.rounds)
+        return [row for row in rows if train.is_regression(row["round"], current.rounds) == kind]
 
     def _down(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
