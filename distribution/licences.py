@@ -50,7 +50,7 @@ def page() -> str:
 def extras() -> list[str]:
     """Return the extras that users install, in the order of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [name for name in project["optional-dependencies"] if name != "dev"]
+    return [name for name in project["optional-dependencies"] if name not in {"dev", "docs"}]
 
 
 def licence(name: str) -> str:
