@@ -22,10 +22,11 @@ from healthfm_core.training.gradients.corrections import (
     ProximalCorrection,
 )
 from healthfm_core.training.group_weights import group_weights
+from healthfm_core.training.loaders import loader_for
 from healthfm_core.training.optimizer import set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
+from healthfm_core.training.site_data import SiteData, loaded_model
 from healthfm_core.training.tuning_metrics import contexts, tuning_metrics
 
 

@@ -18,8 +18,10 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Refuse from now on (HF-508), then stop this site's processes."""
     home = site_of(given)
-    leave(home)
+    tokens = leave(home)
     say("This site has left the study: nothing of it runs, and nothing more leaves.")
+    if tokens:
+        say(f"Removed what was made of its stores for training: {tokens / 1e6:,.1f} MB of tokens.")
     say(f"Its keys and its log stay in {home.path}; tell the coordinator to revoke it.")
     say("To take part again: healthfm-client resume, then healthfm-client join.")
     return 0

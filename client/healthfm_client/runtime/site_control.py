@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
 from healthfm_client.site.site_home import SiteHome
+from healthfm_core.data.store.beside_store import remove_beside
 from healthfm_core.errors import HealthFMError, PolicyError
 from healthfm_core.service_units import say_of_root
 from healthfm_core.supervised_start import refuse_copy, refuse_taken_port
@@ -72,8 +73,11 @@ def what_stands_in_the_way(home: SiteHome) -> HealthFMError | None:
     return next((error for error in errors if error is not None), None)
 
 
-def leave(home: SiteHome) -> None:
-    """Refuse from now on (HF-508), then stop this site's processes.
+def leave(home: SiteHome) -> int:
+    """Refuse from now on (HF-508), stop this site's processes, and remove its stores' tokens.
+
+    Returns:
+        Bytes of the tokens that lay beside the stores.
 
     Raises:
         RunError: They do not stop (HF-721).
@@ -82,3 +86,5 @@ def leave(home: SiteHome) -> None:
     supervisor = supervision(home)
     if supervisor.config.exists() and supervisor.runs():
         supervisor.stop()
+    joined = home.settings().stores if home.settings_file.is_file() else ()
+    return sum(remove_beside(choice.path) for choice in joined)
