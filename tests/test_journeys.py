@@ -28,17 +28,10 @@ which event each one equals is told apart, since an update asks it. Counts of pe
 over the sites where other metrics are averaged. A run may name codecs for the updates and for the
 model, which are asked for on both journeys. How long each site took stands in the history.
 A configuration may name a key as the minor version before did: two functions of the second. Whether
-model, which are asked for on both journeys. How long each site took stands in the history. A
-configuration may name a key as the minor version before did: two functions of the second. Whether
 something is asked, and the site has the label that alone is, is looked at before it is trained.
 The coordinator asks a clock that may be a simulation's what time it is; settings say a network, a
 plan and how few bits a masked sum may have, and what of these does not go together is refused.
 A site's people are read in blocks, tokenised into files beside the store and read from there, so
-that they need not fit in memory; what a row is made of is worked out when it is read.
-Site and coordinator ask whether a round is one of regression, and a model whether its memories
-give one mean.
-A site's people are read in blocks, tokenised into files beside the store and read from there, so
-that they need not fit in memory; what a row is made of is worked out when it is read.
 that they need not fit in memory; what a row is made of is worked out when it is read. Site and
 coordinator ask whether a round is one of regression, and a model whether its memories give one
 mean.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
-from healthfm_client.site.site_folder import SiteFolder
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.data.store.beside_store import remove_beside
 from healthfm_core.errors import HealthFMError, PolicyError
@@ -75,10 +74,10 @@ def what_stands_in_the_way(home: SiteHome) -> HealthFMError | None:
 
 
 def leave(home: SiteHome) -> int:
-    """Refuse from now on (HF-508), then stop this site's processes and remove its stores' tokens.
+    """Refuse from now on (HF-508), stop this site's processes, and remove its stores' tokens.
 
     Returns:
-        Bytes of what was made of its stores for training and is gone.
+        Bytes of the tokens that lay beside the stores.
 
     Raises:
         RunError: They do not stop (HF-721).
@@ -87,6 +86,5 @@ def leave(home: SiteHome) -> int:
     supervisor = supervision(home)
     if supervisor.config.exists() and supervisor.runs():
         supervisor.stop()
-    folder = SiteFolder(home.path)
-    joined = folder.settings().stores if folder.settings_file.is_file() else ()
+    joined = home.settings().stores if home.settings_file.is_file() else ()
     return sum(remove_beside(choice.path) for choice in joined)
