@@ -53,6 +53,7 @@ NOT_RUN = {
     "docs/omop-in-a-database.md": "a PostgreSQL; tests/ingest/test_omop_database.py starts one",
     "docs/using-a-trained-model.md": NEEDS_A_SITE,
     "simulations/experiments/README.md": NEEDS_MINUTES,
+    "docs/site-page.md": NEEDS_A_SITE,
 }
 """Page → what its other code needs that a test has not. Its commands are read by their parsers."""
 
