@@ -16,9 +16,11 @@ from flwr.app import Message
 from healthfm_client.__main__ import main
 from healthfm_client.doctor import site_files
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import SitePolicy
 from healthfm_client.site.working_hours import WorkingHours, is_working_time
+from healthfm_core.data.store.beside_store import bytes_beside, working_folder
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import METRICS_WANTED
@@ -134,6 +136,21 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
     assert command(sites[1].home, "resume") == 0
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
     assert store.history()[0]["answered"] == ["a", "b", "c"]
+
+
+def test_a_site_that_leaves_keeps_its_store_and_no_tokens_of_it(tmp_path: Path, capsys) -> None:
+    _, sites = enrolled.three(tmp_path)
+    home, store = SiteHome(sites[0].home), tmp_path / "stores" / "mine"
+    store.mkdir(parents=True)
+    home.write_settings(JoinSettings(stores=(StoreChoice(path=store),)))
+    made = working_folder(store) / "made"
+    made.mkdir()
+    (made / "tokens.npy").write_bytes(bytes(2_000_000))
+    assert bytes_beside(store) == 2_000_000
+    assert command(home.path, "leave") == 0
+    assert "2.0 MB of tokens" in capsys.readouterr().out
+    assert not made.exists()
+    assert store.is_dir()
 
 
 PROMISE: dict[str, Any] = {"epsilon": 3.0, "delta": 1e-5, "ledger": "ledger.jsonl"}
