@@ -66,6 +66,24 @@ def compose(
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise _unreadable(folder, error) from error
+    return _checked(values)
+
+
+def of_yaml(file: Path) -> RunConfig:
+    """Return the configuration that `to_yaml` wrote to a file.
+
+    Raises:
+        ConfigError: It cannot be read (HF-102), or is none of this release's (HF-101, HF-102,
+            HF-103).
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _unreadable(file, error) from error
+    return _checked(values)
+
+
+def _checked(values: Any) -> RunConfig:
     values = deprecated.under_new_names(values, deprecated.RUN)
     renamed.RUN.refuse(values)
     try:

@@ -15,6 +15,7 @@ from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 from healthfm_core.owner_only import owner_only
 from healthfm_core.stdout import say
+from healthfm_simulations.result_folder import config_to_resume
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
@@ -31,6 +32,8 @@ in the folder out= (runs/<time> by default).
   out=       result folder                    resume=true   go on with the run in out=
   simulation.arms=[federated,local]           simulation.engine=ray
   data.path= folder of the raw data           simulation.replicates=5   seeds
+  network=   {network}                        behind simulated lines, in virtual time
+  plan=      {plan}                           how long so many sites would take
 
 Any key of config.yaml can be set the same way."""
 
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say_usage() -> int:
-    groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+    groups = {group: " | ".join(options(group)) for group in ("data", "model", "network", "plan")}
     return _say(USAGE.format(**groups))
 
 
@@ -60,20 +63,24 @@ def _say(text: str) -> int:
 
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
-    config = compose(given)
+    config = config_to_resume(given, compose(given))
     from healthfm_simulations.printed_result import printed  # here: torch takes seconds to load
     from healthfm_simulations.simulation_run import run_simulation
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)
+    if config.plan.sites is not None:
+        from healthfm_simulations.planning.study_plan import make_plan
+
+        make_plan(config, out, console)
+        return 0
     try:
         result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:
         if error.number == 705:
-            again = [item for item in given if not item.startswith(("out=", "resume="))]
-            again += [f"out={out}", "resume=true"]
-            print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
+            again = ["healthfm-simulate", f"out={out}", "resume=true"]
+            print(f"To go on: {shlex.join(again)}", file=sys.stderr)
         raise
     for part in printed(result):
         console.print(part)

@@ -5,7 +5,7 @@
     result = simulate(["data=stores", "data.stores=[stores/mine,stores/theirs]"])
     result.metrics.to_pandas()
 
-docs/in-a-notebook.md shows the rest.
+docs/notebooks/a-federation.ipynb shows the rest.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
-from healthfm_core.errors import RunError
+from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.owner_only import owner_only
+from healthfm_simulations.result_folder import config_to_resume
 
 if TYPE_CHECKING:
     from healthfm_core.evaluation.report.svg_figures import SvgFigure
@@ -142,12 +143,20 @@ def simulate(
 
     Raises:
         HealthFMError: Any that the command can end with. An interrupted run is gone on with by
-            the same settings, its folder and ``resume=true``.
+            ``simulate(["out=FOLDER", "resume=true"])``.
     """
     settings = [config] if isinstance(config, str) else config
-    run = settings if isinstance(settings, RunConfig) else compose(list(settings))
+    run = settings if isinstance(settings, RunConfig) else _composed(settings)
     run.check_horizons()
     run.check_objectives()
+    if run.plan.sites is not None:
+        raise ConfigError(
+            102,
+            where="plan.sites",
+            seen="a plan",
+            wanted="a simulation is",
+            do="Run healthfm-simulate with plan=, which makes plans",
+        )
     given = () if isinstance(settings, RunConfig) else settings
     from rich.console import Console  # here, and below: PyTorch takes seconds to load
 
@@ -173,3 +182,7 @@ def simulate(
             make_bar=NotebookProgressBar if show_progress and inside else RunProgressBar,
         )
     return Result(folder, run, tuple(done.notes), done.remarks, done)
+
+
+def _composed(settings: Sequence[str]) -> RunConfig:
+    return config_to_resume(settings, compose(list(settings)))

@@ -19,6 +19,8 @@ def printed(result: SimulationResult) -> Iterator[Table | str]:
         result.rows, seeds=result.seeds, remarks=result.remarks
     )
     yield from terminal_tables.task_tables(result.secondary)
+    if (course := terminal_tables.course_table(result.context.course)) is not None:
+        yield course
     yield from terminal_tables.contrasts(result.rows)
     yield from result.notes
 

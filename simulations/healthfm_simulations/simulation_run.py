@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +16,6 @@ from rich.console import Console
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, ReportContext, write_report
 from healthfm_core.federation.alarms import kind_of
@@ -26,9 +23,10 @@ from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
 from healthfm_core.processes import follow_the_parent
 from healthfm_simulations.arms.arm_training import TrainedArm
-from healthfm_simulations.arms.arms_of_fold import RUNS, ArmsOfFold, units_of
+from healthfm_simulations.arms.arms_of_fold import ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
+from healthfm_simulations.result_folder import result_folder
 from healthfm_simulations.run_bar import MakeBar, RunBar, RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
     CollectedPredictions,
@@ -46,10 +44,6 @@ from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
 from healthfm_simulations.study_checks import check_study
-
-CONFIG_FILE = "config.yaml"
-RESUMED_KEYS = ("out", "resume")
-"""Keys that may differ between a run and the command that resumes it."""
 
 
 @dataclass
@@ -97,55 +91,6 @@ class SimulationResult:
     remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def open_folder(config: RunConfig, out: Path) -> bool:
-    """Make the result folder, or check that it holds this very run; return whether it is new.
-
-    Raises:
-        RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
-    """
-    file = out / CONFIG_FILE
-    text = to_yaml(config.model_copy(update={"out": None, "resume": False}))
-    if config.resume and not file.is_file():
-        raise RunError(
-            701,
-            where=str(out),
-            seen="there is no run in it",
-            do="Leave resume out, or name the run's folder with out=",
-        )
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise RunError(
-            702,
-            where=str(file),
-            seen="the run in it was begun with other settings",
-            do="Give the same settings, or another out=",
-        )
-    if not config.resume and out.exists() and any(out.iterdir()):
-        raise RunError(
-            704,
-            where=str(out),
-            seen="the folder is not empty",
-            do="Add resume=true to go on with it, or give another out=",
-        )
-    is_new = not file.is_file()
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return is_new
-
-
-@contextmanager
-def _gone_if_refused(out: Path, *, is_new: bool) -> Iterator[None]:
-    """Remove a new folder where the run is refused before anything is trained.
-
-    The command is then corrected, and would not find its folder empty.
-    """
-    try:
-        yield
-    except ConfigError:
-        if is_new and not any(out.rglob(RUNS)):
-            shutil.rmtree(out)
-        raise
-
-
 def run_simulation(
     config: RunConfig,
     out: Path,
@@ -167,9 +112,8 @@ def run_simulation(
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
     check_what_is_judged(config)
-    with _gone_if_refused(out, is_new=open_folder(config, out)):
-        replicates = _replicates(config, out, console, make_bar)
-    return _report(config, replicates, out, command)
+    with result_folder(config, out):
+        return _report(config, _replicates(config, out, console, make_bar), out, command)
 
 
 def _replicates(

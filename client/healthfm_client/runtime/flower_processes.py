@@ -84,6 +84,7 @@ class NodeSettings:
         port: On loopback, where the worker finds the node.
         config: The site's settings for the app.
         stopped: Takes the number of a run that was stopped, so that computing for it ends.
+        answered: Called each time the coordinator has answered.
     """
 
     address: str
@@ -93,6 +94,7 @@ class NodeSettings:
     port: int
     config: dict[str, str | int | float | bool]
     stopped: Callable[[int], None]
+    answered: Callable[[], None]
 
 
 def run_node(settings: NodeSettings) -> None:
@@ -100,7 +102,7 @@ def run_node(settings: NodeSettings) -> None:
     factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     _serve_worker(factory, settings)
     with (
-        _with_certificate(settings.tls),
+        _with_certificate(settings.tls, settings.answered),
         _fast_polling(),
         _fast_piece_retries(),
         _stop_watch(settings.stopped),
@@ -135,8 +137,8 @@ def _serve_worker(factory: NodeStateFactory, settings: NodeSettings) -> None:
 
 
 @contextmanager
-def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
-    """Let Flower's client show the site's certificate, which it has no setting for."""
+def _with_certificate(tls: ssl.SSLContext, answered: Callable[[], None]) -> Iterator[None]:
+    """Let Flower's client show the site's certificate, and tell of answers: it has no settings."""
 
     class Client(FleetHttpClient):
         @classmethod
@@ -151,6 +153,11 @@ def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
         ) -> Self:
             url = f"https://{server_address}"
             return cls(url, interceptors=interceptors, verify=tls, retry_invoker=retry_invoker)
+
+        def _unary_unary(self, **call: Any) -> Any:
+            answer = super()._unary_unary(**call)
+            answered()
+            return answer
 
     with _replaced(connection_module, "FleetHttpClient", Client):
         yield

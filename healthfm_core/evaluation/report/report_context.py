@@ -11,6 +11,7 @@ from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 from healthfm_core.federation.input_overlap import InputOverlap
 
 
@@ -99,6 +100,7 @@ class ReportContext:
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
+        course: What it took each arm to be as good as a target, in a simulated network.
         horizons: Rows of `horizons.horizon_rows` and of `horizons.time_to_event_rows`.
         probes: Rows of `probes.linear_probe`, of every arm and task.
         probe_scores: Rows with intervals of the probes on all labels, by the same task names.
@@ -134,6 +136,7 @@ class ReportContext:
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    course: Sequence[CourseRow] = ()
     horizons: Sequence[MetricRow] = ()
     probes: Sequence[ProbeRow] = ()
     probe_scores: Sequence[MetricRow] = ()

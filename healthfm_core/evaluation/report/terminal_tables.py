@@ -13,7 +13,12 @@ from rich.table import Table
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
 from healthfm_core.evaluation.metrics.report_metric import ReportMetric
 from healthfm_core.evaluation.metrics.report_metrics import METRICS, NEXT_VISIT, metric_title
-from healthfm_core.evaluation.report.sections import arms_of, headline, headline_first
+from healthfm_core.evaluation.report.sections import (
+    arms_of,
+    headline,
+    headline_first,
+    network_course,
+)
 from healthfm_core.evaluation.report.wording import (
     NOTHING,
     SUBSET_NAMES,
@@ -21,6 +26,7 @@ from healthfm_core.evaluation.report.wording import (
     bracketed,
     subset_name,
 )
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 
 TRAINED = ("twin", "fedavg", "imputed", "local", "ensemble", "centralised")
 BASELINES = ("logistic_regression", "gradient_boosting")
@@ -190,3 +196,22 @@ def arms_text(rows: Sequence[MetricRow], *, reference: str = "federated", width:
     console = Console(file=buffer, width=width, no_color=True, force_terminal=False)
     console.print(arms_table(rows, reference=reference))
     return buffer.getvalue()
+
+
+def course_table(rows: Sequence[CourseRow]) -> Table | None:
+    """Return what it took each arm to be as good as a target; None without a simulated network."""
+    if not rows:
+        return None
+    heads, *lines = network_course.course_table(rows)
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=network_course.caption(rows),
+        caption_justify="left",
+    )
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -233,11 +233,13 @@ def shared_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabular
 
     For arms whose own runs see one site each, where no federated arm comes before them.
     """
+    return CoreModelSetup().vocabulary(merge(statistics_of_sites(config, fold)), config)
+
+
+def statistics_of_sites(config: RunConfig, fold: CrossValidationFold) -> list[SiteStatistics]:
+    """Return what each of the fold's training sites says before round 1, by name."""
     sites = sorted(fold.train, key=lambda site: site.name)
-    statistics = [
-        site_statistics([site.view()], config.tokens, task=config.label_task) for site in sites
-    ]
-    return CoreModelSetup().vocabulary(merge(statistics), config)
+    return [site_statistics([site.view()], config.tokens, task=config.label_task) for site in sites]
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

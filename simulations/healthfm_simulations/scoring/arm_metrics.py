@@ -14,6 +14,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.metrics.metric_rows import MINUS
 from healthfm_core.evaluation.report.report_page import HalfLives, ReportContext, SiteSummary
+from healthfm_core.evaluation.time_to_accuracy import CourseRow, time_to_accuracy
 from healthfm_core.federation.input_overlap import InputOverlap
 from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
@@ -293,6 +294,7 @@ def context_of(
         rolled_up=rolled_up,
         remarks=collected.remarks,
         history=history,
+        course=course_of(history, config),
         ceiling=ceiling,
         half_lives=half_lives,
         seconds=seconds,
@@ -300,6 +302,14 @@ def context_of(
         config=config_yaml,
         notes=notes,
     )
+
+
+def course_of(
+    history: Mapping[str, Sequence[Mapping[str, Any]]], config: RunConfig
+) -> list[CourseRow]:
+    """Return what it took each arm of one model to be as good as the target, in its network."""
+    of_one_model = {a: rows for a, rows in history.items() if a not in ("local", "ensemble")}
+    return time_to_accuracy(of_one_model, config.network.target)
 
 
 TASK_NAMES: Final = {NEXT_VISIT: "what the next visit will hold"}
