@@ -33,9 +33,9 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 8
+VERSION: Final = 9
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
@@ -188,6 +188,8 @@ class RoundOrder:
             are encoded: from there the site goes on with what its codec left out.
         reference: The round whose model the arrays are a change of; 0: they are the model.
         digests: group → SHA-256 of its parameters after that change, in hex.
+        held_out: Whether the site judges the model on its held-out people, after the last round,
+            and tells metrics alone: no update goes back.
     """
 
     round: int
@@ -199,13 +201,14 @@ class RoundOrder:
     counted: Mapping[str, int] = field(default_factory=dict)
     reference: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
+    held_out: bool = False
 
     def to_json(self) -> str:
         """Return the order as JSON; what is as usual is not said, as earlier releases read it."""
         said = asdict(self)
         if self.train:
             del said["train"]
-        for name in ("counted", "reference", "digests"):
+        for name in ("counted", "reference", "digests", "held_out"):
             if not said[name]:
                 del said[name]
         return json.dumps(said, sort_keys=True)
@@ -233,7 +236,7 @@ class RoundOrder:
 
 def _check_types(order: RoundOrder) -> None:
     numbers = (order.round, order.rounds, order.seed, order.reference)
-    flags = (order.evaluate, order.train)
+    flags = (order.evaluate, order.train, order.held_out)
     if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
         raise TypeError("a number, or whether to do something, of another type")
     if type(order.counted) is not dict or {*map(type, order.counted.values())} - {int}:

@@ -22,6 +22,7 @@ from healthfm_core.config.privacy_mechanisms import hides_each_person
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.federation.protocol import Study
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.trust import fingerprint
@@ -145,6 +146,11 @@ class SitePolicy(Schema):
     def raise_threshold(self, tokens: TokensConfig) -> TokensConfig:
         """Return `tokens` with the site's k where it is the stricter one."""
         return tokens.model_copy(update={"k_min": max(tokens.k_min, self.k_min)})
+
+    def least_people(self, study: Study) -> int:
+        """Return of how many held-out people something may be told, at least."""
+        k_min = self.raise_threshold(study.config.tokens).k_min
+        return max(k_min, study.config.evaluation.k_subgroup)
 
     def check_cohort(self, n_subjects: int) -> None:
         """Refuse to take part with too few people.

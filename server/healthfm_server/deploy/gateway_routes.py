@@ -26,6 +26,8 @@ from healthfm_server.deploy.root_rotation import note_shown
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.deploy.study_status import study_status
+from healthfm_server.deploy.told_gains import MOST_BYTES as LARGEST_GAIN
+from healthfm_server.deploy.told_gains import take_gain
 
 MAY: Final[dict[Role, frozenset[str]]] = {
     "coordinator": frozenset({"look", "order", "enrol"}),
@@ -62,6 +64,7 @@ class OwnRoutes:
             Route("/v1/healthfm/runs/{name}/{action}", self.order, methods=["POST"]),
             Route("/v1/healthfm/enrolment", self.enrolment, methods=["POST"]),
             Route("/v1/healthfm/renewal", self.renewal, methods=["POST"]),
+            Route("/v1/healthfm/gain", self.gain, methods=["POST"]),
         ]
 
     async def hello(self, request: Request) -> Response:
@@ -107,6 +110,18 @@ class OwnRoutes:
         kit = await run_in_threadpool(self._renewals.ask, site, data)
         return Response(status_code=202) if kit is None else Response(kit)
 
+    async def gain(self, request: Request) -> Response:
+        """Keep what a site tells of its own model beside a run's."""
+        site = self._site(request)
+        if site is None:
+            return Response("no certificate of a site", 401)
+        data = await _body(request, LARGEST_GAIN)
+        if data is None:
+            return Response("too large", 413)
+        order = await run_in_threadpool(take_gain, self._study, site.name, data)
+        self._log.note("gain told", {"site": site.name, "run": order.name})
+        return JSONResponse({"run": order.name})
+
     def _site(self, request: Request) -> AdmittedSite | None:
         """Return the site that calls; None where it is no site or was revoked."""
         peer = request.scope.get(PEER)
@@ -148,11 +163,11 @@ class OwnRoutes:
         return Response(str(details["reason"]), status, {"www-authenticate": "Bearer"})
 
 
-async def _body(request: Request) -> bytes | None:
-    """Return a request's body; None where it is larger than an archive may be."""
+async def _body(request: Request, most: int = MOST_BYTES) -> bytes | None:
+    """Return a request's body; None where it is larger than it may be: than an archive may."""
     data = b""
     async for piece in request.stream():
         data += piece
-        if len(data) > MOST_BYTES:
+        if len(data) > most:
             return None
     return data

@@ -38,6 +38,7 @@ from healthfm_server.transport.array_records import read
 from healthfm_server.transport.downlink import Downlink
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, OpenRound
+from healthfm_server.transport.measured_deadline import measured_timeouts
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.round_inbox import RoundInbox
 
@@ -100,7 +101,8 @@ class ClearTransport:
             if self.sites[name].node_id not in busy and name not in self.orders.unprepared
         ]
         down = self._down(current, asked, state, schema)
-        for reply in self._replies(current, asked, down):
+        timeouts = self._timeouts(current)
+        for reply in self._replies(current, asked, down, timeouts):
             self._take(reply, current, schema, inbox)
             del reply
         inbox.close()
@@ -109,6 +111,10 @@ class ClearTransport:
             current.reject(site, late, replied=False)
         reference = {} if self.downlink is None else down.model
         return replace(self._collected(current, inbox), reference=reference)
+
+    def _timeouts(self, current: OpenRound) -> Timeouts:
+        federation = self.orders.study.config.federation
+        return measured_timeouts(self.timeouts, federation, current.store, self.exchange)
 
     def _down(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
@@ -123,13 +129,15 @@ class ClearTransport:
         seed = seed_for(self.orders.study.config.seed, "downlink", current.number)
         return Downlink.of(state, schema.groups, answered, self.downlink, seed)
 
-    def _replies(self, current: OpenRound, asked: list[str], down: Downlink) -> Iterator[Message]:
+    def _replies(
+        self, current: OpenRound, asked: list[str], down: Downlink, timeouts: Timeouts
+    ) -> Iterator[Message]:
         """Yield each site's reply; who lacks what a change is of is asked again, with the whole."""
         lacking: list[str] = []
         nodes = {self.sites[name].node_id: name for name in down.holders}
         exchange = partial(self.exchange, kind=protocol.TRAIN, group=str(current.number))
         contents = partial(self._contents, current)
-        for reply in exchange(contents(asked, down), timeouts=self.timeouts):
+        for reply in exchange(contents(asked, down), timeouts=timeouts):
             site = nodes.get(reply.metadata.src_node_id)
             if site and reply.has_error() and reply.error.code == _LACKS_THE_MODEL:
                 current.store.note("model sent whole", round=current.number, site=site)
@@ -139,7 +147,7 @@ class ClearTransport:
             del reply
         if lacking:
             whole = replace(down, holders=frozenset())
-            yield from exchange(contents(lacking, whole), timeouts=self.timeouts)
+            yield from exchange(contents(lacking, whole), timeouts=timeouts)
 
     def _contents(
         self, current: OpenRound, asked: list[str], down: Downlink
@@ -192,7 +200,7 @@ class ClearTransport:
             received = read(arrays)
             current.bytes_up += sum(len(array.data) for array in arrays.values())
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
-            metrics = _metrics(records.metric_records[protocol.METRICS])
+            metrics = read_metrics(records.metric_records[protocol.METRICS])
             update = self._decoded(received, weights, schema)
         except TrustError as error:
             raise _RejectedReplyError(str(error)) from error
@@ -267,8 +275,13 @@ def metrics_of_all(
     return means
 
 
-def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a reply that anybody asked for; a site may send what it likes."""
+def read_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a reply that anybody asked for; a site may send what it likes.
+
+    Raises:
+        TypeError: One is no number.
+        ValueError: They are too many.
+    """
     wanted = (m for m in record if any(fnmatchcase(m, pattern) for pattern in METRICS_WANTED))
     metrics = {m: _number(record[m]) for m in wanted if len(m) <= LONGEST_NAME}
     if len(metrics) > MOST_METRICS:

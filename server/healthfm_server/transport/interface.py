@@ -40,7 +40,7 @@ class OpenRound:
     store: RunStore
     listener: ProgressListener
     train: bool = True
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     outliers: dict[str, str] = field(default_factory=dict)

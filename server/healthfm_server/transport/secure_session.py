@@ -86,6 +86,9 @@ class SecureExchange:
         config: Thresholds.
         message_timeout_s: How long the other three wait for sites.
         signer: Signs the messages; does nothing in a simulation.
+
+    Attributes:
+        timeouts: As given, until a round's are measured.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class SecureExchange:
     ) -> None:
         self._signer = signer
         self._exchange = exchange
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._config = config
         self._known: dict[str, bytes] = {}
         self._letters = Timeouts(min(message_timeout_s, timeouts.deadline_s), timeouts.ttl_s)
@@ -194,7 +197,7 @@ class SecureExchange:
         self, summing: SummingSession, kind: str, orders: Mapping[int, RecordDict]
     ) -> None:
         group = str(summing.server.terms.number)
-        for reply in self._exchange(orders, kind, group, self._timeouts):
+        for reply in self._exchange(orders, kind, group, self.timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
             with self._setting_aside(summing, site):
                 _refuse_error(reply)
