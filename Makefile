@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos clean
+.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos bundle matrix clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -54,6 +54,12 @@ mutants: $(VENV)/installed-dev ## changes of a module that no test notices; ARGS
 
 fuzz: $(VENV)/installed-dev ## changed messages to real apps, many; ARGS="--messages 100000 --seed 0"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.message_fuzz $(ARGS)
+
+bundle: $(VENV)/installed-dev ## one file that installs it without a network; ARGS="--key ~/.ssh/KEY --extras database,labels"
+	$(BIN)/python -m distribution.bundle $(ARGS)
+
+matrix: $(VENV)/installed-dev ## the wheel in an empty environment of each Python that is here; ARGS="3.12 3.13"
+	OMP_NUM_THREADS=1 $(BIN)/python -m distribution.matrix $(ARGS)
 
 chaos: $(VENV)/installed-dev ## faults injected into a real study, docs/reliability.md written anew
 	$(ALONE) $(BIN)/python -m tests.end_to_end.chaos $(ARGS)

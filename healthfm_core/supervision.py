@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from healthfm_core.errors import RunError
+from healthfm_core.service_units import Service, quadlet, systemd_unit
 from healthfm_core.supervised_start import LOOPING, last_words, recent_ends
 
 CONFIG: Final = "supervisord.conf"
@@ -63,28 +64,6 @@ redirect_stderr = true
 stdout_logfile = {folder}/{name}.log
 stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 3
-"""
-
-_UNIT: Final = """# Copy to /etc/systemd/system/{name}.service, then: systemctl enable --now {name}
-[Unit]
-Description={description}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-User={user}
-ExecStart={command} -n -c {config}
-Restart=always
-RestartSec=2
-KillMode=control-group
-UMask=0077
-LimitNOFILE=65536
-NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=full
-
-[Install]
-WantedBy=multi-user.target
 """
 
 
@@ -141,25 +120,33 @@ class Supervision:
             )
         self.config.write_text(text, encoding="utf-8")
 
-    def unit(self, name: str, description: str) -> str:
-        """Return a systemd unit that starts the supervisor, and again whenever it ends."""
-        return _UNIT.format(
+    def service(self, name: str, description: str, command: Sequence[str]) -> Service:
+        """Return what an operating system needs to run the supervisor in the foreground.
+
+        The folder that it owns, the study's or site's, is the one above the supervisor's.
+
+        Args:
+            name: Of the unit.
+            description: One line for an administrator.
+            command: One of this installation's that ends in `become`, and its arguments.
+        """
+        config = str(self.config.resolve())
+        return Service(
             name=name,
             description=description,
-            user=os.environ.get("USER", "healthfm"),
-            command=_tool("supervisord"),
-            config=self.config.resolve(),
+            folder=self.folder.resolve().parent,
+            command=(_tool(command[0]), *command[1:]),
+            health=("supervisorctl", "-c", config, "status"),
+            socket=socket_of(self.folder),
         )
 
-    def write_units(self, name: str, description: str, container: str) -> Iterator[Path]:
-        """Write the supervisor's files, a systemd unit and a container file; yield the last two."""
+    def write_units(self, service: Service) -> Iterator[Path]:
+        """Write the supervisor's files, a systemd unit and a Quadlet; yield the last two."""
         self.write()
-        unit = self.folder / f"{name}.service"
-        unit.write_text(self.unit(name, description), "utf-8")
-        yield unit
-        containerfile = self.folder / "Containerfile"
-        containerfile.write_text(container, "utf-8")
-        yield containerfile
+        for suffix, text in (("service", systemd_unit(service)), ("container", quadlet(service))):
+            path = self.folder / f"{service.name}.{suffix}"
+            path.write_text(text, "utf-8")
+            yield path
 
     def start(self) -> None:
         """Start the supervisor in the background, unless it runs; it starts the programs.
@@ -175,7 +162,14 @@ class Supervision:
             raise _not_started(self.folder, done.stdout + done.stderr)
 
     def become(self) -> None:
-        """Become the supervisor, in the foreground, as a container or systemd wants it."""
+        """Become the supervisor, in the foreground, as a container or systemd wants it.
+
+        One that runs in the background already is stopped: two would want the same ports.
+
+        Raises:
+            RunError: It does not stop (HF-721).
+        """
+        self.stop()
         self.write()
         command = _tool("supervisord")
         os.execv(command, [command, "-n", "-c", str(self.config)])
@@ -216,7 +210,7 @@ class Supervision:
                 states[name] = f"ENDS AGAIN AND AGAIN ({ends[name]} times in two minutes): {why}"
         return states
 
-    def wait_until_running(self, timeout_s: float = 60.0) -> None:
+    def wait_until_running(self, timeout_s: float = 300.0) -> None:
         """Return when every program runs.
 
         Raises:

@@ -22,7 +22,10 @@ from tests import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = ("healthfm_core", "server", "client", "simulations", "benchmarks", "tests")
+FOLDERS = (
+    *("healthfm_core", "server", "client", "simulations"),
+    *("distribution", "benchmarks", "tests"),
+)
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] != "tests"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -84,12 +84,33 @@ def test_a_killed_process_comes_back_and_a_stopped_supervisor_takes_all_with_it(
     assert not lives(second)
 
 
+def test_what_becomes_the_supervisor_in_the_foreground_stops_the_one_in_the_background(supervision):
+    """As `systemctl enable --now` after `join`: two supervisors would want the same ports."""
+    supervision.start()
+    first = eventually(lambda: process_of(supervision, "sleeper"))
+    config = supervision.folder
+    become = (
+        "import pathlib, sys; from healthfm_core.supervision import Program, Supervision;"
+        "sleeper = Program('sleeper', [sys.executable, '-c', sys.argv[2]]);"
+        "Supervision(pathlib.Path(sys.argv[1]), [sleeper], {'MARK': ''}).become()"
+    )
+    command = [sys.executable, "-c", become, str(config), SLEEPER]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as foreground:
+        second = eventually(lambda: process_of(supervision, "sleeper", other_than=first))
+        assert not lives(first)
+        foreground.terminate()
+        assert foreground.wait(timeout=600) == 0
+    assert not lives(second)
+
+
 def test_when_the_supervisor_is_killed_its_processes_end_and_it_starts_again(supervision):
     supervision.start()
     child = eventually(lambda: process_of(supervision, "child"))
+    sleeper = eventually(lambda: process_of(supervision, "sleeper"))
     eventually(lambda: "up" in (supervision.folder / "child.log").read_text())
     os.kill(int((supervision.folder / "supervisord.pid").read_text()), signal.SIGKILL)
     eventually(lambda: not lives(child))
+    os.kill(sleeper, signal.SIGKILL)  # this one does not look for its supervisor
     supervision.start()
     assert eventually(lambda: process_of(supervision, "child", other_than=child))
 
@@ -110,24 +131,6 @@ def test_the_socket_of_a_deep_folder_is_short_enough_to_be_bound(tmp_path):
         made.bind(str(path))
     path.unlink()
     assert socket_of(deep) == path != socket_of(tmp_path)
-
-
-def test_the_unit_starts_the_supervisor_again_whenever_it_ends(supervision):
-    text = supervision.unit("healthfm-site", "HealthFM at the site north")
-    assert "Restart=always" in text
-    assert "LimitNOFILE=65536" in text
-    assert f" -n -c {supervision.config}" in text
-
-
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None,
-    reason="systemd-analyze, which judges the units as systemd will, comes with systemd alone",
-)
-def test_systemd_finds_nothing_wrong_with_the_unit(supervision):
-    unit, _ = supervision.write_units("healthfm-site", "HealthFM at the site north", "")
-    verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
-    done = subprocess.run(verify, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_executor_finds_what_it_starts_where_nobody_set_a_path(tmp_path, monkeypatch):

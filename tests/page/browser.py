@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -153,16 +155,21 @@ def browser():
     port = free_port()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         driver = subprocess.Popen(
-            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [DRIVER, f"--port={port}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S
             ) as client:
                 yield _session(client, profile, driver)
-                client.delete(client.base_url)
+                ended = client.delete(str(client.base_url).rstrip("/"))
+                assert ended.is_success, ended.text
         finally:
-            driver.terminate()
+            # The browser outlives its driver, and a failed test ends no session.
+            os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
 
 

@@ -16,6 +16,7 @@ from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.errors import ConfigError, PolicyError
+from healthfm_core.service_units import say_of_root
 from healthfm_core.stdout import say
 from healthfm_core.supervised_start import refuse_copy, refuse_taken_port
 from healthfm_core.trust import files
@@ -67,6 +68,8 @@ def run(given: Namespace) -> int:
     supervisor = supervision(site)
     for path in write_units(site):
         say(f"written for the administrator: {path}")
+    if warning := say_of_root(site.path):
+        say(warning)
     refuse_copy(supervisor.folder, "keys/node.key")
     if supervisor.runs():
         supervisor.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +15,6 @@ from healthfm_core.federation.environment import supervised
 from healthfm_core.supervision import Program, Supervision
 
 LOOPBACK: Final = "127.0.0.1"
-
-_CONTAINER: Final = """# podman build -f Containerfile -t healthfm-site .   (beside the wheel)
-# podman run -v {folder}:/site:Z -v /path/to/stores:/stores:ro,Z healthfm-site
-FROM docker.io/library/python:3.11-slim
-COPY *.whl constraints.txt /wheels/
-RUN pip install --no-cache-dir -c /wheels/constraints.txt /wheels/*.whl && useradd healthfm
-USER healthfm
-CMD ["healthfm-client", "join", "--site", "/site", "--foreground"]
-"""
 
 
 def supervision(site: SiteFolder) -> Supervision:
@@ -34,10 +26,12 @@ def supervision(site: SiteFolder) -> Supervision:
 
 
 def write_units(site: SiteFolder) -> Iterator[Path]:
-    """Write a systemd unit and a container file, and yield where they are."""
-    container = _CONTAINER.format(folder=site.path.resolve())
+    """Write a systemd unit and a Quadlet, and yield where they are."""
+    command = ("healthfm-client", "join", "--site", str(site.path.resolve()), "--foreground")
     title = f"HealthFM at the site {site.kit().site}"
-    yield from supervision(site).write_units("healthfm-site", title, container)
+    service = supervision(site).service("healthfm-site", title, command)
+    stores = tuple(choice.path for choice in site.settings().stores)
+    yield from supervision(site).write_units(replace(service, reads=stores))
 
 
 def node_config(site: SiteFolder) -> dict[str, str | int | float | bool]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from healthfm_core.command_line import Command
 from healthfm_core.config.study_statement import MOST_CHARACTERS, StudyStatement
 from healthfm_core.errors import ConfigError
+from healthfm_core.service_units import say_of_root
 from healthfm_core.stdout import say
 from healthfm_server.deploy.study_folder import SETTINGS, StudyFolder, StudySettings
 from healthfm_server.deploy.study_supervision import write_units
@@ -57,6 +58,8 @@ def run(given: Namespace) -> int:
     say(f"  {study.authority().words}")
     for path in write_units(study):
         say(f"written for the administrator: {path}")
+    if warning := say_of_root(given.folder):
+        say(warning)
     if missing := settings.statement.unstated():
         say(f"people at the sites will read that no {', no '.join(missing)} is stated: fill in")
         say(f"  statement in {given.folder / SETTINGS}")

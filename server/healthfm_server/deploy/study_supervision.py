@@ -1,4 +1,4 @@
-"""The supervisor of a study's processes, and its files for systemd and for containers."""
+"""The supervisor of a study's processes, and its files for systemd and Podman."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +22,8 @@ from healthfm_core.supervision import Program, Supervision
 from healthfm_server.deploy.study_folder import LOOPBACK, SETTINGS, StudyFolder
 from healthfm_server.deploy.study_process import PROCESSES
 
-START_TIMEOUT_S: Final = 90.0
-
-_CONTAINER: Final = """# podman build -f Containerfile -t healthfm-server .   (beside the wheel)
-# podman run --ulimit nofile=65536 -v ./study:/study:Z -p {port}:{port} healthfm-server
-FROM docker.io/library/python:3.11-slim
-COPY *.whl constraints.txt /wheels/
-RUN pip install --no-cache-dir -c /wheels/constraints.txt /wheels/*.whl && useradd healthfm
-USER healthfm
-ENV HEALTHFM_STUDY=/study
-EXPOSE {port}
-CMD ["healthfm-server", "up", "--foreground"]
-"""
+START_TIMEOUT_S: Final = 300.0
+"""A busy machine takes minutes to start them; what ends again and again is said sooner."""
 
 
 def supervision(study: StudyFolder) -> Supervision:
@@ -44,10 +35,11 @@ def supervision(study: StudyFolder) -> Supervision:
 
 
 def write_units(study: StudyFolder) -> Iterator[Path]:
-    """Write a systemd unit and a container file, and yield where they are."""
-    container = _CONTAINER.format(port=study.settings.port)
+    """Write a systemd unit and a Quadlet, and yield where they are."""
+    command = ("healthfm-server", "up", "--study", str(study.path.resolve()), "--foreground")
     title = f"HealthFM study {study.settings.study}"
-    yield from supervision(study).write_units("healthfm-server", title, container)
+    service = supervision(study).service("healthfm-server", title, command)
+    yield from supervision(study).write_units(replace(service, port=study.settings.port))
 
 
 def wait_until_up(study: StudyFolder, timeout_s: float = START_TIMEOUT_S) -> None:

@@ -50,7 +50,11 @@ def _actipy(file: Path) -> Any:
     try:
         import actipy
     except ImportError as error:
-        raise _lacking(file, f"the package {error.name}", "pip install 'healthfm[cwa]'") from error
+        raise _lacking(
+            file,
+            f"the package {error.name}",
+            "pip install 'healthfm[cwa]' (actipy's licence is for academic use alone)",
+        ) from error
     if shutil.which("java") is None:
         raise _lacking(file, "Java, which actipy runs,", "Java 8 or later")
     return actipy
