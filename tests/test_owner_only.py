@@ -19,6 +19,7 @@ from healthfm_client.doctor import site_files
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.owner_only import close_to_others, closing_command, open_to_others
+from healthfm_core.service_units import systemd_unit
 from healthfm_core.supervision import Program, Supervision
 from healthfm_core.trust.request import read_request
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
@@ -120,7 +121,8 @@ def test_a_supervised_process_and_its_log_are_their_owners_alone(tmp_path):
         assert stat.S_IMODE((tmp_path / "process" / "writer.log").stat().st_mode) == 0o600
     finally:
         supervisor.stop()
-    assert "UMask=0077" in supervisor.unit("healthfm-site", "")
+    service = supervisor.service("healthfm-site", "", [Path(sys.executable).name])
+    assert "UMask=0077" in systemd_unit(service).splitlines()
 
 
 SAY = "print(oct(os.umask(0)), flush=True), os._exit(0)"
