@@ -52,8 +52,10 @@ def _model(home: SiteHome, given: Namespace) -> FinishedModel:
     if given.model is None:
         return home.finished_models().find(given.run)
     exported, at = TrainedModel.load(given.model), f"{now_utc():%Y-%m-%dT%H:%M:%SZ}"
-    name = given.model.resolve().name
-    return home.finished_models().keep(exported.study, exported.parameters, name, at)
+    kept = home.finished_models()
+    known = [model.name for model in kept if model.folder.name == exported.study.hash]
+    name = known[0] if known else given.model.resolve().name
+    return kept.keep(exported.study, exported.parameters, name, at)
 
 
 def _measure(home: SiteHome, policy: SitePolicy, model: FinishedModel, given: Namespace) -> None:

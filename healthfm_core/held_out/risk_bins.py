@@ -44,7 +44,7 @@ def risk_bins(predictions: Predictions, k: int) -> tuple[RiskBin, ...]:
     open_ = np.zeros(len(index), np.bool_)
     for number in range(int(index.max()) + 1):
         open_ = open_ | (index == number)
-        if _is_enough(predictions, open_, k):
+        if is_enough(predictions, open_, k):
             found.append(open_)
             open_ = np.zeros(len(index), np.bool_)
     if found and open_.any():
@@ -61,7 +61,8 @@ def reliability_of(bins: tuple[RiskBin, ...]) -> Reliability:
     )
 
 
-def _is_enough(predictions: Predictions, rows: Bool, k: int) -> bool:
+def is_enough(predictions: Predictions, rows: Bool, k: int) -> bool:
+    """Whether `k` people or more have the outcome in these rows [n], and as many have it not."""
     with_it, without = rows & predictions.outcome, rows & ~predictions.outcome
     return min(_people(predictions.subject[with_it]), _people(predictions.subject[without])) >= k
 

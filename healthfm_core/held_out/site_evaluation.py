@@ -5,7 +5,7 @@ patterns as for every other metric, and its log shows each number that left:
 
 ``held_out/overall/auroc`` with ``_low`` and ``_high``, its 95 % interval over people;
 ``held_out/overall/n_subjects``; ``held_out/risk/3/predicted``, ``observed`` and ``rows``;
-``held_out/sex=F/auroc``, ``n_subjects`` and ``case_subjects``, or ``held_out/sex=X/withheld``.
+``held_out/sex=F/auroc`` and ``n_subjects``, or ``held_out/sex=X/withheld``.
 ``own_model/`` and ``gain/`` stand for the site's own model, and for what joining gains, paired.
 """
 
@@ -19,10 +19,11 @@ from typing import Final, Self
 import numpy as np
 
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
-from healthfm_core.evaluation.analyses.subgroups import Groups, SubgroupRow, subgroup_rows
+from healthfm_core.evaluation.analyses.subgroups import Groups, SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, subsets_of
 from healthfm_core.evaluation.predictions import Subset
-from healthfm_core.held_out.risk_bins import RiskBin, risk_bins
+from healthfm_core.held_out.group_rows import told_group_rows
+from healthfm_core.held_out.risk_bins import RiskBin, is_enough, risk_bins
 
 METRICS: Final = ("average_precision", "auroc", "brier", "ece", "slope", "intercept")
 """What a site tells of each subset of its rows."""
@@ -36,7 +37,6 @@ PREFIXES: Final[Mapping[str, str]] = {
 }
 """Arm, or difference of two, → how the names of its metrics begin."""
 PEOPLE: Final = "n_subjects"
-CASES: Final = "case_subjects"
 WITHHELD: Final = "withheld"
 ENDS: Final[Mapping[str, str]] = {"": "value", "_low": "low", "_high": "high"}
 MOST_BINS: Final = 100
@@ -49,7 +49,8 @@ class SiteEvaluation:
 
     Attributes:
         rows: Of the shared model and, where the site trained one, of its own and of their paired
-            difference; ``federated``, ``local``, ``federated - local``.
+            difference; ``federated``, ``local``, ``federated - local``. Their `n_subjects` is how
+            many people were asked about: of a subset it might be a few less, and the few told of.
         bins: Predicted against observed risk by the shared model.
         groups: By sex, ancestry and age, of the shared model.
     """
@@ -75,27 +76,24 @@ class SiteEvaluation:
             arms: ``federated`` and perhaps ``local`` → predictions, row by row of the same.
             groups: Who is in which group.
             task: ``next_visit`` or a label's name.
-            k: Of fewer people nothing is told: of all, of a subset, of a bin, of a group.
+            k: Nothing is told of a subset, a bin or a group in which fewer people have the outcome,
+                or fewer have it not: it would speak of those few.
             bootstraps: Replicates over people.
             rng: Where their draws come from.
         """
         shared = arms[FEDERATED]
-        if shared.n_subjects < k:
+        subsets = [name for name in subsets_of(task) if _may_be_told(shared.subset(name), k)]
+        if not subsets:
             return cls()
-        subsets = [name for name in subsets_of(task) if shared.subset(name).n_subjects >= k]
         rows = metric_rows(
             arms, task=task, bootstraps=bootstraps, rng=rng, metrics=METRICS, subsets=subsets
         )
         headline: Subset = "new_onset" if "new_onset" in subsets else "overall"
-        by_group = subgroup_rows(
-            {FEDERATED: shared},
-            groups,
-            k=k,
-            bootstraps=bootstraps,
-            rng=rng,
-            subset=headline,
+        by_group = told_group_rows(
+            shared, groups, subset=headline, arm=FEDERATED, k=k, bootstraps=bootstraps, rng=rng
         )
-        told = (row for row in rows if math.isfinite(row.value))
+        asked = shared.n_subjects
+        told = (replace(row, n_subjects=asked) for row in rows if math.isfinite(row.value))
         return cls(tuple(told), risk_bins(shared, k), tuple(by_group))
 
     def to_metrics(self) -> dict[str, float]:
@@ -126,8 +124,6 @@ class SiteEvaluation:
                     (f"{name}/{row.metric}{end}", getattr(row, of)) for end, of in ENDS.items()
                 )
                 yield f"{name}/{PEOPLE}", float(row.n_subjects or 0)
-                if row.n_cases is not None:
-                    yield f"{name}/{CASES}", float(row.n_cases)
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, float], task: str) -> Self:
@@ -152,6 +148,10 @@ class SiteEvaluation:
         ]
         of_shared = {p: told for (prefix, p), told in by_place.items() if arms[prefix] == FEDERATED}
         return cls(tuple(rows), tuple(_bins(of_shared)), tuple(_groups(of_shared)))
+
+
+def _may_be_told(predictions: Predictions, k: int) -> bool:
+    return is_enough(predictions, np.ones(len(predictions), np.bool_), k)
 
 
 def _rows(arm: str, task: str, subset: str, told: Mapping[str, float]) -> Iterator[MetricRow]:
@@ -179,7 +179,6 @@ def _groups(told: Mapping[str, Mapping[str, float]]) -> Iterator[SubgroupRow]:
         if WITHHELD in found:
             yield nothing
             continue
-        cases = round(found[CASES]) if CASES in found else None
         for metric in ("auroc", "average_precision", "ece"):
             if metric in found:
                 yield replace(
@@ -190,6 +189,5 @@ def _groups(told: Mapping[str, Mapping[str, float]]) -> Iterator[SubgroupRow]:
                     low=found.get(f"{metric}_low", math.nan),
                     high=found.get(f"{metric}_high", math.nan),
                     n_subjects=round(found.get(PEOPLE, 0.0)),
-                    n_cases=cases,
                     withheld=False,
                 )

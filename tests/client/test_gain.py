@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -157,7 +158,14 @@ def test_a_model_that_is_not_there_and_one_of_a_folder(deployment, capsys, tmp_p
     export_model(order.folder, tmp_path / "exported")
     assert TrainedModel.load(tmp_path / "exported").round == 2
     assert gain(site, "--model", str(tmp_path / "exported")) == 0
-    assert "The shared model of run exported" in capsys.readouterr().out
+    assert "The shared model of run first" in capsys.readouterr().out, "it is of that run"
+    (kept,) = site.finished_models()
+    shutil.rmtree(kept.folder)
+    assert gain(site, "--model", str(tmp_path / "exported")) == 0
+    assert "The shared model of run exported" in capsys.readouterr().out, "as after secure sums"
+    shutil.rmtree(kept.folder)
+    model = TrainedModel.load(tmp_path / "exported")
+    site.finished_models().keep(model.study, model.parameters, "first", kept.at)
 
 
 BAD = [

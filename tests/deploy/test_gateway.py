@@ -33,7 +33,6 @@ from tests.deploy.serving import (
     served,
 )
 
-
 GAIN = "/v1/healthfm/gain"
 
 

@@ -63,8 +63,38 @@ def test_what_travels_as_metrics_comes_back_as_it_was(task):
 
 
 def test_nothing_is_told_of_fewer_people_than_k():
-    assert evaluation({FEDERATED: predictions(people=19)}).to_metrics() == {}
-    assert evaluation({FEDERATED: predictions(people=20)}).to_metrics() != {}
+    assert evaluation({FEDERATED: predictions(people=19, rows=60)}).to_metrics() == {}
+    assert evaluation({FEDERATED: predictions(people=20, rows=60)}).to_metrics() != {}
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_nothing_is_told_where_fewer_than_k_people_have_the_outcome_or_have_it_not(few):
+    found = predictions(rows=1)
+    rare = found.subject < 19
+    outcome = rare if few else ~rare
+    given = Predictions(**{**found.__dict__, "outcome": outcome})
+    assert evaluation({FEDERATED: given}, task="death").to_metrics() == {}
+    assert evaluation({FEDERATED: given}, task="death", k=19).to_metrics() != {}
+
+
+def test_how_many_people_have_only_one_kind_of_row_cannot_be_had_by_subtraction():
+    found = predictions()
+    repeats = np.where(found.subject == 0, 1.0, found.repeats).astype(np.float32)
+    one = Predictions(**{**found.__dict__, "repeats": repeats})
+    metrics = evaluation({FEDERATED: one}).to_metrics()
+    assert metrics["held_out/new_onset/n_subjects"] == PEOPLE
+    of_groups = [v for name, v in metrics.items() if "sex=" in name and "n_subjects" in name]
+    assert sum(of_groups) == PEOPLE
+
+
+def test_a_group_of_few_with_the_outcome_is_withheld_and_their_number_is_not_told():
+    found = predictions(rows=1)
+    outcome = np.where(found.subject < PEOPLE // 2, found.subject < 19, found.outcome)
+    given = Predictions(**{**found.__dict__, "outcome": outcome})
+    metrics = evaluation({FEDERATED: given}, task="death").to_metrics()
+    assert {name for name in metrics if "sex=F" in name} == {"held_out/sex=F/withheld"}
+    assert metrics["held_out/sex=M/n_subjects"] == PEOPLE // 2
+    assert not [name for name in metrics if "case" in name]
 
 
 def test_a_subset_of_too_few_people_is_left_out():

@@ -108,7 +108,6 @@ def _over_sites(rows: Sequence[MetricRow]) -> Iterator[MetricRow]:
 
 def _group_over_sites(rows: Sequence[SubgroupRow]) -> Iterator[SubgroupRow]:
     mean = pooled(rows)
-    cases = [row.n_cases for row in rows]
     if mean is not None:
         yield replace(
             rows[0],
@@ -116,5 +115,4 @@ def _group_over_sites(rows: Sequence[SubgroupRow]) -> Iterator[SubgroupRow]:
             low=mean.low,
             high=mean.high,
             n_subjects=mean.n_subjects,
-            n_cases=None if None in cases else sum(n for n in cases if n is not None),
         )

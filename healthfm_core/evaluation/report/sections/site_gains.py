@@ -48,7 +48,8 @@ def sites_figure(context: ReportContext, arms: Sequence[str]) -> str:
     label = metric_title(metric)
     if context.task == "next_visit":
         label += f", {SUBSET_NAMES[subset]}"
-    return plots.site_pairs({site: found[site] for site in order}, pair, arms, xlabel=label)
+    everybody = tuple(dict.fromkeys((*arms, *pair)))  # a table may lack the second of the pair
+    return plots.site_pairs({site: found[site] for site in order}, pair, everybody, xlabel=label)
 
 
 def site_table(context: ReportContext) -> ReportTable | None:
