@@ -117,7 +117,8 @@ class JoiningGain:
             rows=self.evaluation.rows,
             context=self._page(site),
         )
-        files.replace(folder / NUMBERS, json.dumps(self.evaluation.to_metrics()).encode())
+        numbers = json.dumps(self.evaluation.to_metrics()).encode()
+        files.replace(folder / NUMBERS, numbers, files.PRIVATE)
         return page
 
     def _page(self, site: str) -> ReportContext:
