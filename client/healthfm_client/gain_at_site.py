@@ -16,7 +16,7 @@ from healthfm_client.site import computer_limits
 from healthfm_client.site.finished_models import FinishedModel
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_node import permitted_stores
-from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site.site_policy import TOLD_BY_A_PERSON, SitePolicy
 from healthfm_core.errors import PolicyError
 from healthfm_core.evaluation.report.report_page import REPORT_FILE
 from healthfm_core.federation.protocol import Study
@@ -25,8 +25,6 @@ from healthfm_core.trained import TrainedModel
 from healthfm_core.trust import signed
 from healthfm_core.trust.certificates import now_utc
 
-TOLD: Final = ("own_model/*", "gain/*")
-"""Patterns of what may be told."""
 ROUTE: Final = "/v1/healthfm/gain"
 
 
@@ -111,7 +109,7 @@ def permitted(policy: SitePolicy, study: Study, found: Mapping[str, Any]) -> dic
             do="Keep the numbers, or set privacy: {tuning_metrics: true} in site.yaml",
         )
     metrics = {name: float(value) for name, value in found.items()}
-    told = policy.metrics_to_send(metrics, TOLD)
+    told = policy.metrics_to_send(metrics, TOLD_BY_A_PERSON)
     if not told:
         raise PolicyError(
             501,

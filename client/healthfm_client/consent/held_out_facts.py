@@ -33,7 +33,7 @@ def held_out_facts(terms: ContractTerms, policy: SitePolicy) -> dict[str, Any] |
 def _is_kept(terms: ContractTerms, policy: SitePolicy) -> bool:
     """Whether training here is private, and figures that no ε covers stay."""
     mode = MECHANISMS.get(str(terms.privacy.get("mode", "off")))
-    is_private = policy.privacy.mode == "dp" or (mode is not None and mode.is_private)
+    is_private = not policy.privacy.is_as_study or (mode is not None and mode.is_private)
     asked = bool(terms.privacy.get("tuning_metrics", False))
     return is_private and not (asked and policy.privacy.tuning_metrics)
 

@@ -59,6 +59,11 @@ class SitePrivacy(Schema):
             )
         return self
 
+    @property
+    def is_as_study(self) -> bool:
+        """Whether a study decides on the noise; else every study trains with noise here."""
+        return self.mode == "as_study"
+
     def check_noise(self, adds_noise: bool) -> None:
         """Refuse a study without noise where the site has set any ε: none would cover it.
 
@@ -112,7 +117,7 @@ class SitePrivacy(Schema):
         asked = asked.model_copy(
             update={"tuning_metrics": asked.tuning_metrics and self.tuning_metrics}
         )
-        if not asked.mechanism.per_site_noise and self.mode == "as_study":
+        if not asked.mechanism.per_site_noise and self.is_as_study:
             return asked
         if asked.mechanism.noise_in_sum:
             raise PrivacyError(

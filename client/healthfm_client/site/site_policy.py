@@ -28,6 +28,9 @@ from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import ContractTerms
 
+TOLD_BY_A_PERSON: Final = ("own_model/*", "gain/*")
+"""Patterns of metrics that leave when a person here tells them, and never because a run asks."""
+
 
 def _a_fingerprint(text: str) -> str:
     if wrong := fingerprint.fault(text):
@@ -58,7 +61,7 @@ class SitePolicy(Schema):
         1, ge=1, description="no count under it leaves, and no code that fewer subjects have"
     )
     metrics: tuple[str, ...] = Field(
-        METRICS_WANTED, description="patterns of metrics that may leave"
+        (*METRICS_WANTED, *TOLD_BY_A_PERSON), description="patterns of metrics that may leave"
     )
     counts: tuple[str, ...] = Field(
         ("*_subjects",), description="patterns of metrics that are counts of people"
