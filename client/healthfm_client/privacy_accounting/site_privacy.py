@@ -117,7 +117,7 @@ class SitePrivacy(Schema):
         asked = asked.model_copy(
             update={"tuning_metrics": asked.tuning_metrics and self.tuning_metrics}
         )
-        if not asked.mechanism.per_site_noise and self.is_as_study:
+        if not asked.mechanism.per_site_noise and self.mode == "as_study":
             return asked
         if asked.mechanism.noise_in_sum:
             raise PrivacyError(
