@@ -27,6 +27,8 @@ from healthfm_core.trust import files
 FOLDER: Final = "gain"
 """Beside a finished model."""
 NUMBERS: Final = "gain.json"
+DIGITS: Final = 3
+"""As they are shown: an end that reads +.000 is no end beyond 0."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class JoiningGain:
             rows=self.evaluation.rows,
             context=self._page(site),
         )
-        files.replace(folder / NUMBERS, json.dumps(self.evaluation.to_metrics()).encode())
+        numbers = json.dumps(self.evaluation.to_metrics()).encode()
+        files.replace(folder / NUMBERS, numbers, files.PRIVATE)
         return page
 
     def _page(self, site: str) -> ReportContext:
@@ -170,8 +173,8 @@ class JoiningGain:
         rows = {(r.subset, r.metric): r for r in self.evaluation.rows if r.arm == GAIN}
         row: MetricRow = rows.get((subset, metric)) or next(iter(rows.values()))
         what = f"{metric_title(row.metric)}, {subset_name(row.subset)}: {bracketed(row)}"
-        if row.low > 0:
+        if round(row.low, DIGITS) > 0:
             return f"This site gains by joining ({what})."
-        if row.high < 0:
+        if round(row.high, DIGITS) < 0:
             return f"This site's own model is better for its people ({what})."
         return f"Whether this site gains is not shown: the interval holds 0 ({what})."

@@ -12,9 +12,12 @@ import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_client import gain_at_site
 from healthfm_client.__main__ import main
 from healthfm_client.core_local_work import CoreLocalWork
-from healthfm_client.joining_gain import FOLDER, NUMBERS
+from healthfm_client.joining_gain import FOLDER, NUMBERS, JoiningGain
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
+from healthfm_core.evaluation import MetricRow
+from healthfm_core.held_out.site_evaluation import GAIN, SiteEvaluation
+from healthfm_core.held_out.train_alone import AloneModel
 from healthfm_core.trained import TrainedModel
 from healthfm_server.app import make_app
 from healthfm_server.deploy.run_orders import RunOrder
@@ -90,11 +93,32 @@ def test_it_says_with_intervals_whether_the_site_gains_and_tells_nobody(deployme
     folder = site.finished_models().find("first").folder / FOLDER
     text = (folder / "report.html").read_text()
     assert "Who gains by joining" in text
-    assert (folder / "report.html").stat().st_mode & 0o077 == 0
+    kept = [path for path in folder.parent.rglob("*") if path.is_file()]
+    assert len(kept) > 4
+    assert not [path.name for path in kept if path.stat().st_mode & 0o077], "for its owner alone"
     numbers = json.loads((folder / NUMBERS).read_text())
     low, high = (numbers[f"gain/overall/auroc_{end}"] for end in ("low", "high"))
     assert low <= numbers["gain/overall/auroc"] <= high
     assert len(list(site.log().entries())) == logged, "nothing left"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.0011, 0.03, "This site gains by joining"),
+        (-0.03, -0.0011, "own model is better"),
+        (0.0002, 0.03, "is not shown"),
+        (-0.03, -0.0002, "is not shown"),
+        (-0.01, 0.02, "is not shown"),
+    ],
+)
+def test_the_verdict_follows_the_interval_as_it_is_shown(deployment, low, high, verdict):
+    study = deployment[2][0].finished_models().find("first").study()
+    value = (low + high) / 2
+    row = MetricRow(GAIN, "next_visit", "new_onset", "average_precision", value, low, high, 50)
+    alone = AloneModel({}, 1, 1, {})
+    found = JoiningGain(study, "first", alone, {}, SiteEvaluation((row,)), 50, 20)
+    assert verdict in found.verdict()
 
 
 class Gateway:

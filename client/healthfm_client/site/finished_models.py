@@ -78,10 +78,10 @@ class FinishedModels:
             OSError: There is no room.
         """
         folder = self._folder / study.hash
-        files.replace(folder / WEIGHTS, safetensors.numpy.save(dict(parameters)))
-        files.replace(folder / STUDY, study.to_json().encode())
+        files.replace(folder / WEIGHTS, safetensors.numpy.save(dict(parameters)), files.PRIVATE)
+        files.replace(folder / STUDY, study.to_json().encode(), files.PRIVATE)
         about = {"name": name, "at": at, "run": study.run_id}
-        files.replace(folder / ABOUT, json.dumps(about).encode())
+        files.replace(folder / ABOUT, json.dumps(about).encode(), files.PRIVATE)
         return FinishedModel(name, at, folder)
 
     def __iter__(self) -> Iterator[FinishedModel]:
