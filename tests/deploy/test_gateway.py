@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from healthfm_core.federation import protocol
 from healthfm_core.federation.protocol import Study
+from healthfm_core.prometheus_text import MEDIA_TYPE
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
@@ -342,6 +343,17 @@ def test_what_a_site_tells_of_its_own_model_is_taken_by_its_certificate_alone(st
     assert told_gains(order.folder) == {"a": {"gain/overall/auroc": 0.125}}
     (noted,) = study.audit("test").rows("gain told")
     assert (noted["site"], noted["run"]) == ("a", "told")
+
+
+def test_figures_are_told_to_a_token_that_may_look_and_to_nobody_else(study):
+    viewer, enrolment = study.tokens.add("graph", "viewer"), study.tokens.add("eve", "enrolment")
+    with anonymous(study) as client:
+        assert client.get("/metrics").status_code == 401
+        for token, status in (("x" * 43, 401), (enrolment, 403), (viewer, 200)):
+            told = client.get("/metrics", headers={"authorization": f"Bearer {token}"})
+            assert told.status_code == status
+    assert told.headers["content-type"] == MEDIA_TYPE
+    assert 'study="demo"' in told.text
 
 
 def test_old_tls_is_refused(study):

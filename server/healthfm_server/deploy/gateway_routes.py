@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
+from healthfm_core.prometheus_text import MEDIA_TYPE
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
 from healthfm_core.trust.request import read_request
@@ -25,6 +26,7 @@ from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.root_rotation import note_shown
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_metrics import study_metrics
 from healthfm_server.deploy.study_status import study_status
 from healthfm_server.deploy.told_gains import MOST_BYTES as LARGEST_GAIN
 from healthfm_server.deploy.told_gains import take_gain
@@ -65,6 +67,7 @@ class OwnRoutes:
             Route("/v1/healthfm/enrolment", self.enrolment, methods=["POST"]),
             Route("/v1/healthfm/renewal", self.renewal, methods=["POST"]),
             Route("/v1/healthfm/gain", self.gain, methods=["POST"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
     async def hello(self, request: Request) -> Response:
@@ -85,6 +88,14 @@ class OwnRoutes:
         if isinstance(token, Response):
             return token
         return JSONResponse(await run_in_threadpool(study_status, self._study))
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer the study's figures as Prometheus reads them."""
+        token = self._token(request, "look")
+        if isinstance(token, Response):
+            return token
+        figures = await run_in_threadpool(study_metrics, self._study)
+        return Response(figures, media_type=MEDIA_TYPE)
 
     async def order(self, request: Request) -> Response:
         """Pause, resume or stop a run."""
