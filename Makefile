@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos bundle matrix clean
+.PHONY: help install simulate experiments test test-deployment check bench mutants fuzz chaos bundle release matrix docs clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c \
@@ -58,6 +58,13 @@ fuzz: $(VENV)/installed-dev ## changed messages to real apps, many; ARGS="--mess
 bundle: $(VENV)/installed-dev ## one file that installs it without a network; ARGS="--key ~/.ssh/KEY --extras database,labels"
 	$(BIN)/python -m distribution.bundle $(ARGS)
 
+release: $(VENV)/installed-dev ## what a signed tag is published as; ARGS="--key ~/.ssh/KEY"; docs/releasing.md
+	$(BIN)/python -m distribution.release $(ARGS)
+
+docs: $(VENV)/installed-dev ## the documentation site, in build/docs: no warning, no broken link, search without a network
+	$(BIN)/sphinx-build -c docs -b html -q -W --keep-going . build/docs
+	@echo "open build/docs/index.html"
+
 matrix: $(VENV)/installed-dev ## the wheel in an empty environment of each Python that is here; ARGS="3.12 3.13"
 	OMP_NUM_THREADS=1 $(BIN)/python -m distribution.matrix $(ARGS)
 
@@ -80,5 +87,5 @@ $(VENV)/installed-run: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/py
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
-	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,dev]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,docs,dev]'
 	@touch $(VENV)/installed-run $@

@@ -19,10 +19,6 @@ from typing import Final
 from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-LEFT_OUT: Final = {
-    "actipy": "Academic Use Licence of the University of Oxford: **no commercial use**",
-}
-"""Not in the environment of `make install`; read from the LICENSE.md of actipy 3.8.3."""
 STATED: Final = {"supervisor": "BSD-derived (Repoze Public License)"}
 """Whose metadata name none that is short; from the same metadata."""
 _HEAD: Final = """# Licences
@@ -31,9 +27,6 @@ HealthFM is Apache-2.0. What it installs with it, and under which licence, as ea
 metadata says; "needed by" is nothing for what every installation has, else the extra.
 This page is made by `python -m distribution.licences`; a test holds it against the environment.
 
-**actipy**, which the extra `cwa` installs to read raw accelerometer files, is licensed by the
-University of Oxford for academic use only. Who is no academic, or uses its results commercially,
-needs another licence from Oxford, or leaves the extra out: nothing else needs it.
 PyTorch as PyPI has it for Linux brings NVIDIA's libraries, under NVIDIA's own licences, and Triton
 (MIT); PyTorch for processors alone brings neither.
 
@@ -57,13 +50,11 @@ def page() -> str:
 def extras() -> list[str]:
     """Return the extras that users install, in the order of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return [name for name in project["optional-dependencies"] if name != "dev"]
+    return [name for name in project["optional-dependencies"] if name not in {"dev", "docs"}]
 
 
 def licence(name: str) -> str:
     """Return a package's licence: SPDX where its metadata have that, else in their words."""
-    if name in LEFT_OUT:
-        return LEFT_OUT[name]
     message = distribution(name).metadata.json
     if "license_expression" in message:
         return str(message["license_expression"])
@@ -103,8 +94,6 @@ def _requirements(name: str, asked: frozenset[str]) -> Iterator[Requirement]:
 
 
 def _needs(name: str) -> Sequence[str]:
-    if name in LEFT_OUT:
-        return ()
     try:
         return distribution(name).requires or ()
     except PackageNotFoundError as error:
@@ -112,8 +101,6 @@ def _needs(name: str) -> Sequence[str]:
 
 
 def _version(name: str) -> str:
-    if name in LEFT_OUT:
-        return "–"
     found: Distribution = distribution(name)
     return found.version.partition("+")[0]
 

@@ -85,6 +85,16 @@ CODES: Final[dict[int, ErrorCode]] = {
         do="Ingest the second store again: with --splits-of the first, or, if its ids are of other "
         "people, with --subjects or --key; or join with one of the two",
     ),
+    213: ErrorCode(
+        "the disk takes no more of what is worked out of a store",
+        wanted="room beside the store, about as much as the store's files and their tokens take",
+        do="Free some disk and come again; the store is as it was",
+    ),
+    214: ErrorCode(
+        "the store was changed while it was read",
+        wanted="a store that stays as it is for as long as its people are tokenised",
+        do="Wait until the ingest, update or copy that writes to it is done, and come again",
+    ),
     # 3xx ingest
     **INGEST_CODES,
     # 4xx federation
@@ -173,6 +183,16 @@ CODES: Final[dict[int, ErrorCode]] = {
         "the site has left the study",
         wanted="its administrator decides when it takes part",
         do="Go on without it",
+    ),
+    509: ErrorCode(
+        "a run asks for something else than what was read",
+        wanted="an answer to what the run asks now",
+        do="Read it again, then answer",
+    ),
+    510: ErrorCode(
+        "there is no such line in the egress log",
+        wanted="a number that a line has",
+        do="List them with: healthfm-client audit",
     ),
     # 6xx privacy
     601: ErrorCode(

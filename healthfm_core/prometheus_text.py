@@ -7,7 +7,7 @@ state, of which one is 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -15,9 +15,11 @@ from prometheus_client.registry import Collector
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+_Labels = TypeVar("_Labels", bound=tuple[str, ...])
+
 
 def gauge(
-    name: str, about: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float | int]
+    name: str, about: str, labels: tuple[str, ...], values: Mapping[_Labels, float | int]
 ) -> GaugeMetricFamily:
     """Return a gauge with a series per key of `values`.
 

@@ -14,15 +14,31 @@ BLOCK_BYTES: Final = 256 * 1024
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file that is there, the last first, in blocks from its end."""
+    for _, line in placed_lines_backwards(path):
+        yield line
+
+
+def placed_lines_backwards(path: Path, before: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yield each line of a file with the byte it begins at, the last first.
+
+    Args:
+        path: Of the file, which is there.
+        before: Only what begins before this byte; None: all. What follows the last line end, where
+            there is something, is a line too.
+    """
     with path.open("rb") as file:
-        at, rest = file.seek(0, os.SEEK_END), b""
+        size = file.seek(0, os.SEEK_END)
+        at, rest = size if before is None else min(before, size), b""
         while at:
             start = max(0, at - BLOCK_BYTES)
             file.seek(start)
             first, *whole = (file.read(at - start) + rest).split(b"\n")
-            yield from reversed(whole)
+            place = start + len(first) + 1 + sum(len(line) + 1 for line in whole)
+            for line in reversed(whole):
+                place -= len(line) + 1
+                yield place, line
             at, rest = start, first
-        yield rest
+        yield 0, rest
 
 
 def rows_backwards(path: Path) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,11 @@ def refuse_taken_port(host: str, port: int, do: str, patience_s: float = PORT_PA
         time.sleep(0.2)
 
 
+def can_listen(host: str, port: int) -> bool:
+    """Return whether an address of this machine is free to be listened on."""
+    return _listening_error(host, port) is None
+
+
 def _listening_error(host: str, port: int) -> OSError | None:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

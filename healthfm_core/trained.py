@@ -38,7 +38,8 @@ from healthfm_core.models.inference import answer, logistic, logits_of
 from healthfm_core.objectives.time_to_event import check_horizon, risk
 from healthfm_core.tokens.tokenizer import tokenize
 from healthfm_core.tokens.vocabulary import Vocabulary
-from healthfm_core.training.site_data import loaded_model, loader_for, model_for
+from healthfm_core.training.loaders import loader_for
+from healthfm_core.training.site_data import loaded_model, model_for
 
 WEIGHTS: Final = "model.safetensors"
 STUDY: Final = "study.json"

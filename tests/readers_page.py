@@ -39,7 +39,7 @@ NO_READER = {
     "a database that is not OMOP's": "a table each exported as Parquet or CSV; then `tables`",
     "OMOP in SQL Server, Oracle, Snowflake, BigQuery, Databricks": "each table unloaded as Parquet "
     "([how](omop-in-a-database.md)); then `omop`",
-    "raw accelerometers other than .cwa": "the minutes of the maker's or GGIR's epochs",
+    "raw accelerometers of other makers": "the minutes of the maker's or GGIR's epochs",
 }
 """Kind of data → the way in that there is."""
 

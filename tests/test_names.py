@@ -123,7 +123,7 @@ NAMES_A_MODALITY = {
     "healthfm_core/modalities/genomics.py",
     "healthfm_core/data/store/store_files.py",  # the folder a store keeps samples in
     "healthfm_core/data/batch/collate.py",  # a field of the batch
-    "healthfm_core/tokens/tokenizer.py",  # a column of the rows
+    "healthfm_core/data/batch/sequences.py",  # a column of the rows
     "healthfm_core/tokens/vocabulary.py",  # a key of vocabularies on disk
 }
 """A modality's name stands in its spec; elsewhere only where data on disk or in memory has it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from healthfm_client.local_work import StoreSpec
 from healthfm_core import training
@@ -12,12 +12,16 @@ from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store.joined_stores import StoreView, join_stores
 from healthfm_core.data.store.site_store import SiteStore
+from healthfm_core.errors import StoreError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.held_out.held_out_people import HeldOutPeople, may_be_judged
 from healthfm_core.held_out.site_evaluation import FEDERATED, SiteEvaluation
 from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.coverage import coverage
 from healthfm_core.tokens.statistics import site_statistics
+
+_CHANGED: Final = 214
+_ATTEMPTS: Final = 3
 
 
 class CoreLocalWork:
@@ -41,7 +45,17 @@ class CoreLocalWork:
         return dict(site_statistics(opened(stores), tokens, task=task).to_arrays())
 
     def load(self, stores: Sequence[StoreSpec], study: Study) -> training.SiteData:
-        """Return the stores' people tokenised by the study's vocabulary."""
+        """Return the stores' people tokenised by the study's vocabulary.
+
+        Raises:
+            StoreError: See `SiteData.load`; HF-214 only for a store that changes again and again.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return training.SiteData.load(opened(stores), study)
+            except StoreError as error:
+                if error.number != _CHANGED:
+                    raise
         return training.SiteData.load(opened(stores), study)
 
     def coverage(self, stores: Sequence[StoreSpec], study: Study, k_min: int) -> dict[str, float]:

@@ -187,7 +187,8 @@ def _reply(
     most = received.study.config.federation.aggregation.max_update_norm
     schema = UpdateSchema.of(received.parameters, most)
     capacity = int(str(record["capacity"]))
-    codec = codec_for(received.study, schema, masking.book, capacity)
+    rounding = received.order.seed
+    codec = codec_for(received.study, schema, masking.book, capacity, rounding=rounding)
     modalities, n_subjects = work.describe(node.stores)
     inputs = inputs_of(received.order, received.parameters)
     mailbox = MaskingOrder(str(record["json"]), capacity, inputs)

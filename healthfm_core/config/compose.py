@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from healthfm_core.config import renamed
+from healthfm_core.config import deprecated, renamed
 from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import ConfigError
 
@@ -66,12 +66,32 @@ def compose(
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise _unreadable(folder, error) from error
+    return _checked(values)
+
+
+def of_yaml(file: Path) -> RunConfig:
+    """Return the configuration that `to_yaml` wrote to a file.
+
+    Raises:
+        ConfigError: It cannot be read (HF-102), or is none of this release's (HF-101, HF-102,
+            HF-103).
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _unreadable(file, error) from error
+    return _checked(values)
+
+
+def _checked(values: Any) -> RunConfig:
+    values = deprecated.under_new_names(values, deprecated.RUN)
     renamed.RUN.refuse(values)
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise _refusal(error) from None
     config.check_horizons()
+    config.check_objectives()
     return config
 
 
@@ -107,6 +127,7 @@ def _for_hydra(override: str, folder: Path) -> str:
     """Check one override and put it in Hydra's words; every value is the schema's to judge."""
     key, equals, value = override.partition("=")
     key = ALIASES.get(key.lstrip("+"), key.lstrip("+"))
+    key = deprecated.key_now(key, deprecated.RUN)
     if not equals or not key or key.startswith("~"):
         raise ConfigError(
             101,

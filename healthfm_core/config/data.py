@@ -13,7 +13,8 @@ from healthfm_core.modalities.registry import modality_names, unknown_names
 Source = Literal["cohort", "stores", "physionet2012", "eicu_demo", "nhanes"]
 
 
-def _known_modality(name: str) -> str:
+def known_modality(name: str) -> str:
+    """Return `name`, or complain as pydantic's validators do."""
     if unknown_names([name]):
         *most, last = map(repr, modality_names())
         wanted = f"Input should be {', '.join(most)} or {last}"
@@ -21,7 +22,7 @@ def _known_modality(name: str) -> str:
     return name
 
 
-Modality = Annotated[str, AfterValidator(_known_modality)]
+Modality = Annotated[str, AfterValidator(known_modality)]
 """The name of one of `healthfm_core.modalities`."""
 
 

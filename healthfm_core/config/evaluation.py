@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from healthfm_core.config.base import Schema
+from healthfm_core.config.data import known_modality
 
 NEXT_VISIT_TASK: Final = "next_visit"
 
 Estimator = Literal["hazard", "query", "sample"]
+
+
+def _known_inputs(names: str) -> str:
+    return "+".join(known_modality(name) for name in names.split("+"))
+
+
+Inputs = Annotated[str, AfterValidator(_known_inputs)]
+"""Modalities joined by ``+``."""
 
 
 class EvaluationConfig(Schema):
@@ -32,7 +41,7 @@ class EvaluationConfig(Schema):
     )
     bootstraps: int = Field(1000, ge=2)
     k_subgroup: int = Field(20, ge=1, description="a subgroup smaller than this is not reported")
-    inputs: tuple[str, ...] = Field(
+    inputs: tuple[Inputs, ...] = Field(
         (), description="subsets of modalities to score on, e.g. 'ehr', 'ehr+wearable'; () is all"
     )
 

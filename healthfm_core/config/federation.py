@@ -93,11 +93,12 @@ class FederationConfig(Schema):
     def _codecs_have_updates_to_write(self) -> Self:
         if self.codec.uplink == self.codec.downlink == "none":
             return self
-        if self.aggregation.secure.enabled:
+        if self.aggregation.secure.enabled and self.codec.uplink != "none":
             raise ValueError(
-                "federation.codec writes each site's update in fewer bits, and under "
-                "federation.aggregation.secure an update is whole numbers of a ring: leave one of "
-                "the two out"
+                "federation.codec.uplink writes each site's update in fewer bits, and under "
+                "federation.aggregation.secure an update is whole numbers of a ring: leave it out "
+                "and set federation.aggregation.secure.ring_bits=16, which takes half the bytes; "
+                "federation.codec.downlink goes with both"
             )
         if self.aggregation.method == "scaffold":
             raise ValueError(

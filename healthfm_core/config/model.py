@@ -43,10 +43,26 @@ class ModelConfig(Schema):
         description="a label's logit also has a linear part, the sum of a weight per code and "
         "per worn hour: a regression inside the network",
     )
+    linear_knots: tuple[float, ...] = Field(
+        (),
+        description="where the linear part's slopes may change, in the tokens' numbers (about "
+        "standard deviations from the median); none: straight lines",
+    )
+    linear_hours: float | None = Field(
+        None,
+        gt=0,
+        description="the linear part reads what each code says in so many last hours as one bin, "
+        "whatever tokens.bin_hours is; None: token by token",
+    )
     memory: bool = Field(
         False,
         description="a query's state also reads each modality's own means that fade with the days "
         "(models.decaying_memory), and the scores as they are",
+    )
+    memory_fusion: Literal["sum", "product"] = Field(
+        "sum",
+        description="how modalities' memories meet: each adds means of its own to the state, or "
+        "all give evidence for one mean, by their precision (models.product_of_experts)",
     )
     memory_width: int = Field(16, ge=1, description="numbers that a memory keeps of a token")
     memory_recency_days: tuple[PositiveFloat, ...] = Field(
@@ -99,6 +115,11 @@ class ModelConfig(Schema):
         description="polygenic scores as tokens of the row, read by the states that are asked "
         "for, or added to them",
     )
+
+    @property
+    def has_product(self) -> bool:
+        """Whether modalities' memories give one mean (`memory_fusion`)."""
+        return self.memory and self.memory_fusion == "product"
 
     @model_validator(mode="after")
     def _the_shape_fits(self) -> Self:

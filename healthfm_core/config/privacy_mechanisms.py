@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from healthfm_core.config.secure_aggregation import COARSE_BITS
 from healthfm_core.config.train import ObjectivesConfig
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def _distributed_is_one_sum_a_round(config: RunConfig) -> str | None:
         return (
             "privacy.mode=distributed needs federation.aggregation.secure.enabled, and its own "
             "epsilon instead of federation.aggregation.secure.epsilon"
+        )
+    if secure.ring_bits == COARSE_BITS:
+        return (
+            "privacy.mode=distributed adds up everybody's clipped gradients and their noise, for "
+            "which federation.aggregation.secure.ring_bits=16 has no room: leave it at 32"
         )
     weights = train.objectives.model_dump()
     asking = ObjectivesConfig.asking()

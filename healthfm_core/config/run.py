@@ -11,10 +11,12 @@ from healthfm_core.config.data import DataConfig
 from healthfm_core.config.evaluation import NEXT_VISIT_TASK, EvaluationConfig
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.config.model import ModelConfig
+from healthfm_core.config.network import NetworkConfig
+from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.privacy import PrivacyConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.config.train import TrainConfig
+from healthfm_core.config.train import ObjectivesConfig, TrainConfig
 from healthfm_core.errors import ConfigError
 
 
@@ -34,6 +36,8 @@ class RunConfig(Schema):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+    network: NetworkConfig = NetworkConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _rounds_of_joining_exist(self) -> Self:
@@ -42,6 +46,38 @@ class RunConfig(Schema):
             raise ValueError("simulation.joins takes rounds from 2 to federation.rounds")
         if any(not 1 <= last < rounds for last in self.simulation.leaves.values()):
             raise ValueError("simulation.leaves takes rounds from 1 to federation.rounds - 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_clock_is_for_all_sites(self) -> Self:
+        if self.network.enabled and self.simulation.engine != "inprocess":
+            raise ValueError(
+                "network.enabled needs simulation.engine=inprocess, which knows what happens when"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regions_add_up(self) -> Self:
+        federation, simulation = self.federation, self.simulation
+        if not simulation.regions:
+            return self
+        against = {
+            "federation.aggregation.secure": federation.aggregation.secure.enabled,
+            f"federation.aggregation.method={federation.aggregation.method}": (
+                federation.aggregation.method != "weighted_mean"
+            ),
+            "federation.aggregation.groups=shared": federation.aggregation.groups == "shared",
+            "federation.codec.downlink": federation.codec.downlink != "none",
+            f"simulation.engine={simulation.engine}": simulation.engine != "inprocess",
+            "simulation.joins and leaves": bool(simulation.joins or simulation.leaves),
+            "network.enabled": self.network.enabled,
+        }
+        for what, is_set in against.items():
+            if is_set:
+                raise ValueError(
+                    f"simulation.regions adds the sites' updates up region by region, which does "
+                    f"not go with {what}: leave one of the two out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -66,11 +102,34 @@ class RunConfig(Schema):
     def _summaries_have_numbers(self) -> Self:
         asks = {
             "model.summary_hours": self.model.summary_hours is not None,
+            "model.linear_hours": self.model.linear_hours is not None,
+            "model.linear_knots": bool(self.model.linear_knots),
             "train.objectives.value_forecast": self.train.objectives.value_forecast > 0,
         }
         for key, is_asked in asks.items():
             if is_asked and not self.tokens.bin_spread:
                 raise ValueError(f"{key} reads what bins tell: tokens.bin_spread=true goes with it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_regression_has_exact_gradients(self) -> Self:
+        rounds, federation = self.train.regression_rounds, self.federation
+        if rounds == 0:
+            return self
+        key = f"train.regression_rounds={rounds}"
+        aggregation, codec = federation.aggregation, federation.codec
+        needs = {
+            "train.objectives.label above 0": self.train.objectives.label > 0,
+            f"federation.rounds of {rounds} or more": federation.rounds >= rounds,
+            "federation.fraction=1": federation.fraction == 1,
+            "federation.aggregation.method=weighted_mean": aggregation.method == "weighted_mean",
+            "federation.codec off": codec.uplink == codec.downlink == "none",
+            "privacy.mode=none": not self.privacy.mechanism.is_private,
+            "federation.aggregation.secure without noise": aggregation.secure.epsilon is None,
+        }
+        for need, is_met in needs.items():
+            if not is_met:
+                raise ValueError(f"{key} steps along exact gradients of a label: it needs {need}")
         return self
 
     @model_validator(mode="after")
@@ -132,6 +191,32 @@ class RunConfig(Schema):
             wanted="the last of train.horizons_days reaches the furthest horizon",
             do=f"Write train.horizons_days=[{reaching}]",
         )
+
+    def check_objectives(self) -> None:
+        """Check that something is asked, and that a label that is asked has a name.
+
+        Where a run is begun, as `check_horizons`.
+
+        Raises:
+            ConfigError: It is not so (HF-103).
+        """
+        weights = self.train.objectives
+        if not weights.asked():
+            raise ConfigError(
+                103,
+                where="train.objectives",
+                seen="every objective that asks something has the weight 0",
+                wanted=f"one of {', '.join(ObjectivesConfig.asking())} is above 0",
+                do="Write train.objectives.next_visit=1, or label=1 for a label",
+            )
+        if weights.label > 0 and self.label_task is None:
+            raise ConfigError(
+                103,
+                where="train.objectives.label",
+                seen="a label is to be learned, and none is named",
+                wanted="the name of a label table of the stores",
+                do="Write evaluation.task=NAME",
+            )
 
     @property
     def label_task(self) -> str | None:

@@ -54,4 +54,10 @@ class SimulationConfig(Schema):
         description="processes at work at a time: a replicate each, or an arm each where there is "
         "one replicate; what is computed does not depend on it",
     )
+    regions: int = Field(
+        0,
+        ge=0,
+        description="regional coordinators among which the sites are divided, who add their own "
+        "sites up; to the same bits; 0: none",
+    )
     ray_address: str | None = None

@@ -42,6 +42,10 @@ class ObjectivesConfig(Schema):
         extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
         return tuple(name for name, extra in extras.items() if extra == {"asks": True})
 
+    def asked(self) -> tuple[str, ...]:
+        """Return those of `asking` that are trained."""
+        return tuple(name for name in self.asking() if getattr(self, name) > 0)
+
 
 class TrainConfig(Schema):
     """Local training."""
@@ -65,6 +69,19 @@ class TrainConfig(Schema):
         "all",
         description="what is trained beside the heads; all but the first leave the rest of the "
         "network as it was: few parameters, as noise likes them (linear_logit: model.linear_logit)",
+    )
+    regression_rounds: int = Field(
+        0,
+        ge=0,
+        description="the last so many rounds leave the network as it is and fit the label's head "
+        "and model.linear_logit as one ridge regression over all sites' people: sites answer with "
+        "gradients, the coordinator takes steps of L-BFGS",
+    )
+    regression_penalty: float = Field(
+        30.0,
+        gt=0,
+        description="of half the squared weights, beside the sum of all people's losses "
+        "(1/C of scikit-learn)",
     )
     local_epochs: float = Field(1.0, gt=0, description="passes over the site's people per round")
     max_steps: int | None = Field(None, ge=1, description="cap on local steps per round")
@@ -143,6 +160,14 @@ class TrainConfig(Schema):
         min_length=1,
         description="ends of the hazard's pieces; no risk is known beyond the last",
     )
+
+    def is_regression(self, round_: int, rounds: int) -> bool:
+        """Return whether round `round_` of `rounds` is one of the last, which fit a regression."""
+        return round_ > rounds - self.regression_rounds
+
+    def network_rounds(self, rounds: int) -> int:
+        """Return how many of the `rounds`, the first, train the network."""
+        return max(1, rounds - self.regression_rounds)
 
     @model_validator(mode="after")
     def _edges_ascend(self) -> Self:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int32, Int64
+from healthfm_core.data.batch.sequences import UNKNOWN_TIME
 
 Subset = Literal["overall", "repeat", "new_onset"]
 SUBSETS: Final[tuple[Subset, ...]] = ("overall", "repeat", "new_onset")
@@ -25,6 +26,8 @@ class Predictions:
         repeats: [n] float32, visits in the whole earlier history with the target's code.
         score: [n] float32 in [0, 1].
         outcome: [n] bool.
+        time_us: [n] int64, as of when it was asked, µs since 1970; `UNKNOWN_TIME` throughout where
+            nobody says.
     """
 
     subject: Int64
@@ -33,8 +36,11 @@ class Predictions:
     repeats: Float32
     score: Float32
     outcome: Bool
+    time_us: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
+        if not len(self.time_us):
+            object.__setattr__(self, "time_us", np.full(len(self.score), UNKNOWN_TIME))
         lengths = {len(getattr(self, name)) for name in self.__dataclass_fields__}
         if len(lengths) > 1:
             raise ValueError(f"columns of predictions differ in length: {sorted(lengths)}")
@@ -67,6 +73,7 @@ class Predictions:
         score: Float32,
         outcome: Bool,
         repeats: Float32,
+        time_us: Int64 | None = None,
     ) -> Predictions:
         """Return a row per query and target, from n queries of V targets.
 
@@ -76,8 +83,10 @@ class Predictions:
             score: [n, V].
             outcome: [n, V].
             repeats: [n, V].
+            time_us: [n]; None: nobody says.
         """
         n, targets = score.shape
+        asked_us = np.full(n, UNKNOWN_TIME) if time_us is None else time_us
         return cls(
             subject=np.repeat(subject.astype(np.int64), targets),
             site=np.repeat(site.astype(np.int32), targets),
@@ -85,6 +94,7 @@ class Predictions:
             repeats=repeats.astype(np.float32).ravel(),
             score=score.astype(np.float32).ravel(),
             outcome=outcome.astype(np.bool_).ravel(),
+            time_us=np.repeat(asked_us.astype(np.int64), targets),
         )
 
     @classmethod

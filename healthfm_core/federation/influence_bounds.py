@@ -52,6 +52,18 @@ def weight_cap(sizes: Collection[float], most_share: float) -> float:
     return float(ordered[-1])
 
 
+def weight_beside(others: float, most_share: float) -> float:
+    """Return the weight that a site may have at most beside others, known by their sum alone.
+
+    It is `weight_cap`'s where one site alone is over it.
+
+    Args:
+        others: Weight of all other sites.
+        most_share: Most of the round's weight that one site may have.
+    """
+    return most_share * others / (1 - most_share) if most_share < 1 else math.inf
+
+
 def running_medians(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return group → median of the last rounds' medians of the sites' norms, from a run's history.
 

@@ -21,21 +21,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
 
 from healthfm_core.arrays import Float32
 from healthfm_core.config import renamed
+from healthfm_core.config.network import NetworkConfig
+from healthfm_core.config.plan import PlanConfig
 from healthfm_core.config.run import RunConfig
 from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 9
+VERSION: Final = 10
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
@@ -65,6 +67,8 @@ LEAVING: Final[Mapping[str, frozenset[str]]] = {
 """Message → the records that may go back; a site holds back a reply with any other."""
 SITE_KEYS: Final = frozenset({"version", "site", "node", "modalities", "subjects"})
 """Keys that a site record may have."""
+REGION_SITES: Final = "sites"
+"""Key of a regional coordinator's record beside those: how many sites it speaks for."""
 
 
 def for_the_wire(config: RunConfig) -> RunConfig:
@@ -78,6 +82,8 @@ def for_the_wire(config: RunConfig) -> RunConfig:
             "data": data,
             "federation": federation,
             "simulation": SimulationConfig(),
+            "network": NetworkConfig(),
+            "plan": PlanConfig(),
         }
     )
 
@@ -188,6 +194,10 @@ class RoundOrder:
             are encoded: from there the site goes on with what its codec left out.
         reference: The round whose model the arrays are a change of; 0: they are the model.
         digests: group → SHA-256 of its parameters after that change, in hex.
+        shapes: parameter → shape, where the arrays are a change of a model of zeros: the first that
+            the sites get.
+        most_weight: To a regional coordinator, the most weight that a group can get of all sites of
+            the round: in its unit it adds its own up. 0: the order is a site's.
         held_out: Whether the site judges the model on its held-out people, after the last round,
             and tells metrics alone: no update goes back.
     """
@@ -201,6 +211,8 @@ class RoundOrder:
     counted: Mapping[str, int] = field(default_factory=dict)
     reference: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    most_weight: float = 0.0
     held_out: bool = False
 
     def to_json(self) -> str:
@@ -208,7 +220,7 @@ class RoundOrder:
         said = asdict(self)
         if self.train:
             del said["train"]
-        for name in ("counted", "reference", "digests", "held_out"):
+        for name in ("counted", "reference", "digests", "shapes", "most_weight", "held_out"):
             if not said[name]:
                 del said[name]
         return json.dumps(said, sort_keys=True)
@@ -239,10 +251,18 @@ def _check_types(order: RoundOrder) -> None:
     flags = (order.evaluate, order.train, order.held_out)
     if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
         raise TypeError("a number, or whether to do something, of another type")
+    if type(order.most_weight) not in (int, float):
+        raise TypeError("a weight of another type")
     if type(order.counted) is not dict or {*map(type, order.counted.values())} - {int}:
         raise TypeError("rounds that were counted of another type")
     if type(order.digests) is not dict or {*map(type, order.digests.values())} - {str}:
         raise TypeError("digests of another type")
+    if type(order.shapes) is not dict or not all(map(_is_shape, order.shapes.values())):
+        raise TypeError("shapes of another type")
+
+
+def _is_shape(shape: Any) -> bool:
+    return type(shape) is list and all(type(size) is int and size >= 0 for size in shape)
 
 
 @dataclass(frozen=True)

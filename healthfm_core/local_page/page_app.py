@@ -24,12 +24,17 @@ from healthfm_core.local_page.page_access import (
     is_api,
 )
 from healthfm_core.local_page.page_frame import PageFrame, read_form
-from healthfm_core.local_page.page_security import OnlyFromHere
+from healthfm_core.local_page.page_security import HEADERS, OnlyFromHere
 from healthfm_core.local_page.page_sessions import LONGEST_S, SESSIONS, PageSessions, Who
 from healthfm_core.local_page.page_templates import PageTemplates
 
 SHARED: Final = Path(__file__).parent / "static"
 NOT_KNOWN: Final = "This token is not known, or the link was used before."
+NOT_FORESEEN: Final = (
+    "Something went wrong that nobody foresaw. The program that serves this page wrote what it was "
+    "into the terminal that it was started in: send that to whoever looks after HealthFM here. "
+    "Look at the overview before you try again: it may have been done in part."
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class LocalPage(Generic[Who]):
                 Route("/static/{file}", self.static, methods=["GET"]),
             ],
             middleware=[Middleware(OnlyFromHere)],
-            exception_handlers={HealthFMError: self.explained},
+            exception_handlers={HealthFMError: self.explained, Exception: self.unforeseen},
             lifespan=lifespan,
         )
 
@@ -155,6 +160,15 @@ class LocalPage(Generic[Who]):
         if is_api(request):
             return api_refusal(status, str(error), {"code": f"HF-{error.number}"})
         return self._said(request, status, "This cannot be done", str(error))
+
+    async def unforeseen(self, request: Request, error: Exception) -> Response:
+        """Say that something went wrong; the server itself writes down what it was."""
+        if is_api(request):
+            answer: Response = api_refusal(500, NOT_FORESEEN)
+        else:
+            answer = self._said(request, 500, "Something went wrong", NOT_FORESEEN)
+        answer.headers.update(HEADERS)  # an answer to what was not foreseen passes no middleware
+        return answer
 
     def refusal(self, request: Request, status: int, reason: str) -> Response:
         """Return what whoever may not is answered."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
+
+from healthfm_core.trust.names import plain_text
 
 
 def part(name: object) -> str:
@@ -19,6 +23,17 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {name}"
     return f"{seconds:.1f} s"
+
+
+def moment(at: str) -> Markup:
+    """Return a time, ISO 8601 in UTC, as an element that says it to the minute."""
+    shown = f"{at[:10]} {at[11:16]} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(at, shown) if at else Markup("never")
+
+
+def day(seconds: float) -> str:
+    """Return the day of a time in seconds since 1970, in UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
 
 
 class PageTemplates:
@@ -38,7 +53,13 @@ class PageTemplates:
             auto_reload=False,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"part": part, "duration": duration}
+        self._environment.filters |= {
+            "part": part,
+            "duration": duration,
+            "plain": plain_text,
+            "moment": moment,
+            "day": day,
+        }
 
     def rendered(self, template: str, /, **values: Any) -> str:
         """Return a template's text with values filled in."""

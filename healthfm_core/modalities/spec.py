@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
-
 from healthfm_core.arrays import Bool, Int64
 
 DataForm = Literal["codes", "samples", "panel"]
@@ -22,12 +20,8 @@ class PersonRecords(Protocol):
         """S."""
 
     @property
-    def offsets(self) -> Int64:
-        """[S + 1] into the items."""
-
-    @property
-    def wearable_row(self) -> Int64:
-        """[N] index of a wearable token, -1 for other items."""
+    def items_worn(self) -> Int64:
+        """[S] how many wearable tokens each has."""
 
     @property
     def panel_mask(self) -> Bool:
@@ -74,9 +68,3 @@ class ModalitySpec:
     code_prefix: str = ""
     holders: Callable[[PersonRecords], Bool] | None = None
     short_columns: bool = False
-
-
-def subjects_with_items(records: PersonRecords, is_item: Bool) -> Bool:
-    """Return [S] which people have one of the items that `is_item` [N] marks."""
-    before = np.concatenate([[0], np.cumsum(is_item)])
-    return np.asarray(np.diff(before[records.offsets]) > 0, np.bool_)

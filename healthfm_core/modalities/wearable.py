@@ -2,15 +2,17 @@
 
 from typing import Final
 
+import numpy as np
+
 from healthfm_core.arrays import Bool
-from healthfm_core.modalities.spec import ModalitySpec, PersonRecords, subjects_with_items
+from healthfm_core.modalities.spec import ModalitySpec, PersonRecords
 
 WEARABLES: Final = "wearable"
 WEARABLE_PREFIX: Final = "WEARABLE//"
 
 
 def _wearers(records: PersonRecords) -> Bool:
-    return subjects_with_items(records, records.wearable_row >= 0)
+    return np.asarray(records.items_worn > 0, np.bool_)
 
 
 SPEC: Final = ModalitySpec(

@@ -16,6 +16,7 @@ from healthfm_core.data.batch.sequences import KINDS
 from healthfm_core.kernels.ct_attention import ct_attention
 from healthfm_core.models.decay import FIRST_HALF_LIFE_DAYS, LAST_HALF_LIFE_DAYS, DecayRates
 from healthfm_core.models.layers import Adapter, FeedForward, PerSubjectParameter
+from healthfm_core.models.product_of_experts import ProductOfExperts
 from healthfm_core.models.time_features import TimeFeatures, has_time
 
 GAP_HALF_LIVES_DAYS: Final = (30.0, 365.0)
@@ -175,6 +176,7 @@ class Backbone(nn.Module):
         if config.layer_scale is not None:
             start = torch.full((config.width,), config.layer_scale)
             self.layer_scale = PerSubjectParameter(start)
+        self.memory = ProductOfExperts(config) if config.has_product else None
         self.has_query_time = config.layer_scale is not None and config.time_features
         if self.has_query_time:
             self.query_time = nn.Linear(2 + len(GAP_HALF_LIVES_DAYS), config.width, bias=False)

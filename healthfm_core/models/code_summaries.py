@@ -73,6 +73,27 @@ def _reduced(x_RT: Tensor, at_RT: Tensor, codes: int, how: str) -> Tensor:
     return x_RT.new_zeros(len(x_RT), codes).scatter_reduce(1, at_RT, x_RT, how, include_self=False)
 
 
+def recent_summaries(batch: Batch, codes: int, days: float) -> Float[Tensor, "B Q C n"]:
+    """Return what each code says in the last `days` before each query, 0 where it says nothing.
+
+    A token exactly so old is not read; statics have no time and are always read.
+    """
+    rows, queries, tokens = *batch.query.shape, batch.code.shape[1]
+    code = batch.code[:, None].expand(rows, queries, tokens).flatten(0, 1)
+    spread = batch.spread[:, None].expand(rows, queries, tokens, -1).flatten(0, 1)
+    found = summaries_of(code, spread, recent_tokens(batch, days).flatten(0, 1), codes)
+    return found.view(rows, queries, codes, NUMBERS)
+
+
+def recent_tokens(batch: Batch, days: float) -> Bool[Tensor, "B Q T"]:
+    """Return which tokens each query may see that are of the last `days` or have no time."""
+    position = torch.arange(batch.code.shape[1], device=batch.code.device)
+    age = batch.t_days.gather(1, batch.query).unsqueeze(-1) - batch.t_days[:, None]
+    recent = (age < days) | (position < batch.n_static[:, None])[:, None]
+    known = position < batch.kv_end.gather(1, batch.query).unsqueeze(-1)
+    return recent & known & (batch.code > 0)[:, None]
+
+
 class SummaryNetwork(nn.Module):
     """Two layers over the summaries of all codes in the last hours before a query.
 
@@ -102,19 +123,11 @@ class SummaryNetwork(nn.Module):
 
     def summaries(self, batch: Batch) -> Float[Tensor, "B Q Cn"]:
         """Return the numbers that it reads, those of a code side by side."""
-        rows, queries, tokens = *batch.query.shape, batch.code.shape[1]
-        code = batch.code[:, None].expand(rows, queries, tokens).flatten(0, 1)
-        spread = batch.spread[:, None].expand(rows, queries, tokens, -1).flatten(0, 1)
-        found = summaries_of(code, spread, self.read(batch).flatten(0, 1), self.codes)
-        return found.view(rows, queries, -1)
+        return recent_summaries(batch, self.codes, self.days).flatten(2)
 
     def read(self, batch: Batch) -> Bool[Tensor, "B Q T"]:
         """Return which tokens each query reads."""
-        position = torch.arange(batch.code.shape[1], device=batch.code.device)
-        age = batch.t_days.gather(1, batch.query).unsqueeze(-1) - batch.t_days[:, None]
-        recent = (age < self.days) | (position < batch.n_static[:, None])[:, None]
-        known = position < batch.kv_end.gather(1, batch.query).unsqueeze(-1)
-        return recent & known & (batch.code > 0)[:, None]
+        return recent_tokens(batch, self.days)
 
 
 def summary_network_for(config: ModelConfig, shape: ModelShape) -> SummaryNetwork | None:

@@ -78,7 +78,7 @@ class DecayingMemory(nn.Module):
             holds_BT: Which positions hold a token of the modality.
             batch: The rows; no query reads behind its `kv_end`.
         """
-        days, seen = _ages(batch, holds_BT)
+        days, seen = token_ages(batch, holds_BT)
         recency, fade = self._rates(batch.t_days[:, 0])
         latest = days.masked_fill(~seen, math.inf).amin(-1, keepdim=True)
         behind = torch.where(seen, days - latest, 0.0).unsqueeze(-1)
@@ -101,8 +101,10 @@ class DecayingMemory(nn.Module):
         return recency, fade
 
 
-def memory_for(config: ModelConfig, numbers: int) -> DecayingMemory:
-    """Return a memory of tokens of so many numbers, as the configuration has them."""
+def memory_for(config: ModelConfig, numbers: int) -> DecayingMemory | None:
+    """Return a memory of tokens of so many numbers; None: the configuration has none of its own."""
+    if not config.memory or config.memory_fusion != "sum":
+        return None
     return DecayingMemory(
         numbers,
         config.memory_width,
@@ -113,7 +115,7 @@ def memory_for(config: ModelConfig, numbers: int) -> DecayingMemory:
     )
 
 
-def _ages(
+def token_ages(
     batch: Batch, holds_BT: Bool[Tensor, "B T"]
 ) -> tuple[Float[Tensor, "B Q T"], Bool[Tensor, "B Q T"]]:
     """Return each token's days before each query, 0 for statics, and which the query may see."""

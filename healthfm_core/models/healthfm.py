@@ -73,7 +73,7 @@ class HealthFM(nn.Module):
     ) -> Float[Tensor, "B Q d"] | float:
         """Return what memories and a query's own time add to states: at queries, 0 elsewhere."""
         parts = [self.backbone.query_terms(batch), *(e.recall(batch) for e in self._encoders())]
-        read = [part for part in parts if part is not None]
+        read = [part for part in (*parts, self._agreed(batch)) if part is not None]
         if not read:
             return 0.0
         recalled = sum(read[1:], read[0]) * batch.query_mask.unsqueeze(-1)
@@ -83,6 +83,16 @@ class HealthFM(nn.Module):
         everywhere = recalled.new_zeros(*batch.kind.shape, recalled.shape[-1])
         everywhere = everywhere.scatter_add(1, at, recalled)
         return everywhere if at_BQ is None else gather(everywhere, at_BQ)
+
+    def _agreed(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
+        """Return what the one mean of all modalities adds; None: there is none."""
+        product = self.backbone.memory
+        if product is None:
+            return None
+        fade = product.fade(batch)
+        each = [encoder.expert(batch, fade) for encoder in self._encoders()]
+        said = [sums for sums in each if sums is not None]
+        return cast(Tensor, product(said, batch)) if said else None
 
     def encode(self, batch: Batch) -> Float[Tensor, "B T d"]:
         """Return what the encoders make of each position, 0 where none reads it."""

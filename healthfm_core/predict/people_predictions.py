@@ -29,7 +29,7 @@ from healthfm_core.models.inference import logits_of
 from healthfm_core.predict.people_limits import REASONS, PeopleFacts, PeopleLimits
 from healthfm_core.predict.prediction_task import PredictionTask
 from healthfm_core.trained import BATCH, TrainedModel
-from healthfm_core.training.site_data import loader_for
+from healthfm_core.training.loaders import loader_for
 
 PEOPLE: Final = 1024
 """People read at a time."""
@@ -91,17 +91,18 @@ def predict_people(
         people: People read at a time, about.
     """
     asking = _Asking.of(model, store, task, at, people)
-    position = skip = 0
-    size = people
-    while position < len(asking.subjects):
-        part = asking.part(position, min(position + size, len(asking.subjects)), skip)
-        if not part.complete:  # not one batch is full: more people are needed for the next
-            size *= 2
-            continue
-        yield asking.predictions(part, limits)
-        position, skip, size = part.next_position, part.next_skip, people
-        if show is not None:
-            show(position, len(asking.subjects))
+    with asking.window:
+        position = skip = 0
+        size = people
+        while position < len(asking.subjects):
+            part = asking.part(position, min(position + size, len(asking.subjects)), skip)
+            if not part.complete:  # not one batch is full: more people are needed for the next
+                size *= 2
+                continue
+            yield asking.predictions(part, limits)
+            position, skip, size = part.next_position, part.next_skip, people
+            if show is not None:
+                show(position, len(asking.subjects))
     if asking.unknown.num_rows:
         yield _unknown(asking.unknown)
 

@@ -15,6 +15,7 @@ from meds import birth_code
 
 from healthfm_core.arrays import Int64
 from healthfm_core.data.store.joined_stores import StoreView
+from healthfm_core.data.store.people_blocks import PeopleBlocks
 from healthfm_core.modalities.registry import is_panel_code
 from healthfm_core.tokens.records import Events, read_events, read_parents
 from healthfm_core.tokens.vocabulary import (
@@ -64,7 +65,9 @@ def coverage(
     unread = _devices_read(stores, vocabulary)
     held = _Held(vocabulary)
     for store in stores:
-        held.add(read_events(store, split, domains), store)
+        with PeopleBlocks(store, split) as blocks:
+            for people in blocks:
+                held.add(read_events(people, None, domains), people)
     if not held.by_entry.sum():
         return unread
     total = held.by_entry.sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
-from healthfm_core.data.batch.segments import offsets_of, run_starts
+from healthfm_core.data.batch.segments import run_starts
 from healthfm_core.data.store.events import STATIC_TIME, coded, ids, times_us
 from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.modalities.registry import VITAL_CODES, is_panel_code
@@ -87,34 +87,6 @@ def in_domains(code: str, domains: Collection[str]) -> bool:
     switch of their own.
     """
     return code.partition("//")[0] in {*domains, *VITAL_CODES} or is_panel_code(code)
-
-
-def pool(parts: Sequence[Events]) -> Events:
-    """Return the events of several stores of one site as one; no subject is in two of them."""
-    codes = tuple(sorted({code for part in parts for code in part.codes}))
-    index = {code: i for i, code in enumerate(codes)}
-    before = offsets_of(np.array([len(part.subjects) for part in parts], np.int64))
-    moved = [
-        Events(
-            part.subjects,
-            codes,
-            part.subject + shift,
-            np.array([index[code] for code in part.codes], np.int32)[part.code],
-            part.time_us,
-            part.static,
-            part.value,
-        )
-        for part, shift in zip(parts, before[:-1], strict=True)
-    ]
-    return Events(
-        np.concatenate([part.subjects for part in moved]),
-        codes,
-        np.concatenate([part.subject for part in moved]),
-        np.concatenate([part.code for part in moved]),
-        np.concatenate([part.time_us for part in moved]),
-        np.concatenate([part.static for part in moved]),
-        np.concatenate([part.value for part in moved]),
-    )
 
 
 def read_parents(store: StoreView) -> dict[str, str]:

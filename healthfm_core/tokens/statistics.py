@@ -8,57 +8,31 @@ top.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict, TypeVar
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from meds import birth_code
 
-from healthfm_core.arrays import Float64, Int64, Integers
+from healthfm_core.arrays import Float64, Int64
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.data.store.joined_stores import StoreView
+from healthfm_core.data.store.people_blocks import PeopleBlocks
 from healthfm_core.errors import ProtocolError
-from healthfm_core.modalities.registry import (
-    column_of,
-    is_panel_code,
-    modality_names,
-    modality_of,
-    specs,
-)
-from healthfm_core.modalities.spec import ModalitySpec
+from healthfm_core.modalities.registry import modality_names, specs
 from healthfm_core.tokens import values
+from healthfm_core.tokens.code_counts import CodeHolders, CountsOfPeople, PanelHolders, distinct
 from healthfm_core.tokens.concept_sets import study_events
-from healthfm_core.tokens.lineage import lineage_of, with_forms
-from healthfm_core.tokens.records import (
-    Events,
-    pool,
-    read_parents,
-    visit_starts,
-)
+from healthfm_core.tokens.records import Events, read_parents
 from healthfm_core.tokens.values import Sketch
-from healthfm_core.tokens.wearing import channel_moments, total_moments
-
-_MAX_DEPTH: Final = 32
-
+from healthfm_core.tokens.wearing import ChannelMoments, MomentsOfPeople, total_moments
 
 _Name = TypeVar("_Name", str, tuple[str, str])
-
-
-class _CodeCounts(TypedDict):
-    codes: tuple[str, ...]
-    subjects: Int64
-    timed_subjects: Int64
-    visits: Int64
-    reached: Int64
-    sites: Int64
-    all_visits: Int64
-    sketch: Sketch
-    lineage: tuple[tuple[str, str], ...]
-    lineage_sites: Int64
 
 
 @dataclass(frozen=True)
@@ -266,23 +240,24 @@ def site_statistics(
         task: Label table whose labels are counted too; a store without it has none.
     """
     k = config.k_min
-    events = pool([study_events(store, split, config) for store in stores])
     parents = {c: p for store in stores for c, p in read_parents(store).items()}
-    if config.common_share:
-        parents = with_forms(parents, events.codes)
-    of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
-    birth = np.array([code == birth_code for code in events.codes], np.bool_)
-    clinical = events.where(~(of_panel | birth)[events.code])
-    panels = events.where(of_panel[events.code])
-    worn = total_moments([channel_moments(store, config.device, split) for store in stores])
-    people = [
-        worn.n_subjects if spec.form == "samples" else _subjects_of(spec, clinical, panels)
-        for spec in specs()
-    ]
+    with _Blocks(stores, split, config) as people:
+        holders, panels = CodeHolders(k), PanelHolders()
+        for events in people.events():
+            holders.add(events)
+            panels.add(events)
+        if config.common_share:
+            parents = holders.with_forms(parents)
+        counts = CountsOfPeople(holders.counted_as(parents), config)
+        for events in people.events():
+            counts.add(events)
+        worn = people.moments()
+    held = holders.people_of_modality
+    people_of = [worn.n_subjects if s.form == "samples" else held[s.name] for s in specs()]
     keep = np.flatnonzero(worn.subjects >= k)
-    panel, panel_subjects = _panel_counts(panels, k)
+    panel, panel_subjects = panels.columns(k)
     return SiteStatistics(
-        **_code_counts(clinical, config, parents),
+        **counts.total(parents),
         panel=panel,
         panel_subjects=panel_subjects,
         panel_sites=np.ones(len(panel), np.int64),
@@ -292,9 +267,50 @@ def site_statistics(
         channel_square=worn.square[keep],
         channel_hz=worn.hz[keep],
         channel_sites=np.ones(len(keep), np.int64),
-        modality_subjects=_withheld(np.array(people, np.int64), k),
+        modality_subjects=_withheld(np.array(people_of, np.int64), k),
         label_values=_label_values(stores, task, split, k),
     )
+
+
+class _Blocks(AbstractContextManager["_Blocks"]):
+    """The people of a site's stores, some at a time, again and again."""
+
+    def __init__(
+        self, stores: Sequence[StoreView], split: str | None, config: TokensConfig
+    ) -> None:
+        self._files, self._config = ExitStack(), config
+        self._blocks = [self._files.enter_context(PeopleBlocks(s, split)) for s in stores]
+        self._whole: dict[int, Events] = {}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files.close()
+
+    def events(self) -> Iterator[Events]:
+        """Yield what the study reads; a store that is one block is read once."""
+        for number, blocks in enumerate(self._blocks):
+            if number in self._whole:
+                yield self._whole[number]
+                continue
+            for people in blocks:
+                events = study_events(people, None, self._config)
+                if len(blocks) == 1:
+                    self._whole[number] = events
+                yield events
+
+    def moments(self) -> ChannelMoments:
+        """Return the moments of what they wore."""
+        each = []
+        for blocks in self._blocks:
+            moments = MomentsOfPeople(blocks.subjects, self._config.device)
+            for people in blocks:
+                moments.add(people)
+            each.append(moments.total())
+        return total_moments(each)
 
 
 def _label_values(
@@ -309,122 +325,20 @@ def _label_values(
         value = labels["boolean_value"].to_numpy(zero_copy_only=False).astype(np.int64)
         ours = np.isin(subject, store.subjects(split))
         counts += np.bincount(value[ours], minlength=2)
-        people += [_distinct(subject[ours & (value == which)]) for which in (0, 1)]
+        people += [distinct(subject[ours & (value == which)]) for which in (0, 1)]
     return counts if (people >= k).all() else np.zeros(2, np.int64)
-
-
-def _subjects_of(spec: ModalitySpec, clinical: Events, panels: Events) -> int:
-    """Count the subjects with an event of a modality; all but panels' are clinical."""
-    if spec.form != "panel":
-        return _distinct(clinical.subject)
-    own = np.array([modality_of(code) == spec.name for code in panels.codes], np.bool_)
-    return _distinct(panels.subject[own[panels.code]])
-
-
-def _distinct(keys: Int64) -> int:
-    return len(np.unique(keys))
 
 
 def _withheld(count: Int64, k: int) -> Int64:
     return np.where(count >= k, count, 0)
 
 
-def _without_small_rests(count: Int64, of: Int64, k: int) -> Int64:
-    """Return counts of which neither they nor what is left of `of` is 1 to k - 1.
-
-    One that is nearly all is told as all, one that is nearly none as none.
-    """
-    return np.where(of - count < k, of, _withheld(count, k))
-
-
-def _panel_counts(events: Events, k: int) -> tuple[tuple[str, ...], Int64]:
-    events = events.where(~np.isnan(events.value))
-    subjects = _subjects_per(events.code, events.subject, len(events.codes))
-    names = sorted((column_of(events.codes[i]), i) for i in np.flatnonzero(subjects >= k))
-    return tuple(name for name, _ in names), subjects[[i for _, i in names]]
-
-
-def _subjects_per(code: Integers, other: Int64, n_codes: int) -> Int64:
-    """Count the distinct `other` of each code."""
-    width = int(other.max()) + 1 if len(other) else 1
-    pairs = np.unique(code.astype(np.int64) * width + other)
-    return np.bincount(pairs // width, minlength=n_codes).astype(np.int64)
-
-
-def _code_counts(events: Events, config: TokensConfig, parents: Mapping[str, str]) -> _CodeCounts:
-    codes, counted_as = _rolled_up(events, parents, config.k_min)
-    code = counted_as[events.code]
-    timed = ~events.static
-    timed_code, timed_subject = code[timed], events.subject[timed]
-    starts = visit_starts(timed_subject, events.time_us[timed], config.visit_gap_hours)
-    subjects = _subjects_per(code, events.subject, len(codes))
-    kept = np.array(sorted(np.flatnonzero(subjects >= config.k_min), key=codes.__getitem__), int)
-    place = np.full(len(codes), -1, np.int64)
-    place[kept] = np.arange(len(kept))
-    of_own = counted_as[events.code] == events.code
-    names = tuple(codes[i] for i in kept)
-    sketch = _sketch(events.where(of_own & ~np.isnan(events.value)), place, config.k_min)
-    lineage = _lineage(names, sketch, parents) if config.common_share else ()
-    return _CodeCounts(
-        codes=names,
-        subjects=subjects[kept],
-        timed_subjects=_without_small_rests(
-            _subjects_per(timed_code, timed_subject, len(codes))[kept],
-            subjects[kept],
-            config.k_min,
-        ),
-        visits=_subjects_per(timed_code, np.cumsum(starts), len(codes))[kept],
-        reached=np.full(len(kept), _distinct(events.subject), np.int64),
-        sites=np.ones(len(kept), np.int64),
-        all_visits=np.array([starts.sum() if _distinct(timed_subject) >= config.k_min else 0]),
-        sketch=sketch,
-        lineage=lineage,
-        lineage_sites=np.ones(len(lineage), np.int64),
-    )
-
-
-def _lineage(
-    codes: Sequence[str], sketch: Sketch, parents: Mapping[str, str]
-) -> tuple[tuple[str, str], ...]:
-    numeric = {*sketch.code.tolist()}
-    return lineage_of((code for i, code in enumerate(codes) if i not in numeric), parents)
-
-
-def _rolled_up(events: Events, parents: Mapping[str, str], k: int) -> tuple[list[str], Int64]:
-    """Return all codes, and what each code of `events` counts as: itself or an ancestor."""
-    codes = list(events.codes)
-    index = {code: i for i, code in enumerate(codes)}
-    parent: list[int] = []
-    for code in codes:  # grows while it runs: a parent has a parent
-        above = parents.get(code)
-        if above is not None and above not in index:
-            index[above] = len(codes)
-            codes.append(above)
-        parent.append(-1 if above is None else index[above])
-    above_of = np.array(parent, np.int64)
-    counted_as = np.arange(len(codes))
-    for _ in range(_MAX_DEPTH):
-        subjects = _subjects_per(counted_as[events.code], events.subject, len(codes))
-        rare = (subjects[counted_as] < k) & (above_of[counted_as] >= 0)
-        if not rare[np.unique(events.code)].any():
-            break
-        counted_as = np.where(rare, above_of[counted_as], counted_as)
-    return codes, counted_as
-
-
-def _sketch(events: Events, place: Int64, k: int) -> Sketch:
-    """Sketch one value per subject and code; `place` is the index of a code, -1 if withheld."""
-    events = events.where(place[events.code] >= 0)
-    if not len(events.code):
-        return values.add([])
-    keys = [hashlib.blake2b(code.encode(), digest_size=8).digest() for code in events.codes]
-    code_key = np.frombuffer(b"".join(keys), np.int64)
-    rows = values.one_per_subject(
-        events.subjects[events.subject], events.code.astype(np.int64), code_key
-    )
-    sketch = values.sketch(place[events.code[rows]], events.value[rows])
-    merged = values.merge_small(sketch, k)
-    return values.spread(merged, values.stands_alone(merged, sketch, k))
+def _exact_sum(values: Sequence[float]) -> float:
+    """Return the sum, rounded once; infinite where no number holds it."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
 
 
 def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
@@ -433,6 +347,14 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
     panel, panel_maps = _union([s.panel for s in statistics])
     channels, channel_maps = _union([s.channels for s in statistics])
     lineage, lineage_maps = _union([s.lineage for s in statistics])
+
+    def real_total(name: str) -> Float64:
+        """Add up what is no whole number, whose sum depends on no order either."""
+        parts: list[list[float]] = [[] for _ in channels]
+        for statistic, at in zip(statistics, channel_maps, strict=True):
+            for place, value in zip(at, getattr(statistic, name), strict=True):
+                parts[place].append(float(value))
+        return np.array([_exact_sum(part) for part in parts])
 
     def total(name: str, where: Sequence[Int64], size: int, dtype: type[np.generic]) -> Any:
         sums = np.zeros(size, dtype)
@@ -463,8 +385,8 @@ def merge(statistics: Sequence[SiteStatistics]) -> SiteStatistics:
         panel_sites=total("panel_sites", panel_maps, len(panel), np.int64),
         channels=channels,
         channel_subjects=total("channel_subjects", channel_maps, len(channels), np.int64),
-        channel_sum=total("channel_sum", channel_maps, len(channels), np.float64),
-        channel_square=total("channel_square", channel_maps, len(channels), np.float64),
+        channel_sum=real_total("channel_sum"),
+        channel_square=real_total("channel_square"),
         channel_hz=hz,
         channel_sites=total("channel_sites", channel_maps, len(channels), np.int64),
         modality_subjects=total("modality_subjects", everyone, len(modality_names()), np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from healthfm_core.data.batch.segments import offsets_of, run_starts, search
 from healthfm_core.data.batch.sequences import (
     COUNT_SCALE,
     EVENT,
+    INDICES,
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
@@ -25,6 +26,7 @@ from healthfm_core.data.batch.sequences import (
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.genetics import CLIP
 from healthfm_core.data.store.joined_stores import StoreView
+from healthfm_core.data.store.people_blocks import PeopleBlocks
 from healthfm_core.modalities.registry import code_of_column, is_panel_code
 from healthfm_core.tokens.concept_sets import study_events
 from healthfm_core.tokens.records import (
@@ -97,30 +99,37 @@ def tokenize(
         Subjects in the order of the stores, and of their ids within one. A subject without any
         event is there, with no items.
     """
-    tables = [
-        store.labels(task) if asked is None and task is not None and task in store.tasks else asked
-        for store in stores
-    ]
-    parts = [
-        _tokenize_store(store, vocabulary, config, split, table)
-        for store, table in zip(stores, tables, strict=True)
-    ]
-    return concatenate(
-        [
-            replace(part, site=np.full(part.n_subjects, index, np.int32))
-            for index, part in enumerate(parts)
-        ]
-    )
+    parts = tokenized_parts(stores, vocabulary, config, split=split, task=task, asked=asked)
+    return concatenate(list(parts))
+
+
+def tokenized_parts(
+    stores: Sequence[StoreView],
+    vocabulary: Vocabulary,
+    config: TokensConfig,
+    *,
+    split: str | None,
+    task: str | None = None,
+    asked: pa.Table | None = None,
+) -> Iterator[Sequences]:
+    """Yield what `tokenize` returns, some people at a time (`PeopleBlocks`), one part at least."""
+    for index, store in enumerate(stores):
+        labelled = asked
+        if asked is None and task is not None and task in store.tasks:
+            labelled = store.labels(task)
+        with PeopleBlocks(store, split) as blocks:
+            for people in blocks:
+                part = _tokenize_store(people, vocabulary, config, labelled)
+                yield replace(part, site=np.full(part.n_subjects, index, np.int32))
 
 
 def _tokenize_store(
     store: StoreView,
     vocabulary: Vocabulary,
     config: TokensConfig,
-    split: str | None,
     labelled: pa.Table | None,
 ) -> Sequences:
-    events = study_events(store, split, config)
+    events = study_events(store, None, config)
     of_panel = np.array([is_panel_code(code) for code in events.codes], np.bool_)
     is_birth = np.array([code == birth_code for code in events.codes], np.bool_)
     own = events.where(~(of_panel | is_birth)[events.code])
@@ -131,7 +140,7 @@ def _tokenize_store(
     clinical = _Clinical(own.subject, own.time_us, own.static, index[own.code], value, none)
     labels = _labels(labelled, events.subjects)
     clinical = _in_bins(clinical, labels, config.bin_hours, spread=config.bin_spread)
-    worn = _worn(store, vocabulary, split)
+    worn = _worn(store, vocabulary)
     visits = _visits(clinical, vocabulary, config.visit_gap_hours, len(events.subjects))
     panel, panel_mask = _panel(events.where(of_panel[events.code]), vocabulary)
     births = events.where(is_birth[events.code] & ~events.static)
@@ -282,9 +291,9 @@ def _panel(events: Events, vocabulary: Vocabulary) -> tuple[Float32, Bool]:
     return panel, mask
 
 
-def _worn(store: StoreView, vocabulary: Vocabulary, split: str | None) -> WearableTokens:
+def _worn(store: StoreView, vocabulary: Vocabulary) -> WearableTokens:
     if vocabulary.wearable is not None:
-        return wearable_tokens(store, vocabulary.wearable, split)
+        return wearable_tokens(store, vocabulary.wearable, None)
     none = np.empty(0, np.int64)
     shape = (0, 1, 1)
     return WearableTokens(none, none, np.empty(shape, np.float32), np.empty(shape, np.bool_))
@@ -315,9 +324,9 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
             columns[field.name] = parts[0].panel_names
             continue
         arrays = [getattr(part, field.name) for part in parts]
-        if field.name in _MOVED:
+        if field.name in INDICES:
             before = offsets_of(
-                np.array([len(getattr(part, _MOVED[field.name])) for part in parts])
+                np.array([len(getattr(part, INDICES[field.name])) for part in parts])
             )
             arrays = [
                 np.where(array < 0, array, array + shift)
@@ -327,13 +336,3 @@ def concatenate(parts: Sequence[Sequences]) -> Sequences:
             arrays = [arrays[0], *(array[1:] for array in arrays[1:])]
         columns[field.name] = np.ascontiguousarray(np.concatenate(arrays))
     return Sequences(**columns)
-
-
-_MOVED = {
-    "offsets": "kind",
-    "wearable_row": "wearable",
-    "visit_offsets": "visit_time_us",
-    "visit_target_offsets": "visit_target",
-    "label_subject": "subject_id",
-}
-"""Columns that index another column, and which."""

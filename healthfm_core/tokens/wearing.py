@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.config.tokens import TokensConfig
-from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.batch.segments import ranges, run_starts
 from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.joined_stores import StoreView
+from healthfm_core.data.store.people_blocks import PeopleBlocks
 from healthfm_core.errors import ConfigError
 
 _SAMPLES_AT_ONCE: Final = 1 << 22
@@ -177,43 +179,106 @@ def wearing_spans(device: str, hz: float, config: TokensConfig) -> tuple[float, 
 
 def channel_moments(store: StoreView, device: str | None, split: str | None) -> ChannelMoments:
     """Return the moments of every channel of a device in one store, of all its devices for None."""
-    subjects = np.asarray(store.subjects(split), np.int64)
-    anyone = np.zeros(len(subjects), np.bool_)
-    parts = []
-    for name in store.devices:
-        table = store.wearable(name, split) if device in (None, name) else None
-        if table is not None and table.num_rows:
-            moments, worn = _moments(name, table, subjects)
-            parts.append(moments)
-            anyone |= worn
-    return replace(total_moments(parts), n_subjects=int(anyone.sum()))
+    with PeopleBlocks(store, split) as blocks:
+        moments = MomentsOfPeople(blocks.subjects, device)
+        for people in blocks:
+            moments.add(people)
+    return moments.total()
 
 
-def _moments(name: str, table: pa.Table, subjects: Int64) -> tuple[ChannelMoments, Bool]:
-    """Return the moments of a device's channels, and [S] who has a sample of any."""
-    channels, channel_row = _channels(table)
-    size = len(subjects) * len(channels)
-    count, total, square = (np.zeros(size) for _ in range(3))
-    for samples in _chunks(table, subjects, channel_row):
-        at = samples.subject * len(channels) + samples.channel
-        reading = samples.value.astype(np.float64)
-        count += np.bincount(at, minlength=size)
-        total += np.bincount(at, reading, minlength=size)
-        square += np.bincount(at, reading * reading, minlength=size)
-    shape = (len(subjects), len(channels))
-    worn: Bool = (count > 0).reshape(shape)
-    per_subject = np.maximum(count, 1)
-    hz = np.zeros(len(channels))
-    np.maximum.at(hz, channel_row, np.asarray(table.column("hz").to_numpy()))
-    moments = ChannelMoments(
-        channels=tuple((name, channel) for channel in channels),
-        subjects=worn.sum(0).astype(np.int64),
-        sum=(total / per_subject).reshape(shape).sum(0),
-        square=(square / per_subject).reshape(shape).sum(0),
-        hz=hz,
-        n_subjects=int(worn.any(1).sum()),
-    )
-    return moments, np.asarray(worn.any(1))
+class MomentsOfPeople:
+    """Moments of the channels of one store, of whose people some are looked at at a time.
+
+    Args:
+        subjects: [S] everyone, ascending.
+        device: The device that is asked for; None is all.
+    """
+
+    def __init__(self, subjects: Int64, device: str | None) -> None:
+        self._subjects, self._device = subjects, device
+        self._means: dict[str, list[_Means]] = {}
+
+    def add(self, store: StoreView) -> None:
+        """Add some of the people, with all that they wore."""
+        for name in store.devices:
+            if self._device in (None, name):
+                table = store.wearable(name)
+                if table.num_rows:
+                    self._means.setdefault(name, []).append(_Means.of(table, self._subjects))
+
+    def total(self) -> ChannelMoments:
+        """Return the moments of all that was added."""
+        worn = [np.concatenate([one.subject for one in of]) for of in self._means.values()]
+        everyone = len(np.unique(np.concatenate([np.zeros(0, np.int64), *worn])))
+        parts = [self._of_device(name) for name in sorted(self._means)]
+        return replace(total_moments(parts), n_subjects=everyone)
+
+    def _of_device(self, name: str) -> ChannelMoments:
+        parts = self._means[name]
+        channels = sorted({channel for part in parts for channel in part.channels})
+        mean, square, count = (np.zeros((len(self._subjects), len(channels))) for _ in range(3))
+        hz = np.zeros(len(channels))
+        for part in parts:
+            columns = np.searchsorted(channels, part.channels)
+            at = np.ix_(part.subject, columns)
+            mean[at], square[at], count[at] = part.mean, part.square, part.count
+            np.maximum.at(hz, columns, part.hz)
+        return ChannelMoments(
+            channels=tuple((name, channel) for channel in channels),
+            subjects=(count > 0).sum(0).astype(np.int64),
+            sum=mean.sum(0),
+            square=square.sum(0),
+            hz=hz,
+            n_subjects=int((count > 0).any(1).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What some people wore of one device, each one's samples as a mean.
+
+    Attributes:
+        subject: [W] indices of the people who have a sample.
+        channels: K names.
+        count: [W, K] samples.
+        mean: [W, K] of their samples, 0 without any.
+        square: [W, K] mean of their squared samples.
+        hz: [K] the highest sampling rate.
+    """
+
+    subject: Int64
+    channels: tuple[str, ...]
+    count: Float64
+    mean: Float64
+    square: Float64
+    hz: Float64
+
+    @classmethod
+    def of(cls, table: pa.Table, subjects: Int64) -> Self:
+        """Return them of the people in a table, which is by subject."""
+        channels, channel_row = _channels(table)
+        wearers = np.unique(ids(table))
+        size = len(wearers) * len(channels)
+        count, total, square = (np.zeros(size) for _ in range(3))
+        for samples in _chunks(table, wearers, channel_row):
+            at = samples.subject * len(channels) + samples.channel
+            reading = samples.value.astype(np.float64)
+            count += np.bincount(at, minlength=size)
+            total += np.bincount(at, reading, minlength=size)
+            square += np.bincount(at, reading * reading, minlength=size)
+        hz = np.zeros(len(channels))
+        np.maximum.at(hz, channel_row, np.asarray(table.column("hz").to_numpy()))
+        shape, each = (len(wearers), len(channels)), np.maximum(count, 1)
+        counts = count.reshape(shape)
+        seen = counts.any(axis=1)
+        return cls(
+            np.searchsorted(subjects, wearers)[seen],
+            channels,
+            counts[seen],
+            (total / each).reshape(shape)[seen],
+            (square / each).reshape(shape)[seen],
+            hz,
+        )
 
 
 def total_moments(parts: Sequence[ChannelMoments]) -> ChannelMoments:
@@ -242,15 +307,19 @@ def _channels(table: pa.Table) -> tuple[tuple[str, ...], Int64]:
 
 
 def _chunks(table: pa.Table, subjects: Int64, channel_row: Int64) -> Iterator[_Samples]:
-    """Yield the observed samples, a bounded number at a time; channel -1 is left out."""
+    """Yield the observed samples, of some people at a time; channel -1 is left out.
+
+    Nobody's samples are in two of them, so that sums over a person do not depend on who else is in
+    the table, which is by subject.
+    """
     lengths = np.asarray(table.column("value").combine_chunks().value_lengths().fill_null(0))
-    bounds = offsets_of(lengths)
-    low = 0
-    while low < table.num_rows:
-        high = int(np.searchsorted(bounds, bounds[low] + _SAMPLES_AT_ONCE, side="right")) - 1
-        high = max(high, low + 1)
-        yield _samples(table.slice(low, high - low), subjects, channel_row[low:high])
-        low = high
+    first = np.flatnonzero(run_starts(ids(table)))
+    sizes = np.add.reduceat(lengths.astype(np.int64), first) if len(first) else first
+    rows = np.append(first, table.num_rows)
+    for low, high in in_parts(sizes, _SAMPLES_AT_ONCE):
+        part = slice(int(rows[low]), int(rows[high]))
+        some = table.slice(part.start, part.stop - part.start)
+        yield _samples(some, subjects, channel_row[part])
 
 
 def _samples(table: pa.Table, subjects: Int64, channel_row: Int64) -> _Samples:

@@ -8,6 +8,7 @@ one over to the other, then to forecast.
 from __future__ import annotations
 
 from healthfm_core.config import TrainConfig
+from healthfm_core.config.train import ObjectivesConfig
 from healthfm_core.objectives import OBJECTIVES
 
 
@@ -22,11 +23,14 @@ def in_round(config: TrainConfig, *, round_: int, rounds: int) -> TrainConfig:
     With ``staged``: reconstruction falls from 1 to 0.3 of its weight, predictive coding stays at
     half, cross-modal prediction comes in on a cosine between a tenth and half of the run, and the
     forecasts (next visit, next event, time to event) grow from half to all of theirs. The label's
-    weight stays.
+    weight stays. A round of regression asks for the label alone.
     """
+    if config.is_regression(round_, rounds):
+        label = ObjectivesConfig(next_visit=0.0, label=config.objectives.label)
+        return config.model_copy(update={"objectives": label, "trainable": "linear_logit"})
     if config.curriculum == "none":
         return config
-    done = progress(round_, rounds)
+    done = progress(round_, config.network_rounds(rounds))
     weights = config.objectives
     scaled = {o.weight_field: o.weight(weights) * o.share(done) for o in OBJECTIVES}
     return config.model_copy(update={"objectives": weights.model_copy(update=scaled)})

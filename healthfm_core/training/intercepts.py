@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from healthfm_core.arrays import Float32, Float64, Int64
+from healthfm_core.bounded_parts import in_parts
 from healthfm_core.data.batch.sequences import Sequences
 from healthfm_core.federation.protocol import Study
 
@@ -100,8 +101,19 @@ def log_odds_ratio(cases: Any, rows: int, rate: Any, prior: float = PRIOR_CASES)
 
 def subjects_with(sequences: Sequences, targets: int) -> Int64:
     """Return [V] how many subjects have each target in any visit."""
-    visits = np.diff(sequences.visit_offsets)
-    subject = np.repeat(np.arange(sequences.n_subjects), visits)
-    of_target = np.repeat(subject, np.diff(sequences.visit_target_offsets))
-    pairs = np.unique(sequences.visit_target.astype(np.int64) * sequences.n_subjects + of_target)
-    return np.bincount(pairs // max(1, sequences.n_subjects), minlength=targets).astype(np.int64)
+    name = f"subjects_with {targets}"
+    if name not in sequences.totals:
+        sequences.totals[name] = _subjects_with(sequences, targets)
+    return sequences.totals[name]
+
+
+def _subjects_with(sequences: Sequences, targets: int) -> Int64:
+    found = np.zeros(targets, np.int64)
+    bounds = sequences.visit_target_offsets[sequences.visit_offsets]
+    for low, high in in_parts(np.diff(bounds)):
+        size = np.diff(bounds[low : high + 1])
+        subject = np.repeat(np.arange(high - low), size)
+        target = sequences.visit_target[bounds[low] : bounds[high]].astype(np.int64)
+        pairs = np.unique(target * (high - low) + subject)
+        found += np.bincount(pairs // (high - low), minlength=targets)
+    return found

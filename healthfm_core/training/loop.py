@@ -22,10 +22,11 @@ from healthfm_core.training.gradients.corrections import (
     ProximalCorrection,
 )
 from healthfm_core.training.group_weights import group_weights
+from healthfm_core.training.loaders import loader_for
 from healthfm_core.training.optimizer import set_learning_rate
 from healthfm_core.training.privacy_plan import PrivacyPlan
 from healthfm_core.training.schedule import learning_rate
-from healthfm_core.training.site_data import SiteData, loaded_model, loader_for
+from healthfm_core.training.site_data import SiteData, loaded_model
 from healthfm_core.training.tuning_metrics import contexts, tuning_metrics
 
 
@@ -114,10 +115,11 @@ def take_steps(
         drift: Added to the direction of each step.
     """
     optimizer, learning_rate_sum = gradient.optimizer(), 0.0
+    rounds = config.network_rounds(order.rounds)
     model.train()
     for step in range(gradient.steps):
         done = step / gradient.steps
-        rate = learning_rate(config, round_=order.round, rounds=order.rounds, done=done)
+        rate = learning_rate(config, round_=order.round, rounds=rounds, done=done)
         set_learning_rate(optimizer.param_groups, rate)
         optimizer.zero_grad(set_to_none=True)
         gradient.compute()

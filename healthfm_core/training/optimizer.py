@@ -12,7 +12,13 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.models.decay import log_rates_of
 
 EPS: Final = 1e-8
-MEMORIES: Final = (".memory", ".remembered", ".query_time")
+MEMORIES: Final = (
+    ".memory",
+    ".expert_memory",
+    ".remembered",
+    ".remembered_static",
+    ".query_time",
+)
 """Ends of the names of the modules that add to a query's state beside the attention blocks."""
 RATE_MULTIPLE: Final = "rate_multiple"
 """Option of the optimiser's groups: their learning rate as a multiple of the round's."""

@@ -53,10 +53,14 @@ def plan_privacy(sequences: Sequences, study: Study, config: PrivacyConfig) -> P
         config: What holds at this site.
 
     Raises:
-        PrivacyError: δ is not under 1 in the site's people, or no noise reaches ε (HF-604).
+        PrivacyError: δ is not under 1 in the site's people, no noise reaches ε, or the study has
+            rounds of regression, whose gradients are exact (HF-604).
     """
     train, people = study.config.train, sequences.n_subjects
     rounds = study.config.federation.rounds
+    if train.regression_rounds:
+        seen = f"the study asks for exact gradients in its last {train.regression_rounds} rounds"
+        raise _unmet(seen, "Take part in a study with train.regression_rounds=0")
     if people * config.delta >= 1:
         raise _unmet("δ is 1 in the site's training people or more", "Set privacy.delta lower")
     if config.mechanism.noise_in_sum:

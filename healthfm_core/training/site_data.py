@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from healthfm_core.arrays import Float32, Float32Arrays
 from healthfm_core.config import RunConfig
-from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.data.batch.sequences import SPREAD, Sequences
 from healthfm_core.data.store.joined_stores import StoreView
 from healthfm_core.data.store.splits import keeps_label
+from healthfm_core.errors import StoreError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM, ModelShape
 from healthfm_core.models.encoders.encoder_registry import soft_tokens
 from healthfm_core.objectives import heads_for
 from healthfm_core.seeding import seed_for
-from healthfm_core.tokens.tokenizer import concatenate, tokenize
 from healthfm_core.tokens.vocabulary import MASK_TOKEN, Vocabulary
 from healthfm_core.training.intercepts import Intercepts, site_intercepts
+from healthfm_core.training.token_cache import TRAIN, TUNING, tokens_of
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,42 @@ class SiteData:
 
     @classmethod
     def load(cls, stores: Sequence[StoreView], study: Study) -> SiteData:
-        """Tokenise the stores' training and tuning people, and nobody who is held out for testing.
+        """Return the stores' training and tuning people as tokens, and nobody held out for testing.
 
-        No two of the stores share a person (`join_stores`).
+        They are read from files beside the first store, which are written if they are not there
+        (`token_cache`). No two of the stores share a person (`join_stores`).
         What the study's model has no encoder for is left aside, as if the site did not hold it.
+
+        Raises:
+            StoreError: The study learns a label alone, and no store has it (HF-208).
         """
-        splits, task = training_splits(study.config), study.config.label_task
         wanted = frozenset(study.modalities)
+        _check_labelled(stores, study.config)
         views = [s.narrowed(modalities=wanted & s.modalities) for s in stores]
-        by_split = {
-            split: tokenize(views, study.vocabulary, study.config.tokens, split=split, task=task)
-            for split in (*splits, "tuning")
-        }
-        parts = [by_split[split] for split in splits]
-        train = concatenate(parts) if len(parts) > 1 else parts[0]
+        people = tokens_of(views, study, training_splits(study.config))
+        train = people[TRAIN]
         if study.config.train.label_share < 1:
             train = _with_shared_labels(train, study.config)
         held = frozenset[str]().union(*(view.modalities for view in views))
         return cls(
             train,
-            by_split["tuning"],
+            people[TUNING],
             modalities=held,
             intercepts=site_intercepts(train, study),
+        )
+
+
+def _check_labelled(stores: Sequence[StoreView], config: RunConfig) -> None:
+    task = config.label_task
+    if config.train.objectives.asked() != ("label",) or task is None:
+        return
+    if not any(task in store.tasks for store in stores):
+        raise StoreError(
+            208,
+            where=f"labels/{task}",
+            seen="the study learns this label and nothing else, and the site has none of it",
+            wanted="a label table of that name",
+            do=f"Make it: healthfm-client labels STORE FILE --name {task}",
         )
 
 
@@ -70,12 +84,7 @@ def _with_shared_labels(train: Sequences, config: RunConfig) -> Sequences:
     """Return the training people with the labels of `train.label_share` of them."""
     labelled = train.subject_id[train.label_subject]
     kept = keeps_label(labelled, share=config.train.label_share, seed=config.seed)
-    return replace(
-        train,
-        label_subject=train.label_subject[kept],
-        label_time_us=train.label_time_us[kept],
-        label_value=train.label_value[kept],
-    )
+    return train.with_labels(kept)
 
 
 def training_splits(config: RunConfig) -> tuple[str, ...]:
@@ -128,21 +137,6 @@ def model_for(study: Study, modalities: frozenset[str] | None = None) -> HealthF
 def initial_parameters(study: Study) -> Float32Arrays:
     """Return the parameters of every group of the study as round 1 starts from them."""
     return model_for(study).arrays()
-
-
-def loader_for(sequences: Sequences, study: Study) -> BatchLoader:
-    """Return the loader of `sequences` under the study's token settings."""
-    vocabulary = study.vocabulary
-    wearable = vocabulary.wearable
-    return BatchLoader(
-        sequences,
-        study.config.tokens,
-        n_targets=max(1, len(vocabulary.targets)),
-        windows=wearable.windows if wearable else 0,
-        features=wearable.features if wearable else 0,
-        soft_tokens=soft_tokens(study.config.model),
-        forecast_hours=study.config.train.forecast_hours,
-    )
 
 
 def compute_device() -> torch.device:

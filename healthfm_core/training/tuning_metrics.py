@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Final
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from healthfm_core.arrays import Bool, Float32
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import Study
 from healthfm_core.models import HealthFM
 from healthfm_core.models.inference import Answers, answer
 from healthfm_core.models.monitors import context_monitors
+from healthfm_core.training.ranked_scores import RankedScores
 
 CONTEXT_ROWS: Final = 32
 
@@ -22,7 +24,8 @@ def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[s
     """Return AUROC and average precision of the study's task on the site's tuning people.
 
     For ``next_visit`` over all (visit, target) pairs and over new onsets alone. A metric that the
-    people at hand cannot give (no case, or nothing but cases) is left out.
+    people at hand cannot give (no case, or nothing but cases) is left out. Scores that are many lie
+    on disk meanwhile: what is held does not grow with the people.
 
     Args:
         model: The site's, with the weights it received.
@@ -39,7 +42,22 @@ def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[s
     batches = loader.in_order(
         batch_size=2 * study.config.train.batch_size, query="label" if is_label else "sep"
     )
-    answers = answer(model, batches, head)
+    seen = np.zeros(loader.sequences.n_subjects, np.bool_)
+    with ExitStack() as files:
+        ranked = {name: files.enter_context(RankedScores()) for name in _names(is_label)}
+        for batch in batches:
+            answers = answer(model, [batch], head)
+            _refuse_infinite(answers)
+            seen[answers.subject] = True
+            for name, (logit, outcome) in _subsets(answers, is_label).items():
+                ranked[name].add(logit, outcome)
+        metrics = {"tuning_subjects": float(seen.sum())}
+        for name, scores in ranked.items():
+            metrics |= {f"tuning_{what}{name}": value for what, value in scores.metrics().items()}
+    return metrics
+
+
+def _refuse_infinite(answers: Answers) -> None:
     if not np.isfinite(answers.logit).all():
         raise RunError(
             726,
@@ -47,17 +65,14 @@ def tuning_metrics(model: HealthFM, loader: BatchLoader, study: Study) -> dict[s
             seen="the model as it came gives answers that are not finite",
             wanted="a model with finite answers",
         )
-    metrics = {"tuning_subjects": float(len(np.unique(answers.subject)))}
-    for name, (logit, outcome) in _subsets(answers, is_label).items():
-        if 0 < outcome.sum() < len(outcome):
-            metrics[f"tuning_auroc{name}"] = float(roc_auc_score(outcome, logit))
-            metrics[f"tuning_average_precision{name}"] = float(
-                average_precision_score(outcome, logit)
-            )
-    return metrics
 
 
-def _subsets(answers: Answers, is_label: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _names(is_label: bool) -> tuple[str, ...]:
+    """Return what is added to a metric's name, for all that is scored and for part of it."""
+    return ("",) if is_label else ("", "_new_onset")
+
+
+def _subsets(answers: Answers, is_label: bool) -> dict[str, tuple[Float32, Bool]]:
     """Return the logits and outcomes to score, by what is added to the metric's name."""
     if is_label:
         known = ~np.isnan(answers.label)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from healthfm_core.errors import TrustError
+from healthfm_core.row_reading import rows_backwards
 from healthfm_core.trust import files, signed
 
 Entry = dict[str, Any]
@@ -101,6 +102,26 @@ class ChainedLog:
         """
         return sum(1 for _ in self.entries())
 
+    def length(self) -> int:
+        """Return how many lines it says that it has, without proof that they are as written.
+
+        Raises:
+            TrustError: It ends before its head says, or its last line is none (HF-822).
+        """
+        known = self._known()  # first: a line that is written meanwhile comes after it
+        try:
+            with self.path.open("rb") as file:
+                number, last, _ = self._last(file)
+        except FileNotFoundError:
+            number, last = 0, self._first
+        self._check_known(known, number, last)
+        return number
+
+    def newest(self) -> Iterator[Entry]:
+        """Yield the lines, the newest first, without proof that they are as written."""
+        for path in (self.path, *reversed(self._aside())):
+            yield from rows_backwards(path)
+
     def earlier(self) -> list[Path]:
         """Return the files that were set aside, oldest first."""
         found = self.path.parent.glob(f"{self.path.stem}-{'[0-9]' * _DIGITS}{self.path.suffix}")
@@ -144,10 +165,12 @@ class ChainedLog:
                 the head is a kill between the two.
         """
         number, last, torn = self._last(file)
-        known = self._known()
+        self._check_known(self._known(), number, last)
+        return number, last, torn
+
+    def _check_known(self, known: tuple[int, str] | None, number: int, last: str) -> None:
         if known is not None and (number < known[0] or (number == known[0] and last != known[1])):
             raise altered_log(self.path, f"it ends at line {number}, and had {known[0]}")
-        return number, last, torn
 
     def _known(self) -> tuple[int, str] | None:
         if not self._head.exists():

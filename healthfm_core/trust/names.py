@@ -57,5 +57,15 @@ def check_url(url: str) -> str:
     )
 
 
+def plain_text(text: object, most: int = 1000) -> str:
+    """Return somebody else's text without characters that show as others, as nothing or as lines.
+
+    Args:
+        text: As it came.
+        most: Characters of it that are shown.
+    """
+    return "".join(character for character in str(text)[:most] if character.isprintable())
+
+
 def _unusable(where: str, seen: str, wanted: str) -> TrustError:
     return TrustError(810, where=where, seen=seen, wanted=wanted)

@@ -18,6 +18,7 @@ from healthfm_core.federation.aggregation.server_optimizer import OptimizerState
 from healthfm_core.federation.compression.error_feedback import uplink_compressor
 from healthfm_core.federation.compression.reference_model import downlink_compressor
 from healthfm_core.federation.protocol import Study
+from healthfm_server.clock import SYSTEM_CLOCK, Clock
 from healthfm_server.held_out_round import HeldOutRound
 from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.checkpoints import ServerState
@@ -92,6 +93,7 @@ def make_app(
     model_setup: ModelSetup,
     listener: ProgressListener = ignore_progress,
     stopped: Callable[[], bool] = lambda: False,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> ServerApp:
     """Return the coordinator's app.
 
@@ -99,6 +101,7 @@ def make_app(
         model_setup: Builds vocabulary and initial parameters.
         listener: Called after every reply and every round.
         stopped: Asked between replies; when true the run ends with HF-705 and can be resumed.
+        clock: By which it waits and tells how long rounds take.
     """
     app = ServerApp()
 
@@ -125,8 +128,9 @@ def make_app(
             stopped,
             request.folder,
             request.only,
+            clock,
         )
-        exchange = Exchange(grid, request.folder, stopped)
+        exchange = Exchange(grid, request.folder, stopped, clock)
         setup = StudySetup(exchange, store, request.timeouts, listener, model_setup, request.signer)
         study = store.study() or setup.study(nodes, request.config)
         sites = setup.sites(nodes, study)
@@ -170,7 +174,7 @@ def make_round_loop(
     up, down = uplink_compressor(codec), downlink_compressor(codec)
     orders = Orders(study, sites, exchange, timeouts, signer or ContractSigner())
     transport: Transport = (
-        SecureTransport(study, sites, exchange, timeouts, orders)
+        SecureTransport(study, sites, exchange, timeouts, orders, down)
         if config.secure.enabled
         else ClearTransport(sites, exchange, timeouts, orders, method, config, up, down)
     )

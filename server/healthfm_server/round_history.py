@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ def history_row(
     """Return the row of a round, with its alarms, which are put on record where they are new."""
     row: dict[str, Any] = {
         "round": current.number,
-        "seconds": round(time.monotonic() - current.started, 3),
+        "seconds": round(current.seconds, 3),
         "asked": sorted(current.asked),
         "answered": sorted(current.metrics),
         "set_aside": dict(sorted(current.rejected.items())),
@@ -30,6 +29,8 @@ def history_row(
             site: _finite(metrics) for site, metrics in sorted(collected.site_metrics.items())
         },
     }
+    if (shown_s := current.clock.simulated_s) is not None:
+        row["simulated_s"] = round(shown_s, 3)
     if current.bytes_down:
         row["bytes"] = {"down": current.bytes_down, "up": current.bytes_up}
     if current.outliers:

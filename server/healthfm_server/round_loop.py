@@ -8,7 +8,7 @@ sites answered, the round is not closed and the run can be resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from healthfm_core.arrays import ArrayDict
 from healthfm_core.errors import RunError
 from healthfm_core.federation.aggregation.aggregator import AggregationMethod
 from healthfm_core.federation.aggregation.per_code_mean import per_code_mean
+from healthfm_core.federation.aggregation.regression_step import regression_step
 from healthfm_core.federation.aggregation.server_optimizer import apply_means
 from healthfm_core.federation.early_stopping import (
     best_round,
@@ -85,11 +86,12 @@ class RoundLoop:
         number, rounds = state.round + 1, self.study.config.federation.rounds
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
-        current = OpenRound(number, rounds, asked, self.store, self.listener)
+        clock = self.orders.exchange.clock
+        current = OpenRound(number, rounds, asked, self.store, self.listener, clock=clock)
         self.orders.prepare_again(sampled)
         collected = self.transport.collect(current, state, schema)
         n_asked, answered = len(asked), len(current.metrics)
-        if answered < _quorum(n_asked, self.study.config.federation.quorum):
+        if answered < quorum_of(n_asked, self.study.config.federation.quorum):
             self.store.note("quorum missed", round=number, asked=n_asked, answered=answered)
             raise too_few(f"round {number}", n_asked, answered, current.rejected)
         means, groups = self._aggregate(current, collected, schema)
@@ -134,7 +136,10 @@ class RoundLoop:
         sampled = self.sample(number)
         asked = {name: self.transport.groups(self.sites[name], schema) for name in sampled}
         self.orders.prepare_again(sampled)
-        scoring = OpenRound(number, rounds, asked, self.store, ignore_progress, train=False)
+        clock = self.orders.exchange.clock
+        scoring = OpenRound(
+            number, rounds, asked, self.store, ignore_progress, train=False, clock=clock
+        )
         metrics = self.transport.collect(scoring, state, schema).metrics
         return {state.round: metrics[monitor]} if monitor in metrics else {}
 
@@ -145,10 +150,8 @@ class RoundLoop:
 
     def sample(self, number: int) -> tuple[str, ...]:
         """Return the sites of round `number`, sorted: the same for the same seed and round."""
-        names = sorted(self.sites)
-        count = max(1, math.ceil(self.study.config.federation.fraction * len(names)))
-        order = numpy_generator(self.study.config.seed, "sample", number).permutation(len(names))
-        return tuple(sorted(names[i] for i in order[:count]))
+        config = self.study.config
+        return sampled_sites(self.sites, config.federation.fraction, config.seed, number)
 
     def _aggregate(
         self, current: OpenRound, collected: Collected, schema: UpdateSchema
@@ -160,7 +163,7 @@ class RoundLoop:
             tally = collected.tallies.get(group)
             answered = 0 if tally is None else tally.sites
             holders = sum(group in asked for asked in current.asked.values())
-            enough = answered >= _quorum(holders, self.study.config.federation.quorum)
+            enough = answered >= quorum_of(holders, self.study.config.federation.quorum)
             if tally is None or not enough or not collected.results.has_enough_sites(group):
                 self._note_kept(group, answered, holders, current)
                 continue
@@ -181,7 +184,10 @@ class RoundLoop:
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
     ) -> ServerState:
         """Return the state after one step along the means, which are used up."""
-        aggregation = self.study.config.federation.aggregation
+        config = self.study.config
+        aggregation = config.federation.aggregation
+        if config.train.is_regression(state.round + 1, config.federation.rounds):
+            return self._regression_step(state, means, groups)
         control = self._control_variates(state, means, groups)
         if aggregation.code_rows == "their_sites":
             means |= per_code_mean(means, self.study.vocabulary)
@@ -189,6 +195,19 @@ class RoundLoop:
             state.parameters, state.optimizer, means, aggregation.server_optimizer
         )
         return ServerState(state.round + 1, parameters, optimizer, control)
+
+    def _regression_step(
+        self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
+    ) -> ServerState:
+        """Return the state after one step along the sites' summed gradients."""
+        weights = {group: float(row["weight"]) for group, row in groups.items()}
+        penalty = self.study.config.train.regression_penalty
+        memory = state.optimizer.regression
+        parameters, memory = regression_step(
+            state.parameters, memory, means, weights, penalty=penalty
+        )
+        optimizer = replace(state.optimizer, regression=memory)
+        return ServerState(state.round + 1, parameters, optimizer, state.control_variates)
 
     def _control_variates(
         self, state: ServerState, means: ArrayDict, groups: Mapping[str, Mapping[str, Any]]
@@ -225,5 +244,21 @@ def _refuse_divergence(state: ServerState) -> None:
             raise RunError(726, where=f"round {state.round}", seen=f"{name} is not finite")
 
 
-def _quorum(sites: int, share: float) -> int:
+def sampled_sites(sites: Iterable[str], fraction: float, seed: int, number: int) -> tuple[str, ...]:
+    """Return the sites of a round, sorted: the same for the same seed and round.
+
+    Args:
+        sites: Names of all.
+        fraction: Share of them that a round asks.
+        seed: The run's.
+        number: Of the round.
+    """
+    names = sorted(sites)
+    count = max(1, math.ceil(fraction * len(names)))
+    order = numpy_generator(seed, "sample", number).permutation(len(names))
+    return tuple(sorted(names[i] for i in order[:count]))
+
+
+def quorum_of(sites: int, share: float) -> int:
+    """Return how many of so many sites a share of them is, at least one."""
     return max(1, math.ceil(share * sites - 1e-9))

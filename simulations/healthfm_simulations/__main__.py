@@ -15,21 +15,25 @@ from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 from healthfm_core.owner_only import owner_only
 from healthfm_core.stdout import say
+from healthfm_simulations.result_folder import config_to_resume
 
 USAGE = """usage: healthfm-simulate [group=option] [key=value] ...
 
 Trains one health model over several simulated sites and compares arms: federated
 (modality-aware), plain FedAvg, local-only per site, centralised, and on request the ensemble of
-the local models. Leaves report.html,
-metrics.json, config.yaml and checkpoints in the folder out= (runs/<time> by default).
+the local models. Leaves report.html, metrics.json, predictions.parquet, config.yaml and checkpoints
+in the folder out= (runs/<time> by default).
 
   data=      {data}
   model=     {model}
+  train=label_tabular evaluation.task=NAME    learn a label of the stores' tables
   sites=     natural | region | hospital | groups      (eicu_demo)
   rounds=    number of rounds                 seed=    number
   out=       result folder                    resume=true   go on with the run in out=
   simulation.arms=[federated,local]           simulation.engine=ray
   data.path= folder of the raw data           simulation.replicates=5   seeds
+  network=   {network}                        behind simulated lines, in virtual time
+  plan=      {plan}                           how long so many sites would take
 
 Any key of config.yaml can be set the same way."""
 
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say_usage() -> int:
-    groups = {group: " | ".join(options(group)) for group in ("data", "model")}
+    groups = {group: " | ".join(options(group)) for group in ("data", "model", "network", "plan")}
     return _say(USAGE.format(**groups))
 
 
@@ -59,28 +63,34 @@ def _say(text: str) -> int:
 
 def _run(given: list[str], console: Console) -> int:
     started = time.monotonic()
-    config = compose(given)
+    config = config_to_resume(given, compose(given))
     from healthfm_core.evaluation.report import terminal_tables  # here: torch takes seconds to load
     from healthfm_simulations.simulation_run import run_simulation
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
     console.print(f"{command}\nresults in {out}", markup=False)
+    if config.plan.sites is not None:
+        from healthfm_simulations.planning.study_plan import make_plan
+
+        make_plan(config, out, console)
+        return 0
     try:
         result = run_simulation(config, out, command=command, console=console)
     except HealthFMError as error:
         if error.number == 705:
-            again = [item for item in given if not item.startswith(("out=", "resume="))]
-            again += [f"out={out}", "resume=true"]
-            print(f"To go on: {shlex.join(['healthfm-simulate', *again])}", file=sys.stderr)
+            again = ["healthfm-simulate", f"out={out}", "resume=true"]
+            print(f"To go on: {shlex.join(again)}", file=sys.stderr)
         raise
     for table in (
-        terminal_tables.arms_table(result.rows, seeds=result.seeds),
-        *terminal_tables.subset_tables(result.rows, seeds=result.seeds),
+        terminal_tables.arms_table(result.rows, seeds=result.seeds, remarks=result.remarks),
+        *terminal_tables.subset_tables(result.rows, seeds=result.seeds, remarks=result.remarks),
     ):
         console.print(table)
     for table in terminal_tables.task_tables(result.secondary):
         console.print(table)
+    if (course := terminal_tables.course_table(result.course)) is not None:
+        console.print(course)
     for line in (*terminal_tables.contrasts(result.rows), *result.notes):
         console.print(line)
     console.print(f"{time.monotonic() - started:.0f} s in all. Report: {result.report}")

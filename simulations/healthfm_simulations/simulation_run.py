@@ -16,9 +16,9 @@ from rich.console import Console
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.report.report_page import HalfLives, write_report
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 from healthfm_core.federation.alarms import kind_of
 from healthfm_core.federation.code_overlap import MOST_LISTED
 from healthfm_core.federation.input_overlap import InputOverlap
@@ -27,6 +27,7 @@ from healthfm_simulations.arms.arm_training import TrainedArm
 from healthfm_simulations.arms.arms_of_fold import ArmsOfFold, units_of
 from healthfm_simulations.arms.baseline_arms import reference_predictions
 from healthfm_simulations.cross_validation import CrossValidationFold, cross_validation_folds
+from healthfm_simulations.result_folder import result_folder
 from healthfm_simulations.run_bar import RunProgressBar
 from healthfm_simulations.scoring.arm_metrics import (
     CollectedPredictions,
@@ -38,14 +39,12 @@ from healthfm_simulations.scoring.arm_metrics import (
 )
 from healthfm_simulations.scoring.metrics_by_site import SiteRows, rows_by_site, write_by_site
 from healthfm_simulations.scoring.model_scores import EVERYTHING, check_what_is_judged
+from healthfm_simulations.scoring.predictions_file import PredictionsFile
 from healthfm_simulations.scoring.scoring_ledger import note_scoring
 from healthfm_simulations.scoring.seed_intervals import over_seeds
 from healthfm_simulations.secondary import SecondaryEvaluations, evaluate_secondary, with_secondary
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
-
-CONFIG_FILE = "config.yaml"
-RESUMED_KEYS = ("out", "resume")
-"""Keys that may differ between a run and the command that resumes it."""
+from healthfm_simulations.study_checks import check_study
 
 
 @dataclass
@@ -79,6 +78,8 @@ class SimulationResult:
         report: The page.
         notes: Plain sentences the page carries too.
         seeds: How many replicates the rows are means over.
+        remarks: input subset → arm → what its row leaves out, or why it has none.
+        course: What it took each arm to be as good as a target, in a simulated network.
     """
 
     rows: list[MetricRow]
@@ -86,39 +87,8 @@ class SimulationResult:
     report: Path
     notes: list[str]
     seeds: int
-
-
-def open_folder(config: RunConfig, out: Path) -> None:
-    """Make the result folder, or check that it holds this very run.
-
-    Raises:
-        RunError: HF-701 nothing to resume, HF-702 another configuration, HF-704 folder in use.
-    """
-    file = out / CONFIG_FILE
-    text = to_yaml(config.model_copy(update={"out": None, "resume": False}))
-    if config.resume and not file.is_file():
-        raise RunError(
-            701,
-            where=str(out),
-            seen="there is no run in it",
-            do="Leave resume out, or name the run's folder with out=",
-        )
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise RunError(
-            702,
-            where=str(file),
-            seen="the run in it was begun with other settings",
-            do="Give the same settings, or another out=",
-        )
-    if not config.resume and out.exists() and any(out.iterdir()):
-        raise RunError(
-            704,
-            where=str(out),
-            seen="the folder is not empty",
-            do="Add resume=true to go on with it, or give another out=",
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    course: Sequence[CourseRow] = ()
 
 
 def run_simulation(
@@ -130,18 +100,20 @@ def run_simulation(
         HealthFMError: Any of the tree; an interrupted run can be resumed.
     """
     check_what_is_judged(config)
-    open_folder(config, out)
+    with result_folder(config, out):
+        return _report(config, _replicates(config, out, console), out, command)
+
+
+def _replicates(config: RunConfig, out: Path, console: Console) -> list[Replicate]:
     simulation = config.simulation
     each = [
         config.model_copy(update={"seed": config.seed + i}) for i in range(simulation.replicates)
     ]
     if simulation.workers == 1 or len(each) == 1:
-        replicates = [_replicate(one, out, console) for one in each]
-    else:
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
-            replicates = list(pool.map(_replicate, each, [out] * len(each)))
-    return _report(config, replicates, out, command)
+        return [_replicate(one, out, console) for one in each]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(simulation.workers, spawn, follow_the_parent) as pool:
+        return list(pool.map(_replicate, each, [out] * len(each)))
 
 
 def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> Replicate:
@@ -154,15 +126,20 @@ def _replicate(config: RunConfig, out: Path, console: Console | None = None) -> 
     started = time.monotonic()
     sites = prepare_sites(config, folder / "sites")
     replicate = Replicate(config, sites, cross_validation_folds(config, sites))
+    check_study(config, sites, replicate.folds)
     people = sum(len(site.view().subjects()) for site in sites)
     took = time.monotonic() - started
     console.print(
         f"seed {config.seed}: {people:,} people at {len(sites)} sites "
         f"({config.data.source}), ready in {took:.0f} s"
     )
-    with RunProgressBar(console, _units(replicate)) as bar:
+    with (
+        PredictionsFile(folder, sites) as file,
+        RunProgressBar(console, _units(replicate)) as bar,
+    ):
         for fold in replicate.folds:
             _run_fold(replicate, fold, folder, bar, console)
+            file.add(replicate.collected, fold)
     _note(replicate, note_scoring(config, replicate.folds, out))
     replicate.rows = rows_of(replicate.collected, config)
     replicate.by_site = rows_by_site(replicate.collected.of(EVERYTHING), sites, config)
@@ -222,7 +199,7 @@ def _keep_what_is_told(replicate: Replicate, trained: TrainedArm, fold: str) -> 
         replicate.rolled_up, replicate.inputs = trained.rolled_up, trained.inputs
     for choice in trained.choices:
         _note(replicate, f"{fold}, {choice}.")
-    for said in filter(None, (trained.codes, trained.devices, trained.note)):
+    for said in filter(None, (trained.codes, trained.devices)):
         _note(replicate, f"{said}.")
 
 
@@ -284,7 +261,8 @@ def _report(
     )
     context = with_secondary(context, first.secondary, secondary)
     page = write_report(out, title=_title(config), rows=arms, context=context)
-    return SimulationResult(rows, secondary, page, notes, len(replicates))
+    remarks = first.collected.remarks
+    return SimulationResult(rows, secondary, page, notes, len(replicates), remarks, context.course)
 
 
 def _title(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ from healthfm_core.privacy.accounting import Mechanism, epsilon
 from healthfm_core.privacy.ledger import Ledger, PrivacyLimits
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import Contract
+from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.deploy.study_folder import SETTINGS, StudySettings
 from tests import enrolled
 from tests.tokens.small_store import Row, Worn, write
@@ -276,3 +277,24 @@ def test_a_statement_is_text_and_not_a_book() -> None:
     for bad in (text.replace(STATED["purpose"], "x" * 9000), text.replace('"first"', "1")):
         with pytest.raises(TrustError, match="HF-814"):
             Contract.from_json(bad)
+
+
+def test_who_read_one_thing_does_not_approve_another(tmp_path: Path, capsys: Any) -> None:
+    """A coordinator may ask something else for the same run between the reading and the answer."""
+    home = SiteHome(tmp_path)
+    SiteKeys.create(home.keys)
+    asks = home.approvals()
+
+    def ask(*words: str) -> None:
+        with pytest.raises(PolicyError, match="HF-503"):
+            asks.check(contract("0" * 16, None, *words), no_facts)
+
+    ask()
+    assert main(["requests", "--site", str(tmp_path)]) == 0
+    ask("federation.rounds=4000")
+    assert main(["approve", "--site", str(tmp_path), "first"]) != 0
+    assert "HF-509" in capsys.readouterr().err
+    assert [asked.answer for asked in asks] == ["waiting"]
+    assert main(["requests", "--site", str(tmp_path)]) == 0
+    assert main(["approve", "--site", str(tmp_path), "first"]) == 0
+    assert [asked.answer for asked in asks] == ["approved"]

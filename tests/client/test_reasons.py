@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from healthfm_client.__main__ import main
-from healthfm_client.commands.status import status
 from healthfm_client.doctor import connectivity
 from healthfm_client.egress.repeated_refusals import RepeatedRefusals
 from healthfm_client.runtime.refused_connection import RefusedConnection, note_refusal
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
+from healthfm_client.site_status import site_status
 from healthfm_core.error_codes import CODES
 from healthfm_core.errors import TrustError
 from healthfm_core.trust.authority import Authority
@@ -62,7 +62,7 @@ def test_what_leaves_and_what_is_refused_for_another_reason_has_a_line_each(tmp_
 def test_status_does_not_call_a_refusal_what_left(home):
     home.log().append("query.statistics", {"run": "7", "records": {}, "bytes": 9})
     home.log().append("query.prepare", WAITS)
-    facts = status(home)
+    facts = site_status(home)
     assert facts["last_left"].endswith("query.statistics")
     assert facts["last_refused"].endswith("query.prepare: 503")
     assert facts["lines_in_log"] == 2
@@ -76,7 +76,7 @@ def test_why_the_connection_is_refused_is_in_the_nodes_log_and_the_sites_status(
         home.front.known = ""
     code = {"clock": "HF-409", "unknown": "HF-811"}[wrong]
     assert code in note_refusal(home)
-    assert code in status(home)["connection_refused"]
+    assert code in site_status(home)["connection_refused"]
     later = datetime.now(UTC) + timedelta(minutes=3)
     assert RefusedConnection.recent(home, later) is None
 

@@ -16,9 +16,11 @@ from flwr.app import Message
 from healthfm_client.__main__ import main
 from healthfm_client.doctor import site_files
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
+from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site.site_policy import TOLD_BY_A_PERSON, SitePolicy
 from healthfm_client.site.working_hours import WorkingHours, is_working_time
+from healthfm_core.data.store.beside_store import bytes_beside, working_folder
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import METRICS_WANTED
@@ -134,6 +136,21 @@ def test_a_site_that_left_refuses_until_it_comes_back(tmp_path: Path, capsys) ->
     assert command(sites[1].home, "resume") == 0
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "two")
     assert store.history()[0]["answered"] == ["a", "b", "c"]
+
+
+def test_a_site_that_leaves_keeps_its_store_and_no_tokens_of_it(tmp_path: Path, capsys) -> None:
+    _, sites = enrolled.three(tmp_path)
+    home, store = SiteHome(sites[0].home), tmp_path / "stores" / "mine"
+    store.mkdir(parents=True)
+    home.write_settings(JoinSettings(stores=(StoreChoice(path=store),)))
+    made = working_folder(store) / "made"
+    made.mkdir()
+    (made / "tokens.npy").write_bytes(bytes(2_000_000))
+    assert bytes_beside(store) == 2_000_000
+    assert command(home.path, "leave") == 0
+    assert "2.0 MB of tokens" in capsys.readouterr().out
+    assert not made.exists()
+    assert store.is_dir()
 
 
 PROMISE: dict[str, Any] = {"epsilon": 3.0, "delta": 1e-5, "ledger": "ledger.jsonl"}
@@ -263,8 +280,10 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     assert request.words in said
     assert not any(value in said for value in request.fingerprints().values())
     assert SitePolicy.read(site / "site.yaml").require_approval
-    assert command(site, "status") == 9
-    assert "HF-830" in capsys.readouterr().err
+    assert command(site, "status") == 0
+    said = capsys.readouterr().out
+    assert "This site has made its request and has no kit yet" in said
+    assert request.words in said
 
     kit = tmp_path / "kit.zip"
     kit.write_bytes(make_kit(authority, request, url=enrolled.URL, node_id=7))
@@ -300,6 +319,7 @@ def test_from_nothing_to_enrolled_by_commands(tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr().out
     assert all(value in printed for value in words.values())
     assert authority.fingerprint not in printed
+    assert "not joined. This site has its kit and does not take part yet." in printed
     lines = [line.rsplit(maxsplit=1) for line in printed.splitlines()]
     shown = {name.strip(): value for name, value in lines}
     assert (shown["lines in log"], shown["runs waiting"]) == ("0", "0")

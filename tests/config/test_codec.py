@@ -14,7 +14,9 @@ INT8 = "federation.codec.uplink=int8"
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["federation=secure", INT8], "whole numbers of a ring"),
+        (["federation=secure", INT8], r"secure\.ring_bits=16"),
+        (["federation=secure_16", "federation.aggregation.secure.epsilon=8"], "no room for noise"),
+        (["privacy=distributed", "federation.aggregation.secure.ring_bits=16"], "has no room"),
         (["federation=scaffold", INT8], "control variates"),
         (["federation.codec.top_k=.1"], "federation.codec.uplink, for example int8"),
         ([INT8, "federation.codec.top_k=1"], "less than 1"),
@@ -25,6 +27,12 @@ INT8 = "federation.codec.uplink=int8"
 def test_what_does_not_go_together_is_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         compose(overrides)
+
+
+@pytest.mark.parametrize("more", ["privacy=dp", "federation.codec.downlink=int8"])
+def test_sums_in_few_bits_go_with_changes_of_the_model_and_noise_of_each_site(more: str) -> None:
+    secure = compose(["federation=secure_16", more]).federation.aggregation.secure
+    assert (secure.ring_bits, secure.fine_bits) == (16, 32)
 
 
 @pytest.mark.parametrize("more", ["privacy=dp", "federation=krum", "federation=adam"])

@@ -23,7 +23,8 @@ def test_the_packaged_groups_are_the_schema_s_groups():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_file_composes(file: Path):
-    assert isinstance(compose([f"{file.parent.name}={file.stem}"]), RunConfig)
+    named = ["evaluation.task=back"] if file.stem == "label_tabular" else []
+    assert isinstance(compose([f"{file.parent.name}={file.stem}", *named]), RunConfig)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def test_every_file_composes(file: Path):
 )
 def test_every_value_in_a_file_differs_from_the_default(file: Path):
     values = yaml.safe_load(file.read_text()) or {}
+    values.pop("defaults", None)  # the files that it goes on from
     is_global = "@package _global_" in file.read_text()
     default = RunConfig().model_dump(mode="json")
     same = same_as_default(values, default if is_global else default[file.parent.name])
@@ -123,6 +125,21 @@ def test_a_value_on_the_command_line_wins_wherever_it_stands(tmp_path, order):
     assert (config.train.lr, config.model.layers) == (1e-4, 3)
 
 
+def test_a_network_that_is_named_wins_over_the_one_that_a_train_file_brings():
+    given = ["data=stores", "data.stores=[a]", "train=label_tabular", "evaluation.task=back"]
+    assert compose(given).model.name == "tabular"
+    assert compose([*given, "model=tiny"]).model.name == "tiny"
+
+
+def test_nhanes_and_ones_own_tables_learn_a_label_alike():
+    given = ["data=stores", "data.stores=[a]", "train=label_tabular", "evaluation.task=back"]
+    own, nhanes = compose(given), compose(["data=nhanes"])
+    assert own.model == nhanes.model
+    assert own.federation == nhanes.federation
+    assert own.train.model_copy(update={"label_task": "five_year_death_all"}) == nhanes.train
+    assert own.tokens.model_copy(update={"device": "activity_daily"}) == nhanes.tokens
+
+
 def test_short_names():
     config = compose(["rounds=3", "out=runs/a b(1)=c", "resume=true", "sites=region", "seed=5"])
     assert config.federation.rounds == 3
@@ -147,7 +164,8 @@ def test_lists_and_open_keys():
 
 
 def test_a_whole_section_can_be_given():
-    assert compose(["train.objectives={label: 1}"]).train.objectives.label == 1.0
+    given = ["train.objectives={label: 1}", "evaluation.task=back"]
+    assert compose(given).train.objectives.label == 1.0
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,10 @@ def test_a_store_that_is_read_as_a_source_or_added_to_gives_what_counts(
 
 
 def test_labels_are_asked_of_every_event_that_counts(layered: Path) -> None:
-    pytest.importorskip("aces", reason="es-aces is not installed")
+    pytest.importorskip(
+        "aces",
+        reason="es-aces, which reads ACES task files, is not installed: healthfm[labels] has it",
+    )
     from healthfm_client.site_store.aces_labels import Definition
 
     file = layered.parent / "task.yaml"

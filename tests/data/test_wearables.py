@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from healthfm_core.data.store.schemas import WEARABLE
 from healthfm_core.data.store.wearables import HOUR_US, hourly_summaries, hours_worn, stretches
 
 
@@ -17,6 +19,18 @@ def test_hours_count_only_what_was_read():
     value = np.ones((2, 60), np.float32)
     table = stretches(np.array([1, 2]), np.zeros(2, np.int64), "HR", 1 / 60, value, mask)
     assert hours_worn(table) == pytest.approx(1.5)
+
+
+def test_hours_are_not_counted_again_for_every_channel():
+    both = [
+        stretches(np.array([1, 2]), np.zeros(2, np.int64), "HR", 1 / 60, np.ones((2, 60), "f4")),
+        stretches(np.array([1]), np.zeros(1, np.int64), "STEPS", 1 / 60, np.ones((1, 120), "f4")),
+    ]
+    assert hours_worn(pa.concat_tables(both)) == pytest.approx(2 + 1)
+
+
+def test_nothing_worn_is_no_hours():
+    assert hours_worn(WEARABLE.empty_table()) == 0.0
 
 
 def test_hourly_means_stand_at_the_hours_end_and_an_hour_unread_gives_none():

@@ -21,6 +21,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from healthfm_client.runtime import flower_processes
 from healthfm_client.transport.site_array_records import to_record
 from healthfm_core.errors import RunError
+from healthfm_core.flower.supernode_internals import PIECE_FETCHERS
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.flower_grid import replies
 
@@ -196,10 +197,7 @@ def test_flowers_own_pulls_ask_again_soon_while_a_site_works_and_as_before_after
     with flower_processes._fast_piece_retries():
         assert pull_objects(["a"], late([1])) == {"a": b"x"}
     assert 0 < max(pauses) < 0.1
-    assert all(
-        function.__kwdefaults__["initial_backoff"] == 1
-        for function in flower_processes.PIECE_FETCHERS
-    )
+    assert all(function.__kwdefaults__["initial_backoff"] == 1 for function in PIECE_FETCHERS)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from healthfm_core.federation.input_overlap import (
     SiteInputs,
 )
 from healthfm_server.__main__ import main
+from healthfm_server.clock import SYSTEM_CLOCK
 from healthfm_server.deploy import study_status as status_module
 from healthfm_server.deploy.reconciler import RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
@@ -102,6 +103,7 @@ def test_while_nobody_has_approved_the_status_says_where_and_not_running(study, 
         """The exchange at its seam: at first both sites ask a person."""
 
         times = 0
+        clock = SYSTEM_CLOCK
 
         def __call__(self, contents, kind, phase, timeouts):
             self.times += 1

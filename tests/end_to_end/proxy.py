@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.end_to_end.shaped_line import ShapedLine, pump
+
 
 class _Tunnel(socketserver.BaseRequestHandler):
     def handle(self) -> None:
@@ -38,9 +40,14 @@ class _Tunnel(socketserver.BaseRequestHandler):
             return
         with far:
             self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_pump, args=(far, self.request), daemon=True)
+            if self.server.lines is None:
+                ways = (_pump, (far, self.request)), (_pump, (self.request, far))
+            else:
+                down, up = self.server.lines
+                ways = (pump, (far, self.request, down)), (pump, (self.request, far, up))
+            back = threading.Thread(target=ways[0][0], args=ways[0][1], daemon=True)
             back.start()
-            _pump(self.request, far)
+            ways[1][0](*ways[1][1])
             back.join()
 
 
@@ -57,10 +64,15 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """The proxy; `tunnels` are the targets it let through, `refused` counts the others."""
+    """The proxy; `tunnels` are the targets it let through, `refused` counts the others.
+
+    With `lines` (down to the site, up from it) it is as slow as these.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
+
+    lines: tuple[ShapedLine, ShapedLine] | None = None
 
     def __init__(self, port: int, user: str, password: str) -> None:
         super().__init__(("", port), _Tunnel)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
+from distribution.signatures import sha256
+from distribution.wheels import own_wheel
 from healthfm_core.kernels.ct_attention.cpu import compiled
 from tests.compiled_kernel import needs_compiler
 
@@ -76,6 +78,26 @@ def test_the_wheel_holds_the_four_packages_and_the_configs_and_nothing_else(whee
     folder = ROOT / "configs"
     assert shipped == {str(file.relative_to(folder)) for file in folder.rglob("*.yaml")}
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+@pytest.mark.deployment
+def test_two_builds_from_two_folders_are_one_wheel_to_the_byte(wheel, tmp_path):
+    """The second compiles the attention again: no path and no time is in what comes out."""
+    copy = tmp_path / "another" / "place"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    again = own_wheel(tmp_path, copy)
+    assert again.name == wheel.name
+    assert sha256(again) == sha256(wheel)
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel):

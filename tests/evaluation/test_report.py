@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows, read_rows, write_rows
 from healthfm_core.evaluation.report.report_page import (
@@ -18,7 +20,12 @@ from healthfm_core.evaluation.report.report_page import (
     render,
     write_report,
 )
-from healthfm_core.evaluation.report.terminal_tables import arms_text, contrasts, subset_tables
+from healthfm_core.evaluation.report.terminal_tables import (
+    arms_table,
+    arms_text,
+    contrasts,
+    subset_tables,
+)
 from healthfm_core.evaluation.report.wording import count, duration, number
 from healthfm_core.federation.input_overlap import HeldAndShared, InputOverlap, SiteInputs
 
@@ -285,6 +292,30 @@ def test_the_terminal_says_how_far_the_baselines_are_given_the_same_inputs():
         "federated − gradient boosting: AUROC",
         "federated − gradient boosting: AUROC given wearable",
     ]
+
+
+def test_what_an_arm_leaves_out_stands_at_its_row(rows):
+    said = {"all": {"fedavg": "no modality is at every site", "local": "reads ehr alone"}}
+    console = Console(file=io.StringIO(), width=100)
+    console.print(arms_table(rows, remarks=said))
+    text = console.file.getvalue()
+    assert re.search(r"\n fedavg +–", text), "an arm without a model has a line of its own"
+    assert "fedavg: no modality is at every site" in text
+    page = render("t", rows, context(remarks=said))
+    line = re.search(r'<th scope="row" class="name">[^\n]*fedavg[^\n]*', page)
+    assert line
+    assert "<small>no modality is at every site</small>" in line[0]
+    assert "<small>reads ehr alone</small>" in page
+
+
+def test_what_an_arm_leaves_out_of_some_inputs_names_them(rows):
+    given = [replace(row, subset="ehr+wearable") for row in rows if row.subset == "overall"]
+    said = {"ehr+wearable": {"local": "2 of ehr"}}
+    page = render("t", [*rows, *given], context(remarks=said))
+    assert "<small>given ehr + wearable: 2 of ehr</small>" in page
+    (table,) = subset_tables([*rows, *given], remarks=said)
+    assert "local: 2 of ehr" in str(table.caption)
+    assert "2 of ehr" not in str(arms_table(rows, remarks=said).caption)
 
 
 def test_numbers_are_written_without_a_leading_zero_and_with_a_true_minus():

@@ -14,7 +14,12 @@ from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.evaluation.report.plots.style import new_figure, svg
 from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.alarms import alarms
-from healthfm_core.federation.influence_bounds import running_medians, shortened, weight_cap
+from healthfm_core.federation.influence_bounds import (
+    running_medians,
+    shortened,
+    weight_beside,
+    weight_cap,
+)
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.run_folder.run_progress import ignore_progress
 from healthfm_server.run_folder.run_store import RunStore
@@ -43,6 +48,12 @@ def test_no_site_has_more_than_its_share_whatever_it_says(
     if math.isfinite(cap):
         held = [min(size, cap) for size in sizes]
         assert max(held) <= share * sum(held) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.4, 1.0])
+def test_who_knows_only_the_sum_of_the_others_bounds_a_site_alike(share: float) -> None:
+    cap = weight_cap([10.0, 20.0, 25.0, 1e6], share)
+    assert weight_beside(55.0, share) == pytest.approx(cap)
 
 
 def test_an_update_too_long_is_shortened_and_one_that_is_not_is_the_same_bits() -> None:

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from healthfm_client.ingest import ingest
 from healthfm_client.ingest.readers import nhanes
 from tests.ingest.conftest import warehouse
+from tests.ingest.fit_file import SAMPLE
+from tests.ingest.raw_accelerometer_files import cwa, geneactiv, gt3x, lying
 from tests.ingest.test_devices import HEALTH
 from tests.ingest.test_fhir import RESOURCES
 
@@ -188,6 +190,19 @@ def oura_json() -> Source:
     return Source("oura", {"7.json": json.dumps(whole).encode()})
 
 
+def garmin() -> Source:
+    return Source("garmin", {f"7/{name}": text for name, text in SAMPLE.items()})
+
+
+def raw_accelerometer() -> Source:
+    files = {
+        "5_90001_0_0.cwa": cwa(lying(40, 25), 25),
+        "6/a.gt3x": gt3x(lying(40, 30)),
+        "7.bin": geneactiv(lying(12, 25), 25),
+    }
+    return Source("accelerometer", files)
+
+
 def pgs() -> Source:
     lines = ["sampleset,IID,PGS,SUM,Z_norm2", *(f"a,{n},PGS1,{n},{n / 9}" for n in range(9))]
     return Source("pgsc_calc", {"s.csv": "\n".join(lines).encode()}, alone=True)
@@ -336,6 +351,8 @@ SOURCES = (
     withings,
     oura,
     oura_json,
+    garmin,
+    raw_accelerometer,
     pgs,
     plink2,
     aouprs,

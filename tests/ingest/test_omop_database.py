@@ -263,4 +263,4 @@ def test_the_benchmark_beside_parquet_runs_small(running: Server):
     done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     assert found["rows"] == 2000
-    assert found["peak_mib"]["postgresql"] < 2048
+    assert found["postgresql"]["peak_mib"] < 2048

@@ -1,16 +1,11 @@
-"""UK Biobank's accelerometer: both forms of the time series, and raw files through actipy."""
+"""UK Biobank's accelerometer: both forms of the time series."""
 
 from __future__ import annotations
 
-import builtins
 import gzip
-import shutil
-import struct
 from datetime import datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from healthfm_client.ingest import ingest
@@ -96,63 +91,3 @@ def test_what_cannot_be_taken_is_refused(tmp_path, name, change, number):
         one(tmp_path / "in", tmp_path)
     assert "12_a" not in str(caught.value).partition(":")[0]
     assert not (tmp_path / "out").exists()
-
-
-def test_without_actipy_or_java_a_raw_file_is_refused_in_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "1_90001_0_0.cwa").write_bytes(b"MD")
-    real = builtins.__import__
-
-    def lacking(name, *args, **kwargs):
-        if name == "actipy":
-            raise ImportError(name=name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", lacking)
-    with pytest.raises(IngestError, match=r"HF-312.*actipy is not installed"):
-        one(tmp_path / "1_90001_0_0.cwa", tmp_path)
-
-
-def cwa(file: Path, seconds: int, z_g: float) -> Path:
-    """An AX3's file at 100 Hz, lying still but for gravity of `z_g` along z."""
-    head = struct.pack("<2sHBHIHII", b"MD", 1020, 0x17, 42, 1, 0, 0, 0).ljust(1024, b"\xff")
-    sample = struct.pack("<3h", 0, 0, round(z_g * 256))
-    blocks = []
-    for number in range(seconds * 100 // 80):
-        at = START + timedelta(seconds=number * 80 // 100)
-        parts = (at.year - 2000, at.month, at.day, at.hour, at.minute, at.second)
-        stamp = sum(
-            part << shift for part, shift in zip(parts, (26, 22, 17, 12, 6, 0), strict=True)
-        )
-        offset = number * 80 % 100
-        fields = (508, 0, 1, number, stamp, 0, 300, 0, 200, 0x4A, 0x32, -offset, 80)
-        block = struct.pack("<2sHHIIIHHBBBBhH", b"AX", *fields) + sample * 80
-        words = np.frombuffer(block, "<u2").astype(np.int64)
-        blocks.append(block + struct.pack("<H", -int(words.sum()) & 0xFFFF))
-    file.write_bytes(head + b"".join(blocks))
-    return file
-
-
-NEEDS_ACTIPY = pytest.mark.skipif(
-    find_spec("actipy") is None or shutil.which("java") is None,
-    reason="raw .cwa files are decoded by actipy (the extra `cwa`) in Java, which no development "
-    "install brings; the reader's refusal without them is tested, HF-312",
-)
-
-
-@NEEDS_ACTIPY
-@pytest.mark.filterwarnings("ignore:The inplace keyword", "ignore:Skipping calibration")
-def test_a_raw_file_becomes_minutes(tmp_path):
-    store = one(cwa(tmp_path / "5_90001_0_0.cwa", 240, 1.5), tmp_path)
-    found = minutes(store, "ACCELERATION")
-    assert store.subjects().tolist() == [5]
-    assert sorted(found)[0] == "2014-05-07 13:29"
-    assert len(found) in (4, 5)
-    assert all(value == pytest.approx(500, abs=1) for value in found.values())
-
-
-@NEEDS_ACTIPY
-@pytest.mark.filterwarnings("ignore:The inplace keyword")
-def test_a_raw_file_that_is_none_is_refused(tmp_path):
-    (tmp_path / "5_90001_0_0.cwa").write_bytes(b"no such file" * 100)
-    with pytest.raises(IngestError, match=r"HF-30[36]"):
-        one(tmp_path / "5_90001_0_0.cwa", tmp_path)

@@ -132,9 +132,11 @@ def test_opacus_gradients_equal_a_loop_over_subjects(encoders):
         torch.testing.assert_close(sample, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("fusion", ["sum", "product"])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_ghost_norms_equal_a_loop_over_subjects():
-    model = tiny_model(spread=2, sum_pooling=True, memory=True, layer_scale=0.1)
+def test_ghost_norms_equal_a_loop_over_subjects(fusion):
+    memory = {"memory": True, "memory_fusion": fusion, "layer_scale": 0.1}
+    model = tiny_model(spread=2, sum_pooling=True, **memory)
     batch = spread_batch()
     expected = by_loop(model, batch)
     model.zero_grad()

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.sequences import EVENT, NOW
 from healthfm_core.errors import RunError
 from healthfm_core.models.gaps import GAP_BINS, GAP_EDGES_DAYS, gap_bin, gap_in
 from healthfm_core.objectives.cross_modal import cross_modal_loss
-from healthfm_core.objectives.input_masking import mask_inputs
+from healthfm_core.objectives.input_masking import MaskedInputs, mask_inputs
 from healthfm_core.objectives.label import label_loss
+from healthfm_core.objectives.masked_codes import masked_codes_loss
 from healthfm_core.objectives.masked_wearable import masked_wearable_loss
-from healthfm_core.objectives.next_event import next_event_loss, next_events
-from healthfm_core.objectives.next_visit import next_visit_loss
+from healthfm_core.objectives.next_event import NextEventHead, next_event_loss, next_events
+from healthfm_core.objectives.next_visit import NEXT_VISIT, next_visit_loss
+from healthfm_core.objectives.objective import PassOutputs
 from healthfm_core.objectives.predictive_coding import hours_ahead, predictive_coding_loss
 from healthfm_core.objectives.time_to_event import risk, time_to_event_loss
-from tests.models.tiny import tiny_batch
+from healthfm_core.objectives.worn_hours import worn_positions, worn_slots
+from tests.models.tiny import tiny_batch, tiny_model
 
 
 def test_next_visit_weighs_a_repeat_down_whether_it_recurs_or_not():
@@ -46,6 +51,17 @@ def test_each_weighting_of_repeats_weighs_as_it_is_called(weighting, recurs, doe
     )
     found = next_visit_loss(torch.zeros(2, 1, 2), batch, repeat_decay=0.5, weighting=weighting)
     torch.testing.assert_close(found, torch.tensor([recurs, does_not]) * math.log(2))
+
+
+@pytest.mark.parametrize("weighting", ["symmetric", "positives", "focal", "none"])
+def test_training_weighs_repeats_as_the_configuration_says(weighting):
+    batch = tiny_batch(repeats=torch.full((2, 1, 2), 2.0))
+    model, config = tiny_model().eval(), TrainConfig(repeat_weighting=weighting, repeat_decay=0.7)
+    states = model(batch, batch.query)
+    seen = PassOutputs(model, states, batch, None, config)
+    logits = model.head("next_visit", states, batch)
+    own = next_visit_loss(logits, batch, repeat_decay=0.7, weighting=weighting)
+    torch.testing.assert_close(NEXT_VISIT.loss(seen), own)
 
 
 def test_a_subject_without_a_query_has_no_loss():
@@ -87,6 +103,14 @@ def test_risk_is_the_closed_form_of_a_constant_hazard():
     logits = torch.full((1, 1, 2), math.log(0.5))
     found = risk(logits, (365.25, 3652.5), 730.5)
     torch.testing.assert_close(found, torch.full((1, 1, 1), 1 - math.exp(-1.0)))
+
+
+def test_a_risk_that_begins_later_spends_the_hazards_of_its_own_days_alone():
+    """Hazards of .5 and 2 a year before and after day 30, from day 20 on for 30 days."""
+    logits = torch.tensor([[[0.5, 2.0]]]).log()
+    found = risk(logits, (30.0, 90.0), 30.0, from_days=torch.tensor([[20.0]]))
+    spent = (10 * 0.5 + 20 * 2.0) / 365.25
+    torch.testing.assert_close(found, torch.full((1, 1, 1), 1 - math.exp(-spent)))
 
 
 def test_hiding_takes_the_wanted_share_of_events_and_nothing_else():
@@ -170,6 +194,19 @@ def test_wearing_is_hidden_by_windows_by_a_stretch_or_by_sensors_and_only_where_
     assert 0.4 < window.sum() / batch.wearable_mask.sum() < 0.6
 
 
+def test_a_stretch_is_as_long_as_the_share_wherever_it_begins():
+    batch = worn_batch()
+    whole = replace(batch, wearable_mask=torch.ones_like(batch.wearable_mask))
+    lengths = set()
+    for seed in range(8):
+        cells = masked_of(whole, seed=seed).cells
+        for row in range(batch.size):
+            if scheme_of(whole.wearable_mask[row], cells[row]) == "stretch":
+                lengths.add(int(cells[row].any(-1).sum()))
+    windows = batch.wearable_mask[0].any(-1).numel()
+    assert lengths == {windows // 2}
+
+
 def scheme_of(mask, window):
     """Which of the three schemes hid `window` of the observed `mask` [S, W, F] of one subject."""
     share = window.sum((0, 1)) / mask.sum((0, 1))
@@ -190,6 +227,32 @@ def test_reconstruction_asks_only_what_was_observed_and_then_hidden():
     found = masked_wearable_loss(wrong, batch, masked)
     asked = masked.cells.sum((1, 2, 3)) > 0
     torch.testing.assert_close(found, torch.where(asked, 4.0, 0.0))
+
+
+def test_masked_codes_cost_their_mean_whether_one_is_masked_or_two():
+    logits = torch.zeros(2, 2, 4)
+    logits[0, 1, 3] = 5.0
+    masked = MaskedInputs(
+        tiny_batch(),
+        position=torch.zeros(2, 2, dtype=torch.int64),
+        token=torch.tensor([[1, 3], [2, 0]]),
+        counted=torch.tensor([[True, True], [True, False]]),
+        cells=torch.zeros(2, 1, 2, 2, dtype=torch.bool),
+    )
+    sure = math.log(3 + math.exp(5.0)) - 5.0
+    expected = torch.tensor([(math.log(4) + sure) / 2, math.log(4)])
+    torch.testing.assert_close(masked_codes_loss(logits, masked), expected)
+
+
+def test_the_first_worn_hour_of_a_row_is_one_too():
+    batch = tiny_batch()  # row 0 has one hour, in slot 0 at position 4; row 1 has none
+    assert worn_positions(batch)[0].tolist() == [4]
+    assert worn_slots(batch).tolist() == [[True], [False]]
+
+
+def test_a_gap_s_vectors_start_at_the_size_of_a_state_s():
+    head = NextEventHead(400, 3)
+    assert float(head.gap_embedding.weight.detach().std()) == pytest.approx(400**-0.5, rel=0.1)
 
 
 def test_hours_ahead_are_found_by_their_time_and_only_where_worn():

@@ -47,6 +47,23 @@ def test_the_numbers_that_come_are_asked_of_codes_with_values_and_the_counts_of_
     torch.testing.assert_close(found, torch.tensor([1.5**2 + counts, 0.0]))
 
 
+def test_values_cost_their_mean_over_the_codes_that_come_with_them():
+    wanted, valued = torch.zeros(1, 3, N), torch.tensor([[True, True, False]])
+    said = torch.zeros(1, 3, N)
+    said[0, 0, :VALUES], said[0, 1, :VALUES] = 1.0, 3.0
+    found = value_forecast_loss(said, wanted, valued)
+    torch.testing.assert_close(found, torch.tensor([(1.0 + 9.0) / 2]))
+
+
+def test_the_first_code_is_asked_as_every_other():
+    batch = early_batch()
+    later = torch.where(batch.later_code == 2, 1, batch.later_code)
+    _, valued = later_numbers(replace(batch, later_code=later), CODES)
+    wanted, _ = later_numbers(replace(batch, later_code=later), CODES)
+    assert valued[0].tolist() == [False, True, False, False, False]
+    torch.testing.assert_close(wanted[0, 1, :VALUES], torch.full((VALUES,), 1.5))
+
+
 def test_what_is_said_of_values_that_do_not_come_costs_nothing():
     wanted, valued = later_numbers(early_batch(), CODES)
     said = torch.zeros(2, CODES, N)
@@ -56,10 +73,11 @@ def test_what_is_said_of_values_that_do_not_come_costs_nothing():
 
 
 def test_a_value_far_out_is_asked_as_one_at_the_edge_and_a_count_as_it_is():
-    wanted = torch.full((1, 1, N), 50.0)
-    said = torch.full((1, 1, N), FURTHEST)
-    said[..., VALUES] = 50.0
-    assert value_forecast_loss(said, wanted, torch.tensor([[True]])).item() == 0.0
+    for side in (1.0, -1.0):
+        wanted = torch.full((1, 1, N), 50.0 * side)
+        said = torch.full((1, 1, N), FURTHEST * side)
+        said[..., VALUES] = 50.0 * side
+        assert value_forecast_loss(said, wanted, torch.tensor([[True]])).item() == 0.0
 
 
 def test_a_subject_s_forecast_is_judged_the_same_alone_and_in_company():

@@ -131,6 +131,14 @@ class Browser:
         urls = [row["params"]["request"]["url"] for row in asked]
         return [url for url in urls if not url.startswith(("chrome", "data:", "about:"))]
 
+    def hard_to_read(self):
+        """Return axe-core's serious and critical violations of the page, by name."""
+        self.run(axe_source())
+        found = self.run_async(
+            "axe.run({resultTypes: ['violations']}).then(r => arguments[0](r.violations))"
+        )
+        return [one["id"] for one in found if one["impact"] in ("serious", "critical")]
+
     def complaints(self):
         """Return what the console has of errors, the policy's refusals among them."""
         return [row["message"] for row in self._call("se/log", type="browser")]

@@ -11,6 +11,7 @@ import pytest
 
 from healthfm_core.local_page.live_updates import LivePages
 from healthfm_core.local_page.page_access import API
+from healthfm_server.page.curves import MOST_LINES, MOST_POINTS, curves_of
 from healthfm_server.page.matrix import WINDOW
 from healthfm_server.page.round_cells import SiteState
 from healthfm_server.page.run_history import RunHistory
@@ -216,3 +217,18 @@ def test_a_history_is_read_once_and_keeps_a_byte_a_cell(study):
     assert history.rounds == [1, 2, 3, 4]
     assert history.cell(3, "new") == SiteState.LATE
     assert history.cell(0, "new") == SiteState.NOT_ASKED
+
+
+def test_the_range_of_many_sites_is_drawn_where_a_round_is_shown(study):
+    order, sites = order_run(study, rounds=1000), [f"site-{n}" for n in range(MOST_LINES + 1)]
+    for number in range(1, 2 * MOST_POINTS + 2):
+        add_round(order, number, asked=tuple(sites))
+    history = RunHistory(order.folder)
+    history.look()
+    (curve,) = (one for one in curves_of(history) if one.name == "tuning_auroc")
+    points = [tuple(map(float, pair.split(","))) for pair in curve.band.split()]
+    assert len(points) == 2 * len(curve.mean.split())
+    there, back = points[: len(points) // 2], points[len(points) // 2 :]
+    assert [x for x, _ in there] == [x for x, _ in reversed(back)]
+    assert there[-1][0] == float(curve.mean.split()[-1].split(",")[0])
+    assert curve.sites == ()

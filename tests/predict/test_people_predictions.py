@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from healthfm_core.data.store.people_in_order import PeopleInOrder
+from healthfm_core.data.store.schemas import WEARABLE
 from healthfm_core.errors import RunError
 from healthfm_core.models.inference import answer
 from healthfm_core.objectives.time_to_event import piece_exposure
@@ -212,7 +213,7 @@ def test_people_some_at_a_time_have_the_records_that_the_store_has(planted, even
         assert view.modalities == store.modalities
         clinic = view.narrowed(modalities={"ehr"})
         assert clinic.events().equals(some.narrowed(modalities={"ehr"}).events())
-        assert view.wearable("watch").equals(some.wearable("watch"))
+        assert view.wearable("watch").cast(WEARABLE).equals(some.wearable("watch").cast(WEARABLE))
         one = view.narrowed(subjects=everyone[low : low + 1]).events()
         assert one.equals(store.narrowed(subjects=everyone[low : low + 1]).events())
 

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 from healthfm_client.site.site_home import SiteHome
 from healthfm_core.federation import protocol, wire
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import run_federation
 from tests import enrolled
 from tests import three_numbers as small
@@ -85,6 +84,50 @@ def test_all_sites_of_a_round_train_from_the_bits_that_the_coordinator_keeps(
     assert set(wire.unbundle(piece.data)) == {"backbone/int8", "backbone/scales"}
 
 
+def test_the_first_model_comes_as_a_change_of_zeros_and_the_next_ones_bring_the_rest(
+    tmp_path: Path,
+) -> None:
+    study, sites = enrolled.three(tmp_path)
+    work = Seeing()
+    grid = enrolled.Wire(sites, work)
+    store = enrolled.run(grid, study, tmp_path / "run", rounds=3, codec=DOWN)
+    first, second = orders_to(grid, 2)[:2]
+    assert first["shapes"] == {
+        "backbone.w": [3],
+        "encoders.ehr.w": [2, 3],
+        "heads.next_visit.w": [3, 1],
+    }, "of its own groups alone"
+    assert "shapes" not in second
+    pieces = train_orders(grid, 2)[0].content.array_records[protocol.ARRAYS]
+    assert set(wire.unbundle(pieces["backbone"].data)) == {"backbone/int8", "backbone/scales"}
+    began = store.checkpoints.load(1).reference["backbone.w"]
+    assert work.began["b", 1]["backbone.w"].tobytes() == began.tobytes()
+    np.testing.assert_allclose(began, np.ones(3), atol=1 / 127)
+
+
+def test_a_site_that_makes_another_model_of_the_first_change_gets_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, sites = enrolled.three(tmp_path)
+    from healthfm_client.site import held_models
+
+    right, calls = held_models.digests_by_group, iter(range(100))
+
+    def once_wrong(groups, model):
+        return {} if next(calls) == 1 else right(groups, model)
+
+    monkeypatch.setattr(held_models, "digests_by_group", once_wrong)
+    work = Seeing()
+    store = enrolled.run(enrolled.Wire(sites, work), study, tmp_path / "run", codec=DOWN)
+    assert [row["answered"] for row in store.history()] == [["a", "b", "c"]] * 3
+    sent_whole = [
+        (e["round"], e["site"]) for e in store.events() if e["event"] == "model sent whole"
+    ]
+    assert sent_whole == [(1, "b")]
+    one, other = work.began["a", 1], work.began["b", 1]
+    assert one["backbone.w"].tobytes() == other["backbone.w"].tobytes()
+
+
 @pytest.mark.parametrize("until", [1, 2, 4])
 @pytest.mark.parametrize("fraction", [1.0, 0.7])
 def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, until: int, fraction: float) -> None:
@@ -116,9 +159,11 @@ def spoil(site: Path, how: str) -> None:
         elif how == "damaged":
             file.write_bytes(b"no model")
         else:
-            arrays = {name: array + np.float32(1) for name, array in load_file(file).items()}
+            arrays = {n: np.asarray(a + np.float32(1)) for n, a in load_file(file).items()}
             if how == "with a group less":
-                arrays = {n: a - 1 for n, a in arrays.items() if not n.startswith("backbone")}
+                arrays = {
+                    n: np.asarray(a - 1) for n, a in arrays.items() if not n.startswith("backbone")
+                }
             from safetensors.numpy import save_file
 
             save_file(arrays, file)
@@ -202,8 +247,6 @@ def test_the_history_says_how_many_bytes_went_up_and_down(tmp_path: Path) -> Non
         for array in message.content.array_records[protocol.ARRAYS].values()
     )
     assert store.history()[1]["bytes"]["down"] == down
-    whole = read(train_orders(grid, 1)[0].content.array_records[protocol.ARRAYS])
-    assert whole["backbone.w"].dtype == np.float32
     home = SiteHome(sites[0].home).state_folder
     (folder,) = (home / "models").iterdir()
     assert sorted(path.name[:10] for path in folder.iterdir()) == ["round-0002", "round-0003"]

@@ -73,10 +73,22 @@ def test_arms_score_the_very_same_people_and_are_compared_in_pairs(finished):
     assert {"federated - fedavg", "federated - local", "federated - centralised"} <= differences
 
 
-def test_resuming_a_finished_run_gives_the_same_numbers(finished):
-    before = rows_of(finished)
-    assert main([*SMALL, f"out={finished}", "resume=true"]) == 0
+def test_resuming_a_finished_run_gives_the_same_numbers_and_takes_its_settings(finished, capsys):
+    before, settings = rows_of(finished), (finished / "config.yaml").read_text()
+    capsys.readouterr()
+    assert main([f"out={finished}", "resume=true"]) == 0
     assert rows_of(finished) == before
+    assert (finished / "config.yaml").read_text() == settings
+    assert "160 people at 4 sites" in capsys.readouterr().out
+
+
+def test_without_a_terminal_each_round_is_a_line(tmp_path, capsys):
+    few = ["simulation.arms=[federated,local]", "simulation.workers=1"]
+    assert main([*SMALL, *few, f"out={tmp_path / 'out'}"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for arm in ("federated", "local"):
+        lines = [line for line in said if line.startswith(f"  fold-0/{arm}: round")]
+        assert lines == [f"  fold-0/{arm}: round {number} of 2" for number in (1, 2)]
 
 
 def test_several_seeds_are_told_as_means_with_an_interval_over_the_seeds(tmp_path, capsys):
@@ -120,7 +132,11 @@ def test_a_folder_in_use_is_refused(finished, capsys):
 
 def test_resuming_with_other_settings_is_refused(finished, capsys):
     assert main([*SMALL, f"out={finished}", "resume=true", "train.lr=0.5"]) == 8
-    assert "HF-702" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "HF-702" in said
+    assert "train.lr was " in said
+    assert "is 0.5 now" in said
+    assert said.count(" now") == 1
 
 
 @pytest.mark.parametrize(
@@ -143,7 +159,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(
     said = capsys.readouterr().err.strip()
     assert code in said
     assert "Traceback" not in said
-    assert not list(folder.glob("sites/*"))
+    assert not folder.exists()
+
+
+def test_a_folder_that_was_there_before_stays_where_nothing_came_of_a_run(tmp_path, capsys):
+    assert main(["data=physionet2012", "data.path=missing", f"out={tmp_path}"]) == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_site_is_left_out_once(tmp_path):

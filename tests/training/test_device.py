@@ -13,8 +13,9 @@ from healthfm_core.federation.protocol import VERSION, RoundOrder, Study
 from healthfm_core.tokens.statistics import merge, site_statistics
 from healthfm_core.tokens.vocabulary import build_vocabulary
 from healthfm_core.training import SiteData, initial_parameters, train_round
+from healthfm_core.training.loaders import loader_for
 from healthfm_core.training.passes import losses, passes_for, queries_for
-from healthfm_core.training.site_data import compute_device, loaded_model, loader_for
+from healthfm_core.training.site_data import compute_device, loaded_model
 from healthfm_simulations.cohort import generate, write_sites
 from tests.training.test_loop import SETTINGS
 

@@ -124,11 +124,17 @@ def test_a_site_does_not_score_with_answers_that_are_not_finite(monkeypatch) -> 
     from types import SimpleNamespace
 
     from healthfm_core.config.compose import compose
+    from healthfm_core.models.inference import Answers
     from healthfm_core.training import tuning_metrics as module
 
-    answers = SimpleNamespace(logit=np.array([[0.1], [np.nan]]))
+    none, nothing = np.zeros(2, np.int64), np.zeros((2, 1), np.float32)
+    logit = np.array([[0.1], [np.nan]], np.float32)
+    answers = Answers(
+        none, none, logit, nothing > 0, nothing, nothing[:, 0], nothing, nothing[:, 0]
+    )
     monkeypatch.setattr(module, "answer", lambda *given: answers)
-    loader = SimpleNamespace(in_order=lambda **given: iter(()))
+    people = SimpleNamespace(n_subjects=1)
+    loader = SimpleNamespace(sequences=people, in_order=lambda **given: iter((None,)))
     study = SimpleNamespace(config=compose([]))
     model = SimpleNamespace(heads={"next_visit"})
     with pytest.raises(RunError, match=r"HF-726.*answers that are not finite"):

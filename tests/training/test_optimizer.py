@@ -22,8 +22,9 @@ def test_half_lives_learn_at_a_multiple_of_the_rate_and_every_parameter_once():
     assert sorted({round(value, 9) for value in names.values()}) == [1e-3, 1e-2]
 
 
-def test_memories_and_heads_learn_at_their_multiple_and_nothing_else():
-    model = tiny_model(memory=True, layer_scale=0.1)
+@pytest.mark.parametrize("fusion", ["sum", "product"])
+def test_memories_and_heads_learn_at_their_multiple_and_nothing_else(fusion):
+    model = tiny_model(memory=True, memory_fusion=fusion, layer_scale=0.1)
     optimizer = optimizer_for(model, TrainConfig(lr_memory=30.0, lr_half_lives=10.0))
     set_learning_rate(optimizer.param_groups, 1e-3)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -31,7 +32,8 @@ def test_memories_and_heads_learn_at_their_multiple_and_nothing_else():
     fast = {n for n, p in model.named_parameters() if rate[id(p)] == pytest.approx(3e-2)}
     parts = ("heads.", "encoders.ehr.memory.", "encoders.ehr.remembered.")
     parts += ("encoders.wearable.memory.", "encoders.genomics.remembered.")
-    parts += ("backbone.query_time.",)
+    parts += ("encoders.ehr.expert_memory.", "encoders.wearable.expert_memory.")
+    parts += ("encoders.ehr.remembered_static.", "backbone.memory.", "backbone.query_time.")
     assert fast == {n for n, _ in model.named_parameters() if n.startswith(parts)}
 
 

@@ -16,6 +16,7 @@ from healthfm_client.ingest.subject_linking import numbers
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.arrays import Int64
 from healthfm_core.command_line import Command
+from healthfm_core.data.store.beside_store import bytes_beside
 from healthfm_core.data.store.forgotten_people import Removal, forget, what_goes
 from healthfm_core.data.store.store_files import stores_below
 from healthfm_core.errors import ConfigError, StoreError
@@ -62,10 +63,16 @@ def run(given: Namespace) -> int:
             return 0
         for removal in found:
             _drop_what_was_read(removal.store, locks)
+            tokens = bytes_beside(removal.store)
             forget(removal.store, subjects)
             say(
                 f"{removal.store}: they are out of it; a source read again does not bring them back"
             )
+            if tokens:
+                say(
+                    f"{removal.store}: its tokens for training ({tokens / 1e6:,.1f} MB beside it) "
+                    "went too; the next round makes them again"
+                )
     say("A site that takes part reads its stores again before the next round.")
     say("Not reached from here: backups and snapshots, the source, copies made by hand, and what")
     say("models that were trained before have learned.")
@@ -131,6 +138,9 @@ def _nobody(paths: list[Path]) -> StoreError:
 
 def _say(removal: Removal) -> None:
     say(removal.sentence())
+    tokens = bytes_beside(removal.store)
+    if tokens:
+        say(f"  and everyone's tokens for training, {tokens / 1e6:,.1f} MB, which are made again")
     for file in removal.without_ids:
         say(f"  {file} names nobody by a subject_id: look through it yourself")
 

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from healthfm_client.commands import root_of, takes_root
-from healthfm_client.runtime.site_supervision import LOOPBACK, node_config, supervision, write_units
+from healthfm_client.runtime.site_control import (
+    prepare,
+    refuse_after_leaving,
+    start,
+    what_stands_in_the_way,
+)
+from healthfm_client.runtime.site_supervision import supervision
 from healthfm_client.site.site_folder import JoinSettings, SiteFolder, StoreChoice
 from healthfm_client.site.site_home import SiteHome
 from healthfm_client.site_store.shared_people import of_shared_people
 from healthfm_core.command_line import Command
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.data.store.store_files import stores_below
-from healthfm_core.errors import ConfigError, PolicyError
-from healthfm_core.service_units import say_of_root
+from healthfm_core.errors import ConfigError
 from healthfm_core.stdout import say
-from healthfm_core.supervised_start import refuse_copy, refuse_taken_port
 from healthfm_core.trust import files
 from healthfm_core.trust.certificates import check_valid_now
 from healthfm_core.trust.kit import Kit, install_kit
@@ -51,47 +55,22 @@ def arguments(parser: ArgumentParser) -> None:
 def run(given: Namespace) -> int:
     """Install the kit if one is given, remember the settings, start the processes, and connect."""
     site = SiteHome(given.site)
-    _refuse_after_leaving(site)
+    refuse_after_leaving(site)
     if given.kit is not None:
         data = files.read_given(given.kit, "the kit")
         install_kit(data, site.study, SiteKeys.load(site.keys), root_fingerprint=root_of(given))
-    if closed := site.close_to_others():
-        say(f"{closed} files and folders of the site could be read by others: closed")
     kit = site.kit()
     check_valid_now(kit.certificate, where="certificate")
     if given.store:
         _say_shared([path for folder in given.store for path in stores_below(folder)])
     _remember(site, given)
-    site.tls()
-    node_config(site)
-    site.secret()
-    supervisor = supervision(site)
-    for path in write_units(site):
-        say(f"written for the administrator: {path}")
-    if warning := say_of_root(site.path):
-        say(warning)
-    refuse_copy(supervisor.folder, "keys/node.key")
-    if supervisor.runs():
-        supervisor.stop()
-    do = "End that program, or join with another port: --port PORT"
-    refuse_taken_port(LOOPBACK, site.settings().port, do)
+    for line in prepare(site):
+        say(line)
     if given.foreground:
-        supervisor.become()
-    supervisor.start()
-    supervisor.wait_until_running()
+        supervision(site).become()
+    start(site)
     _connect(site, kit)
     return 0
-
-
-def _refuse_after_leaving(site: SiteHome) -> None:
-    """Refuse to start what would refuse every message.
-
-    Raises:
-        PolicyError: The site has left the study (HF-508).
-    """
-    if site.state() == "left":
-        do = "To take part again: healthfm-client resume, then healthfm-client join"
-        raise PolicyError(508, where=str(site.path), do=do)
 
 
 def _connect(site: SiteHome, kit: Kit) -> None:
@@ -100,13 +79,11 @@ def _connect(site: SiteHome, kit: Kit) -> None:
     Raises:
         HealthFMError: The first thing that stands between this site and the study.
     """
-    from healthfm_client.doctor import connectivity
-
     say(f"the site's processes run; logs in {site.process}")
-    for finding in connectivity.look(site):
-        if finding.error is not None:
-            say("they go on trying to connect; what stands in the way now:")
-            raise finding.error
+    error = what_stands_in_the_way(site)
+    if error is not None:
+        say("they go on trying to connect; what stands in the way now:")
+        raise error
     say(f"site {kit.site} takes part in {kit.study} at {kit.url}")
     if site.state() == "paused":
         say("it is paused and answers nothing until: healthfm-client resume")

@@ -27,7 +27,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Say or write them."""
-    from healthfm_client.commands.status import status
+    from healthfm_client.site_status import site_status
     from healthfm_client.site.site_metrics import site_metrics
     from healthfm_client.site.site_policy import SitePolicy
     from healthfm_core.trust import files
@@ -35,7 +35,7 @@ def run(given: Namespace) -> int:
 
     home = site_of(given)
     figures = site_metrics(
-        status(home),
+        site_status(home),
         home.kit().certificate.not_valid_after_utc,
         home.log().entries(),
         _budget(SitePolicy.read(home.policy).privacy),

@@ -7,13 +7,12 @@ import shutil
 import sys
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from healthfm_client.commands import site_of, takes_site
-from healthfm_client.consent.run_differences import differences
-from healthfm_client.site.run_approvals import ApprovalRequest, Approvals
+from healthfm_client.consent.run_comparison import as_json, compared
+from healthfm_client.site.run_approvals import ApprovalRequest
 from healthfm_core.command_line import Command
 from healthfm_core.stdout import say
 
@@ -40,49 +39,13 @@ def run(given: Namespace) -> int:
         say(_headline(asked))
         if asked.answer == "waiting" or given.run is not None:
             _say_wrapped([*asked.words, *compared(approvals, asked)])
+            approvals.note_read(asked)
     if waiting := [asked.called for asked in chosen if asked.answer == "waiting"]:
         say(f"Answer with: healthfm-client approve {waiting[-1]} (--further: also for further runs")
         say(f"of the same terms), or: healthfm-client deny {waiting[-1]}")
     elif not chosen:
         say("No run has asked.")
     return 0
-
-
-def as_json(approvals: Approvals, asked: ApprovalRequest) -> dict[str, Any]:
-    """Return a request and what differs from the run that was approved last."""
-    before = approvals.last_approved(asked)
-    changes = {} if before is None else _changes(before, asked)
-    differs = {"from": None if before is None else before.called, "settings": changes}
-    return {**asdict(asked), "differs": differs}
-
-
-def compared(approvals: Approvals, asked: ApprovalRequest) -> Iterator[str]:
-    """Yield what differs from the run that was approved last, a sentence a change."""
-    before = approvals.last_approved(asked)
-    if before is None:
-        yield "No other run was approved here before."
-        return
-    if not before.config or not asked.config:
-        yield f"Run {before.called} was approved before; its settings are not on record."
-        return
-    changes = _changes(before, asked)
-    since = f"Run {before.called}, approved on {before.answered[:10]}, had"
-    if not changes:
-        yield f"{since} the same settings."
-        return
-    yield f"{since} these settings otherwise:"
-    for key, (old, new) in changes.items():
-        yield f"- {key}: {_shown(old)} then, {_shown(new)} now"
-
-
-def _changes(before: ApprovalRequest, asked: ApprovalRequest) -> dict[str, tuple[Any, Any]]:
-    old = {**before.config, "statement": {**(before.stated or {}), "run": ""}}
-    return differences(old, {**asked.config, "statement": {**(asked.stated or {}), "run": ""}})
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(c for c in text if c.isprintable())[:200]
 
 
 def _headline(asked: ApprovalRequest) -> str:

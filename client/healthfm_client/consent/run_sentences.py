@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from healthfm_client.consent.held_out_facts import PREFIX, held_out_sentence
 from healthfm_core.modalities.registry import described
+from healthfm_core.trust.names import plain_text
 
-_STATED: Final = {
+STATED: Final = {
     "purpose": "purpose",
     "task": "task",
     "protocol": "protocol or ethics reference",
@@ -25,16 +26,16 @@ def sentences(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _stated(facts: Mapping[str, Any]) -> Iterator[str]:
     stated = facts["stated"]
-    name = _plain(stated.get("run", ""))
+    name = plain_text(stated.get("run", ""))
     which = f"Run {name!r}" if name else "A run"
     yield (
         f"{which} of the study {facts['study']}, number {facts['number']}, with the "
-        f"configuration {_plain(facts['configuration'])!r}."
+        f"configuration {plain_text(facts['configuration'])!r}."
     )
-    for field, label in _STATED.items():
+    for field, label in STATED.items():
         if stated.get(field):
-            yield f"The coordinator states as its {label}: {_plain(stated[field])}"
-    missing = [label for field, label in _STATED.items() if not stated.get(field)]
+            yield f"The coordinator states as its {label}: {plain_text(stated[field])}"
+    missing = [label for field, label in STATED.items() if not stated.get(field)]
     if missing:
         yield f"The coordinator states no {', '.join(missing)}: ask before you approve."
 
@@ -98,8 +99,8 @@ def _work(facts: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Expected here: {work['steps']:,} training steps of {work['people_per_step']} people "
         f"({work['steps_per_round']:,} a round), a model of about {work['parameters']:,} numbers, "
-        f"{_megabytes(work['bytes_received'])} received and "
-        f"{_megabytes(work['bytes_sent'])} sent in all; other sites' codes add to it."
+        f"{byte_count(work['bytes_received'])} received and "
+        f"{byte_count(work['bytes_sent'])} sent in all; other sites' codes add to it."
     )
 
 
@@ -124,9 +125,9 @@ def _budget(spent: float, limit: float | None) -> str:
     return f"ε {spent:.2f} of {limit:g}, {max(0.0, limit - spent):.2f} left"
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
-def _plain(text: object) -> str:
-    return "".join(character for character in str(text)[:1000] if character.isprintable())
+def byte_count(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    for length, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= length:
+            return f"{count / length:,.1f} {name}"
+    return f"{count:,} bytes"

@@ -1,4 +1,4 @@
-"""The only module of the client that imports names Flower does not publish (flwr 1.41).
+"""A site's node and its worker, as Flower has them, without what a site does not want of them.
 
 A site runs two processes of Flower's making: the node, which speaks to the coordinator, and the
 worker, which computes. Flower's own worker installs the coordinator's bundle and starts a Python
@@ -19,37 +19,38 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, Self
 
-import flwr.supercore.corestate.in_memory_corestate as tasks_module
-import flwr.supercore.heartbeat as heartbeat_module
-import flwr.supernode.fleet_http_connection as connection_module
-import flwr.supernode.start_client_internal as node_module
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
-    pull_objects,
-)
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.main import create_app
-from flwr.supernode.nodestate import NodeStateFactory
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from healthfm_client.runtime.late_replies import RepliesToOneMessage
+from healthfm_core.flower.supernode_internals import (
+    PIECE_FETCHERS,
+    AcquireTaskRequest,
+    ErrorCode,
+    FleetHttpClient,
+    HeartbeatSender,
+    NodeStateFactory,
+    ObjectStoreFactory,
+    RunNotRunningException,
+    RuntimeHttpClient,
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SubStatus,
+    SuperExecAuthHttpInterceptor,
+    TaskType,
+    connection_module,
+    create_app,
+    heartbeat_module,
+    make_simple_http_retry_invoker,
+    make_task_heartbeat_fn_http,
+    node_module,
+    pull_task_input,
+    push_message,
+    push_task_output,
+    tasks_module,
+)
 
 LOOPBACK: Final = "127.0.0.1"
 POLL_AFTER_REPLY_S: Final = 0.25
@@ -64,8 +65,6 @@ WORKER_POLL_S: Final = 0.1
 """Between two looks of the worker at the node, both on this machine."""
 STOP_POLL_S: Final = 2.0
 """Between two questions whether the run that is computed still runs."""
-PIECE_FETCHERS: Final[tuple[Any, ...]] = (pull_objects, pull_and_inflate_object_from_tree)
-"""Flower's functions that fetch a message piece by piece."""
 
 _log = logging.getLogger(__name__)
 _flowers = logging.getLogger("flwr")
@@ -85,6 +84,7 @@ class NodeSettings:
         port: On loopback, where the worker finds the node.
         config: The site's settings for the app.
         stopped: Takes the number of a run that was stopped, so that computing for it ends.
+        answered: Called each time the coordinator has answered.
     """
 
     address: str
@@ -94,6 +94,7 @@ class NodeSettings:
     port: int
     config: dict[str, str | int | float | bool]
     stopped: Callable[[int], None]
+    answered: Callable[[], None]
 
 
 def run_node(settings: NodeSettings) -> None:
@@ -101,7 +102,7 @@ def run_node(settings: NodeSettings) -> None:
     factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     _serve_worker(factory, settings)
     with (
-        _with_certificate(settings.tls),
+        _with_certificate(settings.tls, settings.answered),
         _fast_polling(),
         _fast_piece_retries(),
         _stop_watch(settings.stopped),
@@ -136,8 +137,8 @@ def _serve_worker(factory: NodeStateFactory, settings: NodeSettings) -> None:
 
 
 @contextmanager
-def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
-    """Let Flower's client show the site's certificate, which it has no setting for."""
+def _with_certificate(tls: ssl.SSLContext, answered: Callable[[], None]) -> Iterator[None]:
+    """Let Flower's client show the site's certificate, and tell of answers: it has no settings."""
 
     class Client(FleetHttpClient):
         @classmethod
@@ -152,6 +153,11 @@ def _with_certificate(tls: ssl.SSLContext) -> Iterator[None]:
         ) -> Self:
             url = f"https://{server_address}"
             return cls(url, interceptors=interceptors, verify=tls, retry_invoker=retry_invoker)
+
+        def _unary_unary(self, **call: Any) -> Any:
+            answer = super()._unary_unary(**call)
+            answered()
+            return answer
 
     with _replaced(connection_module, "FleetHttpClient", Client):
         yield

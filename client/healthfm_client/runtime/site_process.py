@@ -36,6 +36,7 @@ def serve_node(site: SiteHome) -> None:
     from healthfm_client.runtime.flower_processes import NodeSettings, run_node
     from healthfm_client.runtime.refused_connection import note_refusal
     from healthfm_client.runtime.site_notices import tell_until
+    from healthfm_client.runtime.study_answers import AnswerNotes
 
     settings, kit, tls = site.settings(), site.kit(), site.tls()
     if settings.proxy is not None:
@@ -54,6 +55,7 @@ def serve_node(site: SiteHome) -> None:
                 port=settings.port,
                 config=node_config(site),
                 stopped=lambda run_id: (site.stopped / str(run_id)).touch(),
+                answered=AnswerNotes(site.process).answered,
             )
         )
     finally:

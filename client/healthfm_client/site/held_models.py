@@ -11,7 +11,11 @@ from healthfm_client.transport.site_array_records import arrays_of, parameters_o
 from healthfm_core.arrays import Float32Arrays
 from healthfm_core.errors import ProtocolError, RunError
 from healthfm_core.federation.compression.compressor import Compressor
-from healthfm_core.federation.compression.reference_model import changed, digests_by_group
+from healthfm_core.federation.compression.reference_model import (
+    changed,
+    digests_by_group,
+    zeros,
+)
 from healthfm_core.federation.parameter_groups import group_names
 from healthfm_core.federation.protocol import RoundOrder
 
@@ -35,22 +39,31 @@ class HeldModels:
             ProtocolError: It is a change of a model that the site does not have (HF-411), or the
                 arrays cannot be read (HF-402).
         """
-        model = self._changed(order, record) if order.reference else parameters_of(record)
+        if order.reference:
+            model = self._changed(order, record, self._reference(order))
+        elif order.shapes:
+            model = self._changed(order, record, zeros(order.shapes))
+        else:
+            model = parameters_of(record)
         self.files.keep(order.round, model)
         return model
 
-    def _changed(self, order: RoundOrder, record: ArrayRecord) -> Float32Arrays:
+    def _reference(self, order: RoundOrder) -> Float32Arrays:
         if order.reference not in self.files.rounds():
             raise _lacking(order, "no model of that round")
         try:
-            reference = self.files.read(order.reference)
+            return self.files.read(order.reference)
         except RunError as error:
             raise _lacking(order, "a model of that round that cannot be read") from error
-        held = group_names(reference)
-        if not set(order.groups) <= held.keys():
-            raise _lacking(order, "a model of that round with fewer groups")
-        groups = {group: held[group] for group in order.groups}
+
+    def _changed(
+        self, order: RoundOrder, record: ArrayRecord, reference: Float32Arrays
+    ) -> Float32Arrays:
         try:
+            held = group_names(reference)
+            if not set(order.groups) <= held.keys():
+                raise _lacking(order, "a model of that round with fewer groups")
+            groups = {group: held[group] for group in order.groups}
             model = changed(self.compressor, groups, arrays_of(record), reference)
         except ValueError as error:
             raise ProtocolError(

@@ -19,6 +19,8 @@ from healthfm_core.trust.contract import Contract
 
 Answer = Literal["waiting", "approved", "denied"]
 _RUN: Final = re.compile(r"[0-9a-f]{16}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""A run's name as an honest coordinator gives it: nothing that a shell or a terminal obeys."""
 _OF_ONE_RUN: Final = ("name", "seed")
 """Settings in which runs of the same terms may differ."""
 
@@ -63,8 +65,15 @@ class ApprovalRequest:
 
     @property
     def called(self) -> str:
-        """What a person types for it: its name, or its number where it has none."""
-        return self.name or self.run
+        """What a person types for it: its name, or its number where that is none to be typed."""
+        is_name = _NAME.fullmatch(self.name) and not _RUN.fullmatch(self.name)
+        return self.name if is_name else self.run
+
+    @property
+    def digest(self) -> str:
+        """Tells this request from another one of the same run, in other terms."""
+        of = [self.run, self.study, self.config_hash, self.stated or {}, self.words, self.since]
+        return hashlib.sha256(signed.canonical(of)).hexdigest()[:32]
 
     def is_of(self, contract: Contract) -> bool:
         """Whether a contract asks what this request asked."""
@@ -113,7 +122,13 @@ class Approvals:
             raise PolicyError(506, where=where)
 
     def answer(
-        self, run: str, answer: Answer, now: datetime | None = None, *, further: bool = False
+        self,
+        run: str,
+        answer: Answer,
+        now: datetime | None = None,
+        *,
+        further: bool = False,
+        digest: str | None = None,
     ) -> ApprovalRequest:
         """Put the administrator's answer on disk and return the run; it may be changed later.
 
@@ -122,17 +137,33 @@ class Approvals:
             answer: What the administrator says.
             now: The time, for tests.
             further: Whether an approval holds for further runs of the same terms, too.
+            digest: Of the request that the person read; None: the one that was listed last.
 
         Raises:
-            PolicyError: No such run asks, or several are called so (HF-503).
+            PolicyError: No such run asks, or several are called so (HF-503), or it asks for
+                something else than what was read (HF-509).
         """
         asked = self.find(run)
+        read = digest or self._was_read(asked)
+        if read and read != asked.digest:
+            raise PolicyError(509, where=f"run {asked.called}")
         stands = further and answer == "approved"
         answered = replace(
             asked, answer=answer, answered=_stamp(now), further=stands, approved_by=""
         )
         self._write(answered)
         return answered
+
+    def note_read(self, asked: ApprovalRequest) -> None:
+        """Note that a person has seen what a run asks: an answer is to that, and to nothing else.
+
+        A coordinator may ask something else for the same run while the person reads.
+        """
+        files.replace(self._folder / f"{asked.run}.read", asked.digest.encode(), files.PRIVATE)
+
+    def _was_read(self, asked: ApprovalRequest) -> str:
+        path = self._folder / f"{asked.run}.read"
+        return path.read_text("utf-8") if path.exists() else ""
 
     def find(self, run: str) -> ApprovalRequest:
         """Return the run of a name or number.
@@ -141,7 +172,7 @@ class Approvals:
             PolicyError: None has it, or several are called so (HF-503).
         """
         numbered = self._find(run)
-        found = [numbered] if numbered else [asked for asked in self if asked.name == run]
+        found = [numbered] if numbered else [asked for asked in self if asked.called == run]
         if len(found) == 1:
             return found[0]
         numbers = ", ".join(asked.run for asked in found)

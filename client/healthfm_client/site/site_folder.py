@@ -88,6 +88,10 @@ class SiteFolder:
             raise TrustError(830, where=str(self.path), seen="this site has no kit")
         return kit
 
+    def has_kit(self) -> bool:
+        """Whether there is a kit, sound or not."""
+        return (self.study / "kit.zip").exists()
+
     def settings(self) -> JoinSettings:
         """Return how this machine takes part.
 

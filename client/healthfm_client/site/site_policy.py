@@ -15,7 +15,7 @@ from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.computer_limits import ComputerLimits
 from healthfm_client.site.sum_rules import SumRules
 from healthfm_client.site.working_hours import WorkingHours, Zone, is_working_time
-from healthfm_core.config import renamed
+from healthfm_core.config import deprecated, renamed
 from healthfm_core.config.base import Schema
 from healthfm_core.config.data import Modality
 from healthfm_core.config.privacy_mechanisms import hides_each_person
@@ -127,6 +127,7 @@ class SitePolicy(Schema):
         try:
             values = yaml.safe_load(path.read_text("utf-8")) or {}
             if isinstance(values, dict):
+                values = deprecated.under_new_names(values, deprecated.SITE, path.name)
                 renamed.SITE.refuse(values, file=path.name)
             policy = cls.model_validate(values)
         except (yaml.YAMLError, ValidationError) as error:

@@ -13,7 +13,6 @@ from healthfm_core.data.batch.occurrences import Occurrences, days
 from healthfm_core.data.batch.row_plan import (
     Drops,
     ItemPlacement,
-    Record,
     RowPlan,
     Sizes,
     place_items,
@@ -27,11 +26,12 @@ from healthfm_core.data.batch.sequences import (
     STATIC,
     UNKNOWN_TIME,
     WEARABLE,
+    Sequences,
 )
 
 
 def collate(
-    record: Record,
+    sequences: Sequences,
     rows: RowPlan,
     drops: Drops,
     sizes: Sizes,
@@ -43,7 +43,7 @@ def collate(
     """Return the batch of `rows`; see `Batch` for what each array means.
 
     Args:
-        record: The subjects.
+        sequences: The subjects.
         rows: The rows, at least one.
         drops: What to hide.
         sizes: Cuts and padded sizes.
@@ -51,16 +51,16 @@ def collate(
         later_us: How long after a row's one query the later tokens go on; 0: there are none.
         rng: Draws the dropped events.
     """
-    placed = place_items(record, rows, drops, sizes, rng)
+    placed = place_items(sequences, rows, drops, sizes, rng)
     n_queries = np.diff(rows.query_offsets)
     row, index = np.repeat(np.arange(len(rows)), n_queries), _index_in_row(rows.query_offsets)
     position = placed.length[row] + index
     shape = (len(rows), int((placed.length + n_queries).max()))
-    arrays = _tokens(record, placed, shape)
-    arrays |= _times(record, rows, placed, drops, (row, position), shape)
-    arrays |= _modalities(record, rows, placed, drops, sizes, shape)
-    arrays |= _queries(record, rows, placed, sizes, query_kind)
-    arrays |= _later(record, rows, later_us)
+    arrays = _tokens(sequences, placed, shape)
+    arrays |= _times(sequences, rows, placed, drops, (row, position), shape)
+    arrays |= _modalities(sequences, rows, placed, drops, sizes, shape)
+    arrays |= _queries(sequences, rows, placed, sizes, query_kind)
+    arrays |= _later(sequences, rows, later_us)
     if drops.single is not None:
         arrays["repeats"] -= drops.single.visits[:, None].astype(np.float32)
     arrays["kind"][row, position] = query_kind
@@ -68,7 +68,7 @@ def collate(
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
-def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> dict[str, Any]:
+def _tokens(sequences: Sequences, placed: ItemPlacement, shape: tuple[int, int]) -> dict[str, Any]:
     at = placed.row * shape[1] + placed.position
     arrays: dict[str, Any] = {}
     for name, dtype in (
@@ -79,9 +79,9 @@ def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> di
         ("has_value", np.bool_),
     ):
         flat = np.zeros(shape[0] * shape[1], dtype)
-        flat[at] = getattr(record.sequences, name)[placed.item]
+        flat[at] = getattr(sequences, name)[placed.item]
         arrays[name] = flat.reshape(shape)
-    spread = record.sequences.spread
+    spread = sequences.spread
     arrays["spread"] = np.zeros((shape[0] * shape[1], spread.shape[1]), np.float32)
     arrays["spread"][at] = spread[placed.item]
     arrays["spread"] = arrays["spread"].reshape(*shape, spread.shape[1])
@@ -94,7 +94,7 @@ def _tokens(record: Record, placed: ItemPlacement, shape: tuple[int, int]) -> di
 
 
 def _times(
-    record: Record,
+    sequences: Sequences,
     rows: RowPlan,
     placed: ItemPlacement,
     drops: Drops,
@@ -102,7 +102,6 @@ def _times(
     shape: tuple[int, int],
 ) -> dict[str, Any]:
     """Fill times and visibility of what comes before the queries, then of the queries."""
-    sequences = record.sequences
     history = np.flatnonzero(sequences.kind[placed.item] != STATIC)
     item, row, position = (a[history] for a in (placed.item, placed.row, placed.position))
     time = sequences.time_us[item]
@@ -112,7 +111,7 @@ def _times(
     some = placed.length > placed.statics
     anchor[some] = time[ends[some] - 1]
     gaps = _gaps(rows, placed, row, time, query_row)
-    ends_at = np.concatenate([_visible_to(record, item, row, position, time), placed.query_end])
+    ends_at = np.concatenate([_visible_to(sequences, item, row, position, time), placed.query_end])
     owner = np.concatenate([row, query_row])
     at = owner * shape[1] + np.concatenate([position, query_at])
     when = np.concatenate([time, rows.time_us])
@@ -144,9 +143,10 @@ def _gaps(rows: RowPlan, placed: ItemPlacement, row: Int64, time: Int64, query_r
     return np.concatenate([gap, query_gap])
 
 
-def _visible_to(record: Record, item: Int64, row: Int64, position: Int64, time: Int64) -> Int64:
+def _visible_to(
+    sequences: Sequences, item: Int64, row: Int64, position: Int64, time: Int64
+) -> Int64:
     """Return how far each history token sees: its whole visit, or all of its own time."""
-    sequences = record.sequences
     end = position[run_ends(run_starts(row, time)) - 1] + 1
     event = np.flatnonzero(sequences.kind[item] == EVENT)
     visit = run_starts(row[event], sequences.visit[item[event]])
@@ -160,14 +160,13 @@ def _index_in_row(offsets: Int64) -> Int64:
 
 
 def _modalities(
-    record: Record,
+    sequences: Sequences,
     rows: RowPlan,
     placed: ItemPlacement,
     drops: Drops,
     sizes: Sizes,
     shape: tuple[int, int],
 ) -> dict[str, Any]:
-    sequences = record.sequences
     worn = np.flatnonzero(sequences.kind[placed.item] == WEARABLE)
     row, source = placed.row[worn], sequences.wearable_row[placed.item[worn]]
     count = np.bincount(row, minlength=len(rows))
@@ -195,7 +194,7 @@ def _modalities(
 
 
 def _queries(
-    record: Record, rows: RowPlan, placed: ItemPlacement, sizes: Sizes, query_kind: int
+    sequences: Sequences, rows: RowPlan, placed: ItemPlacement, sizes: Sizes, query_kind: int
 ) -> dict[str, Any]:
     """Fill what is asked of each query, and how often and when each target occurs."""
     count = np.diff(rows.query_offsets)
@@ -211,7 +210,7 @@ def _queries(
         "label": label,
         "exposure_days": np.zeros(mask.shape, np.float32),
     }
-    pairs = Occurrences.of(record, rows, mask)
+    pairs = Occurrences.of(sequences, rows, mask)
     shape = (*mask.shape, sizes.targets)
     answers["repeats"] = pairs.repeats(rows, shape)
     if query_kind == SEP:
@@ -220,18 +219,20 @@ def _queries(
     if query_kind == NOW:
         answers["target"] = np.zeros(shape, np.float32)
         answers["event_days"] = pairs.days_to_next(rows, query_time, shape)
-        left = np.maximum(record.end_us[rows.subject], rows.time_us[rows.query_offsets[:-1]])
+        left = np.maximum(
+            sequences.record.end_us[rows.subject], rows.time_us[rows.query_offsets[:-1]]
+        )
         exposure = np.maximum(days(left[:, None] - query_time), 0)
         answers["exposure_days"] = np.where(mask, exposure, 0).astype(np.float32)
     return answers
 
 
-def _later(record: Record, rows: RowPlan, later_us: int) -> dict[str, Any]:
+def _later(sequences: Sequences, rows: RowPlan, later_us: int) -> dict[str, Any]:
     """Fill the clinical tokens of the hours after each row's query, whatever is hidden of it."""
-    sequences, count = record.sequences, np.zeros(len(rows), np.int64)
+    count = np.zeros(len(rows), np.int64)
     if later_us:
         time = rows.time_us[rows.query_offsets[:-1]]
-        count = record.history_before(rows.subject, time + later_us) - rows.stop
+        count = sequences.history_before(rows.subject, time + later_us) - rows.stop
     item, row = ranges(rows.stop, count), np.repeat(np.arange(len(rows)), count)
     clinical = sequences.kind[item] == EVENT
     item, row = item[clinical], row[clinical]

@@ -9,8 +9,9 @@ import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.data.batch.batch import US_PER_DAY
-from healthfm_core.data.batch.row_plan import Record, RowPlan
+from healthfm_core.data.batch.row_plan import RowPlan
 from healthfm_core.data.batch.segments import ranges
+from healthfm_core.data.batch.sequences import Sequences
 
 _NEVER: Final = np.iinfo(np.int64).max
 
@@ -39,16 +40,17 @@ class Occurrences:
     mask: Bool
 
     @classmethod
-    def of(cls, record: Record, rows: RowPlan, mask: Bool) -> Self:
+    def of(cls, sequences: Sequences, rows: RowPlan, mask: Bool) -> Self:
         """Return the pairs of the subjects of `rows`."""
-        sequences = record.sequences
-        visits = sequences.visit_offsets
-        low = sequences.visit_target_offsets[visits[rows.subject]]
-        size = sequences.visit_target_offsets[visits[rows.subject + 1]] - low
-        pair, row = ranges(low, size), np.repeat(np.arange(len(rows)), size)
-        visit = record.pair_visit[pair]
-        time = sequences.visit_time_us[visits[rows.subject][row] + visit]
-        return cls(row, visit, sequences.visit_target[pair].astype(np.int64), time, mask)
+        low = sequences.visit_offsets[rows.subject]
+        n_visits = sequences.visit_offsets[rows.subject + 1] - low
+        number = ranges(np.zeros_like(n_visits), n_visits)
+        at, of_visit = ranges(low, n_visits), np.repeat(np.arange(len(rows)), n_visits)
+        first = sequences.visit_target_offsets[at]
+        size = sequences.visit_target_offsets[at + 1] - first
+        target = sequences.visit_target[ranges(first, size)].astype(np.int64)
+        time = np.repeat(sequences.visit_time_us[at], size)
+        return cls(np.repeat(of_visit, size), np.repeat(number, size), target, time, mask)
 
     def _queries_up_to(self, bound: Int64) -> Int64:
         """Count, for each pair, the row's queries whose `bound` is at most the pair's visit."""

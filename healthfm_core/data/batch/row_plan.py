@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int64, UInt8
 from healthfm_core.data.batch.hiding import HiddenItems
-from healthfm_core.data.batch.segments import offsets_of, ranges, search
-from healthfm_core.data.batch.sequences import (
-    EVENT,
-    KINDS,
-    STATIC,
-    UNKNOWN_TIME,
-    WEARABLE,
-    Sequences,
-)
+from healthfm_core.data.batch.segments import offsets_of, ranges
+from healthfm_core.data.batch.sequences import EVENT, KINDS, STATIC, WEARABLE, Sequences
 from healthfm_core.modalities.ehr import EHR
 from healthfm_core.modalities.registry import columns_of, modality_names
 from healthfm_core.modalities.wearable import WEARABLES
@@ -104,6 +98,12 @@ class Drops:
     event: float = 0.0
     single: HiddenItems | None = None
 
+    @classmethod
+    def nothing(cls, rows: int, single: HiddenItems | None = None) -> Self:
+        """Return that no modality is dropped from so many rows."""
+        none = np.zeros(rows, np.bool_)
+        return cls(dict.fromkeys(modality_names(), none), single=single)
+
     def panel_left(self, sequences: Sequences, subject: Int64) -> Bool:
         """Return which of the panels' values [R, P] of each row's subject are left."""
         left = sequences.panel_mask[subject]
@@ -117,56 +117,6 @@ class Drops:
         """[R] rows whose birth is hidden."""
         clinic = self.modality[EHR]
         return clinic if self.single is None else clinic | self.single.birth
-
-
-class Record:
-    """Sequences with what collation reads again and again worked out once.
-
-    Attributes:
-        n_static: [S] static items.
-        end_us: [S] time of the last item, `UNKNOWN_TIME` where there is no timed one.
-        worn_before: [N + 1] wearable items among those before.
-        visit_subject: [U] the visit's subject.
-        visit_end_us: [U] time of its last event.
-        visit_last: [U] its last item.
-        visit_stop: [U] one past the last item that is not later than its end.
-        pair_visit: [.] number of the visit of each pair of visit and target.
-    """
-
-    def __init__(self, sequences: Sequences) -> None:
-        self.sequences = sequences
-        subjects = sequences.n_subjects
-        n_items, n_visits = np.diff(sequences.offsets), np.diff(sequences.visit_offsets)
-        subject = np.repeat(np.arange(subjects), n_items)
-        static = sequences.kind == STATIC
-        self.n_static = np.bincount(subject[static], minlength=subjects).astype(np.int64)
-        self.worn_before = offsets_of((sequences.kind == WEARABLE).astype(np.int64))
-        self.end_us = np.full(subjects, UNKNOWN_TIME, np.int64)
-        timed = n_items > self.n_static
-        self.end_us[timed] = sequences.time_us[sequences.offsets[1:][timed] - 1]
-        self.visit_subject = np.repeat(np.arange(subjects), n_visits)
-        events = np.flatnonzero(sequences.kind == EVENT)
-        visit = sequences.visit_offsets[subject[events]] + sequences.visit[events]
-        self.visit_last = np.zeros(len(self.visit_subject), np.int64)
-        self.visit_last[visit] = events
-        self.visit_end_us = sequences.time_us[self.visit_last]
-        first_timed = sequences.offsets[:-1] + self.n_static
-        self.visit_stop = search(
-            sequences.time_us,
-            first_timed[self.visit_subject],
-            sequences.offsets[1:][self.visit_subject],
-            self.visit_end_us,
-            "right",
-        )
-        number = np.arange(len(self.visit_subject)) - sequences.visit_offsets[self.visit_subject]
-        self.pair_visit = np.repeat(number, np.diff(sequences.visit_target_offsets))
-
-    def history_before(self, subject: Int64, time_us: Int64) -> Int64:
-        """Return the item before which all that is not later than `time_us` lies."""
-        low = self.sequences.offsets[subject] + self.n_static[subject]
-        return search(
-            self.sequences.time_us, low, self.sequences.offsets[subject + 1], time_us, "right"
-        )
 
 
 @dataclass(frozen=True)
@@ -193,16 +143,16 @@ class ItemPlacement:
 
 
 def place_items(
-    record: Record, rows: RowPlan, drops: Drops, sizes: Sizes, rng: np.random.Generator | None
+    sequences: Sequences, rows: RowPlan, drops: Drops, sizes: Sizes, rng: np.random.Generator | None
 ) -> ItemPlacement:
     """Choose the items of each row (statics, then the latest history) and their positions."""
-    low = record.sequences.offsets[rows.subject]
+    low = sequences.offsets[rows.subject]
     size = rows.stop - low
     start = offsets_of(size)
     row = np.repeat(np.arange(len(rows)), size)
     item = ranges(low, size)
-    kind = record.sequences.kind[item]
-    soft_tokens = _soft_tokens(record.sequences, rows, drops, sizes)
+    kind = sequences.kind[item]
+    soft_tokens = _soft_tokens(sequences, rows, drops, sizes)
     slots = soft_tokens.sum(axis=1, dtype=np.int64)
     keep = _not_dropped(row, kind, slots, drops, rng)
     if drops.single is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Self
 
 import numpy as np
 
 from healthfm_core.arrays import Bool, Float32, Int32, Int64, UInt8
+from healthfm_core.data.batch.segments import offsets_of, search
+from healthfm_core.npy_files import ArrayViews
 
 PAD: Final = 0
 STATIC: Final = 1
@@ -27,6 +31,22 @@ COUNT_SCALE: Final = 4.0
 
 UNKNOWN_TIME: Final = np.iinfo(np.int64).min
 """Stands for a missing birth."""
+
+INDICES: Final[Mapping[str, str]] = {
+    "offsets": "kind",
+    "wearable_row": "wearable",
+    "visit_offsets": "visit_time_us",
+    "visit_target_offsets": "visit_target",
+    "label_subject": "subject_id",
+    "worn_offsets": "worn_item",
+    "worn_item": "kind",
+    "visit_stop": "kind",
+}
+"""Columns of `Sequences` and of `RecordIndex` that index another column, and which."""
+
+
+_WORKED_OUT: Final = ("record", "per_subject", "totals", "files")
+"""What does not depend on the labels."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +119,118 @@ class Sequences:
     def n_subjects(self) -> int:
         """Number of subjects S."""
         return len(self.subject_id)
+
+    def n_items(self, subject: Int64) -> Int64:
+        """Return how many items each of some subjects has."""
+        return np.asarray(self.offsets[subject + 1] - self.offsets[subject])
+
+    def n_visits(self, subject: Int64) -> Int64:
+        """Return how many visits each of some subjects has."""
+        return np.asarray(self.visit_offsets[subject + 1] - self.visit_offsets[subject])
+
+    @property
+    def items_worn(self) -> Int64:
+        """[S] how many wearable tokens each subject has."""
+        return np.diff(self.record.worn_offsets)
+
+    # What follows lies on disk where the people do (`sequence_files`).
+
+    @cached_property
+    def record(self) -> RecordIndex:
+        """What batching reads of the people again and again."""
+        return RecordIndex.of(self)
+
+    @cached_property
+    def per_subject(self) -> dict[str, Int64]:
+        """What was worked out of each subject [S], by what it is; filled as it is asked for."""
+        return {}
+
+    @cached_property
+    def totals(self) -> dict[str, Int64]:
+        """What was counted over all subjects, likewise."""
+        return {}
+
+    @cached_property
+    def files(self) -> ArrayViews | None:
+        """The files that the columns are views into; None where they are in memory."""
+        return None
+
+    def release(self) -> None:
+        """Take the pages of the files out of memory that were read so far."""
+        if self.files is not None:
+            self.files.release()
+
+    def with_labels(self, kept: Bool) -> Self:
+        """Return the same people with some of their labels."""
+        fewer = replace(
+            self,
+            label_subject=self.label_subject[kept],
+            label_time_us=self.label_time_us[kept],
+            label_value=self.label_value[kept],
+        )
+        vars(fewer).update({name: getattr(self, name) for name in _WORKED_OUT})
+        return fewer
+
+    def history_before(self, subject: Int64, time_us: Int64) -> Int64:
+        """Return the item before which all that is not later than `time_us` lies."""
+        low = self.offsets[subject] + self.record.n_static[subject]
+        return search(self.time_us, low, self.offsets[subject + 1], time_us, "right")
+
+
+@dataclass(frozen=True)
+class RecordIndex:
+    """What collation reads of `Sequences` again and again, worked out once.
+
+    Attributes:
+        n_static: [S] int64, static items.
+        end_us: [S] int64, time of the last item, `UNKNOWN_TIME` where there is no timed one.
+        worn_offsets: [S + 1] int64 into `worn_item`.
+        worn_item: [H] int64, the wearable items.
+        visit_end_us: [U] int64, time of the visit's last event.
+        visit_stop: [U] int64, one past the last item that is not later than its end.
+    """
+
+    n_static: Int64
+    end_us: Int64
+    worn_offsets: Int64
+    worn_item: Int64
+    visit_end_us: Int64
+    visit_stop: Int64
+
+    @classmethod
+    def of(cls, sequences: Sequences) -> RecordIndex:
+        """Return it of people in memory."""
+        subjects = sequences.n_subjects
+        n_items, n_visits = np.diff(sequences.offsets), np.diff(sequences.visit_offsets)
+        subject = np.repeat(np.arange(subjects), n_items)
+        static, worn = sequences.kind == STATIC, np.flatnonzero(sequences.kind == WEARABLE)
+        n_static = np.bincount(subject[static], minlength=subjects).astype(np.int64)
+        end_us = np.full(subjects, UNKNOWN_TIME, np.int64)
+        timed = n_items > n_static
+        end_us[timed] = sequences.time_us[sequences.offsets[1:][timed] - 1]
+        of_visit = np.repeat(np.arange(subjects), n_visits)
+        visit_end_us = sequences.time_us[last_of_visits(sequences)]
+        first_timed = sequences.offsets[:-1] + n_static
+        return cls(
+            n_static=n_static,
+            end_us=end_us,
+            worn_offsets=offsets_of(np.bincount(subject[worn], minlength=subjects)),
+            worn_item=worn,
+            visit_end_us=visit_end_us,
+            visit_stop=search(
+                sequences.time_us,
+                first_timed[of_visit],
+                sequences.offsets[1:][of_visit],
+                visit_end_us,
+                "right",
+            ),
+        )
+
+
+def last_of_visits(sequences: Sequences) -> Int64:
+    """Return [U] each visit's last item."""
+    events = np.flatnonzero(sequences.kind == EVENT)
+    subject = np.searchsorted(sequences.offsets, events, side="right") - 1
+    last = np.zeros(len(sequences.visit_time_us), np.int64)
+    last[sequences.visit_offsets[subject] + sequences.visit[events]] = events
+    return last

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from healthfm_core.data.store.beside_store import remove_beside
 from healthfm_core.errors import IngestError
 
 _HERE: Final = -100
@@ -35,7 +36,13 @@ def publish(draft: Path, path: Path) -> None:
     """Give a finished draft its name; what stood at `path` goes once the draft is there.
 
     Whoever opens `path` finds the old or the new; where names cannot be swapped, for a moment none.
+    What was worked out of the old lies beside it, and goes too.
     """
+    _give_its_name(draft, path)
+    remove_beside(path)
+
+
+def _give_its_name(draft: Path, path: Path) -> None:
     if path.exists() and names_swapped(draft, path):
         shutil.rmtree(draft, ignore_errors=True)
         return

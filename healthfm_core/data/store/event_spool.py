@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -107,6 +107,24 @@ def by_cell(table: pa.Table) -> RowsByCell:
     cell = cell_of(ids(table))
     ends = np.cumsum(np.bincount(cell, minlength=1 << CELL_BITS))
     return RowsByCell(table.take(pa.array(np.argsort(cell, kind="stable"))), ends)
+
+
+def named(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return rows with their codes as a dictionary of those that occur, in place of numbers.
+
+    Args:
+        table: Its codes are numbers, negative where there is none.
+        names: What the numbers stand for.
+    """
+    code = np.asarray(table["code"].to_numpy(), np.int64)
+    used = np.flatnonzero(np.bincount(code + 1, minlength=1)[1:])
+    number = np.zeros(len(names) + 1, np.int32)
+    number[used] = np.arange(len(used), dtype=np.int32)
+    coded = pa.DictionaryArray.from_arrays(
+        pa.array(number[code], mask=code < 0 if code.min(initial=0) < 0 else None),
+        pa.array([names[at] for at in used.tolist()], pa.string()),
+    )
+    return table.set_column(table.column_names.index("code"), "code", coded)
 
 
 class EventSpool:
@@ -233,15 +251,7 @@ class EventSpool:
         if not tables:
             return EVENTS.empty_table().drop_columns(["text_value"])
         table = pa.concat_tables(tables, promote_options="default").combine_chunks()
-        code = np.asarray(table["code"].to_numpy(), np.int64)
-        used = np.flatnonzero(np.bincount(code + 1, minlength=1)[1:])
-        number = np.zeros(len(self.book.names) + 1, np.int32)
-        number[used] = np.arange(len(used), dtype=np.int32)
-        coded = pa.DictionaryArray.from_arrays(
-            pa.array(number[code], mask=code < 0 if code.min(initial=0) < 0 else None),
-            pa.array([self.book.names[at] for at in used], pa.string()),
-        )
-        return table.set_column(table.column_names.index("code"), "code", coded)
+        return named(table, self.book.names)
 
     def remove(self) -> None:
         """Remove what is on disk."""

@@ -53,6 +53,11 @@ class JoinedStores:
                 _check_agreement(other, store)
         return cls(stores)
 
+    @property
+    def members(self) -> tuple[SiteStore, ...]:
+        """The stores that the view is of."""
+        return self._stores
+
     @cached_property
     def modalities(self) -> frozenset[str]:
         """The modalities that have rows and are permitted, in any of the stores."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Int64
-from healthfm_core.data.store.events import ids
+from healthfm_core.data.store.people_blocks import PeopleBlocks
+from healthfm_core.data.store.schemas import EVENTS
 from healthfm_core.data.store.site_store import SiteStore
-from healthfm_core.data.store.store_layers import event_files
 
 EVENTS_AT_ONCE: Final = 1_000_000
-"""Events that are held, about. A store whose people are scattered over all its files is read once
-for each such part."""
+"""Events that are held, about."""
 
 
-class PeopleInOrder:
-    """Views of a store's people, some at a time.
+class PeopleInOrder(AbstractContextManager["PeopleInOrder"]):
+    """Views of a store's people, any neighbours at a time; the files that it needs go at the end.
 
     Args:
         store: The store, or a view of it.
@@ -29,27 +30,47 @@ class PeopleInOrder:
     def __init__(self, store: SiteStore, subjects: Int64, *, events: int = EVENTS_AT_ONCE) -> None:
         self.subjects = subjects
         self._store = store
-        rows = sum(layer.rows_in(file) for file, layer in event_files(store.path))
-        everyone = max(1, len(store.subjects()))
-        self._each = max(1, int(events // max(1.0, rows / everyone)))
-        self._low = self._high = 0
-        self._events = pa.table({"subject_id": pa.array([], pa.int64())})
+        some = store.narrowed(subjects=subjects)
+        self._blocks = PeopleBlocks(some, None, events=events, texts=True)
+        self._held: dict[int, SiteStore] = {}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held = {}
+        self._blocks.close()
 
     def view(self, low: int, high: int) -> SiteStore:
         """Return the view of people ``low … high - 1`` of `subjects`.
 
         Raises:
-            StoreError: A file cannot be read (HF-209).
+            StoreError: A file cannot be read (HF-209), or the disk is full (HF-213).
         """
-        if not self._low <= low <= high <= self._high:
-            self._load(low, max(high, low + self._each))
+        bounds = self._blocks.bounds
+        wanted = [n for n, (first, last) in enumerate(bounds) if first < high and low < last]
+        self._held = {n: self._held.get(n) or self._block(n) for n in wanted}
         people = self.subjects[low:high]
-        start, stop = np.searchsorted(ids(self._events), [people[0], people[-1] + 1])
-        rows = self._events.slice(int(start), int(stop - start))
-        return self._store.with_events(rows, people)
+        of = [_of(people, block) for block in self._held.values()]
+        events = pa.concat_tables([EVENTS.empty_table(), *(view.events() for view in of)])
+        wearables = {
+            device: pa.concat_tables(
+                [view.wearable(device) for view in of], promote_options="default"
+            )
+            for device in self._store.devices
+        }
+        return self._store.with_records(events, people, wearables)
 
-    def _load(self, low: int, high: int) -> None:
-        high = min(high, len(self.subjects))
-        self._events = self._events.slice(0, 0)
-        self._events = self._store.narrowed(subjects=self.subjects[low:high]).events()
-        self._low, self._high = low, high
+    def _block(self, number: int) -> SiteStore:
+        (view,) = self._blocks.block(number).members
+        worn = {device: view.wearable(device) for device in view.devices}
+        return view.with_records(view.events(), view.subjects(), worn)
+
+
+def _of(people: Int64, block: SiteStore) -> SiteStore:
+    """Return the view of those of some people, who are neighbours, that a block has."""
+    own = block.subjects()
+    low, high = np.searchsorted(own, [people[0], people[-1] + 1])
+    return block.narrowed(subjects=own[low:high])

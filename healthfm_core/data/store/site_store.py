@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +31,15 @@ from healthfm_core.data.store.store_files import (
     OWN_KEY,
     SOURCE_CODES_FILE,
     WEARABLE_FOLDER,
+    files_version,
     in_order,
     may_hold,
+    read_batches,
     read_marker,
     read_parquet,
+    samples_a_row,
 )
-from healthfm_core.data.store.store_layers import event_files
+from healthfm_core.data.store.store_layers import StoreLayer, event_files
 from healthfm_core.data.store.wearables import sort_wearable
 from healthfm_core.errors import StoreError
 from healthfm_core.modalities.ehr import EHR
@@ -45,6 +50,9 @@ from healthfm_core.modalities.registry import (
     specs,
 )
 
+_ROWS_AT_ONCE: Final = 1 << 20
+_SAMPLES_AT_ONCE: Final = 1 << 23
+
 
 class SiteStore:
     """A read-only view of one site's store; made by `SiteStore.open`.
@@ -52,19 +60,29 @@ class SiteStore:
     Attributes:
         path: The store's folder.
         name: The site's name (``dataset_name`` in dataset.json).
+        files_version: What tells the store from what it was before: its files' names, sizes and
+            times when it was opened.
     """
 
     path: Path
     name: str
+    files_version: str
 
     def __init__(
-        self, path: Path, name: str, permitted: frozenset[str], people: pa.Array | None = None
+        self,
+        path: Path,
+        name: str,
+        files_version: str,
+        permitted: frozenset[str],
+        people: pa.Array | None = None,
     ) -> None:
         self.path = path
         self.name = name
+        self.files_version = files_version
         self._permitted = permitted
         self._people = people
         self._events: pa.Table | None = None
+        self._wearables: Mapping[str, pa.Table] | None = None
         self._parents: dict[str, list[str]] | None = None
 
     @classmethod
@@ -80,10 +98,23 @@ class SiteStore:
             StoreError: HF-201, HF-202, HF-206 to HF-209.
         """
         path = Path(path)
+        version = files_version(path)
         marker = read_marker(path)
         check_schemas(path)
         permitted = frozenset(modality_names() if modalities is None else modalities)
-        return cls(path, str(marker.get("dataset_name") or path.name), permitted)
+        return cls(path, str(marker.get("dataset_name") or path.name), version, permitted)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the store is not any more what it was when it was opened."""
+        return files_version(self.path) != self.files_version
+
+    @property
+    def version(self) -> str:
+        """What tells this view from every other: the store's files, what is shown, and of whom."""
+        own = "" if self._people is None else hashlib.sha256(self.subjects().tobytes()).hexdigest()
+        said = json.dumps([self.files_version, sorted(self._permitted), own])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def narrowed(
         self,
@@ -103,28 +134,49 @@ class SiteStore:
             self._check_known(wanted)
             people = pa.array(wanted)
         if self._events is None:
-            return type(self)(self.path, self.name, shown, people)
-        events = self._events if subjects is None else _of(self._events, people)
-        return self._holding(events, shown, people)
+            return type(self)(self.path, self.name, self.files_version, shown, people)
+        events, wearables = self._events, self._wearables
+        if subjects is not None:
+            events = _of(events, people)
+            wearables = wearables and {name: _of(t, people) for name, t in wearables.items()}
+        return self._holding(events, wearables, shown, people)
 
-    def with_events(self, events: pa.Table, subjects: Int64) -> Self:
-        """Return a view of some people whose events, of every split, were read before.
+    def with_records(
+        self, events: pa.Table, subjects: Int64, wearables: Mapping[str, pa.Table] | None = None
+    ) -> Self:
+        """Return a view of some people whose records, of every split, were read before.
 
         What all of the store's people share is not read again for it.
 
         Args:
             events: What `events` gave for these people, and nobody else's.
             subjects: [n] who they are, people of this view, ascending.
+            wearables: Device → what `wearable` gave for them, of devices that any of them wore;
+                None: it is read when it is asked for.
         """
-        return self._holding(events, self._permitted, pa.array(subjects, pa.int64()))
+        people = pa.array(subjects, pa.int64())
+        return self._holding(events, wearables, self._permitted, people)
 
-    def _holding(self, events: pa.Table, shown: frozenset[str], people: pa.Array | None) -> Self:
-        view = type(self)(self.path, self.name, shown, people)
-        view._events = events
-        view._codes, view._device_folders = self._codes, self._device_folders
+    def _holding(
+        self,
+        events: pa.Table,
+        wearables: Mapping[str, pa.Table] | None,
+        shown: frozenset[str],
+        people: pa.Array | None,
+    ) -> Self:
+        view = type(self)(self.path, self.name, self.files_version, shown, people)
+        view._events, view._wearables = events, wearables
+        for fact in ("_codes", "_device_folders"):
+            if fact in vars(self):
+                vars(view)[fact] = vars(self)[fact]
         view._splits = self._splits if people is None else _of(self._splits, people)
         view._parents = self._parents = self.parents()
         return view
+
+    @property
+    def members(self) -> tuple[SiteStore, ...]:
+        """The stores that the view is of: itself."""
+        return (self,)
 
     @cached_property
     def modalities(self) -> frozenset[str]:
@@ -162,13 +214,36 @@ class SiteStore:
         for file, layer in event_files(self.path, split):
             where = file.relative_to(self.path).as_posix()
             if self._people is None or may_hold(file, where, self._people):
-                rows = self._own(layer.current(read_parquet(file, where, coded=("code",))))
-                tables.append(self._visible(conform_coded(rows, where)))
+                tables.append(self._read(read_parquet(file, where, coded=("code",)), where, layer))
         if not tables:
             return EVENTS.empty_table()
         table = sort_events(pa.concat_tables(tables, promote_options="permissive"))
         at, plain = table.column_names.index("code"), table["code"].cast(pa.string())
         return table.set_column(at, EVENTS.field("code"), plain).cast(EVENTS)
+
+    def event_parts(
+        self, split: str | None = None, *, only_people: bool = False
+    ) -> Iterator[pa.Table]:
+        """Yield what `events` gives a bounded number of rows at a time, in the order of the files.
+
+        Args:
+            split: train, tuning or held_out; None is all three.
+            only_people: Whose rows they are, and nothing of them; rows that the view does not show
+                are counted too.
+        """
+        columns = ["subject_id"] if only_people else None
+        for file, layer in event_files(self.path, split):
+            where = file.relative_to(self.path).as_posix()
+            coded = () if only_people else ("code",)
+            for rows in read_batches(file, where, _ROWS_AT_ONCE, columns, coded):
+                if only_people:
+                    yield self._own(layer.current(rows))
+                else:
+                    yield self._read(rows, where, layer)
+
+    def _read(self, rows: pa.Table, where: str, layer: StoreLayer) -> pa.Table:
+        """Return the rows of a file that the view shows, their codes as a dictionary."""
+        return self._visible(conform_coded(self._own(layer.current(rows)), where))
 
     def wearable(self, device: str | None = None, split: str | None = None) -> pa.Table:
         """Return the samples of one device by subject and start, in the types of `WEARABLE`.
@@ -185,17 +260,28 @@ class SiteStore:
         device = device or self.devices[0]
         if device not in self.devices:
             raise self._absent(f"{WEARABLE_FOLDER}/{device}", "device", self.devices)
-        files = in_order(self.path / WEARABLE_FOLDER / device)
-        if self._people is not None:
-            files = [file for file in files if may_hold(file, file.name, self._people)]
-        of_some = split is not None or self._people is not None
-        wanted = pa.array(self.subjects(split)) if of_some else None
-        tables = []
-        for file in files:
-            rows = conform(read_parquet(file, file.name), WEARABLE, file.name)
-            tables.append(rows if wanted is None else _of(rows, wanted))
+        if self._wearables is not None and split is None:
+            return self._wearables.get(device, WEARABLE.empty_table())
+        tables = [
+            self._worn_by(conform(read_parquet(file, file.name), WEARABLE, file.name), split)
+            for file in in_order(self.path / WEARABLE_FOLDER / device)
+            if self._people is None or may_hold(file, file.name, self._people)
+        ]
         table = pa.concat_tables(tables) if tables else WEARABLE.empty_table()
         return table if _by_subject(table) else sort_wearable(table)
+
+    def wearable_parts(self, device: str, split: str | None = None) -> Iterator[pa.Table]:
+        """Yield what `wearable` gives some rows at a time, in the order of the files."""
+        for file in in_order(self.path / WEARABLE_FOLDER / device):
+            rows = max(1, int(_SAMPLES_AT_ONCE // max(1.0, samples_a_row(file, file.name))))
+            for part in read_batches(file, file.name, rows):
+                yield self._worn_by(conform(part, WEARABLE, file.name), split)
+
+    def _worn_by(self, rows: pa.Table, split: str | None) -> pa.Table:
+        """Return the rows of the view's people of a split."""
+        if split is None and self._people is None:
+            return rows
+        return _of(rows, pa.array(self.subjects(split)))
 
     def labels(self, task: str) -> pa.Table:
         """Return a task's labels by subject and time; columns as in MEDS, and any further ones.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,29 @@ def read_parquet(
         raise _unreadable(where) from error
 
 
+def read_batches(
+    file: Path, where: str, rows: int, columns: list[str] | None = None, coded: tuple[str, ...] = ()
+) -> Iterator[pa.Table]:
+    """Yield a Parquet file as it is, so many rows at a time.
+
+    Args:
+        file: The file.
+        where: Named in an error.
+        rows: Of each part but the last.
+        columns: Only these.
+        coded: Text columns to read as dictionaries.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    try:
+        opened = pq.ParquetFile(file, read_dictionary=list(coded))
+        for batch in opened.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+            yield pa.Table.from_batches([batch])
+    except UNREADABLE as error:
+        raise _unreadable(where) from error
+
+
 def may_hold(file: Path, where: str, subjects: pa.Array) -> bool:
     """Return whether a file's own statistics leave it open that one of `subjects` is in it.
 
@@ -97,6 +121,30 @@ def may_hold(file: Path, where: str, subjects: pa.Array) -> bool:
         if pc.any(inside).as_py():
             return True
     return False
+
+
+def samples_a_row(file: Path, where: str) -> float:
+    """Return the samples of a row of a wearable's file, on average.
+
+    Raises:
+        StoreError: HF-209.
+    """
+    try:
+        footer = pq.read_metadata(file)
+    except UNREADABLE as error:
+        raise _unreadable(where) from error
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+    samples = sum(one.num_values for one in columns if one.path_in_schema.startswith("value"))
+    return float(samples / max(1, footer.num_rows))
+
+
+def files_version(store: Path) -> str:
+    """Return what tells a store from what it was before: its files' names, sizes and times."""
+    files = sorted(file for file in store.rglob("*") if file.is_file())
+    known = [(file.relative_to(store).as_posix(), file.stat()) for file in files]
+    facts = [(name, found.st_size, found.st_mtime_ns) for name, found in known]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def read_marker(store: Path) -> dict[str, Any]:

@@ -212,12 +212,21 @@ def check_wearable(table: pa.Table, where: str) -> None:
 
 
 def hours_worn(table: pa.Table) -> float:
-    """Return the hours for which there is a reading, over all rows of one channel or more."""
-    flat = pc.list_flatten(table["mask"])
-    counts = np.asarray(pc.list_value_length(table["mask"]).to_numpy(), np.int64)
-    hz = np.repeat(np.asarray(table["hz"].to_numpy()), counts)
-    seen = np.asarray(flat.to_numpy(), np.bool_)
-    return float(np.sum(seen / hz) / 3600)
+    """Return the hours for which there is a reading: of each person's channels the longest one's.
+
+    A device that reads several quantities at once is worn once.
+    """
+    seen = pc.list_flatten(table["mask"]).to_numpy().astype(np.int64)
+    ends = np.cumsum(np.asarray(pc.list_value_length(table["mask"]).to_numpy(), np.int64))
+    total = np.concatenate([[0], np.cumsum(seen)])[ends]
+    hours = np.diff(total, prepend=0) / np.asarray(table["hz"].to_numpy()) / 3600
+    subject, channel = ids(table), coded(table["channel"])[0]
+    whose, at = np.unique(np.stack([subject, channel]), axis=1, return_inverse=True)
+    by_channel = np.bincount(at.ravel(), weights=hours, minlength=whose.shape[1])
+    people, of = np.unique(whose[0], return_inverse=True)
+    longest = np.zeros(len(people))
+    np.maximum.at(longest, of, by_channel)
+    return float(longest.sum())
 
 
 def hourly_summaries(table: pa.Table, units: dict[str, str]) -> pa.Table:

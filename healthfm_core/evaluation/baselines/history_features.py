@@ -19,7 +19,6 @@ from typing import Final
 import numpy as np
 
 from healthfm_core.arrays import Float32, Float64, Int64
-from healthfm_core.data.batch.row_plan import Record
 from healthfm_core.data.batch.segments import ranges
 from healthfm_core.data.batch.sequences import EVENT, UNKNOWN_TIME, WEARABLE, Sequences
 from healthfm_core.modalities.registry import columns_of, specs
@@ -56,9 +55,9 @@ class HistoryCuts:
     @classmethod
     def before_visits(cls, sequences: Sequences, visit: Int64) -> HistoryCuts:
         """Return the histories that end with the visit before each of `visit`, none a first one."""
-        record = Record(sequences)
-        stop = record.visit_stop[visit - 1]
-        return cls(record.visit_subject[visit], stop, sequences.visit_time_us[visit])
+        subject = np.searchsorted(sequences.visit_offsets, visit, side="right") - 1
+        stop = sequences.record.visit_stop[visit - 1]
+        return cls(subject, stop, sequences.visit_time_us[visit])
 
 
 @dataclass(frozen=True)

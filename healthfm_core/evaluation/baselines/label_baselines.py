@@ -8,7 +8,7 @@ training median and leave a mark of their own; trees branch on what is missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from healthfm_core.arrays import Bool, Float64, Int32, Int64
 from healthfm_core.data.batch.segments import ranges, search
+from healthfm_core.data.batch.sequences import UNKNOWN_TIME
 from healthfm_core.data.store.events import coded, ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation.predictions import Predictions
@@ -65,16 +66,22 @@ class Summaries:
         site: [n] int32, index of the store.
         x: [n, F] age, then as `Summarised` lists them; NaN where there is nothing to summarise.
         outcome: [n].
+        time_us: [n] as of when; `UNKNOWN_TIME` throughout where nobody says.
     """
 
     subject: Int64
     site: Int32
     x: Float64
     outcome: Bool
+    time_us: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.time_us):
+            object.__setattr__(self, "time_us", np.full(len(self.subject), UNKNOWN_TIME))
 
     def where(self, mask: Bool) -> Summaries:
         """Return the predictions where `mask` [n] is true."""
-        return Summaries(self.subject[mask], self.site[mask], self.x[mask], self.outcome[mask])
+        return Summaries(**{name: getattr(self, name)[mask] for name in self.__dataclass_fields__})
 
 
 def choose(
@@ -121,6 +128,7 @@ def summarise(
         np.concatenate([part.site for part in parts]),
         np.concatenate([part.x for part in parts]),
         np.concatenate([part.outcome for part in parts]),
+        np.concatenate([part.time_us for part in parts]),
     )
 
 
@@ -160,6 +168,7 @@ def predict(model: Pipeline | HistGradientBoostingClassifier, test: Summaries) -
         repeats=np.zeros(n, np.float32),
         score=np.asarray(score, np.float32),
         outcome=test.outcome,
+        time_us=test.time_us,
     )
 
 
@@ -189,7 +198,7 @@ def _of_store(
         worn = list(_worn(store, what.device, split)) if what.channels else []
         if worn:
             _wearable(x, pa.concat_tables(worn), what, subject, time)
-    return Summaries(subject, np.full(len(subject), site, np.int32), x, outcome)
+    return Summaries(subject, np.full(len(subject), site, np.int32), x, outcome, time)
 
 
 def _clinical(x: Float64, events: pa.Table, what: Summarised, subject: Int64, time: Int64) -> None:

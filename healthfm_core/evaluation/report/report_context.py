@@ -12,6 +12,7 @@ from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.calibration_error import Reliability
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.predictions import Predictions
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 from healthfm_core.federation.input_overlap import InputOverlap
 
 
@@ -88,6 +89,8 @@ class ReportContext:
         inputs: Which wearable channels and scores the sites have; None is not known.
         units_apart: Codes in units of which no two sites share one.
         rolled_up: What rolling codes up to common ancestors changed, '' where none were.
+        remarks: input subset, ``all`` or as in the rows → arm → what its row leaves out of the
+            inputs, or why it has none.
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
         site_history: Site → the same of its own people, where sites tell it.
@@ -100,6 +103,7 @@ class ReportContext:
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
+        course: What it took each arm to be as good as a target, in a simulated network.
         horizons: Rows of `horizons.horizon_rows` and of `horizons.time_to_event_rows`.
         probes: Rows of `probes.linear_probe`, of every arm and task.
         probe_scores: Rows with intervals of the probes on all labels, by the same task names.
@@ -125,6 +129,7 @@ class ReportContext:
     inputs: InputOverlap | None = None
     units_apart: Sequence[str] = ()
     rolled_up: str = ""
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     site_history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     site_rows: Mapping[str, Sequence[MetricRow]] = field(default_factory=dict)
@@ -136,6 +141,7 @@ class ReportContext:
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    course: Sequence[CourseRow] = ()
     horizons: Sequence[MetricRow] = ()
     probes: Sequence[ProbeRow] = ()
     probe_scores: Sequence[MetricRow] = ()

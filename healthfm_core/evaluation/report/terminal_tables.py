@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,7 +13,12 @@ from rich.table import Table
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
 from healthfm_core.evaluation.metrics.report_metric import ReportMetric
 from healthfm_core.evaluation.metrics.report_metrics import METRICS, NEXT_VISIT, metric_title
-from healthfm_core.evaluation.report.sections import arms_of, headline, headline_first
+from healthfm_core.evaluation.report.sections import (
+    arms_of,
+    headline,
+    headline_first,
+    network_course,
+)
 from healthfm_core.evaluation.report.wording import (
     NOTHING,
     SUBSET_NAMES,
@@ -20,12 +26,14 @@ from healthfm_core.evaluation.report.wording import (
     bracketed,
     subset_name,
 )
+from healthfm_core.evaluation.time_to_accuracy import CourseRow
 
 TRAINED = ("twin", "fedavg", "imputed", "local", "ensemble", "centralised")
 BASELINES = ("logistic_regression", "gradient_boosting")
 """Simpler models that read the same inputs on the same rows, pooled over the sites."""
 Columns = Sequence[tuple[str, ReportMetric]]
 """(subset, metric) of each column of a table."""
+Remarks = Mapping[str, Mapping[str, str]]
 
 
 def arms_table(
@@ -34,6 +42,7 @@ def arms_table(
     reference: str = "federated",
     within: str | None = None,
     seeds: int = 1,
+    remarks: Remarks = MappingProxyType({}),
 ) -> Table:
     """Return a table of arms with 95 % intervals, at most 100 columns wide.
 
@@ -42,7 +51,9 @@ def arms_table(
         reference: The arm put first.
         within: A further subset (fewer inputs, people with a reference score); None is everyone.
         seeds: How many the values are means over, and the intervals over.
+        remarks: input subset → arm → what its row leaves out, or why it has none; said below.
     """
+    said = remarks.get("all" if within is None else within, {})
     plain = [row for row in rows if not row.is_difference and _lies_within(row, within)]
     is_label = all(row.subset != "new_onset" for row in rows)
     columns = _label_columns() if is_label else _next_visit_columns()
@@ -51,8 +62,7 @@ def arms_table(
         box=SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
-        caption="95 % intervals over "
-        + (f"{people} held-out people" if seeds == 1 else f"{seeds} seeds of {people} people"),
+        caption="\n".join([*_remarked(said), _intervals_over(people, seeds)]),
         caption_justify="left",
     )
     table.add_column("arm" if within is None else subset_name(within), max_width=20)
@@ -61,8 +71,19 @@ def arms_table(
         head = name if is_label else f"{SUBSET_NAMES[subset]}\n{name}"
         table.add_column(head, justify="right", no_wrap=True)
     inside = [(_named(subset, within), metric) for subset, metric in columns]
-    _add_arms(table, plain, arms_of(plain, reference), inside)
+    held = arms_of(plain, reference)
+    _add_arms(table, plain, [*held, *(arm for arm in said if arm not in held)], inside)
     return table
+
+
+def _remarked(said: Mapping[str, str]) -> Iterator[str]:
+    for arm, remark in said.items():
+        yield f"{arm_name(arm)}: {remark}"
+
+
+def _intervals_over(people: int, seeds: int) -> str:
+    over = f"{people} held-out people" if seeds == 1 else f"{seeds} seeds of {people} people"
+    return f"95 % intervals over {over}"
 
 
 def _next_visit_columns() -> Columns:
@@ -90,12 +111,16 @@ def _add_arms(
 
 
 def subset_tables(
-    rows: Sequence[MetricRow], *, reference: str = "federated", seeds: int = 1
+    rows: Sequence[MetricRow],
+    *,
+    reference: str = "federated",
+    seeds: int = 1,
+    remarks: Remarks = MappingProxyType({}),
 ) -> list[Table]:
     """Return one table per further subset: fewer inputs, people with a reference score."""
     named = dict.fromkeys(row.subset.partition("/")[0] for row in rows if not row.is_difference)
     return [
-        arms_table(rows, reference=reference, within=subset, seeds=seeds)
+        arms_table(rows, reference=reference, within=subset, seeds=seeds, remarks=remarks)
         for subset in named
         if subset not in SUBSET_NAMES
     ]
@@ -171,3 +196,22 @@ def arms_text(rows: Sequence[MetricRow], *, reference: str = "federated", width:
     console = Console(file=buffer, width=width, no_color=True, force_terminal=False)
     console.print(arms_table(rows, reference=reference))
     return buffer.getvalue()
+
+
+def course_table(rows: Sequence[CourseRow]) -> Table | None:
+    """Return what it took each arm to be as good as a target; None without a simulated network."""
+    if not rows:
+        return None
+    heads, *lines = network_course.course_table(rows)
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=network_course.caption(rows),
+        caption_justify="left",
+    )
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table

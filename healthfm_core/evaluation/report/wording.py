@@ -9,6 +9,8 @@ from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
 
 SUBSET_NAMES: Final = {"overall": "overall", "repeat": "repeats", "new_onset": "new onsets"}
 NOTHING: Final = "–"
+TWO_DAYS_S: Final = 2 * 86400
+"""Up to there durations are written in hours."""
 
 
 def subset_name(subset: str) -> str:
@@ -18,6 +20,12 @@ def subset_name(subset: str) -> str:
     inputs, _, rest = subset.partition("/")
     text = arm_name(inputs).replace("+", " + ")
     return f"{text}, {SUBSET_NAMES.get(rest, rest)}" if rest else text
+
+
+def inputs_of(subset: str) -> str:
+    """Return the inputs that a subset of rows was given: ``all``, or as its name begins."""
+    first = subset.partition("/")[0]
+    return "all" if first in SUBSET_NAMES else first
 
 
 def number(value: float, *, signed: bool = False, digits: int = 3) -> str:
@@ -68,7 +76,7 @@ def inputs_name(inputs: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as ``42 s`` or ``3 min 20 s``."""
+    """Write seconds as ``42 s``, ``3 min 20 s`` or ``6 days 3 h``."""
     whole = round(seconds)
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -76,4 +84,15 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < TWO_DAYS_S:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"
+
+
+def size(n_bytes: float) -> str:
+    """Write bytes as ``760 kB`` or ``1.3 GB``, in powers of a thousand."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.3g} TB"

@@ -25,20 +25,26 @@ class OptimizerState:
     Attributes:
         first: parameter → running mean of the updates.
         second: parameter → running mean of their squares (Adam only).
+        regression: What rounds of regression remember (`regression_step`).
     """
 
     first: Mapping[str, Float32] = field(default_factory=dict)
     second: Mapping[str, Float32] = field(default_factory=dict)
+    regression: Mapping[str, Float32] = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, Float32]:
         """Return the state as named arrays, for a file."""
-        pairs = (("first", self.first), ("second", self.second))
+        pairs = (
+            ("first", self.first),
+            ("second", self.second),
+            ("regression", self.regression),
+        )
         return {f"{kind}/{name}": m for kind, of in pairs for name, m in of.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Float32]) -> OptimizerState:
         """Return the state that `to_arrays` wrote."""
-        parts: dict[str, dict[str, Float32]] = {"first": {}, "second": {}}
+        parts: dict[str, dict[str, Float32]] = {"first": {}, "second": {}, "regression": {}}
         for name, array in arrays.items():
             kind, _, parameter = name.partition("/")
             parts[kind][parameter] = array
@@ -73,7 +79,7 @@ def apply_means(
             first[name], second[name] = np.asarray(m, np.float32), np.asarray(v, np.float32)
             step = m / (np.sqrt(v) + config.eps)
         new[name] = np.asarray(parameters[name] + config.lr * step, np.float32)
-    return new, OptimizerState(first, second)
+    return new, OptimizerState(first, second, state.regression)
 
 
 def _moment(moments: Mapping[str, Float32], name: str, start: float) -> npt.NDArray[Any]:

@@ -4,13 +4,13 @@ Sites that answered a round hold its model R. For the next they get C(W - R), wi
 coordinator's own model, and hold R + C(W - R), as the coordinator does on its disk. What rounding
 leaves out is in the next difference, so that nothing is lost for good (error feedback at the
 server: Tang et al. 2019, DoubleSqueeze). Whoever lacks R gets the new one whole, in float32: all
-sites of a round train from the same bits.
+sites of a round train from the same bits. Before round 1 everybody holds zeros.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,11 @@ from healthfm_core.federation.compression.compressor import Compressor
 
 Groups = Mapping[str, Collection[str]]
 """Group → its parameters, in the order that both sides know."""
+
+
+def zeros(shapes: Mapping[str, Sequence[int]]) -> Float32Arrays:
+    """Return the model that everybody holds before round 1; it takes no memory until written to."""
+    return {name: np.zeros(tuple(shape), np.float32) for name, shape in shapes.items()}
 
 
 def downlink_compressor(config: CodecConfig) -> Compressor | None:

@@ -68,8 +68,8 @@ class NoisySumCodec:
         """Return how a group's numbers stand in the ring, with room for the noise."""
         clip = self.config.clips.get(group, self.config.clip)
         noise = self._unit * self._times
-        most = room(float(self.sites), noise, self.sites, self.config.ring_bits)
-        return FixedPoint(self.config.ring_bits, clip, math.ceil(most), self.sites)
+        most = room(float(self.sites), noise, self.sites, self.config.fine_bits)
+        return FixedPoint(self.config.fine_bits, clip, math.ceil(most), self.sites)
 
     @cached_property
     def _queries(self) -> dict[str, tuple[float, int]]:
@@ -97,7 +97,7 @@ class NoisySumCodec:
     @cached_property
     def _sums(self) -> SumCodec:
         """The same without noise, every site counted once, no metrics."""
-        bits = self.config.ring_bits
+        bits = self.config.fine_bits
         return SumCodec(self.layout, (), self.sites, self.sites, self.fixed_point, bits)
 
     def sizes(self) -> dict[str, tuple[int, str]]:

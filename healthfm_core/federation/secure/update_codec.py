@@ -2,7 +2,8 @@
 
 Every site fills the same two arrays. ``update`` holds w·Δ of every group in turn, zeros where the
 site lacks the modality; ``counts``, in the ring of 64 bits, whether an update was shortened, the
-metrics and their weights. Where modalities are hidden there is one weight, of everyone, and no
+metrics and their weights. Where the run asks for rings of 16 bits, ``update_16`` has the large
+groups instead of ``update``. Where modalities are hidden there is one weight, of everyone, and no
 group's: what a sum of weights falls by while a site is away would be what that site has. The
 people of a modality are then those of round 0, whose sum is opened once and for one set of sites
 (docs/decisions/0055-weights-that-tell-nothing.md).
@@ -21,12 +22,14 @@ import numpy as np
 from healthfm_core.arrays import Arrays, Float64
 from healthfm_core.federation.declared_metrics import is_count
 from healthfm_core.federation.parameter_groups import BACKBONE, modality_of
-from healthfm_core.federation.secure.group_layout import GroupLayout
+from healthfm_core.federation.secure.group_layout import GroupLayout, TurnedGroup
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
 COUNTS: Final = "counts"
 UPDATE: Final = "update"
+COARSE: Final = "update_16"
+"""Groups that stand in a ring of 16 bits, where there are any."""
 _LARGEST_METRIC: Final = 2.0**20
 """Metrics beyond it are left out: half-lives of years are below, losses that matter too."""
 
@@ -133,6 +136,7 @@ class SumCodec:
         fixed_point: group → how its numbers stand in the ring.
         ring_bits: The ring of the updates is the integers modulo 2^ring_bits.
         hidden: In place of the weights of groups and metrics; None: they are in the sum.
+        turned: Group → how it stands in a ring of 16 bits instead.
     """
 
     layout: GroupLayout
@@ -142,6 +146,7 @@ class SumCodec:
     fixed_point: Callable[[str], FixedPoint]
     ring_bits: Literal[32, 64]
     hidden: HiddenWeights | None = None
+    turned: Mapping[str, TurnedGroup] = field(default_factory=dict)
 
     @property
     def rho(self) -> None:
@@ -153,10 +158,30 @@ class SumCodec:
         counts = 2 * len(self.layout.schema.groups) + 2 * len(self.metrics)
         if self.hidden is not None:
             counts = 2 + len(self.metrics)
-        return {
+        coarse = sum(map(self.layout.size, self.turned))
+        sizes = {
             COUNTS: (counts, "uint64"),
-            UPDATE: (self.layout.length, f"uint{self.ring_bits}"),
+            UPDATE: (self.layout.length - coarse, f"uint{self.ring_bits}"),
         }
+        return sizes | ({COARSE: (coarse, "uint16")} if coarse else {})
+
+    def _parts(self, arrays: Mapping[str, Ring]) -> Iterator[tuple[str, Ring]]:
+        """Yield each group with its part of the arrays, as a view."""
+        at = dict.fromkeys((UPDATE, COARSE), 0)
+        for group in self.layout.schema.groups:
+            name, size = COARSE if group in self.turned else UPDATE, self.layout.size(group)
+            yield group, arrays[name][at[name] : at[name] + size]
+            at[name] += size
+
+    def _encode(self, group: str, update: Arrays, weight: int, part: Ring) -> bool:
+        if group in self.turned:
+            return self.layout.encode_turned(group, update, weight, self.turned[group], part)
+        return self.layout.encode(group, update, weight, self.fixed_point(group), part)
+
+    def _mean(self, group: str, part: Ring, weight: float) -> Mapping[str, Float64]:
+        if group in self.turned:
+            return self.layout.mean_of_turned(group, part, self.turned[group], weight)
+        return self.layout.mean(group, part, self.fixed_point(group), weight)
 
     @cached_property
     def _metric_ring(self) -> FixedPoint:
@@ -186,8 +211,8 @@ class SumCodec:
         whole = {group: _whole(weight, self.capacity) for group, weight in held.items()}
         arrays = {name: np.zeros(n, dtype) for name, (n, dtype) in self.sizes().items()}
         clipped = {
-            group: self.layout.encode(group, update, whole[group], self.fixed_point(group), part)
-            for group, part in self.layout.parts(arrays[UPDATE])
+            group: self._encode(group, update, whole[group], part)
+            for group, part in self._parts(arrays)
             if whole.get(group)
         }
         units = list(self._metric_units(metrics, _whole(metric_weight, self.capacity)))
@@ -231,8 +256,8 @@ class SumCodec:
             clipped, totals = {BACKBONE: int(counts[1])}, counts[2:]
             behind = [everyone * bool(total) for total in totals]  # zero: nobody has reported it
         means = {
-            group: self.layout.mean(group, part, self.fixed_point(group), told[group])
-            for group, part in self.layout.parts(sums[UPDATE])
+            group: self._mean(group, part, told[group])
+            for group, part in self._parts(sums)
             if told[group] and (modality_of(group) is None or part.any())
         }
         weights = {group: told[group] for group in means}

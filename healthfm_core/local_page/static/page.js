@@ -66,3 +66,18 @@ for (const one of document.querySelectorAll("[data-newest-right]")) one.scrollLe
 document.querySelectorAll("[data-live]").forEach(watch);
 if (document.querySelector("time[data-ago]")) setInterval(ago, 1000);
 ago();
+
+/* A small file goes with the form, as text in a field of its own. */
+for (const chosen of document.querySelectorAll("input[type=file][data-into]")) {
+  const field = document.getElementById(chosen.dataset.into);
+  const form = chosen.form;
+  form.addEventListener("submit", async (event) => {
+    const file = chosen.files[0];
+    if (!file || field.dataset.of === file.name + file.lastModified) return;
+    event.preventDefault();
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    field.value = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+    field.dataset.of = file.name + file.lastModified;
+    form.requestSubmit();
+  });
+}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from healthfm_core.config import ModelConfig
 from healthfm_core.data.batch.batch import Batch
 from healthfm_core.models.backbone import gather
+from healthfm_core.models.product_of_experts import ExpertSums
 from healthfm_core.models.shape import ModelShape
 
 
@@ -27,6 +28,15 @@ class ModalityEncoder(nn.Module):
 
     def recall(self, batch: Batch) -> Float[Tensor, "B Q d"] | None:
         """Return what its memory adds to the states of the batch's queries; None: it has none."""
+        return None
+
+    def expert(self, batch: Batch, fade_BH: Float[Tensor, "B H"]) -> ExpertSums | None:
+        """Return what its tokens say for the one mean of all modalities; None: nothing.
+
+        Args:
+            batch: The rows.
+            fade_BH: λ per day at which what a token says wears off.
+        """
         return None
 
     def query_logit(self, batch: Batch) -> Float[Tensor, "B Q"] | None:

@@ -15,10 +15,14 @@ from healthfm_core.models.decaying_memory import DecayingMemory, memory_for
 from healthfm_core.models.encoders.modality_encoder import EncoderFactory, ModalityEncoder, place
 from healthfm_core.models.layers import FeedForward
 from healthfm_core.models.linear_logit import causal_mean
+from healthfm_core.models.product_of_experts import ExpertMemory, ExpertSums
 from healthfm_core.models.shape import ModelShape
 
 _FAR: Final = 3.0
 """Standard deviations from the mean beyond which a value says no more by itself."""
+
+PRECISION: Final = 1.0
+"""Precision of a worn hour at the start; the other modalities' are beside it."""
 
 
 class WearableEncoder(ModalityEncoder):
@@ -38,6 +42,7 @@ class WearableEncoder(ModalityEncoder):
         linear_logit: Whether wearing also has weights in the label's linear logit
             (`models.linear_logit`).
         memory: Reads, at each query, the hours' mean values; None: there is none.
+        expert: Reads them for the one mean of all modalities; None: there is none.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class WearableEncoder(ModalityEncoder):
         dropout: float,
         linear_logit: bool = False,
         memory: DecayingMemory | None = None,
+        expert: ExpertMemory | None = None,
     ) -> None:
         super().__init__()
         self.windows = windows
@@ -67,6 +73,7 @@ class WearableEncoder(ModalityEncoder):
             self.linear_logit = nn.Linear(2 * features, 2, bias=False)
             nn.init.zeros_(self.linear_logit.weight)
         self.memory = memory
+        self.expert_memory = expert
 
     def forward(self, batch: Batch) -> Float[Tensor, "B S d"]:
         """Return one vector per wearable token of the batch."""
@@ -106,6 +113,14 @@ class WearableEncoder(ModalityEncoder):
             return None
         slot = batch.wearable_slot
         return cast(Tensor, self.memory(place(_hourly_means(batch), slot), slot >= 0, batch))
+
+    def expert(self, batch: Batch, fade_BH: Float[Tensor, "B H"]) -> ExpertSums | None:
+        """Return what the worn hours say for the mean of all modalities."""
+        if self.expert_memory is None:
+            return None
+        slot = batch.wearable_slot
+        hours = place(_hourly_means(batch), slot)
+        return cast(ExpertSums, self.expert_memory(hours, slot >= 0, batch, fade_BH))
 
 
 def _hourly_means(batch: Batch) -> Float[Tensor, "B S n"]:
@@ -166,6 +181,7 @@ class _DenseLayer(nn.Module):
 
 
 def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> WearableEncoder:
+    features = 2 * shape.features
     return WearableEncoder(
         shape.features,
         shape.windows,
@@ -175,7 +191,8 @@ def _build(config: ModelConfig, shape: ModelShape, linear_logit: bool) -> Wearab
         width=config.width,
         dropout=config.dropout,
         linear_logit=linear_logit,
-        memory=memory_for(config, 2 * shape.features) if config.memory else None,
+        memory=memory_for(config, features),
+        expert=ExpertMemory(features, config, PRECISION) if config.has_product else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 A site adds round(w·x·s) with |x| ≤ clip and its integer weight w; all sites' weights together are
 at most `capacity`. The scale is the largest power of two with s·clip·capacity + sites/2 below half
-the ring, so that no sum of these sites can wrap. The sum is off by at most sites/(2·s).
+the ring, so that no sum of these sites can wrap. The sum is off by at most sites/(2·s), rounded by
+chance by sites/s.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from healthfm_core.errors import PrivacyError
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 
 _BLOCK: Final = 1 << 16
-_SIGNED: Final = {32: np.int32, 64: np.int64}
-_UNSIGNED: Final[dict[int, type[np.unsignedinteger[Any]]]] = {32: np.uint32, 64: np.uint64}
+RingBits = Literal[16, 32, 64]
+_SIGNED: Final = {16: np.int16, 32: np.int32, 64: np.int64}
+_UNSIGNED: Final[dict[int, type[np.unsignedinteger[Any]]]] = {
+    16: np.uint16,
+    32: np.uint32,
+    64: np.uint64,
+}
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,13 @@ class FixedPoint:
     """How numbers up to a clip stand in a ring.
 
     Attributes:
-        bits: 32 or 64: the ring is the integers modulo 2^bits.
+        bits: The ring is the integers modulo 2^bits.
         clip: Largest magnitude of a number.
         capacity: Most weight that all sites bring together, at least 1.
         sites: Most sites in a sum.
     """
 
-    bits: Literal[32, 64]
+    bits: RingBits
     clip: float
     capacity: int
     sites: int
@@ -48,16 +54,24 @@ class FixedPoint:
 
     @property
     def resolution(self) -> float:
-        """Most that the sum of all sites can be off."""
+        """Most that the sum of all sites, each rounded to the nearest, can be off."""
         return self.sites / (2 * self.scale)
 
-    def encode(self, values: npt.NDArray[Any], weight: int, out: Ring) -> None:
+    def encode(
+        self,
+        values: npt.NDArray[Any],
+        weight: int,
+        out: Ring,
+        generator: np.random.Generator | None = None,
+    ) -> None:
         """Write round(weight · values · scale) to `out`.
 
         Args:
             values: One-dimensional floats, finite.
             weight: 0 … `capacity`.
             out: Array of the ring, of the same length.
+            generator: Rounds up with the chance of the fraction, so that a sum of small parts is
+                right on average; None: to the nearest.
 
         Raises:
             PrivacyError: A value is not finite or over the clip, or the weight over the capacity
@@ -70,8 +84,9 @@ class FixedPoint:
             part = values[start : start + _BLOCK]
             if not float(np.abs(part).max()) <= self.clip:
                 raise unfit_value("a value that is not finite or over the declared clip")
-            units = np.rint(np.multiply(part, factor, dtype=np.float64)).astype(signed)
-            out[start : start + part.size] = units.view(out.dtype)
+            units = np.multiply(part, factor, dtype=np.float64)
+            units = np.rint(units) if generator is None else _by_chance(units, generator)
+            out[start : start + part.size] = units.astype(signed).view(out.dtype)
 
     def decode(self, total: Ring) -> Float64:
         """Return the sum of the sites' weighted numbers."""
@@ -81,6 +96,10 @@ class FixedPoint:
     def dtype(self) -> type[np.unsignedinteger[Any]]:
         """Type of the ring's arrays."""
         return _UNSIGNED[self.bits]
+
+
+def _by_chance(units: Float64, generator: np.random.Generator) -> Float64:
+    return np.floor(units + generator.random(units.size, np.float32))
 
 
 def unfit_value(seen: str) -> PrivacyError:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 Ring = npt.NDArray[np.unsignedinteger[Any]]
-"""One-dimensional, uint32 or uint64: addition wraps, which is the ring's own."""
+"""One-dimensional, uint16, uint32 or uint64: addition wraps, which is the ring's own."""
 
 KEY_BYTES: Final = 32
 _BLOCK: Final = 1 << 20
@@ -32,8 +32,9 @@ def add_mask(values: Ring, key: bytes, stream: int, sign: Literal[1, -1] = 1) ->
     Raises:
         ValueError: The array is not one that the ring's arithmetic works on.
     """
-    if values.dtype not in (np.uint32, np.uint64) or not values.flags.c_contiguous:
-        raise ValueError("a mask is added to a contiguous array of uint32 or uint64")
+    rings = (np.uint16, np.uint32, np.uint64)
+    if values.dtype not in rings or not values.flags.c_contiguous:
+        raise ValueError("a mask is added to a contiguous array of uint16, uint32 or uint64")
     counter = stream.to_bytes(8, "big") + bytes(8)
     encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
     flat, width = values.reshape(-1), values.dtype.itemsize

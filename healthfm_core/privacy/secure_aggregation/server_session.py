@@ -57,7 +57,7 @@ class ServerSession:
         """Say what is summed, before the first input.
 
         Args:
-            sizes: Name → (length, ``uint32`` or ``uint64``) of each array.
+            sizes: Name → (length, ``uint16``, ``uint32`` or ``uint64``) of each array.
         """
         self._sums = {name: np.zeros(size, dtype) for name, (size, dtype) in sizes.items()}
 

@@ -1,6 +1,6 @@
-"""Where the gradient of a local step comes from: plain, DP-SGD, or one clipped sum for the server.
+"""Where the gradient of a local step comes from: plain, DP-SGD, or one sum for the coordinator.
 
-Each of the three is a `LocalGradient`, which `training.loop` takes its steps with.
+Each of the four is a `LocalGradient`, which `training.loop` takes its steps with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
 from healthfm_core.training.gradients.dp_sgd import DPSGDGradient
 from healthfm_core.training.gradients.local_gradient import LocalGradient
 from healthfm_core.training.gradients.plain import PlainGradient
+from healthfm_core.training.gradients.regression import RegressionGradient
 from healthfm_core.training.privacy_plan import PrivacyPlan
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DPSGDGradient",
     "LocalGradient",
     "PlainGradient",
+    "RegressionGradient",
     "local_gradient",
 ]
 
@@ -40,6 +42,8 @@ def local_gradient(
         order: Which round.
         privacy: None trains without noise.
     """
+    if privacy is None and config.is_regression(order.round, order.rounds):
+        return RegressionGradient(model, loader, config, order)
     if privacy is None:
         return PlainGradient(model, loader, config, order)
     if privacy.config.mechanism.noise_in_sum:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.errors import HealthFMError, TrustError
-from healthfm_core.row_reading import rows_backwards
 from healthfm_core.trust.chained_log import ChainedLog, Entry, altered_log
 
 FIRST: Final = hashlib.sha256(b"healthfm audit log 1").hexdigest()
@@ -115,10 +114,9 @@ class AuditLog:
         Args:
             before: Only those whose number ``n`` is smaller; 0: all.
         """
-        for path in (self.path, *reversed(self._chain.earlier())):
-            for row in rows_backwards(path):
-                if not before or row.get("n", 0) < before:
-                    yield row
+        for row in self._chain.newest():
+            if not before or row.get("n", 0) < before:
+                yield row
 
     def entries(self) -> Iterator[Entry]:
         """Yield the lines in their order, each held against the one before it.

@@ -1,8 +1,9 @@
-"""The deployment's names that Flower does not publish (flwr 1.41); the ServerApp's are in ..flower.
+"""Flower's SuperLink as a study runs it, and the control of its runs.
 
 The open-source SuperLink authenticates nobody. So ours listens on loopback only, wants a token for
 everything that starts or stops a run, and gives a ServerApp only to an executor that knows its
-secret. `tests/deploy/test_flower_facts.py` holds what is used here against Flower.
+secret. What it needs of Flower's insides is in
+`healthfm_core.flower.superlink_internals`.
 """
 
 from __future__ import annotations
@@ -16,38 +17,40 @@ from typing import Any, Final
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from fastapi import FastAPI
-from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import (
+
+from healthfm_core.flower.superlink_internals import (
     ACCESS_TOKEN_KEY,
     HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_FLWR_AID,
     TRANSPORT_TYPE_GRPC_RERE,
-)
-from flwr.common.event_log_plugin import EventLogWriterPlugin
-from flwr.common.serde import user_config_to_proto
-from flwr.proto.control_pb2 import (
+    AccountAuthCredentials,
+    AccountAuthLoginDetails,
+    AccountInfo,
+    Actor,
+    ApiErrorCode,
+    ControlAuthnPlugin,
+    ControlHttpClient,
+    Event,
+    EventLogWriterPlugin,
+    Fab,
+    FlowerError,
+    LinkState,
     ListRunsRequest,
+    LogEntry,
+    NodeStatus,
+    ProtobufCall,
+    ProtobufRequestContext,
     StartRunRequest,
     StopRunRequest,
-)
-from flwr.proto.fab_pb2 import Fab
-from flwr.server.superlink.linkstate import LinkState
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.event_log.typing import Actor, Event, LogEntry
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.superlink.auth_plugin import ControlAuthnPlugin
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import (
+    SuperLinkLifespan,
     SuperLinkLifespanConfig,
+    build_fab_from_files,
+    create_app,
     get_federation_manager,
     get_objectstore_linkstate_factories,
+    public_key_to_bytes,
+    user_config_to_proto,
 )
-from flwr.superlink.main import create_app
-
 from healthfm_server.deploy.study_folder import LOOPBACK
 
 ENDED: Final = "finished"

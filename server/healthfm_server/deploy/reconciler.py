@@ -18,9 +18,9 @@ from typing import Final
 
 import httpx
 
+from healthfm_core.flower.flower_database import compact
 from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
-from healthfm_server.deploy.flower_database import compact
 from healthfm_server.deploy.flower_superlink import ENDED, Control, FlowerRun
 from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.run_orders import RunOrder, RunStatus

@@ -17,10 +17,10 @@ from healthfm_core.federation.code_overlap import (
     told_roll_up,
 )
 from healthfm_core.federation.input_overlap import told_inputs
+from healthfm_core.flower.flower_database import online_until
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.site_registry import AdmittedSite
 from healthfm_server.deploy.audit_log import AuditLog
-from healthfm_server.deploy.flower_database import online_until
 from healthfm_server.deploy.root_rotation import root_rotation
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.run_reading import RunReading

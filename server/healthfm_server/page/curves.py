@@ -113,9 +113,14 @@ class _Scale:
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
 
     def pairs(self, values: Sequence[float]) -> list[tuple[float, float]]:
-        step = max(1, math.ceil(len(values) / MOST_POINTS))
-        places = sorted({*range(0, len(values), step), *([len(values) - 1] if len(values) else [])})
+        places = _shown(len(values))
         return [(self.x(at), self.y(values[at])) for at in places if math.isfinite(values[at])]
+
+
+def _shown(count: int) -> list[int]:
+    """Return the places of so many rounds that have a point: the last, and evenly before it."""
+    step = max(1, math.ceil(count / MOST_POINTS))
+    return sorted({*range(0, count, step), count - 1}) if count else []
 
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:
@@ -123,11 +128,12 @@ def _points(pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def _quartiles(own: Sequence[Sequence[float]], count: int) -> tuple[list[float], list[float]]:
-    lows, highs = [], []
-    for at in range(count):
+    """Return a quarter and three quarters of the sites in the rounds that are shown, else NaN."""
+    lows, highs = [math.nan] * count, [math.nan] * count
+    for at in _shown(count):
         found = sorted(v[at] for v in own if at < len(v) and math.isfinite(v[at]))
-        lows.append(found[len(found) // 4] if found else math.nan)
-        highs.append(found[(3 * len(found)) // 4] if found else math.nan)
+        if found:
+            lows[at], highs[at] = found[len(found) // 4], found[(3 * len(found)) // 4]
     return lows, highs
 
 

@@ -62,6 +62,5 @@ def _total(history: RunHistory, site: str, names: tuple[str, ...]) -> SiteTotal:
 
 
 def _newest(history: RunHistory, name: str, site: str) -> float:
-    values = history.site_figures[name].get(site)
-    found = [value for value in reversed(values or []) if math.isfinite(value)][:1]
-    return found[0] if found else math.nan
+    values = history.site_figures[name].get(site, ())
+    return next((value for value in reversed(values) if math.isfinite(value)), math.nan)

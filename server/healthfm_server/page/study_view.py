@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.config.run import RunConfig
+from healthfm_core.flower.flower_database import orders_taken
 from healthfm_core.row_reading import RowFollower, rows_backwards
 from healthfm_core.trust.site_registry import AdmittedSite
-from healthfm_server.deploy.flower_database import orders_taken
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.run_reading import RunReading
 from healthfm_server.deploy.study_folder import StudyFolder

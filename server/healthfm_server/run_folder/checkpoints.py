@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -152,7 +152,7 @@ def _state(round_: int, files: Mapping[str, array_file.MappedArrays]) -> ServerS
     parameters = files[f"{stem}.safetensors"].renamed(upgraded_parameters)
     optimizer = OptimizerState.from_arrays(moments)
     first, second = upgraded_parameters(optimizer.first), upgraded_parameters(optimizer.second)
-    moved = OptimizerState(first, second)
+    moved = replace(optimizer, first=first, second=second)
     reference = upgraded_parameters(files.get(f"{stem}.reference.safetensors", {}))
     return ServerState(round_, parameters, moved, upgraded_parameters(control), reference)
 

@@ -154,6 +154,15 @@ class RunStore:
             append_row(self.folder / "history.jsonl", row)
         return self.checkpoints.save(state, keep)
 
+    def note_round(self, row: Mapping[str, Any]) -> None:
+        """Append a round's row of history where there is no checkpoint: at a regional coordinator.
+
+        A round that is given again takes the place of what is known of it.
+        """
+        if any(known["round"] >= row["round"] for known in self.history()):
+            self.forget_after(int(row["round"]) - 1)
+        append_row(self.folder / "history.jsonl", row)
+
     def save_choice(self, choice: RoundChoice) -> None:
         """Write which round's model the run ended with."""
         replace_file(self.folder / CHOICE_FILE, [json.dumps(asdict(choice), indent=1).encode()])

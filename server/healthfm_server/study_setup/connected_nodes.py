@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from flwr.serverapp import Grid
 
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.errors import ProtocolError
+from healthfm_server.clock import SYSTEM_CLOCK, Clock
 from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.transport.exchange import POLL_S, run_was_stopped
 
@@ -23,6 +23,7 @@ def wait_for_nodes(
     stopped: Callable[[], bool],
     folder: Path,
     only: Collection[int] = (),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> list[int]:
     """Return the ids of the connected nodes, sorted, once there are enough of them.
 
@@ -36,12 +37,13 @@ def wait_for_nodes(
         stopped: Asked between two looks.
         folder: The run's, where it is noted who is connected while others are waited for.
         only: The nodes that the run is for, whoever else is connected; empty: all.
+        clock: By which it waits.
 
     Raises:
         ProtocolError: Too few connected before the deadline (HF-403).
         RunError: The run was stopped (HF-705).
     """
-    started_s = time.monotonic()
+    started_s = clock.monotonic()
     note = WaitingNote(folder, "connections", "start", wanted)
     quorum = max(1, math.ceil(federation.quorum * wanted - 1e-9))
 
@@ -51,7 +53,7 @@ def wait_for_nodes(
     while len(nodes := there()) < wanted:
         if stopped():
             raise run_was_stopped()
-        waited_s = time.monotonic() - started_s
+        waited_s = clock.monotonic() - started_s
         if waited_s > min(federation.gather_s, deadline_s) and len(nodes) >= quorum:
             break
         if waited_s > deadline_s:
@@ -64,6 +66,6 @@ def wait_for_nodes(
                 "resume=true",
             )
         note.of(nodes)
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
     note.over()
     return nodes

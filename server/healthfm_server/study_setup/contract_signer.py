@@ -119,8 +119,9 @@ class ContractSigner:
         """Return `site` where it may answer from its node.
 
         Raises:
-            TrustError: It is not registered or was revoked (HF-811), answers from another node than
-                its own (HF-820), or says that it has more people than was agreed (HF-826).
+            TrustError: It is not registered or was revoked, or says that it speaks for other sites
+                (HF-811), answers from another node than its own (HF-820), or says that it has more
+                people than was agreed (HF-826).
         """
         if self.registry is None:
             return site
@@ -135,6 +136,13 @@ class ContractSigner:
             )
         if known.node_id != site.node_id:
             raise not_its_node(site.name, "a node that is registered for another site")
+        if site.sites:
+            raise TrustError(
+                811,
+                where=f"site {site.name}",
+                seen=f"it says that it speaks for {site.sites} sites",
+                wanted="a site that speaks for itself: no study admits regional coordinators yet",
+            )
         if 0 < known.most_subjects < site.n_subjects:
             raise TrustError(
                 826,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from healthfm_core.errors import ProtocolError, TrustError
 from healthfm_core.federation import protocol
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.trust.request import MOST_SUBJECTS
+
+MOST_SITES: Final = 100_000
+"""Behind one regional coordinator."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class RegisteredSite:
         node_id: Flower's number of the node it answers from.
         modalities: What it holds and its policy permits.
         n_subjects: Its training subjects.
+        sites: How many sites it speaks for, where it is a regional coordinator; 0: it is a site.
     """
 
     name: str
     node_id: int
     modalities: frozenset[str]
     n_subjects: int
+    sites: int = 0
 
 
 def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
@@ -41,6 +46,7 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
         name, version = str(record["site"]), int(record["version"])
         modalities = frozenset(map(str, json.loads(str(record["modalities"]))))
         n_subjects = int(record["subjects"])
+        sites = int(record.get(protocol.REGION_SITES, 0))
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _unfit(f"node {node_id}", "a site record that cannot be read") from error
     protocol.check_version(version, where=f"site {name[:64]}")
@@ -52,7 +58,9 @@ def read_site(record: Mapping[str, Any], node_id: int) -> RegisteredSite:
         raise _unfit(f"site {name}", "a modality that does not exist")
     if not 0 < n_subjects < MOST_SUBJECTS:
         raise _unfit(f"site {name}", "no training subject, or an impossible number of them")
-    return RegisteredSite(name, node_id, modalities, n_subjects)
+    if not 0 <= sites < MOST_SITES:
+        raise _unfit(f"site {name}", "an impossible number of sites behind it")
+    return RegisteredSite(name, node_id, modalities, n_subjects, sites)
 
 
 def check_sender(record: Mapping[str, Any], site: RegisteredSite) -> None:

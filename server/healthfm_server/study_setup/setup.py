@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -31,6 +30,7 @@ from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.model_setup import ModelSetup
+from healthfm_server.study_setup.region_statistics import statistics_by_site
 from healthfm_server.study_setup.registered_sites import RegisteredSite, read_site
 from healthfm_server.transport.array_records import read
 from healthfm_server.transport.exchange import Exchange, Timeouts, too_few
@@ -81,12 +81,13 @@ class StudySetup:
 
         if config.federation.aggregation.secure.enabled:
             return self._secure_study(nodes, config, ask, agreement_of(terms()))
-        answers: dict[int, tuple[RegisteredSite, SiteStatistics]] = {}
+        answers: dict[int, tuple[RegisteredSite, dict[str, SiteStatistics]]] = {}
 
         def take(site: RegisteredSite, reply: Message) -> None:
             arrays = dict(read(reply.content.array_records[protocol.ARRAYS]))
-            found = SiteStatistics.from_arrays(arrays)
-            found.check_people(site.n_subjects)
+            found = statistics_by_site(site, arrays)
+            for statistics in found.values():
+                statistics.check_people(site.n_subjects)
             answers[site.node_id] = site, found
 
         self._ask(nodes, protocol.STATISTICS, ask, take, "statistics", config)
@@ -94,10 +95,11 @@ class StudySetup:
         modalities = agree_on_modalities(
             [site.modalities for site in sites.values()], config.federation.aggregation.groups
         )
-        statistics = [answers[site.node_id][1] for site in sites.values()]
-        with_codes = sum(bool(found.codes) for found in statistics)
-        each = {name: answers[site.node_id][1] for name, site in sites.items()}
-        return self._write(merge(statistics), with_codes, modalities, config, each)
+        each: dict[str, SiteStatistics] = {}
+        for site in sites.values():
+            each |= answers[site.node_id][1]
+        with_codes = sum(bool(found.codes) for found in each.values())
+        return self._write(merge(list(each.values())), with_codes, modalities, config, each)
 
     def _secure_study(
         self, nodes: list[int], config: RunConfig, ask: Callable[..., ConfigRecord], agreement: str
@@ -199,7 +201,7 @@ class StudySetup:
         phase: Phase,
         config: RunConfig,
     ) -> None:
-        started, answered = time.monotonic(), 0
+        started, answered = self.exchange.clock.monotonic(), 0
         reasons: dict[str, str] = {}
         for reply in self._replies(nodes, kind, order, phase):
             name = ""
@@ -217,7 +219,7 @@ class StudySetup:
                     phase=phase,
                     round=0,
                     rounds=config.federation.rounds,
-                    seconds=time.monotonic() - started,
+                    seconds=self.exchange.clock.monotonic() - started,
                     done=answered + len(reasons),
                     sites=len(nodes),
                     site=name,
@@ -233,16 +235,16 @@ class StudySetup:
 
         Each time with a new contract, because a site accepts a contract only once.
         """
-        until, pause_s = time.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
+        until, pause_s = self.exchange.clock.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
         note = WaitingNote(self.store.folder, "approval", phase, len(nodes), nodes)
         while nodes:
             record, waiting = order(), list[int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
-            left_s = max(until - time.monotonic(), 0.0)
+            left_s = max(until - self.exchange.clock.monotonic(), 0.0)
             timeouts = Timeouts(left_s, self.timeouts.ttl_s)
             for reply in self.exchange(contents, kind, phase, timeouts):
                 waits = reply.has_error() and reply.error.code == WAITS_FOR_APPROVAL
-                if waits and time.monotonic() + pause_s < until:
+                if waits and self.exchange.clock.monotonic() + pause_s < until:
                     waiting.append(reply.metadata.src_node_id)
                 else:
                     yield reply

@@ -35,15 +35,13 @@ from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import MappedArrays
 from healthfm_server.transport.array_records import read
-from healthfm_server.transport.downlink import Downlink
+from healthfm_server.transport.downlink import LACKS_THE_MODEL, Downlink, holders_of
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, OpenRound
 from healthfm_server.transport.measured_deadline import measured_timeouts
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.round_inbox import RoundInbox
 
-_LACKS_THE_MODEL: Final = 411
-"""Code of a site that does not hold what a change of the model is of, and gets it whole."""
 _NEEDS_THE_STUDY: Final = frozenset({404, 816})
 """Codes of a site that has to get the study, and with it a new contract, before it goes on."""
 MOST_METRICS: Final = 1000
@@ -85,13 +83,12 @@ class ClearTransport:
 
     def collect(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Collected:
         """Send every site its order, and add each update the moment it arrives."""
-        sizes = [self.sites[name].n_subjects for name in current.asked]
         inbox = RoundInbox(
             current,
             schema,
             self.config,
-            self.method.aggregator(schema, self.config, float(sum(sizes))),
-            running_medians(current.store.history()),
+            self.method.aggregator(schema, self.config, self._most_weight(current)),
+            running_medians(self._alike(current)),
             self.people,
         )
         busy = self.exchange.busy()
@@ -116,6 +113,21 @@ class ClearTransport:
         federation = self.orders.study.config.federation
         return measured_timeouts(self.timeouts, federation, current.store, self.exchange)
 
+    def _most_weight(self, current: OpenRound) -> float:
+        """Return the most weight that a group can get in this round."""
+        if current.most_weight is not None:
+            return current.most_weight
+        return float(sum(self.sites[name].n_subjects for name in current.asked))
+
+    def _alike(self, current: OpenRound) -> list[dict[str, Any]]:
+        """Return the rows of earlier rounds whose updates are of the kind of this round's.
+
+        A gradient is not of the length of what local steps change.
+        """
+        train, rows = self.orders.study.config.train, current.store.history()
+        kind = train.is_regression(current.number, current.rounds)
+        return [row for row in rows if train.is_regression(row["round"], current.rounds) == kind]
+
     def _down(
         self, current: OpenRound, asked: list[str], state: ServerState, schema: UpdateSchema
     ) -> Downlink:
@@ -124,10 +136,9 @@ class ClearTransport:
         if self.downlink is None:
             beside = {} if kept is None else put_in_slot(kept.slot, state.control_variates)
             return Downlink(state.parameters, beside)
-        rows = [row for row in current.store.history() if row["round"] == state.round]
-        answered = [name for row in rows for name in row["answered"] if name in asked]
         seed = seed_for(self.orders.study.config.seed, "downlink", current.number)
-        return Downlink.of(state, schema.groups, answered, self.downlink, seed)
+        holders = holders_of(state, current, asked)
+        return Downlink.of(state, schema.groups, holders, self.downlink, seed)
 
     def _replies(
         self, current: OpenRound, asked: list[str], down: Downlink, timeouts: Timeouts
@@ -139,7 +150,7 @@ class ClearTransport:
         contents = partial(self._contents, current)
         for reply in exchange(contents(asked, down), timeouts=timeouts):
             site = nodes.get(reply.metadata.src_node_id)
-            if site and reply.has_error() and reply.error.code == _LACKS_THE_MODEL:
+            if site and reply.has_error() and reply.error.code == LACKS_THE_MODEL:
                 current.store.note("model sent whole", round=current.number, site=site)
                 lacking.append(site)
             else:
@@ -163,6 +174,8 @@ class ClearTransport:
             rounds = {g: n for g, n in counted.get(site, {}).items() if g in groups}
             record = sent.record(groups)
             more = {**sent.fields(groups), "counted": rounds}
+            if self.sites[site].sites:
+                more["most_weight"] = self._most_weight(current)
             order = self.orders.to_train(current, site, record, sent.digests, more=more)
             contents[self.sites[site].node_id] = order
             current.bytes_down += sum(len(array.data) for array in record.values())
@@ -193,6 +206,8 @@ class ClearTransport:
             raise _RejectedReplyError(
                 reply.error.reason or f"the node failed with code {reply.error.code}"
             )
+        if self.sites[site].sites:
+            return self._add_region(reply, site, current, inbox)
         try:
             records = reply.content
             check_sender(records.config_records[protocol.SITE], self.sites[site])
@@ -220,6 +235,23 @@ class ClearTransport:
         if reason is not None:
             raise _RejectedReplyError(reason)
         inbox.take(site, update, weights)
+        return metrics
+
+    def _add_region(
+        self, reply: Message, site: str, current: OpenRound, inbox: RoundInbox
+    ) -> dict[str, float]:
+        """Add what a regional coordinator's sites add up to, and return their metrics."""
+        try:
+            records = reply.content
+            check_sender(records.config_records[protocol.SITE], self.sites[site])
+            arrays = records.array_records[protocol.ARRAYS]
+            received = read(arrays)
+            current.bytes_up += sum(len(array.data) for array in arrays.values())
+            weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
+            metrics = read_metrics(records.metric_records[protocol.METRICS])
+            inbox.take_sums(site, received, weights, self.sites[site].n_subjects)
+        except (TrustError, KeyError, ValueError, TypeError) as error:
+            raise _RejectedReplyError(f"its sums cannot be used: {error}"[:300]) from error
         return metrics
 
     def _decoded(self, received: Arrays, weights: Collection[str], schema: UpdateSchema) -> Arrays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from flwr.serverapp import Grid
 
 from healthfm_core.errors import ProtocolError, RunError
 from healthfm_core.federation.update_checks import is_divergence
+from healthfm_server.clock import SYSTEM_CLOCK, Clock
 from healthfm_server.run_folder.run_waiting import WaitingNote
 from healthfm_server.transport.flower_grid import of_node, replies
 
@@ -73,6 +73,7 @@ class Exchange:
         grid: Flower's grid, of whatever engine.
         folder: On whose disk a reply's arrays lie while they are looked at.
         stopped: Asked between looks; when true the exchange ends with HF-705.
+        clock: By which it waits.
 
     Attributes:
         late_s: Node → seconds after which its answer came that nobody waited for any more; until
@@ -80,17 +81,22 @@ class Exchange:
     """
 
     def __init__(
-        self, grid: Grid, folder: Path, stopped: Callable[[], bool] = lambda: False
+        self,
+        grid: Grid,
+        folder: Path,
+        stopped: Callable[[], bool] = lambda: False,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._grid = grid
         self._folder = folder
         self._stopped = stopped
+        self.clock = clock
         self._pending: dict[str, _Pending] = {}
         self.late_s: dict[int, float] = {}
 
     def busy(self) -> set[int]:
         """Return the nodes that still work on a message of an earlier exchange."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         self._pending = {key: one for key, one in self._pending.items() if one.until > now}
         return {one.node for one in self._pending.values()}
 
@@ -108,8 +114,8 @@ class Exchange:
             Message(records, node, kind, ttl=timeouts.ttl_s, group_id=group)
             for node, records in contents.items()
         ]
-        sent_at = time.monotonic()
-        until = sent_at + timeouts.ttl_s
+        sent_at = self.clock.monotonic()
+        closes_at, until = sent_at + timeouts.deadline_s, sent_at + timeouts.ttl_s
         waiting = [
             _Pending(node, sent_at, until, _most_bytes(sent)) for node, sent in contents.items()
         ]
@@ -118,7 +124,7 @@ class Exchange:
         del messages, contents  # a model's worth of bytes, while replies are waited for
         expected = set(ids)
         self._pending |= dict(zip(ids, waiting, strict=True))
-        while expected and time.monotonic() - sent_at < timeouts.deadline_s:
+        while expected and self.clock.monotonic() < closes_at:
             any_new = False
             for pending, reply in self._pull():
                 any_new = True
@@ -127,12 +133,13 @@ class Exchange:
                     self.late_s.pop(pending.node, None)
                     yield reply
                 else:
-                    self.late_s[pending.node] = time.monotonic() - pending.sent_at
+                    self.late_s[pending.node] = self.clock.monotonic() - pending.sent_at
                 del reply  # or it would be held until the next one is whole
             note.of([self._pending[key].node for key in expected if key in self._pending])
             if expected and not any_new:
-                waited_s = time.monotonic() - sent_at
-                time.sleep(min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S))
+                waited_s = self.clock.monotonic() - sent_at
+                pause_s = min(max(POLL_S, WAITED * waited_s), LONGEST_POLL_S)
+                self.clock.await_news(pause_s, closes_at)
         note.over()
 
     def rest(self, seconds: float) -> None:
@@ -141,11 +148,11 @@ class Exchange:
         Raises:
             RunError: The run was stopped (HF-705).
         """
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        until = self.clock.monotonic() + seconds
+        while (left := until - self.clock.monotonic()) > 0:
             if self._stopped():
                 raise run_was_stopped()
-            time.sleep(min(left, POLL_S))
+            self.clock.sleep(min(left, POLL_S))
 
     def _pull(self) -> Iterable[tuple[_Pending, Message]]:
         if self._stopped():

@@ -1,10 +1,10 @@
-"""Replies one by one, out of one question: the ServerApp's names that Flower does not publish.
+"""Replies one by one, out of one question.
 
 Flower's grid answers a question for several messages with all of them in memory, and a question
 for each costs its SuperLink a dozen milliseconds, ten times a second and site. Here one question
 tells which replies are there, and each is fetched when the one before was dealt with. Its arrays
 come piece by piece and go to a file as they come: Flower's own way holds every piece three times.
-`tests/deploy/test_flower_facts.py` holds what is used here against Flower.
+What it needs of Flower's insides is in `healthfm_core.flower.grid_internals`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from flwr.app import Array, Error, Message
-from flwr.app.message import make_message
-from flwr.app.message.arraychunk import ArrayChunk
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.common.serde import message_from_proto
-from flwr.proto.message_pb2 import Message as KnownMessage
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import (
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from healthfm_core.flower.grid_internals import (
+    HttpGrid,
     InflatableObject,
+    KnownMessage,
+    ObjectPullError,
+    PullAppMessagesRequest,
     get_object_body,
     get_object_children_ids_from_object_content,
     get_object_type_from_object_content,
-)
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    inflate_object_from_contents,
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
-)
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    inflate_object_from_contents,
     pull_objects,
+    runtime_client,
 )
-from flwr.superlink.grid.http_grid import HttpGrid
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
+from healthfm_core.flower.message_internals import (
+    SUPERLINK_NODE_ID,
+    ArrayChunk,
+    ErrorCode,
+    make_message,
+    message_from_proto,
+    set_message_id,
+    set_sender,
+)
 from healthfm_server.transport.array_file import ReplyFile
 
 SOON_S: Final = 0.05
@@ -63,7 +65,7 @@ def replies(grid: Grid, asked: Mapping[str, int], folder: Path) -> Iterator[Mess
         for one in asked:
             yield from grid.pull_messages([one])
         return
-    client = grid._runtime_client
+    client = runtime_client(grid)
     pulled = client.PullMessages(PullAppMessagesRequest(message_ids=list(asked)))
     for known, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
         most = asked[known.metadata.reply_to_message_id]
@@ -74,7 +76,7 @@ def replies(grid: Grid, asked: Mapping[str, int], folder: Path) -> Iterator[Mess
 def of_node(reply: Message, node: int) -> Message:
     """Return an error; one that the SuperLink makes for a node it lost becomes that node's."""
     if reply.metadata.src_node_id == SUPERLINK_NODE_ID:
-        reply.metadata.__dict__["_src_node_id"] = node
+        set_sender(reply, node)
     return reply
 
 
@@ -99,7 +101,7 @@ def _fetched(
         message = _error(known, "its reply broke off on the way")
     except (ValueError, KeyError, TypeError, IndexError, DecodeError, RecursionError):
         message = _error(known, "its reply cannot be read")
-    message.metadata.__dict__["_message_id"] = number
+    set_message_id(message, number)
     return message
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from healthfm_core.arrays import Float32, Float64
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_server.clock import SYSTEM_CLOCK, Clock
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.run_progress import ProgressEvent, ProgressListener
 from healthfm_server.run_folder.run_store import RunStore
@@ -26,7 +26,11 @@ class OpenRound:
         store: Takes the events.
         listener: Hears of every reply.
         train: Whether the sites train; without it they score the model and send zeros.
-        started: When it began, on the monotonic clock.
+        most_weight: Most weight that a group can get, where others add to the same sums; None: as
+            much as the sites asked have people.
+        others_weight: Site of a region → the people of all other sites of the whole round.
+        clock: The coordinator's.
+        started: When it began, by that clock.
         metrics: RegisteredSite whose update was taken → its metrics.
         rejected: RegisteredSite whose update was not → why.
         outliers: RegisteredSite whose update counts for less than it said → why.
@@ -40,7 +44,10 @@ class OpenRound:
     store: RunStore
     listener: ProgressListener
     train: bool = True
-    started: float = field(default_factory=lambda: time.monotonic())
+    most_weight: float | None = None
+    others_weight: Mapping[str, float] = field(default_factory=dict)
+    clock: Clock = SYSTEM_CLOCK
+    started: float = field(init=False)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     outliers: dict[str, str] = field(default_factory=dict)
@@ -48,10 +55,18 @@ class OpenRound:
     bytes_down: int = 0
     bytes_up: int = 0
 
+    def __post_init__(self) -> None:
+        self.started = self.clock.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return self.clock.monotonic() - self.started
+
     def accept(self, site: str, metrics: dict[str, float]) -> None:
         """Count a site's update in."""
         self.metrics[site] = metrics
-        self.answered_s[site] = round(time.monotonic() - self.started, 3)
+        self.answered_s[site] = round(self.seconds, 3)
         self.listener(self._event("site", site, {}))
 
     def reject(self, site: str, reason: str, *, replied: bool = True) -> None:
@@ -76,7 +91,7 @@ class OpenRound:
             phase=phase,
             round=self.number,
             rounds=self.rounds,
-            seconds=time.monotonic() - self.started,
+            seconds=self.seconds,
             done=len(self.metrics) + len(self.rejected),
             sites=len(self.asked),
             site=site,

@@ -11,14 +11,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
-from healthfm_core.arrays import ArrayDict, Arrays
+import numpy as np
+import numpy.typing as npt
+
+from healthfm_core.arrays import ArrayDict, Arrays, Float64
 from healthfm_core.config.aggregation import AggregationConfig
 from healthfm_core.federation.aggregation.aggregator import Aggregator
+from healthfm_core.federation.aggregation.weighted_mean import PartialSums, WeightedMean
 from healthfm_core.federation.influence_bounds import (
     FEWEST_SITES,
     MEDIAN_NORM,
     shortened,
+    weight_beside,
     weight_cap,
 )
 from healthfm_core.federation.update_checks import UpdateSchema, update_norm
@@ -70,6 +76,37 @@ class RoundInbox:
         else:
             self.waiting[site] = put_on_disk(update, self.current.store.folder), weights
 
+    def take_sums(
+        self, region: str, sums: Arrays, weights: Mapping[str, float], n_subjects: int
+    ) -> None:
+        """Take what a regional coordinator's sites add up to; it has held each to its bounds.
+
+        Args:
+            region: Whose.
+            sums: Parameter → Σ w·Δ.
+            weights: Group → Σ w.
+            n_subjects: The people of all its sites.
+
+        Raises:
+            ValueError: They are no sums of this round, or the algorithm cannot add sums.
+        """
+        if not isinstance(self.aggregator, WeightedMean):
+            raise ValueError(
+                "only federation.aggregation.method=weighted_mean adds sums of regions"
+            )
+        if not set(weights) <= self._groups_of(region):
+            raise ValueError("it moves a group that it was not asked for")
+        if max(weights.values(), default=0.0) > n_subjects:
+            raise ValueError("a weight of more people than its sites have")
+        held = {g: {n: _float64(n, sums[n]) for n in self.schema.groups[g]} for g in weights}
+        if sum(map(len, held.values())) != len(sums):
+            raise ValueError("parameters of no group that it moves")
+        self.aggregator.add_sums(region, PartialSums(held, weights))
+        self.weights[region] = dict(weights)
+
+    def _groups_of(self, site: str) -> set[str]:
+        return set(self.current.asked[site])
+
     def close(self) -> None:
         """Add those that wait: whoever answers in this round has."""
         for site, (update, weights) in sorted(self.waiting.items()):
@@ -83,11 +120,13 @@ class RoundInbox:
             for group, weight in weights.items():
                 moved.setdefault(group, []).append(weight)
         return {
-            group: GroupTally(
-                len(each), math.fsum(each), {MEDIAN_NORM: median(self.norms[group].values())}
-            )
+            group: GroupTally(len(each), math.fsum(each), self._median_norm(group))
             for group, each in moved.items()
         }
+
+    def _median_norm(self, group: str) -> dict[str, float]:
+        norms = self.norms.get(group)  # none where regions alone moved it
+        return {MEDIAN_NORM: median(norms.values())} if norms else {}
 
     def _is_known(self, group: str) -> bool:
         asked = self._asked(group)
@@ -105,14 +144,16 @@ class RoundInbox:
             usual = median(self.norms[group].values())
         return self.config.max_norm_ratio * usual if usual else math.inf
 
-    def _most(self, group: str) -> float:
+    def _most(self, group: str, site: str) -> float:
         """Return the weight that a site may have in `group` at most."""
+        if site in self.current.others_weight:
+            return weight_beside(self.current.others_weight[site], self.config.max_weight_share)
         asked = self._asked(group)
         sizes = [size for site, size in self.people[group].items() if site in asked]
         return weight_cap(sizes, self.config.max_weight_share)
 
     def _add(self, site: str, update: Arrays, weights: Mapping[str, float]) -> None:
-        counted = {group: min(weight, self._most(group)) for group, weight in weights.items()}
+        counted = {group: min(weight, self._most(group, site)) for group, weight in weights.items()}
         less = [group for group in weights if counted[group] < weights[group]]
         if less:
             share = self.config.max_weight_share
@@ -129,3 +170,9 @@ class RoundInbox:
             kept |= arrays
         self.aggregator.add(site, kept, counted)
         self.weights[site] = counted
+
+
+def _float64(name: str, array: npt.NDArray[Any]) -> Float64:
+    if array.dtype != np.float64:
+        raise ValueError(f"the sum of {name} is of another type")
+    return array

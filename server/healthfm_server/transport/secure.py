@@ -7,23 +7,26 @@ of groups where the study does not hide modalities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from flwr.app import Message, RecordDict
 
-from healthfm_core.arrays import Float64
+from healthfm_core.arrays import Float32, Float64
 from healthfm_core.errors import PrivacyError
 from healthfm_core.federation import protocol
+from healthfm_core.federation.compression.compressor import Compressor
 from healthfm_core.federation.protocol import Study
 from healthfm_core.federation.secure.codecs import codec_for
 from healthfm_core.federation.secure.contracted_sums import ROUND
 from healthfm_core.federation.secure.update_codec import RoundSum, UpdateCodec
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_core.seeding import seed_for
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.run_folder.people_told import told_people
 from healthfm_server.study_setup.registered_sites import RegisteredSite
-from healthfm_server.transport.array_records import digests_of, record_of, to_arrays
+from healthfm_server.transport.downlink import Downlink, Pieces, holders_of
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
 from healthfm_server.transport.kept_sum import KeptSum
@@ -62,6 +65,7 @@ class SecureTransport:
         exchange: Sends and receives.
         timeouts: Of the exchange that carries the arrays.
         orders: Writes the orders.
+        downlink: How changes of the model are encoded; None: it travels whole.
     """
 
     def __init__(
@@ -71,7 +75,9 @@ class SecureTransport:
         exchange: Exchange,
         timeouts: Timeouts,
         orders: Orders,
+        downlink: Compressor | None = None,
     ) -> None:
+        self._downlink = downlink
         self._study = study
         self._sites = sites
         self._exchange = exchange
@@ -94,9 +100,10 @@ class SecureTransport:
         Raises:
             PrivacyError: Too few sites took part (HF-611), or their shares do not open it (HF-610).
         """
+        down = self._down(current, state, schema)
         kept = self._kept(current, schema)
         if kept is not None:
-            return kept
+            return replace(kept, reference=self._reference(down))
         federation = self._study.config.federation
         self._masked.timeouts = measured_timeouts(
             self._longest, federation, current.store, self._exchange
@@ -108,25 +115,56 @@ class SecureTransport:
         people = told_people(current.store)
         codec = codec_for(self._study, schema, book, capacity, people.by_modality)
         summing.server.sizes(codec.sizes())
-        arrays = to_arrays(state.parameters)
-        record, digests = record_of(arrays, state.parameters), digests_of(arrays)
-        score = current.number - 1 not in self._closed
+        contents = self._contents(current, down)
+        all_of_it = self._contents(current, replace(down, holders=frozenset()))
 
-        def contents(site: str) -> RecordDict:
-            return self._orders.to_train(current, site, record, digests, score=score)
+        def whole(site: str) -> RecordDict:
+            current.store.note("model sent whole", round=current.number, site=site)
+            return all_of_it(site)
 
         def keep() -> None:
             kept_sum.save(current.store.folder)
 
         try:
             more = {"capacity": capacity}
-            sums = self._masked.sum(summing, protocol.TRAIN, contents, more, keep)
+            sums = self._masked.sum(summing, protocol.TRAIN, contents, more, keep, whole)
         except PrivacyError as error:
             if error.number != _OF_OTHER_SITES:
                 raise
-            return self._without_update(current, codec, error)
-        opened = codec.decode(sums, people.share(kept_sum.senders()))
-        return _collected(current, opened, codec.rho)
+            collected = self._without_update(current, codec, error)
+        else:
+            opened = codec.decode(sums, people.share(kept_sum.senders()))
+            collected = _collected(current, opened, codec.rho)
+        return replace(collected, reference=self._reference(down))
+
+    def _down(self, current: OpenRound, state: ServerState, schema: UpdateSchema) -> Downlink:
+        """Return how the model goes down; the same for a round that is asked for again."""
+        if self._downlink is None:
+            return Downlink(state.parameters)
+        seed = seed_for(self._study.config.seed, "downlink", current.number)
+        holders = holders_of(state, current, current.asked)
+        return Downlink.of(state, schema.groups, holders, self._downlink, seed)
+
+    def _reference(self, down: Downlink) -> Mapping[str, Float32]:
+        return {} if self._downlink is None else down.model
+
+    def _contents(self, current: OpenRound, down: Downlink) -> Callable[[str], RecordDict]:
+        """Return what makes the records of a site's order, without the message of the session."""
+        pieces: dict[bool, Pieces] = {}
+        score = current.number - 1 not in self._closed
+
+        def contents(site: str) -> RecordDict:
+            held = site in down.holders
+            if held not in pieces:
+                pieces[held] = down.pieces(held=held)
+            sent, groups = pieces[held], current.asked[site]
+            record, more = sent.record(groups), sent.fields(groups)
+            current.bytes_down += sum(len(array.data) for array in record.values())
+            return self._orders.to_train(
+                current, site, record, sent.digests, score=score, more=more
+            )
+
+        return contents
 
     def _kept(self, current: OpenRound, schema: UpdateSchema) -> Collected | None:
         """Return the sum that the coordinator had asked for when it was stopped, if it opens."""
@@ -162,6 +200,8 @@ class SecureTransport:
         terms = self._masked.terms(self._study.hash, ROUND, current.number)
 
         def done(site: str, reply: Message) -> None:
+            arrays = reply.content.array_records[protocol.ARRAYS]
+            current.bytes_up += sum(len(array.data) for array in arrays.values())
             current.accept(site, {})
 
         def set_aside(site: str, reason: str) -> None:

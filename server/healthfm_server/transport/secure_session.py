@@ -8,7 +8,7 @@ threshold it ends with HF-611 and nothing was opened.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +24,7 @@ from healthfm_core.privacy import secure_aggregation as secure
 from healthfm_core.privacy.secure_aggregation.masks import Ring
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.transport.array_records import read
+from healthfm_server.transport.downlink import LACKS_THE_MODEL
 from healthfm_server.transport.exchange import Exchange, Timeouts
 
 _OF_OTHER_SITES: Final = "HF-614"
@@ -151,6 +152,7 @@ class SecureExchange:
         contents: Callable[[str], RecordDict],
         more: Mapping[str, str | int],
         keep: Callable[[], None] = lambda: None,
+        whole: Callable[[str], RecordDict] | None = None,
     ) -> dict[str, Ring]:
         """Return the opened sums of the masked arrays that `kind` brings back.
 
@@ -160,13 +162,14 @@ class SecureExchange:
             contents: Site → its records, without the secure-aggregation message.
             more: What every message says beside the mailbox.
             keep: Called once the inputs are in, before any site is asked to open their sum.
+            whole: Likewise, for a site that lacks what its `contents` are a change of.
 
         Raises:
             PrivacyError: Too few sites are left (HF-611), the shares do not open it (HF-610), or
                 sites opened a sum of the same numbers with others (HF-614).
         """
         try:
-            self._add_up(summing, kind, contents, more)
+            self._add_up(summing, kind, contents, more, whole)
             keep()
             return self.open(summing)
         except PrivacyError as error:
@@ -178,6 +181,7 @@ class SecureExchange:
         kind: str,
         contents: Callable[[str], RecordDict],
         more: Mapping[str, str | int],
+        whole: Callable[[str], RecordDict] | None,
     ) -> None:
         nodes = {site: node for node, site in summing.names.items()}
         book = summing.server.book
@@ -185,27 +189,42 @@ class SecureExchange:
         for site, text in self._ask(summing, protocol.SHARES, messages):
             with self._setting_aside(summing, site):
                 summing.server.take_shares(site, secure.SealedShares.from_json(text))
-        orders = {}
-        for site, mailbox in summing.server.mailboxes().items():
-            records = contents(site)
-            record = self._record(summing, site, kind, {"json": mailbox.to_json(), **more})
-            records[protocol.SECURE_MESSAGE] = record
-            orders[nodes[site]] = records
-        self._take_arrays(summing, kind, orders)
+        letters = {
+            site: self._record(summing, site, kind, {"json": mailbox.to_json(), **more})
+            for site, mailbox in summing.server.mailboxes().items()
+        }
+
+        def orders(
+            to: Collection[str], records: Callable[[str], RecordDict]
+        ) -> dict[int, RecordDict]:
+            messages = {}
+            for site in to:
+                messages[nodes[site]] = records(site)
+                messages[nodes[site]][protocol.SECURE_MESSAGE] = letters[site]
+            return messages
+
+        lacking = self._take_arrays(summing, kind, orders(letters, contents))
+        if lacking and whole is not None:
+            self._take_arrays(summing, kind, orders(lacking, whole))
+        for site in letters:
+            if site not in summing.server.survivors:
+                self._drop(summing, site, "it did not answer in time")
 
     def _take_arrays(
         self, summing: SummingSession, kind: str, orders: Mapping[int, RecordDict]
-    ) -> None:
-        group = str(summing.server.terms.number)
+    ) -> list[str]:
+        """Add what comes back; return the sites that lack the model which theirs is a change of."""
+        group, lacking = str(summing.server.terms.number), []
         for reply in self._exchange(orders, kind, group, self.timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
+            if site and reply.has_error() and reply.error.code == LACKS_THE_MODEL:
+                lacking.append(site)
+                continue
             with self._setting_aside(summing, site):
                 _refuse_error(reply)
                 summing.server.fold(site, read(reply.content.array_records[protocol.ARRAYS]))
                 summing.done(site, reply)
-        for node in orders:
-            if summing.names[node] not in summing.server.survivors:
-                self._drop(summing, summing.names[node], "it did not answer in time")
+        return lacking
 
     def open(self, summing: SummingSession) -> dict[str, Ring]:
         """Return the sums, opened by those of their sites that are still there.

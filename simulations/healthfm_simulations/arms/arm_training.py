@@ -66,7 +66,7 @@ class TrainedArm:
             otherwise.
         history: A record per round of the arm's (first) run.
         seconds: Wall clock of the training.
-        note: Why there is no model, where there is none.
+        absent: Site, '' of an arm of one model → why there is no model.
         codes: What the sites' codes share, where that is little.
         coverage: Site → what it answered to the study of the arm's one run.
         inputs: Which wearable channels and scores the sites of the arm's one run have.
@@ -80,7 +80,7 @@ class TrainedArm:
     models: dict[str, Model] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
-    note: str = ""
+    absent: dict[str, str] = field(default_factory=dict)
     codes: str = ""
     coverage: dict[str, dict[str, float]] = field(default_factory=dict)
     inputs: InputOverlap | None = None
@@ -127,7 +127,7 @@ def train_arm(
     """
     started = time.monotonic()
     if arm in ALONE and shares_noise(config):
-        return TrainedArm(note=f"{arm}: it has nobody to share noise with, and is left out")
+        return TrainedArm(absent={"": "it has nobody to share noise with, and is left out"})
     own = config_of(arm, config)
     own_intercepts = arm != "centralised" or config.simulation.centralised.site_intercepts
     with_site_intercepts = own_intercepts and not fold.tests_newcomers
@@ -140,7 +140,7 @@ def train_arm(
         except ProtocolError as error:
             if error.number != 406:
                 raise
-            trained = replace(trained, note=f"{arm} {name}: {error.seen}")
+            trained.absent[name] = "no modality is at every site" if arm == "fedavg" else error.seen
             continue
         trained.models[name] = Model(result.study, result.parameters, with_site_intercepts)
         trained.history.extend(result.history if not trained.history else [])
@@ -233,11 +233,13 @@ def shared_vocabulary(config: RunConfig, fold: CrossValidationFold) -> Vocabular
 
     For arms whose own runs see one site each, where no federated arm comes before them.
     """
+    return CoreModelSetup().vocabulary(merge(statistics_of_sites(config, fold)), config)
+
+
+def statistics_of_sites(config: RunConfig, fold: CrossValidationFold) -> list[SiteStatistics]:
+    """Return what each of the fold's training sites says before round 1, by name."""
     sites = sorted(fold.train, key=lambda site: site.name)
-    statistics = [
-        site_statistics([site.view()], config.tokens, task=config.label_task) for site in sites
-    ]
-    return CoreModelSetup().vocabulary(merge(statistics), config)
+    return [site_statistics([site.view()], config.tokens, task=config.label_task) for site in sites]
 
 
 def _node(site: SimulatedSite) -> NodeSpec:

@@ -29,6 +29,9 @@ from healthfm_simulations.run_bar import RunProgressBar
 ONE_A_SITE: Final[tuple[Arm, ...]] = ("local", "ensemble")
 """Arms that train a model at each site."""
 
+RUNS: Final = "runs"
+"""Folder of the arms' run folders."""
+
 SAME_RUN: Final = "All sites hold the same modalities, so plain FedAvg is the federated run."
 
 
@@ -55,6 +58,7 @@ class ArmsOfFold:
     trained: dict[Arm, TrainedArm] = field(default_factory=dict)
     vocabulary: Vocabulary | None = None
     notes: list[str] = field(default_factory=list)
+    _told: dict[Arm, int] = field(default_factory=dict)
 
     def train(self) -> None:
         """Train all arms of the configuration.
@@ -78,7 +82,8 @@ class ArmsOfFold:
             self.notes.append(SAME_RUN)
             trained = self.trained["federated"]
         elif arm == "ensemble" and "local" in self.trained:
-            trained = TrainedArm(self.trained["local"].models)
+            local = self.trained["local"]
+            trained = TrainedArm(local.models, absent=local.absent)
         elif took is not None:
             return replace(self._of_its_run(arm, _hear_nothing), seconds=took)
         else:
@@ -133,6 +138,8 @@ class ArmsOfFold:
             done[arm, run] = share
             parts = [of / self._runs_of(arm) for (arm, _), of in done.items()]
             self.bar.show_progress(title, units_of(self.config, self.fold) * sum(parts))
+            of_arm = sum(of for (other, _), of in done.items() if other == arm)
+            self._tell_round(arm, of_arm / self._runs_of(arm))
 
         try:
             took = train_side_by_side(
@@ -171,7 +178,7 @@ class ArmsOfFold:
 
     def _run(self, arm: Arm) -> Path:
         name = "local" if arm == "ensemble" else arm
-        return self.folder / "runs" / self.fold.name / name
+        return self.folder / RUNS / self.fold.name / name
 
     def _runs_of(self, arm: Arm) -> int:
         return len(self.fold.train) if arm in ONE_A_SITE else 1
@@ -183,8 +190,17 @@ class ArmsOfFold:
             seen[run] = share
             done = sum(seen.values()) / self._runs_of(arm)
             self.bar.show_progress(self._name(arm), units_of(self.config, self.fold) * done)
+            self._tell_round(arm, done)
 
         return show_progress
+
+    def _tell_round(self, arm: Arm, share: float) -> None:
+        """Print a line for each round that an arm has done, where no bar is seen."""
+        rounds = self.config.federation.rounds
+        done = int(share * rounds + 1e-6)
+        if not self.console.is_terminal and done > self._told.get(arm, 0):
+            self._told[arm] = done
+            self.console.print(f"  {self._name(arm)}: round {done} of {rounds}")
 
 
 def units_of(config: RunConfig, fold: CrossValidationFold) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from healthfm_core.arrays import Int64
 from healthfm_core.config import RunConfig
+from healthfm_core.data.store.events import times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import Predictions
 from healthfm_core.evaluation.baselines.next_visit_baselines import next_visit_baselines, queries_at
@@ -159,7 +160,10 @@ def given_scores(
         key = np.searchsorted(everyone, subject[keep]) + (np.int64(index[site.name]) << 32)
         where = np.full(int(keep.sum()), index[site.name], np.int32)
         zeros = np.zeros((len(key), 1), np.float32)
+        asked_us = times_us(labels, "prediction_time")[keep]
         parts.append(
-            Predictions.of_queries(key, where, score[keep, None], outcome[keep, None], zeros)
+            Predictions.of_queries(
+                key, where, score[keep, None], outcome[keep, None], zeros, asked_us
+            )
         )
     return {REFERENCE_SCORE: Predictions.concatenate(parts)}

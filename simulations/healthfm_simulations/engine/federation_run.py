@@ -17,11 +17,14 @@ from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.federation.early_stopping import RoundChoice
 from healthfm_core.federation.protocol import Study
 from healthfm_server.app import make_app as make_server_app
+from healthfm_server.clock import SYSTEM_CLOCK
 from healthfm_server.run_folder.run_progress import ProgressEvent
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_simulations.engine import inprocess
 from healthfm_simulations.engine.nodes import NodeSpec
+from healthfm_simulations.engine.regions import regional_grid
+from healthfm_simulations.network.network_grid import NetworkGrid
 
 __all__ = [
     "Apps",
@@ -108,21 +111,23 @@ def run_federation(
         if event.phase == "round" and event.round == until < config.federation.rounds:
             stop.set()
 
-    server = make_server_app(apps.server, hear, stop.is_set)
-    client = make_client_app(apps.client)
     run_config: dict[str, str | int | float | bool] = {
         "config": config.model_dump_json(),
         "folder": str(folder),
         "resume": resume and (folder / "config.json").exists(),
-        "nodes": len(nodes),
+        "nodes": _nodes_of(config, nodes),
     }
     try:
         if (engine or config.simulation.engine) == "ray":
             from healthfm_simulations.engine.on_ray import simulate  # where wanted: it is heavy
 
-            simulate(server, client, nodes, run_config, config.simulation)
+            server = make_server_app(apps.server, hear, stop.is_set)
+            simulate(server, make_client_app(apps.client), nodes, run_config, config.simulation)
         else:
-            inprocess.simulate(server, client, nodes, run_config)
+            grid = _grid(config, nodes, folder, apps.client, stop.is_set)
+            clock = grid.clock if isinstance(grid, NetworkGrid) else SYSTEM_CLOCK
+            server = make_server_app(apps.server, hear, stop.is_set, clock)
+            inprocess.run_on(grid, server, run_config)
     except KeyboardInterrupt as interrupt:
         raise interrupted(folder) from interrupt
     except RunError as error:
@@ -131,6 +136,29 @@ def run_federation(
     finally:
         stop.set()
     return _result(folder, config)
+
+
+def _nodes_of(config: RunConfig, nodes: Sequence[NodeSpec]) -> int:
+    """Return how many nodes the coordinator waits for: who trains alone has no region."""
+    return config.simulation.regions if config.simulation.regions and len(nodes) > 1 else len(nodes)
+
+
+def _grid(
+    config: RunConfig,
+    nodes: Sequence[NodeSpec],
+    folder: Path,
+    work: LocalWork,
+    stopped: Callable[[], bool],
+) -> inprocess.InProcessGrid:
+    """Return the grid of a run in this process, with its regions or its simulated lines."""
+    if config.simulation.regions and len(nodes) > 1:
+        return regional_grid(config, nodes, folder, make_client_app(work), stopped)
+    if not config.network.enabled:
+        return inprocess.InProcessGrid(make_client_app(work), nodes)
+    history = RunStore(folder, keep=1).history() if RunStore.begun(folder) else []
+    shown_s = [float(row["simulated_s"]) for row in history if "simulated_s" in row]
+    folder.mkdir(parents=True, exist_ok=True)
+    return NetworkGrid.over(work, nodes, config, folder, begin_s=max(shown_s, default=0.0))
 
 
 def rounds_done(folder: Path) -> int:

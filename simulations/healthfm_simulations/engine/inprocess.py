@@ -18,7 +18,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from healthfm_simulations.engine.flower_internals import Run, stamp, take_identity, twin
+from healthfm_core.flower.message_internals import Run, set_message_id, take_identity, twin
 from healthfm_simulations.engine.nodes import NodeSpec
 
 
@@ -69,7 +69,7 @@ class InProcessGrid(Grid):
         ids = []
         for message in messages:
             self._sent += 1
-            stamp(message, str(self._sent))
+            set_message_id(message, str(self._sent))
             self._waiting[str(self._sent)] = message
             ids.append(str(self._sent))
         return ids
@@ -93,12 +93,16 @@ class InProcessGrid(Grid):
         received.metadata.__dict__.update(message.metadata.__dict__)
         received.metadata.created_at = time.time()
         try:
-            reply = self._app(received, context)
+            reply = self._run_app(received, context)
         except Exception as error:  # as Flower does for an app that raises
             reply = Message(Error(2, type(error).__name__), reply_to=received)
         if reply.has_content():
             reply.content = copied(reply.content)
         return reply
+
+    def _run_app(self, message: Message, context: Context) -> Message:
+        """Return what the node's app answers."""
+        return self._app(message, context)
 
 
 def copied(content: RecordDict) -> RecordDict:
@@ -119,14 +123,11 @@ def copied(content: RecordDict) -> RecordDict:
     return RecordDict(records)
 
 
-def simulate(
-    server: ServerApp, client: ClientApp, nodes: Sequence[NodeSpec], run_config: UserConfig
-) -> None:
-    """Run `server` against the sites `nodes` to its end, in this process.
+def run_on(grid: InProcessGrid, server: ServerApp, run_config: UserConfig) -> None:
+    """Run `server` against the sites of `grid` to its end, in this process.
 
     Raises:
         HealthFMError: What the server's app raises.
         KeyboardInterrupt: At Ctrl-C; the run folder is complete up to its last checkpoint.
     """
-    grid = InProcessGrid(client, nodes)
     server(grid, Context(1, 0, {}, RecordDict(), {**run_config}))

@@ -20,6 +20,10 @@ from healthfm_simulations.experiments.experiment_plan import (
 )
 
 README: Final = "README.md"
+NONE_HERE: Final = (
+    "This installation has no experiments: they are in the repository, in simulations/experiments. "
+    "There, or with the path of a folder that has a plan, the command runs them."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list() -> int:
-    for folder in catalogue():
+    folders = catalogue()
+    if not folders:
+        print(NONE_HERE)
+    for folder in folders:
         plan = read_plan(folder)
         print(f"{folder.name}  ({plan.time})\n    {plan.question}")
     return 0

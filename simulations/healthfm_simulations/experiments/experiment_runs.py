@@ -24,8 +24,9 @@ from healthfm_core.evaluation.report.report_page import METRICS_FILE
 from healthfm_server.run_folder.model_export import export_model
 from healthfm_simulations.experiments.experiment_plan import MODEL, ExperimentPlan, folder_of
 from healthfm_simulations.experiments.secondary_rows import secondary_rows
+from healthfm_simulations.result_folder import CONFIG_FILE
 from healthfm_simulations.scoring.metrics_by_site import SiteRows, read_by_site
-from healthfm_simulations.simulation_run import CONFIG_FILE, run_simulation
+from healthfm_simulations.simulation_run import run_simulation
 
 STAMP_FILE: Final = "stamp.json"
 """Written last into the folder of a run: it is finished, and how it came about."""

@@ -14,6 +14,7 @@ from healthfm_core.config import RunConfig
 from healthfm_core.evaluation import MetricRow, Predictions, metric_rows
 from healthfm_core.evaluation.metrics.metric_rows import MINUS
 from healthfm_core.evaluation.report.report_page import HalfLives, ReportContext, SiteSummary
+from healthfm_core.evaluation.time_to_accuracy import CourseRow, time_to_accuracy
 from healthfm_core.federation.input_overlap import InputOverlap
 from healthfm_core.models.monitors import all_half_lives
 from healthfm_core.seeding import numpy_generator
@@ -24,6 +25,7 @@ from healthfm_simulations.arms.ensemble import score_ensemble
 from healthfm_simulations.cohort import half_lives as true_half_lives
 from healthfm_simulations.cohort.oracle_predictions import OracleInformation
 from healthfm_simulations.cross_validation import CrossValidationFold
+from healthfm_simulations.scoring.arm_remarks import remarks_of
 from healthfm_simulations.scoring.model_scores import (
     EVERYTHING,
     NEXT_VISIT,
@@ -51,10 +53,14 @@ class CollectedPredictions:
         parts: (input subset, arm) → predictions per fold.
         single: input subset → local site → predictions per fold, where sites that take no part
             in the test have a model each.
+        targets: Names of the last fold's target columns; one empty name for a label.
+        remarks: input subset → arm → what its row leaves out, of the first fold that has it.
     """
 
     parts: dict[tuple[str, str], list[Predictions]] = field(default_factory=dict)
     single: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
+    targets: tuple[str, ...] = ("",)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, inputs: str, arm: str, predictions: Predictions) -> None:
         """Take one fold's predictions."""
@@ -83,9 +89,12 @@ def collect(
     """
     first = None
     for inputs in (EVERYTHING, *config.evaluation.inputs):
+        said = collected.remarks.setdefault(inputs, {})
+        said.update({**remarks_of(trained, fold, inputs), **said})
         answers = answered_by_all(_answers(collected, trained, fold, sites, config, inputs))
         for arm, scored in answers.items():
             collected.add(inputs, arm, scored.predictions)
+            collected.targets = scored.targets
         first = first or next(iter(answers.values()), None)
         is_visit = config.data.source == "cohort" and config.label_task is None
         if is_visit and inputs == EVERYTHING and "federated" in answers:
@@ -115,6 +124,7 @@ def _answers(
                     scored = score(model, fold, sites, config, inputs)
                     singles = collected.single.setdefault(inputs, {})
                     singles.setdefault(name, []).append(scored.predictions)
+                    collected.targets = scored.targets
         elif arm == "local":
             own = [
                 score(models[site.name], replace(fold, test=(site,)), sites, config, inputs)
@@ -284,7 +294,9 @@ def context_of(
         inputs=inputs,
         units_apart=units_apart,
         rolled_up=rolled_up,
+        remarks=collected.remarks,
         history=history,
+        course=course_of(history, config),
         ceiling=ceiling,
         half_lives=half_lives,
         seconds=seconds,
@@ -292,6 +304,14 @@ def context_of(
         config=config_yaml,
         notes=notes,
     )
+
+
+def course_of(
+    history: Mapping[str, Sequence[Mapping[str, Any]]], config: RunConfig
+) -> list[CourseRow]:
+    """Return what it took each arm of one model to be as good as the target, in its network."""
+    of_one_model = {a: rows for a, rows in history.items() if a not in ("local", "ensemble")}
+    return time_to_accuracy(of_one_model, config.network.target)
 
 
 TASK_NAMES: Final = {NEXT_VISIT: "what the next visit will hold"}

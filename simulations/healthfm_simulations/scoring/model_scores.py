@@ -181,7 +181,7 @@ def _score_site(
         names = ("",)
         nothing = np.zeros((len(key), 1), np.float32)
         asked = answers.score[:, :1], answers.label[:, None] > 0, nothing
-    predictions = Predictions.of_queries(key, where, *asked)
+    predictions = Predictions.of_queries(key, where, *asked, answers.time_us)
     scored = ScoredQueries(predictions, where, subject_id, answers.time_us, names)
     if fold.late_days is None:
         return scored

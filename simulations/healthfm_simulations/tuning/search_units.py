@@ -8,7 +8,9 @@ from typing import Self
 
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
+from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.sites import SimulatedSite, prepare_sites
+from healthfm_simulations.study_checks import check_study
 from healthfm_simulations.tuning.settings_search import trial_folder
 from healthfm_simulations.tuning.stores_without_test_people import training_sites
 from healthfm_simulations.tuning.trial_training import (
@@ -56,6 +58,7 @@ class SearchUnits:
             place = folder / "sites" / own
             place.mkdir(parents=True, exist_ok=True)
             every = prepare_sites(of_seed, place)
+            check_study(of_seed, every, cross_validation_folds(of_seed, every))
             sites[seed] = training_sites(of_seed, every, place / "without-test")[: plan.folds]
         return cls(plan, config, overrides, folder, sites)
 

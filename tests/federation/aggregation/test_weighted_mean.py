@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healthfm_core.federation.aggregation.weighted_mean import WeightedMean
+from healthfm_core.federation.aggregation.weighted_mean import PartialSums, WeightedMean
 from healthfm_core.federation.update_checks import UpdateSchema
 from healthfm_server.transport.clear import metrics_of_all
 
@@ -83,6 +83,56 @@ def test_no_order_of_arrival_changes_a_bit(sites: list, random) -> None:
     first = fold(order)
     random.shuffle(order)
     assert fold(order) == first
+
+
+@given(SITES, st.integers(1, 4))
+def test_sums_of_sums_are_the_sum_to_the_bit(sites: list, regions: int) -> None:
+    most = float(sum(w for _, w in sites))
+    flat, national = WeightedMean(SCHEMA, most), WeightedMean(SCHEMA, most)
+    regional = [WeightedMean(SCHEMA, most) for _ in range(min(regions, len(sites)))]
+    for i, (values, weight) in enumerate(sites):
+        for found in (flat, regional[i % len(regional)]):
+            found.add(str(i), _three(*values), {"backbone": float(weight)})
+    for number, found in enumerate(reversed(regional)):
+        national.add_sums(f"region {number}", found.partial())
+    means = [found.result("backbone")["backbone.w"].tobytes() for found in (flat, national)]
+    assert means[0] == means[1]
+
+
+UNIT = 2.0 ** (13 - 52)
+"""Of a round with at most 40 of weight and a norm of at most 100: 2^13 is over 2·40·100."""
+
+
+@pytest.mark.parametrize(
+    ("sums", "weights", "seen"),
+    [
+        ([UNIT, 2, 3], {"backbone": 1.0}, None),
+        ([0.3, 2, 3], {"backbone": 1.0}, "not in this round's unit"),
+        ([UNIT / 2, 2, 3], {"backbone": 1.0}, "not in this round's unit"),
+        ([np.nan, 2, 3], {"backbone": 1.0}, "longer than its weight allows"),
+        ([101, 0, 0], {"backbone": 1.0}, "longer than its weight allows"),
+        ([101, 0, 0], {"backbone": 2.0}, None),
+        ([1, 2, 3], {"backbone": 0.0}, "weight of group backbone"),
+        ([1, 2, 3], {"backbone": np.nan}, "weight of group backbone"),
+        ([1, 2, 3], {"backbone": 41.0}, "weight of group backbone"),
+        ([1, 2], {"backbone": 1.0}, "another shape"),
+        ([1, 2, 3], {"wearable": 1.0}, "of other groups"),
+    ],
+)
+def test_what_is_no_sum_of_the_round_is_refused_whole(
+    sums: list[float], weights: dict[str, float], seen: str | None
+) -> None:
+    found = WeightedMean(SCHEMA, max_weight=40.0)
+    found.add("a", _three(1, 1, 1), {"backbone": 1.0})
+    partial = PartialSums({"backbone": {"backbone.w": np.array(sums, np.float64)}}, weights)
+    if seen is None:
+        found.add_sums("north", partial)
+        with pytest.raises(ValueError, match="once a round"):
+            found.add_sums("north", partial)
+        return
+    with pytest.raises(ValueError, match=seen):
+        found.add_sums("north", partial)
+    np.testing.assert_array_equal(found.result("backbone")["backbone.w"], [1, 1, 1])
 
 
 @given(SITES)

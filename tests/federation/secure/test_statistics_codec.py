@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from healthfm_core.config import RunConfig
+from healthfm_core.data.batch.segments import offsets_of
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ProtocolError
 from healthfm_core.federation.secure.statistics_codec import (
@@ -19,7 +21,7 @@ from healthfm_core.federation.secure.statistics_codec import (
     marks,
 )
 from healthfm_core.tokens import values
-from healthfm_core.tokens.records import Events, pool, read_events
+from healthfm_core.tokens.records import Events, read_events
 from healthfm_core.tokens.statistics import SiteStatistics, merge, site_statistics
 from healthfm_core.tokens.vocabulary import Vocabulary, build_vocabulary
 from healthfm_simulations.sites import prepare_sites
@@ -31,6 +33,34 @@ CONFIG = RunConfig.model_validate(
         "tokens": {"k_min": 5},
     }
 )
+
+
+def pool(parts: Sequence[Events]) -> Events:
+    """Return the events of several stores of one site as one; no subject is in two of them."""
+    codes = tuple(sorted({code for part in parts for code in part.codes}))
+    index = {code: i for i, code in enumerate(codes)}
+    before = offsets_of(np.array([len(part.subjects) for part in parts], np.int64))
+    moved = [
+        Events(
+            part.subjects,
+            codes,
+            part.subject + shift,
+            np.array([index[code] for code in part.codes], np.int32)[part.code],
+            part.time_us,
+            part.static,
+            part.value,
+        )
+        for part, shift in zip(parts, before[:-1], strict=True)
+    ]
+    return Events(
+        np.concatenate([part.subjects for part in moved]),
+        codes,
+        np.concatenate([part.subject for part in moved]),
+        np.concatenate([part.code for part in moved]),
+        np.concatenate([part.time_us for part in moved]),
+        np.concatenate([part.static for part in moved]),
+        np.concatenate([part.value for part in moved]),
+    )
 
 
 @pytest.fixture(scope="module")

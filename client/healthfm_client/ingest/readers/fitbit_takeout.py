@@ -43,7 +43,7 @@ from healthfm_client.ingest.tables.json_values import (
     plain,
     text_of,
 )
-from healthfm_client.ingest.tables.local_time import clock_column, clock_us, times_of_utc
+from healthfm_client.ingest.tables.local_time import clock_us, times_of_utc, wall_us
 from healthfm_client.ingest.tables.person_files import (
     FILE_AT_MOST,
     PersonFile,
@@ -168,7 +168,7 @@ def read(path: Path, options: TakeoutOptions) -> Iterator[Site]:
 def _person(
     one: PersonWearing, files: Sequence[PersonFile], zone: str | None, logs: set[Any]
 ) -> None:
-    wall = partial(_on_wall, zone=zone)
+    wall = partial(wall_us, zone=zone)
     for file, text in contents(files, FILE_AT_MOST):
         _take(one, file, text, wall, logs)
     _days_of_calories(one)
@@ -316,13 +316,6 @@ def _times(texts: list[Any]) -> Int64:
     strings = pa.array([text if isinstance(text, str) else None for text in texts], pa.string())
     parsed = pc.strptime(strings, format=form, unit="us", error_is_null=True)
     return times_us(pa.table({"time": parsed.cast(pa.timestamp("us"))}))
-
-
-def _on_wall(time_us: Int64, zone: str | None) -> Int64:
-    if zone is None:
-        return time_us
-    column = pa.chunked_array([pa.array(time_us).cast(pa.timestamp("us", "UTC"))])
-    return times_us(pa.table({"time": clock_column(column, zone)}))
 
 
 def _zone_of(files: Sequence[PersonFile]) -> str | None:

@@ -1,10 +1,11 @@
-"""UK Biobank's wrist accelerometer: processed time series (CSV), or raw .cwa through actipy.
+"""UK Biobank's wrist accelerometer: processed time series (CSV).
 
 A time series is what the `accelerometer` tool writes, and UK Biobank's field 90004: its first line
 gives start, end and rate, or each row its time; a row is milli-g and whether it was imputed, which
 is no reading. The eid begins the file's name, ``1234567_90004_0_0.csv.gz``. Minutes are means of
 what was read in them. Times are the clock at the start of the week: where summer time begins or
-ends in it, the series with a first line goes on by the old clock, that with times by the new.
+ends in it, the series with a first line goes on by the old clock, that with times by the new. Raw
+.cwa files are read by `accelerometer`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from pydantic import Field
 
 from healthfm_client.ingest.reader_interface import Reader, ReaderOptions, Site
 from healthfm_client.ingest.subject_linking import numbers
-from healthfm_client.ingest.tables.axivity import minutes_of
 from healthfm_client.ingest.tables.duckdb_reader import (
     DuckDBReader,
     TableFile,
@@ -38,7 +38,6 @@ from healthfm_core.errors import IngestError
 
 DEVICE: Final = "axivity"
 CHANNEL: Final = "ACCELERATION"
-RAW: Final = (".cwa", ".cwa.gz")
 _HEADER: Final = re.compile(
     r"acceleration \(mg\) - (?P<start>[\d :.-]{19,26}) - (?P<end>[\d :.-]{19,26})"
     r" - samplerate = (?P<every_s>[\d.]+) seconds"
@@ -112,10 +111,8 @@ def _readings(file: Path) -> Readings:
     """Return (time in µs, milli-g) of what was read and not imputed.
 
     Raises:
-        IngestError: HF-303, HF-310, HF-312.
+        IngestError: HF-303, HF-310.
     """
-    if file.name.lower().endswith(RAW):
-        return minutes_of(file)
     check_gzip(file)
     table = TableFile(file)
     column = next(name for name in table.columns if _is_acceleration(name))
@@ -168,19 +165,19 @@ def _is_series(file: Path) -> bool:
 def _files(path: Path) -> Iterator[Path]:
     inside = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in (f for f in inside if f.is_file() and not f.name.startswith(".")):
-        if file.name.lower().endswith(RAW) or (is_table(file) and _is_series(file)):
+        if is_table(file) and _is_series(file):
             yield file
 
 
 def sniff(path: Path) -> bool:
-    """Whether there is a time series or a .cwa file here."""
+    """Whether there is a time series here."""
     return any(True for _ in _files(path))
 
 
 READER = Reader(
     name="ukb_accelerometer",
-    summary="UK Biobank's accelerometer: processed time series, or raw .cwa (extra `cwa`)",
-    reads="milli-g by the minute; raw .cwa through actipy, whose licence is for academic use",
+    summary="UK Biobank's accelerometer: processed time series; raw .cwa: `accelerometer`",
+    reads="milli-g by the minute",
     not_read="imputed readings; readings that cannot be true are counted",
     tried_on="files that the tests write after UK Biobank's field 90004; none of a real person",
     sniff=sniff,

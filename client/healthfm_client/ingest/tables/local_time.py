@@ -19,6 +19,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from healthfm_core.arrays import Int64
+from healthfm_core.data.store.events import times_us
+
 _EPOCH: Final = datetime(1970, 1, 1)
 _SECONDS_A_DAY: Final = 86_400
 
@@ -59,6 +62,19 @@ def clock_column(column: pa.ChunkedArray, zone: str | None) -> pa.ChunkedArray:
     if own is None:
         return column
     return pc.local_timestamp(column.cast(pa.timestamp("us", zone or own)))
+
+
+def wall_us(time_us: Int64, zone: str | None) -> Int64:
+    """Return points in time as a zone's clock showed them.
+
+    Args:
+        time_us: [N] µs since 1970, UTC.
+        zone: An IANA name; None keeps UTC.
+    """
+    if zone is None:
+        return time_us
+    column = pa.chunked_array([pa.array(time_us).cast(pa.timestamp("us", "UTC"))])
+    return times_us(pa.table({"time": clock_column(column, zone)}))
 
 
 def times_of_utc(columns: Iterable[str], zone: str | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from healthfm_core.arrays import Bool, Float64, Int64
-from healthfm_core.data.store.wearables import DAY_US, stretches
+from healthfm_core.data.store.wearables import DAY_US, SECOND_US, stretches
 
 MINUTE_US: Final = 60 * 1_000_000
 MINUTES: Final = 1440
@@ -29,8 +29,10 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 mg/dL, kcal, multiples of what somebody at rest uses."""
 
 
-def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.Table:
-    """Return a row of 1,440 minutes per subject and day; a minute is the mean of its readings.
+def by_day(
+    subject: Int64, time_us: Int64, value: Float64, channel: str, every_s: int = 60
+) -> pa.Table:
+    """Return a row of minutes per subject and day, 1,440; each is the mean of its readings.
 
     An hour that summer time repeats holds the readings of both, the one it skips has none.
 
@@ -39,17 +41,19 @@ def by_day(subject: Int64, time_us: Int64, value: Float64, channel: str) -> pa.T
         time_us: [N] when, on the clock that was worn.
         value: [N] the reading, finite.
         channel: What was measured.
+        every_s: Seconds of what is a minute else, a divisor of a day.
     """
     day = time_us // DAY_US
-    minute = (time_us - day * DAY_US) // MINUTE_US
+    per_day = DAY_US // (every_s * SECOND_US)
+    minute = (time_us - day * DAY_US) // (every_s * SECOND_US)
     days, row = np.unique(np.stack([subject, day]), axis=1, return_inverse=True)
-    cell = row.ravel() * MINUTES + minute
-    size = days.shape[1] * MINUTES
+    cell = row.ravel() * per_day + minute
+    size = days.shape[1] * per_day
     count = np.bincount(cell, minlength=size)
     mean = np.bincount(cell, weights=value, minlength=size) / np.maximum(count, 1)
-    grid = mean.reshape(-1, MINUTES).astype(np.float32)
-    seen = (count > 0).reshape(-1, MINUTES)
-    return stretches(days[0], days[1] * DAY_US, channel, 1 / 60, grid, seen)
+    grid = mean.reshape(-1, per_day).astype(np.float32)
+    seen = (count > 0).reshape(-1, per_day)
+    return stretches(days[0], days[1] * DAY_US, channel, 1 / every_s, grid, seen)
 
 
 def possible(value: Float64, time_us: Int64, channel: str, now_us: int) -> Bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow, subsets_of
 from healthfm_core.evaluation.metrics.report_metrics import metric_title, metrics_in
@@ -21,6 +21,7 @@ from healthfm_core.evaluation.report.wording import (
     SUBSET_NAMES,
     arm_name,
     bracketed,
+    inputs_of,
     interval,
     number,
     subset_name,
@@ -33,7 +34,9 @@ def main_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable
     ceilings = list(dict.fromkeys(row.arm for row in context.ceiling))
     pairs = discrimination(context.task)
     every = [*rows, *context.ceiling]
-    return grid(every, arms + ceilings, pairs, context.reference, apart=ceilings, palette=arms)
+    said = context.remarks.get("all", {})
+    shown = [*arms, *(arm for arm in said if arm not in arms), *ceilings]
+    return grid(every, shown, pairs, context.reference, apart=ceilings, palette=arms, remarks=said)
 
 
 def difference_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTable | None:
@@ -58,7 +61,25 @@ def subset_table(rows: Sequence[MetricRow], context: ReportContext) -> ReportTab
     pairs = [(subset, metric) for subset in shown for metric in metrics]
     held = {row.arm for row in rows if row.subset in shown}
     arms = arms_of(rows, context.reference)
-    return grid(rows, [arm for arm in arms if arm in held], pairs, context.reference, palette=arms)
+    said = _given(context, dict.fromkeys(inputs_of(subset) for subset in shown))
+    lines = [arm for arm in (*arms, *said) if arm in held or arm in said]
+    return grid(
+        rows,
+        list(dict.fromkeys(lines)),
+        pairs,
+        context.reference,
+        palette=arms,
+        remarks=said,
+    )
+
+
+def _given(context: ReportContext, inputs: Iterable[str]) -> dict[str, str]:
+    """Return arm → its remarks on several input subsets, each with the inputs' name."""
+    said: dict[str, list[str]] = {}
+    for given in inputs:
+        for arm, remark in context.remarks.get(given, {}).items():
+            said.setdefault(arm, []).append(f"given {subset_name(given)}: {remark}")
+    return {arm: ". ".join(remarks) for arm, remarks in said.items()}
 
 
 def interval_figure(rows: Sequence[MetricRow], context: ReportContext) -> str:

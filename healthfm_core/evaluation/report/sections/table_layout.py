@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow, subsets_of
 from healthfm_core.evaluation.metrics.report_metrics import METRICS, metrics_in
@@ -33,13 +34,14 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableLine:
-    """One line of a table: its arm, the arm's colour (-1: none) and its cells."""
+    """One line of a table: its arm, the arm's colour (-1: none), its cells, what it leaves out."""
 
     arm: str
     colour: int
     cells: tuple[TableCell, ...]
     strong: bool = False
     apart: bool = False
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def grid(
     *,
     apart: Sequence[str] = (),
     palette: Sequence[str] = (),
+    remarks: Mapping[str, str] = MappingProxyType({}),
 ) -> ReportTable:
-    """Lay out (subset, metric) `pairs` as columns, arms as lines."""
+    """Lay out (subset, metric) `pairs` as columns, arms as lines, each with its remark."""
     by_key = {(row.arm, row.subset, row.metric): row for row in rows}
     groups: list[tuple[str, int]] = []
     for subset, _ in pairs:
@@ -124,6 +127,7 @@ def grid(
             reference,
             palette,
             apart=arm in apart,
+            remark=remarks.get(arm, ""),
         )
         for arm in arms
     )
@@ -139,6 +143,7 @@ def arm_line(
     palette: Sequence[str],
     *,
     apart: bool = False,
+    remark: str = "",
 ) -> TableLine:
     """Return an arm's line, the reference in bold and with a dot of the arm's colour."""
     return TableLine(
@@ -147,6 +152,7 @@ def arm_line(
         cells=tuple(cells),
         strong=arm == reference,
         apart=apart,
+        remark=remark,
     )
 
 

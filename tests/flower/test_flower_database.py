@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from healthfm_server.deploy.flower_database import compact
+from healthfm_core.flower.flower_database import compact
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def copies(database):
 
 
 def test_a_log_that_is_being_read_is_left_for_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("healthfm_server.deploy.flower_database.LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("healthfm_core.flower.flower_database.LOCK_TIMEOUT_S", 0.01)
     path = tmp_path / "superlink.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as server:
         server.execute("PRAGMA journal_mode = WAL")
@@ -78,7 +78,7 @@ def test_a_log_that_is_being_read_is_left_for_later(tmp_path, monkeypatch):
 
 def test_a_server_that_writes_is_not_disturbed(database, monkeypatch):
     path, server = database
-    monkeypatch.setattr("healthfm_server.deploy.flower_database.LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("healthfm_core.flower.flower_database.LOCK_TIMEOUT_S", 0.01)
     server.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         compact(path)

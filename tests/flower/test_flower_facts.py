@@ -1,4 +1,8 @@
-"""What the adapters assume of Flower, held against Flower itself: a new release is judged so."""
+"""Each fact of Flower's insides that HealthFM relies on, held against Flower itself.
+
+A new release is judged so: `pip install flwr==NEW`, then these, then `make test-deployment`. What
+fails names what healthfm_core.flower has to say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,10 @@ import flwr.supernode.fleet_http_connection as connection_module
 import flwr.supernode.runtime.run_clientapp as clientapp_module
 import flwr.supernode.start_client_internal as node_module
 import httpx
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from flwr.app import Array, ConfigRecord, Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -31,7 +37,16 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 import healthfm_client.runtime.flower_processes  # noqa: F401  (what it replaces is looked at below)
-from healthfm_server.deploy.flower_database import orders_taken
+from healthfm_core.flower.flower_database import online_until, orders_taken
+from healthfm_core.flower.grid_internals import HttpGrid, runtime_client
+from healthfm_core.flower.message_internals import (
+    SUPERLINK_NODE_ID,
+    set_message_id,
+    set_sender,
+    take_identity,
+    twin,
+)
+from healthfm_core.flower.supernode_internals import PIECE_FETCHERS
 from healthfm_server.deploy.flower_superlink import (
     _BUNDLE,
     Control,
@@ -228,3 +243,53 @@ def test_which_orders_were_taken_stands_in_flowers_database(link):
         opened.executemany(places, rows)
     assert orders_taken(database, 5) == {2**64 - 3: False, 8: True}
     assert orders_taken(database, 2**63 + 7) == {9: True}
+
+
+def message(to=7):
+    content = RecordDict({"about": ConfigRecord({"round": 1})})
+    return Message(content, dst_node_id=to, message_type="train")
+
+
+def test_who_sends_is_the_identity_of_the_process_and_the_superlinks_number_is_the_coordinators():
+    run = take_identity(5)
+    assert run.run_id == 5
+    assert message().metadata.src_node_id == SUPERLINK_NODE_ID
+    assert message().metadata.run_id == 5
+
+
+def test_a_messages_id_and_sender_are_read_from_where_they_are_set():
+    take_identity()
+    sent = message()
+    set_message_id(sent, "m")
+    set_sender(sent, 9)
+    assert (sent.metadata.message_id, sent.metadata.src_node_id) == ("m", 9)
+    assert Message(RecordDict(), reply_to=sent).metadata.reply_to_message_id == "m"
+
+
+def test_another_array_over_the_same_bytes_has_all_that_an_array_has():
+    array = Array(np.arange(3.0))
+    other = twin(array)
+    assert {"dtype", "shape", "stype", "data"} == other.__dict__.keys() - {"_is_dirty"}
+    assert other.data is array.data
+    assert other.numpy().tolist() == [0.0, 1.0, 2.0]
+
+
+def test_the_deployments_grid_has_its_client_under_the_name_that_is_asked_for():
+    grid = HttpGrid(token="t")
+    grid._client = client = object()
+    assert runtime_client(grid) is client
+
+
+def test_how_soon_a_missing_piece_is_asked_for_again_is_a_keyword_with_a_default():
+    for function in PIECE_FETCHERS:
+        assert function.__kwdefaults__["initial_backoff"] == 1
+
+
+def test_a_node_that_never_connected_has_no_time_until_which_it_counts_as_connected(link):
+    _, database, _ = link
+    number = register_node(database, generate_private_key(SECP384R1()).public_key())
+    assert number not in online_until(database)
+    with closing(sqlite3.connect(database)) as opened, opened:
+        signed = number - 2**64 if number >= 2**63 else number
+        opened.execute("UPDATE node SET online_until = 12.5 WHERE node_id = ?", (signed,))
+    assert online_until(database)[number] == 12.5

@@ -1,0 +1,1 @@
+"""Raw files of accelerometers: three makers' formats, and what is made of their samples."""
