@@ -7,9 +7,9 @@ import pytest
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_core.config.federation import FederationConfig
 from healthfm_core.federation import protocol
+from healthfm_server import clock
 from healthfm_server.run_folder.durable_files import append_row
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.transport import exchange
 from healthfm_server.transport.exchange import Timeouts
 from healthfm_server.transport.measured_deadline import measured_timeouts
 from tests import enrolled
@@ -77,7 +77,7 @@ class Slow(enrolled.Wire):
         yield from late
         replies = list(super().pull_messages(message_ids))
         if replies:
-            exchange.time.sleep(5.0)
+            clock.time.sleep(5.0)
         for reply in replies:
             about = reply.metadata
             match about.message_type, about.group_id, about.src_node_id:

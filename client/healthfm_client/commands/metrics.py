@@ -27,9 +27,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Say or write them."""
-    from healthfm_client.site_status import site_status
     from healthfm_client.site.site_metrics import site_metrics
     from healthfm_client.site.site_policy import SitePolicy
+    from healthfm_client.site_status import site_status
     from healthfm_core.trust import files
     from healthfm_core.trust.certificates import now_utc
 
