@@ -332,6 +332,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="the run's folder as the run wrote it",
         do="Run on the coordinator's machine, which says more: healthfm-server report RUN",
     ),
+    730: ErrorCode(
+        "whether a site gains by joining cannot be measured here",
+        wanted="a run whose task its model answers, and held-out people enough who train nobody",
+        do="Ingest again with a larger share of held-out people, or wait for more of them",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",

@@ -102,6 +102,19 @@ class ClientWork:
         """Everything is covered."""
         return {"coverage_exact": 1.0}
 
+    def held_out_metrics(
+        self,
+        parameters: Mapping[str, Float32],
+        stores: Sequence[StoreSpec],
+        data: Any,
+        study: Study,
+        k: int,
+    ) -> dict[str, float]:
+        """How far the model is from the site's number, of whom it has none in training."""
+        far = abs(float(parameters["backbone.w"].mean()) - float(data["pull"]))
+        told = {"held_out/overall/auroc": far, "held_out/overall/n_subjects": float(data["n"])}
+        return told | {"held_out/secret": float(k)}
+
     def train_round(
         self,
         parameters: Mapping[str, Float32],

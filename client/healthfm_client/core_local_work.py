@@ -14,6 +14,9 @@ from healthfm_core.data.store.joined_stores import StoreView, join_stores
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import StoreError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
+from healthfm_core.held_out.held_out_people import HeldOutPeople, may_be_judged
+from healthfm_core.held_out.site_evaluation import FEDERATED, SiteEvaluation
+from healthfm_core.seeding import numpy_generator
 from healthfm_core.tokens.coverage import coverage
 from healthfm_core.tokens.statistics import site_statistics
 
@@ -59,6 +62,32 @@ class CoreLocalWork:
         """Return how much of the site's record the study's vocabulary covers, and others share."""
         domains = study.config.tokens.domains
         return coverage(opened(stores), study.vocabulary, domains=domains, k_min=k_min)
+
+    def held_out_metrics(
+        self,
+        parameters: Mapping[str, Float32],
+        stores: Sequence[StoreSpec],
+        data: Any,
+        study: Study,
+        k: int,
+    ) -> dict[str, float]:
+        """Return how a model does on the held-out people, by the names of `SiteEvaluation`.
+
+        Nothing of fewer than `k` people is told.
+        """
+        if not may_be_judged(study, data.modalities):
+            return {}
+        held_out = HeldOutPeople.load(opened(stores), study, data.intercepts)
+        evaluation = study.config.evaluation
+        told = SiteEvaluation.of(
+            {FEDERATED: held_out.predictions(parameters)},
+            held_out.groups(),
+            task=evaluation.task,
+            k=k,
+            bootstraps=evaluation.bootstraps,
+            rng=numpy_generator(study.config.seed, "held out bootstrap"),
+        )
+        return told.to_metrics()
 
     def train_round(
         self,

@@ -54,6 +54,19 @@ class LocalWork(Protocol):
         Nothing of fewer than `k_min` people is told.
         """
 
+    def held_out_metrics(
+        self,
+        parameters: Mapping[str, Float32],
+        stores: Sequence[StoreSpec],
+        data: Any,
+        study: Study,
+        k: int,
+    ) -> dict[str, float]:
+        """Return how a model does on the held-out people, by the names of `SiteEvaluation`.
+
+        Nothing of fewer than `k` people is told.
+        """
+
     def train_round(
         self,
         parameters: Mapping[str, Float32],

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 
 from healthfm_client.egress import egress_filter
+from healthfm_client.held_out_reply import HeldOutAsked, held_out_reply, site_of
 from healthfm_client.local_work import LocalWork
 from healthfm_client.prepared_study import agreed_contract, prepared
 from healthfm_client.privacy_accounting.study_budget import StudyBudget
@@ -52,6 +53,7 @@ class TrainingRound:
         parameters: The global parameters that came with it.
         control: The algorithm's state here; None for an algorithm without.
         metrics_wanted: Patterns of the metrics that the contract names.
+        run_name: What the coordinator's people call the run; empty in a simulation.
     """
 
     order: RoundOrder
@@ -60,6 +62,7 @@ class TrainingRound:
     parameters: Mapping[str, Float32]
     control: ControlState | None
     metrics_wanted: tuple[str, ...]
+    run_name: str = ""
 
     @classmethod
     def received(cls, work: LocalWork, message: Message, node: SiteNode, context: Context) -> Self:
@@ -97,7 +100,8 @@ class TrainingRound:
             }
             files = round_files(node, known.study, algorithm.slot, "control variates")
             control = ControlState(files, algorithm, server, order.round)
-        return cls(order, known.study, known.data, parameters, control, wanted)
+        name = "" if contract is None else str(contract.statement.get("run", ""))
+        return cls(order, known.study, known.data, parameters, control, wanted, name)
 
 
 def round_files(
@@ -141,6 +145,10 @@ def train_one_round(
     """
     received = TrainingRound.received(work, message, node, context)
     study, data = received.study, received.data
+    if received.order.held_out:
+        plan = StudyBudget.of(work, node, context, study, data).plan
+        asked = HeldOutAsked(study, data, received.parameters, received.metrics_wanted, plan)
+        return held_out_reply(work, node, asked, name=received.run_name)
     reply = _reply(work, message, node, context, received)
     current = reply.to_train(received)
     budget = StudyBudget.of(work, node, context, study, data)
@@ -237,9 +245,7 @@ class ClearReply:
         update = result.update if kept is None else kept.encode(result)
         return RecordDict(
             {
-                protocol.SITE: ConfigRecord(
-                    {"site": self.node.name, "node": str(self.node.node_id)}
-                ),
+                protocol.SITE: site_of(self.node),
                 protocol.ARRAYS: to_record(update),
                 protocol.WEIGHTS: MetricRecord(dict(result.weights)),
                 protocol.METRICS: MetricRecord(dict(result.metrics)),

@@ -89,6 +89,11 @@ class EvaluationConfig(Schema):
         description="how alike the arms' states of the same people are: linear CKA, and R² of a "
         "linear map from one to the other",
     )
+    at_sites: bool = Field(
+        True,
+        description="in a deployment, after the last round each site judges the model on its own "
+        "held-out people and tells what its policy lets out; a simulation judges by itself",
+    )
     subgroups: bool = Field(False, description="metrics by sex, age band, ancestry and site")
 
     @model_validator(mode="after")

@@ -45,7 +45,15 @@ class FederationConfig(Schema):
     )
     fraction: float = Field(1.0, gt=0, le=1, description="share of the sites asked each round")
     quorum: float = Field(0.5, gt=0, le=1, description="share of a group's sites that must answer")
-    deadline_s: float = Field(3600.0, gt=0)
+    deadline_s: float = Field(
+        3600.0, gt=0, description="longest that a round waits for its sites, and the first one's"
+    )
+    patience: float = Field(
+        4.0,
+        ge=0,
+        description="in a deployment a round waits this many times what the slowest answer of the "
+        "last ten took, a minute at least and deadline_s at most; 0: deadline_s, always",
+    )
     gather_s: float = Field(
         60.0, ge=0, description="wait for all sites at most; then the quorum of them begins"
     )

@@ -37,6 +37,7 @@ METRICS_WANTED: Final = (
     "layer*/*",
     "steps",
     "privacy_*",
+    "held_out/*",
 )
 """What the round loop and its report read; a site sends what its own policy lets out of these."""
 
@@ -182,9 +183,19 @@ def check_order(contract: Contract, order: RoundOrder, study: str) -> None:
     terms = contract.terms
     if terms.agreement != study or order.rounds != terms.rounds:
         raise altered("an order of another study than the contract's")
+    if order.held_out:
+        is_agreed = RunConfig.model_validate(terms.config).evaluation.at_sites
+        if order.train or order.round != held_out_round(terms.rounds) or not is_agreed:
+            raise altered("an order of a judgement that the contract does not have")
+        return
     last = terms.rounds if order.train else terms.rounds + 1  # the last model is scored after it
     if not 1 <= order.round <= last:
         raise altered("an order of a round that the contract does not have")
+
+
+def held_out_round(rounds: int) -> int:
+    """Return the number under which held-out people are judged: after all that trains or scores."""
+    return rounds + 2
 
 
 def sign_order(

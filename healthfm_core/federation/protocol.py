@@ -35,9 +35,9 @@ from healthfm_core.config.simulation import SimulationConfig
 from healthfm_core.errors import ProtocolError
 from healthfm_core.tokens.vocabulary import Vocabulary
 
-VERSION: Final = 9
+VERSION: Final = 10
 """Raised when a record changes its meaning; the server refuses a site that runs another."""
-READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, VERSION})
+READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
@@ -198,6 +198,8 @@ class RoundOrder:
             the sites get.
         most_weight: To a regional coordinator, the most weight that a group can get of all sites of
             the round: in its unit it adds its own up. 0: the order is a site's.
+        held_out: Whether the site judges the model on its held-out people, after the last round,
+            and tells metrics alone: no update goes back.
     """
 
     round: int
@@ -211,13 +213,14 @@ class RoundOrder:
     digests: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     most_weight: float = 0.0
+    held_out: bool = False
 
     def to_json(self) -> str:
         """Return the order as JSON; what is as usual is not said, as earlier releases read it."""
         said = asdict(self)
         if self.train:
             del said["train"]
-        for name in ("counted", "reference", "digests", "shapes", "most_weight"):
+        for name in ("counted", "reference", "digests", "shapes", "most_weight", "held_out"):
             if not said[name]:
                 del said[name]
         return json.dumps(said, sort_keys=True)
@@ -245,7 +248,7 @@ class RoundOrder:
 
 def _check_types(order: RoundOrder) -> None:
     numbers = (order.round, order.rounds, order.seed, order.reference)
-    flags = (order.evaluate, order.train)
+    flags = (order.evaluate, order.train, order.held_out)
     if {type(value) for value in numbers} != {int} or {type(flag) for flag in flags} != {bool}:
         raise TypeError("a number, or whether to do something, of another type")
     if type(order.most_weight) not in (int, float):

@@ -19,8 +19,10 @@ from healthfm_core.federation.compression.error_feedback import uplink_compresso
 from healthfm_core.federation.compression.reference_model import downlink_compressor
 from healthfm_core.federation.protocol import Study
 from healthfm_server.clock import SYSTEM_CLOCK, Clock
+from healthfm_server.held_out_round import HeldOutRound
 from healthfm_server.round_loop import RoundLoop
 from healthfm_server.run_folder.checkpoints import ServerState
+from healthfm_server.run_folder.held_out_file import HeldOutTold, is_judged_at_sites
 from healthfm_server.run_folder.run_progress import ProgressListener, ignore_progress
 from healthfm_server.run_folder.run_store import RunStore, note_failure
 from healthfm_server.study_setup.connected_nodes import wait_for_nodes
@@ -51,7 +53,7 @@ class RunRequest:
         nodes: ``nodes``: how many nodes to wait for.
         only: ``only``: numbers of the nodes that the run is for, with commas; empty: all.
         timeouts: ``timeout_factor``: factor on deadline and life of messages, for an engine whose
-            sites take turns.
+            sites take turns. There no answer is lost, and none is given up before its deadline.
         signer: ``study``: folder of the study whose contracts are signed; none in a simulation.
     """
 
@@ -76,7 +78,11 @@ class RunRequest:
             resume=bool(raw.get("resume", False)) or ("study" in raw and RunStore.begun(folder)),
             nodes=int(raw.get("nodes", 1)),
             only=frozenset(int(node) for node in str(raw.get("only", "")).split(",") if node),
-            timeouts=Timeouts(federation.deadline_s * factor, federation.ttl_s * factor),
+            timeouts=Timeouts(
+                federation.deadline_s * factor,
+                federation.ttl_s * factor,
+                federation.patience if "study" in raw else 0.0,
+            ),
             signer=ContractSigner.of(Path(str(raw["study"])), folder.name)
             if "study" in raw
             else ContractSigner(),
@@ -135,9 +141,21 @@ def make_app(
             del parameters
         store.forget_after(state.round)
         timeouts, signer = request.timeouts, request.signer
-        make_round_loop(study, sites, exchange, store, timeouts, listener, signer).run(state)
+        loop = make_round_loop(study, sites, exchange, store, timeouts, listener, signer)
+        loop.run(state)
+        if signer.signer is not None and is_judged_at_sites(study.config):
+            judge_model(loop, exchange, timeouts)
 
     return app
+
+
+def judge_model(loop: RoundLoop, exchange: Exchange, timeouts: Timeouts) -> None:
+    """Have the sites judge the model that a run ended with, unless they have already."""
+    result = loop.store.result()
+    if result is not None and HeldOutTold.read(loop.store.folder) is None:
+        HeldOutRound(loop.study, loop.sites, exchange, timeouts, loop.orders, loop.store).run(
+            result
+        )
 
 
 def make_round_loop(

@@ -36,7 +36,7 @@ from healthfm_simulations.scoring.arm_metrics import (
     rows_of,
     split_ceiling,
 )
-from healthfm_simulations.scoring.metrics_by_site import rows_by_site, write_by_site
+from healthfm_simulations.scoring.metrics_by_site import SiteRows, rows_by_site, write_by_site
 from healthfm_simulations.scoring.model_scores import EVERYTHING, check_what_is_judged
 from healthfm_simulations.scoring.predictions_file import PredictionsFile
 from healthfm_simulations.scoring.scoring_ledger import note_scoring
@@ -61,6 +61,7 @@ class Replicate:
     inputs: InputOverlap | None = None
     units_apart: tuple[str, ...] = ()
     rolled_up: str = ""
+    by_site: list[SiteRows] = field(default_factory=list)
     half_lives: HalfLives | None = None
     secondary: SecondaryEvaluations = field(default_factory=SecondaryEvaluations)
     rows: list[MetricRow] = field(default_factory=list)
@@ -161,7 +162,8 @@ def _replicate(
             file.add(replicate.collected, fold)
     _note(replicate, note_scoring(config, replicate.folds, out))
     replicate.rows = rows_of(replicate.collected, config)
-    write_by_site(folder, rows_by_site(replicate.collected.of(EVERYTHING), sites, config))
+    replicate.by_site = rows_by_site(replicate.collected.of(EVERYTHING), sites, config)
+    write_by_site(folder, replicate.by_site)
     return replicate
 
 
@@ -262,6 +264,7 @@ def _report(
         sites=first.sites,
         folds=first.folds,
         collected=first.collected,
+        site_rows={site.site: site.rows for site in first.by_site},
         history=first.history,
         seconds={
             arm: sum(replicate.seconds.get(arm, 0.0) for replicate in replicates)

@@ -107,6 +107,35 @@ def test_a_store_that_cannot_be_counted_is_told_and_the_run_asks_all_the_same(
     assert any("could not be counted: StoreError[HF-2" in line for line in sentences(facts))
 
 
+def test_what_is_told_of_held_out_people_is_said_as_the_policy_has_it() -> None:
+    everything = {"metrics": ("loss_*", "held_out/*"), "k_min": 5}
+    facts = run_facts(contract(), SitePolicy.model_validate(everything))
+    assert facts["leaves"]["held_out"] == {"permitted": ["held_out/*"], "least_people": 20}
+    said = "\n".join(sentences(facts))
+    assert "by sex, ancestry and age, of what 20 people or more have" in said
+    strict = SitePolicy.model_validate({**everything, "k_min": 50})
+    assert run_facts(contract(), strict)["leaves"]["held_out"]["least_people"] == 50
+
+
+@pytest.mark.parametrize(
+    ("words", "rules"),
+    [
+        (("evaluation.at_sites=false",), {}),
+        (("federation=secure",), {}),
+        (("privacy=dp", "privacy.epsilon=3"), {}),
+        ((), {"metrics": ["loss_*"]}),
+        ((), {"privacy": {"mode": "dp", "epsilon": 3.0, "ledger": "ledger.jsonl"}}),
+    ],
+)
+def test_where_nothing_is_told_of_held_out_people_that_is_said(
+    words: tuple[str, ...], rules: dict[str, Any]
+) -> None:
+    policy = SitePolicy.model_validate({"metrics": ["loss_*", "held_out/*"], **rules})
+    facts = run_facts(contract("0" * 16, None, *words), policy)
+    assert facts["leaves"]["held_out"] is None
+    assert "Nothing is told of this site's held-out people" in "\n".join(sentences(facts))
+
+
 def test_what_is_not_stated_is_told_as_not_stated() -> None:
     said = "\n".join(sentences(run_facts(contract("0" * 16, {"run": "first"}), SitePolicy())))
     assert "no purpose, task, protocol or ethics reference, contact: ask before" in said

@@ -153,7 +153,7 @@ def test_every_reply_of_a_run_is_in_the_log_as_it_left(tmp_path: Path) -> None:
         left = [reply for reply in grid.back if reply.metadata.src_node_id == number]
         kinds = [reply.metadata.message_type for reply in left]
         assert [entry["what"] for entry in entries] == kinds
-        assert kinds == [protocol.STATISTICS, protocol.PREPARE, *[protocol.TRAIN] * 3]
+        assert kinds == [protocol.STATISTICS, protocol.PREPARE, *[protocol.TRAIN] * 4]
         for entry, reply in zip(entries, left, strict=True):
             assert set(entry["records"]) == set(reply.content)
             if protocol.ARRAYS in reply.content:
@@ -162,7 +162,10 @@ def test_every_reply_of_a_run_is_in_the_log_as_it_left(tmp_path: Path) -> None:
                 assert {n: (tuple(a["shape"]), a["sha256"]) for n, a in logged.items()} == {
                     n: (a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for n, a in sent.items()
                 }
-        assert entries[-1]["records"]["metrics"]["values"] == {"loss_pull": float(number)}
+        assert entries[-2]["records"]["metrics"]["values"] == {"loss_pull": float(number)}
+        judged = entries[-1]["records"]["metrics"]["values"]
+        assert judged
+        assert {name.partition("/")[0] for name in judged} == {"held_out"}
 
 
 def test_when_it_cannot_be_written_nothing_leaves(tmp_path: Path) -> None:
@@ -188,14 +191,14 @@ def test_audit_shows_every_line_and_verify_proves_them(tmp_path: Path, capsys) -
     home = str(sites[0].home)
     assert main(["audit", "--site", home]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert "arrays: 6 arrays" in shown[2]
     assert "loss_pull" in shown[2]
     assert main(["audit", "--site", home, "--json"]) == 0
     entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert main(["audit", "--site", home, "--verify", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
-    assert whole == {"lines": 5, "last": entries[-1]["hash"], "whole": True}
+    assert whole == {"lines": 6, "last": entries[-1]["hash"], "whole": True}
     log = sites[0].home / "egress.log"
     log.write_bytes(log.read_bytes().replace(b"loss_pull", b"loss_pill"))
     assert main(["audit", "--site", home, "--verify"]) == 9

@@ -18,7 +18,7 @@ from healthfm_client.doctor import site_files
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
 from healthfm_client.site.site_folder import JoinSettings, StoreChoice
 from healthfm_client.site.site_home import SiteHome
-from healthfm_client.site.site_policy import SitePolicy
+from healthfm_client.site.site_policy import TOLD_BY_A_PERSON, SitePolicy
 from healthfm_client.site.working_hours import WorkingHours, is_working_time
 from healthfm_core.data.store.beside_store import bytes_beside, working_folder
 from healthfm_core.errors import ConfigError, PolicyError, ProtocolError
@@ -258,7 +258,8 @@ def test_a_run_that_keeps_to_the_floor_is_taken() -> None:
 
 
 def test_every_metric_that_a_new_site_lets_out_is_wanted() -> None:
-    assert set(SitePolicy().metrics) <= set(METRICS_WANTED)
+    assert set(SitePolicy().metrics) <= {*METRICS_WANTED, *TOLD_BY_A_PERSON}
+    assert not {*METRICS_WANTED} & {*TOLD_BY_A_PERSON}, "a run never asks for those"
 
 
 def test_a_metric_that_the_contract_does_not_want_stays(tmp_path: Path) -> None:

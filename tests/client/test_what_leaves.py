@@ -29,6 +29,7 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import DriftCorrection, PrivacyPlan
 from healthfm_server.app import make_app
+from healthfm_server.held_out_round import PHASE
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_server.transport.array_records import read
 from healthfm_simulations.engine import NodeSpec
@@ -179,12 +180,16 @@ def test_only_parameters_and_permitted_metrics_come_back_from_training(run) -> N
     for reply in [r for r in grid.back if r.metadata.message_type == protocol.TRAIN]:
         if reply.has_error():
             continue
+        metrics = dict(reply.content.metric_records[protocol.METRICS])
+        assert metrics == policy.metrics_to_send(metrics, contracting.METRICS_WANTED)
+        if reply.metadata.group_id == PHASE:
+            assert set(reply.content) == {protocol.SITE, protocol.METRICS}
+            assert {name.partition("/")[0] for name in metrics} <= {"held_out"}
+            continue
         update = read(reply.content.array_records[protocol.ARRAYS])
         assert set(update) <= received
         weights = reply.content.metric_records[protocol.WEIGHTS]
         assert {group_of(name) for name in update} == set(weights)
-        metrics = dict(reply.content.metric_records[protocol.METRICS])
-        assert metrics == policy.metrics_to_send(metrics, contracting.METRICS_WANTED)
 
 
 def test_no_log_has_a_subjects_number_a_value_or_a_date_of_a_record(run) -> None:

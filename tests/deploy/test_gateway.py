@@ -13,12 +13,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from healthfm_core.federation import protocol
+from healthfm_core.federation.protocol import Study
+from healthfm_core.prometheus_text import MEDIA_TYPE
 from healthfm_core.trust.authority import Authority
 from healthfm_core.trust.request import make_request, read_request
 from healthfm_core.trust.site_keys import SiteKeys
 from healthfm_server.deploy.gateway import NODE_KEY_HEADER
+from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
+from healthfm_server.deploy.told_gains import told_gains
+from healthfm_server.run_folder.run_store import RunStore
+from tests import three_numbers as small
 from tests.deploy.serving import (
     PATIENCE_S,
     Site,
@@ -27,6 +33,8 @@ from tests.deploy.serving import (
     gateway_served,
     served,
 )
+
+GAIN = "/v1/healthfm/gain"
 
 
 async def upstream(request):
@@ -313,6 +321,39 @@ def test_a_request_to_enrol_is_kept_for_the_coordinator(study, tmp_path):
         spoilt = client.post("/v1/healthfm/enrolment", content=request[:-9], headers=token)
         assert (spoilt.status_code, "HF-806" in spoilt.json()["error"]) == (400, True)
     assert [p.read_bytes() for p in (study.path / "requests").glob("new-*.zip")] == [request]
+
+
+def test_what_a_site_tells_of_its_own_model_is_taken_by_its_certificate_alone(study, site):
+    order = RunOrder.give(study.runs, "told", small.config(), None)
+    store = RunStore.create(order.folder, small.config())
+    agreed = Study(protocol.VERSION, "0123abcd", small.config(), small.VOCABULARY, ("ehr",))
+    store.save_study(agreed)
+    store.note("prepared", site="a", modalities=["ehr"], subjects=40, coverage={})
+    body = {"study": agreed.hash, "metrics": {"gain/overall/auroc": 0.125}}
+    with anonymous(study) as client:
+        assert client.post(GAIN, json=body).status_code == 401
+    assert told_gains(order.folder) == {}
+    with site.client() as client:
+        told = client.post(GAIN, json=body)
+        assert (told.status_code, told.json()) == (200, {"run": "told"})
+        wrong = client.post(GAIN, json={**body, "study": "0" * 64})
+        assert (wrong.status_code, "HF-722" in wrong.json()["error"]) == (400, True)
+        large = {**body, "metrics": {f"gain/{n}": 0.125 for n in range(20_000)}}
+        assert client.post(GAIN, json=large).status_code == 413
+    assert told_gains(order.folder) == {"a": {"gain/overall/auroc": 0.125}}
+    (noted,) = study.audit("test").rows("gain told")
+    assert (noted["site"], noted["run"]) == ("a", "told")
+
+
+def test_figures_are_told_to_a_token_that_may_look_and_to_nobody_else(study):
+    viewer, enrolment = study.tokens.add("graph", "viewer"), study.tokens.add("eve", "enrolment")
+    with anonymous(study) as client:
+        assert client.get("/metrics").status_code == 401
+        for token, status in (("x" * 43, 401), (enrolment, 403), (viewer, 200)):
+            told = client.get("/metrics", headers={"authorization": f"Bearer {token}"})
+            assert told.status_code == status
+    assert told.headers["content-type"] == MEDIA_TYPE
+    assert 'study="demo"' in told.text
 
 
 def test_old_tls_is_refused(study):

@@ -14,6 +14,7 @@ from healthfm_server.deploy.flower_superlink import FlowerRun
 from healthfm_server.deploy.reconciler import RETRY_PAUSES_S, RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 from tests.deploy.serving import Site
 
 
@@ -149,6 +150,8 @@ def test_pause_stops_flowers_run_and_resume_submits_it_again(reconciler, control
 def test_a_run_with_all_its_rounds_is_finished_whatever_flower_says(reconciler, control, order):
     reconciler.look(0.0)
     complete(order, 2)
+    assert not order.is_complete(), "the sites judge its model on their held-out people yet"
+    HeldOutTold(2).save(order.folder)
     control.end(1, "failed", "lost at the last moment")
     reconciler.look(1.0)
     assert order.status() == replace(order.status(), state="finished", reason="")

@@ -159,10 +159,13 @@ def test_the_page_escapes_names_and_withholds_small_counts(rows):
     assert ">13<" not in text
 
 
-def test_a_site_with_few_tested_people_is_not_drawn(rows):
-    drawn = render("t", rows, context(k_subgroup=20))
-    assert "Who gains by joining" in drawn
-    assert "Who gains by joining" not in render("t", rows, context(k_subgroup=41))
+def test_who_gains_is_drawn_of_sites_that_have_both_models_and_their_difference(rows):
+    drawn = render("t", rows, context(site_rows={"north": rows, "tiny <b>": rows}))
+    figure = drawn.partition("Who gains by joining")[2].partition("</figure>")[0]
+    intervals = re.findall(r'id="LineCollection_\d+">(.*?)</g>', figure, re.DOTALL)
+    assert [lines.count("<path") for lines in intervals] == [2, 2, 2], "each point has its own"
+    alone = [row for row in rows if row.arm == "federated"]
+    assert "Who gains by joining" not in render("t", rows, context(site_rows={"north": alone}))
 
 
 def test_the_page_shows_what_sites_share_by_domain_and_units_that_do_not_meet(rows):

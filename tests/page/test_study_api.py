@@ -10,6 +10,7 @@ import pytest
 
 from healthfm_core.local_page.page_access import API
 from healthfm_server.deploy.run_orders import ACTIONS
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 from tests.page.made_study import (
     NODES,
     add_round,
@@ -196,6 +197,9 @@ def test_answers_are_as_they_are_described(study, page, viewer, monkeypatch):
     everybody = sorted(NODES.values())
     wait_for(order, "answers", "2", everybody, everybody)
     set_online(study, connected=NODES)
+    shown = {"auroc": 0.8, "auroc_low": 0.7, "auroc_high": 0.9, "n_subjects": 40.0}
+    told = {f"held_out/overall/{name}": value for name, value in shown.items()}
+    HeldOutTold(1, tuple(everybody), dict.fromkeys(everybody, told)).save(order.folder)
     write_report(study, order)
     described = read(viewer, "/openapi.json")
     assert described["openapi"] == "3.1.0"

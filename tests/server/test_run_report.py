@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import re
 
@@ -12,11 +13,12 @@ import pytest
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_server.__main__ import main
 from healthfm_server.deploy.run_orders import RunOrder
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_report.run_report import RunReport
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
-from tests.page.made_study import EVIL, add_round, make_study, order_run
+from tests.page.made_study import EVIL, NODES, add_round, make_study, order_run
 
 
 def read(page):
@@ -144,3 +146,70 @@ def test_a_run_that_is_not_there_is_said(tmp_path, capsys, name):
     said = capsys.readouterr().err
     assert "HF-722" in said
     assert "Traceback" not in said
+
+
+def judged(order, **sites):
+    """Write what sites told of their held-out people: AUROC, people, gain."""
+    metrics = {}
+    for site, (auroc, people, gain) in sites.items():
+        own = {"held_out": auroc, "own_model": auroc - gain, "gain": gain}
+        told = {}
+        for prefix, value in own.items():
+            if prefix == "held_out" or gain:
+                told |= {
+                    f"{prefix}/overall/auroc": value,
+                    f"{prefix}/overall/auroc_low": value - 0.1,
+                    f"{prefix}/overall/auroc_high": value + 0.1,
+                    f"{prefix}/overall/n_subjects": people,
+                    f"{prefix}/new_onset/average_precision": value,
+                    f"{prefix}/new_onset/average_precision_low": value - 0.1,
+                    f"{prefix}/new_onset/average_precision_high": value + 0.1,
+                    f"{prefix}/new_onset/n_subjects": people,
+                }
+        told |= {"held_out/sex=F/auroc": auroc, "held_out/sex=F/auroc_low": auroc - 0.2}
+        told |= {"held_out/sex=F/auroc_high": auroc + 0.2, "held_out/sex=F/n_subjects": 40.0}
+        told |= {"held_out/sex=M/withheld": 1.0}
+        told |= {f"held_out/risk/0/{name}": 0.1 for name in ("predicted", "observed")}
+        told |= {"held_out/risk/0/rows": 300.0}
+        metrics[site] = told
+    HeldOutTold(3, tuple(NODES), metrics, {"west": "it did not answer in time"}).save(order.folder)
+
+
+def test_held_out_people_are_told_site_by_site_and_over_all_sites(tmp_path):
+    study = make_study(tmp_path / "study")
+    order = order_run(study)
+    add_round(order, 1)
+    judged(order, north=(0.8, 300.0, 0.0), south=(0.6, 100.0, 0.0))
+    _, said, values = report(study, order, tmp_path / "out")
+    rows = {(row["arm"], row["subset"], row["metric"]): row for row in values["held_out"]}
+    mean = rows["federated", "overall", "auroc"]
+    assert mean["value"] == pytest.approx(0.75)
+    half = math.hypot(0.1 * 0.75, 0.1 * 0.25)
+    assert (mean["low"], mean["high"]) == pytest.approx((0.75 - half, 0.75 + half))
+    assert mean["n_subjects"] == 400
+    assert "west told nothing of its held-out people: it did not answer in time" in said
+    assert "Site by site" in said
+    assert "Withheld by sex: M" in said
+    assert "of the model after round 3" in said
+    assert values["site_held_out"]["south"][0]["value"] == pytest.approx(0.6)
+    assert "Who gains by joining" not in said
+
+
+def test_who_gains_is_drawn_of_the_sites_that_trained_a_model_of_their_own(tmp_path):
+    study = make_study(tmp_path / "study")
+    order = order_run(study)
+    add_round(order, 1)
+    judged(order, north=(0.8, 300.0, 0.05), south=(0.6, 100.0, 0.0))
+    _, said, values = report(study, order, tmp_path / "out")
+    assert "Who gains by joining" in said
+    arms = {row["arm"] for row in values["held_out"]}
+    assert arms == {"federated", "federated - local"}, "the two models' people would be others"
+    judged(order, north=(0.8, 300.0, 0.05), south=(0.6, 100.0, -0.02))
+    _, said, values = report(study, order, tmp_path / "out")
+    gain = next(row for row in values["held_out"] if row["arm"] == "federated - local")
+    assert gain["value"] == pytest.approx(0.75 * 0.05 - 0.25 * 0.02)
+    assert {row["arm"] for row in values["held_out"]} == {
+        "federated",
+        "local",
+        "federated - local",
+    }

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from healthfm_client.consent.held_out_facts import held_out_facts
 from healthfm_client.consent.noise_sentences import epsilon_asked, noise_sentence
 from healthfm_client.local_work import StoreSpec
 from healthfm_client.privacy_accounting.site_privacy import SitePrivacy
@@ -60,6 +61,7 @@ def run_facts(
             "metrics": [name for name in terms.metrics if name in policy.metrics],
             "metrics_asked": list(terms.metrics),
             "metrics_permitted": list(policy.metrics),
+            "held_out": held_out_facts(terms, policy),
             "sums_only": terms.sums_only,
             "min_sites": terms.min_sites,
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from healthfm_client.consent.held_out_facts import PREFIX, held_out_sentence
 from healthfm_core.modalities.registry import described
 from healthfm_core.trust.names import plain_text
 
@@ -77,7 +78,7 @@ def _left_here(facts: Mapping[str, Any]) -> Iterator[str]:
         f"First it asks how many people have each code, and sends that to {to}; counts under "
         f"{leaves['counts_from']} stay here."
     )
-    metrics = leaves["metrics"]
+    metrics = [name for name in leaves["metrics"] if not name.startswith(PREFIX)]
     averages = f", with averages of how well it does ({', '.join(metrics)})" if metrics else ""
     yield (
         f"Then, {rounds} times, it sends a model, trains it here for a while, and gets the changes "
@@ -88,6 +89,7 @@ def _left_here(facts: Mapping[str, Any]) -> Iterator[str]:
         if leaves["sums_only"]
         else "The coordinator sees the changes of this site by itself."
     )
+    yield held_out_sentence(leaves.get("held_out"))
 
 
 def _work(facts: Mapping[str, Any]) -> Iterator[str]:

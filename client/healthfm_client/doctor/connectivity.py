@@ -88,12 +88,12 @@ def _hello(client: httpx.Client, url: str, proxy: str | None) -> tuple[httpx.Res
         do = "Check http://USER:PASSWORD@HOST:PORT in the file that --proxy-file names"
         raise _unreachable(where, seen, do) from error
     except httpx.HTTPError as error:
-        raise _failure(where, error) from error
+        raise failure(where, error) from error
     until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     return response, f"until {until}, {fingerprint.of_certificate(certificate)[:23]}..."
 
 
-def _failure(where: str, error: httpx.HTTPError) -> ProtocolError | TrustError:
+def failure(where: str, error: httpx.HTTPError) -> ProtocolError | TrustError:
     """Return the error behind a failed connection: a certificate's, or the network's."""
     cause: BaseException | None = error
     while cause is not None:

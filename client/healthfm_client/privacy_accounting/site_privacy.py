@@ -59,6 +59,11 @@ class SitePrivacy(Schema):
             )
         return self
 
+    @property
+    def is_as_study(self) -> bool:
+        """Whether a study decides on the noise; else every study trains with noise here."""
+        return self.mode == "as_study"
+
     def check_noise(self, adds_noise: bool) -> None:
         """Refuse a study without noise where the site has set any ε: none would cover it.
 

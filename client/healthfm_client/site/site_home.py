@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from healthfm_client.egress.egress_log import EgressLog
 from healthfm_client.egress.repeated_refusals import RepeatedRefusals
+from healthfm_client.site.finished_models import FinishedModels
 from healthfm_client.site.run_approvals import Approvals
 from healthfm_client.site.site_folder import SiteFolder
 from healthfm_core.errors import PolicyError
@@ -102,6 +103,10 @@ class SiteHome(SiteFolder):
     def approvals(self) -> Approvals:
         """Return the runs that a person is asked about."""
         return Approvals(self._state / "runs")
+
+    def finished_models(self) -> FinishedModels:
+        """Return the models that this site helped to train."""
+        return FinishedModels(self._state / "finished")
 
     @property
     def state_folder(self) -> Path:

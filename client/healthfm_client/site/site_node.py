@@ -70,7 +70,7 @@ class SiteNode:
         return cls(
             str(config["site"]),
             context.node_id,
-            _permitted_stores(str(config["stores"]), policy),
+            permitted_stores(str(config["stores"]), policy),
             policy,
             state=Path(str(config[STATE_KEY])) if STATE_KEY in config else None,
         )
@@ -84,7 +84,7 @@ class SiteNode:
         policy.check_hours(now_utc())
         policy.check_study(kit.study, kit.signer_fingerprint)
         computer_limits.apply(policy.resources)
-        stores = _permitted_stores(str(context.node_config["stores"]), policy)
+        stores = permitted_stores(str(context.node_config["stores"]), policy)
         return cls(kit.site, context.node_id, stores, policy, home, kit)
 
     @property
@@ -157,7 +157,12 @@ class SiteNode:
         contracting.accept_order(order, digests, key, site=self.name, used=used)
 
 
-def _permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
+def permitted_stores(text: str, policy: SitePolicy) -> tuple[StoreSpec, ...]:
+    """Return the stores of a node's configuration, with what of each the policy permits.
+
+    Raises:
+        PolicyError: Nothing of one (HF-501).
+    """
     return tuple(
         StoreSpec(Path(raw["path"]), policy.permitted(raw.get("modalities")), raw.get("ids", ""))
         for raw in json.loads(text)

@@ -22,10 +22,14 @@ from healthfm_core.config.privacy_mechanisms import hides_each_person
 from healthfm_core.config.tokens import TokensConfig
 from healthfm_core.errors import ConfigError, PolicyError
 from healthfm_core.federation.contracting import METRICS_WANTED
+from healthfm_core.federation.protocol import Study
 from healthfm_core.modalities.registry import modality_names
 from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.trust import fingerprint
 from healthfm_core.trust.contract import ContractTerms
+
+TOLD_BY_A_PERSON: Final = ("own_model/*", "gain/*")
+"""Patterns of metrics that leave when a person here tells them, and never because a run asks."""
 
 
 def _a_fingerprint(text: str) -> str:
@@ -57,7 +61,7 @@ class SitePolicy(Schema):
         1, ge=1, description="no count under it leaves, and no code that fewer subjects have"
     )
     metrics: tuple[str, ...] = Field(
-        METRICS_WANTED, description="patterns of metrics that may leave"
+        (*METRICS_WANTED, *TOLD_BY_A_PERSON), description="patterns of metrics that may leave"
     )
     counts: tuple[str, ...] = Field(
         ("*_subjects",), description="patterns of metrics that are counts of people"
@@ -146,6 +150,11 @@ class SitePolicy(Schema):
     def raise_threshold(self, tokens: TokensConfig) -> TokensConfig:
         """Return `tokens` with the site's k where it is the stricter one."""
         return tokens.model_copy(update={"k_min": max(tokens.k_min, self.k_min)})
+
+    def least_people(self, study: Study) -> int:
+        """Return of how many held-out people something may be told, at least."""
+        k_min = self.raise_threshold(study.config.tokens).k_min
+        return max(k_min, study.config.evaluation.k_subgroup)
 
     def check_cohort(self, n_subjects: int) -> None:
         """Refuse to take part with too few people.

@@ -9,6 +9,7 @@ from healthfm_core.evaluation.analyses.missing_inputs import CorruptionRow, Matr
 from healthfm_core.evaluation.analyses.probes import ProbeRow
 from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
+from healthfm_core.evaluation.metrics.calibration_error import Reliability
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.predictions import Predictions
 from healthfm_core.evaluation.time_to_accuracy import CourseRow
@@ -93,6 +94,8 @@ class ReportContext:
         history: Arm → a record per round: ``round`` and numbers by name, nested or not. Of those
             the page plots up to four, tuning metrics first, then losses.
         site_history: Site → the same of its own people, where sites tell it.
+        site_rows: Site → rows of its own people: of each arm, and of the differences.
+        reliabilities: Name → predicted against observed risk, where no predictions are at hand.
         participation: What each site did in the rounds of a real federation.
         facts: What and its value, of the run itself: names, fingerprints, what it cost.
         alarms: Sentences, each with the round in which it began.
@@ -129,6 +132,8 @@ class ReportContext:
     remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     site_history: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    site_rows: Mapping[str, Sequence[MetricRow]] = field(default_factory=dict)
+    reliabilities: Mapping[str, Reliability] = field(default_factory=dict)
     participation: Sequence[SiteParticipation] = ()
     facts: Sequence[tuple[str, str]] = ()
     alarms: Sequence[str] = ()

@@ -138,6 +138,7 @@ def _context_parts(context: ReportContext, arms: Sequence[str]) -> dict[str, Any
         "attributes": subgroup_tables.attributes(context),
         "modalities": modality_names(),
         "sites": site_gains.site_lines(context),
+        "by_site": site_gains.site_table(context),
         "participation": participation_table.participation_lines(context),
         "tells_epsilon": participation_table.tells_epsilon(context),
         "input_sentences": []

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError
 from healthfm_core.federation import protocol
+from healthfm_core.prometheus_text import MEDIA_TYPE
 from healthfm_core.trust import files
 from healthfm_core.trust.archive import MOST_BYTES
 from healthfm_core.trust.request import read_request
@@ -25,7 +26,10 @@ from healthfm_server.deploy.kit_renewal import Renewals
 from healthfm_server.deploy.root_rotation import note_shown
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.study_metrics import study_metrics
 from healthfm_server.deploy.study_status import study_status
+from healthfm_server.deploy.told_gains import MOST_BYTES as LARGEST_GAIN
+from healthfm_server.deploy.told_gains import take_gain
 
 MAY: Final[dict[Role, frozenset[str]]] = {
     "coordinator": frozenset({"look", "order", "enrol"}),
@@ -62,6 +66,8 @@ class OwnRoutes:
             Route("/v1/healthfm/runs/{name}/{action}", self.order, methods=["POST"]),
             Route("/v1/healthfm/enrolment", self.enrolment, methods=["POST"]),
             Route("/v1/healthfm/renewal", self.renewal, methods=["POST"]),
+            Route("/v1/healthfm/gain", self.gain, methods=["POST"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
     async def hello(self, request: Request) -> Response:
@@ -82,6 +88,14 @@ class OwnRoutes:
         if isinstance(token, Response):
             return token
         return JSONResponse(await run_in_threadpool(study_status, self._study))
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer the study's figures as Prometheus reads them."""
+        token = self._token(request, "look")
+        if isinstance(token, Response):
+            return token
+        figures = await run_in_threadpool(study_metrics, self._study)
+        return Response(figures, media_type=MEDIA_TYPE)
 
     async def order(self, request: Request) -> Response:
         """Pause, resume or stop a run."""
@@ -106,6 +120,18 @@ class OwnRoutes:
             return Response("too large", 413)
         kit = await run_in_threadpool(self._renewals.ask, site, data)
         return Response(status_code=202) if kit is None else Response(kit)
+
+    async def gain(self, request: Request) -> Response:
+        """Keep what a site tells of its own model beside a run's."""
+        site = self._site(request)
+        if site is None:
+            return Response("no certificate of a site", 401)
+        data = await _body(request, LARGEST_GAIN)
+        if data is None:
+            return Response("too large", 413)
+        order = await run_in_threadpool(take_gain, self._study, site.name, data)
+        self._log.note("gain told", {"site": site.name, "run": order.name})
+        return JSONResponse({"run": order.name})
 
     def _site(self, request: Request) -> AdmittedSite | None:
         """Return the site that calls; None where it is no site or was revoked."""
@@ -148,11 +174,11 @@ class OwnRoutes:
         return Response(str(details["reason"]), status, {"www-authenticate": "Bearer"})
 
 
-async def _body(request: Request) -> bytes | None:
-    """Return a request's body; None where it is larger than an archive may be."""
+async def _body(request: Request, most: int = MOST_BYTES) -> bytes | None:
+    """Return a request's body; None where it is larger than it may be: than an archive may."""
     data = b""
     async for piece in request.stream():
         data += piece
-        if len(data) > MOST_BYTES:
+        if len(data) > most:
             return None
     return data

@@ -18,6 +18,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.trust import files
 from healthfm_core.trust.names import check_name
+from healthfm_server.run_folder.held_out_file import HeldOutTold, is_judged_at_sites
 from healthfm_server.run_folder.run_store import RunStore
 
 Wanted = Literal["running", "paused", "stopped"]
@@ -175,11 +176,18 @@ class RunOrder:
         return max(RunStore(self.folder, keep=1).checkpoints.rounds(), default=0)
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to do: all rounds, and the choice among them where one is due."""
-        federation = self.config().federation
+        """Whether nothing is left to do: all rounds, and what comes after them where it is due.
+
+        That is the choice among the rounds, and the sites' judgement on their held-out people.
+        """
+        config, store = self.config(), RunStore(self.folder, keep=1)
+        federation = config.federation
         if federation.early_stopping.monitor is not None:
-            return RunStore(self.folder, keep=1).choice() is not None
-        return self.rounds_done() >= federation.rounds
+            is_trained = store.choice() is not None
+        else:
+            is_trained = self.rounds_done() >= federation.rounds
+        is_due = is_judged_at_sites(config)
+        return is_trained and (not is_due or HeldOutTold.read(self.folder) is not None)
 
     def failure(self) -> tuple[int, str] | None:
         """Return number and sentence of the error the last submission ended with, if with one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -183,6 +184,11 @@ class StudyFolder:
         """Put a new server certificate in place; a running gateway loads it by itself."""
         key, chain = authority.issue_server(hosts)
         files.replace(self.server / "identity.pem", key + chain, files.PRIVATE)
+
+    def certificate_ends(self) -> datetime:
+        """Return when the gateway's certificate ends."""
+        identity = (self.server / "identity.pem").read_bytes()
+        return x509.load_pem_x509_certificates(identity)[0].not_valid_after_utc
 
     def publish(self, authority: Authority) -> None:
         """Write the roots and revocation lists by which the gateway judges a site's certificate."""

@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-
 from healthfm_core.notices.notice import Notice
 from healthfm_core.notices.notice_settings import NoticeSettings
 from healthfm_core.notices.watch import watch
@@ -79,9 +77,8 @@ def study_notices(
 
 def look(study: StudyFolder, settings: NoticeSettings) -> list[Notice]:
     """Return what holds now at a study."""
-    identity = (study.server / "identity.pem").read_bytes()
-    ends = x509.load_pem_x509_certificates(identity)[0].not_valid_after_utc
-    return list(study_notices(study_status(study), ends, datetime.now(UTC), settings))
+    ends, now = study.certificate_ends(), datetime.now(UTC)
+    return list(study_notices(study_status(study), ends, now, settings))
 
 
 def told_by(study: StudyFolder) -> str:

@@ -94,6 +94,16 @@ PARTICIPATION: Final = object_of(
     epsilon={**FIGURE_OR_NULL, "description": "largest that the site told"},
     reasons=TEXTS,
 )
+METRIC_ROW: Final = object_of(
+    arm=TEXT,
+    task=TEXT,
+    subset=TEXT,
+    metric=TEXT,
+    value=FIGURE_OR_NULL,
+    low={**FIGURE_OR_NULL, "description": "lower end of the 95 % interval over people"},
+    high=FIGURE_OR_NULL,
+    n_subjects=COUNT,
+)
 REPORT: Final = object_of(
     title=TEXT,
     is_final=YES,
@@ -101,6 +111,8 @@ REPORT: Final = object_of(
     participation=list_of("Participation"),
     metrics=FIGURES,
     site_metrics={"type": "object", "additionalProperties": FIGURES},
+    held_out={**list_of("MetricRow"), "description": "over the sites that told"},
+    site_held_out={"type": "object", "additionalProperties": list_of("MetricRow")},
     alarms=TEXTS,
     notes=TEXTS,
 )
@@ -111,6 +123,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "RunFacts": RUN_FACTS,
     "Status": STATUS,
     "Participation": PARTICIPATION,
+    "MetricRow": METRIC_ROW,
     "Report": REPORT,
 }
 NAME: Final = in_path("name")

@@ -28,7 +28,10 @@ from healthfm_server.deploy.study_folder import StudyFolder
 
 REPORT: Final = Path("report", "report.html")
 DATA: Final = Path("report", "report.json")
-FROM: Final = ("history.jsonl", "study.json", "chosen-round.json", DONE, ORDER)
+FROM: Final = (
+    *("history.jsonl", "study.json", "chosen-round.json", "held-out.json", "own-models"),
+    *(DONE, ORDER),
+)
 """Files whose change makes a report old."""
 PAUSE_S: Final = 15.0
 """Between two reports of one run: its rounds may take less."""

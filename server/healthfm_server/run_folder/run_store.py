@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,9 +24,11 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import HealthFMError, RunError
 from healthfm_core.federation.early_stopping import RoundChoice
 from healthfm_core.federation.protocol import Study, for_the_wire
+from healthfm_core.row_reading import rows_backwards
 from healthfm_server.run_folder.checkpoints import Checkpoints, ServerState, damaged
 from healthfm_server.run_folder.durable_files import append_row, read_rows, replace_file
 from healthfm_server.run_folder.file_lock import held
+from healthfm_server.run_folder.held_out_file import HELD_OUT_FILE, HeldOutTold
 
 CHOICE_FILE: Final = "chosen-round.json"
 """Which round's model a run ended with, where it was to choose one (`early_stopping`)."""
@@ -195,6 +197,9 @@ class RunStore:
         choice = self.choice()
         if choice is not None and choice.trained > round_:
             (self.folder / CHOICE_FILE).unlink()
+        told = HeldOutTold.read(self.folder)
+        if told is not None and told.round > round_:
+            (self.folder / HELD_OUT_FILE).unlink()
         rows = [row for row in self.history() if row["round"] <= round_]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         replace_file(self.folder / "history.jsonl", [text.encode()])
@@ -203,6 +208,10 @@ class RunStore:
     def history(self) -> list[dict[str, Any]]:
         """Return the rows of history; a last line cut short by a kill is left out."""
         return read_rows(self.folder / "history.jsonl")
+
+    def newest_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of history, the newest first, without reading more than is asked for."""
+        return rows_backwards(self.folder / "history.jsonl")
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events; a last line cut short by a kill is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.config.compose import to_yaml
+from healthfm_core.config.run import RunConfig
+from healthfm_core.evaluation.metrics.calibration_error import Reliability
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.report.report_context import ReportContext, SiteSummary
 from healthfm_core.evaluation.report.report_page import REPORT_FILE, write_report
+from healthfm_core.evaluation.report.sections.training_curves import MOST_SITES
 from healthfm_core.federation.code_overlap import (
     MOST_LISTED,
     told_coverage,
@@ -22,10 +26,15 @@ from healthfm_core.federation.code_overlap import (
     told_units,
 )
 from healthfm_core.federation.input_overlap import told_inputs
+from healthfm_core.held_out.risk_bins import reliability_of
+from healthfm_core.held_out.site_evaluation import SiteEvaluation
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.deploy.told_gains import told_gains
 from healthfm_server.page.run_history import RunHistory, figures_at
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.run_report.held_out_rows import pooled_groups, pooled_rows
 from healthfm_server.run_report.participation import participation
 from healthfm_server.run_report.report_facts import report_facts
 
@@ -70,12 +79,17 @@ class RunReport:
         history.look()
         store, config = RunStore(order.folder, keep=1), order.config()
         study, events = store.study(), store.events()
+        told = HeldOutTold.read(order.folder)
+        judged = _evaluations(told, told_gains(order.folder), config)
         is_over = order.status().state not in GOES_ON
         context = ReportContext(
             task=config.evaluation.task,
             lead=_lead(order, history, is_over=is_over),
             k_subgroup=config.evaluation.k_subgroup,
-            sites=tuple(_sites(events)),
+            sites=tuple(_sites(events, judged)),
+            site_rows={site: found.rows for site, found in judged.items() if found.rows},
+            reliabilities=dict(_reliabilities(judged)),
+            subgroups=pooled_groups(judged),
             coverage=told_coverage(events),
             inputs=told_inputs(events),
             units_apart=told_units(events)[:MOST_LISTED],
@@ -87,12 +101,14 @@ class RunReport:
             refresh_s=0 if is_over else REFRESH_S,
             config=to_yaml(config),
             alarms=tuple(_alarms(events)),
-            notes=tuple(_notes(history, events)),
+            notes=tuple(_notes(history, events, told)),
         )
         newest = len(history.rounds) - 1
         own = {site: figures_at(_of_site(history, site), newest) for site in sorted(history.sites)}
         title = f"{folder.settings.study}: {order.name}"
-        return cls(title, (), context, figures_at(history.figures, newest), own, read_ns)
+        return cls(
+            title, pooled_rows(judged), context, figures_at(history.figures, newest), own, read_ns
+        )
 
     def write(self, folder: Path) -> Path:
         """Write page and data to `folder`, each whole or not at all; return the page's path.
@@ -118,9 +134,42 @@ class RunReport:
             "participation": [asdict(site) for site in self.context.participation],
             "metrics": dict(self.latest),
             "site_metrics": {site: dict(own) for site, own in self.site_latest.items() if own},
+            "held_out": [_values(row) for row in self.rows],
+            "site_held_out": {
+                site: [_values(row) for row in rows]
+                for site, rows in self.context.site_rows.items()
+            },
             "alarms": list(self.context.alarms),
             "notes": list(self.context.notes),
         }
+
+
+def _values(row: MetricRow) -> dict[str, Any]:
+    """Return a row as JSON has it: an undefined number is null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(row).items()
+    }
+
+
+def _evaluations(
+    told: HeldOutTold | None, gains: Mapping[str, Mapping[str, float]], config: RunConfig
+) -> dict[str, SiteEvaluation]:
+    """Return site → what it told of its held-out people, and of its own model's answers to them."""
+    shared = {} if told is None else told.metrics
+    return {
+        site: SiteEvaluation.from_metrics(
+            {**shared.get(site, {}), **gains.get(site, {})}, config.evaluation.task
+        )
+        for site in sorted({*shared, *gains})
+    }
+
+
+def _reliabilities(judged: Mapping[str, SiteEvaluation]) -> Iterator[tuple[str, Reliability]]:
+    """Yield each site's predicted against observed risk, where they are few enough to be seen."""
+    drawn = {site: found.bins for site, found in judged.items() if found.bins}
+    if len(drawn) <= MOST_SITES:
+        yield from ((site, reliability_of(bins)) for site, bins in drawn.items())
 
 
 def _lead(order: RunOrder, history: RunHistory, *, is_over: bool) -> str:
@@ -131,11 +180,20 @@ def _lead(order: RunOrder, history: RunHistory, *, is_over: bool) -> str:
     return f"This run goes on: {sites} sites, {done} of {rounds} rounds so far."
 
 
-def _sites(events: Sequence[Mapping[str, Any]]) -> Iterator[SiteSummary]:
+def _sites(
+    events: Sequence[Mapping[str, Any]], judged: Mapping[str, SiteEvaluation]
+) -> Iterator[SiteSummary]:
     known = {event["site"]: event for event in events if event["event"] == "prepared"}
     for name in sorted(known):
         held = frozenset(known[name]["modalities"])
-        yield SiteSummary(name, held, int(known[name]["subjects"]), n_held_out=None)
+        yield SiteSummary(
+            name, held, int(known[name]["subjects"]), n_held_out=_held_out(judged.get(name))
+        )
+
+
+def _held_out(found: SiteEvaluation | None) -> int | None:
+    """Return of how many held-out people a site told something; None where it told nothing."""
+    return max((row.n_subjects for row in found.rows), default=None) if found else None
 
 
 def _records(history: RunHistory) -> Iterator[dict[str, float]]:
@@ -166,7 +224,17 @@ def _alarms(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"Round {event['round']}: {event['reason']}"
 
 
-def _notes(history: RunHistory, events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _notes(
+    history: RunHistory, events: Sequence[Mapping[str, Any]], told: HeldOutTold | None
+) -> Iterator[str]:
+    if told is not None and told.metrics:
+        yield (
+            f"Figures on held-out people are of the model after round {told.round}, as the sites "
+            "computed them; over all sites they are means by people, with intervals that follow "
+            "from the sites’ own."
+        )
+    for site, reason in sorted(told.set_aside.items() if told else ()):
+        yield f"{site} told nothing of its held-out people: {reason}"
     for event in events:
         if event["event"] == "round chosen":
             yield f"{event['reason']}."

@@ -38,6 +38,7 @@ from healthfm_server.transport.array_records import read
 from healthfm_server.transport.downlink import LACKS_THE_MODEL, Downlink, holders_of
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, OpenRound
+from healthfm_server.transport.measured_deadline import measured_timeouts
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.round_inbox import RoundInbox
 
@@ -97,7 +98,8 @@ class ClearTransport:
             if self.sites[name].node_id not in busy and name not in self.orders.unprepared
         ]
         down = self._down(current, asked, state, schema)
-        for reply in self._replies(current, asked, down):
+        timeouts = self._timeouts(current)
+        for reply in self._replies(current, asked, down, timeouts):
             self._take(reply, current, schema, inbox)
             del reply
         inbox.close()
@@ -106,6 +108,10 @@ class ClearTransport:
             current.reject(site, late, replied=False)
         reference = {} if self.downlink is None else down.model
         return replace(self._collected(current, inbox), reference=reference)
+
+    def _timeouts(self, current: OpenRound) -> Timeouts:
+        federation = self.orders.study.config.federation
+        return measured_timeouts(self.timeouts, federation, current.store, self.exchange)
 
     def _most_weight(self, current: OpenRound) -> float:
         """Return the most weight that a group can get in this round."""
@@ -134,13 +140,15 @@ class ClearTransport:
         holders = holders_of(state, current, asked)
         return Downlink.of(state, schema.groups, holders, self.downlink, seed)
 
-    def _replies(self, current: OpenRound, asked: list[str], down: Downlink) -> Iterator[Message]:
+    def _replies(
+        self, current: OpenRound, asked: list[str], down: Downlink, timeouts: Timeouts
+    ) -> Iterator[Message]:
         """Yield each site's reply; who lacks what a change is of is asked again, with the whole."""
         lacking: list[str] = []
         nodes = {self.sites[name].node_id: name for name in down.holders}
         exchange = partial(self.exchange, kind=protocol.TRAIN, group=str(current.number))
         contents = partial(self._contents, current)
-        for reply in exchange(contents(asked, down), timeouts=self.timeouts):
+        for reply in exchange(contents(asked, down), timeouts=timeouts):
             site = nodes.get(reply.metadata.src_node_id)
             if site and reply.has_error() and reply.error.code == LACKS_THE_MODEL:
                 current.store.note("model sent whole", round=current.number, site=site)
@@ -150,7 +158,7 @@ class ClearTransport:
             del reply
         if lacking:
             whole = replace(down, holders=frozenset())
-            yield from exchange(contents(lacking, whole), timeouts=self.timeouts)
+            yield from exchange(contents(lacking, whole), timeouts=timeouts)
 
     def _contents(
         self, current: OpenRound, asked: list[str], down: Downlink
@@ -207,7 +215,7 @@ class ClearTransport:
             received = read(arrays)
             current.bytes_up += sum(len(array.data) for array in arrays.values())
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
-            metrics = _metrics(records.metric_records[protocol.METRICS])
+            metrics = read_metrics(records.metric_records[protocol.METRICS])
             update = self._decoded(received, weights, schema)
         except TrustError as error:
             raise _RejectedReplyError(str(error)) from error
@@ -240,7 +248,7 @@ class ClearTransport:
             received = read(arrays)
             current.bytes_up += sum(len(array.data) for array in arrays.values())
             weights = {g: _number(w) for g, w in records.metric_records[protocol.WEIGHTS].items()}
-            metrics = _metrics(records.metric_records[protocol.METRICS])
+            metrics = read_metrics(records.metric_records[protocol.METRICS])
             inbox.take_sums(site, received, weights, self.sites[site].n_subjects)
         except (TrustError, KeyError, ValueError, TypeError) as error:
             raise _RejectedReplyError(f"its sums cannot be used: {error}"[:300]) from error
@@ -299,8 +307,13 @@ def metrics_of_all(
     return means
 
 
-def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a reply that anybody asked for; a site may send what it likes."""
+def read_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a reply that anybody asked for; a site may send what it likes.
+
+    Raises:
+        TypeError: One is no number.
+        ValueError: They are too many.
+    """
     wanted = (m for m in record if any(fnmatchcase(m, pattern) for pattern in METRICS_WANTED))
     metrics = {m: _number(record[m]) for m in wanted if len(m) <= LONGEST_NAME}
     if len(metrics) > MOST_METRICS:

@@ -35,10 +35,13 @@ class Timeouts:
     Attributes:
         deadline_s: From sending to the close of the exchange.
         ttl_s: Life of a message; a later reply is dropped.
+        patience: How many times the slowest answer so far a round waits (`measured_deadline`);
+            0: always until the deadline.
     """
 
     deadline_s: float
     ttl_s: float
+    patience: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class _Pending:
 
     Attributes:
         node: Whom it went to.
-        until: When it expires, of the monotonic clock, in seconds.
+        sent_at: When it went, of the monotonic clock, in seconds.
+        until: When it expires, of that clock.
         most_bytes: What the arrays of its reply may have at most.
     """
 
     node: int
+    sent_at: float
     until: float
     most_bytes: int
 
@@ -69,6 +74,10 @@ class Exchange:
         folder: On whose disk a reply's arrays lie while they are looked at.
         stopped: Asked between looks; when true the exchange ends with HF-705.
         clock: By which it waits.
+
+    Attributes:
+        late_s: Node → seconds after which its answer came that nobody waited for any more; until
+            it answers in time.
     """
 
     def __init__(
@@ -83,6 +92,7 @@ class Exchange:
         self._stopped = stopped
         self.clock = clock
         self._pending: dict[str, _Pending] = {}
+        self.late_s: dict[int, float] = {}
 
     def busy(self) -> set[int]:
         """Return the nodes that still work on a message of an earlier exchange."""
@@ -106,7 +116,9 @@ class Exchange:
         ]
         sent_at = self.clock.monotonic()
         closes_at, until = sent_at + timeouts.deadline_s, sent_at + timeouts.ttl_s
-        waiting = [_Pending(node, until, _most_bytes(sent)) for node, sent in contents.items()]
+        waiting = [
+            _Pending(node, sent_at, until, _most_bytes(sent)) for node, sent in contents.items()
+        ]
         ids = list(self._grid.push_messages(messages))
         note = WaitingNote(self._folder, "answers", group, len(ids), contents)
         del messages, contents  # a model's worth of bytes, while replies are waited for
@@ -114,11 +126,14 @@ class Exchange:
         self._pending |= dict(zip(ids, waiting, strict=True))
         while expected and self.clock.monotonic() < closes_at:
             any_new = False
-            for reply in self._pull():
+            for pending, reply in self._pull():
                 any_new = True
                 if reply.metadata.reply_to_message_id in expected:
                     expected.discard(reply.metadata.reply_to_message_id)
+                    self.late_s.pop(pending.node, None)
                     yield reply
+                else:
+                    self.late_s[pending.node] = self.clock.monotonic() - pending.sent_at
                 del reply  # or it would be held until the next one is whole
             note.of([self._pending[key].node for key in expected if key in self._pending])
             if expected and not any_new:
@@ -139,14 +154,14 @@ class Exchange:
                 raise run_was_stopped()
             self.clock.sleep(min(left, POLL_S))
 
-    def _pull(self) -> Iterable[Message]:
+    def _pull(self) -> Iterable[tuple[_Pending, Message]]:
         if self._stopped():
             raise run_was_stopped()
         most = {key: one.most_bytes for key, one in self._pending.items()}
         for reply in replies(self._grid, most, self._folder):
             pending = self._pending.pop(reply.metadata.reply_to_message_id, None)
             if pending is not None:
-                yield of_node(reply, pending.node) if reply.has_error() else reply
+                yield pending, of_node(reply, pending.node) if reply.has_error() else reply
             del reply
 
 

@@ -30,6 +30,7 @@ from healthfm_server.transport.downlink import Downlink, Pieces, holders_of
 from healthfm_server.transport.exchange import Exchange, Timeouts
 from healthfm_server.transport.interface import Collected, GroupTally, OpenRound
 from healthfm_server.transport.kept_sum import KeptSum
+from healthfm_server.transport.measured_deadline import measured_timeouts
 from healthfm_server.transport.orders import Orders
 from healthfm_server.transport.secure_session import SummingSession, secure_exchange
 
@@ -79,6 +80,8 @@ class SecureTransport:
         self._downlink = downlink
         self._study = study
         self._sites = sites
+        self._exchange = exchange
+        self._longest = timeouts
         self._orders = orders
         self._closed: set[int] = set()
         self._masked = secure_exchange(exchange, timeouts, study.config, orders.signer)
@@ -101,6 +104,10 @@ class SecureTransport:
         kept = self._kept(current, schema)
         if kept is not None:
             return replace(kept, reference=self._reference(down))
+        federation = self._study.config.federation
+        self._masked.timeouts = measured_timeouts(
+            self._longest, federation, current.store, self._exchange
+        )
         summing = self._begin(current)
         book = self._masked.agree(summing)
         kept_sum = KeptSum(summing.server, {n: self._sites[n].n_subjects for n in book.adverts})

@@ -87,6 +87,9 @@ class SecureExchange:
         config: Thresholds.
         message_timeout_s: How long the other three wait for sites.
         signer: Signs the messages; does nothing in a simulation.
+
+    Attributes:
+        timeouts: As given, until a round's are measured.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class SecureExchange:
     ) -> None:
         self._signer = signer
         self._exchange = exchange
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._config = config
         self._known: dict[str, bytes] = {}
         self._letters = Timeouts(min(message_timeout_s, timeouts.deadline_s), timeouts.ttl_s)
@@ -212,7 +215,7 @@ class SecureExchange:
     ) -> list[str]:
         """Add what comes back; return the sites that lack the model which theirs is a change of."""
         group, lacking = str(summing.server.terms.number), []
-        for reply in self._exchange(orders, kind, group, self._timeouts):
+        for reply in self._exchange(orders, kind, group, self.timeouts):
             site = summing.names.get(reply.metadata.src_node_id, "")
             if site and reply.has_error() and reply.error.code == LACKS_THE_MODEL:
                 lacking.append(site)

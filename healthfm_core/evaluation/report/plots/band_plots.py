@@ -16,6 +16,7 @@ from healthfm_core.evaluation.report.plots.style import (
     RULE,
     STYLE,
     colours,
+    markers,
     new_figure,
     svg,
 )
@@ -63,7 +64,7 @@ def band_curves(
         ticks: Place → text on the horizontal axis.
         log: Whether that axis is logarithmic.
     """
-    shade = colours(arms)
+    shade, signs = colours(arms), markers(arms)
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
@@ -73,7 +74,7 @@ def band_curves(
         for axis, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
             axis.set_title(title)
             for arm in [arm for arm in arms if arm in curves]:
-                _band(axis, curves[arm], shade[arm], arm_name(arm))
+                _band(axis, curves[arm], shade[arm], signs[arm], arm_name(arm))
             _scale(axis, ticks, log=log)
             axis.set_xlabel(xlabel)
         for axis in axes.ravel()[len(panels) :]:
@@ -84,9 +85,9 @@ def band_curves(
         return svg(figure, name, f"{ylabel} by {xlabel}")
 
 
-def _band(axis: Any, curve: Curve, colour: str, label: str) -> None:
+def _band(axis: Any, curve: Curve, colour: str, marker: str, label: str) -> None:
     axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    axis.plot(curve.x, curve.y, color=colour, marker="o", markersize=3, label=label)
+    axis.plot(curve.x, curve.y, color=colour, marker=marker, markersize=4, label=label)
 
 
 def _scale(axis: Any, ticks: Mapping[float, str] | None, *, log: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import matplotlib as mpl
 
@@ -13,10 +14,15 @@ from healthfm_core.evaluation.report.plots.style import (
     INK,
     STYLE,
     colours,
+    dashes,
+    markers,
     new_figure,
     svg,
 )
 from healthfm_core.evaluation.report.wording import arm_name
+
+MOST_MARKERS: Final = 20
+"""On one curve: more of them hide the line."""
 
 
 def learning_curves(
@@ -33,7 +39,7 @@ def learning_curves(
         name: Makes the ids in the SVG its own.
     """
     metrics = list(dict.fromkeys(metric for by_metric in curves.values() for metric in by_metric))
-    shade = colours(arms)
+    shade, signs, lines_of = colours(arms), markers(arms), dashes(arms)
     with mpl.rc_context(STYLE):
         columns = min(2, len(metrics))
         lines = -(-len(metrics) // columns)
@@ -44,8 +50,10 @@ def learning_curves(
             for arm, by_metric in curves.items():
                 if metric in by_metric:
                     rounds, values = by_metric[metric]
+                    look = {"color": shade[arm], "marker": signs[arm], "ls": lines_of[arm]}
+                    every = max(1, len(rounds) // MOST_MARKERS)
                     axis.plot(
-                        rounds, values, color=shade[arm], marker="o", markersize=2.5, label=arm
+                        rounds, values, **look, markersize=3.5, markevery=every, label=arm_name(arm)
                     )
             axis.set_xlabel("round")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -59,7 +67,7 @@ def reliability_diagram(
     curves: Mapping[str, Reliability], arms: Sequence[str], *, title: str, fewest: int
 ) -> str:
     """Draw observed against predicted risk per decile, without bins of under `fewest` rows."""
-    shade = colours(arms)
+    shade, signs = colours(arms), markers(arms)
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(4.2, 3.6, 1, 1)
         axis = axes[0, 0]
@@ -72,8 +80,8 @@ def reliability_diagram(
                 x,
                 y,
                 color=shade[arm],
-                marker="o",
-                markersize=3.5,
+                marker=signs[arm],
+                markersize=4,
                 linewidth=1.1,
                 label=arm_name(arm),
             )

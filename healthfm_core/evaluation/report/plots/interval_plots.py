@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -11,13 +12,16 @@ from healthfm_core.evaluation.metrics.metric_rows import MINUS, MetricRow
 from healthfm_core.evaluation.report.plots.style import (
     FAINT,
     INK,
-    RULE,
     STYLE,
     colours,
+    markers,
     new_figure,
     svg,
 )
 from healthfm_core.evaluation.report.wording import arm_name
+
+DODGE: Final = 0.16
+"""How far two arms stand apart at one site, in lines."""
 
 
 def interval_plot(
@@ -42,7 +46,8 @@ def interval_plot(
         marks: Subset → places of dashed vertical lines, for example the ceilings.
     """
     by_key = {(row.arm, row.subset): row for row in rows}
-    shade = colours([arm.split(MINUS)[-1] for arm in arms] if zero else arms)
+    drawn = [arm.split(MINUS)[-1] for arm in arms] if zero else list(arms)
+    shade, signs = colours(drawn), markers(drawn)
     with mpl.rc_context(STYLE):
         height = 0.75 + 0.24 * len(arms)
         figure, axes = new_figure(
@@ -60,9 +65,9 @@ def interval_plot(
                 row = by_key.get((arm, subset))
                 if row is None or not np.isfinite(row.value):
                     continue
-                colour = shade[arm.split(MINUS)[-1] if zero else arm]
-                axis.plot([row.low, row.high], [place, place], color=colour, linewidth=1.4)
-                axis.plot([row.value], [place], "o", color=colour, markersize=4.5)
+                key = drawn[place]
+                axis.plot([row.low, row.high], [place, place], color=shade[key], linewidth=1.4)
+                axis.plot([row.value], [place], signs[key], color=shade[key], markersize=4.5)
             axis.set_ylim(len(arms) - 0.4, -0.6)
             axis.spines["left"].set_visible(False)
             axis.tick_params(left=False)
@@ -73,40 +78,49 @@ def interval_plot(
 
 
 def site_pairs(
-    names: Sequence[str],
-    first: Sequence[float],
-    second: Sequence[float],
+    rows: Mapping[str, Mapping[str, MetricRow]],
     arms: tuple[str, str],
     order: Sequence[str],
     *,
     xlabel: str,
 ) -> str:
-    """Draw two arms' scores at each site, joined: who gains by joining.
+    """Draw two arms at each site, and what the first is ahead: who gains by joining.
 
     Args:
-        names: Sites, from top to bottom.
-        first: Score of ``arms[0]`` at each.
-        second: Score of ``arms[1]``.
+        rows: Site, from top to bottom → arm, or the two arms' difference → its row.
         arms: Names of the two.
-        order: All arms of the report, for the colours.
+        order: All arms of the report, for the colours and markers.
         xlabel: The metric.
     """
-    shade = colours(order)
+    shade, signs = colours(order), markers(order)
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(5.6, 0.8 + 0.22 * len(names), 1, 1)
-        axis = axes[0, 0]
-        places = np.arange(len(names))
-        axis.hlines(places, first, second, color=RULE, linewidth=2.5)
-        axis.plot(
-            second, places, "o", color=shade[arms[1]], markersize=4.5, label=arm_name(arms[1])
-        )
-        axis.plot(first, places, "o", color=shade[arms[0]], markersize=4.5, label=arm_name(arms[0]))
-        axis.set_yticks(places, names)
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.grid(axis="x")
-        axis.set_axisbelow(True)
-        axis.spines["left"].set_visible(False)
-        axis.tick_params(left=False)
-        axis.set_xlabel(xlabel)
-        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return svg(figure, "sites", f"{arms[0]} and {arms[1]} at each site")
+        figure, (line,) = new_figure(7.4, 1.0 + 0.34 * len(rows), 1, 2, sharey=True)
+        for arm, aside in zip(arms, (-DODGE, DODGE), strict=True):
+            own = [found[arm] for found in rows.values()]
+            _points(line[0], own, aside, shade[arm], signs[arm], arm_name(arm))
+        ahead = [found[MINUS.join(arms)] for found in rows.values()]
+        line[1].axvline(0.0, color=FAINT, linewidth=0.8)
+        _points(line[1], ahead, 0.0, INK, "o", "")
+        line[0].set_yticks(range(len(rows)), list(rows))
+        line[0].set_xlabel(xlabel)
+        line[1].set_xlabel(f"{arm_name(arms[0])} − {arm_name(arms[1])}")
+        for axis in line:
+            axis.set_ylim(len(rows) - 0.4, -0.6)
+            axis.grid(axis="x")
+            axis.set_axisbelow(True)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(left=False)
+            axis.locator_params(axis="x", nbins=4)
+        figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+        return svg(figure, "sites", f"{arms[0]} and {arms[1]} at each site, and their difference")
+
+
+def _points(
+    axis: Any, rows: Sequence[MetricRow], aside: float, colour: str, marker: str, label: str
+) -> None:
+    places = np.arange(len(rows)) + aside
+    axis.hlines(
+        places, [row.low for row in rows], [row.high for row in rows], color=colour, linewidth=1.4
+    )
+    values = [row.value for row in rows]
+    axis.plot(values, places, marker, color=colour, markersize=4.5, label=label or None)

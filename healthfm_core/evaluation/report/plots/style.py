@@ -18,6 +18,9 @@ RULE: Final = "#030303"
 ARM_COLOURS: Final = tuple(f"#0404{i:02x}" for i in range(8))
 """Stand-ins, exchanged for the page's own colours when the SVG is written."""
 
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: Final[tuple[Any, ...]] = ("-", (0, (4, 1.5)), (0, (1, 1)))
+
 PIXELS: Final = 100
 PIXELS_AT_LEAST: Final = 62
 """Width of an inch on a wide page, and on a phone, where a figure scrolls rather than shrink."""
@@ -56,6 +59,16 @@ STYLE: Final[dict[str, Any]] = {
 def colours(arms: Sequence[str]) -> dict[str, str]:
     """Give each arm its colour, the first arm the first."""
     return {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
+
+
+def markers(arms: Sequence[str]) -> dict[str, str]:
+    """Give each arm a marker too, so that no two arms are told apart by colour alone."""
+    return {arm: MARKERS[i % len(MARKERS)] for i, arm in enumerate(arms)}
+
+
+def dashes(arms: Sequence[str]) -> dict[str, Any]:
+    """Give each arm's line its dashes; the second eight arms differ from the first by these."""
+    return {arm: DASHES[(i // len(MARKERS)) % len(DASHES)] for i, arm in enumerate(arms)}
 
 
 def svg(figure: Figure, name: str, title: str) -> str:

@@ -59,6 +59,10 @@ def reliability_figure(context: ReportContext, arms: Sequence[str]) -> str:
         for arm in arms
         if arm not in WITHOUT_FEATURES and len(context.predictions.get(arm, ()))
     }
+    if not drawn and context.reliabilities:
+        return plots.reliability_diagram(
+            context.reliabilities, list(context.reliabilities), title="by site", fewest=0
+        )
     if not drawn:
         return ""
     return plots.reliability_diagram(

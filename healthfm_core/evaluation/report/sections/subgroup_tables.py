@@ -52,20 +52,26 @@ def _attribute(name: str, context: ReportContext) -> SubgroupAttribute:
     arms = sorted(dict.fromkeys(r.arm for r in rows), key=lambda arm: arm != context.reference)
     arms = arms[:MOST_ARMS]
     groups = dict.fromkeys(row.group for row in rows)
-    lines = tuple(_line(group, rows, arms, context.k_subgroup) for group in groups)
-    columns = ("people", "with the outcome", *(arm_name(arm) for arm in arms))
-    spans = (("", 2), (metric_title(metric), len(arms)))
+    cases = any(row.n_cases is not None for row in context.subgroups)
+    lines = tuple(_line(group, rows, arms, context.k_subgroup, cases=cases) for group in groups)
+    counted = ("people", "with the outcome") if cases else ("people",)
+    columns = (*counted, *(arm_name(arm) for arm in arms))
+    spans = (("", len(counted)), (metric_title(metric), len(arms)))
     return SubgroupAttribute(
         name, ReportTable(spans, columns, lines, head=name.replace("_", " ")), hidden
     )
 
 
-def _line(group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int) -> TableLine:
+def _line(
+    group: str, rows: Sequence[SubgroupRow], arms: Sequence[str], k: int, *, cases: bool
+) -> TableLine:
     own = {row.arm: row for row in rows if row.group == group}
     first = next(iter(own.values()))
-    people = TableCell(count(first.n_subjects or 0, k), "")
-    cases = TableCell(f"< {k}" if first.n_cases is None else count(first.n_cases, k), "")
-    return TableLine(group, -1, (people, cases, *(_cell(own.get(arm)) for arm in arms)))
+    counted = [TableCell(count(first.n_subjects or 0, k), "")]
+    if cases:
+        few = f"< {k}" if first.n_cases is None else count(first.n_cases, k)
+        counted.append(TableCell(few, ""))
+    return TableLine(group, -1, (*counted, *(_cell(own.get(arm)) for arm in arms)))
 
 
 def _cell(row: SubgroupRow | None) -> TableCell:

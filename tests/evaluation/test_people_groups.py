@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from healthfm_core.evaluation.analyses.people_groups import people_groups
 from healthfm_core.tokens.tokenizer import tokenize
-from healthfm_simulations.secondary.subgroup_metrics import DOMAINS, _static_codes
 from tests.tokens.small_store import Row, write
 from tests.tokens.test_tokenizer import ONE, study
 
@@ -29,4 +29,4 @@ def test_a_group_is_found_by_the_codes_that_readers_write_race_before_ethnicity(
     store = write(tmp_path / "s", ROWS)
     vocabulary = study([store])
     people = tokenize([store], vocabulary, ONE, split=None)
-    assert _static_codes(people, vocabulary, DOMAINS[attribute]).tolist() == groups
+    assert people_groups(people, vocabulary)[attribute].tolist() == groups
