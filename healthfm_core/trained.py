@@ -268,7 +268,7 @@ class TrainedModel:
     ) -> pa.Table:
         """Return what the model says of a store's people, in MEDS's columns of a prediction.
 
-        Nobody is left out for being unlike the model's people, as `healthfm-client predict` does.
+        Nobody is left out for being unlike the model's people, as ``healthfm-client predict`` does.
 
         Args:
             store: The store, or a view of one.
@@ -277,8 +277,8 @@ class TrainedModel:
             at: Whom and when to ask about: subject_id, prediction_time; None is everybody.
 
         Returns:
-            subject_id, prediction_time, task, predicted_boolean_probability: a row for each person
-            and moment, and each target; it is about people.
+            A row for each person, moment and target, with columns subject_id, prediction_time,
+            task and predicted_boolean_probability; it is about people.
 
         Raises:
             RunError: The model was not trained to say so (HF-708).
