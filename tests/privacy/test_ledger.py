@@ -232,10 +232,12 @@ def test_a_site_killed_at_any_moment_never_counts_too_little(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_site_killed_two_hundred_times_never_counts_too_little(tmp_path):
-    chance, last = random.Random(1), set()
+def test_a_site_killed_until_it_has_been_killed_after_each_event_never_counts_too_little(tmp_path):
+    chance, last, events = random.Random(1), set(), {"reserve", "spend", "commit"}
     for n in range(20):
         folder = tmp_path / str(n)
         folder.mkdir()
         last |= kill(folder, 10, chance)
-    assert last == {"reserve", "spend", "commit"}
+        if n >= 3 and last == events:
+            break
+    assert last == events

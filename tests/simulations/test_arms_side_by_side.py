@@ -124,5 +124,5 @@ def test_an_interruption_ends_the_processes_and_the_run_goes_on(
         with pytest.raises(RunError, match="HF-705"):
             arms.train()
     assert not multiprocessing.active_children()
-    arms_of(sites, tmp_path, *TWO).train()
+    arms_of(sites, tmp_path, *TWO, "simulation.workers=1").train()
     assert weights(tmp_path) == of_two(one_by_one)

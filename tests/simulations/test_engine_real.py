@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import tests.quiet_flower  # noqa: F401
 from healthfm_client.core_local_work import CoreLocalWork
 from healthfm_core.config import RunConfig
-from healthfm_core.errors import RunError
+from healthfm_core.errors import ProtocolError, RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.training import DriftCorrection, PrivacyPlan
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import Apps, NodeSpec, run_federation
-from healthfm_simulations.engine.federation_run import core_apps
+from healthfm_simulations.engine.federation_run import Engine, core_apps
 from healthfm_simulations.sites import prepare_sites
 
 CONFIG = RunConfig.model_validate(
@@ -54,7 +54,11 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> list[NodeSpec]:
 
 
 class Interrupted(CoreLocalWork):
-    """Real work that Ctrl-C ends in the middle of round 2."""
+    """Real work that ends in the middle of a round, by Ctrl-C unless another error is given."""
+
+    def __init__(self, round_: int, error: BaseException | None = None) -> None:
+        self._round = round_
+        self._error = error or KeyboardInterrupt()
 
     def train_round(
         self,
@@ -66,8 +70,8 @@ class Interrupted(CoreLocalWork):
         drift: DriftCorrection | None = None,
     ) -> RoundResult:
         """Train, or stop."""
-        if order.round == 2:
-            raise KeyboardInterrupt
+        if order.round == self._round:
+            raise self._error
         return super().train_round(parameters, data, study, order, private, drift)
 
 
@@ -75,7 +79,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
     nodes: list[NodeSpec], tmp_path: Path
 ) -> None:
     whole = run_federation(CONFIG, nodes, tmp_path / "whole")
-    apps = Apps(core_apps().server, Interrupted())
+    apps = Apps(core_apps().server, Interrupted(2))
     with pytest.raises(RunError, match="HF-705"):
         run_federation(CONFIG, nodes, tmp_path / "run", apps=apps)
     resumed = run_federation(CONFIG, nodes, tmp_path / "run", resume=True)
@@ -93,10 +97,28 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ray_gives_the_weights_of_the_in_process_engine(
+def test_ray_gives_the_weights_of_the_in_process_engine_and_its_error(
     nodes: list[NodeSpec], tmp_path: Path
 ) -> None:
-    here = run_federation(CONFIG, nodes, tmp_path / "here")
-    there = run_federation(CONFIG, nodes, tmp_path / "there", engine="ray")
-    for name, value in here.parameters.items():
-        np.testing.assert_allclose(there.parameters[name], value, rtol=1e-5, atol=1e-6)
+    """Both end in round 3, in which no site answers; a start of Ray takes long, so there is one."""
+    heard: dict[str, list[int]] = {"inprocess": [], "ray": []}
+    engines: tuple[Engine, ...] = ("inprocess", "ray")
+    for engine in engines:
+        rounds = heard[engine]
+        with pytest.raises(ProtocolError, match="HF-403"):
+            run_federation(
+                CONFIG,
+                nodes,
+                tmp_path / engine,
+                apps=Apps(core_apps().server, Interrupted(3, ValueError("broken"))),
+                engine=engine,
+                progress=lambda event, to=rounds: (
+                    to.append(event.round) if event.phase == "round" else None
+                ),
+            )
+    assert heard["ray"] == heard["inprocess"] == [1, 2]
+    states = [RunStore(tmp_path / engine, keep=1).checkpoints.load() for engine in engines]
+    here, there = (state.parameters for state in states if state is not None)
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        assert there[name].tobytes() == value.tobytes()

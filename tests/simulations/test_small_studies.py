@@ -38,5 +38,6 @@ def test_a_modality_of_too_few_people_is_left_out_and_the_others_are_learned(tmp
 
 def test_a_federation_without_any_code_ends_in_a_report_that_says_so(tmp_path, capsys):
     worn = ["data.cycle_modalities=[[wearable]]", "data.cohort.without_wearable=0"]
+    worn += ["simulation.arms=[federated]"]
     assert main([*QUICK, *worn, f"out={tmp_path / 'out'}"]) == 0
     assert "no baseline is fitted" in " ".join(capsys.readouterr().out.split())

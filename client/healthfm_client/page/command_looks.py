@@ -21,6 +21,8 @@ from healthfm_core.trust import files
 
 FOLDER: Final = "looks"
 MOST_TROUBLE: Final = 1000
+NICENESS: Final = "10"
+"""A look gives way to the site's part in a study."""
 """Characters of what a command complained of."""
 
 
@@ -96,7 +98,7 @@ class CommandLook:
             words = [sys.executable, "-m", "healthfm_client", *self._words()]
             nice = shutil.which("nice")
             self._process = subprocess.Popen(
-                [nice, "-n", "10", *words] if nice else words,
+                [nice, "-n", NICENESS, *words] if nice else words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
