@@ -32,7 +32,10 @@ class EvaluationConfig(Schema):
         "site out once; or the end of everybody's record",
     )
     late_days: float = Field(
-        182.5, gt=0, description="for late: so much of each record's end is held out"
+        182.5,
+        gt=0,
+        description="for late: so much of each record's end is held out; horizons_days, none of "
+        "which is longer, are asked about at the last visit before it",
     )
     folds: int = Field(5, ge=2, description="for leave_sites_out")
     held_out_sites: float = Field(0.2, gt=0, lt=1, description="for held_out_sites")
@@ -72,7 +75,8 @@ class EvaluationConfig(Schema):
     physiology: bool = Field(
         False,
         description="ridge probes of each channel's mean over the last day worn, which the model "
-        "has read itself: what states keep of their input; and smoothness beside one",
+        "has read itself: what states keep of their input; the same from states that were shown no "
+        "wearing, and of the day before the next visit; and smoothness beside a probe",
     )
     corruption: tuple[float, ...] = Field(
         (), description="shares of wearing to take away or to drown in noise, e.g. [0,.25,.5,1]"
@@ -114,6 +118,18 @@ class EvaluationConfig(Schema):
             raise ValueError("state_alignment asks at next visits: task=next_visit goes with it")
         if self.protocol == "late" and self.task != NEXT_VISIT_TASK:
             raise ValueError("protocol=late asks about next visits: task=next_visit goes with it")
-        if self.protocol == "late" and (self.horizons_days or self.probes_days or self.physiology):
-            raise ValueError("horizons and probes ask about all of a record: protocol=held_out")
+        if self.protocol == "late":
+            self._horizons_fit_the_end()
         return self
+
+    def _horizons_fit_the_end(self) -> None:
+        """Refuse what cannot be asked about the end of a record alone."""
+        if self.probes_days or self.physiology:
+            raise ValueError("probes ask about all of a record: protocol=held_out")
+        if max(self.horizons_days, default=0.0) > self.late_days:
+            raise ValueError("horizons_days of protocol=late lie within late_days, as held out")
+        if self.horizons_days and self.horizon_queries != "every_visit":
+            raise ValueError(
+                "protocol=late asks each person at the last visit before the end that is held out: "
+                "horizon_queries=every_visit goes with it"
+            )

@@ -202,7 +202,7 @@ def test_probes_show_their_draws_and_all_labels_their_interval(page, context):
 
 
 def test_a_channel_of_the_last_day_is_called_the_input_that_it_is(page):
-    assert "the last day of wearing before a visit, which the model itself has read" in page
+    assert "the last day before a visit, which the model itself has read" in page
     assert "no physiology beyond it" in page
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.analyses.missing_inputs import CorruptionRow
+from healthfm_core.evaluation.analyses.smoothness import SmoothnessRow
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import write_parquet
 from healthfm_simulations.experiments import readme_results
@@ -114,6 +115,20 @@ def test_a_gain_over_chance_is_a_share_of_another_s_gain_of_a_metric_whose_chanc
         ExperimentPlan(**{**PLAN, "comparisons": [{**gain, "metric": "average_precision"}]})
 
 
+def test_chance_of_another_metric_is_what_an_arm_has_that_ranks_by_chance():
+    """Of the way from .05 to .10 and from .06 to .12, a half and a fifth."""
+    gain = {"of": {"arm": "linear"}, "kind": "gain", "chance": "marginal"}
+    plan = ExperimentPlan(**{**PLAN, "variants": {"short": []}, "comparisons": [gain]})
+    runs = [
+        finished("short", 0, federated=0.10, linear=0.075, marginal=0.05),
+        finished("short", 1, federated=0.12, linear=0.072, marginal=0.06),
+        finished("short", 2, federated=0.12, linear=0.075),  # chance is not known there
+    ]
+    (line,) = comparison_lines(plan, runs)
+    assert "gains over chance" in line
+    assert ": 35 % [" in line
+
+
 def test_a_seed_that_only_one_side_has_is_no_pair():
     lines = comparison_lines(ExperimentPlan(**PLAN), TWO[:3])
     assert lines[0].endswith("+.100")
@@ -134,10 +149,20 @@ def test_groups_and_spoilt_wearing_are_rows_with_subsets_of_their_own(tmp_path):
     write_parquet(tmp_path / "subgroups.parquet", [group, hidden])
     spoilt = CorruptionRow("federated", "removed", 0.5, "auroc", float("nan"), 0.1, 0.3, 40)
     write_parquet(tmp_path / "corruption.parquet", [spoilt])
+    smooth = SmoothnessRow(
+        "federated", 0.1, 0.05, 0.2, 3.0, 2.0, 4.0, 40, "", "auroc", 0.6, 0.0, 1.0
+    )
+    write_parquet(tmp_path / "smoothness.parquet", [smooth])
     found = secondary_rows(tmp_path, "next_visit")
     assert [(row.subset, row.task) for row in found] == [
         ("ancestry G1", "next_visit"),
         ("wearing removed 0.5", "next_visit"),
+        ("overall", "smoothness"),
+        ("overall", "smoothness"),
+    ]
+    assert [(row.metric, row.value, row.low) for row in found[2:]] == [
+        ("step", 0.1, 0.05),
+        ("leap", 3.0, 2.0),
     ]
     assert (found[0].value, found[0].n_subjects) == (0.7, 40)
     assert math.isnan(found[1].value)

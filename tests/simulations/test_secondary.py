@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,11 +135,48 @@ def test_wearing_before_a_query_is_the_mean_of_its_last_day(run):
     assert any(states.worn[row, 0] == pytest.approx(e, abs=1e-5) for e in expected)
 
 
-def test_a_probe_of_the_last_day_says_that_the_model_has_read_it(further):
-    assert further.physiology
+def test_a_probe_of_a_worn_day_says_whether_the_model_has_read_it(further):
     assert {row.task.partition(", ")[2] for row in further.physiology} == {
-        "mean of the last day (an input)"
+        "mean of the last day (an input)",
+        "mean of the last day, wearing hidden",
+        "mean of the day before the next visit",
     }
+
+
+def test_what_is_worn_next_is_of_the_same_person_s_next_visit_a_day_later_or_more(run):
+    config, sites, fold, model = run
+    states = states_of(model, fold, sites, config)["train"]
+    person = [np.flatnonzero(states.subject == s) for s in np.unique(states.subject)]
+    said = [
+        (states.worn_next[now], states.worn[after])
+        for rows in person
+        for now, after in pairwise(rows[np.argsort(-states.followed_days[rows])])
+        if states.followed_days[now] - states.followed_days[after] > 1.001
+    ]
+    assert np.isfinite(np.array(said)).any()
+    for told, worn in said:
+        np.testing.assert_array_equal(told, worn)
+    last = [rows[np.argmin(states.followed_days[rows])] for rows in person]
+    assert np.isnan(states.worn_next[last]).all()
+
+
+def test_a_state_that_is_shown_no_wearing_is_that_of_other_wearing_too(run):
+    config, sites, fold, model = run
+    site = next(s for s in sites if "wearable" in s.view().modalities)
+    only = replace(fold, train=(site,), test=(site,))
+    clinic = replace(site, modalities=("ehr", "genomics"))
+    unworn = replace(only, train=(clinic,), test=(clinic,))
+    seen = by_query(states_of(model, only, sites, config))
+    hidden = by_query(states_of(model, only, sites, config, inputs={"ehr", "genomics"}))
+    without = by_query(states_of(model, unworn, sites, config))
+    assert seen.keys() == hidden.keys() <= without.keys()
+    assert np.median([np.abs(hidden[q] - without[q]).max() for q in hidden]) < 1e-4
+    assert np.median([np.abs(seen[q] - without[q]).max() for q in seen]) > 1e-2
+
+
+def by_query(states):
+    test = states["test"]
+    return dict(zip(zip(test.subject, test.followed_days, strict=True), test.x, strict=True))
 
 
 def test_smoothness_stands_beside_a_probe(further):

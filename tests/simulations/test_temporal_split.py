@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.partition import RecordCuts, early_store
 from healthfm_simulations.scoring.model_scores import Model, score
+from healthfm_simulations.secondary.forecasts import forecast
 from healthfm_simulations.sites import prepare_sites
 from tests.simulations.test_simulate_command import SMALL
 
@@ -75,6 +77,7 @@ def test_a_time_is_early_up_to_the_cut_itself():
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
     given = [*SMALL, "rounds=1", "evaluation.protocol=late", "simulation.arms=[federated,local]"]
+    given += ["train.objectives.time_to_event=1", "evaluation.horizons_days=[180]"]
     assert main([*given, f"out={folder}"]) == 0
     return folder, compose([*given, f"out={folder}", "resume=true"])
 
@@ -87,7 +90,8 @@ def test_the_arms_train_on_the_early_part_and_are_asked_about_the_late_one(finis
     assert not fold.tests_newcomers
     assert fold.trained_as(fold.test[1]) == fold.train[1]
     rows = json.loads((folder / "metrics.json").read_text())
-    people = {row["n_subjects"] for row in rows if row["subset"] == "overall"}
+    asked = [row for row in rows if row["task"] == "next_visit" and row["subset"] == "overall"]
+    people = {row["n_subjects"] for row in asked}
     assert len(people) == 1
     assert 40 < people.pop() <= 160  # everybody with a visit to ask about, not a split of them
     assert "federated - local" in {row["arm"] for row in rows}
@@ -106,6 +110,37 @@ def test_no_query_lies_before_the_cut(finished):
         assert not cuts.is_early(scored.subject_id[here], scored.time_us[here]).any()
 
 
-def test_other_tasks_do_not_go_with_it():
+def test_a_forecast_is_asked_for_once_at_the_last_visit_before_the_cut(finished):
+    folder, config = finished
+    sites = prepare_sites(config, folder / "sites")
+    (fold,) = cross_validation_folds(config, sites)
+    run = RunStore.open(folder / "runs" / "fold-0" / "federated")
+    model = Model(run.study(), run.checkpoints.load().parameters, with_site_intercepts=True)
+    followed = forecast(model, fold, sites, config).followed
+    assert len(np.unique(followed.subject)) == len(followed.subject) > 40
+    assert (followed.followed_days >= 182.49).all()
+    everything = replace(fold, late_days=None)
+    every = forecast(model, everything, sites, config).followed
+    latest = {
+        int(s): every.followed_days[(every.subject == s) & (every.followed_days >= 182.5)].min()
+        for s in followed.subject
+    }
+    assert followed.followed_days.tolist() == [latest[int(s)] for s in followed.subject]
+    tasks = {row["task"] for row in json.loads((folder / "metrics.json").read_text())}
+    assert "within_180_days" in tasks
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["evaluation.task=in_hospital_mortality"],
+        ["evaluation.horizons_days=[180,183]"],
+        ["evaluation.horizons_days=[180]", "evaluation.horizon_queries=one_per_person"],
+        ["evaluation.probes_days=[90]"],
+        ["evaluation.physiology=true"],
+    ],
+)
+def test_what_cannot_be_asked_of_a_record_s_end_is_refused(wrong):
+    given = ["train.objectives.time_to_event=1", "evaluation.protocol=late"]
     with pytest.raises(ConfigError, match="HF-103"):
-        compose(["evaluation.protocol=late", "evaluation.task=in_hospital_mortality"])
+        compose([*given, *wrong])

@@ -61,13 +61,21 @@ class ArmComparison(MetricSelector):
     kind: Literal["difference", "share", "gain"] = Field(
         "difference",
         description="of minus to, of as a share of to, or what of gains over chance as a share of "
-        "what to gains (AUROC, whose chance is .5)",
+        "what to gains (AUROC, whose chance is .5; else name the arm that is chance)",
+    )
+    chance: str | None = Field(
+        None,
+        description="for kind=gain: the arm that ranks by chance, in the variant of to; "
+        "repeat_history on new onsets, whom it gives one score",
     )
 
     @model_validator(mode="after")
     def _chance_is_known(self) -> Self:
-        if self.kind == "gain" and self.metric != "auroc":
-            raise ValueError("kind=gain is of metric=auroc, whose chance is .5 for everybody")
+        if self.kind == "gain" and self.metric != "auroc" and self.chance is None:
+            raise ValueError(
+                "kind=gain is of metric=auroc, whose chance is .5 for everybody, or names in "
+                "chance the arm that ranks by chance"
+            )
         return self
 
 

@@ -106,20 +106,35 @@ def _compared(one: ArmComparison, variant: str | None, runs: Sequence[FinishedRu
     of, to = (_in_variant(side, variant) for side in (one.of, one.to))
     left, right = (_values(runs, side, one) for side in (of, to))
     by_seed = {seed: value for (_, seed), value in right.items()}
-    pairs = [(value, by_seed[seed]) for (_, seed), value in left.items() if seed in by_seed]
+    chance = _chance(runs, to, one)
+    pairs = [
+        (value, by_seed[seed], chance.get(seed, 0.5))
+        for (_, seed), value in left.items()
+        if seed in by_seed and (one.chance is None or seed in chance)
+    ]
     if not pairs or of == to:
         return ""
     of_site = f"people of {one.site}" if one.site else None
     named = [metric_title(one.metric), subset_name(one.subset)]
     what = ", ".join([*named, *filter(None, (_task_name(one), of_site))])
     if one.kind == "share":
-        text = _interval([100 * a / b for a, b in pairs], digits=0, unit=" %")
+        text = _interval([100 * a / b for a, b, _ in pairs], digits=0, unit=" %")
         return f"- {_name(of)} as a share of {_name(to, of)} ({what}): {text}"
     if one.kind == "gain":
-        text = _interval([100 * (a - 0.5) / (b - 0.5) for a, b in pairs], digits=0, unit=" %")
+        text = _interval([100 * (a - c) / (b - c) for a, b, c in pairs], digits=0, unit=" %")
         return f"- What {_name(of)} gains over chance, of {_name(to, of)} ({what}): {text}"
-    text = _interval([a - b for a, b in pairs], signed=True)
+    text = _interval([a - b for a, b, _ in pairs], signed=True)
     return f"- {_name(of)} − {_name(to, of)} ({what}): {text}"
+
+
+def _chance(
+    runs: Sequence[FinishedRun], to: ComparisonSide, one: ArmComparison
+) -> dict[int, float]:
+    """Return what the arm that ranks by chance has, seed by seed; nothing where none is named."""
+    if one.chance is None:
+        return {}
+    side = ComparisonSide(variant=to.variant, arm=one.chance)
+    return {seed: value for (_, seed), value in _values(runs, side, one).items()}
 
 
 def _in_variant(side: ComparisonSide, variant: str | None) -> ComparisonSide:

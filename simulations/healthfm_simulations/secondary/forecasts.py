@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 import torch
 
-from healthfm_core.arrays import Bool, Float32
+from healthfm_core.arrays import Bool, Float32, Int64
 from healthfm_core.config import RunConfig
 from healthfm_core.config.evaluation import Estimator
 from healthfm_core.data.batch.batch import Batch
+from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.evaluation import MetricRow
 from healthfm_core.evaluation.metrics.horizons import (
     FollowedQueries,
@@ -25,6 +26,7 @@ from healthfm_core.models.inference import Answers, answer
 from healthfm_core.objectives import risk
 from healthfm_core.seeding import numpy_generator, torch_generator
 from healthfm_simulations.cross_validation import CrossValidationFold
+from healthfm_simulations.partition import RecordCuts
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
 from healthfm_simulations.secondary.scored_people import ModelAtSite, at_test_sites
 from healthfm_simulations.sites import SimulatedSite
@@ -53,8 +55,15 @@ class Forecast:
 def forecast(
     model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
 ) -> Forecast:
-    """Return the model's risks for the fold's test people by every estimator it can give."""
-    parts = [_at_site(present, config) for present in at_test_sites(model, fold, sites, config)]
+    """Return the model's risks for the fold's test people by every estimator it can give.
+
+    Where the end of everybody's record is held out, each person is asked about once: as of the last
+    visit before it.
+    """
+    parts = [
+        _at_site(present, fold.late_days, config)
+        for present in at_test_sites(model, fold, sites, config)
+    ]
     return Forecast(
         _joined([part.followed for part in parts]),
         {e: np.concatenate([part.risks[e] for part in parts], axis=1) for e in parts[0].risks},
@@ -62,7 +71,7 @@ def forecast(
     )
 
 
-def _at_site(present: ModelAtSite, config: RunConfig) -> Forecast:
+def _at_site(present: ModelAtSite, late_days: float | None, config: RunConfig) -> Forecast:
     """Ask each batch by every estimator; answers are sorted by subject and time."""
     study = present.model.study
     columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
@@ -80,6 +89,8 @@ def _at_site(present: ModelAtSite, config: RunConfig) -> Forecast:
         seconds[estimator] = time.perf_counter() - started
     assert answered is not None, "the configuration has checked that a head answers"
     order = np.lexsort((answered.time_us, answered.subject))
+    if late_days is not None:
+        order = order[_is_last_early(present, answered, order, late_days)]
     subject = answered.subject[order]
     followed = FollowedQueries(
         subject=present.key[subject],
@@ -91,6 +102,15 @@ def _at_site(present: ModelAtSite, config: RunConfig) -> Forecast:
     )
     risks = {e: values[:, order][:, :, columns] for e, values in risks_by.items()}
     return Forecast(followed, risks, seconds)
+
+
+def _is_last_early(present: ModelAtSite, answered: Answers, order: Int64, late_days: float) -> Bool:
+    """Return which of the queries in `order`, by subject and time, are a subject's last early."""
+    subject = present.sequences.subject_id[answered.subject[order]]
+    cuts = RecordCuts.of(SiteStore.open(present.site.path), late_days)
+    early = cuts.is_early(subject, answered.time_us[order])
+    another = subject[1:] != subject[:-1]
+    return np.asarray(early & np.r_[another | ~early[1:], True][: len(early)], np.bool_)
 
 
 def _died(asked: Answers, targets: Sequence[str]) -> Bool:

@@ -33,7 +33,8 @@ from healthfm_simulations.secondary.arm_alignment import alignment_rows
 from healthfm_simulations.secondary.forecasts import forecast, forecast_rows
 from healthfm_simulations.secondary.forgetting import forgetting_rows
 from healthfm_simulations.secondary.heritable_conditions import heritable_rows
-from healthfm_simulations.secondary.state_probes import physiology, probes, states_of
+from healthfm_simulations.secondary.physiology_probes import physiology
+from healthfm_simulations.secondary.state_probes import probes, states_of
 from healthfm_simulations.secondary.state_smoothness import smoothness_of
 from healthfm_simulations.secondary.subgroup_metrics import group_rows
 from healthfm_simulations.sites import SimulatedSite
@@ -97,7 +98,12 @@ def evaluate_secondary(
         probed = probes(states, config)
         results.probes, results.probe_scores = probed.rows, probed.scores
         if evaluation.physiology and vocabulary.wearable:
-            results.physiology = physiology(states, vocabulary.wearable.channels, config)
+            shown = set(modality_names()) - {WEARABLES}
+            hidden = {
+                arm: states_of(model, fold, sites, config, inputs=shown)
+                for arm, model in models.items()
+            }
+            results.physiology = physiology(states, hidden, vocabulary.wearable.channels, config)
         results.smoothness = _smoothness(models, results.probe_scores, fold, sites, config)
     results.missing = _missing(models, by_inputs or {}, config)
     if evaluation.half_lives:

@@ -1,8 +1,8 @@
-"""What frozen states hold: linear probes of events, ridge probes of the wearing they have read."""
+"""What frozen states hold of what is to come: linear probes of events."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from healthfm_core.config import RunConfig
 from healthfm_core.data.batch.batch import US_PER_DAY
 from healthfm_core.data.batch.segments import search
 from healthfm_core.evaluation import MetricRow, Predictions
-from healthfm_core.evaluation.analyses.physiology import QuantityData, ridge_probe
 from healthfm_core.evaluation.analyses.probes import ProbeData, ProbeRow, linear_probe
 from healthfm_core.evaluation.metrics.horizons import horizon_task
 from healthfm_core.evaluation.metrics.metric_rows import metric_rows
@@ -29,8 +28,6 @@ STRENGTHS: Final = (1e-6, 1e-4, 1e-2, 1.0, 1e2)
 """Of the C that `evaluation.probe` can try: enough for 64 to 128 states and thousands of rows."""
 FEWEST_CASES: Final = 10
 """A target with fewer training cases has no probe."""
-OF_LAST_DAY: Final = ", mean of the last day (an input)"
-"""Behind a channel's name, in the rows of `physiology`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class VisitStates:
         followed_days: [n].
         worn: [n, H] mean of each channel over the last day worn before the query, in the study's
             standard units; NaN where nothing was worn.
+        worn_next: [n, H] the same before the subject's next query, a day later or more.
     """
 
     x: Float32
@@ -54,18 +52,32 @@ class VisitStates:
     repeats: Float32
     followed_days: Float32
     worn: Float32
+    worn_next: Float32
 
 
 def states_of(
-    model: Model, fold: CrossValidationFold, sites: tuple[SimulatedSite, ...], config: RunConfig
+    model: Model,
+    fold: CrossValidationFold,
+    sites: tuple[SimulatedSite, ...],
+    config: RunConfig,
+    *,
+    inputs: Collection[str] | None = None,
 ) -> dict[str, VisitStates]:
-    """Return the states of training, tuning and test people, of all sites that hold them."""
+    """Return the states of training, tuning and test people, of all sites that hold them.
+
+    Args:
+        model: The finished model.
+        fold: Whose people.
+        sites: All sites of the run.
+        config: The run's configuration.
+        inputs: Modalities that the model is shown; None is all.
+    """
     tested = {"test": (fold.test, fold.split)}
     trained = {"train": (fold.train, "train"), "tuning": (fold.train, "tuning")}
     by_split = {}
     for name, (where, split) in (trained | tested).items():
         parts = [
-            _states(model_at_site(model, site, sites, config, split=split), config)
+            _states(model_at_site(model, site, sites, config, split=split), config, inputs)
             for site in where
         ]
         by_split[name] = VisitStates(
@@ -78,12 +90,13 @@ def states_of(
 
 
 @torch.no_grad()
-def _states(present: ModelAtSite, config: RunConfig) -> VisitStates:
+def _states(present: ModelAtSite, config: RunConfig, inputs: Collection[str] | None) -> VisitStates:
     network = present.network
     network.eval()
     columns = np.flatnonzero(judged_targets(present.model.study.vocabulary.targets, config))
     parts: list[tuple[npt.NDArray[np.generic], ...]] = []
-    for batch in present.loader.in_order(batch_size=2 * config.train.batch_size, query="now"):
+    size = 2 * config.train.batch_size
+    for batch in present.loader.in_order(batch_size=size, query="now", inputs=inputs):
         here = batch.to(network.device)
         keep = batch.query_mask
         subject = batch.subject[:, None].expand_as(batch.query)[keep].numpy()
@@ -99,6 +112,7 @@ def _states(present: ModelAtSite, config: RunConfig) -> VisitStates:
         )
     columns_of_queries: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     x, subject, time_us, next_days, repeats, followed_days = columns_of_queries
+    worn = _worn_before(present, subject, time_us)
     return VisitStates(
         x=x,
         subject=present.key[subject],
@@ -106,7 +120,8 @@ def _states(present: ModelAtSite, config: RunConfig) -> VisitStates:
         next_days=next_days,
         repeats=repeats,
         followed_days=followed_days,
-        worn=_worn_before(present, subject, time_us),
+        worn=worn,
+        worn_next=_of_next_query(subject, time_us, worn),
     )
 
 
@@ -129,6 +144,17 @@ def _worn_before(present: ModelAtSite, subject: Int64, time_us: Int64) -> Float3
     total, cells = (part[worn[1]] - part[worn[0]] for part in (value, count))
     mean = np.divide(total, cells, out=np.full_like(total, np.nan), where=cells > 0)
     return mean.astype(np.float32)
+
+
+def _of_next_query(subject: Int64, time_us: Int64, worn: Float32) -> Float32:
+    """Return [n, H] what was worn before each subject's next query; NaN if within a day or none."""
+    order = np.lexsort((time_us, subject))
+    here, following = order[:-1], order[1:]
+    later = time_us[following] - time_us[here] >= US_PER_DAY
+    follows = (subject[following] == subject[here]) & later
+    found = np.full_like(worn, np.nan)
+    found[here[follows]] = worn[following[follows]]
+    return found
 
 
 @dataclass(frozen=True)
@@ -227,29 +253,3 @@ def _embedded(states: VisitStates, days: float, targets: Int64) -> ProbeData:
     return ProbeData(
         states.x[keep].astype(np.float64), occurs[keep], states.subject[keep], states.site[keep]
     )
-
-
-def physiology(
-    states: Mapping[str, Mapping[str, VisitStates]], channels: Sequence[str], config: RunConfig
-) -> list[MetricRow]:
-    """Return ridge probes of each channel's mean over the last day worn, for every arm.
-
-    The model has read that day: the rows say what a state keeps of its input, and are called so.
-    """
-    return [
-        row
-        for arm, of in states.items()
-        for place, channel in enumerate(channels)
-        for row in ridge_probe(
-            *(_measured(of[name], place) for name in ("train", "tuning", "test")),
-            arm=arm,
-            target=f"{channel}{OF_LAST_DAY}",
-            bootstraps=config.evaluation.bootstraps,
-            rng=numpy_generator(config.seed, "bootstrap"),
-        )
-    ]
-
-
-def _measured(states: VisitStates, channel: int) -> QuantityData:
-    value = states.worn[:, channel] if states.worn.shape[1] else np.full(len(states.x), np.nan)
-    return QuantityData(states.x.astype(np.float64), value.astype(np.float64), states.subject)

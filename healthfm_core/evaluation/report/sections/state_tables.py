@@ -69,7 +69,7 @@ def probe_tables(context: ReportContext, palette: Sequence[str]) -> list[ReportT
 
 
 def physiology_table(context: ReportContext, palette: Sequence[str]) -> ReportTable | None:
-    """R² and RMSE of every channel's last day, an input of the model; None without any."""
+    """R² and RMSE of every channel's worn days, read or not; None without any."""
     rows = {(r.arm, r.task, r.metric): r for r in context.physiology if not r.is_difference}
     if not rows:
         return None
