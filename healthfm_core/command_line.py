@@ -21,6 +21,7 @@ from typing import Final
 
 from healthfm_core.console import exit_code
 from healthfm_core.owner_only import owner_only
+from healthfm_core.shell_completion import add_completion
 
 TERMINATED: Final = 143
 """Exit code after SIGTERM."""
@@ -60,8 +61,9 @@ def main(
         argv: The words after the program's name; None takes this process's own.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    parser = ArgumentParser(prog=program, description=description)
+    parser = ArgumentParser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=told_version(program))
+    add_completion(parser)
     if words == ["help"]:
         words = ["--help"]
     _suggest(parser, add_commands(parser, commands, words[0] if words else ""), words)
@@ -92,9 +94,11 @@ def add_commands(
         module = import_module(f"{commands.__name__}.{modules[word].name}")
         if modules[word].ispkg:
             help_ = (module.__doc__ or "").partition(": ")[2].strip().removesuffix(".")
-            add_commands(chosen.add_parser(word, help=help_, description=f"{help_}."), module)
+            its = chosen.add_parser(word, help=help_, description=f"{help_}.", allow_abbrev=False)
+            add_commands(its, module)
         elif isinstance(command := vars(module).get("COMMAND"), Command):
-            its = chosen.add_parser(word, help=command.help, description=command.help)
+            about = {"help": command.help, "description": command.help}
+            its = chosen.add_parser(word, **about, allow_abbrev=False)
             command.arguments(its)
             its.set_defaults(command=command)
     return tuple(chosen.choices)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from argparse import ArgumentParser
 from pathlib import Path
 
 from rich.console import Console
 
 from healthfm_core.command_line import told_version
 from healthfm_core.config.compose import compose, options
+from healthfm_core.config.setting_words import setting_words
 from healthfm_core.console import exit_code
 from healthfm_core.errors import HealthFMError
 from healthfm_core.owner_only import owner_only
+from healthfm_core.shell_completion import add_completion, takes_settings
 from healthfm_core.stdout import say
 from healthfm_simulations.result_folder import config_to_resume
 
@@ -45,10 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code(_say_usage)
     if "--version" in given:
         return exit_code(lambda: _say(told_version("healthfm-simulate")))
+    if any(word.startswith("--print-completion") for word in given):
+        _completed_words().parse_args(given)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     stopped = "Stopped. To go on from the last finished round: resume=true and out= its folder."
     with owner_only():
         return exit_code(lambda: _run(given, console), stopped=stopped)
+
+
+def _completed_words() -> ArgumentParser:
+    """Return what a shell completes; the command itself reads settings."""
+    parser = ArgumentParser(prog="healthfm-simulate", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=told_version("healthfm-simulate"))
+    add_completion(parser)
+    takes_settings(parser.add_argument("settings", nargs="*"), setting_words)
+    return parser
 
 
 def _say_usage() -> int:
@@ -69,11 +83,12 @@ def _run(given: list[str], console: Console) -> int:
 
     out = Path(config.out or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S"))
     command = shlex.join(["healthfm-simulate", *given])
-    console.print(f"{command}\nresults in {out}", markup=False)
+    console.print(command, markup=False)
     if config.plan.sites is not None:
         from healthfm_simulations.planning.study_plan import make_plan
 
         make_plan(config, out, console)
+        console.print(f"results in {out}", markup=False)
         return 0
     try:
         result = run_simulation(config, out, command=command, console=console)

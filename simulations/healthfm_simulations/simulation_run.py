@@ -151,7 +151,7 @@ def _replicate(
     took = time.monotonic() - started
     console.print(
         f"seed {config.seed}: {people:,} people at {len(sites)} sites "
-        f"({config.data.source}), ready in {took:.0f} s"
+        f"({config.data.source}), ready in {took:.0f} s; results in {folder}"
     )
     with (
         PredictionsFile(folder, sites) as file,

@@ -102,9 +102,13 @@ class Site:
         key = self.keys.node.public_key()
         return base64.b64encode(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
+    def headers(self):
+        return {NODE_KEY_HEADER: self.header()}
+
     def call(self, path="/v1/fleet/pull-messages", body=b"x", key=None):
+        headers = {NODE_KEY_HEADER: key} if key else self.headers()
         with self.client() as client:
-            return client.post(path, content=body, headers={NODE_KEY_HEADER: key or self.header()})
+            return client.post(path, content=body, headers=headers)
 
     def client(self):
         roots = self.study.server / "trust.pem"

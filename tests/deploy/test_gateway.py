@@ -103,6 +103,23 @@ def test_when_a_site_called_is_written_for_other_processes(study, site):
     assert not seen.is_silent("a")
 
 
+def test_which_sites_have_a_connection_is_written_for_other_processes(study, site):
+    study.process.mkdir(exist_ok=True)
+
+    def written(connections):
+        until = time.monotonic() + PATIENCE_S
+        while (seen := CallTimes.read(study.calls, time.time())) is None or (
+            list(seen.connections) != connections
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    with site.client() as client:
+        client.post("/v1/fleet/pull-messages", content=b"x", headers=site.headers())
+        written(["a"])
+    written([])  # as when its node is killed
+
+
 def test_a_body_over_the_limit_is_refused_whether_it_says_so_or_not(site):
     assert site.call(body=b"z" * (6 * 1024 * 1024 + 1)).status_code == 413
     assert site.call(body=(b"z" * 1024 * 1024 for _ in range(8))).status_code == 413

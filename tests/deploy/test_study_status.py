@@ -26,7 +26,7 @@ from healthfm_server.clock import SYSTEM_CLOCK
 from healthfm_server.deploy import study_status as status_module
 from healthfm_server.deploy.reconciler import RunReconciler
 from healthfm_server.deploy.run_orders import RunOrder
-from healthfm_server.deploy.site_calls import SILENT_S, STALE_S, CallTimes
+from healthfm_server.deploy.site_calls import GONE_S, SILENT_S, STALE_S, CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.deploy.study_status import run_status, status_lines, study_status
 from healthfm_server.run_folder import run_waiting
@@ -178,8 +178,8 @@ def test_a_site_that_has_not_called_for_seconds_is_not_told_as_connected(study):
     study.process.mkdir()
     silent = {"north": now - 1.0, "south": now - SILENT_S - 1.0}
 
-    def connected(at, began, sites):
-        study.calls.write_text(CallTimes(at, began, sites).to_json())
+    def connected(at, began, sites, connections=None):
+        study.calls.write_text(CallTimes(at, began, sites, connections).to_json())
         return [site["connected"] for site in study_status(study)["sites"]]
 
     assert connected(now, now - 60, silent) == [True, False]
@@ -189,6 +189,10 @@ def test_a_site_that_has_not_called_for_seconds_is_not_told_as_connected(study):
     assert connected(now, now - 60, {}) == [False, False]
     assert connected(now, now - 1.0, {}) == [True, True]  # the gateway has just begun
     assert connected(now - STALE_S - 1, now - 60, {}) == [True, True]  # and has ended
+    killed = {"north": now - 1.0, "south": now - GONE_S - 0.5}
+    assert connected(now, now - 60, killed, ["north", "south"]) == [True, True]
+    assert connected(now, now - 60, killed, ["north"]) == [True, False]
+    assert connected(now, now - 60, killed, []) == [True, False]  # north may be between two calls
 
 
 def test_a_database_that_is_busy_leaves_it_open_who_is_connected(study):

@@ -1,22 +1,31 @@
-"""A study by its pages alone, in a real browser: from kits in hand to the first round."""
+"""A study by its pages alone, in a real browser: from kits in hand to the first round, and on."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from healthfm_client.runtime.site_supervision import supervision
+from healthfm_client.site.site_home import SiteHome
 from healthfm_core.supervision import Supervision
 from tests.end_to_end.deployed import REPOSITORY, SITES, Shell, free_ports, make_stores, told
-from tests.page.browser import browser
+from tests.page.browser import DESK, PHONE, browser
 
 pytestmark = pytest.mark.deployment
 
 CHOSEN = ("north", "south")
+ROWS = {"north": "#row-0", "south": "#row-1"}
+SHOWN_WITHIN_S = 10.0
+STUDY_PAGES = ("", "runs/first", "log", "launch", "runs/first/stop", "sites/west/revoke")
+SITE_PAGES = ("", "runs", "left", "left/1", "privacy", "data", "doctor", "pause", "leave", "join")
 SETTINGS = "model=tiny federation.rounds=500 train.max_steps=1 tokens.k_min=20"
 COUNTED = re.compile(r"(\d+)\scommands,\s(\d+)\sclicks\sand\s(\d+)\sfields")
 
@@ -76,7 +85,7 @@ def kits(tmp_path_factory):
     try:
         root = told(shell.run(f"{made} --superlink-port $SUPERLINK_PORT {purpose}"))
         shell.run("healthfm-server up --study study")
-        stores = make_stores(folder / "made", 300)
+        stores = make_stores(folder / "made")
         for site in SITES:
             (folder / site / "stores").mkdir(parents=True)
             stores[site].rename(folder / site / "stores" / "clinic")
@@ -90,7 +99,13 @@ def kits(tmp_path_factory):
             Supervision(config.parent, [], {}).stop()
 
 
-def test_from_kits_in_hand_to_the_first_round(kits):
+def status(site):
+    """Return what ``status --json`` prints."""
+    words = [sys.executable, "-m", "healthfm_client", "status", "--json", "--site", str(site)]
+    return json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+
+
+def test_from_kits_in_hand_to_the_first_round_and_on_to_leaving(kits):
     folder, root, commands = kits
     homes = {site: folder / site / "home" for site in SITES}
     served = {"study": ("healthfm_server", "page", "--study", str(folder / "study"))}
@@ -112,7 +127,112 @@ def test_from_kits_in_hand_to_the_first_round(kits):
         counted = tuple(map(int, COUNTED.search(said).groups()))
         assert counted == (person.commands, person.clicks, person.fields)
 
+        window.until(lambda: all("answered" in window.text(row) for row in ROWS.values()))
         assert "west" not in window.text("table.matrix tbody")  # nobody chose it
+        window.open(f"{roots['north']}left")
+        window.until_text("changes of the model", "table.log")
+        window.until_text("none changed or taken out")
+        pictures = folder / "pictures"
+        pictures.mkdir()
+        for size, dark in ((PHONE, False), (DESK, False), (PHONE, True)):
+            look_at_every_page(window, roots, size, dark, pictures)
+        kill_and_go_on(person, roots, homes["south"], pictures)
+        pause_and_resume(person, roots)
+        read_the_report(person, roots, pictures)
+        leave(person, roots, homes["north"])
+        asked = {url.split("/")[2] for url in window.requested()}
+        assert asked == {root.split("/")[2] for root in roots.values()}
+
+
+def look_at_every_page(window, roots, size, dark, pictures):
+    """Let axe-core read every page as it is with real processes, and take its picture."""
+    window.look_like(size, dark)
+    pages = [("study", path) for path in STUDY_PAGES] + [("north", path) for path in SITE_PAGES]
+    for name, path in pages:
+        window.open(roots[name] + path)
+        window.until(lambda: window.run("return document.readyState") == "complete")
+        window.until(lambda: not window.run("return document.querySelector('p[role=status]')"))
+        look(window, pictures / f"{size[0]}{' dark' * dark} {name} {path.replace('/', ' ')}.png")
+
+
+def look(window, picture):
+    """Let axe-core read the page that is open, and take its picture."""
+    assert window.hard_to_read() == [], picture.stem
+    wide = window.run("return document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, picture.stem
+    window.screenshot(picture)
+
+
+def kill_and_go_on(person, roots, home, pictures):
+    """Kill a site as a power cut does; who is missing shows, and after a pause it goes on."""
+    window = person.window
+    window.look_like(DESK)
+    window.open(f"{roots['study']}runs/first")
+    window.until_text("answered", ROWS["south"])
+    killed = kill(home)
+    window.until_text("offline", ROWS["south"])
+    took_s = time.monotonic() - killed
+    (pictures / "seconds.txt").write_text(f"{took_s:.1f}\n", "utf-8")
+    assert took_s < SHOWN_WITHIN_S
+    assert "south is offline" in window.run("return document.querySelector('#said').textContent")
+    window.until_text("asked since", ".waits")
+    assert window.text(".waits").split("(")[0].strip().endswith("south")
+    for size in (PHONE, DESK):
+        window.look_like(size)
+        look(window, pictures / f"{size[0]} study killed.png")
+    window.open(roots["study"])
+    window.until(lambda: "south ! not connected" in " ".join(window.text("#study-sites").split()))
+    window.open(f"{roots['study']}runs/first")
+    confirm(person, "Pause", "Pause run first?")
+    window.until_text("paused", ".headline")
+    look(window, pictures / "1280 study paused.png")
+    window.open(roots["south"])
+    window.until_text("Start", ".actions")
+    look(window, pictures / "1280 south killed.png")
+    confirm(person, "Start", "Start this site’s processes?")
+    window.until_text("This site is connected to the study")
+    window.open(f"{roots['study']}runs/first")
+    before = rounds_done(window)
+    confirm(person, "Resume", "Resume run first?")
+    window.until(lambda: rounds_done(window) > before)
+    window.until(lambda: [*answers(window)][-1].startswith("answered"))
+
+
+def kill(home):
+    """Kill -9 every process of a site, its supervisor first, and return when."""
+    supervised = supervision(SiteHome(home))
+    states = supervised.states().values()
+    assert len(states) == 2
+    assert all(state.startswith("RUNNING") for state in states)
+    pids = [int(state.split()[2].rstrip(",")) for state in states]
+    for pid in (int((supervised.folder / "supervisord.pid").read_text("utf-8")), *pids):
+        os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
+
+
+def answers(window):
+    """Return what south did in each round that is shown."""
+    cells = f"document.querySelectorAll('{ROWS['south']} td:not(.now) .vh')"
+    return window.run(f"return [...{cells}].map(cell => cell.textContent)")
+
+
+def confirm(person, link, question):
+    """Follow a link, and say yes to what it asks."""
+    person.follow(link)
+    person.window.until(lambda: person.window.text("h1") == question)
+    person.press("form:not(.out) button")
+
+
+def read_the_report(person, roots, pictures):
+    window = person.window
+    window.open(f"{roots['study']}runs/first")
+    person.follow("Report")
+    window.until(lambda: "north" in window.text("body") and "south" in window.text("body"))
+    assert "/report" in window.run("return location.pathname")
+    assert "This run goes on" in window.text("body")
+    for size in (PHONE, DESK):
+        window.look_like(size)
+        look(window, pictures / f"{size[0]} report.png")
 
 
 def sign_in(window, link):
@@ -163,3 +283,35 @@ def approve(person, root):
 def rounds_done(window):
     found = re.search(r"(\d+) of 500 rounds", window.text())
     return int(found[1]) if found else 0
+
+
+def pause_and_resume(person, roots):
+    window = person.window
+    window.open(roots["north"])
+    person.follow("Pause")
+    window.until(lambda: window.text("h1") == "Pause this site?")
+    person.press("form:not(.out) button")
+    window.until_text("It is paused")
+    window.open(f"{roots['study']}runs/first")
+    window.until_text("HF-505")  # the coordinator sees who refuses, and why
+    window.open(roots["north"])
+    person.follow("Resume")
+    window.until(lambda: window.text("h1") == "Resume?")
+    person.press("form:not(.out) button")
+    window.until(lambda: "It is paused" not in window.text() and window.text("h1") == "north")
+    window.open(f"{roots['study']}runs/first")
+    before = rounds_done(window)
+    window.until(lambda: rounds_done(window) > before)
+
+
+def leave(person, roots, home):
+    window = person.window
+    window.open(roots["north"])
+    person.follow("Leave the study")
+    window.until(lambda: window.text("h1") == "Leave the study?")
+    person.press("form:not(.out) button")
+    window.until_text("This site has left the study.")
+    assert supervision(SiteHome(home)).states() == {}
+    assert (status(home)["state"], status(home)["connection"]["state"]) == ("left", "left")
+    window.open(roots["study"])
+    window.until_text("not connected", "#study-sites")

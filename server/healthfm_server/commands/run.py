@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from healthfm_core.command_line import Command
+from healthfm_core.config.setting_words import setting_words
+from healthfm_core.shell_completion import takes_settings
 from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.commands.wait import wait_for
@@ -14,11 +16,12 @@ from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_deta
 def arguments(parser: ArgumentParser) -> None:
     """Add the run's settings, its name and how many sites it waits for."""
     takes_study(parser)
-    parser.add_argument(
+    settings = parser.add_argument(
         "settings",
         nargs="*",
         help="a root file (configs/study.yaml), then group=option or key=value",
     )
+    takes_settings(settings, setting_words)
     parser.add_argument("--name", help="the run's name (default: run-1, run-2, ...)")
     parser.add_argument(
         "--nodes",

@@ -224,6 +224,10 @@ class Callers:
     def __len__(self) -> int:
         return sum(self._counts.values())
 
+    def sites(self) -> frozenset[str]:
+        """Return the sites that have a connection."""
+        return frozenset(site for stage, site in self._groups if stage == "site")
+
     def takes(self, address: str, now_s: float) -> bool:
         """Return whether a new connection is taken."""
         home = self._is_home(address, now_s)

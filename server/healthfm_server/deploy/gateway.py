@@ -324,7 +324,7 @@ async def serve_port(
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     port = PublicPort(server, context, log, limits, fleet.admits)
-    tasks = _follow(context), port.sweep(), _write_calls(fleet.calls)
+    tasks = _follow(context), port.sweep(), _write_calls(fleet.calls, port)
     beside = [asyncio.create_task(task) for task in tasks]
     try:
         for row in study.audit("gateway").rows(CONNECTED, newest=2):
@@ -351,11 +351,11 @@ async def _follow(context: GatewayTLSContext) -> None:
             logging.getLogger(__name__).warning("the certificate cannot be read: %s", error)
 
 
-async def _write_calls(calls: SiteCalls) -> None:
+async def _write_calls(calls: SiteCalls, port: PublicPort) -> None:
     """Write every second when the sites called; where the disk refuses, it is tried again."""
     while True:
         try:
-            await run_in_threadpool(calls.write)
+            await run_in_threadpool(calls.write, port.callers.sites())
         except OSError as error:
             logging.getLogger(__name__).warning("the sites' calls cannot be written: %s", error)
         await asyncio.sleep(WRITE_S)

@@ -10,8 +10,10 @@ from typing import Final
 
 from rich.console import Console
 
+from healthfm_core.command_line import told_version
 from healthfm_core.console import exit_code
 from healthfm_core.owner_only import owner_only
+from healthfm_core.shell_completion import add_completion
 from healthfm_simulations.experiments.experiment_plan import (
     ExperimentPlan,
     catalogue,
@@ -42,9 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="healthfm-experiment",
+        allow_abbrev=False,
         description="Runs every variant of an experiment over its seeds and writes the table of "
         "its README. A finished run is not repeated; without a name the experiments are listed.",
     )
+    parser.add_argument("--version", action="version", version=told_version("healthfm-experiment"))
+    add_completion(parser)
     parser.add_argument("experiment", nargs="?", help="a name of the list, or a folder")
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="so many seeds; fewer than planned print only"

@@ -15,9 +15,11 @@ from rich.console import Console
 from healthfm_core.command_line import told_version
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose, to_yaml
+from healthfm_core.config.setting_words import setting_words
 from healthfm_core.console import exit_code
 from healthfm_core.errors import ConfigError, RunError
 from healthfm_core.owner_only import owner_only
+from healthfm_core.shell_completion import add_completion, takes_settings
 from healthfm_simulations.tuning.tune_plan import TunePlan, read_tune_plan
 
 SEARCH_FILE: Final = "search.yaml"
@@ -37,13 +39,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="healthfm-tune",
+        allow_abbrev=False,
         description="Searches settings of healthfm-simulate's federated arm (Optuna: TPE, pruned "
         "by rounds). Each trial is trained by the sites and judged by the mean of their tuning "
         "people's metric. Nobody who is scored later is in the stores it trains at. The same "
         "command goes on with a search that was stopped or killed.",
     )
     parser.add_argument("--version", action="version", version=told_version("healthfm-tune"))
-    parser.add_argument("overrides", nargs="*", help="group=option or key=value, as there")
+    add_completion(parser)
+    overrides = parser.add_argument(
+        "overrides", nargs="*", help="group=option or key=value, as there"
+    )
+    takes_settings(overrides, setting_words)
     parser.add_argument(
         "--plan", default="network", help="a file of configs/tune, or one's own .yaml: what varies"
     )
