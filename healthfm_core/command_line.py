@@ -97,8 +97,9 @@ def add_commands(
             its = chosen.add_parser(word, help=help_, description=f"{help_}.", allow_abbrev=False)
             add_commands(its, module)
         elif isinstance(command := vars(module).get("COMMAND"), Command):
-            about = {"help": command.help, "description": command.help}
-            its = chosen.add_parser(word, **about, allow_abbrev=False)
+            its = chosen.add_parser(
+                word, help=command.help, description=command.help, allow_abbrev=False
+            )
             command.arguments(its)
             its.set_defaults(command=command)
     return tuple(chosen.choices)

@@ -49,7 +49,9 @@ _healthfm_settings() {{
 _WITHOUT_SPACE: Final = """
 {name}_without_space() {{
   {name} "$@"
-  if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then compopt -o nospace +o filenames; fi
+  if [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]]; then
+    compopt -o nospace +o filenames
+  fi
 }}
 complete -o filenames -F {name}_without_space {program}
 """
@@ -88,7 +90,7 @@ def completion_script(parser: ArgumentParser, shell: str) -> str:
             settings = found
             vars(action)["complete"] = dict.fromkeys(SHELLS, f"_{_SETTINGS}")
     words = settings() if settings is not None else {}
-    preamble = {shell: _preamble(shell, words)} if words else ""
+    preamble = _preamble(shell, words) if words else ""
     script: str = shtab.complete(parser, shell, preamble=preamble)
     if shell == "zsh":  # shtab 1.13 has the first of several words completed alone
         script = re.sub(r'"\(\*\)::?', '"*:', script).replace("more='(*)'", "more='*:'")

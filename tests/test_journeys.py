@@ -10,7 +10,7 @@ import pytest
 
 from tests.journeys import ROOT
 
-LONGEST = {"A raw OMOP row to its loss": (608, 223), "A round from the command": (313, 129)}
+LONGEST = {"A raw OMOP row to its loss": (609, 224), "A round from the command": (313, 129)}
 """Begin of a journey's title → functions and returns that it may have.
 
 At the first commit that they were counted they were (427, 147) and (209, 92). 0.5.0 looks at one
