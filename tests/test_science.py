@@ -92,6 +92,8 @@ def network(base: Sequence[str]) -> str:
     model = compose(base).model
     if not model.memory or base[0] == "data=physionet2012":
         return "0.2.0"
+    if model.memory_fusion == "product":
+        return "0.10.0"
     return "0.3.0" if model.layer_scale is None else "0.4.0"
 
 
