@@ -21,6 +21,7 @@ from healthfm_core.federation.input_overlap import (
     InputOverlap,
     SiteInputs,
 )
+from healthfm_core.flower.message_internals import ErrorCode
 from healthfm_server.__main__ import main
 from healthfm_server.clock import SYSTEM_CLOCK
 from healthfm_server.deploy import study_status as status_module
@@ -115,12 +116,45 @@ def test_while_nobody_has_approved_the_status_says_where_and_not_running(study, 
             read.append(run_status(order, study.sites.sites()))
 
     setup = StudySetup(Asked(), RunStore(order.folder, 1), Timeouts(60.0, 60.0), None, None)
-    replies = setup._replies([NORTH, SOUTH], "query.statistics", ConfigRecord, "statistics")
+    replies = setup._replies([NORTH, SOUTH], "query.statistics", ConfigRecord, "statistics", 60.0)
     assert [r.metadata.src_node_id for r in replies] == [NORTH, SOUTH]
     assert [facts["waits_for"]["sites"] for facts in read] == [["north", "south"], ["south"]]
     assert {facts["state"] for facts in read} == {"waiting"}
     assert "until a person approves it at south" in read[1]["waits_for"]["sentence"]
     assert Waiting.read(order.folder) is None
+
+
+def test_a_site_whose_connection_was_lost_just_now_is_asked_again(study, order, monkeypatch):
+    """It was killed, and started again while a run that was paused began again."""
+    monkeypatch.setattr(before_round_1, "FIRST_PAUSE_S", 0.01)
+    read = []
+
+    class Asked:
+        """The exchange at its seam: south comes back for the third question."""
+
+        times = 0
+        clock = SYSTEM_CLOCK
+
+        def __call__(self, contents, kind, phase, timeouts):
+            self.times += 1
+            for node in contents:
+                is_away = node == SOUTH and self.times < 3
+                yield reply(node, ErrorCode.NODE_UNAVAILABLE if is_away else None)
+
+        def rest(self, seconds):
+            read.append(run_status(order, study.sites.sites())["waits_for"])
+
+    asked, store = Asked(), RunStore(order.folder, 1)
+    setup = StudySetup(asked, store, Timeouts(60.0, 60.0), None, None)
+    found = list(setup._replies([NORTH, SOUTH], "query.statistics", ConfigRecord, "prepare", 60.0))
+    assert [r.metadata.src_node_id for r in found if not r.has_error()] == [NORTH, SOUTH]
+    assert [(waits["what"], waits["sites"]) for waits in read] == [("connections", ["south"])] * 2
+    assert [e["event"] for e in store.events()] == ["waits for a connection"]
+    assert Waiting.read(order.folder) is None
+
+    asked.times = -1000
+    found = list(setup._replies([NORTH, SOUTH], "query.statistics", ConfigRecord, "prepare", 0.0))
+    assert [r.has_error() for r in found] == [False, True], "gather_s says how long"
 
 
 def reply(node, code):

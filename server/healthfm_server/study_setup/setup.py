@@ -19,6 +19,7 @@ from healthfm_core.federation.input_overlap import INPUTS, InputOverlap
 from healthfm_core.federation.parameter_groups import agree_on_modalities, nothing_let_out
 from healthfm_core.federation.protocol import Study, for_the_wire
 from healthfm_core.federation.secure.contracted_sums import agreement_of
+from healthfm_core.flower.message_internals import ErrorCode
 from healthfm_core.tokens.common_ancestors import rolled_up
 from healthfm_core.tokens.shared_channels import device_use
 from healthfm_core.tokens.statistics import SiteStatistics, merge
@@ -40,8 +41,15 @@ from healthfm_server.transport.secure_statistics import SecureStatistics
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 60.0
 """Pauses before a site that waits for a person's approval is asked again; each doubles."""
+LONGEST_AWAY_PAUSE_S: Final = 8.0
+"""The same where a site has lost its connection: it comes back within seconds, or not soon."""
 WAITS_FOR_APPROVAL: Final = 503
 """Code of a site at which a person has not approved the run yet."""
+ASKED_AGAIN: Final = {
+    WAITS_FOR_APPROVAL: "waits for approval",
+    ErrorCode.NODE_UNAVAILABLE: "waits for a connection",
+}
+"""Code of an answer after which a site is asked again → the event that says so."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ class StudySetup:
     ) -> None:
         started, answered = self.exchange.clock.monotonic(), 0
         reasons: dict[str, str] = {}
-        for reply in self._replies(nodes, kind, order, phase):
+        for reply in self._replies(nodes, kind, order, phase, config.federation.gather_s):
             name = ""
             try:
                 site = self._site_of(reply)
@@ -229,32 +237,49 @@ class StudySetup:
             raise too_few(phase, len(nodes), answered, reasons)
 
     def _replies(
-        self, nodes: list[int], kind: str, order: Callable[[], ConfigRecord], phase: Phase
+        self,
+        nodes: list[int],
+        kind: str,
+        order: Callable[[], ConfigRecord],
+        phase: Phase,
+        gather_s: float,
     ) -> Iterator[Message]:
-        """Yield each node's reply; one that waits for approval is asked again until the deadline.
+        """Yield each node's reply.
 
-        Each time with a new contract, because a site accepts a contract only once.
+        A site that waits for approval is asked again until the deadline, and one whose connection
+        was lost just now for `gather_s`, as a run waits for its sites in the first place. Each time
+        with a new contract, because a site accepts a contract only once.
         """
-        until, pause_s = self.exchange.clock.monotonic() + self.timeouts.deadline_s, FIRST_PAUSE_S
-        note = WaitingNote(self.store.folder, "approval", phase, len(nodes), nodes)
+        clock, pause_s = self.exchange.clock, FIRST_PAUSE_S
+        begun, until = clock.monotonic(), clock.monotonic() + self.timeouts.deadline_s
+        ends = {WAITS_FOR_APPROVAL: until, ErrorCode.NODE_UNAVAILABLE: begun + gather_s}
+        asked, noted, folder = tuple(nodes), set[int](), self.store.folder
+        approval = WaitingNote(folder, "approval", phase, len(asked), asked)
+        connections = WaitingNote(folder, "connections", phase, len(asked))
         while nodes:
-            record, waiting = order(), list[int]()
+            record, waiting = order(), dict[int, int]()
             contents = {node: RecordDict({protocol.ORDER: record}) for node in nodes}
-            left_s = max(until - self.exchange.clock.monotonic(), 0.0)
-            timeouts = Timeouts(left_s, self.timeouts.ttl_s)
+            timeouts = Timeouts(max(until - clock.monotonic(), 0.0), self.timeouts.ttl_s)
             for reply in self.exchange(contents, kind, phase, timeouts):
-                waits = reply.has_error() and reply.error.code == WAITS_FOR_APPROVAL
-                if waits and self.exchange.clock.monotonic() + pause_s < until:
-                    waiting.append(reply.metadata.src_node_id)
+                code = reply.error.code if reply.has_error() else None
+                if code in ends and clock.monotonic() + pause_s < ends[code]:
+                    waiting[reply.metadata.src_node_id] = code
                 else:
                     yield reply
+            for code in sorted({*waiting.values()} - noted):
+                self.store.note(ASKED_AGAIN[code], phase=phase, nodes=len(waiting))
+            noted |= {*waiting.values()}
+            persons = [node for node, code in waiting.items() if code == WAITS_FOR_APPROVAL]
+            if persons:
+                approval.at_once(persons)
+            elif waiting:
+                connections.at_once(set(asked) - waiting.keys())
             if waiting:
-                if pause_s == FIRST_PAUSE_S:
-                    self.store.note("waits for approval", phase=phase, nodes=len(waiting))
-                note.at_once(waiting)
                 self.exchange.rest(pause_s)
-            nodes, pause_s = waiting, min(2 * pause_s, LONGEST_PAUSE_S)
-        note.over()
+            is_away = ErrorCode.NODE_UNAVAILABLE in waiting.values()
+            longest_s = LONGEST_AWAY_PAUSE_S if is_away else LONGEST_PAUSE_S
+            nodes, pause_s = list(waiting), min(2 * pause_s, longest_s)
+        approval.over()
 
     def _register(self, answered: list[RegisteredSite]) -> dict[str, RegisteredSite]:
         """Return the sites by name, sorted; one whose name another node has already is set aside.
