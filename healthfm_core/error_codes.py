@@ -337,6 +337,11 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a run whose task its model answers, and held-out people enough who train nobody",
         do="Ingest again with a larger share of held-out people, or wait for more of them",
     ),
+    731: ErrorCode(
+        "a tracker's server does not answer, or refuses what it is sent",
+        wanted="a server that takes runs at this address",
+        do="Look whether it is up and takes your account, then run the command again: it goes on",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",

@@ -1,0 +1,1 @@
+"""A run's history in other programs: TensorBoard, MLflow, Weights & Biases."""

@@ -1,0 +1,1 @@
+"""One module for each tracker, with its `TRACKER`; its package is imported where it is used."""
