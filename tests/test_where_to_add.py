@@ -31,6 +31,7 @@ def test_every_kind_that_grows_is_on_the_page():
         "privacy mechanism",
         "attention variant",
         "partition",
+        "tracker",
         "exit code",
     ]
 
@@ -43,6 +44,7 @@ def test_every_kind_that_grows_is_on_the_page():
         ("simulations/healthfm_simulations/partition", "PARTITION"),
         ("client/healthfm_client/commands", "COMMAND"),
         ("server/healthfm_server/commands", "COMMAND"),
+        ("server/healthfm_server/tracking/trackers", "TRACKER"),
     ],
 )
 def test_what_a_folder_s_registry_looks_for_is_what_its_modules_say(folder: str, name: str):

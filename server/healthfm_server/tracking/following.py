@@ -11,7 +11,13 @@ from typing import Final
 from healthfm_core.errors import RunError
 from healthfm_core.stdout import say
 from healthfm_server.tracking.tracked_round import TrackedRound
-from healthfm_server.tracking.tracked_run import Ending, TrackedRun, refuse_no_run, runs_below
+from healthfm_server.tracking.tracked_run import (
+    Ending,
+    TrackedRun,
+    may_begin_more,
+    refuse_no_run,
+    runs_below,
+)
 from healthfm_server.tracking.tracker import Tracker, TrackerLog
 
 LOOK_S: Final = 1.0
@@ -56,8 +62,9 @@ class Following:
             yield each.told()
 
     def has_ended(self) -> bool:
-        """Whether every run has ended, of one at least."""
-        return bool(self._runs) and all(each.ending != "running" for each in self._runs.values())
+        """Whether every run has ended, of one at least, and no other will begin."""
+        ended = bool(self._runs) and all(each.ending != "running" for each in self._runs.values())
+        return ended and not may_begin_more(self._folder)
 
     def close(self) -> None:
         """Let go of the tracker; a run that has not ended stays open there."""

@@ -40,7 +40,9 @@ class TrackedRound:
         yield self.number, self.figures
 
 
-def figures_of(row: Mapping[str, Any], *, by_site: bool) -> tuple[dict[str, float], ...]:
+def figures_of(
+    row: Mapping[str, Any], *, by_site: bool
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return a row's (figures, scores): the round's own, and those of the model it began with.
 
     Args:

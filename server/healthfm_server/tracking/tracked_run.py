@@ -18,6 +18,7 @@ from healthfm_server.tracking.tracked_round import TrackedRound, figures_of
 
 HISTORY: Final = "history.jsonl"
 CONFIG: Final = "config.json"
+RUN_ID: Final = "run-id"
 RESULTS: Final = "metrics.json"
 """What a simulation writes last, above the folders of its arms."""
 
@@ -41,20 +42,22 @@ class TrackedRun:
     def __init__(self, folder: Path, below: Path, *, by_site: bool = False) -> None:
         self.folder, self.below = folder, below
         self.name = folder.name if folder == below else _name_below(folder, below)
-        self._results = below / RESULTS
         self._by_site = by_site
         self._follower = RowFollower(folder / HISTORY)
-        self._read: dict[int, tuple[dict[str, float], ...]] = {}
+        self._read: dict[int, tuple[dict[str, float], dict[str, float]]] = {}
 
     @property
     def run_id(self) -> str:
         """The run's id in contracts and at sites; a resumed run keeps it."""
-        return (self.folder / "run-id").read_text("utf-8")
+        return (self.folder / RUN_ID).read_text("utf-8")
 
     def parameters(self) -> dict[str, str]:
         """Return the run's settings as text; see `run_parameters`."""
+        return run_parameters(self._config())
+
+    def _config(self) -> RunConfig:
         raw = json.loads((self.folder / CONFIG).read_text("utf-8"))
-        return run_parameters(RunConfig.model_validate(RUN.upgrade(raw)))
+        return RunConfig.model_validate(RUN.upgrade(raw))
 
     def new_rounds(self) -> list[TrackedRound]:
         """Return the rounds that ended since the last look, and those that were done again."""
@@ -91,21 +94,37 @@ class TrackedRun:
         return TrackedRound(choice.trained + 1, at, {}, {choice.monitor: last, **chosen})
 
     def ending(self) -> Ending:
-        """Return how the run ended, or ``running``."""
+        """Return how the run ended, or ``running``.
+
+        A study's run has a state; a simulation's arm has ended with its last round, and where a
+        round is chosen with the choice.
+        """
         if (self.folder / ORDER).is_file():
             state = RunOrder(self.folder).status().state
             return state if state in ("finished", "failed", "stopped") else "running"
-        return "finished" if self._results.is_file() else "running"
+        federation = self._config().federation
+        store = RunStore(self.folder, keep=1)
+        if federation.early_stopping.monitor is not None:
+            return "running" if store.choice() is None else "finished"
+        newest = next(store.newest_rows(), None)
+        is_done = newest is not None and newest["round"] >= federation.rounds
+        return "finished" if is_done else "running"
 
 
 def runs_below(folder: Path, *, by_site: bool = False) -> Iterator[TrackedRun]:
     """Yield the runs in a folder that have begun: the folder itself, or a simulation's arms."""
     if (folder / CONFIG).is_file():
-        yield TrackedRun(folder, folder, by_site=by_site)
+        if (folder / RUN_ID).is_file():
+            yield TrackedRun(folder, folder, by_site=by_site)
         return
     for file in sorted(folder.rglob(HISTORY)):
-        if (file.parent / CONFIG).is_file() and (file.parent / "run-id").is_file():
+        if (file.parent / CONFIG).is_file() and (file.parent / RUN_ID).is_file():
             yield TrackedRun(file.parent, folder, by_site=by_site)
+
+
+def may_begin_more(folder: Path) -> bool:
+    """Whether arms of a simulation in `folder` may still begin: it has not written its results."""
+    return not (folder / CONFIG).is_file() and not (folder / RESULTS).is_file()
 
 
 def refuse_no_run(folder: Path) -> RunError:

@@ -34,6 +34,7 @@ USUAL: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Environment, where nothing else is set: a server that is gone is told in seconds."""
 _Item = TypeVar("_Item")
@@ -143,11 +144,11 @@ def _open(run: TrackedRun, experiment: str, at: str | None) -> ServerRun:
             wanted="the address of an MLflow tracking server",
             do="Write --at https://mlflow.example.org, or set MLFLOW_TRACKING_URI",
         )
-    if urlsplit(uri).password:
+    if urlsplit(uri).username is not None:
         raise ConfigError(
             102,
             where="--to mlflow",
-            seen="there is a password in the address",
+            seen="there is an account in the address",
             wanted="an address that may stand in a shell's history",
             do="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
         )
