@@ -342,6 +342,15 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="a server that takes runs at this address",
         do="Look whether it is up and takes your account, then run the command again: it goes on",
     ),
+    732: ErrorCode(
+        "the run has no model to compare or promote",
+        wanted="a run that is over, with a model in its folder",
+        do="Wait until it has ended, or stop it: healthfm-server status says how it stands",
+    ),
+    733: ErrorCode(
+        "no model of the study has that alias",
+        do="See: healthfm-server model list",
+    ),
     # 8xx trust
     801: ErrorCode(
         "a key, certificate or kit file exists already",

@@ -51,18 +51,22 @@ def test_who_took_part_is_counted_over_the_rounds_with_the_reasons(tmp_path):
     assert "north 3 3 0 0 0 3.0 s" in said
 
 
-def test_a_report_of_a_run_that_goes_on_loads_itself_again_and_a_final_one_does_not(tmp_path):
+def test_a_report_of_a_run_that_goes_on_says_of_when_it_is_and_never_reloads_by_itself(tmp_path):
+    """Whoever reads it with a screen reader would be thrown back to its beginning."""
     study = make_study(tmp_path / "study")
     order = order_run(study)
     add_round(order, 1)
     found, said, values = report(study, order, tmp_path / "out")
-    assert 'http-equiv="refresh" content="60"' in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"As of {found.context.as_of}. Load the page again" in page
+    assert re.fullmatch(r"2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d UTC", found.context.as_of)
+    assert "http-equiv" not in page
     assert "This run goes on: 3 sites, 1 of 5 rounds so far." in said
     assert values["is_final"] is False
     order.note(order.status().__class__(state="finished"))
     found, said, values = report(study, order, tmp_path / "out")
-    assert "http-equiv" not in (tmp_path / "out" / "report.html").read_text()
-    assert (values["is_final"], found.context.refresh_s) == (True, 0)
+    assert "Load the page again" not in (tmp_path / "out" / "report.html").read_text()
+    assert (values["is_final"], found.context.as_of) == (True, None)
 
 
 def test_epsilon_is_told_by_site_where_a_site_tells_it_and_of_the_sums(tmp_path):

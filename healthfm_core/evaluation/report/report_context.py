@@ -99,7 +99,7 @@ class ReportContext:
         participation: What each site did in the rounds of a real federation.
         facts: What and its value, of the run itself: names, fingerprints, what it cost.
         alarms: Sentences, each with the round in which it began.
-        refresh_s: The page is loaded again after so many seconds; 0: it is final.
+        as_of: When it was made, of a run that goes on; None: it is final.
         ceiling: Rows of the oracle's own score (any arm names), on a simulated cohort.
         half_lives: Of the reference arm's kernel.
         seconds: Arm → wall-clock seconds.
@@ -137,7 +137,7 @@ class ReportContext:
     participation: Sequence[SiteParticipation] = ()
     facts: Sequence[tuple[str, str]] = ()
     alarms: Sequence[str] = ()
-    refresh_s: int = 0
+    as_of: str | None = None
     ceiling: Sequence[MetricRow] = ()
     half_lives: HalfLives | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

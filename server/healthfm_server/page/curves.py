@@ -91,7 +91,7 @@ def _curve(name: str, history: RunHistory) -> RoundCurve:
         mean=_points(scale.pairs(mean)),
         sites=tuple(_points(scale.pairs(values)) for values in own.values()) if each else (),
         band=_points([*scale.pairs(highs), *back]),
-        ticks=tuple((scale.y(value), written(value)) for value in _ticks(low, high)),
+        ticks=tuple((scale.y(value), f"{value:.3g}") for value in _ticks(low, high)),
         first=rounds[0],
         last=rounds[-1],
         table=tuple((rounds[at], written(mean[at])) for at in range(len(mean))[-10:]),

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.held_out.site_evaluation import ALONE, FEDERATED, SiteEvaluation
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 
 NORMAL: Final = 1.959964
 """Standard deviations from the middle of a 95 % interval to its ends."""
@@ -39,6 +41,19 @@ class Pooled:
     low: float
     high: float
     n_subjects: int
+
+
+def site_evaluations(
+    told: HeldOutTold | None,
+    task: str,
+    gains: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> dict[str, SiteEvaluation]:
+    """Return site → what it told of its held-out people, and of its own model's answers to them."""
+    shared = {} if told is None else told.metrics
+    return {
+        site: SiteEvaluation.from_metrics({**shared.get(site, {}), **gains.get(site, {})}, task)
+        for site in sorted({*shared, *gains})
+    }
 
 
 def pooled(rows: Iterable[_Row]) -> Pooled | None:

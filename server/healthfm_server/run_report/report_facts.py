@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 
 from healthfm_core.evaluation.report.wording import duration
 from healthfm_core.federation.privacy_statement import privacy_statement
@@ -15,7 +12,7 @@ from healthfm_core.trust import fingerprint
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.page.run_history import RunHistory
-from healthfm_server.run_folder.run_store import RunStore
+from healthfm_server.run_folder.ended_model import EndedModel
 
 
 def report_facts(
@@ -69,19 +66,7 @@ def _fingerprints(
     if study is not None:
         yield "SHA-256 of what the sites agreed on", study.hash
         yield "SHA-256 of the vocabulary", study.vocabulary.hash
-    for round_, digest in _model_digest(order.folder):
-        yield f"SHA-256 of the model after round {round_}", digest
+    model = EndedModel.of(order.folder)
+    if model is not None:
+        yield f"SHA-256 of the model after round {model.round}", model.sha256
     yield "release", f"healthfm {version('healthfm')}"
-
-
-def _model_digest(folder: Path) -> Iterator[tuple[int, str]]:
-    """Yield the round of the model that the run has ended with so far, and its file's digest."""
-    store = RunStore(folder, keep=1)
-    choice, kept = store.choice(), store.checkpoints.rounds()
-    if choice is None and not kept:
-        return
-    round_ = kept[-1] if choice is None else choice.round
-    stem = f"round-{round_:04d}"
-    with suppress(OSError, ValueError, KeyError):  # a marker that is being replaced just now
-        marker = json.loads((folder / "checkpoints" / f"{stem}.json").read_text("utf-8"))
-        yield round_, str(marker["sha256"][f"{stem}.safetensors"])

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,14 +35,17 @@ from healthfm_server.deploy.told_gains import told_gains
 from healthfm_server.page.run_history import RunHistory, figures_at
 from healthfm_server.run_folder.held_out_file import HeldOutTold
 from healthfm_server.run_folder.run_store import RunStore
-from healthfm_server.run_report.held_out_rows import pooled_groups, pooled_rows
+from healthfm_server.run_report.held_out_rows import (
+    pooled_groups,
+    pooled_rows,
+    site_evaluations,
+)
 from healthfm_server.run_report.participation import participation
 from healthfm_server.run_report.report_facts import report_facts
 
 FOLDER: Final = "report"
 """In the run's folder."""
 DATA_FILE: Final = "report.json"
-REFRESH_S: Final = 60
 CLOCK_NS: Final = 20_000_000
 """By how much the time of a file may be before the clock's."""
 GOES_ON: Final = ("waiting", "running", "paused")
@@ -80,7 +84,7 @@ class RunReport:
         store, config = RunStore(order.folder, keep=1), order.config()
         study, events = store.study(), store.events()
         told = HeldOutTold.read(order.folder)
-        judged = _evaluations(told, told_gains(order.folder), config)
+        judged = site_evaluations(told, config.evaluation.task, told_gains(order.folder))
         is_over = order.status().state not in GOES_ON
         context = ReportContext(
             task=config.evaluation.task,
@@ -98,7 +102,7 @@ class RunReport:
             site_history=dict(_site_records(history)),
             participation=participation(history, order.folder),
             facts=tuple(report_facts(folder, order, history, study)),
-            refresh_s=0 if is_over else REFRESH_S,
+            as_of=None if is_over else _time_of(read_ns),
             config=to_yaml(config),
             alarms=tuple(_alarms(events)),
             notes=tuple(_notes(history, events, told)),
@@ -129,7 +133,7 @@ class RunReport:
         """Return the report as plain values: what the API answers."""
         return {
             "title": self.title,
-            "is_final": self.context.refresh_s == 0,
+            "is_final": self.context.as_of is None,
             "facts": [{"what": what, "value": value} for what, value in self.context.facts],
             "participation": [asdict(site) for site in self.context.participation],
             "metrics": dict(self.latest),
@@ -149,19 +153,6 @@ def _values(row: MetricRow) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(row).items()
-    }
-
-
-def _evaluations(
-    told: HeldOutTold | None, gains: Mapping[str, Mapping[str, float]], config: RunConfig
-) -> dict[str, SiteEvaluation]:
-    """Return site → what it told of its held-out people, and of its own model's answers to them."""
-    shared = {} if told is None else told.metrics
-    return {
-        site: SiteEvaluation.from_metrics(
-            {**shared.get(site, {}), **gains.get(site, {})}, config.evaluation.task
-        )
-        for site in sorted({*shared, *gains})
     }
 
 
@@ -216,6 +207,11 @@ def _site_records(history: RunHistory) -> Iterator[tuple[str, list[dict[str, flo
 
 def _of_site(history: RunHistory, site: str) -> dict[str, Any]:
     return {name: own[site] for name, own in history.site_figures.items() if site in own}
+
+
+def _time_of(unix_ns: int) -> str:
+    """Return a time for a person: ``2026-11-25 12:06:31 UTC``."""
+    return datetime.fromtimestamp(unix_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _alarms(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
