@@ -110,13 +110,13 @@ class TrainedModel:
     parameters: Mapping[str, Float32]
     round: int
 
-    def save(self, folder: Path, more: Sequence[str] = (), front: str = "") -> None:
+    def save(self, folder: Path, more: Sequence[str] = (), above: str = "") -> None:
         """Write the folder, whole or not at all.
 
         Args:
             folder: Does not exist yet.
             more: Lines for the model card, of the run that trained it.
-            front: What stands above the card, for a model hub.
+            above: What stands above the card, for a model hub.
 
         Raises:
             RunError: There is something at `folder` already (HF-704).
@@ -139,7 +139,7 @@ class TrainedModel:
             }
             (draft / WEIGHTS).write_bytes(save(dict(self.parameters), metadata=marks))
             (draft / STUDY).write_text(self.study.to_json(), "utf-8")
-            (draft / CARD).write_text(front + self.card(more), "utf-8")
+            (draft / CARD).write_text(above + self.card(more), "utf-8")
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -14,6 +14,7 @@ from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.page.coordinator_page import CoordinatorPage
+from healthfm_server.run_folder.held_out_file import HeldOutTold
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import Waiting
 from healthfm_server.run_report.run_report import FOLDER, RunReport
@@ -69,6 +70,33 @@ def add_round(order, number, *, late=(), refused=(), asked=tuple(NODES), alarms=
         file.write(json.dumps(row) + "\n")
     (order.folder / "checkpoints" / f"round-{number:04d}.json").write_text("{}")
     return store
+
+
+def judged(order, **sites):
+    """Write what sites told of their held-out people: AUROC, people, gain."""
+    metrics = {}
+    for site, (auroc, people, gain) in sites.items():
+        own = {"held_out": auroc, "own_model": auroc - gain, "gain": gain}
+        told = {}
+        for prefix, value in own.items():
+            if prefix == "held_out" or gain:
+                told |= {
+                    f"{prefix}/overall/auroc": value,
+                    f"{prefix}/overall/auroc_low": value - 0.1,
+                    f"{prefix}/overall/auroc_high": value + 0.1,
+                    f"{prefix}/overall/n_subjects": people,
+                    f"{prefix}/new_onset/average_precision": value,
+                    f"{prefix}/new_onset/average_precision_low": value - 0.1,
+                    f"{prefix}/new_onset/average_precision_high": value + 0.1,
+                    f"{prefix}/new_onset/n_subjects": people,
+                }
+        told |= {"held_out/sex=F/auroc": auroc, "held_out/sex=F/auroc_low": auroc - 0.2}
+        told |= {"held_out/sex=F/auroc_high": auroc + 0.2, "held_out/sex=F/n_subjects": 40.0}
+        told |= {"held_out/sex=M/withheld": 1.0}
+        told |= {f"held_out/risk/0/{name}": 0.1 for name in ("predicted", "observed")}
+        told |= {"held_out/risk/0/rows": 300.0}
+        metrics[site] = told
+    HeldOutTold(3, tuple(NODES), metrics, {"west": "it did not answer in time"}).save(order.folder)
 
 
 def write_report(study, order):

@@ -204,7 +204,7 @@ def test_answers_are_as_they_are_described(study, page, viewer, monkeypatch):
     described = read(viewer, "/openapi.json")
     assert described["openapi"] == "3.1.0"
     reads = {path: m for path, m in described["paths"].items() if "get" in m}
-    assert len(reads) == 9
+    assert len(reads) == 10
     for path, methods in reads.items():
         told = viewer.get(path.replace("{name}", "first")).json()
         answer = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]

@@ -13,12 +13,11 @@ import pytest
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_server.__main__ import main
 from healthfm_server.deploy.run_orders import RunOrder
-from healthfm_server.run_folder.held_out_file import HeldOutTold
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_report.run_report import RunReport
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
-from tests.page.made_study import EVIL, NODES, add_round, make_study, order_run
+from tests.page.made_study import EVIL, add_round, judged, make_study, order_run
 
 
 def read(page):
@@ -150,33 +149,6 @@ def test_a_run_that_is_not_there_is_said(tmp_path, capsys, name):
     said = capsys.readouterr().err
     assert "HF-722" in said
     assert "Traceback" not in said
-
-
-def judged(order, **sites):
-    """Write what sites told of their held-out people: AUROC, people, gain."""
-    metrics = {}
-    for site, (auroc, people, gain) in sites.items():
-        own = {"held_out": auroc, "own_model": auroc - gain, "gain": gain}
-        told = {}
-        for prefix, value in own.items():
-            if prefix == "held_out" or gain:
-                told |= {
-                    f"{prefix}/overall/auroc": value,
-                    f"{prefix}/overall/auroc_low": value - 0.1,
-                    f"{prefix}/overall/auroc_high": value + 0.1,
-                    f"{prefix}/overall/n_subjects": people,
-                    f"{prefix}/new_onset/average_precision": value,
-                    f"{prefix}/new_onset/average_precision_low": value - 0.1,
-                    f"{prefix}/new_onset/average_precision_high": value + 0.1,
-                    f"{prefix}/new_onset/n_subjects": people,
-                }
-        told |= {"held_out/sex=F/auroc": auroc, "held_out/sex=F/auroc_low": auroc - 0.2}
-        told |= {"held_out/sex=F/auroc_high": auroc + 0.2, "held_out/sex=F/n_subjects": 40.0}
-        told |= {"held_out/sex=M/withheld": 1.0}
-        told |= {f"held_out/risk/0/{name}": 0.1 for name in ("predicted", "observed")}
-        told |= {"held_out/risk/0/rows": 300.0}
-        metrics[site] = told
-    HeldOutTold(3, tuple(NODES), metrics, {"west": "it did not answer in time"}).save(order.folder)
 
 
 def test_held_out_people_are_told_site_by_site_and_over_all_sites(tmp_path):

@@ -21,7 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--license",
         metavar="SPDX",
-        help="the licence that the study gives the model, for a hub (Apache-2.0, CC-BY-NC-4.0, ...)",
+        help="the licence that the study gives the model, for a hub (CC-BY-NC-4.0, ...)",
     )
 
 

@@ -116,6 +116,17 @@ REPORT: Final = object_of(
     alarms=TEXTS,
     notes=TEXTS,
 )
+MODEL: Final = object_of(
+    run=TEXT,
+    run_id=TEXT,
+    state=TEXT,
+    round=COUNT,
+    sha256={**TEXT, "description": "of the file of weights"},
+    aliases=TEXTS,
+    sites={**TEXTS, "description": "that trained it"},
+    judges={**TEXTS, "description": "sites that judged it on their held-out people"},
+    held_out={**list_of("MetricRow"), "description": "over these sites"},
+)
 SCHEMAS: Final[dict[str, Schema]] = {
     "Site": SITE,
     "Run": RUN,
@@ -125,6 +136,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Participation": PARTICIPATION,
     "MetricRow": METRIC_ROW,
     "Report": REPORT,
+    "Model": MODEL,
 }
 NAME: Final = in_path("name")
 LIMIT: Final = in_query("limit", "100; at most 1000")
@@ -156,6 +168,10 @@ def _reads() -> dict[str, ApiCall]:
             "What a run has shown so far: facts, who took part, metrics, fingerprints",
             reference("Report"),
             (NAME,),
+        ),
+        "/models": ApiCall(
+            "The models that runs ended with, and their aliases",
+            object_of(models=list_of("Model")),
         ),
         "/sites": ApiCall("The sites, and the files of requests that wait", sites),
         "/log": ApiCall(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from healthfm_core.evaluation.analyses.subgroups import SubgroupRow
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
@@ -53,6 +53,14 @@ def site_evaluations(
     return {
         site: SiteEvaluation.from_metrics({**shared.get(site, {}), **gains.get(site, {})}, task)
         for site in sorted({*shared, *gains})
+    }
+
+
+def row_values(row: MetricRow) -> dict[str, Any]:
+    """Return a row as JSON has it: an undefined number is null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(row).items()
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from healthfm_core.config.compose import to_yaml
-from healthfm_core.config.run import RunConfig
 from healthfm_core.evaluation.metrics.calibration_error import Reliability
 from healthfm_core.evaluation.metrics.metric_rows import MetricRow
 from healthfm_core.evaluation.report.report_context import ReportContext, SiteSummary
@@ -38,6 +36,7 @@ from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_report.held_out_rows import (
     pooled_groups,
     pooled_rows,
+    row_values,
     site_evaluations,
 )
 from healthfm_server.run_report.participation import participation
@@ -138,22 +137,14 @@ class RunReport:
             "participation": [asdict(site) for site in self.context.participation],
             "metrics": dict(self.latest),
             "site_metrics": {site: dict(own) for site, own in self.site_latest.items() if own},
-            "held_out": [_values(row) for row in self.rows],
+            "held_out": [row_values(row) for row in self.rows],
             "site_held_out": {
-                site: [_values(row) for row in rows]
+                site: [row_values(row) for row in rows]
                 for site, rows in self.context.site_rows.items()
             },
             "alarms": list(self.context.alarms),
             "notes": list(self.context.notes),
         }
-
-
-def _values(row: MetricRow) -> dict[str, Any]:
-    """Return a row as JSON has it: an undefined number is null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(row).items()
-    }
 
 
 def _reliabilities(judged: Mapping[str, SiteEvaluation]) -> Iterator[tuple[str, Reliability]]:
