@@ -35,7 +35,7 @@ class EvaluationConfig(Schema):
         182.5,
         gt=0,
         description="for late: so much of each record's end is held out; horizons_days, none of "
-        "which is longer, are asked about at the last visit before it",
+        "which is longer, are asked about at the moment where it begins",
     )
     folds: int = Field(5, ge=2, description="for leave_sites_out")
     held_out_sites: float = Field(0.2, gt=0, lt=1, description="for held_out_sites")
@@ -130,6 +130,11 @@ class EvaluationConfig(Schema):
             raise ValueError("horizons_days of protocol=late lie within late_days, as held out")
         if self.horizons_days and self.horizon_queries != "every_visit":
             raise ValueError(
-                "protocol=late asks each person at the last visit before the end that is held out: "
+                "protocol=late asks each person once, where the end that is held out begins: "
                 "horizon_queries=every_visit goes with it"
+            )
+        if self.horizons_days and self.estimators != ("hazard",):
+            raise ValueError(
+                "protocol=late asks at a moment without a visit, which hazards alone can answer: "
+                "estimators=[hazard] goes with it"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +14,13 @@ from healthfm_core.config.compose import compose
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.site_store import SiteStore
 from healthfm_core.errors import ConfigError
+from healthfm_core.trained import TrainedModel
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.__main__ import main
 from healthfm_simulations.cohort import generate, write_sites
 from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.partition import RecordCuts, early_store
-from healthfm_simulations.scoring.model_scores import Model, score
+from healthfm_simulations.scoring.model_scores import Model, judged_targets, score
 from healthfm_simulations.secondary.forecasts import forecast
 from healthfm_simulations.sites import prepare_sites
 from tests.simulations.test_simulate_command import SMALL
@@ -110,22 +110,30 @@ def test_no_query_lies_before_the_cut(finished):
         assert not cuts.is_early(scored.subject_id[here], scored.time_us[here]).any()
 
 
-def test_a_forecast_is_asked_for_once_at_the_last_visit_before_the_cut(finished):
+def test_a_forecast_is_asked_for_once_where_the_held_out_end_begins(finished):
+    """Asked as of the last visit, the time up to the cut would count as without events."""
     folder, config = finished
     sites = prepare_sites(config, folder / "sites")
     (fold,) = cross_validation_folds(config, sites)
     run = RunStore.open(folder / "runs" / "fold-0" / "federated")
-    model = Model(run.study(), run.checkpoints.load().parameters, with_site_intercepts=True)
-    followed = forecast(model, fold, sites, config).followed
+    study, parameters = run.study(), run.checkpoints.load().parameters
+    model = Model(study, parameters, with_site_intercepts=True)
+    found = forecast(model, fold, sites, config)
+    followed = found.followed
     assert len(np.unique(followed.subject)) == len(followed.subject) > 40
-    assert (followed.followed_days >= 182.49).all()
-    everything = replace(fold, late_days=None)
-    every = forecast(model, everything, sites, config).followed
-    latest = {
-        int(s): every.followed_days[(every.subject == s) & (every.followed_days >= 182.5)].min()
-        for s in followed.subject
-    }
-    assert followed.followed_days.tolist() == [latest[int(s)] for s in followed.subject]
+    np.testing.assert_allclose(followed.followed_days, 182.5, atol=0.01)
+    assert 0 < (followed.next_days <= 180).mean() < 1
+    judged = judged_targets(study.vocabulary.targets, config)
+    for index, site in enumerate(sites):
+        store = SiteStore.open(site.path)
+        cuts = RecordCuts.of(store, 182.5)
+        at = pa.table({"subject_id": cuts.subject_id, "prediction_time": cuts.time_us})
+        at = at.set_column(1, "prediction_time", at["prediction_time"].cast(pa.timestamp("us")))
+        asked = TrainedModel(study, parameters, 1).risks_at(store, horizon_days=180.0, at=at)
+        risks = {p.tobytes() for p in np.round(asked.probability[:, judged], 4)}
+        here = followed.site == index
+        mine = [p.tobytes() for p in np.round(found.risks["hazard"][0][here], 4)]
+        assert sum(row in risks for row in mine) >= 0.9 * len(mine) > 0  # a digit may be rounded
     tasks = {row["task"] for row in json.loads((folder / "metrics.json").read_text())}
     assert "within_180_days" in tasks
 
@@ -136,6 +144,7 @@ def test_a_forecast_is_asked_for_once_at_the_last_visit_before_the_cut(finished)
         ["evaluation.task=in_hospital_mortality"],
         ["evaluation.horizons_days=[180,183]"],
         ["evaluation.horizons_days=[180]", "evaluation.horizon_queries=one_per_person"],
+        ["evaluation.horizons_days=[180]", "evaluation.estimators=[hazard,query]"],
         ["evaluation.probes_days=[90]"],
         ["evaluation.physiology=true"],
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from healthfm_core.arrays import Bool, Int64
+from healthfm_core.arrays import Bool, Float64, Int64
 from healthfm_core.data.store.events import ids, times_us
 from healthfm_core.data.store.schemas import SPLIT_NAMES
 from healthfm_core.data.store.site_store import SiteStore
@@ -48,11 +48,18 @@ class RecordCuts:
 
     def is_early(self, subject_id: Int64, time_us: Int64) -> Bool:
         """Return [n] whether each time lies in its subject's early part."""
+        return np.asarray(self.days_left(subject_id, time_us) >= 0, np.bool_)
+
+    def days_left(self, subject_id: Int64, time_us: Int64) -> Float64:
+        """Return [n] days from each time to its subject's cut: negative in the late part.
+
+        Of whom no cut is known everything is early, inf days before it.
+        """
         if not len(self.subject_id):
-            return np.ones(len(subject_id), np.bool_)
+            return np.full(len(subject_id), np.inf)
         row = np.minimum(np.searchsorted(self.subject_id, subject_id), len(self.subject_id) - 1)
-        known = self.subject_id[row] == subject_id
-        return np.asarray(~known | (time_us <= self.time_us[row]), np.bool_)
+        left = (self.time_us[row] - time_us) / DAY_US
+        return np.where(self.subject_id[row] == subject_id, left, np.inf)
 
 
 def early_store(path: Path, folder: Path, late_days: float) -> Path:

@@ -25,6 +25,7 @@ from healthfm_core.models.generation import draw_futures
 from healthfm_core.models.inference import Answers, answer
 from healthfm_core.objectives import risk
 from healthfm_core.seeding import numpy_generator, torch_generator
+from healthfm_core.trained import death_among
 from healthfm_simulations.cross_validation import CrossValidationFold
 from healthfm_simulations.partition import RecordCuts
 from healthfm_simulations.scoring.model_scores import Model, judged_targets
@@ -57,8 +58,8 @@ def forecast(
 ) -> Forecast:
     """Return the model's risks for the fold's test people by every estimator it can give.
 
-    Where the end of everybody's record is held out, each person is asked about once: as of the last
-    visit before it.
+    Where the end of everybody's record is held out, each person is asked about once: as of the
+    moment where it begins, at which the last visit before it is known and that none came since.
     """
     parts = [
         _at_site(present, fold.late_days, config)
@@ -76,6 +77,8 @@ def _at_site(present: ModelAtSite, late_days: float | None, config: RunConfig) -
     study = present.model.study
     columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
     batches = list(present.batches(config))
+    if late_days is not None:
+        return _at_the_cut(present, batches, late_days, config)
     risks_by: dict[Estimator, Float32] = {}
     seconds: dict[Estimator, float] = {}
     answered: Answers | None = None
@@ -89,28 +92,53 @@ def _at_site(present: ModelAtSite, late_days: float | None, config: RunConfig) -
         seconds[estimator] = time.perf_counter() - started
     assert answered is not None, "the configuration has checked that a head answers"
     order = np.lexsort((answered.time_us, answered.subject))
-    if late_days is not None:
-        order = order[_is_last_early(present, answered, order, late_days)]
-    subject = answered.subject[order]
-    followed = FollowedQueries(
-        subject=present.key[subject],
-        site=np.full(len(order), present.index, np.int32),
-        next_days=answered.event_days[order][:, columns],
-        followed_days=answered.exposure_days[order],
-        repeats=answered.repeats[order][:, columns],
-        died=_died(answered, study.vocabulary.targets)[order],
-    )
+    followed = _followed(present, answered, order, np.zeros(len(order), np.float32), columns)
     risks = {e: values[:, order][:, :, columns] for e, values in risks_by.items()}
     return Forecast(followed, risks, seconds)
 
 
-def _is_last_early(present: ModelAtSite, answered: Answers, order: Int64, late_days: float) -> Bool:
-    """Return which of the queries in `order`, by subject and time, are a subject's last early."""
-    subject = present.sequences.subject_id[answered.subject[order]]
+def _at_the_cut(
+    present: ModelAtSite, batches: Sequence[Batch], late_days: float, config: RunConfig
+) -> Forecast:
+    """Ask each person once, by hazards, at the moment from which the record is held out.
+
+    Whoever was last seen so long before that the hazards do not reach is left out.
+    """
+    study = present.model.study
+    columns = np.flatnonzero(judged_targets(study.vocabulary.targets, config))
+    edges, horizons = study.config.train.horizons_days, config.evaluation.horizons_days
+    started = time.perf_counter()
+    answers = answer(present.network, batches, "time_to_event")
+    order = np.lexsort((answers.time_us, answers.subject))
     cuts = RecordCuts.of(SiteStore.open(present.site.path), late_days)
-    early = cuts.is_early(subject, answered.time_us[order])
-    another = subject[1:] != subject[:-1]
-    return np.asarray(early & np.r_[another | ~early[1:], True][: len(early)], np.bool_)
+    subject = present.sequences.subject_id[answers.subject[order]]
+    gap_days = cuts.days_left(subject, answers.time_us[order])
+    another = np.r_[subject[1:] != subject[:-1], True][: len(order)]
+    is_last_early = (gap_days >= 0) & (another | (np.r_[gap_days[1:], -1.0][: len(order)] < 0))
+    kept = is_last_early & (gap_days + max(horizons) <= edges[-1])
+    order, gap_days = order[kept], gap_days[kept].astype(np.float32)
+    logits = torch.from_numpy(answers.logit[order])[None]
+    death = death_among(study.vocabulary.targets)
+    begin = torch.from_numpy(gap_days)[None]
+    each = [risk(logits, edges, h, death=death, from_days=begin)[0].numpy() for h in horizons]
+    risks = np.stack(each)[:, :, columns]
+    followed = _followed(present, answers, order, gap_days, columns)
+    return Forecast(followed, {"hazard": risks}, {"hazard": time.perf_counter() - started})
+
+
+def _followed(
+    present: ModelAtSite, answered: Answers, order: Int64, gap_days: Float32, columns: Int64
+) -> FollowedQueries:
+    """Return what came of the queries in `order`, each from so many days after it on."""
+    next_days = answered.event_days[order][:, columns] - gap_days[:, None]
+    return FollowedQueries(
+        subject=present.key[answered.subject[order]],
+        site=np.full(len(order), present.index, np.int32),
+        next_days=np.maximum(next_days, 0.0),  # float32 may put a moment before the cut
+        followed_days=np.maximum(answered.exposure_days[order] - gap_days, 0.0),
+        repeats=answered.repeats[order][:, columns],
+        died=_died(answered, present.model.study.vocabulary.targets)[order],
+    )
 
 
 def _died(asked: Answers, targets: Sequence[str]) -> Bool:
@@ -133,7 +161,7 @@ def _in_closed_form(
     answers = answer(network, batches, "time_to_event")
     logits = torch.from_numpy(answers.logit)[None]
     targets = study.vocabulary.targets
-    death = targets.index(DEATH) if DEATH in targets else None
+    death = death_among(targets)
     edges = study.config.train.horizons_days
     risks = [risk(logits, edges, days, death=death)[0].numpy() for days in horizons]
     return answers, np.stack(risks)
