@@ -37,7 +37,7 @@ experiments: $(VENV)/installed-run ## the cheap ones of simulations/experiments,
 test: $(VENV)/installed-dev ## all tests, two processes; ARGS="tests/data -k store" narrows them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
 
-test-deployment: $(VENV)/installed-dev ## the tutorial of a deployment with real processes, minutes; not part of `make test`
+test-deployment: $(VENV)/installed-dev $(VENV)/mlflow-server/bin/mlflow ## the tutorial of a deployment with real processes, minutes; not part of `make test`
 	OMP_NUM_THREADS=1 $(ALONE) $(BIN)/pytest -m deployment $(ARGS)
 
 check: $(VENV)/installed-dev ## formatting, lint, types, import contracts
@@ -84,6 +84,11 @@ $(VENV)/installed-run: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/py
 	@echo "Installing the runtime packages into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e .
 	@touch $@
+
+# MLflow's server, for its test: the whole package wants another pyarrow than this project.
+$(VENV)/mlflow-server/bin/mlflow: | $(VENV)/bin/python
+	@$(VENV)/bin/python -m venv $(VENV)/mlflow-server
+	@$(VENV)/mlflow-server/bin/python -m pip --disable-pip-version-check -q -q install mlflow==3.17.2
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."

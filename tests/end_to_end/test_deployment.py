@@ -54,7 +54,7 @@ def deployed(tmp_path_factory):
     values |= {f"{site.upper()}_STORE": str(path) for site, path in stores.items()}
     shell = Shell(folder, values)
     made, asked, signed, joined, *rest, rotated, retired, changed, audited = documented(PAGE)
-    ordered, approved, ran, paused, tokens, monitored = rest
+    ordered, approved, ran, paused, promoted, tokens, monitored = rest
     with proxy(int(values["PROXY_PORT"]), "user", "secret") as tunnel:
         try:
             init, up = made
@@ -65,7 +65,7 @@ def deployed(tmp_path_factory):
             for line in (*signed, *joined, *ordered):
                 shell.run(line)
             values["RUN"] = asked_for(folder)
-            for line in (*approved, *ran, *paused, *tokens, *monitored):
+            for line in (*approved, *ran, *paused, *promoted, *tokens, *monitored):
                 shell.run(line)
             for line in audited:
                 shell.run(line)
