@@ -96,7 +96,7 @@ class Result:
         Raises:
             RunError: There is no such model (HF-701).
         """
-        from healthfm_server.run_folder.model_export import model_of_run
+        from healthfm_server.registry.model_export import model_of_run
         from healthfm_simulations.arms.arms_of_fold import RUNS
 
         runs = self._first / RUNS / fold

@@ -23,7 +23,7 @@ from healthfm_server.app import make_app
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder, StudySettings
 from healthfm_server.deploy.told_gains import take_gain, told_gains
-from healthfm_server.run_folder.model_export import export_model
+from healthfm_server.registry.model_export import export_model
 from healthfm_server.run_report.run_report import RunReport
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
 from healthfm_simulations.engine import NodeSpec

@@ -22,7 +22,7 @@ from healthfm_core.errors import RunError
 from healthfm_core.federation.protocol import RoundOrder, RoundResult, Study
 from healthfm_core.privacy.ledger import Ledger
 from healthfm_core.trained import CARD
-from healthfm_server.run_folder.model_export import export_model
+from healthfm_server.registry.model_export import export_model
 from healthfm_server.run_folder.run_description import describe_run
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import Apps, FederationResult, NodeSpec, run_federation

@@ -27,7 +27,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Write the model; PyTorch is imported here, so that ``--help`` need not wait for it."""
-    from healthfm_server.run_folder.model_export import export_model
+    from healthfm_server.registry.model_export import export_model
 
     folder, round_ = _chosen(given)
     round_ = export_model(folder, given.folder, round_, given.license)

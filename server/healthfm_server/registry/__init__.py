@@ -1,1 +1,1 @@
-"""The models of a study's runs: side by side, and which of them has which alias."""
+"""The models of runs: exported with a card, side by side, and which has which alias."""

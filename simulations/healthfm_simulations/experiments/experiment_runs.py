@@ -21,7 +21,7 @@ from healthfm_core.config.renamed import RUN
 from healthfm_core.errors import RunError
 from healthfm_core.evaluation import MetricRow, read_rows
 from healthfm_core.evaluation.report.report_page import METRICS_FILE
-from healthfm_server.run_folder.model_export import export_model
+from healthfm_server.registry.model_export import export_model
 from healthfm_simulations.experiments.experiment_plan import MODEL, ExperimentPlan, folder_of
 from healthfm_simulations.experiments.secondary_rows import secondary_rows
 from healthfm_simulations.result_folder import CONFIG_FILE

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from healthfm_core.errors import RunError
 from healthfm_core.trained import TrainedModel
+from healthfm_server.registry.hub_metadata import INTENDED_USE, front_matter, hub_metadata
+from healthfm_server.registry.run_card import run_card
 from healthfm_server.run_folder.held_out_file import HeldOutTold
-from healthfm_server.run_folder.hub_metadata import INTENDED_USE, front_matter, hub_metadata
-from healthfm_server.run_folder.run_card import run_card
 from healthfm_server.run_folder.run_store import RunStore
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_core.federation.protocol import VERSION, Study
+from healthfm_server.registry.run_card import run_card
 from healthfm_server.run_folder.durable_files import append_row
-from healthfm_server.run_folder.run_card import run_card
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
