@@ -42,7 +42,7 @@ def hub_metadata(
     found: dict[str, Any] = {"library_name": "healthfm"}
     if license_ is not None:
         found["license"] = license_.lower()
-    private = ["differential-privacy"] if study.config.privacy.mode != "off" else []
+    private = ["differential-privacy"] if study.config.privacy.mechanism.is_private else []
     found["tags"] = [*TAGS, *private, *sorted(study.modalities)]
     results = list(_results(rows, study.config.evaluation.task))
     if results:
