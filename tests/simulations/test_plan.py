@@ -15,6 +15,7 @@ from rich.console import Console
 from healthfm_core.config import RunConfig
 from healthfm_core.config.compose import compose
 from healthfm_core.federation.protocol import VERSION, Study
+from healthfm_server.run_folder.run_store import RunStore
 from healthfm_simulations.__main__ import main
 from healthfm_simulations.cross_validation import cross_validation_folds
 from healthfm_simulations.engine import NodeSpec, run_federation
@@ -60,7 +61,7 @@ def test_a_plan_takes_as_long_as_the_run_that_it_is_of(
     config = compose((*TINY, *more))
     sites = cross_validation_folds(config, prepare_sites(config, start[1]))[0].train
     nodes = [NodeSpec(site.name, ((site.path, site.modalities),)) for site in sites]
-    history = run_federation(config, nodes, tmp_path / "run").history
+    history = history_without_a_second_try(config, nodes, tmp_path)
     kinds = dict(zip((site.name for site in sites), start[0].kinds, strict=True))
     planned = PlannedRounds(config, MessageSizes(start[0], config), kinds)
     planned.run()
@@ -70,6 +71,21 @@ def test_a_plan_takes_as_long_as_the_run_that_it_is_of(
     for one, row in zip(planned.rounds, history, strict=True):
         travelled = sum(row["bytes"].values())
         assert one.bytes_down + one.bytes_up == pytest.approx(travelled, rel=0.15)
+
+
+def history_without_a_second_try(
+    config: RunConfig, nodes: Sequence[NodeSpec], folder: Path
+) -> Sequence[dict[str, Any]]:
+    """Return the history of a run whose masked statistics could be read at once.
+
+    One table of sums in sixty cannot, by its hashes, and is asked for again; no plan counts on it.
+    """
+    for number in range(5):
+        history = run_federation(config, nodes, folder / f"run-{number}").history
+        events = {event["event"] for event in RunStore(folder / f"run-{number}", 1).events()}
+        if "statistics again" not in events:
+            return history
+    raise AssertionError("five tables in a row could not be read")
 
 
 def made_start(numbers: int = 1_000_000) -> MeasuredStart:
