@@ -48,6 +48,6 @@ def model_of_run(run: Path, round_: int | None = None) -> TrainedModel:
             where=str(run),
             seen="the run stopped before its first checkpoint",
             wanted="a run that has at least the model it starts from",
-            do="Continue the run with resume=true",
+            do="Wait until its first round has ended; a simulation goes on with resume=true",
         )
     return TrainedModel(study, state.parameters, state.round)
