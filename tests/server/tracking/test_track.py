@@ -167,6 +167,20 @@ def test_a_run_is_followed_to_its_end_and_a_round_that_is_done_again_is_shown_on
     assert shown(events, FIGURES[0]) == pytest.approx(expected(folder, FIGURES[0]))
 
 
+def test_a_row_that_stands_twice_in_the_history_is_one_round(copied):
+    """An MLflow server would show the same step twice; only a row that differs replaces another."""
+    lines = (copied / "history.jsonl").read_bytes().splitlines(keepends=True)
+    changed = {**json.loads(lines[1]), "seconds": 99.0}
+    (copied / "history.jsonl").write_bytes(
+        b"".join([*lines, lines[-1], json.dumps(changed).encode() + b"\n"])
+    )
+    found = TrackedRun(copied, copied).new_rounds()
+    assert [(each.number, each.is_again) for each in found] == [
+        *((number, False) for number in range(1, ROUNDS + 1)),
+        (2, True),
+    ]
+
+
 def test_arms_of_a_simulation_are_followed_until_its_results_are_there(copied, tmp_path):
     out = tmp_path / "out"
     for arm in ("federated", "fedavg"):
