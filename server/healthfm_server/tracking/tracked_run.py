@@ -64,12 +64,13 @@ class TrackedRun:
         rows = [row for line in self._follower.new_lines() if (row := _row(line))]
         if not rows:
             return []
-        ended_ms = (self.folder / HISTORY).stat().st_mtime * 1000
-        found = []
-        for row in reversed(rows):
-            found.append(self._tracked(row, int(ended_ms)))
-            ended_ms -= 1000 * float(row.get("seconds", 0.0))
-        return [each for each in reversed(found) if each is not None]
+        last_ms = (self.folder / HISTORY).stat().st_mtime * 1000
+        took_ms = [1000 * float(row.get("seconds", 0.0)) for row in rows]
+        found, left_ms = list[TrackedRound | None](), sum(took_ms)
+        for row, took in zip(rows, took_ms, strict=True):
+            left_ms -= took
+            found.append(self._tracked(row, int(last_ms - left_ms)))
+        return [each for each in found if each is not None]
 
     def _tracked(self, row: dict[str, Any], ended_ms: int) -> TrackedRound | None:
         number, read = int(row["round"]), figures_of(row, by_site=self._by_site)
