@@ -233,7 +233,8 @@ def evaluate(given: argparse.Namespace) -> dict[str, Any]:
 
 def private(given: argparse.Namespace) -> dict[str, Any]:
     """Train ten steps with differential privacy."""
-    study = study_of(given, "privacy=dp", "train.max_steps=10", "train.batch_size=64")
+    delta = f"privacy.delta={min(1e-5, 0.1 / given.people)}"  # a tenth of one in its people
+    study = study_of(given, "privacy=dp", delta, "train.max_steps=10", "train.batch_size=64")
     data = SiteData.load([store_of(given)], study)
     plan = plan_privacy(data.train, study, study.config.privacy)
     result = train_round(initial_parameters(study), data, study, order_of(study, 1), plan)
