@@ -92,5 +92,5 @@ $(VENV)/mlflow-server/bin/mlflow: | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
-	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,tracking-mlflow,tracking-tensorboard,tracking-wandb,docs,dev]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,sign-in,tracking-mlflow,tracking-tensorboard,tracking-wandb,docs,dev]'
 	@touch $(VENV)/installed-run $@

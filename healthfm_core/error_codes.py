@@ -493,5 +493,15 @@ CODES: Final[dict[int, ErrorCode]] = {
         wanted="sites that are admitted",
         do="Leave it out, or admit it again: healthfm-server site sign REQUEST --renew",
     ),
+    834: ErrorCode(
+        "the provider that people sign in by cannot be used",
+        wanted="an OpenID Connect provider that answers as sign_in in study.yaml has it",
+        do="Check sign_in in study.yaml and whether the provider is up; a token needs no provider",
+    ),
+    835: ErrorCode(
+        "a person whom the provider knows has no role here",
+        wanted="an account that sign_in in study.yaml gives a role",
+        do="Ask the coordinator for a role, or sign in with a token",
+    ),
 }
 """Code → its entry; a number is never used again for something else."""

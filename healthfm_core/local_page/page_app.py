@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic
 
@@ -25,7 +25,7 @@ from healthfm_core.local_page.page_access import (
 )
 from healthfm_core.local_page.page_frame import PageFrame, read_form
 from healthfm_core.local_page.page_security import HEADERS, OnlyFromHere
-from healthfm_core.local_page.page_sessions import LONGEST_S, SESSIONS, PageSessions, Who
+from healthfm_core.local_page.page_sessions import LONGEST_S, SESSIONS, PageSessions, Session, Who
 from healthfm_core.local_page.page_templates import PageTemplates
 
 SHARED: Final = Path(__file__).parent / "static"
@@ -46,12 +46,14 @@ class PageParts:
         package: Has a folder ``templates``, with ``page.html.j2`` and ``sign_in.html.j2`` in it.
         files: Served beside those that all pages share.
         missing: Codes of errors about what is not there.
+        sign_in: Values of ``sign_in.html.j2``.
     """
 
     title: str
     package: str
     files: Sequence[Path]
     missing: Collection[int]
+    sign_in: Mapping[str, object] = field(default_factory=dict)
 
 
 class LocalPage(Generic[Who]):
@@ -82,6 +84,7 @@ class LocalPage(Generic[Who]):
         api: Sequence[BaseRoute],
         pages: Sequence[BaseRoute],
         close: Callable[[], Awaitable[None]] | None = None,
+        ways_in: Sequence[BaseRoute] = (),
     ) -> Starlette:
         """Return the application, for loopback.
 
@@ -89,6 +92,7 @@ class LocalPage(Generic[Who]):
             api: Routes for programs, which show a token.
             pages: Routes of a session's pages, below its own address.
             close: Ends what the pages began, when the server ends.
+            ways_in: Routes for who has not signed in, beside ``/sign-in``.
         """
 
         @asynccontextmanager
@@ -102,6 +106,7 @@ class LocalPage(Generic[Who]):
             routes=[
                 *api,
                 Mount(f"{SESSIONS}/{{key}}", routes=[*pages, sign_out]),
+                *ways_in,
                 Route("/", self.nobody, methods=["GET"]),
                 Route("/sign-in", self.sign_in_form, methods=["GET"]),
                 Route("/sign-in", self.sign_in, methods=["POST"]),
@@ -114,11 +119,11 @@ class LocalPage(Generic[Who]):
 
     async def nobody(self, request: Request) -> Response:
         """Ask who has no session's address to sign in."""
-        return self.frame.page("sign_in.html.j2", None, 401, said="")
+        return self.sign_in_page(401)
 
     async def sign_in_form(self, request: Request) -> Response:
         """Ask for a token; the script of a one-time link fills it in."""
-        return self.frame.page("sign_in.html.j2", None, said="")
+        return self.sign_in_page()
 
     async def sign_in(self, request: Request) -> Response:
         """Begin a session, where the token is known."""
@@ -126,9 +131,22 @@ class LocalPage(Generic[Who]):
         begun = await run_in_threadpool(self.sessions.begin, form.get("token", ""))
         if begun is None:
             self.access.refuse(request, 401, "wrong token")
-            return self.frame.page("sign_in.html.j2", None, 401, said=NOT_KNOWN)
+            return self.sign_in_page(401, NOT_KNOWN)
         cookie, session = begun
-        answer = RedirectResponse(f"{session.root}/", 303)
+        return self.with_cookie(RedirectResponse(f"{session.root}/", 303), cookie, session)
+
+    def sign_in_page(self, status: int = 200, said: str = "") -> Response:
+        """Return the page that asks to sign in.
+
+        Args:
+            status: Of the answer.
+            said: Why nobody is signed in yet.
+        """
+        values = {**self._parts.sign_in, "said": said}
+        return self.frame.page("sign_in.html.j2", None, status, **values)
+
+    def with_cookie(self, answer: Response, cookie: str, session: Session[Who]) -> Response:
+        """Return an answer that gives a browser the cookie of its session."""
         answer.set_cookie(
             self.sessions.cookie,
             cookie,
@@ -175,7 +193,7 @@ class LocalPage(Generic[Who]):
         if is_api(request):
             return api_refusal(status, reason)
         if status == 401:
-            return self.frame.page("sign_in.html.j2", None, 401, said="")
+            return self.sign_in_page(401)
         return self._said(request, status, "You may not do this", reason)
 
     def _said(self, request: Request, status: int, heading: str, sentence: str) -> Response:

@@ -105,8 +105,10 @@ class PageSessions(Generic[Who]):
             given: A token, or what a one-time link ends with.
         """
         who = self._of_link(given) or self._of_token(given)
-        if who is None:
-            return None
+        return None if who is None else self.begin_for(who)
+
+    def begin_for(self, who: Who) -> tuple[str, Session[Who]]:
+        """Return the cookie of a new session and it, of somebody who is known by other means."""
         cookie, session = secrets.token_urlsafe(32), Session(who, self.clock() + LONGEST_S)
         with self._lock:
             while len(self._sessions) >= MOST_SESSIONS:

@@ -30,6 +30,7 @@ from healthfm_core.trust.site_registry import Registry
 from healthfm_server.deploy.access_tokens import AccessTokens
 from healthfm_server.deploy.audit_log import AuditLog, BackgroundAuditLog
 from healthfm_server.deploy.caller_limits import CallerLimits
+from healthfm_server.deploy.provider_settings import ProviderSettings
 from healthfm_server.deploy.site_calls import FILE as SITE_CALLS
 
 LOOPBACK: Final = "127.0.0.1"
@@ -66,6 +67,9 @@ class StudySettings(Schema):
     )
     notices: NoticeSettings = Field(
         NoticeSettings(), description="how the coordinator's people are told of what happens"
+    )
+    sign_in: ProviderSettings | None = Field(
+        None, description="by which provider people sign in to the coordinator's page"
     )
 
     @property
@@ -112,7 +116,7 @@ class StudyFolder:
         study.publish(authority)
         files.write_new(study.superexec_secret, secrets.token_bytes(32))
         files.write_new(study._control, study.tokens.add(LOCAL, "coordinator").encode())
-        plain = {"limits": CallerLimits(), "notices": NoticeSettings()}
+        plain = {"limits": CallerLimits(), "notices": NoticeSettings(), "sign_in": None}
         usual = {name for name, value in plain.items() if getattr(settings, name) == value}
         text = yaml.safe_dump(settings.model_dump(mode="json", exclude=usual), sort_keys=False)
         files.write_new(path / SETTINGS, text.encode(), files.PUBLIC)

@@ -17,9 +17,9 @@ from healthfm_core.local_page.page_access import API, PageAccess, Visitor
 from healthfm_core.local_page.page_frame import PageFrame, body_of
 from healthfm_core.local_page.page_templates import part
 from healthfm_core.trust.authority import unknown_site
-from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.deploy.admission_terms import AdmissionTerms
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.page.page_rules import PageUser
 from healthfm_server.page.study_actions import EFFECTS, StudyActions, wish_of, wish_of_json
 
 DIFFERS: Final = 809
@@ -55,13 +55,13 @@ class ActionPages:
     """
 
     def __init__(
-        self, study: StudyFolder, actions: StudyActions, frame: PageFrame[AccessToken]
+        self, study: StudyFolder, actions: StudyActions, frame: PageFrame[PageUser]
     ) -> None:
         self._study = study
         self._actions = actions
         self._frame = frame
 
-    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the routes, each for who may order."""
 
         def order(method: str, path: str, answer: Any) -> Route:
@@ -80,7 +80,7 @@ class ActionPages:
             order("GET", "/kits/{name}", self.kit),
         ]
 
-    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def api_routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the routes for programs, each for who may order."""
         changes = {
             "/runs": self.api_launch,
@@ -92,11 +92,11 @@ class ActionPages:
             for path, answer in changes.items()
         ]
 
-    async def launch_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def launch_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Ask what is to be run, and by which sites."""
         return self._launch(visitor, {}, ())
 
-    async def launch(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def launch(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Order a run."""
         form = dict(await self._frame.form_of(request, visitor))
         wish = wish_of(form)
@@ -106,7 +106,7 @@ class ActionPages:
             return self._launch(visitor, form, wish.sites, str(error))
         return RedirectResponse(f"{visitor.root}/runs/{part(order.name)}", 303)
 
-    async def change_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def change_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Ask whether a run is to be paused, resumed or stopped."""
         name, action = request.path_params["name"], request.path_params["action"]
         return self._confirm(
@@ -117,14 +117,14 @@ class ActionPages:
             f"runs/{part(name)}",
         )
 
-    async def change(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def change(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Pause, resume or stop a run."""
         await self._frame.form_of(request, visitor)
         name, action = request.path_params["name"], request.path_params["action"]
         await run_in_threadpool(self._actions.change, name, action, visitor.name)
         return RedirectResponse(f"{visitor.root}/runs/{part(name)}", 303)
 
-    async def revoke_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def revoke_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Ask whether a site is to be shut out."""
         name = request.path_params["name"]
         if name not in self._study.sites.sites():
@@ -132,18 +132,18 @@ class ActionPages:
         effect = "Its next call is refused. To be let in again, it needs a new kit."
         return self._confirm(visitor, f"Revoke site {name}?", effect, "revoke", "./")
 
-    async def revoke(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def revoke(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Shut a site out."""
         await self._frame.form_of(request, visitor)
         name = request.path_params["name"]
         await run_in_threadpool(self._actions.revoke, name, visitor.name)
         return RedirectResponse(f"{visitor.root}/", 303)
 
-    async def admit_form(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def admit_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Show who asks to join, and ask for the ten words that the site reads."""
         return await self._admit(request, visitor)
 
-    async def admit(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def admit(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Admit a site whose ten words were the right ones, and offer its kit."""
         form = await self._frame.form_of(request, visitor)
         file = request.path_params["file"]
@@ -161,14 +161,14 @@ class ActionPages:
         words = self._study.authority().words
         return self._frame.page("admitted.html.j2", visitor, site=terms.name, words=words)
 
-    async def kit(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def kit(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer a site's kit."""
         kit = self._actions.kit(request.path_params["name"])
         if not kit.is_file():
             raise unknown_site(request.path_params["name"])
         return FileResponse(kit, media_type="application/zip", filename=kit.name)
 
-    async def api_launch(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def api_launch(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Order a run for a program."""
         try:
             asked = json.loads(await body_of(request))
@@ -178,13 +178,13 @@ class ActionPages:
         order = await run_in_threadpool(self._actions.order, wish, visitor.name)
         return JSONResponse({"run": order.name, "wanted": order.wanted}, 201)
 
-    async def api_change(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def api_change(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Pause, resume or stop a run for a program."""
         name, action = request.path_params["name"], request.path_params["action"]
         order = await run_in_threadpool(self._actions.change, name, action, visitor.name)
         return JSONResponse({"run": order.name, "wanted": order.wanted})
 
-    async def api_revoke(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def api_revoke(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Shut a site out for a program."""
         name = request.path_params["name"]
         await run_in_threadpool(self._actions.revoke, name, visitor.name)
@@ -192,7 +192,7 @@ class ActionPages:
 
     def _launch(
         self,
-        visitor: Visitor[AccessToken],
+        visitor: Visitor[PageUser],
         form: dict[str, str],
         chosen: Sequence[str],
         said: str = "",
@@ -202,13 +202,13 @@ class ActionPages:
         return self._frame.page("launch.html.j2", visitor, 400 if said else 200, **values)
 
     def _confirm(
-        self, visitor: Visitor[AccessToken], question: str, effect: str, verb: str, back: str
+        self, visitor: Visitor[PageUser], question: str, effect: str, verb: str, back: str
     ) -> Response:
         values = {"question": question, "effect": effect, "verb": verb, "back": back}
         return self._frame.page("confirm.html.j2", visitor, **values)
 
     async def _admit(
-        self, request: Request, visitor: Visitor[AccessToken], said: str = ""
+        self, request: Request, visitor: Visitor[PageUser], said: str = ""
     ) -> Response:
         file = request.path_params["file"]
         asked = await run_in_threadpool(self._actions.request, file)

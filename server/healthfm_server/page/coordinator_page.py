@@ -13,8 +13,9 @@ from healthfm_core.local_page.page_sessions import PageSessions
 from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.deploy.study_folder import LOCAL, StudyFolder
 from healthfm_server.page.action_pages import ActionPages
-from healthfm_server.page.page_rules import TokenRules
+from healthfm_server.page.page_rules import PageUser, RoleRules
 from healthfm_server.page.page_views import PageViews
+from healthfm_server.page.provider_sign_in import ProviderSignIn
 from healthfm_server.page.report_pages import ReportPages
 from healthfm_server.page.study_actions import StudyActions
 from healthfm_server.page.study_api import StudyApi
@@ -30,16 +31,28 @@ class CoordinatorPage:
 
     Args:
         study: The study.
+
+    Raises:
+        ConfigError: People are to sign in by a provider, and its extra is not installed (HF-108).
+        TrustError: This machine's token was revoked (HF-821), or the file of the client's secret at
+            the provider cannot be used (HF-802).
     """
 
     def __init__(self, study: StudyFolder) -> None:
         self.study = study
         self.view = StudyView(study)
         log = study.audit("page")
-        rules = TokenRules(study.tokens, log)
-        self.sessions = PageSessions(own_token(study), rules.of_token, rules.holds)
-        parts = PageParts(study.settings.study, "healthfm_server.page", (STYLE,), MISSING)
+        rules = RoleRules(study.tokens, log)
+        self.sessions: PageSessions[PageUser] = PageSessions(
+            own_token(study), rules.of_token, rules.holds
+        )
+        provider = study.settings.sign_in
+        about = {"provider": "" if provider is None else provider.label}
+        parts = PageParts(study.settings.study, "healthfm_server.page", (STYLE,), MISSING, about)
         self._page = LocalPage(parts, rules, self.sessions)
+        self._ways_in = (
+            [] if provider is None else ProviderSignIn(study, provider, self._page, log).routes()
+        )
         self.actions = ActionPages(study, StudyActions(study, log), self._page.frame)
         self.views = PageViews(self.view, self._page.frame)
         self.reports = ReportPages(study)
@@ -51,7 +64,7 @@ class CoordinatorPage:
         asked = (StudyApi(self.view), self.actions, self.reports)
         api = [route for part in asked for route in part.api_routes(access)]
         pages = [route for part in shown for route in part.routes(access)]
-        return self._page.app(api, pages, self.reports.close)
+        return self._page.app(api, pages, self.reports.close, self._ways_in)
 
 
 def own_token(study: StudyFolder) -> AccessToken:

@@ -1,16 +1,33 @@
-"""Whom the coordinator's page knows: the study's tokens, and what their roles permit."""
+"""Whom the coordinator's page knows, and what their roles permit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from healthfm_core.local_page.page_access import Deed
-from healthfm_server.deploy.access_tokens import AccessToken, AccessTokens
+from healthfm_server.deploy.access_tokens import AccessToken, AccessTokens, Role
 from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.gateway_routes import MAY
 
 
-class TokenRules:
+@dataclass(frozen=True)
+class ProviderUser:
+    """A person who signed in by the organisation's provider.
+
+    Attributes:
+        name: ``oidc:`` and what the provider calls them: no token has such a name.
+        role: What they may do until their session ends.
+    """
+
+    name: str
+    role: Role
+
+
+PageUser = AccessToken | ProviderUser
+
+
+class RoleRules:
     """The rules of a study's page.
 
     Args:
@@ -26,17 +43,17 @@ class TokenRules:
         """Return a token's entry; None where it was never given or was revoked."""
         return self._tokens.of(given)
 
-    def holds(self, token: AccessToken) -> bool:
-        """Whether a token was not revoked since."""
-        return self._tokens.all().get(token.name) == token
+    def holds(self, user: PageUser) -> bool:
+        """Whether a token was not revoked since; a provider's user stays for a session."""
+        return isinstance(user, ProviderUser) or self._tokens.all().get(user.name) == user
 
-    def may(self, token: AccessToken, deed: Deed) -> bool:
+    def may(self, user: PageUser, deed: Deed) -> bool:
         """Whether the role permits it."""
-        return deed in MAY[token.role]
+        return deed in MAY[user.role]
 
-    def name(self, token: AccessToken) -> str:
-        """Return whose token it is."""
-        return token.name
+    def name(self, user: PageUser) -> str:
+        """Return whose token it is, or who signed in."""
+        return user.name
 
     def note_refusal(self, details: Mapping[str, str]) -> None:
         """Put a refusal into the audit log."""

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from healthfm_core.local_page.live_updates import MOST_STREAMS, LivePages, Render
 from healthfm_core.local_page.page_access import PageAccess, Visitor
 from healthfm_core.local_page.page_frame import PageFrame, number_of
-from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.page.curves import curves_of
 from healthfm_server.page.matrix import Matrix, matrix_of
+from healthfm_server.page.page_rules import PageUser
 from healthfm_server.page.run_history import RunHistory
 from healthfm_server.page.site_totals import site_totals
 from healthfm_server.page.study_view import StudyView
@@ -37,14 +37,14 @@ class PageViews:
         live: The parts that change.
     """
 
-    def __init__(self, view: StudyView, frame: PageFrame[AccessToken]) -> None:
+    def __init__(self, view: StudyView, frame: PageFrame[PageUser]) -> None:
         self._view = view
         self._frame = frame
         self._rendered = frame.templates.rendered
         self.live = LivePages()
         self._by_round: dict[str, tuple[int, dict[str, str]]] = {}
 
-    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the routes, each for who may look."""
 
         def look(path: str, answer: Any) -> Route:
@@ -59,16 +59,16 @@ class PageViews:
             look("/log", self.log),
         ]
 
-    async def overview(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def overview(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Show the study."""
         parts = await run_in_threadpool(self.live.parts, *self._of_study(visitor))
         return self._frame.page("overview.html.j2", visitor, parts=parts)
 
-    async def live_overview(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def live_overview(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Send what changes of the study."""
         return self._stream(request, *self._of_study(visitor))
 
-    async def run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def run(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Show a run."""
         name, until = request.path_params["name"], number_of(request, "until", 0)
         key, render = self._of_run(visitor, name, until)
@@ -83,13 +83,13 @@ class PageViews:
             rows=rows,
         )
 
-    async def live_run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def live_run(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Send what changes of a run."""
         name, until = request.path_params["name"], number_of(request, "until", 0)
         await run_in_threadpool(self._view.run, name)
         return self._stream(request, *self._of_run(visitor, name, until))
 
-    async def log(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def log(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Show the audit log, the newest lines first."""
         before = number_of(request, "before", 0)
         lines = self._view.study.audit("page").newest(before)
@@ -112,7 +112,7 @@ class PageViews:
         events = self.live.events(key, render, goes_on)
         return StreamingResponse(events, media_type="text/event-stream")
 
-    def _of_study(self, visitor: Visitor[AccessToken]) -> tuple[str, Render]:
+    def _of_study(self, visitor: Visitor[PageUser]) -> tuple[str, Render]:
         may_order = visitor.may("order") and visitor.session is not None
 
         def render() -> dict[str, str]:
@@ -126,7 +126,7 @@ class PageViews:
 
         return f"study {may_order}", render
 
-    def _of_run(self, visitor: Visitor[AccessToken], name: str, until: int) -> tuple[str, Render]:
+    def _of_run(self, visitor: Visitor[PageUser], name: str, until: int) -> tuple[str, Render]:
         may_order = visitor.may("order") and visitor.session is not None
 
         def render() -> dict[str, str]:

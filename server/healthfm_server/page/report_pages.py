@@ -22,9 +22,9 @@ from starlette.routing import Route
 
 from healthfm_core.errors import RunError
 from healthfm_core.local_page.page_access import API, PageAccess, Visitor
-from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.deploy.run_orders import DONE, ORDER, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.page.page_rules import PageUser
 
 REPORT: Final = Path("report", "report.html")
 DATA: Final = Path("report", "report.json")
@@ -56,23 +56,23 @@ class ReportPages:
         self._making: dict[str, asyncio.Task[None]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    def routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the page's route, for who may look."""
         return [Route("/runs/{name}/report", access.guarded("look", self.page), methods=["GET"])]
 
-    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def api_routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the API's route, for who may look."""
         path = f"{API}/runs/{{name}}/report"
         return [Route(path, access.guarded("look", self.data), methods=["GET"])]
 
-    async def page(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def page(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer a run's report."""
         file = await self._file(request.path_params["name"], REPORT)
         return FileResponse(
             file, media_type="text/html", headers={"content-security-policy": POLICY}
         )
 
-    async def data(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def data(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the same as values."""
         file = await self._file(request.path_params["name"], DATA)
         return JSONResponse(await run_in_threadpool(_values, file))

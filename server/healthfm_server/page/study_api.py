@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from healthfm_core.local_page.page_access import API, PageAccess, Visitor
 from healthfm_core.local_page.page_frame import number_of
-from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.page.openapi import description
+from healthfm_server.page.page_rules import PageUser
 from healthfm_server.page.study_view import StudyView
 from healthfm_server.registry.study_models import study_models
 
@@ -31,7 +31,7 @@ class StudyApi:
     def __init__(self, view: StudyView) -> None:
         self._view = view
 
-    def api_routes(self, access: PageAccess[AccessToken]) -> list[Route]:
+    def api_routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the routes, each for who may look."""
         reads = {
             "/status": self.status,
@@ -49,21 +49,21 @@ class StudyApi:
             for path, answer in reads.items()
         ]
 
-    async def status(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def status(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer what ``healthfm-server status --json`` prints."""
         return JSONResponse(await run_in_threadpool(self._view.status))
 
-    async def runs(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def runs(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the runs of the status."""
         status = await run_in_threadpool(self._view.status)
         return JSONResponse({"runs": status["runs"]})
 
-    async def run(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def run(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer one run, and what each site does in it now."""
         name = request.path_params["name"]
         return JSONResponse(await run_in_threadpool(self._view.run_facts, name))
 
-    async def history(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def history(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer rows of a run's history."""
         after, limit = number_of(request, "after", 0), number_of(request, "limit", USUAL_ROWS)
 
@@ -73,14 +73,14 @@ class StudyApi:
 
         return JSONResponse({"rows": await run_in_threadpool(rows)})
 
-    async def events(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def events(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer a run's newest events."""
         limit = min(number_of(request, "limit", USUAL_ROWS), MOST_ROWS)
         name = request.path_params["name"]
         events = await run_in_threadpool(lambda: self._view.run(name).events(limit))
         return JSONResponse({"events": events})
 
-    async def models(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def models(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the models that runs ended with, and their aliases."""
 
         def found() -> list[dict[str, Any]]:
@@ -88,19 +88,19 @@ class StudyApi:
 
         return JSONResponse({"models": await run_in_threadpool(found)})
 
-    async def sites(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def sites(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the sites, and the requests that wait to be signed."""
         status = await run_in_threadpool(self._view.status)
         waiting = sorted(p.name for p in (self._view.study.path / "requests").glob("*.zip"))
         return JSONResponse({"sites": status["sites"], "requests": waiting})
 
-    async def log(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def log(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer lines of the audit log, the newest first."""
         before, limit = number_of(request, "before", 0), number_of(request, "limit", USUAL_ROWS)
         lines = self._view.study.audit("page").newest(before)
         found = await run_in_threadpool(lambda: list(islice(lines, min(limit, MOST_ROWS))))
         return JSONResponse({"lines": found})
 
-    async def openapi(self, request: Request, visitor: Visitor[AccessToken]) -> Response:
+    async def openapi(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the description of this API."""
         return JSONResponse(description())
