@@ -101,6 +101,8 @@ def run(
     study: Path | None,
     folder: Path,
     privacy: PrivacyConfig | None = None,
+    *,
+    dry_run: bool = False,
     **federation: Any,
 ) -> RunStore:
     """Run the real server app over `grid`, signing for the study, and return the run folder."""
@@ -111,6 +113,8 @@ def run(
     request |= {"nodes": nodes, "resume": (folder / "config.json").exists()}
     if study is not None:
         request["study"] = str(study)
+    if dry_run:
+        request["dry_run"] = True
     app = make_server_app(small.ServerWork())
     with virtual_clock():
         app(grid, Context(1, 0, {}, RecordDict(), request))

@@ -1,4 +1,4 @@
-"""The app that answers a coordinator: statistics, prepare, train, and secure aggregation.
+"""The app that answers a coordinator: dry runs, statistics, prepare, train, secure aggregation.
 
 Nothing else is ever answered. Every answer is either the records named in
 `healthfm_core.federation.protocol` or an error with a code and one sentence. What goes out passes
@@ -48,6 +48,15 @@ class SiteHandlers:
     """
 
     work: LocalWork
+
+    def dry_run(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
+        """Say whether the site would begin; what its policy refuses is refused here as in a run."""
+        order = message.content.config_records[protocol.ORDER]
+        protocol.check_version(int(str(order["version"])), where="coordinator")
+        begins = node.would_begin(order)
+        _, n_subjects = self.work.describe(node.stores)
+        node.policy.check_cohort(n_subjects)
+        return RecordDict({protocol.WOULD: ConfigRecord({"begin": int(begins)})})
 
     def statistics(self, message: Message, node: SiteNode, context: Context) -> RecordDict:
         """Answer with what the vocabulary is built from."""
@@ -184,6 +193,7 @@ def _refused(message: Message, error: HealthFMError) -> Message:
 def make_app(work: LocalWork) -> ClientApp:
     """Return the site's app over `work`."""
     site, app = SiteHandlers(work), ClientApp()
+    app.query("dry_run")(partial(_answer, site.dry_run))
     app.query("statistics")(partial(_answer, site.statistics))
     app.query("prepare")(partial(_answer, site.prepare))
     app.query("keys")(partial(_answer, _begin_sum))

@@ -137,6 +137,16 @@ def check_statistics(contract: Contract, tokens: TokensConfig, task: str) -> Sum
     return SumsWanted(secure.enabled, secure.enabled and secure.hide_modalities)
 
 
+def check_dry_run(contract: Contract) -> None:
+    """Refuse a dry run that comes with a contract of something else.
+
+    Raises:
+        TrustError: It does (HF-814).
+    """
+    if contract.terms.step != "statistics":
+        raise altered("a dry run with a contract of another step")
+
+
 def sign_statistics(signer: StudySigner, record: Mapping[str, Any]) -> str:
     """Return the signature of a statistics order, its contract's nonce in it."""
     return signed.sign(signer.key, signed.canonical(_statistics_said(record)))

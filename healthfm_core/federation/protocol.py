@@ -3,6 +3,7 @@
 ============  =====================================  ============================================
 message       to the site                            back
 ============  =====================================  ============================================
+`DRY_RUN`     version                                 whether the site would begin by itself
 `STATISTICS`  version, tokens configuration, task     site record, statistics arrays
 `PREPARE`     the study                              site record, coverage metrics
 `TRAIN`       order, parameters of the groups held   site's name and node, update, weights, metrics
@@ -12,8 +13,8 @@ message       to the site                            back
 ============  =====================================  ============================================
 
 The last three are secure aggregation's, around a `TRAIN` or `STATISTICS` whose arrays are masked.
-In a deployment the first two orders carry a signed contract besides; a training order says whose it
-is, has a nonce and a time, and is signed together with the parameters (`contracting`). An error
+In a deployment the first three orders carry a signed contract besides; a training order says whose
+it is, has a nonce and a time, and is signed together with the parameters (`contracting`). An error
 reply carries a code of `healthfm_core.error_codes.CODES` and its one sentence.
 """
 
@@ -41,6 +42,7 @@ READABLE: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, VERSION})
 """Versions whose studies mean the same: a run of one goes on, a model of one can be used. Those
 before `VERSION` may have a configuration's old names (`config.renamed`)."""
 
+DRY_RUN: Final = "query.dry_run"
 STATISTICS: Final = "query.statistics"
 PREPARE: Final = "query.prepare"
 TRAIN: Final = "train"
@@ -54,9 +56,11 @@ ARRAYS: Final = "arrays"
 WEIGHTS: Final = "weights"
 METRICS: Final = "metrics"
 SECURE_MESSAGE: Final = "secure_message"
+WOULD: Final = "would"
 """Names of the records in a message; no message carries any other."""
 
 LEAVING: Final[Mapping[str, frozenset[str]]] = {
+    DRY_RUN: frozenset({WOULD}),
     STATISTICS: frozenset({SITE, ARRAYS}),
     PREPARE: frozenset({SITE, METRICS}),
     TRAIN: frozenset({SITE, ARRAYS, WEIGHTS, METRICS}),

@@ -21,6 +21,7 @@ Fields = Mapping[str, type]
 _LETTER: Final[Mapping[str, Fields]] = {protocol.SECURE_MESSAGE: {"json": str}}
 REQUIRED: Final[Mapping[str, Mapping[str, Fields]]] = MappingProxyType(
     {
+        protocol.DRY_RUN: {protocol.ORDER: {"version": int}},
         protocol.STATISTICS: {protocol.ORDER: {"version": int, "tokens": str, "task": str}},
         protocol.PREPARE: {protocol.ORDER: {"study": str}},
         protocol.TRAIN: {protocol.ORDER: {"json": str, "study": str}, protocol.ARRAYS: {}},

@@ -28,6 +28,7 @@ from healthfm_server.run_folder.run_store import RunStore, note_failure
 from healthfm_server.study_setup.connected_nodes import wait_for_nodes
 from healthfm_server.study_setup.contract_signer import ContractSigner
 from healthfm_server.study_setup.core_model_setup import CoreModelSetup
+from healthfm_server.study_setup.dry_run import dry_run
 from healthfm_server.study_setup.model_setup import ModelSetup
 from healthfm_server.study_setup.registered_sites import RegisteredSite
 from healthfm_server.study_setup.setup import StudySetup
@@ -55,6 +56,7 @@ class RunRequest:
         timeouts: ``timeout_factor``: factor on deadline and life of messages, for an engine whose
             sites take turns. There no answer is lost, and none is given up before its deadline.
         signer: ``study``: folder of the study whose contracts are signed; none in a simulation.
+        dry_run: ``dry_run``: whether the sites are only asked if they would begin.
     """
 
     config: RunConfig
@@ -64,6 +66,7 @@ class RunRequest:
     only: frozenset[int]
     timeouts: Timeouts
     signer: ContractSigner
+    dry_run: bool = False
 
     @classmethod
     def of(cls, context: Context) -> RunRequest:
@@ -86,7 +89,16 @@ class RunRequest:
             signer=ContractSigner.of(Path(str(raw["study"])), folder.name)
             if "study" in raw
             else ContractSigner(),
+            dry_run=bool(raw.get("dry_run", False)),
         )
+
+    def asked_nodes(self) -> frozenset[int]:
+        """Return the nodes that a dry run asks: those it is for, or all that are admitted."""
+        registry = self.signer.registry
+        if self.only or registry is None:
+            return self.only
+        admitted = registry.sites().values()
+        return frozenset(site.node_id for site in admitted if not site.revoked)
 
 
 def make_app(
@@ -112,12 +124,17 @@ def make_app(
         try:
             store = begin(request.folder, request.config)
             with store.held():
-                run_rounds(grid, request, store)
+                (ask_only if request.dry_run else run_rounds)(grid, request, store)
         except HealthFMError as error:
             if request.folder.is_dir() and error.number != RUN_IS_LOCKED:
                 with suppress(RunError):  # the disk is full: the error itself says so
                     note_failure(request.folder, error)
             raise
+
+    def ask_only(grid: Grid, request: RunRequest, store: RunStore) -> None:
+        exchange = Exchange(grid, request.folder, stopped, clock)
+        nodes = request.asked_nodes()
+        dry_run(grid, exchange, store, request.config, request.signer, nodes)
 
     def run_rounds(grid: Grid, request: RunRequest, store: RunStore) -> None:
         nodes = wait_for_nodes(

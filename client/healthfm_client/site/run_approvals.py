@@ -184,6 +184,12 @@ class Approvals:
             do="List them with: healthfm-client requests",
         )
 
+    def standing_for(self, contract: Contract) -> ApprovalRequest | None:
+        """Return the newest run whose approval holds for a contract's too; None where none does."""
+        terms = _terms(contract)
+        standing = [one for one in self if one.further and one.terms == terms]
+        return standing[-1] if standing else None
+
     def last_approved(self, before: ApprovalRequest) -> ApprovalRequest | None:
         """Return the run that was approved last, other than `before`; None where none was."""
         approved = (a for a in self if a.answer == "approved" and a.run != before.run)
@@ -207,9 +213,9 @@ class Approvals:
             stated=dict(contract.statement),
             facts=facts,
         )
-        standing = [one for one in self if one.further and one.terms == asked.terms]
-        if standing:
-            by = standing[-1].called
+        standing = self.standing_for(contract)
+        if standing is not None:
+            by = standing.called
             asked = replace(asked, answer="approved", answered=_stamp(now), approved_by=by)
         self._write(asked)
         return asked

@@ -119,6 +119,29 @@ class SiteNode:
             PolicyError: The policy does not permit it (HF-501), or a person has not approved it
                 (HF-503) or denied it (HF-506).
         """
+        contract = self._permitted(order, now)
+        if contract is not None and self.home is not None and self.policy.require_approval:
+            facts = partial(run_facts, contract, self.policy, self.stores, self.kit)
+            self.home.approvals().check(contract, facts, now)
+        return contract
+
+    def would_begin(self, order: Mapping[str, Any], now: datetime | None = None) -> bool:
+        """Return whether a run of an order's contract would begin here without a person's answer.
+
+        Nobody is asked, and nothing is noted but that the contract was used.
+
+        Raises:
+            TrustError: The contract does not hold (HF-813 to HF-819).
+            PolicyError: The policy does not permit it (HF-501).
+        """
+        contract = self._permitted(order, now)
+        if contract is None or self.home is None:
+            return True
+        contracting.check_dry_run(contract)
+        approvals = self.home.approvals()
+        return not self.policy.require_approval or approvals.standing_for(contract) is not None
+
+    def _permitted(self, order: Mapping[str, Any], now: datetime | None) -> Contract | None:
         if self.home is None or self.kit is None:
             return None
         contract = open_contract(
@@ -129,9 +152,6 @@ class SiteNode:
             now=now,
         )
         self.policy.check_terms(contract.terms)
-        if self.policy.require_approval:
-            facts = partial(run_facts, contract, self.policy, self.stores, self.kit)
-            self.home.approvals().check(contract, facts, now)
         return contract
 
     def check_question(self, order: Mapping[str, Any]) -> None:

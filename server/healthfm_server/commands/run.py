@@ -11,6 +11,7 @@ from healthfm_core.stdout import say
 from healthfm_server.commands import study_of, takes_study
 from healthfm_server.commands.wait import wait_for
 from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_details
+from healthfm_server.deploy.study_status import dry_run_lines, run_status
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -40,6 +41,11 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="go on where the sites' codes hardly meet (federation.min_shared_codes=0)",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only ask each site whether it would begin, and say what the run would take",
+    )
     parser.add_argument("--wait", action="store_true", help="say what happens until it ends")
 
 
@@ -52,9 +58,16 @@ def run(given: Namespace) -> int:
         sites=given.sites,
         nodes=given.nodes,
         even_so=given.even_so,
+        dry_run=given.dry_run,
     )
     order, config = order_run(study, wish)
     study.audit("command").note("run ordered", ordered_details(order))
+    if order.is_dry_run:
+        say(f"dry run {order.name} is ordered: each site is asked, nothing is computed")
+        wait_for(order, study)
+        for line in dry_run_lines(run_status(order, study.sites.sites())["dry_run"]):
+            say(line)
+        return 0
     whom = f" for {', '.join(order.sites)}" if order.sites else ""
     say(f"run {order.name} is ordered{whom}: {config.federation.rounds} rounds")
     if given.wait:

@@ -27,7 +27,9 @@ def wait_for(order: RunOrder, study: StudyFolder) -> None:
     printed = ""
     while True:
         status = run_status(order, study.sites.sites())
-        line = f"run {order.name}: {status['state']}, {status['rounds_done']} of {status['rounds']}"
+        line = f"run {order.name}: {status['state']}"
+        if not order.is_dry_run:
+            line += f", {status['rounds_done']} of {status['rounds']}"
         if status["waits_for"]:
             line += f": {status['waits_for']['sentence']}"
         if status["reason"]:

@@ -168,6 +168,7 @@ class RunReconciler:
                 "nodes": nodes,
                 "only": ",".join(str(site.node_id) for site in chosen) if order.sites else "",
                 "study": str(self._study.path.resolve()),
+                **({"dry_run": True} if order.is_dry_run else {}),
             },
             version("healthfm"),
         )

@@ -25,6 +25,7 @@ class RunWish:
         sites: Those it is for, by name; empty: all.
         nodes: How many it waits for; None: all that it is for.
         even_so: Whether it goes on where the sites' codes hardly meet.
+        dry_run: Whether the sites are only asked if they would begin.
     """
 
     settings: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class RunWish:
     sites: tuple[str, ...] = ()
     nodes: int | None = None
     even_so: bool = False
+    dry_run: bool = False
 
 
 def order_run(study: StudyFolder, wish: RunWish) -> tuple[RunOrder, RunConfig]:
@@ -51,13 +53,27 @@ def order_run(study: StudyFolder, wish: RunWish) -> tuple[RunOrder, RunConfig]:
         folder = root.parent
     _check_sites(study, wish.sites)
     config = compose(overrides, folder, root=root.stem)
-    name = wish.name or f"run-{1 + len(list(study.runs.glob('run-*')))}"
-    return RunOrder.give(study.runs, name, config, wish.nodes, wish.sites), config
+    kind = "dry-run" if wish.dry_run else "run"
+    name = wish.name or f"{kind}-{1 + len(list(study.runs.glob(f'{kind}-*')))}"
+
+    order = RunOrder.give(
+        study.runs,
+        name,
+        config,
+        wish.nodes,
+        wish.sites,
+        settings=wish.settings,
+        dry_run=wish.dry_run,
+    )
+    return order, config
 
 
 def ordered_details(order: RunOrder) -> Mapping[str, Any]:
     """Return what the audit log has of an order."""
-    return {"run": order.name, **({"sites": list(order.sites)} if order.sites else {})}
+    about: dict[str, Any] = {"run": order.name}
+    if order.sites:
+        about["sites"] = list(order.sites)
+    return {**about, "dry_run": True} if order.is_dry_run else about
 
 
 def _check_sites(study: StudyFolder, names: tuple[str, ...]) -> None:

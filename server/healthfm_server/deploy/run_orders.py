@@ -18,6 +18,7 @@ from healthfm_core.config.run import RunConfig
 from healthfm_core.errors import RunError
 from healthfm_core.trust import files
 from healthfm_core.trust.names import check_name
+from healthfm_server.run_folder.dry_run_file import DryRunTold
 from healthfm_server.run_folder.held_out_file import HeldOutTold, is_judged_at_sites
 from healthfm_server.run_folder.run_store import RunStore
 
@@ -69,6 +70,9 @@ class RunOrder:
         config: RunConfig,
         nodes: int | None,
         sites: Sequence[str] = (),
+        *,
+        settings: Sequence[str] = (),
+        dry_run: bool = False,
     ) -> RunOrder:
         """Order a new run: it starts as soon as the reconciler sees it.
 
@@ -79,6 +83,8 @@ class RunOrder:
             nodes: How many nodes it waits for; None: one of each site that is admitted by then,
                 or of each of `sites`.
             sites: Names of the sites that it is for; empty: all.
+            settings: As a person gave them.
+            dry_run: Whether the sites are only asked if they would begin.
 
         Raises:
             RunError: There is a run of that name (HF-704).
@@ -97,6 +103,8 @@ class RunOrder:
         order = cls(folder)
         given = datetime.now(UTC).isoformat(timespec="seconds")
         text = {"wanted": "running", "nodes": nodes, "sites": sorted(sites), "given": given}
+        text |= {"settings": list(settings)} if settings else {}
+        text |= {"dry_run": True} if dry_run else {}
         files.replace(folder / "wanted-config.json", config.model_dump_json(indent=1).encode())
         files.replace(folder / ORDER, json.dumps(text).encode())
         return order
@@ -148,8 +156,16 @@ class RunOrder:
         """Names of the sites that the run is for; empty: all."""
         return tuple(self.about().get("sites", ()))
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether the sites are only asked if they would begin."""
+        return bool(self.about().get("dry_run", False))
+
     def about(self) -> dict[str, Any]:
-        """Return what was ordered and when: ``given``, ``wanted``, ``nodes``, ``sites``."""
+        """Return what was ordered and when: ``given``, ``wanted``, ``nodes``, ``sites``.
+
+        Where there are any also ``settings``, and of a dry run ``dry_run``.
+        """
         about: dict[str, Any] = json.loads((self.folder / ORDER).read_text("utf-8"))
         return about
 
@@ -180,6 +196,8 @@ class RunOrder:
 
         That is the choice among the rounds, and the sites' judgement on their held-out people.
         """
+        if self.is_dry_run:
+            return DryRunTold.read(self.folder) is not None
         config, store = self.config(), RunStore(self.folder, keep=1)
         federation = config.federation
         if federation.early_stopping.monitor is not None:

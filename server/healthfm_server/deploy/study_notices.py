@@ -37,6 +37,8 @@ def study_notices(
     for alarm in status["alarms"]:
         yield Notice(f"alarm {alarm[:40]}", "alarm", "the study needs help", f"{alarm}. {STATUS}")
     for run in status["runs"]:
+        if run["dry_run"]:  # whoever ordered it waits for its answers
+            continue
         name, rounds = run["run"], f"{run['rounds_done']} of {run['rounds']} rounds"
         if run["state"] in ("finished", "failed"):
             why = f": {run['reason']}" if run["reason"] else ""

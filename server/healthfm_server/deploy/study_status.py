@@ -26,12 +26,21 @@ from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.run_reading import RunReading
 from healthfm_server.deploy.site_calls import CallTimes
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.run_folder.dry_run_file import DryRunTold
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.run_folder.run_waiting import Waiting
 
 CONNECTED: Final = "site connected"
 FULL_BYTES: Final = 256 * 2**20
 """With less room on its disk a study's rounds and orders may not be written."""
+WORDS: Final[Mapping[str, str]] = {
+    "begin": "would begin",
+    "ask a person": "would ask a person there, who approves or denies",
+    "refuse": "would refuse",
+    "not connected": "is not connected",
+    "no answer": "gave no answer",
+}
+"""What a site would do → how it is told."""
 LOOKED_AT: Final = 8
 """Files of the audit log, 16 MiB each, that are looked through for a site's last connection."""
 
@@ -96,7 +105,7 @@ def run_status(
     """
     read = RunReading.of(order) if reading is None else reading
     status, last = order.status(), read.last
-    choice = RunStore(order.folder, keep=1).choice()
+    choice, asked = RunStore(order.folder, keep=1).choice(), DryRunTold.read(order.folder)
     coverage, inputs = told_coverage(read.events), told_inputs(read.events)
     waits = _waits_for(order, sites) if status.state == "running" else None
     idle = waits is not None and waits["what"] != "answers"
@@ -107,6 +116,7 @@ def run_status(
         "waits_for": waits,
         "rounds_done": order.rounds_done(),
         "rounds": read.config.federation.rounds,
+        "dry_run": asdict(asked or DryRunTold("")) if order.is_dry_run else None,
         "submissions": status.submissions,
         "reason": status.reason,
         "coverage": coverage,
@@ -202,26 +212,43 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     for site in status["sites"]:
         yield f"site {site_line(site)}"
     for run in status["runs"]:
-        rounds = f"{run['rounds_done']} of {run['rounds']} rounds"
-        again = f", submitted {run['submissions']} times" if run["submissions"] > 1 else ""
-        yield f"run {run['run']}: {run['state']}, {rounds}{again}"
-        if run["waits_for"]:
-            yield f"  {run['waits_for']['sentence']}"
-        if run["answered"]:
-            yield f"  last round: {', '.join(run['answered'])} answered"
-        if run["codes"]:
-            yield f"  {run['codes']}"
-        yield from (f"  {said}" for said in (run["rolled_up"], run["devices"]) if said)
-        yield from (f"  {said}" for said in (run["inputs"] or {}).get("said", ()))
-        for site, reason in run["outliers"].items():
-            yield f"  {site} was held back: {reason}"
-        for site, reason in run["set_aside"].items():
-            yield f"  set aside: {site}: {reason}"
-        if run["chosen_round"]:
-            yield f"  {run['chosen_round']}"
-        if run["reason"]:
-            before = "the last try ended: " if run["state"] == "running" else ""
-            yield f"  {before}{run['reason']}"
+        yield from _run_lines(run)
+
+
+def _run_lines(run: dict[str, Any]) -> Iterator[str]:
+    rounds = f"{run['rounds_done']} of {run['rounds']} rounds"
+    if run["dry_run"]:
+        yield f"dry run {run['run']}: {run['state']}"
+        yield from (f"  {line}" for line in dry_run_lines(run["dry_run"]))
+        return
+    again = f", submitted {run['submissions']} times" if run["submissions"] > 1 else ""
+    yield f"run {run['run']}: {run['state']}, {rounds}{again}"
+    if run["waits_for"]:
+        yield f"  {run['waits_for']['sentence']}"
+    if run["answered"]:
+        yield f"  last round: {', '.join(run['answered'])} answered"
+    if run["codes"]:
+        yield f"  {run['codes']}"
+    yield from (f"  {said}" for said in (run["rolled_up"], run["devices"]) if said)
+    yield from (f"  {said}" for said in (run["inputs"] or {}).get("said", ()))
+    for site, reason in run["outliers"].items():
+        yield f"  {site} was held back: {reason}"
+    for site, reason in run["set_aside"].items():
+        yield f"  set aside: {site}: {reason}"
+    if run["chosen_round"]:
+        yield f"  {run['chosen_round']}"
+    if run["reason"]:
+        before = "the last try ended: " if run["state"] == "running" else ""
+        yield f"  {before}{run['reason']}"
+
+
+def dry_run_lines(told: dict[str, Any]) -> Iterator[str]:
+    """Yield what came of a dry run as a person reads it; nothing while it goes on."""
+    for name, one in told["sites"].items():
+        reason = f": {one['reason']}" if one["reason"] else ""
+        yield f"{name}: {WORDS[one['would']]}{reason}"
+    if told["sites"]:
+        yield told["said"]
 
 
 def site_line(site: dict[str, Any], never: str = "") -> str:

@@ -18,6 +18,7 @@ from healthfm_core.local_page.page_frame import PageFrame, body_of
 from healthfm_core.local_page.page_templates import part
 from healthfm_core.trust.authority import unknown_site
 from healthfm_server.deploy.admission_terms import AdmissionTerms
+from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.page.page_rules import PageUser
 from healthfm_server.page.study_actions import EFFECTS, StudyActions, wish_of, wish_of_json
@@ -93,8 +94,13 @@ class ActionPages:
         ]
 
     async def launch_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
-        """Ask what is to be run, and by which sites."""
-        return self._launch(visitor, {}, ())
+        """Ask what is to be run, and by which sites; as a dry run had it, where one is named."""
+        like = request.query_params.get("like")
+        if like is None:
+            return self._launch(visitor, {}, ())
+        about = (await run_in_threadpool(RunOrder.find, self._study.runs, like)).about()
+        form = {"settings": "\n".join(about.get("settings", ()))}
+        return self._launch(visitor, form, about["sites"])
 
     async def launch(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Order a run."""

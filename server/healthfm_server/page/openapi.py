@@ -25,6 +25,7 @@ from healthfm_core.local_page.openapi_parts import (
     reference,
 )
 from healthfm_server.page.round_cells import SiteState
+from healthfm_server.run_folder.dry_run_file import WOULD
 
 STATES: Final = ("waiting", "running", "paused", "stopped", "finished", "failed", "interrupted")
 SITE: Final = object_of(
@@ -41,6 +42,15 @@ WAIT: Final = object_of(
     since=TIME,
     sentence=TEXT,
 )
+DRY_RUN: Final = object_of(
+    at=TEXT,
+    sites={
+        "type": "object",
+        "additionalProperties": object_of(would={"enum": list(WOULD)}, reason=TEXT),
+    },
+    expected={"type": ["object", "null"], "description": "by an earlier run with the same model"},
+    said=TEXT,
+)
 RUN: Final = object_of(
     run=TEXT,
     wanted={"enum": ["running", "paused", "stopped"]},
@@ -48,6 +58,7 @@ RUN: Final = object_of(
     waits_for={"oneOf": [WAIT, {"type": "null"}]},
     rounds_done=COUNT,
     rounds=COUNT,
+    dry_run={"oneOf": [DRY_RUN, {"type": "null"}]},
     submissions=COUNT,
     reason=TEXT,
     coverage={"type": "object", "additionalProperties": FIGURES},
@@ -183,11 +194,11 @@ def _reads() -> dict[str, ApiCall]:
 
 def _changes() -> dict[str, ApiCall]:
     """Return what a coordinator's token may change."""
-    wish = {"settings": TEXTS, "name": TEXT, "sites": TEXTS, "even_so": YES}
+    wish = {"settings": TEXTS, "name": TEXT, "sites": TEXTS, "even_so": YES, "dry_run": YES}
     order: Schema = {"type": "object", "properties": wish, "additionalProperties": False}
     told = object_of(run=TEXT, wanted=RUN["properties"]["wanted"])
     changed = object_of(site=TEXT, state={"enum": ["revoked"]})
-    launch = "Order a run; without `sites` it is for all"
+    launch = "Order a run, or with `dry_run` only ask the sites; without `sites` it is for all"
     return {
         "/runs": ApiCall(launch, told, (), order, "201"),
         "/runs/{name}/pause": ApiCall("Stop a run for now", told, (NAME,)),

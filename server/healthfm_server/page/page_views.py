@@ -14,6 +14,7 @@ from starlette.routing import Route
 from healthfm_core.local_page.live_updates import MOST_STREAMS, LivePages, Render
 from healthfm_core.local_page.page_access import PageAccess, Visitor
 from healthfm_core.local_page.page_frame import PageFrame, number_of
+from healthfm_server.deploy.study_status import WORDS
 from healthfm_server.page.curves import curves_of
 from healthfm_server.page.matrix import Matrix, matrix_of
 from healthfm_server.page.page_rules import PageUser
@@ -118,7 +119,7 @@ class PageViews:
         def render() -> dict[str, str]:
             status = self._view.status()
             waiting = sorted(p.name for p in (self._view.study.path / "requests").glob("*.zip"))
-            values = {"status": status, "waiting": waiting, "may_order": may_order}
+            values = {"status": status, "waiting": waiting, "may_order": may_order, "words": WORDS}
             names = ("alarms", "runs", "sites", "processes")
             return {
                 f"study-{name}": self._rendered(f"study_{name}.html.j2", **values) for name in names
@@ -142,6 +143,7 @@ class PageViews:
             history, run.order.sites, run.now, facts["open_round"], until or None
         )
         values = {"run": facts, "may_order": may_order, "history": history, "matrix": matrix}
+        values |= {"words": WORDS}
         yield "run-state", self._rendered("run_state.html.j2", **values)
         yield "said", self._rendered("run_said.html.j2", **values)
         yield "matrix-head", self._rendered("matrix_head.html.j2", **values)

@@ -129,13 +129,15 @@ def wish_of(form: Mapping[str, str]) -> RunWish:
     """Return the run that a form asks for.
 
     Args:
-        form: ``settings`` with one a line, ``name``, ``sites`` with one a line, ``even_so``.
+        form: ``settings`` with one a line, ``name``, ``sites`` with one a line, ``even_so``,
+            ``dry_run``.
     """
     return RunWish(
         settings=_lines(form.get("settings", "")),
         name=form.get("name", "").strip(),
         sites=_lines(form.get("sites", "")),
         even_so=form.get("even_so", "") == "yes",
+        dry_run=form.get("dry_run", "") == "yes",
     )
 
 
@@ -145,7 +147,7 @@ def wish_of_json(asked: Any) -> RunWish:
     Raises:
         TrustError: It is not what the description says (HF-831).
     """
-    known = {"settings": list, "name": str, "sites": list, "even_so": bool}
+    known = {"settings": list, "name": str, "sites": list, "even_so": bool, "dry_run": bool}
     fields = asked if isinstance(asked, dict) else {"": asked}
     for key, value in fields.items():
         is_texts = not isinstance(value, list) or all(isinstance(one, str) for one in value)
@@ -154,13 +156,15 @@ def wish_of_json(asked: Any) -> RunWish:
                 831,
                 where=f"run, {key[:40]!r}",
                 seen="it is not known, or of another type",
-                wanted="settings and sites are lists of text, name is text, even_so true or false",
+                wanted="settings and sites are lists of text, name is text, "
+                "even_so and dry_run are true or false",
             )
     return RunWish(
         settings=tuple(fields.get("settings", ())),
         name=fields.get("name", ""),
         sites=tuple(fields.get("sites", ())),
         even_so=fields.get("even_so", False),
+        dry_run=fields.get("dry_run", False),
     )
 
 
