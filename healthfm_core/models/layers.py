@@ -3,19 +3,16 @@
 Opacus takes a gradient per subject at leaf modules with one positional tensor input whose first
 dimension is the subject. Hence the rules kept here: parameters only in such leaves, no buffers on
 them, no BatchNorm, no nn.MultiheadAttention, no tied embeddings, Linear inputs of 2 or 3
-dimensions.
+dimensions. What Opacus has to know of our own leaves is in `training.gradients.layer_samplers`: it
+takes seconds to load, which only private training has to wait for.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
-from opacus.grad_sample import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
-
-from healthfm_core.privacy.norm_samplers import bounded, length, sizes
 
 Activation = Literal["gelu", "swiglu"]
 
@@ -34,32 +31,6 @@ class PerSubjectParameter(nn.Module):
     def forward(self, subject_B: Float[Tensor, " B"]) -> Float[Tensor, "B ..."]:
         """Return [B, *shape]; `subject_B` only says how many, and must not require a gradient."""
         return self.weight.unsqueeze(0).repeat(subject_B.shape[0], *([1] * self.weight.dim()))
-
-
-@register_grad_sampler(PerSubjectParameter)  # type: ignore[untyped-decorator]
-def _per_subject_gradient(
-    layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    return {layer.weight: backprops}
-
-
-@register_norm_sampler(PerSubjectParameter)  # type: ignore[untyped-decorator]
-def _per_subject_norm(
-    layer: PerSubjectParameter, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    return {layer.weight: length(backprops.flatten(1)).to(backprops.dtype)}
-
-
-@register_norm_sampler(nn.RMSNorm)  # type: ignore[untyped-decorator]
-def _rms_norm(
-    layer: nn.RMSNorm, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    x = activations[0]
-    eps = torch.finfo(x.dtype).eps if layer.eps is None else layer.eps
-    normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    moved = (backprops * normed).reshape(len(x), -1, x.shape[-1])
-    rows = moved.shape[0] * moved.shape[1]
-    return {layer.weight: bounded(length(moved.sum(1)), sizes(moved).double().sum(1), rows, moved)}
 
 
 class Adapter(nn.Module):

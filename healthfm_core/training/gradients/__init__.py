@@ -9,16 +9,12 @@ from healthfm_core.config import TrainConfig
 from healthfm_core.data.batch.loader import BatchLoader
 from healthfm_core.federation.protocol import RoundOrder
 from healthfm_core.models import HealthFM
-from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
-from healthfm_core.training.gradients.dp_sgd import DPSGDGradient
 from healthfm_core.training.gradients.local_gradient import LocalGradient
 from healthfm_core.training.gradients.plain import PlainGradient
 from healthfm_core.training.gradients.regression import RegressionGradient
 from healthfm_core.training.privacy_plan import PrivacyPlan
 
 __all__ = [
-    "ClippedSumGradient",
-    "DPSGDGradient",
     "LocalGradient",
     "PlainGradient",
     "RegressionGradient",
@@ -46,6 +42,11 @@ def local_gradient(
         return RegressionGradient(model, loader, config, order)
     if privacy is None:
         return PlainGradient(model, loader, config, order)
+    # Here: Opacus takes seconds to load, and only private training needs it.
     if privacy.config.mechanism.noise_in_sum:
+        from healthfm_core.training.gradients.clipped_sum import ClippedSumGradient
+
         return ClippedSumGradient(model, loader, config, privacy)
+    from healthfm_core.training.gradients.dp_sgd import DPSGDGradient
+
     return DPSGDGradient(model, loader, config, order, privacy)

@@ -15,7 +15,10 @@ from healthfm_core.federation.parameter_groups import group_of
 from healthfm_core.models import HealthFM
 from healthfm_core.privacy.clipping import TOGETHER, ClippedSum
 from healthfm_core.privacy.entropy import Entropy
+from healthfm_core.training.gradients import layer_samplers
 from healthfm_core.training.passes import ForwardPass, input_dropout, losses
+
+__all__ = ["ClippedGradients", "layer_samplers"]
 
 
 class ClippedGradients:
