@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
+from healthfm_core.loopback import is_loopback
 from healthfm_core.notices.notice import KINDS, Kind
-from healthfm_core.this_machine import is_this_machine
 
 
 class EmailSettings(Schema):
@@ -33,7 +33,7 @@ class EmailSettings(Schema):
 
     @model_validator(mode="after")
     def _is_protected(self) -> Self:
-        if self.security == "none" and not is_this_machine(self.host):
+        if self.security == "none" and not is_loopback(self.host):
             raise ValueError("security: none is for a mail server on this machine")
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file go together")
@@ -55,7 +55,7 @@ class WebhookSettings(Schema):
     def _is_protected(self) -> Self:
         parts = urlsplit(self.url)
         safe = parts.scheme == "https" or (
-            parts.scheme == "http" and is_this_machine(parts.hostname or "")
+            parts.scheme == "http" and is_loopback(parts.hostname or "")
         )
         if not safe or not parts.hostname:
             raise ValueError("url: https, or http to this machine")

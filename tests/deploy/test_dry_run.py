@@ -9,7 +9,6 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from healthfm_client.__main__ import main
 from healthfm_client.site.site_home import SiteHome
-from healthfm_core.errors import TrustError
 from healthfm_core.federation import protocol
 from healthfm_server.deploy.expected_cost import expected_cost
 from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_details
@@ -50,12 +49,12 @@ def test_each_site_says_what_it_would_do_and_nothing_else_leaves(tmp_path):
 
 def test_a_paused_site_a_policy_and_a_standing_approval_answer_as_in_a_run(tmp_path, capsys):
     study, sites = enrolled.three(tmp_path, require_approval=True)
+    with pytest.raises(Exception, match="HF-503"):
+        enrolled.run(enrolled.Wire(sites), study, tmp_path / "runs" / "first")
     for site in sites:
-        with pytest.raises(Exception, match="HF-503"):
-            enrolled.run(enrolled.Wire(sites), study, tmp_path / "runs" / "first")
         (asked,) = SiteHome(site.home).approvals()
         main(["approve", "--site", str(site.home), asked.run, "--further"])
-    SiteHome(sites[1].home).policy.write_text("{require_approval: true, min_sites: 50}")
+    SiteHome(sites[1].home).policy.write_text("{require_approval: true, privacy_floor: [secure_aggregation]}")
     main(["pause", "--site", str(sites[2].home)])
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "runs" / "dry", dry_run=True)
     found = told(store).sites
@@ -151,13 +150,3 @@ def test_it_is_ordered_told_and_finished_as_such(tmp_path):
     plain, _ = order_run(study, RunWish())
     assert (plain.name, plain.is_dry_run) == ("run-1", False)
     assert run_status(plain, study.sites.sites())["dry_run"] is None
-
-
-def test_a_dry_run_with_a_contract_of_another_step_is_refused():
-    from types import SimpleNamespace
-
-    from healthfm_core.federation.contracting import check_dry_run
-
-    check_dry_run(SimpleNamespace(terms=SimpleNamespace(step="statistics")))
-    with pytest.raises(TrustError, match="HF-814"):
-        check_dry_run(SimpleNamespace(terms=SimpleNamespace(step="prepare")))

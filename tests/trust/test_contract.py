@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healthfm_core.errors import TrustError
+from healthfm_core.federation.contracting import check_dry_run
 from healthfm_core.trust import signed
 from healthfm_core.trust.certificates import now_utc
 from healthfm_core.trust.contract import (
@@ -196,3 +197,9 @@ def test_a_nonce_is_remembered_a_day_longer_than_it_could_be_used(tmp_path):
     assert not used.spend(nonce, now + DAY, now + 1.5 * DAY)
     assert used.spend(new_nonce(), now + 5 * DAY, now + 3 * DAY)
     assert [nonce in path.name for path in tmp_path.iterdir()] == [False]
+
+
+def test_a_dry_run_is_asked_with_the_contract_of_a_first_step_alone(used):
+    check_dry_run(take(SIGNER.sign(terms(step="statistics"), DAY), used))
+    with pytest.raises(TrustError, match="HF-814"):
+        check_dry_run(take(SIGNER.sign(terms(step="prepare"), DAY), used))

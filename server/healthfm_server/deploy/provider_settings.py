@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from healthfm_core.config.base import Schema
-from healthfm_core.this_machine import is_this_machine
+from healthfm_core.loopback import is_loopback
 from healthfm_server.deploy.access_tokens import Role
 
 
@@ -51,7 +51,7 @@ class ProviderSettings(Schema):
         parts = urlsplit(self.issuer)
         host = parts.hostname or ""
         if not host or not (
-            parts.scheme == "https" or (parts.scheme == "http" and is_this_machine(host))
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
         ):
             raise ValueError("issuer: https, or http to this machine")
         if "openid" not in self.scopes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 
-def is_this_machine(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether what is sent to a host leaves this machine on no network."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
