@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -47,7 +48,7 @@ PARTS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ),
 )
 BOUNDS = {Ge: ("≥ {}", "ge"), Gt: ("> {}", "gt"), Le: ("≤ {}", "le"), Lt: ("< {}", "lt")}
-NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
 
 
 def page() -> str:
@@ -71,7 +72,7 @@ def _part(title: str, about: str, schema: type[BaseModel]) -> str:
 def _sections(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     yield "", schema
     for key, field in schema_keys(schema):
-        if model := _model(field):
+        if model := _model(field) or _model_or_off(field):
             yield key, model
 
 
@@ -84,6 +85,12 @@ def _own(section: str, model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]
 def _model(field: FieldInfo) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _model_or_off(field: FieldInfo) -> type[BaseModel] | None:
+    kinds = [kind for kind in typing.get_args(field.annotation) if kind is not types.NoneType]
+    is_one = len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel)
+    return kinds[0] if is_one else None
 
 
 def _about(model: type[BaseModel]) -> str:
@@ -103,7 +110,8 @@ def _row(key: str, field: FieldInfo) -> str:
         for bound in field.metadata
         if type(bound) in BOUNDS
     ]
-    takes = ", ".join([_kind(field.annotation), *bounds])
+    kind = "keys below, or off" if _model_or_off(field) else _kind(field.annotation)
+    takes = ", ".join([kind, *bounds])
     cells = (f"`{key}`", takes, _default(field), field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 

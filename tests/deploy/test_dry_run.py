@@ -54,7 +54,9 @@ def test_a_paused_site_a_policy_and_a_standing_approval_answer_as_in_a_run(tmp_p
     for site in sites:
         (asked,) = SiteHome(site.home).approvals()
         main(["approve", "--site", str(site.home), asked.run, "--further"])
-    SiteHome(sites[1].home).policy.write_text("{require_approval: true, privacy_floor: [secure_aggregation]}")
+    SiteHome(sites[1].home).policy.write_text(
+        "{require_approval: true, privacy_floor: [secure_aggregation]}"
+    )
     main(["pause", "--site", str(sites[2].home)])
     store = enrolled.run(enrolled.Wire(sites), study, tmp_path / "runs" / "dry", dry_run=True)
     found = told(store).sites
