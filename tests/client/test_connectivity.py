@@ -261,12 +261,12 @@ def test_through_a_proxy_with_a_password_and_not_without_it(
         stores = (StoreChoice(path=tmp_path),)
         home.write_settings(JoinSettings(stores=stores, proxy=address))
 
-    use(f"http://us:wrong@127.0.0.1:{proxy.port}")
+    use(f"http://us:wr0ng@127.0.0.1:{proxy.port}")  # no word of a fingerprint
     _, found = examined(home, capsys)
     level, seen, number = only(found, "connection")
     assert (level, number) == ("fail", "HF-408")
     assert "does not let us through" in seen
-    assert "wrong" not in json.dumps(found), "a password is not printed"
+    assert "wr0ng" not in json.dumps(found), "a password is not printed"
     use(f"http://us:secret@127.0.0.1:{proxy.port}")
     _, found = examined(home, capsys)
     assert only(found, "study")[0] == "pass"
