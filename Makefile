@@ -90,7 +90,14 @@ $(VENV)/mlflow-server/bin/mlflow: | $(VENV)/bin/python
 	@$(VENV)/bin/python -m venv $(VENV)/mlflow-server
 	@$(VENV)/mlflow-server/bin/python -m pip --disable-pip-version-check -q -q install mlflow==3.17.2
 
-$(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+# What makes a bill of materials, in a place of its own: its check of addresses (rfc3987-syntax) costs every
+# process that imports meds a second.
+$(VENV)/cyclonedx/bin/cyclonedx-py: constraints.txt | $(VENV)/bin/python
+	@$(VENV)/bin/python -m venv $(VENV)/cyclonedx
+	@$(VENV)/cyclonedx/bin/python -m pip --disable-pip-version-check -q -q install --no-compile -c constraints.txt cyclonedx-bom
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt $(KERNEL) $(VENV)/cyclonedx/bin/cyclonedx-py | $(VENV)/bin/python
 	@echo "Installing the runtime packages, Ray and the development tools into $(VENV), a minute or two ..."
 	@$(PIP) install --no-compile -c constraints.txt -e '.[ray,labels,tune,database,sign-in,tracking-mlflow,tracking-tensorboard,tracking-wandb,docs,dev]'
 	@touch $(VENV)/installed-run $@

@@ -94,8 +94,7 @@ class WatchedPage:
         """End a round, and return the processor's time until all that it changes was sent."""
         before = self.processor_s()
         self.end_round(number)
-        until_part(parts, "run-state", f"{number} of")
-        until_part(parts, "run-sites")
+        until_parts(parts, {"run-state": f"{number} of", "run-sites": ""})
         return 1000.0 * (self.processor_s() - before)
 
     def idle_ms(self, seconds: float) -> float:
@@ -105,10 +104,16 @@ class WatchedPage:
         return 1000.0 * (self.processor_s() - before) / seconds
 
 
-def until_part(parts: Iterator[dict[str, Any]], name: str, text: str = "") -> None:
-    """Read parts until one of a name that has a text was sent."""
-    while not (text in (part := next(parts))["html"] and part["id"] == name):
-        pass
+def until_parts(parts: Iterator[dict[str, Any]], wanted: dict[str, str]) -> None:
+    """Read parts until one of each name that has its text was sent, in whatever order.
+
+    A look between the two files of a round sends the second part a second before the first.
+    """
+    missing = dict(wanted)
+    while missing:
+        part = next(parts)
+        if part["id"] in missing and missing[part["id"]] in part["html"]:
+            del missing[part["id"]]
 
 
 def write_round(order: RunOrder, number: int, sites: list[str]) -> None:
@@ -177,7 +182,7 @@ def measured(sites: int, rounds: int, updates: int, more: int) -> dict[str, Any]
             paint = first_paint_ms(page.link)
         rest = Path(folder) / "again"  # the link works once
         with served(rest, sites, rounds) as (page, _), page.looked_at() as parts:
-            until_part(parts, "run-events")
+            until_parts(parts, {"run-events": ""})
             idle = page.idle_ms(IDLE_S)
             took = [page.update_ms(parts, rounds + 1 + at) for at in range(updates)]
             memory = [page.memory()]

@@ -14,6 +14,8 @@ from distribution.signatures import sha256
 from distribution.wheels import ROOT, metadata, metadata_text
 
 VERSION_OF_FORMAT: Final = "1.6"
+PROGRAM: Final = Path(sys.prefix) / "cyclonedx" / "bin" / "cyclonedx-py"
+"""In an environment of its own: the Makefile says why."""
 
 
 def sbom(wheels: Path) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def sbom(wheels: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         _lay_out(wheels, Path(place))
         out = Path(place) / "sbom.json"
-        command = [str(Path(sys.executable).with_name("cyclonedx-py")), "environment"]
+        command = [str(PROGRAM), "environment"]
         command += ["--output-reproducible", "--spec-version", VERSION_OF_FORMAT, "-o", str(out)]
         command += ["--pyproject", str(ROOT / "pyproject.toml"), str(_python(Path(place)))]
         subprocess.run(command, check=True)

@@ -20,11 +20,6 @@ ALWAYS: Final = ("steps", "update_norm")
 OF_PRIVACY: Final = ("privacy_noise_multiplier", "privacy_epsilon")
 
 
-def is_count(metric: str) -> bool:
-    """Whether a metric counts people: over sites it is added up, where others are averaged."""
-    return metric.endswith("_subjects")
-
-
 def declared_metrics(study: Study) -> tuple[str, ...]:
     """Return the names, sorted, of all metrics that a round of `study` may give at any site.
 

@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from healthfm_core.arrays import Arrays, Float64
-from healthfm_core.federation.declared_metrics import is_count
+from healthfm_core.federation.metric_names import is_count
 from healthfm_core.federation.parameter_groups import BACKBONE, modality_of
 from healthfm_core.federation.secure.group_layout import GroupLayout, TurnedGroup
 from healthfm_core.privacy.secure_aggregation.fixed_point import FixedPoint, unfit_value

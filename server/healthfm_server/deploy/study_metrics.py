@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from prometheus_client.core import GaugeMetricFamily
 
-from healthfm_core.federation.declared_metrics import is_count
+from healthfm_core.federation.metric_names import is_count
 from healthfm_core.prometheus_text import exposition, gauge
 from healthfm_server.deploy.run_orders import State
 from healthfm_server.deploy.study_folder import StudyFolder

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from healthfm_core.federation.declared_metrics import is_count, tuning_metrics
+from healthfm_core.federation.declared_metrics import tuning_metrics
 from healthfm_core.federation.early_stopping import scores_of
+from healthfm_core.federation.metric_names import is_count
 from healthfm_core.federation.protocol import Study
 from healthfm_server.run_folder.run_store import RunStore
 

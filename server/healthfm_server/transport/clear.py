@@ -26,8 +26,8 @@ from healthfm_core.federation.aggregation.aggregator import (
 from healthfm_core.federation.compression.compressor import Compressor
 from healthfm_core.federation.compression.error_feedback import counted_rounds
 from healthfm_core.federation.contracting import METRICS_WANTED
-from healthfm_core.federation.declared_metrics import is_count
 from healthfm_core.federation.influence_bounds import running_medians
+from healthfm_core.federation.metric_names import is_count
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_core.seeding import seed_for
