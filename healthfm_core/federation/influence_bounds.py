@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -64,17 +64,26 @@ def weight_beside(others: float, most_share: float) -> float:
     return most_share * others / (1 - most_share) if most_share < 1 else math.inf
 
 
-def running_medians(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def running_medians(
+    history: Sequence[Mapping[str, Any]], rate: Callable[[int], float], round_: int
+) -> dict[str, float]:
     """Return group → median of the last rounds' medians of the sites' norms, from a run's history.
 
-    It is read from what is on disk, so that no restart begins it anew.
+    It is read from what is on disk, so that no restart begins it anew. What sites learn faster in
+    this round than in an earlier one, as in warm-up, they may move further than they did then.
+
+    Args:
+        history: A row for each earlier round.
+        rate: Round → its learning rate.
+        round_: This one.
     """
     found: dict[str, list[float]] = {}
     for row in reversed(history):
         for group, said in row.get("groups", {}).items():
             norms = found.setdefault(group, [])
             if MEDIAN_NORM in said and len(norms) < ROUNDS_LOOKED_AT:
-                norms.append(float(said[MEDIAN_NORM]))
+                faster = max(1.0, rate(round_) / rate(row["round"]))
+                norms.append(faster * float(said[MEDIAN_NORM]))
     return {group: statistics.median(norms) for group, norms in found.items() if norms}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tests.quiet_flower  # noqa: F401  (before anything else imports Flower)
 from healthfm_core.config.aggregation import AggregationConfig
+from healthfm_core.config.train import TrainConfig
 from healthfm_core.evaluation.report.plots.style import new_figure, svg
 from healthfm_core.federation.aggregation.method_registry import methods
 from healthfm_core.federation.alarms import alarms
@@ -21,6 +23,7 @@ from healthfm_core.federation.influence_bounds import (
     weight_cap,
 )
 from healthfm_core.federation.update_checks import UpdateSchema
+from healthfm_core.training.schedule import round_rate
 from healthfm_server.run_folder.run_progress import ignore_progress
 from healthfm_server.run_folder.run_store import RunStore
 from healthfm_server.transport.interface import OpenRound
@@ -67,10 +70,31 @@ def test_an_update_too_long_is_shortened_and_one_that_is_not_is_the_same_bits() 
     assert np.linalg.norm(short["backbone.w"]) == pytest.approx(1.0)
 
 
+def rows_of(*norms: float) -> list[dict[str, Any]]:
+    return [
+        {"round": number, "groups": {"backbone": {"median_norm": norm}}}
+        for number, norm in enumerate(norms, 1)
+    ]
+
+
 def test_the_bound_comes_from_the_rounds_on_disk_and_one_outlier_does_not_move_it() -> None:
-    rows = [{"groups": {"backbone": {"median_norm": n}}} for n in (1.0, 1.2, 900.0)]
-    assert running_medians(rows) == {"backbone": 1.2}
-    assert running_medians([{"groups": {"backbone": {}}}]) == {}
+    assert running_medians(rows_of(1.0, 1.2, 900.0), lambda _: 1.0, 4) == {"backbone": 1.2}
+    assert running_medians([{"groups": {"backbone": {}}}], lambda _: 1.0, 2) == {}
+
+
+def test_a_round_may_move_further_than_one_of_warm_up_and_no_less_than_one_of_a_higher_rate():
+    rate = {1: 0.02, 2: 1.0, 3: 0.5}.__getitem__
+    assert running_medians(rows_of(0.1), rate, 2) == {"backbone": pytest.approx(5.0)}
+    assert running_medians(rows_of(5.0, 5.0), lambda n: 1.0 / n, 3) == {"backbone": 5.0}
+
+
+def test_the_rate_of_a_round_is_the_mean_over_its_steps():
+    train = TrainConfig(warmup_rounds=0.5, lr=1.0, lr_final=1.0)
+    assert round_rate(train, 1, 4) == pytest.approx(0.75, abs=0.02)
+    assert round_rate(train, 2, 4) == pytest.approx(1.0)
+    one = train.model_copy(update={"max_steps": 1})
+    assert round_rate(one, 1, 4) == pytest.approx(0.002)
+    assert round_rate(one, 2, 4) == pytest.approx(1.0)
 
 
 def test_a_site_that_says_it_has_half_a_trillion_people_moves_the_model_by_half_at_most(
@@ -100,6 +124,21 @@ def test_a_site_whose_update_is_far_longer_than_the_others_is_shortened_and_name
     assert "times too long" in result.history[1]["outliers"]["b"]
     assert "outliers" not in result.history[0]
     assert result.history[1]["answered"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("warmup_rounds", "named"), [(0.5, set()), (0.0, {"a", "b", "c"})])
+def test_sites_that_warm_up_in_the_first_round_are_not_named_in_the_second(
+    tmp_path: Path, warmup_rounds: float, named: set[str]
+) -> None:
+    """Of one step, the first round's rate is a five-hundredth of the second's: all move further."""
+    sites = small.three_sites(tmp_path)
+    apps = small.apps()
+    long = small.ClientWork({site.stores[0][0].name: "long" for site in sites}, round_=2)
+    config = small.config(rounds=3)
+    train = config.train.model_copy(update={"max_steps": 1, "warmup_rounds": warmup_rounds})
+    config = config.model_copy(update={"train": train})
+    result = run_federation(config, sites, tmp_path / "run", apps=type(apps)(apps.server, long))
+    assert set(result.history[1].get("outliers", {})) == named
 
 
 def test_in_the_first_round_too(tmp_path: Path) -> None:

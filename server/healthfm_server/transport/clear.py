@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from flwr.app import Message, RecordDict
@@ -31,6 +31,7 @@ from healthfm_core.federation.metric_names import is_count
 from healthfm_core.federation.parameter_groups import BACKBONE, groups_held
 from healthfm_core.federation.update_checks import UpdateSchema, check_update
 from healthfm_core.seeding import seed_for
+from healthfm_core.training.schedule import round_rate
 from healthfm_server.run_folder.checkpoints import ServerState
 from healthfm_server.study_setup.registered_sites import RegisteredSite, check_sender
 from healthfm_server.transport.array_file import MappedArrays
@@ -88,7 +89,7 @@ class ClearTransport:
             schema,
             self.config,
             self.method.aggregator(schema, self.config, self._most_weight(current)),
-            running_medians(self._alike(current)),
+            self._usual_norms(current),
             self.people,
         )
         busy = self.exchange.busy()
@@ -118,6 +119,12 @@ class ClearTransport:
         if current.most_weight is not None:
             return current.most_weight
         return float(sum(self.sites[name].n_subjects for name in current.asked))
+
+    def _usual_norms(self, current: OpenRound) -> dict[str, float]:
+        """Return group → the norm that an update of this round usually has."""
+        train = self.orders.study.config.train
+        rate = cache(lambda number: round_rate(train, number, current.rounds))
+        return running_medians(self._alike(current), rate, current.number)
 
     def _alike(self, current: OpenRound) -> list[dict[str, Any]]:
         """Return the rows of earlier rounds whose updates are of the kind of this round's.
