@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 
 from healthfm_core.local_page.page_access import API
@@ -110,7 +112,7 @@ def test_every_change_is_refused_to_a_viewer_and_described(study, page):
     ada = page.bearer(study.tokens.add("ada", "viewer"))
     browser = page.browser(study.tokens.add("eve", "viewer"))
     changes = [path for path, methods in description()["paths"].items() if "post" in methods]
-    assert len(changes) == 5
+    assert len(changes) == 8
     for path in changes:
         assert ada.post(path.replace("{name}", "first")).status_code == 403
     for path in ("/launch", "/runs/first/stop", "/sites/north/revoke", "/requests/a.zip"):
@@ -153,6 +155,31 @@ def test_a_site_is_admitted_by_the_ten_words_that_it_reads(tmp_path, study, page
     assert client.get("/kits/east").content[:2] == b"PK"
     assert client.get("/kits/nobody").status_code == 404
     assert client.get("/requests/east-1.zip").status_code == 400
+
+
+def test_a_program_admits_a_site_by_the_words_that_somebody_heard(tmp_path, study, page):
+    keys = SiteKeys.create(tmp_path / "keys")
+    (study.path / "requests").mkdir()
+    waiting = study.path / "requests" / "east-1.zip"
+    waiting.write_bytes(make_request(keys, "east", study.settings.url, ["ehr"]))
+    words = read_request(waiting.read_bytes()).words
+    client = page.bearer(study.tokens.add("eve", "coordinator"))
+    path = f"{API}/requests/east-1.zip/admit"
+    wrong = client.post(path, json={"name": "east", "words": " ".join(["zoo"] * 10)})
+    assert (wrong.status_code, wrong.json()["code"], words in wrong.text) == (400, "HF-809", False)
+    for fields in ({"name": "east"}, {"name": "east", "words": words, "most_subjects": True}):
+        refused = client.post(path, json=fields)
+        assert (refused.status_code, refused.json()["code"]) == (400, "HF-831")
+    few = client.post(path, json={"name": "east", "words": words, "most_subjects": 0})
+    assert (few.status_code, few.json()["code"]) == (400, "HF-831")
+    viewer = page.bearer(study.tokens.add("ada", "viewer"))
+    assert viewer.post(path, json={"name": "east", "words": words}).status_code == 403
+    assert "east" not in study.sites.sites()
+    done = client.post(path, json={"name": "east", "words": words, "most_subjects": 40})
+    assert (done.status_code, done.json()["state"]) == (201, "admitted")
+    assert study.sites.site("east").most_subjects == 40
+    assert noted(study, "site admitted") == {"site": "east", "by": "eve"}
+    assert zipfile.is_zipfile(done.json()["kit"])
 
 
 def test_the_command_takes_sites_by_name(study, capsys):

@@ -22,7 +22,8 @@ from tests.page.made_study import (
 from tests.page.test_study_api import running
 
 EVERYBODY = sorted(NODES.values())
-PAGES = ("/", "/runs/first", "/log", "/launch", "/runs/first/stop", "/sites/north/revoke")
+LOOKED_AT = ("/", "/runs/first", "/models", "/log")
+PAGES = (*LOOKED_AT, "/launch", "/runs/first/stop", "/sites/north/revoke")
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -14,14 +13,22 @@ from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError, TrustError
 from healthfm_core.local_page.page_access import API, PageAccess, Visitor
-from healthfm_core.local_page.page_frame import PageFrame, body_of
+from healthfm_core.local_page.page_frame import PageFrame
 from healthfm_core.local_page.page_templates import part
 from healthfm_core.trust.authority import unknown_site
 from healthfm_server.deploy.admission_terms import AdmissionTerms
 from healthfm_server.deploy.run_orders import RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.page.json_fields import fields_of
 from healthfm_server.page.page_rules import PageUser
-from healthfm_server.page.study_actions import EFFECTS, StudyActions, wish_of, wish_of_json
+from healthfm_server.page.study_actions import (
+    EFFECTS,
+    RUN_FIELDS,
+    RUN_WANTED,
+    StudyActions,
+    wish_of,
+    wish_of_fields,
+)
 
 DIFFERS: Final = 809
 OTHER_WORDS: Final = (
@@ -29,6 +36,18 @@ OTHER_WORDS: Final = (
     "they stay others, do not admit it: the request was changed on its way."
 )
 """Does not name the right ones: whoever saw them here could do without the telephone."""
+
+
+ADMIT_FIELDS: Final[Mapping[str, type]] = {
+    "name": str,
+    "words": str,
+    "most_subjects": int,
+    "renew": bool,
+}
+ADMIT_REQUIRED: Final = ("name", "words")
+ADMIT_WANTED: Final = (
+    "name and words are text, most_subjects is a number of people, renew is true or false"
+)
 
 
 class _Verb(Convertor[str]):
@@ -87,6 +106,7 @@ class ActionPages:
             "/runs": self.api_launch,
             "/runs/{name}/{action:verb}": self.api_change,
             "/sites/{name}/revoke": self.api_revoke,
+            "/requests/{file}/admit": self.api_admit,
         }
         return [
             Route(f"{API}{path}", access.guarded("order", answer), methods=["POST"])
@@ -176,11 +196,7 @@ class ActionPages:
 
     async def api_launch(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Order a run for a program."""
-        try:
-            asked = json.loads(await body_of(request))
-        except ValueError as error:
-            raise TrustError(831, where="run", seen="it is no JSON", wanted="JSON") from error
-        wish = wish_of_json(asked)
+        wish = wish_of_fields(await fields_of(request, "run", RUN_FIELDS, RUN_WANTED))
         order = await run_in_threadpool(self._actions.order, wish, visitor.name)
         return JSONResponse({"run": order.name, "wanted": order.wanted}, 201)
 
@@ -195,6 +211,30 @@ class ActionPages:
         name = request.path_params["name"]
         await run_in_threadpool(self._actions.revoke, name, visitor.name)
         return JSONResponse({"site": name, "state": "revoked"})
+
+    async def api_admit(self, request: Request, visitor: Visitor[PageUser]) -> Response:
+        """Admit a site for a program, by the ten words that a person heard."""
+        file = request.path_params["file"]
+        given = await fields_of(request, "admission", ADMIT_FIELDS, ADMIT_WANTED, ADMIT_REQUIRED)
+        terms = AdmissionTerms(
+            name=given["name"],
+            compared=given["words"],
+            most_subjects=_positive(given.get("most_subjects")),
+            renew=given.get("renew", False),
+        )
+        try:
+            kit = await run_in_threadpool(self._actions.admit, file, terms, visitor.name)
+        except HealthFMError as error:
+            if error.number != DIFFERS:
+                raise
+            raise TrustError(  # the words of the error itself would do without the telephone
+                DIFFERS,
+                where=f"request {file[:80]!r}",
+                seen="its ten words are others",
+                wanted="those that the site reads to you",
+                do="Ask the site to read them once more; if they stay others, do not admit it",
+            ) from None
+        return JSONResponse({"site": terms.name, "state": "admitted", "kit": str(kit)}, 201)
 
     def _launch(
         self,
@@ -234,3 +274,12 @@ def _count(text: str) -> int | None:
     if text.isascii() and text.isdigit() and 0 < int(text) < 10**12:
         return int(text)
     raise TrustError(831, where="most subjects", seen=repr(text[:40]), wanted="a number of people")
+
+
+def _positive(number: int | None) -> int | None:
+    """Return a number of people, None where none is given.
+
+    Raises:
+        TrustError: It is no number of people (HF-831).
+    """
+    return None if number is None else _count(str(number))

@@ -13,6 +13,7 @@ from healthfm_core.local_page.page_sessions import PageSessions
 from healthfm_server.deploy.access_tokens import AccessToken
 from healthfm_server.deploy.study_folder import LOCAL, StudyFolder
 from healthfm_server.page.action_pages import ActionPages
+from healthfm_server.page.model_pages import ModelPages
 from healthfm_server.page.page_rules import PageUser, RoleRules
 from healthfm_server.page.page_views import PageViews
 from healthfm_server.page.provider_sign_in import ProviderSignIn
@@ -22,8 +23,8 @@ from healthfm_server.page.study_api import StudyApi
 from healthfm_server.page.study_view import StudyView
 
 STYLE: Final = Path(__file__).parent / "static" / "coordinator.css"
-MISSING: Final = frozenset({722, 811})
-"""Codes of what is not there: a run, a site."""
+MISSING: Final = frozenset({722, 733, 811})
+"""Codes of what is not there: a run, an alias, a site."""
 
 
 class CoordinatorPage:
@@ -53,15 +54,17 @@ class CoordinatorPage:
         self._ways_in = (
             [] if provider is None else ProviderSignIn(study, provider, self._page, log).routes()
         )
-        self.actions = ActionPages(study, StudyActions(study, log), self._page.frame)
+        actions = StudyActions(study, log)
+        self.actions = ActionPages(study, actions, self._page.frame)
+        self.models = ModelPages(actions, self._page.frame)
         self.views = PageViews(self.view, self._page.frame)
         self.reports = ReportPages(study)
 
     def app(self) -> Starlette:
         """Return the application, for loopback."""
         access = self._page.access
-        shown = (self.views, self.actions, self.reports)
-        asked = (StudyApi(self.view), self.actions, self.reports)
+        shown = (self.views, self.actions, self.models, self.reports)
+        asked = (StudyApi(self.view), self.actions, self.models, self.reports)
         api = [route for part in asked for route in part.api_routes(access)]
         pages = [route for part in shown for route in part.routes(access)]
         return self._page.app(api, pages, self.reports.close, self._ways_in)

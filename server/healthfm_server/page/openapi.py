@@ -12,6 +12,7 @@ from healthfm_core.local_page.openapi_parts import (
     REASONS,
     ROWS,
     TEXT,
+    TEXT_OR_NULL,
     TEXTS,
     TIME,
     YES,
@@ -198,6 +199,13 @@ def _changes() -> dict[str, ApiCall]:
     order: Schema = {"type": "object", "properties": wish, "additionalProperties": False}
     told = object_of(run=TEXT, wanted=RUN["properties"]["wanted"])
     changed = object_of(site=TEXT, state={"enum": ["revoked"]})
+    aliased = {"alias": TEXT, "run": TEXT, "round": COUNT, "sha256": TEXT}
+    admit: Schema = {
+        "type": "object",
+        "properties": {"name": TEXT, "words": TEXT, "most_subjects": COUNT, "renew": YES},
+        "required": ["name", "words"],
+        "additionalProperties": False,
+    }
     launch = "Order a run, or with `dry_run` only ask the sites; without `sites` it is for all"
     return {
         "/runs": ApiCall(launch, told, (), order, "201"),
@@ -205,4 +213,20 @@ def _changes() -> dict[str, ApiCall]:
         "/runs/{name}/resume": ApiCall("Continue a run", told, (NAME,)),
         "/runs/{name}/stop": ApiCall("Give a run up", told, (NAME,)),
         "/sites/{name}/revoke": ApiCall("Shut a site out", changed, (NAME,)),
+        "/requests/{file}/admit": ApiCall(
+            "Admit a site by the ten words that it read; `kit` is a file of the coordinator's",
+            object_of(site=TEXT, state={"enum": ["admitted"]}, kit=TEXT),
+            (in_path("file"),),
+            admit,
+            "201",
+        ),
+        "/models/{run}/promote": ApiCall(
+            "Have an alias stand for a run's model",
+            object_of(**aliased, before=TEXT_OR_NULL),
+            (in_path("run"),),
+            {**object_of(alias=TEXT), "additionalProperties": False},
+        ),
+        "/aliases/{alias}/retire": ApiCall(
+            "Take an alias away; the model stays", object_of(**aliased), (in_path("alias"),)
+        ),
     }

@@ -16,6 +16,8 @@ from healthfm_server.deploy.audit_log import AuditLog
 from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_details
 from healthfm_server.deploy.run_orders import ACTIONS, RunOrder
 from healthfm_server.deploy.study_folder import StudyFolder
+from healthfm_server.registry.model_aliases import AliasedModel
+from healthfm_server.registry.noted_aliases import promote_model, retire_alias
 
 EFFECTS: Final[Mapping[str, str]] = {
     "pause": "It stops, the sites' computing too. Resume continues from its last round.",
@@ -23,6 +25,16 @@ EFFECTS: Final[Mapping[str, str]] = {
     "stop": "It is given up, the sites' computing stops. Its rounds stay on disk.",
 }
 MOST_SETTINGS: Final = 200
+RUN_FIELDS: Final[Mapping[str, type]] = {
+    "settings": list,
+    "name": str,
+    "sites": list,
+    "even_so": bool,
+    "dry_run": bool,
+}
+RUN_WANTED: Final = (
+    "settings and sites are lists of text, name is text, even_so and dry_run are true or false"
+)
 
 
 class StudyActions:
@@ -31,10 +43,13 @@ class StudyActions:
     Args:
         study: The study.
         log: The audit log.
+
+    Attributes:
+        study: The study.
     """
 
     def __init__(self, study: StudyFolder, log: AuditLog) -> None:
-        self._study = study
+        self.study = study
         self._log = log
         self._lock = threading.Lock()
 
@@ -47,7 +62,7 @@ class StudyActions:
         """
         _refuse_settings(wish.settings)
         with self._lock:
-            order, _ = order_run(self._study, wish)
+            order, _ = order_run(self.study, wish)
             self._log.note("run ordered", {**ordered_details(order), "by": by})
         return order
 
@@ -58,7 +73,7 @@ class StudyActions:
             RunError: There is none of that name (HF-722).
         """
         with self._lock:
-            order = RunOrder.find(self._study.runs, name)
+            order = RunOrder.find(self.study.runs, name)
             order.want(ACTIONS[action])
             self._log.note(f"run {action}", {"run": order.name, "by": by})
         return order
@@ -72,7 +87,7 @@ class StudyActions:
         from healthfm_server.deploy.admission import revoke_site  # here: it loads Flower
 
         with self._lock:
-            site = revoke_site(self._study, name)
+            site = revoke_site(self.study, name)
             self._log.note("site revoked", {"site": site.name, "by": by})
 
     def request(self, file: str) -> EnrolmentRequest:
@@ -97,11 +112,30 @@ class StudyActions:
             kit.parent.mkdir(exist_ok=True)
             if kit.exists() and terms.renew:
                 kit.unlink()
-            admit_site(self._study, request, terms, kit)
+            admit_site(self.study, request, terms, kit)
             details = {"site": terms.name, **request.fingerprints(), "by": by}
             self._log.note("site admitted", details)
             self._waiting(file).unlink()
         return kit
+
+    def promote(self, run: str, alias: str, by: str) -> tuple[AliasedModel, AliasedModel | None]:
+        """Have an alias stand for a run's model; return it and the one that it stood for.
+
+        Raises:
+            RunError: There is no such run (HF-722), or no model that is done (HF-732).
+            TrustError: The alias cannot be a name (HF-810).
+        """
+        with self._lock:
+            return promote_model(self.study, self._log, run, alias, by)
+
+    def retire(self, alias: str, by: str) -> AliasedModel:
+        """Take an alias away; the model stays.
+
+        Raises:
+            RunError: There is no such alias (HF-733).
+        """
+        with self._lock:
+            return retire_alias(self.study, self._log, alias, by)
 
     def kit(self, site: str) -> Path:
         """Return where a site's kit is, if it was made here.
@@ -109,10 +143,10 @@ class StudyActions:
         Raises:
             TrustError: The name cannot be used (HF-810).
         """
-        return self._study.path / "kits" / f"{check_name(site, 'site')}-kit.zip"
+        return self.study.path / "kits" / f"{check_name(site, 'site')}-kit.zip"
 
     def _waiting(self, file: str) -> Path:
-        folder = self._study.path / "requests"
+        folder = self.study.path / "requests"
         found = {path.name: path for path in folder.glob("*.zip")}
         if file in found:
             return found[file]
@@ -141,24 +175,8 @@ def wish_of(form: Mapping[str, str]) -> RunWish:
     )
 
 
-def wish_of_json(asked: Any) -> RunWish:
-    """Return the run that a program asks for.
-
-    Raises:
-        TrustError: It is not what the description says (HF-831).
-    """
-    known = {"settings": list, "name": str, "sites": list, "even_so": bool, "dry_run": bool}
-    fields = asked if isinstance(asked, dict) else {"": asked}
-    for key, value in fields.items():
-        is_texts = not isinstance(value, list) or all(isinstance(one, str) for one in value)
-        if key not in known or not isinstance(value, known[key]) or not is_texts:
-            raise TrustError(
-                831,
-                where=f"run, {key[:40]!r}",
-                seen="it is not known, or of another type",
-                wanted="settings and sites are lists of text, name is text, "
-                "even_so and dry_run are true or false",
-            )
+def wish_of_fields(fields: Mapping[str, Any]) -> RunWish:
+    """Return the run that a program asks for, by the fields of `RUN_FIELDS`."""
     return RunWish(
         settings=tuple(fields.get("settings", ())),
         name=fields.get("name", ""),

@@ -15,7 +15,6 @@ from healthfm_core.local_page.page_frame import number_of
 from healthfm_server.page.openapi import description
 from healthfm_server.page.page_rules import PageUser
 from healthfm_server.page.study_view import StudyView
-from healthfm_server.registry.study_models import study_models
 
 MOST_ROWS: Final = 1000
 USUAL_ROWS: Final = 100
@@ -39,7 +38,6 @@ class StudyApi:
             "/runs/{name}": self.run,
             "/runs/{name}/history": self.history,
             "/runs/{name}/events": self.events,
-            "/models": self.models,
             "/sites": self.sites,
             "/log": self.log,
             "/openapi.json": self.openapi,
@@ -79,14 +77,6 @@ class StudyApi:
         name = request.path_params["name"]
         events = await run_in_threadpool(lambda: self._view.run(name).events(limit))
         return JSONResponse({"events": events})
-
-    async def models(self, request: Request, visitor: Visitor[PageUser]) -> Response:
-        """Answer the models that runs ended with, and their aliases."""
-
-        def found() -> list[dict[str, Any]]:
-            return [model.as_values() for model in study_models(self._view.study)]
-
-        return JSONResponse({"models": await run_in_threadpool(found)})
 
     async def sites(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Answer the sites, and the requests that wait to be signed."""

@@ -100,6 +100,14 @@ class ModelAliases:
             self._write({name: each for name, each in known.items() if name != alias})
         return model
 
+    def of(self, alias: str) -> AliasedModel:
+        """Return the model that an alias stands for.
+
+        Raises:
+            RunError: There is no such alias (HF-733).
+        """
+        return self._of(alias, self.all())
+
     def folder_of(self, alias: str) -> tuple[Path, int]:
         """Return the run's folder and the round of the model that an alias stands for.
 
@@ -107,7 +115,7 @@ class ModelAliases:
             RunError: There is no such alias (HF-733), or the run's model is not the one that was
                 promoted (HF-703).
         """
-        model = self._of(alias, self.all())
+        model = self.of(alias)
         folder = self._runs / model.run
         found = EndedModel.after(folder, model.round)
         if found is None or found.sha256 != model.sha256:

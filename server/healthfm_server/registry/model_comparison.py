@@ -53,10 +53,14 @@ def comparison_lines(models: Sequence[StudyModel]) -> Iterator[str]:
     for what, values in rows:
         cells = (value.ljust(width) for value, width in zip(values, each, strict=True))
         yield f"{what.ljust(wide)}  {'  '.join(cells)}".rstrip()
+    yield how_to_read(models)
+
+
+def how_to_read(models: Sequence[StudyModel]) -> str:
+    """Return what a person should know of the figures side by side."""
     if len({m.judges for m in models}) > 1:
-        yield "They were judged by different sites: their figures are of different people."
-    else:
-        yield (
-            "Each interval is of one model. A difference that is smaller than they are wide may be "
-            "chance: the sites' predictions, which would tell, stay at the sites."
-        )
+        return "They were judged by different sites: their figures are of different people."
+    return (
+        "Each interval is of one model. A difference that is smaller than they are wide may be "
+        "chance: the sites' predictions, which would tell, stay at the sites."
+    )

@@ -20,6 +20,7 @@ from healthfm_server.registry.model_aliases import FILE, ModelAliases
 from healthfm_simulations.engine import run_federation
 from tests import three_numbers as small
 from tests.page.made_study import judged, make_study, served_page
+from tests.page.test_page_security import form_secret
 
 SITES = {"north": (0.8, 300.0, 0.0), "south": (0.6, 100.0, 0.0)}
 
@@ -185,3 +186,59 @@ def test_the_api_answers_the_models(study):
         first, second = viewer.get(f"{API}/models").json()["models"]
     assert (first["run"], first["aliases"], second["aliases"]) == ("first", ["production"], [])
     assert first["held_out"][0]["n_subjects"] == 400
+
+
+def aliases(study):
+    return {name: each.run for name, each in ModelAliases(study.path, study.runs).all().items()}
+
+
+def test_on_the_page_an_alias_is_given_moved_and_retired_and_noted_with_who_did_it(study):
+    with served_page(study) as page:
+        client = page.browser(study.tokens.add("eve", "coordinator"))
+        shown = client.get("/models").text
+        assert "0.750 [" in shown, "what the sites found, over both"
+        for run in ("first", "second"):
+            form = form_secret(client.get(f"/models/{run}/promote").text)
+            client.post(f"/models/{run}/promote", data={"form": form, "alias": "production"})
+            assert aliases(study) == {"production": run}
+        assert "retire production" in client.get("/models").text
+        assert client.post("/aliases/production/retire", data={}).status_code == 400
+        form = form_secret(client.get("/aliases/production/retire").text)
+        client.post("/aliases/production/retire", data={"form": form})
+    assert aliases(study) == {}
+    rows = [*study.audit("test").rows("model promoted"), *study.audit("test").rows("model retired")]
+    assert [(row["run"], row["by"]) for row in rows] == [
+        ("first", "eve"),
+        ("second", "eve"),
+        ("second", "eve"),
+    ]
+
+
+def test_on_the_page_what_cannot_be_an_alias_or_a_model_is_told(study):
+    with served_page(study) as page:
+        client = page.browser(study.tokens.add("eve", "coordinator"))
+        form = form_secret(client.get("/models/first/promote").text)
+        said = client.post("/models/first/promote", data={"form": form, "alias": "../up"})
+        assert (said.status_code, "HF-810" in said.text) == (400, True)
+        assert client.get("/models/nobody/promote").status_code == 404
+        assert client.get("/aliases/nobody/retire").status_code == 404
+        viewer = page.browser(study.tokens.add("ada", "viewer"))
+        assert "promote" not in viewer.get("/models").text
+        assert viewer.get("/models/first/promote").status_code == 403
+
+
+def test_a_program_moves_an_alias(study):
+    with served_page(study) as page:
+        client = page.bearer(study.tokens.add("eve", "coordinator"))
+        told = client.post(f"{API}/models/second/promote", json={"alias": "production"}).json()
+        assert (told["alias"], told["run"], told["before"]) == ("production", "second", None)
+        assert aliases(study) == {"production": "second"}
+        assert client.post(f"{API}/models/second/promote", json={}).json()["code"] == "HF-831"
+        assert client.post(f"{API}/aliases/production/retire").json()["run"] == "second"
+        assert client.post(f"{API}/aliases/production/retire").status_code == 404
+    assert aliases(study) == {}
+
+
+def test_a_study_without_a_model_says_so(tmp_path):
+    with served_page(make_study(tmp_path / "study")) as page:
+        assert "No run has a model yet." in page.browser().get("/models").text

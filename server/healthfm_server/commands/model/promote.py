@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from healthfm_core.command_line import Command
 from healthfm_core.stdout import say
-from healthfm_server.commands import run_of, study_of, takes_run
+from healthfm_server.commands import study_of, takes_run
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,12 +17,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Move the alias, and write so into the audit log."""
-    from healthfm_server.registry.model_aliases import ModelAliases
+    from healthfm_server.registry.noted_aliases import promote_model
 
-    study, order = study_of(given), run_of(given)
-    new, before = ModelAliases(study.path, study.runs).promote(given.alias, order)
-    about = {"alias": given.alias, "run": new.run, "round": new.round, "sha256": new.sha256}
-    study.audit("command").note("model promoted", about | {"before": before and before.run})
+    study = study_of(given)
+    new, before = promote_model(study, study.audit("command"), given.run, given.alias)
     said = f", no longer {before.run}'s after round {before.round}" if before else ""
     say(f"{given.alias} is the model of {new.run} after round {new.round}{said}")
     return 0

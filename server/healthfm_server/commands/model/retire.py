@@ -17,12 +17,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Take the alias away, and write so into the audit log; the model stays where it is."""
-    from healthfm_server.registry.model_aliases import ModelAliases
+    from healthfm_server.registry.noted_aliases import retire_alias
 
     study = study_of(given)
-    model = ModelAliases(study.path, study.runs).retire(given.alias)
-    about = {"alias": given.alias, "run": model.run, "round": model.round}
-    study.audit("command").note("model retired", about)
+    model = retire_alias(study, study.audit("command"), given.alias)
     say(f"no model is {given.alias} now; it was that of {model.run} after round {model.round}")
     return 0
 
