@@ -356,6 +356,7 @@ def test_commands_of_an_empty_site_say_so(tmp_path: Path, capsys) -> None:
 
 def test_the_kinds_of_message_are_those_that_are_documented() -> None:
     assert set(protocol.LEAVING) == {
+        protocol.DRY_RUN,
         protocol.STATISTICS,
         protocol.PREPARE,
         protocol.TRAIN,

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from healthfm_client.__main__ import main
 from healthfm_client.site.site_home import SiteHome
-from healthfm_core.federation import protocol
+from healthfm_core.federation import contracting, protocol
 from healthfm_server.deploy.expected_cost import expected_cost
 from healthfm_server.deploy.run_ordering import RunWish, order_run, ordered_details
 from healthfm_server.deploy.run_orders import RunOrder
@@ -39,6 +39,10 @@ def test_each_site_says_what_it_would_do_and_nothing_else_leaves(tmp_path):
     }
     assert "min_cohort" in found["c"].reason
     assert {message.metadata.message_type for message in grid.sent} == {protocol.DRY_RUN}
+    assert all(set(message.content) == {protocol.ORDER} for message in grid.sent)
+    told_sites = {"version", contracting.CONTRACT, contracting.SIGNATURE, contracting.SIGNER}
+    orders = [message.content.config_records[protocol.ORDER] for message in grid.sent]
+    assert [set(order) for order in orders] == [told_sites] * 3
     answers = [reply.content for reply in grid.back if not reply.has_error()]
     assert [dict(one[protocol.WOULD]) for one in answers] == [{"begin": 1}, {"begin": 0}]
     assert all(set(one) == {protocol.WOULD} for one in answers)

@@ -15,7 +15,7 @@ def test_every_event_stands_under_a_code_that_another_form_has(tmp_path):
 @pytest.mark.slow
 def test_a_federation_over_three_forms_is_within_the_centralised_models_interval(tmp_path):
     """A small one; ``python -m tests.ingest.one_truth`` has the figures."""
-    found = trained(hospitals(tmp_path, people=150, seed=1), tmp_path / "run", rounds=10)
+    found = trained(hospitals(tmp_path, people=100, seed=1), tmp_path / "run", rounds=5)
     centralised = found["centralised", "overall"]
     assert found["federated", "overall"].value >= centralised.low
     assert centralised.value > 0.25
