@@ -34,8 +34,11 @@ def round_rate(config: TrainConfig, round_: int, rounds: int) -> float:
     """Return the mean learning rate over the local steps of round `round_` (from 1) of `rounds`.
 
     How many steps a site takes follows from its people; where `max_steps` does not say that they
-    are few they are taken to be many.
+    are few they are taken to be many. A round of regression, whose gradients know no rate, has
+    `lr`.
     """
+    if config.is_regression(round_, rounds):
+        return config.lr
     steps = min(config.max_steps or MANY_STEPS, MANY_STEPS)
     trained = config.network_rounds(rounds)
     rates = (

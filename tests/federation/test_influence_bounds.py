@@ -95,6 +95,9 @@ def test_the_rate_of_a_round_is_the_mean_over_its_steps():
     one = train.model_copy(update={"max_steps": 1})
     assert round_rate(one, 1, 4) == pytest.approx(0.002)
     assert round_rate(one, 2, 4) == pytest.approx(1.0)
+    falling = train.model_copy(update={"lr_final": 0.0, "regression_rounds": 2})
+    assert 0 < round_rate(falling, 2, 4) < 0.5
+    assert round_rate(falling, 3, 4) == round_rate(falling, 4, 4) == 1.0
 
 
 def test_a_site_that_says_it_has_half_a_trillion_people_moves_the_model_by_half_at_most(
