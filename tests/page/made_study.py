@@ -58,7 +58,10 @@ def add_round(order, number, *, late=(), refused=(), asked=tuple(NODES), alarms=
         "asked": sorted(asked),
         "answered": sorted(answered),
         "set_aside": reasons,
-        "groups": {},
+        "groups": {
+            "backbone": {"sites": len(answered), "weight": 100.0},
+            "ehr": {"sites": len(answered), "weight": 100.0},
+        },
         "metrics": {"tuning_auroc": 0.5 + number / 100, "loss_codes": 1 / number, "steps": 4.0},
         "site_metrics": {
             site: {"tuning_auroc": 0.5 + number / 200, "loss_codes": 2.0} for site in answered

@@ -50,7 +50,9 @@ def plain(text):
 
 def cells(text, site):
     """Return what the matrix says of a site, round by round."""
-    row = re.search(rf'<tr id="row-\d+"[^>]*><th[^>]*>{re.escape(site)}</th>(.*?)</tr>', text, re.S)
+    row = re.search(
+        rf'<tr id="row-\d+"[^>]*><th[^>]*>{re.escape(site)}\b.*?</th>(.*?)</tr>', text, re.S
+    )
     marks = re.findall(r"<td.*?</td>", row[1], re.S)
     return [" ".join(re.sub(r"<[^>]+>", " ", mark).split()) for mark in marks]
 
@@ -232,3 +234,14 @@ def test_the_range_of_many_sites_is_drawn_where_a_round_is_shown(study):
     assert [x for x, _ in there] == [x for x, _ in reversed(back)]
     assert there[-1][0] == float(curve.mean.split()[-1].split(",")[0])
     assert curve.sites == ()
+
+
+def test_the_matrix_says_what_each_site_brings_and_how_many_moved_each_modality(study, page):
+    order = order_run(study)
+    add_round(order, 1)
+    add_round(order, 2, late=["west"])
+    said = page.browser().get("/runs/first").text
+    assert re.search(r'class="name">north <span class="faint">[^<]*ehr', said)
+    moved = said.partition('id="matrix-moved"')[2].partition("</tbody>")[0]
+    assert re.findall(r"</span> (\w+)</th>", moved) == ["ehr"], "a modality, and no other group"
+    assert re.findall(r"<td>(\d+)</td>", moved) == ["3", "2"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,11 +33,13 @@ class MatrixLine:
 
     Attributes:
         site: Its name.
+        modalities: That it brings.
         cells: One for each round.
         now: What it does in the round that is open, or before round 1.
     """
 
     site: str
+    modalities: tuple[str, ...]
     cells: tuple[SiteCell, ...]
     now: SiteCell | None
 
@@ -54,6 +56,7 @@ class Matrix:
         earlier: The last round before the window; None where the window is the first.
         later: The last round of the next window; None where this is the last.
         states: Those that occur, for the legend.
+        moved: Modality → how many sites moved its encoder in each round; none where it is not told.
     """
 
     rounds: tuple[int, ...]
@@ -63,11 +66,13 @@ class Matrix:
     earlier: int | None
     later: int | None
     states: tuple[SiteState, ...]
+    moved: Mapping[str, tuple[int, ...]]
 
 
 def matrix_of(
     history: RunHistory,
     sites: Iterable[str],
+    modalities: Mapping[str, Sequence[str]],
     now: Sequence[SiteNow],
     open_round: int | None,
     until: int | None = None,
@@ -77,6 +82,7 @@ def matrix_of(
     Args:
         history: Its rounds.
         sites: Names that have a line even where they were never asked.
+        modalities: Site → those that it brings.
         now: What sites do now; shown beside the last window alone.
         open_round: Number of the round that is open.
         until: The last round of the window; None: the last there is.
@@ -91,6 +97,7 @@ def matrix_of(
     lines = tuple(
         MatrixLine(
             name,
+            tuple(modalities.get(name, ())),
             tuple(_cell(history, at, name) for at in shown),
             _now(doing[name]) if name in doing else None,
         )
@@ -107,6 +114,10 @@ def matrix_of(
         earlier=history.rounds[start - 1] if start else None,
         later=None if is_last else history.rounds[min(end + WINDOW, total) - 1],
         states=tuple(sorted(found)),
+        moved={
+            modality: tuple(history.moved_by(modality, at) for at in shown)
+            for modality in sorted(history.moved)
+        },
     )
 
 

@@ -139,8 +139,9 @@ class PageViews:
     def _run_parts(self, name: str, until: int, may_order: bool) -> Iterator[tuple[str, str]]:
         facts, run = self._view.run_facts(name), self._view.run(name)
         history = run.history
+        modalities = {one["site"]: one["modalities"] for one in self._view.status()["sites"]}
         matrix: Matrix = matrix_of(
-            history, run.order.sites, run.now, facts["open_round"], until or None
+            history, run.order.sites, modalities, run.now, facts["open_round"], until or None
         )
         values = {"run": facts, "may_order": may_order, "history": history, "matrix": matrix}
         values |= {"words": WORDS}
@@ -149,6 +150,7 @@ class PageViews:
         yield "matrix-head", self._rendered("matrix_head.html.j2", **values)
         for at, line in enumerate(matrix.lines):
             yield f"row-{at}", self._rendered("matrix_row.html.j2", line=line, matrix=matrix)
+        yield "matrix-moved", self._rendered("matrix_moved.html.j2", matrix=matrix)
         yield "matrix-foot", self._rendered("matrix_foot.html.j2", **values)
         yield from self._of_rounds(name, history).items()
         yield "run-events", self._rendered("run_events.html.j2", events=run.events(EVENTS_SHOWN))

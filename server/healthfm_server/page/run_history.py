@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from healthfm_core.modalities.registry import modality_names
 from healthfm_core.row_reading import RowFollower
 from healthfm_server.page.round_cells import SiteState, closed_state
 
@@ -27,6 +28,12 @@ RECENT: Final = 10
 """Rounds by whose time the end is expected."""
 
 
+class MovedGroup(msgspec.Struct):
+    """What of a group of parameters is read."""
+
+    sites: int = 0
+
+
 class HistoryRow(msgspec.Struct):
     """What of a row is read; see `round_history.history_row`."""
 
@@ -36,6 +43,7 @@ class HistoryRow(msgspec.Struct):
     answered: list[str] = []
     set_aside: dict[str, str] = {}
     outliers: dict[str, str] = {}
+    groups: dict[str, MovedGroup] = {}
     metrics: dict[str, float] = {}
     site_metrics: dict[str, dict[str, float]] = {}
     site_seconds: dict[str, float] = {}
@@ -56,6 +64,7 @@ class RunHistory:
         sites: Every site that was asked in any round, in the order they came.
         figures: Metric → its mean over the sites, of each round; NaN where there is none.
         site_figures: Metric → site → its own, of each round.
+        moved: Modality → how many sites moved its encoder, of each round.
         privacy: What the rounds cost so far, where their sums carry noise.
         bytes: ``down`` and ``up``, of arrays, in all rounds together; empty where not counted.
         alarms: Of the newest round.
@@ -66,6 +75,7 @@ class RunHistory:
         self.version = 0
         self._follower = RowFollower(folder / "history.jsonl", keeps_places=True)
         self._decoder = msgspec.json.Decoder(HistoryRow)
+        self._modalities = frozenset(modality_names())
         self._clear()
 
     def _clear(self) -> None:
@@ -74,6 +84,7 @@ class RunHistory:
         self.sites: dict[str, int] = {}
         self.figures: dict[str, array[float]] = {}
         self.site_figures: dict[str, dict[str, array[float]]] = {}
+        self.moved: dict[str, array[int]] = {}
         self.privacy: dict[str, Any] = {}
         self.bytes: dict[str, int] = {}
         self.alarms: list[str] = []
@@ -117,6 +128,11 @@ class RunHistory:
                 kept.pop(next(iter(kept)))
         for way, count in row.bytes.items():
             self.bytes[way] = self.bytes.get(way, 0) + count
+        for group, told in row.groups.items():
+            if group in self._modalities:
+                of_group = self.moved.setdefault(group, array("L"))
+                of_group.extend([0] * (len(self.rounds) - 1 - len(of_group)))
+                of_group.append(told.sites)
         self._add_figures(row)
         self.privacy, self.alarms = row.privacy or self.privacy, row.alarms
 
@@ -137,6 +153,11 @@ class RunHistory:
         if column is None or column >= len(cells):
             return SiteState.NOT_ASKED
         return SiteState(cells[column])
+
+    def moved_by(self, modality: str, at: int) -> int:
+        """Return how many sites moved a modality's encoder in the round at a place of `rounds`."""
+        counts = self.moved.get(modality, ())
+        return counts[at] if at < len(counts) else 0
 
     def reason(self, at: int, site: str) -> str:
         """Return why, where something is noted of one of the newest rounds."""
