@@ -82,6 +82,8 @@ def test_a_contract_of_a_dry_run_serves_once_and_for_nothing_else(tmp_path):
 
     class Other(enrolled.Wire):
         def change(self, message: Message) -> None:
+            if message.metadata.message_type != protocol.PREPARE:
+                return
             message.metadata.__dict__["_message_type"] = protocol.DRY_RUN
             record = {"version": protocol.VERSION, **dict(message.content[protocol.ORDER])}
             message.content[protocol.ORDER] = ConfigRecord(record)
@@ -89,6 +91,7 @@ def test_a_contract_of_a_dry_run_serves_once_and_for_nothing_else(tmp_path):
     grid = Other(sites[:1])
     with pytest.raises(Exception, match="HF-403"):
         enrolled.run(grid, study, tmp_path / "runs" / "two")
+    assert {reply.error.code for reply in grid.back if reply.has_error()} == {814}
 
 
 def test_who_is_not_connected_and_who_cannot_say_are_told_apart(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def expected_cost(runs: Path, config: RunConfig) -> ExpectedCost | None:
     orders = sorted(RunOrder.all(runs), key=lambda order: str(order.about().get("given", "")))
     for order in reversed(orders):
         before = order.config()
-        if order.is_dry_run or (before.model, before.tokens) != (config.model, config.tokens):
+        if (before.model, before.tokens) != (config.model, config.tokens):
             continue
         store = RunStore(order.folder, keep=1)
         state = store.checkpoints.load()
