@@ -8,6 +8,7 @@ from typing import Final, Generic, Literal, Protocol, runtime_checkable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from healthfm_core.local_page.page_sessions import PageSessions, Session, Who
 
@@ -113,6 +114,17 @@ class PageAccess(Generic[Who]):
             return await answer(request, visitor)
 
         return answer_if_permitted
+
+    def changes(self, answers: Mapping[str, Answer[Who]]) -> list[Route]:
+        """Return the API's routes that change something, each for who may order.
+
+        Args:
+            answers: Path below the API's → what is done when it is posted to.
+        """
+        return [
+            Route(f"{API}{path}", self.guarded("order", answer), methods=["POST"])
+            for path, answer in answers.items()
+        ]
 
     def refuse(self, request: Request, status: int, reason: str, token: str = "") -> Response:
         """Note a refusal and return its answer."""

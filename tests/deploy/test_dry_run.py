@@ -159,3 +159,18 @@ def test_it_is_ordered_told_and_finished_as_such(tmp_path):
     plain, _ = order_run(study, RunWish())
     assert (plain.name, plain.is_dry_run) == ("run-1", False)
     assert run_status(plain, study.sites.sites())["dry_run"] is None
+
+
+def test_a_damaged_earlier_run_does_not_keep_from_saying_what_the_sites_said(tmp_path):
+    made = make_study(tmp_path / "made")
+    config = small.config()
+    order = RunOrder.give(made.runs, "first", config, None)
+    study, sites = enrolled.three(tmp_path)
+    enrolled.run(enrolled.Wire(sites), study, order.folder)
+    for file in (order.folder / "checkpoints").glob("*.json"):
+        file.write_text("{")
+    store = enrolled.run(enrolled.Wire(sites), study, made.runs / "dry", dry_run=True)
+    found = told(store)
+    assert {one.would for one in found.sites.values()} == {"begin"}
+    assert found.expected is None
+    assert "HF-703" in found.said

@@ -74,11 +74,7 @@ class SiteApi:
             "/runs/{run}/deny": self._answering("denied"),
             "/links": self.link,
         }
-        order = [
-            Route(f"{API}{path}", access.guarded("order", deed), methods=["POST"])
-            for path, deed in deeds.items()
-        ]
-        return [*look, *order]
+        return [*look, *access.changes(deeds)]
 
     async def link(self, request: Request, visitor: Visitor[str]) -> Response:
         """Make what another one-time link ends with."""

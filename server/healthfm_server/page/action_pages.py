@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from healthfm_core.errors import HealthFMError, TrustError
-from healthfm_core.local_page.page_access import API, PageAccess, Visitor
+from healthfm_core.local_page.page_access import PageAccess, Visitor
 from healthfm_core.local_page.page_frame import PageFrame
 from healthfm_core.local_page.page_templates import part
 from healthfm_core.trust.authority import unknown_site
@@ -108,10 +108,7 @@ class ActionPages:
             "/sites/{name}/revoke": self.api_revoke,
             "/requests/{file}/admit": self.api_admit,
         }
-        return [
-            Route(f"{API}{path}", access.guarded("order", answer), methods=["POST"])
-            for path, answer in changes.items()
-        ]
+        return access.changes(changes)
 
     async def launch_form(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Ask what is to be run, and by which sites; as a dry run had it, where one is named."""

@@ -52,16 +52,12 @@ class ModelPages:
 
     def api_routes(self, access: PageAccess[PageUser]) -> list[Route]:
         """Return the routes for programs."""
-        return [
-            Route(f"{API}/models", access.guarded("look", self.api_models)),
-            *(
-                Route(f"{API}{path}", access.guarded("order", answer), methods=["POST"])
-                for path, answer in (
-                    ("/models/{run}/promote", self.api_promote),
-                    ("/aliases/{alias}/retire", self.api_retire),
-                )
-            ),
-        ]
+        changes = {
+            "/models/{run}/promote": self.api_promote,
+            "/aliases/{alias}/retire": self.api_retire,
+        }
+        looked_at = Route(f"{API}/models", access.guarded("look", self.api_models))
+        return [looked_at, *access.changes(changes)]
 
     async def models(self, request: Request, visitor: Visitor[PageUser]) -> Response:
         """Show the models side by side."""

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from healthfm_core.config.run import RunConfig
 from healthfm_core.error_codes import CODES
+from healthfm_core.errors import RunError
 from healthfm_core.federation import protocol
 from healthfm_core.federation.contracting import terms_before
 from healthfm_server.deploy.expected_cost import NOT_KNOWN, expected_cost
@@ -61,12 +62,16 @@ def dry_run(
     timeouts = Timeouts(ANSWER_S, ANSWER_S)
     for reply in exchange(contents, protocol.DRY_RUN, PHASE, timeouts):
         sites[signer.name_of(reply.metadata.src_node_id)] = _would(reply)
-    cost = expected_cost(store.folder.parent, config)
+    cost, said = None, NOT_KNOWN
+    try:
+        cost = expected_cost(store.folder.parent, config)
+    except RunError as error:  # what the sites said is told all the same
+        said = f"bytes and time are not known: {error}"
     told = DryRunTold(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         sites=dict(sorted(sites.items())),
         expected=None if cost is None else asdict(cost),
-        said=NOT_KNOWN if cost is None else cost.sentence(),
+        said=said if cost is None else cost.sentence(),
     )
     told.save(store.folder)
     return told
