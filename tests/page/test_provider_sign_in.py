@@ -12,10 +12,11 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from healthfm_core.errors import ConfigError
+from healthfm_core.errors import ConfigError, TrustError
 from healthfm_server.deploy.provider_settings import ProviderSettings
 from healthfm_server.deploy.study_folder import StudyFolder
 from healthfm_server.page import provider_sign_in
+from healthfm_server.page.coordinator_page import CoordinatorPage
 from healthfm_server.page.provider_sign_in import BACK, PATH
 from tests.page.browser import browser
 from tests.page.made_study import make_study, served_page
@@ -260,3 +261,13 @@ def test_settings_come_from_study_yaml(tmp_path):
     about = {"issuer": "https://login.example", "client_id": "x", "viewers": ["research"]}
     file.write_text(f"{file.read_text()}sign_in: {json.dumps(about)}\n")
     assert StudyFolder.open(study.path).settings.sign_in == ProviderSettings.model_validate(about)
+
+
+def test_a_secret_that_is_not_there_is_asked_of_the_provider_and_of_no_backup(tmp_path):
+    study = make_study(tmp_path / "study")
+    settings = {"issuer": "https://login.example.org", "client_id": "x", "viewers": ["a"]}
+    sign_in = ProviderSettings.model_validate({**settings, "client_secret_file": "nothere"})
+    given = study.settings.model_copy(update={"sign_in": sign_in})
+    with pytest.raises(TrustError, match=r"HF-802.*the provider gave") as raised:
+        CoordinatorPage(StudyFolder(study.path, given))
+    assert "backup" not in str(raised.value)

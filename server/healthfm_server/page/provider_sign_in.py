@@ -213,7 +213,16 @@ def _secret(study: StudyFolder, settings: ProviderSettings) -> str | None:
     if settings.client_secret_file is None:
         return None
     file = study.path / settings.client_secret_file
-    return files.read_private(file, "the client's secret at the provider").decode().strip()
+    try:
+        return files.read_private(file, "the client's secret at the provider").decode().strip()
+    except TrustError as error:  # no key of this study: no backup has it
+        raise TrustError(
+            802,
+            where=error.where,
+            seen=error.seen,
+            wanted="the secret that the provider gave for this client, in a file of mode 600",
+            do="Write it there, or leave client_secret_file out for a public client",
+        ) from error
 
 
 def _name(claims: Mapping[str, Any], settings: ProviderSettings) -> str:
